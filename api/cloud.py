@@ -1,0 +1,79 @@
+"""What the handlers of the API reach: the API database, the cells, the images, the super-conductor."""
+
+import datetime
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
+
+import prometheus_client
+import sqlalchemy as sa
+from oslo_config import cfg
+
+import api_db.services
+import clients.glance
+import core.process
+import messaging.verbs.superconductor as superconductor
+from cells.answers import value_of
+from cells.gate import Gate, GateMetrics
+from cells.registry import Cells, api_gate
+from core.clock import SystemClock, utcnow
+from core.context import Context
+from core.periodic import Periodic
+from objects.host import API
+
+P = ParamSpec("P")
+T = TypeVar("T")
+BEAT_S = 5.0
+QUOTA_RESOURCES = (
+    "instances", "cores", "ram", "key_pairs", "metadata_items", "server_groups", "server_group_members",
+)  # fmt: skip
+
+
+class Cloud:
+    """One per API process; nothing is opened before `start`."""
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self.conf = conf
+        self.metrics = prometheus_client.CollectorRegistry()
+        gate_metrics = GateMetrics(self.metrics)
+        self.api_db: Gate = api_gate(conf, gate_metrics)
+        self.cells = Cells(conf, self.api_db, metrics=gate_metrics)
+        self.images = clients.glance.Images(conf.image.endpoint, timeout_s=conf.image.timeout_s)
+        self.quota_defaults = {resource: int(conf.quota[resource]) for resource in QUOTA_RESOURCES}
+        self._started_at = utcnow()
+        self._heartbeat = Periodic("heartbeat", BEAT_S, self._beat, SystemClock())
+        self.build_not_after = datetime.timedelta(seconds=conf.api.build_not_after_s)
+
+    def start(self) -> None:
+        """Reads the cell mappings and keeps them fresh."""
+        self.cells.start()
+        self._heartbeat.start()
+
+    def stop(self) -> None:
+        self._heartbeat.stop(timeout_s=BEAT_S)
+        self.cells.stop()
+        self.api_db.close()
+
+    async def api_read(self, fn: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`fn(connection, *args)` on the API database.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        return value_of(await self.api_db.read(fn, *args, **kwargs))
+
+    async def api_write(self, fn: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`fn(connection, *args)` in one transaction on the API database.
+
+        Raises:
+            Unavailable: it does not answer; the transaction may have taken effect.
+        """
+        return value_of(await self.api_db.write(fn, *args, **kwargs))
+
+    def hint_super_conductor(self, context: Context, uuids: list[str]) -> None:
+        """Tells the super-conductor of new journal rows; if the hint is lost, its sweep finds them."""
+        self.api_db.hint(superconductor.QUEUE, superconductor.PLACE, superconductor.Place(uuids=uuids), context)
+
+    def _beat(self) -> None:
+        """Workers of one host share a row: the service lives while one of them does."""
+        beat = {"host": self.conf.host, "binary": API, "version": core.process.version(), "started_at": self._started_at}
+        value_of(self.api_db.write_now(api_db.services.beat, **beat))

@@ -1,0 +1,1 @@
+"""HTTP as the Compute API speaks it; knows no resource."""

@@ -1,0 +1,38 @@
+"""Lists come in pages."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from api.http.call import Call
+from api.http.schema import Param, text, whole_number
+
+LIMIT = Param("limit", whole_number(0, None))
+MARKER = Param("marker", text())
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list; ``marker`` names its last item and is needed where more may follow."""
+
+    items: Sequence[Any]
+    more: bool = False
+    marker: str | None = None
+
+
+def limit_of(call: Call, *, zero_is_default: bool = False) -> int:
+    """How many items the caller wants at most: never above the configured maximum, which is also the default.
+
+    ``limit=0`` means an empty list, but for lists that are paged by offset, where it means the default.
+    """
+    asked: int | None = call.query.get("limit")
+    if asked is None or (zero_is_default and asked == 0):
+        return call.max_limit
+    return min(asked, call.max_limit)
+
+
+def page_of(items: Sequence[Any], *, limit: int, marker: Callable[[Any], str]) -> Page:
+    """The page that these items are, read with this limit: a full one may have another behind it."""
+    if not items or len(items) < limit:
+        return Page(items)
+    return Page(items, more=True, marker=marker(items[-1]))

@@ -1,0 +1,111 @@
+"""Who may do what: oslo.policy, with the defaults in code and an operator's ``policy.yaml`` above them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cachetools import TTLCache
+from oslo_config import cfg
+from oslo_policy import policy as oslo_policy
+
+from core import errors
+from core.context import Context
+
+ADMIN = "rule:context_is_admin"
+MANAGER = "rule:project_manager_or_admin"
+MEMBER = "rule:project_member_or_admin"
+READER = "rule:project_reader_or_admin"
+OWNER = "rule:owner_or_admin"
+SERVICE = "rule:service_or_admin"
+ANYBODY = "@"
+NOBODY = "!"
+
+# Decisions are remembered so that a request costs a look-up; a changed policy file takes effect within this time.
+_REMEMBERED_S = 5.0
+_REMEMBERED_MOST = 4096
+
+_IN_PROJECT = "project_id:%(project_id)s"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A name that operators may redefine, and what holds while they don't."""
+
+    name: str
+    default: str
+    description: str = ""
+
+
+_SHARED = (
+    Rule("context_is_admin", "role:admin", "Who administers the cloud."),
+    Rule("project_manager_or_admin", f"(role:manager and {_IN_PROJECT}) or {ADMIN}"),
+    Rule("project_member_or_admin", f"(role:member and {_IN_PROJECT}) or {ADMIN}"),
+    Rule("project_reader_or_admin", f"(role:reader and {_IN_PROJECT}) or {ADMIN}"),
+    Rule("owner_or_admin", f"user_id:%(user_id)s or {ADMIN}"),
+    Rule("service_or_admin", f"role:service or {ADMIN}"),
+)
+
+_IMPLIED = {
+    "admin": ("manager", "member", "reader"),
+    "manager": ("member", "reader"),
+    "member": ("reader",),
+}
+
+
+def with_implied(roles: Iterable[str]) -> tuple[str, ...]:
+    """The roles and those they imply, as an identity service would expand them; sorted."""
+    found = {role.lower() for role in roles}
+    for role in tuple(found):
+        found.update(_IMPLIED.get(role, ()))
+    return tuple(sorted(found))
+
+
+class Policy:
+    """The rules of a cloud; for one event loop."""
+
+    def __init__(self, conf: cfg.ConfigOpts, rules: Iterable[Rule]) -> None:
+        self._enforcer = oslo_policy.Enforcer(conf)
+        self._names: set[str] = set()
+        for rule in (*_SHARED, *rules):
+            self._names.add(rule.name)
+            self._enforcer.register_default(
+                oslo_policy.RuleDefault(rule.name, rule.default, rule.description or None)
+            )
+        self._enforcer.load_rules()
+        self._decisions: TTLCache[tuple[Any, ...], bool] = TTLCache(_REMEMBERED_MOST, _REMEMBERED_S)
+
+    def knows(self, rule: str) -> bool:
+        return rule in self._names
+
+    def allows(self, rule: str, context: Context, target: Mapping[str, Any] | None = None) -> bool:
+        """Whether the rule lets this caller act on the target; on their own project and user without one."""
+        return self._decision(rule, context.user_id, context.project_id, context.roles, target)
+
+    def enforce(self, rule: str, context: Context, target: Mapping[str, Any] | None = None) -> None:
+        """
+        Raises:
+            Forbidden: the rule does not let this caller act on the target.
+        """
+        if not self.allows(rule, context, target):
+            raise errors.Forbidden(f"Policy doesn't allow {rule} to be performed.")
+
+    def is_admin(self, user_id: str, project_id: str, roles: tuple[str, ...]) -> bool:
+        """Whether such a caller administers the cloud."""
+        return self._decision("context_is_admin", user_id, project_id, roles, None)
+
+    def _decision(
+        self,
+        rule: str,
+        user_id: str | None,
+        project_id: str | None,
+        roles: tuple[str, ...],
+        target: Mapping[str, Any] | None,
+    ) -> bool:
+        key = (rule, user_id, project_id, roles, None if target is None else tuple(target.items()))
+        decision = self._decisions.get(key)
+        if decision is None:
+            caller = {"user_id": user_id, "project_id": project_id, "roles": list(roles)}
+            about = {"user_id": user_id, "project_id": project_id} if target is None else dict(target)
+            decision = bool(self._enforcer.enforce(rule, about, caller))
+            self._decisions[key] = decision
+        return decision

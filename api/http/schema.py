@@ -1,0 +1,472 @@
+"""What requests may hold: types, bodies and queries, built into validators once per microversion.
+
+A type is a JSON schema and a conversion to the Python value that handlers want. Where either depends on
+the microversion, the type holds properties with spans; nothing here is asked for a version while serving.
+"""
+
+import ipaddress
+import re
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeAlias
+
+import jsonschema
+from jsonschema.exceptions import best_match
+from jsonschema.protocols import Validator
+
+from api.http.versions import Microversion, Span
+from core import errors
+
+Schema: TypeAlias = dict[str, Any]
+Convert: TypeAlias = Callable[[Any], Any]
+
+MAX_INT = 0x7FFFFFFF
+STRICT_QUERIES_SINCE = "2.102"
+
+_SHOWN_CHARACTERS = 200
+_TRUE = (True, "True", "TRUE", "true", "1", "ON", "On", "on", "YES", "Yes", "yes")
+_FALSE = (False, "False", "FALSE", "false", "0", "OFF", "Off", "off", "NO", "No", "no")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A type at one microversion; ``convert`` is given only what the schema let through.
+
+    A conversion may still refuse with a ValueError whose text says why.
+    """
+
+    schema: Schema
+    convert: Convert | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """What a value may be, at any microversion."""
+
+    at: Callable[[Microversion], Form]
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """A property of an object in a request body; a name may have several rows with different spans."""
+
+    name: str
+    type: Type
+    required: bool = False
+    since: str = "2.1"
+    until: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A query parameter."""
+
+    name: str
+    type: Type
+    since: str = "2.1"
+    until: str | None = None
+    once: bool = False
+
+
+# Types
+
+
+def fixed(schema: Schema, convert: Convert | None = None) -> Type:
+    """A type that is the same at every microversion."""
+    form = Form(schema, convert)
+    return Type(lambda version: form)
+
+
+def text(minimum: int = 0, maximum: int | None = None, pattern: str | None = None) -> Type:
+    """A string."""
+    schema: Schema = {"type": "string", "minLength": minimum}
+    if maximum is not None:
+        schema["maxLength"] = maximum
+    if pattern is not None:
+        schema["pattern"] = pattern
+    return fixed(schema)
+
+
+def name(maximum: int = 255) -> Type:
+    """A printable string that is not blank, without the space around it."""
+    return fixed({"type": "string", "minLength": 1, "maxLength": maximum, "format": "name"}, str.strip)
+
+
+def description(maximum: int = 255) -> Type:
+    """Printable text with line breaks, or null."""
+    return fixed({"type": ["string", "null"], "maxLength": maximum, "format": "description"})
+
+
+def choice(*values: Any) -> Type:
+    """One of these values."""
+    return fixed({"enum": list(values)})
+
+
+def whole_number(minimum: int | None = None, maximum: int | None = MAX_INT) -> Type:
+    """An integer or a string that holds one; becomes an int."""
+    pattern = r"^[0-9]+$" if minimum is not None and minimum >= 0 else r"^-?[0-9]+$"
+    schema: Schema = {"type": ["integer", "string"], "pattern": pattern, "maxLength": 20}
+    if minimum is not None:
+        schema["minimum"] = minimum
+    if maximum is not None:
+        schema["maximum"] = maximum
+
+    def convert(value: Any) -> int:
+        number = int(value)
+        if minimum is not None and number < minimum:
+            raise ValueError(f"{number} is less than the minimum of {minimum}")
+        if maximum is not None and number > maximum:
+            raise ValueError(f"{number} is greater than the maximum of {maximum}")
+        return number
+
+    return fixed(schema, convert)
+
+
+def nullable(inner: Type) -> Type:
+    """The same, or null."""
+
+    def at(version: Microversion) -> Form:
+        form = inner.at(version)
+        convert = form.convert
+        or_null = None if convert is None else lambda value: None if value is None else convert(value)
+        return Form({"anyOf": [{"type": "null"}, form.schema]}, or_null)
+
+    return Type(at)
+
+
+def either(*types: Type) -> Type:
+    """Any of these; the first one that fits converts the value."""
+
+    def at(version: Microversion) -> Form:
+        forms = [each.at(version) for each in types]
+        choices = [(_validator(form.schema), form.convert) for form in forms]
+
+        def convert(value: Any) -> Any:
+            for validator, converted in choices:
+                if validator.is_valid(value):
+                    return value if converted is None else converted(value)
+            return value
+
+        return Form({"anyOf": [form.schema for form in forms]}, convert)
+
+    return Type(at)
+
+
+def checked(inner: Type, check: Callable[[Any], None]) -> Type:
+    """The same, where the check lets the converted value pass; it refuses with a ValueError."""
+
+    def at(version: Microversion) -> Form:
+        form = inner.at(version)
+
+        def convert(value: Any) -> Any:
+            converted = value if form.convert is None else form.convert(value)
+            check(converted)
+            return converted
+
+        return Form(form.schema, convert)
+
+    return Type(at)
+
+
+def list_of(item: Type, *, minimum: int = 0, maximum: int | None = None, unique: bool = False) -> Type:
+    """A list of such items."""
+
+    def at(version: Microversion) -> Form:
+        form = item.at(version)
+        schema: Schema = {"type": "array", "items": form.schema, "minItems": minimum}
+        if maximum is not None:
+            schema["maxItems"] = maximum
+        if unique:
+            schema["uniqueItems"] = True
+        convert = form.convert
+        return Form(schema, None if convert is None else lambda values: [convert(value) for value in values])
+
+    return Type(at)
+
+
+def map_of(value: Type, *, keys: str, minimum: int = 0, maximum: int | None = None) -> Type:
+    """An object whose keys fit the pattern."""
+
+    def at(version: Microversion) -> Form:
+        form = value.at(version)
+        schema: Schema = {
+            "type": "object",
+            "patternProperties": {keys: form.schema},
+            "additionalProperties": False,
+            "minProperties": minimum,
+        }
+        if maximum is not None:
+            schema["maxProperties"] = maximum
+        convert = form.convert
+        if convert is None:
+            return Form(schema)
+        return Form(schema, lambda found: {key: convert(inner) for key, inner in found.items()})
+
+    return Type(at)
+
+
+def structure(*properties: Property, closed: bool = True, minimum: int = 0, maximum: int | None = None) -> Type:
+    """An object with these properties; ``closed`` ones have no others."""
+
+    def at(version: Microversion) -> Form:
+        present = [each for each in properties if Span.between(each.since, each.until).holds(version)]
+        forms = {each.name: each.type.at(version) for each in present}
+        schema: Schema = {
+            "type": "object",
+            "properties": {key: form.schema for key, form in forms.items()},
+            "required": [each.name for each in present if each.required],
+            "additionalProperties": not closed,
+            "minProperties": minimum,
+        }
+        if maximum is not None:
+            schema["maxProperties"] = maximum
+        return Form(schema, _converts_each({key: form.convert for key, form in forms.items()}))
+
+    return Type(at)
+
+
+def _converts_each(converts: Mapping[str, Convert | None]) -> Convert | None:
+    needed = {key: convert for key, convert in converts.items() if convert is not None}
+    if not needed:
+        return None
+
+    def convert_each(found: dict[str, Any]) -> dict[str, Any]:
+        converted = dict(found)
+        for key, convert in needed.items():
+            if key in found:
+                try:
+                    converted[key] = convert(found[key])
+                except ValueError as error:
+                    raise _refusal(key, found[key], str(error)) from None
+        return converted
+
+    return convert_each
+
+
+def _refusal(where: str, value: Any, why: str) -> errors.Invalid:
+    return errors.Invalid(
+        f"Invalid input for field/attribute {where}. Value: {_shown(value)}. {why}", field=where
+    )
+
+
+def _shown(value: Any) -> str:
+    shown = str(value)
+    return shown if len(shown) <= _SHOWN_CHARACTERS else shown[:_SHOWN_CHARACTERS] + "..."
+
+
+def _is_uuid(value: object) -> bool:
+    if not isinstance(value, str):
+        return True
+    try:
+        uuid.UUID(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_name(value: object) -> bool:
+    return not isinstance(value, str) or (bool(value.strip()) and value.strip().isprintable())
+
+
+def _is_description(value: object) -> bool:
+    return not isinstance(value, str) or all(each.isprintable() or each in "\n\r\t" for each in value)
+
+
+def _is_address(version: int) -> Callable[[object], bool]:
+    def check(value: object) -> bool:
+        if not isinstance(value, str):
+            return True
+        try:
+            return ipaddress.ip_address(value).version == version
+        except ValueError:
+            return False
+
+    return check
+
+
+def _format_checker() -> jsonschema.FormatChecker:
+    checker = jsonschema.FormatChecker(formats=())
+    checker.checkers = {
+        "uuid": (_is_uuid, ()),
+        "name": (_is_name, ()),
+        "description": (_is_description, ()),
+        "ipv4": (_is_address(4), ()),
+        "ipv6": (_is_address(6), ()),
+    }
+    return checker
+
+
+_FORMATS = _format_checker()
+
+
+def _validator(schema: Schema) -> Validator:
+    return jsonschema.Draft202012Validator(schema, format_checker=_FORMATS)
+
+
+NAME = name()
+DESCRIPTION = description()
+UUID = fixed({"type": "string", "format": "uuid"}, lambda value: str(uuid.UUID(value)))
+TEXT = text()
+STRING_1_255 = text(1, 255)
+BOOLEAN = fixed({"type": ["boolean", "string"], "enum": [*_TRUE, *_FALSE]}, lambda value: value in _TRUE)
+POSITIVE_INT = whole_number(1)
+NON_NEGATIVE_INT = whole_number(0)
+QUOTA = whole_number(-1)
+IPV4 = fixed({"type": "string", "format": "ipv4"})
+IPV6 = fixed({"type": "string", "format": "ipv6"})
+METADATA_KEY = r"^[a-zA-Z0-9\-_:. ]{1,255}\Z"
+METADATA = map_of(text(0, 255), keys=METADATA_KEY)
+METADATA_OR_NULL = map_of(nullable(text(0, 255)), keys=METADATA_KEY)
+NULL = fixed({"type": "null"})
+ANY = fixed({})
+
+
+# Bodies
+
+
+class Body:
+    """A request body: ``{name: {properties}}``, or the properties alone where the name is None.
+
+    ``beside`` are further keys next to the name, such as ``os:scheduler_hints`` next to ``server``.
+    """
+
+    def __init__(
+        self, name: str | None, *properties: Property, closed: bool = True, beside: Sequence[Property] = ()
+    ) -> None:
+        self.name = name
+        inner = structure(*properties, closed=closed)
+        self.type = inner if name is None else structure(Property(name, inner, required=True), *beside)
+
+    @classmethod
+    def holding(cls, name: str, inner: Type, beside: Sequence[Property] = ()) -> "Body":
+        """A body ``{name: value}`` whose value is no plain object, such as ``{"tags": ["a"]}``."""
+        body = cls(name)
+        body.type = structure(Property(name, inner, required=True), *beside)
+        return body
+
+    @classmethod
+    def of(cls, inner: Type) -> "Body":
+        """A body that is a value of this type, without a name around it."""
+        body = cls(None)
+        body.type = inner
+        return body
+
+
+class BodyCheck:
+    """A body's validator at one microversion."""
+
+    def __init__(self, body: Body, version: Microversion) -> None:
+        form = body.type.at(version)
+        self._name = body.name
+        self._validator = _validator(form.schema)
+        self._convert = form.convert
+
+    def __call__(self, document: Any) -> tuple[Any, Any]:
+        """The inner value and the whole document, both converted.
+
+        Raises:
+            Invalid: names the field and says what is wrong with it.
+        """
+        if not self._validator.is_valid(document):
+            _refuse_body(self._validator.iter_errors(document))
+        if self._convert is not None:
+            try:
+                document = self._convert(document)
+            except ValueError as error:
+                raise errors.Invalid(str(error), field="body") from None
+        return (document if self._name is None else document[self._name]), document
+
+
+def _refuse_body(found: Iterable[jsonschema.ValidationError]) -> NoReturn:
+    error = best_match(found)
+    why = _why(error)
+    if not error.absolute_path:
+        raise errors.Invalid(why, field=_first_quoted(why))
+    raise _refusal(str(error.absolute_path[-1]), error.instance, why)
+
+
+def _why(error: jsonschema.ValidationError) -> str:
+    if error.validator == "format" and error.validator_value == "name":
+        return "A name must be printable characters and not blank."
+    if error.validator == "pattern" and not isinstance(error.instance, str):
+        return str(error.message)
+    message = str(error.message)
+    return message if len(message) <= 2 * _SHOWN_CHARACTERS else message[: 2 * _SHOWN_CHARACTERS] + "..."
+
+
+def _first_quoted(why: str) -> str | None:
+    match = re.search(r"'([^']+)'", why)
+    return match[1] if match else None
+
+
+# Queries
+
+
+class Query:
+    """The query parameters of a route.
+
+    Unknown ones are dropped, from ``strict_since`` on they are refused; those that fit ``refused`` are
+    refused always.
+    """
+
+    def __init__(
+        self, *params: Param, strict_since: str = STRICT_QUERIES_SINCE, refused: str | None = None
+    ) -> None:
+        self.params = params
+        self.strict_since = Microversion.parse(strict_since)
+        self.refused = None if refused is None else re.compile(refused)
+
+
+NO_QUERY = Query()
+
+
+class QueryCheck:
+    """A query's validators at one microversion."""
+
+    def __init__(self, query: Query, version: Microversion) -> None:
+        present = [each for each in query.params if Span.between(each.since, each.until).holds(version)]
+        forms = {each.name: each.type.at(version) for each in present}
+        self._known = {key: (_validator(form.schema), form.convert) for key, form in forms.items()}
+        self._once = {each.name for each in present if each.once}
+        self._strict = version >= query.strict_since
+        self._refused = query.refused
+
+    def __call__(self, found: list[tuple[str, str]]) -> dict[str, list[Any]]:
+        """The known parameters, converted.
+
+        Raises:
+            Invalid: names the parameter and says what is wrong with it.
+        """
+        values: dict[str, list[Any]] = {}
+        for key, value in found:
+            if key in self._known:
+                values.setdefault(key, []).append(self._value(key, value))
+            else:
+                self._unknown(key)
+        for key in self._once:
+            if len(values.get(key, ())) > 1:
+                raise _query_refusal(key, found, "The parameter may be given once.")
+        return values
+
+    def _value(self, key: str, value: str) -> Any:
+        validator, convert = self._known[key]
+        error = next(validator.iter_errors(value), None)
+        if error is not None:
+            raise _query_refusal(key, value, _why(error))
+        try:
+            return value if convert is None else convert(value)
+        except ValueError as refused:
+            raise _query_refusal(key, value, str(refused)) from None
+
+    def _unknown(self, key: str) -> None:
+        if self._strict or (self._refused is not None and self._refused.match(key)):
+            raise errors.Invalid(
+                f"Additional properties are not allowed ({_shown(key)!r} was unexpected)", field=_shown(key)
+            )
+
+
+def _query_refusal(where: str, value: Any, why: str) -> errors.Invalid:
+    return errors.Invalid(
+        f"Invalid input for query parameters {where}. Value: {_shown(value)}. {why}", field=where
+    )

@@ -1,0 +1,107 @@
+"""What a request for servers names in the API database: looked up in one read, refused as the request's fault."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+
+import api_db.aggregates
+import api_db.flavors
+import api_db.hosts
+import api_db.keypairs
+import api_db.limits
+import api_db.quota
+import core.errors
+from api.prepare.refusals import invalid
+from core.context import Context
+from objects.build import Flavor
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """The names in a request."""
+
+    flavor_id: str
+    key_name: str | None
+    zone: str | None
+    host: str | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What they stand for; `headroom`: how many servers of the flavor the project's quota has room for, None unlimited."""
+
+    flavor: Flavor
+    public_key: str | None
+    metadata_items: int
+    headroom: int | None
+
+
+def look_up(connection: sa.Connection, context: Context, named: Named, quota_defaults: Mapping[str, int]) -> Found:
+    """
+    Raises:
+        Invalid: something that the request names does not exist, or not for this caller.
+    """
+    flavor = _flavor(connection, context, named.flavor_id)
+    public_key = _public_key(connection, context, named.key_name)
+    _check_zone(connection, named.zone)
+    _check_host(connection, named.host)
+    limits = api_db.limits.effective(connection, str(context.project_id), None, quota_defaults)
+    used = api_db.quota.usage(connection, str(context.project_id))
+    return Found(
+        flavor=flavor, public_key=public_key, metadata_items=limits["metadata_items"], headroom=_headroom(flavor, limits, used)
+    )
+
+
+def _flavor(connection: sa.Connection, context: Context, flavor_id: str) -> Flavor:
+    refusal = invalid("flavorRef", f"Flavor {flavor_id} could not be found.")
+    try:
+        flavor = api_db.flavors.get(connection, flavor_id, project_id=None if context.is_admin else context.project_id)
+    except core.errors.NotFound as error:
+        raise refusal from error
+    if flavor.disabled:
+        raise refusal
+    return Flavor(
+        flavor_id=flavor.flavor_id,
+        name=flavor.name,
+        vcpus=flavor.vcpus,
+        memory_mib=flavor.memory_mib,
+        root_gib=flavor.root_gib,
+        ephemeral_gib=flavor.ephemeral_gib,
+        swap_mib=flavor.swap_mib,
+        extra_specs=flavor.extra_specs,
+    )
+
+
+def _public_key(connection: sa.Connection, context: Context, key_name: str | None) -> str | None:
+    if key_name is None:
+        return None
+    try:
+        return api_db.keypairs.get(connection, str(context.user_id), key_name).public_key
+    except core.errors.NotFound as error:
+        raise invalid("key_name", f"Key pair {key_name} could not be found.") from error
+
+
+def _check_zone(connection: sa.Connection, zone: str | None) -> None:
+    if zone is None or zone == api_db.aggregates.DEFAULT_ZONE or zone in {each.availability_zone for each in api_db.aggregates.list_all(connection)}:
+        return
+    raise invalid("availability_zone", f"The requested availability zone {zone} is not available.")
+
+
+def _check_host(connection: sa.Connection, host: str | None) -> None:
+    if host is None:
+        return
+    try:
+        api_db.hosts.cell_of(connection, host)
+    except core.errors.NotFound as error:
+        raise invalid("host", error.message) from error
+
+
+def _headroom(flavor: Flavor, limits: Mapping[str, int], used: Mapping[str, int]) -> int | None:
+    each = {"instances": 1, "cores": flavor.vcpus, "ram": flavor.memory_mib}
+    rooms = [
+        max(0, limits[resource] - used[resource]) // amount
+        for resource, amount in each.items()
+        if amount and limits[resource] != api_db.limits.UNLIMITED
+    ]
+    return min(rooms, default=None)

@@ -1,0 +1,201 @@
+"""From a validated request for servers to what the journal keeps: one placement request and an order for each server."""
+
+import asyncio
+import dataclasses
+import datetime
+import secrets
+import uuid as uuids
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+import core.errors
+from api.http.call import Call
+from api.prepare import disks, images, lookups, names, zones
+from api.prepare.networks import networks
+from api.prepare.refusals import invalid
+from clients.glance import Image
+from core.clock import utcnow
+from objects.build import BuildSpec, Flavor, ImageRef
+from objects.order import PlacementRequest, ServerOrder
+
+# However much a quota leaves open, one request is one transaction.
+MOST_AT_ONCE = 1000
+
+FORCED_HOST = "os_compute_api:servers:create:forced_host"
+REQUESTED_DESTINATION = "compute:servers:create:requested_destination"
+ZERO_DISK_FLAVOR = "os_compute_api:servers:create:zero_disk_flavor"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prepared:
+    """Everything that is written when a request is accepted."""
+
+    request: PlacementRequest
+    request_uuid: str
+    reservation_id: str
+    orders: list[ServerOrder]
+
+
+async def prepare(call: Call) -> Prepared:
+    """
+    Raises:
+        Invalid: the request asks for something that does not exist, does not fit, or is not supported; names the field.
+        Forbidden: it asks for something that this caller may not have.
+        OverQuota: the project has no room for as many servers as are asked for at least.
+        Unavailable: the API database or the image service does not answer.
+    """
+    body = call.body
+    _refuse_unsupported(body)
+    wish = _wish(call, body)
+    image_id = disks.image_to_boot(body)
+    attached = networks(body)
+    named = lookups.Named(
+        flavor_id=str(body["flavorRef"]), key_name=body.get("key_name"), zone=wish.zone, host=wish.host
+    )
+    found, image = await asyncio.gather(
+        call.cloud.api_read(lookups.look_up, call.context, named, call.cloud.quota_defaults), _image(call, image_id)
+    )
+    reference = _image_ref(image)
+    images.check_fits(reference, found.flavor, image.status)
+    if found.flavor.root_gib == 0:
+        call.enforce(ZERO_DISK_FLAVOR)
+    _check_metadata(body.get("metadata") or {}, found.metadata_items)
+    count = _count(body, found.headroom)
+    return _orders(call, body, wish=wish, image=reference, flavor=found.flavor, public_key=found.public_key, attached=attached, count=count)
+
+
+def _refuse_unsupported(body: Mapping[str, Any]) -> None:
+    if body.get("personality"):
+        raise invalid("personality", "Files cannot be injected into a guest; use user_data.")
+    if body.get("trusted_image_certificates"):
+        raise invalid("trusted_image_certificates", "Images' certificates are not checked here, so none can be required.")
+
+
+def _wish(call: Call, body: Mapping[str, Any]) -> zones.Wish:
+    """Where the server is wanted, from the three fields that may say so; who may say what is policy."""
+    wish = zones.parse(body.get("availability_zone"))
+    if wish.forced:
+        call.enforce(FORCED_HOST)
+    host, node = body.get("host"), body.get("hypervisor_hostname")
+    if host is None and node is None:
+        return wish
+    call.enforce(REQUESTED_DESTINATION)
+    if wish.forced:
+        raise invalid("availability_zone", "It cannot force a host while host or hypervisor_hostname is requested.")
+    return dataclasses.replace(wish, host=host, node=node)
+
+
+async def _image(call: Call, image_id: str) -> Image:
+    try:
+        image: Image = await asyncio.to_thread(call.cloud.images.show, image_id)
+    except core.errors.NotFound as error:
+        raise invalid("imageRef", f"Image {image_id} could not be found.") from error
+    return image
+
+
+def _image_ref(image: Image) -> ImageRef:
+    return ImageRef(
+        image_id=image.id,
+        name=image.name,
+        size_bytes=image.size_bytes or 0,
+        checksum=image.checksum,
+        hash_algorithm=image.os_hash_algo,
+        hash_value=image.os_hash_value,
+        disk_format=image.disk_format or "raw",
+        min_disk_gib=image.min_disk_gib,
+        min_ram_mib=image.min_ram_mib,
+        properties=dict(image.properties),
+    )
+
+
+def _check_metadata(metadata: Mapping[str, str], most: int) -> None:
+    if 0 <= most < len(metadata):
+        raise core.errors.OverQuota(f"Maximum number of metadata items exceeds {most}.", quota="metadata_items")
+
+
+def _count(body: Mapping[str, Any], headroom: int | None) -> int:
+    """How many servers: as many as the quota has room for, at least `min_count`, at most `max_count`.
+
+    The quota is checked again, exactly, when the orders are accepted; here it only says how many to prepare.
+    """
+    least = body.get("min_count", 1)
+    most = body.get("max_count", least)
+    if least > most:
+        raise invalid("min_count", f"min_count {least} must be at most max_count {most}.")
+    if least > MOST_AT_ONCE:
+        raise invalid("min_count", f"At most {MOST_AT_ONCE} servers can be created in one request.")
+    most = min(most, MOST_AT_ONCE)
+    return int(most if headroom is None else max(least, min(most, headroom)))
+
+
+def _orders(
+    call: Call,
+    body: Mapping[str, Any],
+    *,
+    wish: zones.Wish,
+    image: ImageRef,
+    flavor: Flavor,
+    public_key: str | None,
+    attached: str,
+    count: int,
+) -> Prepared:
+    now = utcnow()
+    reservation_id = f"r-{secrets.token_hex(4)}"
+    ids = [str(uuids.uuid4()) for _ in range(count)]
+    display_names = names.display_names(body["name"], count)
+    hostnames = names.hostnames(body.get("hostname"), display_names, ids)
+    template = BuildSpec(
+        uuid="",
+        project_id=str(call.context.project_id),
+        user_id=str(call.context.user_id),
+        name="",
+        hostname="",
+        flavor=flavor,
+        image=image,
+        metadata=body.get("metadata") or {},
+        tags=body.get("tags") or [],
+        key_name=body.get("key_name"),
+        public_key=public_key,
+        user_data=body.get("user_data"),
+        config_drive=body.get("config_drive") or False,
+        availability_zone=wish.zone,
+        networks=attached,
+        reservation_id=reservation_id,
+    )
+    return Prepared(
+        request=_placement_request(call, wish, now),
+        request_uuid=str(uuids.uuid4()),
+        reservation_id=reservation_id,
+        orders=[
+            ServerOrder(
+                build=msgspec.structs.replace(template, uuid=uuid, name=name, hostname=hostname, launch_index=index),
+                request_id=call.context.request_id,
+                created_at=now,
+                description=body.get("description"),
+                image_ref=image.image_id,
+                access_ip_v4=body.get("accessIPv4"),
+                access_ip_v6=body.get("accessIPv6"),
+                auto_disk_config=body.get("OS-DCF:diskConfig") == "AUTO",
+            )
+            for index, (uuid, name, hostname) in enumerate(zip(ids, display_names, hostnames, strict=True))
+        ],
+    )
+
+
+def _placement_request(call: Call, wish: zones.Wish, now: datetime.datetime) -> PlacementRequest:
+    hints = call.document.get("os:scheduler_hints") or call.document.get("OS-SCH-HNT:scheduler_hints") or {}
+    if "group" in hints:
+        raise invalid("group", f"Server group {hints['group']} could not be found.")
+    return PlacementRequest(
+        project_id=str(call.context.project_id),
+        user_id=str(call.context.user_id),
+        availability_zone=wish.zone,
+        host=wish.host,
+        node=wish.node,
+        forced=wish.forced,
+        scheduler_hints=dict(hints),
+        requested_at=now,
+    )
+

@@ -1,0 +1,1 @@
+"""One file per noun: its routes, schemas, views and handlers side by side."""

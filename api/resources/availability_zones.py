@@ -1,0 +1,99 @@
+"""`/os-availability-zone`: the zones, made by aggregates, and in detail the enabled hosts and processes in them."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import api_db.aggregates
+import api_db.hosts
+import cell_db.hosts
+from api.http import policy
+from api.http.call import Call
+from api.http.policy import Rule
+from api.http.routes import Route
+from api.http.view import Field, ListView, View, with_microseconds
+from api.resources.api_processes import ApiProcess, api_processes
+from api.resources.every_cell import Answers, ask, down_after_s
+from api_db.aggregates import DEFAULT_ZONE, INTERNAL_ZONE
+from cell_db.hosts import Service
+from objects.host import COMPUTE
+
+LIST = "os_compute_api:os-availability-zone:list"
+DETAIL = "os_compute_api:os-availability-zone:detail"
+POLICIES = [
+    Rule(LIST, policy.ANYBODY, "List availability zones"),
+    Rule(DETAIL, policy.ADMIN, "List availability zones with their hosts"),
+]
+
+
+@dataclass(slots=True)
+class Zone:
+    """A zone; `hosts`: host -> binary -> what is known of that process, of enabled ones only."""
+
+    name: str
+    available: bool = False
+    hosts: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+
+
+_NAME_AND_STATE = (Field("zoneName", "name"), Field("zoneState", lambda zone: {"available": zone.available}))
+BRIEF = View(None, *_NAME_AND_STATE, Field("hosts", lambda zone: None))
+WHOLE = View(None, *_NAME_AND_STATE, Field("hosts", lambda zone: zone.hosts or None))
+
+
+async def index(call: Call) -> list[Zone]:
+    """The zones that servers may ask for."""
+    return [zone for zone in await _zones(call) if zone.name != INTERNAL_ZONE]
+
+
+async def detail(call: Call) -> list[Zone]:
+    """All zones; the processes that build no servers are in the internal one."""
+    return await _zones(call)
+
+
+async def _zones(call: Call) -> list[Zone]:
+    """The zones by name. One is available if it has an enabled host; hosts of silent cells make none available."""
+    answers, zones_of_hosts, mapped, of_api = await asyncio.gather(
+        ask(call, cell_db.hosts.list_services, down_after_s=down_after_s(call)),
+        call.cloud.api_read(api_db.aggregates.zones_of_hosts),
+        call.cloud.api_read(api_db.hosts.list_all),
+        api_processes(call),
+    )
+    zones: dict[str, Zone] = {}
+    for service in _services(answers):
+        name = zones_of_hosts.get(service.host, DEFAULT_ZONE) if service.binary == COMPUTE else INTERNAL_ZONE
+        _put(zones, name, service)
+    silent = {cell.uuid for cell in answers.silent}
+    for each in mapped:
+        if each.cell_uuid in silent:
+            name = zones_of_hosts.get(each.host, DEFAULT_ZONE)
+            zones.setdefault(name, Zone(name))
+    for process in of_api:
+        internal = zones.setdefault(INTERNAL_ZONE, Zone(INTERNAL_ZONE))
+        _say(internal, process)
+    return [zones[name] for name in sorted(zones)]
+
+
+def _services(answers: Answers[list[Service]]) -> Iterable[Service]:
+    return (service for _, services in answers.found for service in services)
+
+
+def _put(zones: dict[str, Zone], name: str, service: Service) -> None:
+    zone = zones.setdefault(name, Zone(name))
+    if not service.disabled:
+        _say(zone, service)
+
+
+def _say(zone: Zone, process: Service | ApiProcess) -> None:
+    zone.available = True
+    zone.hosts.setdefault(process.host, {})[process.binary] = {
+        "active": True,
+        "available": process.is_up,
+        "updated_at": with_microseconds(process.last_seen_at),
+    }
+
+
+ROUTES = [
+    Route("GET", "/os-availability-zone", index, policy=LIST, view=ListView("availabilityZoneInfo", BRIEF)),
+    Route("GET", "/os-availability-zone/detail", detail, policy=DETAIL, view=ListView("availabilityZoneInfo", WHOLE)),
+]

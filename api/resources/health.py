@@ -1,0 +1,63 @@
+"""Is this process alive, can it serve, and what has it counted."""
+
+from typing import Any
+
+import prometheus_client
+import sqlalchemy as sa
+
+from api.http.call import Call, Raw
+from api.http.routes import Access, Route
+from api_db.schema import SCHEMA
+from cells.answers import Answer
+
+_UNDER = "/cellplane"
+_UP = "up"
+_VERSION = sa.table("alembic_version", sa.column("version_num"))
+
+POLICIES = ()
+
+
+async def live(call: Call) -> object:
+    """Alive: the event loop answers."""
+    return {"live": True}
+
+
+async def health(call: Call) -> object:
+    """Ready when the API database answers with a schema that this program knows.
+
+    Cells are counted and not waited for: one that is away is no reason to take this process out of service.
+    """
+    why = await _why_not_ready(call)
+    if why is not None:
+        call.set_status(503)
+    return {"live": True, "ready": why is None, "api_database": why or _UP, "cells": _cells(call)}
+
+
+async def metrics(call: Call) -> object:
+    """The counters of this worker process in Prometheus' text form."""
+    return Raw(prometheus_client.generate_latest(call.cloud.metrics), prometheus_client.CONTENT_TYPE_LATEST)
+
+
+async def _why_not_ready(call: Call) -> str | None:
+    answer = await call.cloud.api_db.read(_is_known)
+    if not isinstance(answer, Answer):
+        return "does not answer"
+    return None if answer.value else "has a schema that this release does not know"
+
+
+def _is_known(connection: sa.Connection) -> bool:
+    return bool(connection.execute(sa.select(_VERSION.c.version_num)).scalar() == SCHEMA.newest)
+
+
+def _cells(call: Call) -> dict[str, Any]:
+    gates = call.cloud.cells.gates()
+    down = sorted(gate.cell.name for gate in gates if gate.health()["database"] != _UP)
+    disabled = sorted(gate.cell.name for gate in gates if gate.cell.disabled)
+    return {"total": len(gates), "up": len(gates) - len(down), "down": down, "disabled": disabled}
+
+
+ROUTES = (
+    Route("GET", "/health", health, access=Access.ANYBODY, under=_UNDER),
+    Route("GET", "/health/live", live, access=Access.ANYBODY, under=_UNDER),
+    Route("GET", "/metrics", metrics, access=Access.ANYBODY, under=_UNDER),
+)

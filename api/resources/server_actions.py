@@ -1,0 +1,194 @@
+"""What can be done to a server: POST /servers/{id}/action, one row for each key."""
+
+import dataclasses
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import sqlalchemy as sa
+
+import cell_db.instances
+import core.errors
+from api.http import policy
+from api.http.call import Call
+from api.http.policy import Rule
+from api.http.routes import ActionRoute
+from api.http.schema import ANY, STRING_1_255, Body, Property, choice, fixed, nullable, structure
+from api.resources.server_of import gate_of, server_of
+from cells.answers import value_of
+from cells.route import Found
+from core.context import Context
+from lifecycle import actions
+from lifecycle.actions import OPERATIONS, Action
+from messaging.verbs import cell
+
+PATH = "/servers/{id}/action"
+# How long a host may take for one operation before the server is back where it was, with a fault.
+OPERATION_DEADLINE_S = 300.0
+CONSOLE_DEADLINE_S = 10.0
+
+REBOOT = "os_compute_api:servers:reboot"
+LOCK = "os_compute_api:os-lock-server:lock"
+UNLOCK = "os_compute_api:os-lock-server:unlock"
+UNLOCK_OVERRIDE = "os_compute_api:os-lock-server:unlock:unlock_override"
+RESET_STATE = "os_compute_api:os-admin-actions:reset_state"
+CONSOLE_OUTPUT = "os_compute_api:os-console-output"
+
+Handler = Callable[[Call], Awaitable[object]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Power:
+    """A key of the request that is one operation on the host, without arguments."""
+
+    key: str
+    operation: str
+    policy: str
+    description: str
+
+
+_POWER = (
+    _Power("os-start", "start", "os_compute_api:servers:start", "Start a server"),
+    _Power("os-stop", "stop", "os_compute_api:servers:stop", "Stop a server"),
+    _Power("pause", "pause", "os_compute_api:os-pause-server:pause", "Pause a server"),
+    _Power("unpause", "unpause", "os_compute_api:os-pause-server:unpause", "Unpause a server"),
+    _Power("suspend", "suspend", "os_compute_api:os-suspend-server:suspend", "Suspend a server"),
+    _Power("resume", "resume", "os_compute_api:os-suspend-server:resume", "Resume a server"),
+)
+
+POLICIES = [
+    *(Rule(row.policy, policy.MEMBER, row.description) for row in _POWER),
+    Rule(REBOOT, policy.MEMBER, "Reboot a server"),
+    Rule(LOCK, policy.MEMBER, "Lock a server"),
+    Rule(UNLOCK, policy.MEMBER, "Unlock a server"),
+    Rule(UNLOCK_OVERRIDE, policy.ADMIN, "Unlock a server that an admin locked"),
+    Rule(RESET_STATE, policy.ADMIN, "Set the state of a server's record"),
+    Rule(CONSOLE_OUTPUT, policy.MEMBER, "Read a server's console log"),
+]
+
+# ---- operations on the host --------------------------------------------------------------------------------------------
+
+
+def _operates(operation: str, rule: str) -> Handler:
+    """The handler that begins one operation."""
+
+    async def handler(call: Call) -> None:
+        await _begin(call, operation, rule)
+
+    return handler
+
+
+async def reboot(call: Call) -> None:
+    """Begins a reboot of the kind that was asked for."""
+    await _begin(call, f"reboot-{call.body['type'].lower()}", REBOOT)
+
+
+async def _begin(call: Call, operation: str, rule: str) -> None:
+    """Records the operation as under way; the cell's conductor does it, the hint only makes it quick."""
+    action = OPERATIONS[operation]
+    found = await server_of(call, rule)
+    gate = gate_of(call, found, action.name)
+    uuid = found.server.uuid
+    value_of(
+        await gate.write(
+            cell_db.instances.begin_operation, uuid, operation, action, call.context, arguments={}, deadline_s=OPERATION_DEADLINE_S
+        )
+    )
+    gate.hint(cell.QUEUE, cell.ACT, cell.Uuids(uuids=[uuid]), call.context)
+
+
+# ---- changes of the record ---------------------------------------------------------------------------------------------
+
+
+async def lock(call: Call) -> None:
+    """Locks the server for its owner; what an admin locked stays the admin's."""
+    found = await server_of(call, LOCK)
+    reason = (call.body or {}).get("locked_reason") if isinstance(call.body, dict) else None
+    await _write(call, found, actions.LOCK, _lock, _locker(call, found), reason)
+
+
+def _lock(connection: sa.Connection, uuid: str, action: Action, context: Context, by: str, reason: str | None) -> None:
+    row = cell_db.instances.admitted(connection, uuid, action, context)
+    if row.locked_by is None or by == "admin":
+        cell_db.instances.lock(connection, uuid, action, context, by=by, reason=reason)
+
+
+async def unlock(call: Call) -> None:
+    """Unlocks the server; what an admin locked only for those who may override it."""
+    found = await server_of(call, UNLOCK)
+    await _write(call, found, actions.UNLOCK, _unlock, call.can(UNLOCK_OVERRIDE))
+
+
+def _unlock(connection: sa.Connection, uuid: str, action: Action, context: Context, may_override: bool) -> None:
+    cell_db.instances.unlock(connection, uuid, action, context, may_override=may_override)
+
+
+async def reset_state(call: Call) -> None:
+    """Sets the record's state by an operator's word, whatever the guest does."""
+    found = await server_of(call, RESET_STATE)
+    await _write(call, found, actions.RESET_STATE, _reset_state, call.body["state"])
+
+
+def _reset_state(connection: sa.Connection, uuid: str, action: Action, context: Context, vm_state: str) -> None:
+    cell_db.instances.reset_state(connection, uuid, vm_state, context)
+
+
+def _locker(call: Call, found: Found) -> str:
+    return "owner" if found.server.project_id == call.context.project_id else "admin"
+
+
+async def _write(call: Call, found: Found, action: Action, change: Callable[..., None], *values: Any) -> None:
+    """One transaction on the server's row in its cell."""
+    gate = gate_of(call, found, action.name)
+    value_of(await gate.write(change, found.server.uuid, action, call.context, *values))
+
+
+# ---- the console -------------------------------------------------------------------------------------------------------
+
+
+async def console_output(call: Call) -> dict[str, str]:
+    """The tail of the guest's console log."""
+    found = await server_of(call, CONSOLE_OUTPUT)
+    gate = gate_of(call, found, actions.CONSOLE_OUTPUT.name)
+    server = found.server
+    if server.host is None:
+        raise core.errors.WrongState(f"Instance {server.uuid} is not ready: it has no host.", server=server.uuid, state=server.vm_state)
+    wanted = cell.HostConsole(uuid=server.uuid, host=server.host, lines=call.body.get("length"))
+    answer = value_of(await gate.call(cell.QUEUE, cell.CONSOLE, wanted, call.context, CONSOLE_DEADLINE_S))
+    return {"output": answer.output}
+
+
+def _lines(length: Any) -> int | None:
+    """How many lines; None for all of them, which -1 says too."""
+    lines = None if length is None else int(length)
+    if lines is not None and lines < -1:
+        raise ValueError(f"{lines} is less than the minimum of -1")
+    return None if lines == -1 else lines
+
+
+_LENGTH = fixed({"type": ["integer", "string", "null"], "pattern": "^-?[0-9]+$", "minimum": -1, "maxLength": 9, "maximum": 10**9}, _lines)
+
+_TYPE = choice("HARD", "Hard", "hard", "SOFT", "Soft", "soft")
+_REASON = nullable(structure(Property("locked_reason", STRING_1_255, required=True)))
+
+ROUTES = [
+    *(ActionRoute(PATH, row.key, _operates(row.operation, row.policy), policy=row.policy) for row in _POWER),
+    ActionRoute(PATH, "reboot", reboot, policy=REBOOT, body=Body("reboot", Property("type", _TYPE, required=True))),
+    ActionRoute(PATH, "lock", lock, policy=LOCK, body=Body.holding("lock", ANY), until="2.72"),
+    ActionRoute(PATH, "lock", lock, policy=LOCK, body=Body.holding("lock", _REASON), since="2.73"),
+    ActionRoute(PATH, "unlock", unlock, policy=UNLOCK),
+    ActionRoute(
+        PATH,
+        "os-resetState",
+        reset_state,
+        policy=RESET_STATE,
+        body=Body("os-resetState", Property("state", choice("active", "error"), required=True)),
+    ),
+    ActionRoute(
+        PATH,
+        "os-getConsoleOutput",
+        console_output,
+        policy=CONSOLE_OUTPUT,
+        status=200,
+        body=Body("os-getConsoleOutput", Property("length", _LENGTH)),
+    ),
+]

@@ -1,0 +1,243 @@
+"""One server, or several alike: create, show, change, delete."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+import api_db.instances
+import api_db.journal
+import cell_db.instances
+import cells.deletion
+import cells.route
+import core.errors
+from api.http import policy
+from api.http.call import Call
+from api.http.policy import Rule
+from api.http.routes import Route
+from api.prepare import order, passwords
+from api.prepare.order import Prepared
+from api.resources import server_bodies, server_extras, server_views
+from api.resources.server_of import server_of, target_of
+from api.resources.server_views import SERVER_SHOW, SERVER_UPDATED, ShowView, UnreachableServer
+from cells.answers import Unknown, value_of
+from core.steps import Steps
+from lifecycle import actions
+from lifecycle.admit import admit
+from objects.order import ServerOrder
+from objects.server import Server
+
+CREATE = "os_compute_api:servers:create"
+SHOW = "os_compute_api:servers:show"
+UPDATE = "os_compute_api:servers:update"
+DELETE = "os_compute_api:servers:delete"
+
+POLICIES = [
+    Rule(CREATE, policy.MEMBER, "Create servers"),
+    Rule(order.FORCED_HOST, policy.ADMIN, "Create a server on a certain host, whatever the scheduler says"),
+    Rule(order.REQUESTED_DESTINATION, policy.ADMIN, "Create a server on a certain host that fits"),
+    Rule(order.ZERO_DISK_FLAVOR, policy.ADMIN, "Create a server from an image with a flavor that has no disk"),
+    Rule(SHOW, policy.READER, "Show a server"),
+    Rule(UPDATE, policy.MEMBER, "Change a server's name, description, addresses"),
+    Rule(DELETE, policy.MEMBER, "Delete a server"),
+    Rule(server_views.HOST_STATUS, policy.ADMIN, "See the state of a server's host"),
+    Rule(server_views.HOST_STATUS_IF_UNKNOWN, policy.ADMIN, "See that the state of a server's host is unknown"),
+    Rule(server_views.EXTENDED_ATTRIBUTES, policy.ADMIN, "See a server's host and other attributes of its operation"),
+    Rule(server_views.FLAVOR_EXTRA_SPECS, policy.READER, "See the extra specs of a server's flavor"),
+]
+
+# ---- create ------------------------------------------------------------------------------------------------------------
+
+
+async def create(call: Call) -> object:
+    """Accepts the servers: from here on they end ACTIVE, in ERROR with a fault, or deleted."""
+    prepared = await order.prepare(call)
+    await _accept(call, prepared)
+    call.cloud.hint_super_conductor(call.context, [accepted.uuid for accepted in prepared.orders])
+    if call.body.get("return_reservation_id"):
+        return {"reservation_id": prepared.reservation_id}
+    return {"server": _created(call, prepared.orders[0])}
+
+
+async def create_described_by_name(call: Call) -> object:
+    """Until 2.18 a server's description was its name."""
+    call.body["description"] = call.body["name"]
+    return await create(call)
+
+
+async def _accept(call: Call, prepared: Prepared) -> None:
+    """Writes the request. A commit whose answer was lost is looked for: who asks again after a 503 would get twice the servers."""
+    answer = await call.cloud.api_db.write(
+        api_db.journal.accept,
+        request=prepared.request,
+        request_uuid=prepared.request_uuid,
+        orders=prepared.orders,
+        quota_defaults=call.cloud.quota_defaults,
+        not_after=call.cloud.build_not_after,
+    )
+    if isinstance(answer, Unknown):
+        accepted = await call.cloud.api_read(api_db.instances.list_of, [prepared.orders[0].uuid])
+        if accepted:
+            return
+    value_of(answer)
+
+
+def _created(call: Call, accepted: ServerOrder) -> dict[str, Any]:
+    path = f"/servers/{accepted.uuid}"
+    call.set_header("Location", call.link(path))
+    return {
+        "id": accepted.uuid,
+        "links": call.links(path),
+        "OS-DCF:diskConfig": "AUTO" if accepted.auto_disk_config else "MANUAL",
+        "security_groups": call.body.get("security_groups") or [{"name": "default"}],
+        "adminPass": call.body.get("adminPass") or passwords.generate(),
+    }
+
+
+# ---- show --------------------------------------------------------------------------------------------------------------
+
+
+async def show(call: Call) -> Server:
+    """The server, whole."""
+    return await server_extras.completed(call, await server_of(call, SHOW))
+
+
+async def show_what_is_known(call: Call) -> Server | UnreachableServer:
+    """The server; from 2.69 on, while its cell does not answer, what the API database alone knows of it."""
+    try:
+        return await show(call)
+    except core.errors.Unavailable as silence:
+        return await _known_without_its_cell(call, silence)
+
+
+async def _known_without_its_cell(call: Call, silence: core.errors.Unavailable) -> UnreachableServer:
+    mapping, _ = await cells.route.locate(call.cloud, call.context, call.path["id"])
+    if mapping.cell_uuid is None:
+        raise silence
+    call.enforce(SHOW, target_of(mapping))
+    request = await call.cloud.api_read(api_db.instances.placement_request, mapping.request_uuid)
+    return UnreachableServer(
+        uuid=mapping.uuid,
+        project_id=mapping.project_id,
+        user_id=mapping.user_id,
+        created_at=mapping.created_at,
+        availability_zone=request.availability_zone,
+    )
+
+
+# ---- update ------------------------------------------------------------------------------------------------------------
+
+# What a request may change -> its column, where a cell holds the server, or its field of the order or of the order's build.
+_COLUMN = {
+    "name": "display_name",
+    "description": "display_description",
+    "hostname": "hostname",
+    "accessIPv4": "access_ip_v4",
+    "accessIPv6": "access_ip_v6",
+    "OS-DCF:diskConfig": "auto_disk_config",
+}
+_ORDER_FIELD = {
+    "description": "description",
+    "accessIPv4": "access_ip_v4",
+    "accessIPv6": "access_ip_v6",
+    "OS-DCF:diskConfig": "auto_disk_config",
+}
+_BUILD_FIELD = {"name": "name", "hostname": "hostname"}
+
+
+async def update(call: Call) -> Server:
+    """Changes what users may change of the record; the guest does not notice."""
+    found = await server_of(call, UPDATE)
+    changes = {key: _kept(key, value) for key, value in call.body.items()}
+    if changes and found.cell is not None:
+        gate = call.cloud.cells.gate(found.cell.uuid)
+        columns = {_COLUMN[key]: value for key, value in changes.items()}
+        server = value_of(await gate.write(cell_db.instances.update, found.server.uuid, columns))
+        found = dataclasses.replace(found, server=server)
+    elif changes:
+        await call.cloud.api_write(_change_order, found.server.uuid, changes)
+        found = await server_of(call, UPDATE)
+    return await server_extras.completed(call, found)
+
+
+def _kept(key: str, value: Any) -> Any:
+    """The value as it is kept: an empty address is none."""
+    if key == "OS-DCF:diskConfig":
+        return value == "AUTO"
+    return (value or None) if key.startswith("accessIP") else value
+
+
+def _change_order(connection: sa.Connection, uuid: str, changes: Mapping[str, Any]) -> None:
+    """Changes the order of a server that no cell holds yet.
+
+    Raises:
+        Busy: it is being handed to its cell at this moment.
+    """
+    entry = api_db.journal.find(connection, uuid)
+    if entry is None or entry.order is None:
+        raise _being_handed_over(uuid)
+    build = msgspec.structs.replace(entry.order.build, **_renamed(changes, _BUILD_FIELD))
+    order = msgspec.structs.replace(entry.order, build=build, **_renamed(changes, _ORDER_FIELD))
+    if not api_db.journal.update_order(connection, uuid, order):
+        raise _being_handed_over(uuid)
+
+
+def _renamed(changes: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names[key]: value for key, value in changes.items() if key in names}
+
+
+def _being_handed_over(uuid: str) -> core.errors.Busy:
+    return core.errors.Busy(f"Instance {uuid} is in task_state scheduling: it is being handed to its cell, try again.", server=uuid)
+
+
+# ---- delete ------------------------------------------------------------------------------------------------------------
+
+
+async def delete(call: Call) -> None:
+    """Deletes the server: from now on nobody sees it and its quota is free; its cell hears of it at once or when it is back."""
+    mapping, entry = await cells.route.locate(call.cloud, call.context, call.path["id"])
+    call.enforce(DELETE, target_of(mapping))
+    if entry is None or entry.phase != api_db.journal.NEW:
+        await _refuse_if_locked(call, may_be_away=entry is not None)
+    await cells.deletion.delete_server(call.cloud, call.context, mapping, Steps())
+
+
+async def _refuse_if_locked(call: Call, *, may_be_away: bool) -> None:
+    """
+    Raises:
+        Locked: the server is locked, and the caller is no admin.
+        Unavailable: its cell, the one place that knows of locks, does not answer. A server that was not handed over for good
+            (`may_be_away`) was never there to be locked.
+    """
+    if call.context.is_admin:
+        return
+    try:
+        server = (await server_of(call, DELETE)).server
+    except core.errors.Unavailable:
+        if may_be_away:
+            return
+        raise
+    admit(
+        actions.DELETE,
+        server=server.uuid,
+        vm_state=server.vm_state,
+        task_state=server.task_state,
+        launched=server.launched_at is not None,
+        locked=server.locked_by is not None,
+        caller_is_admin=False,
+    )
+
+
+_SERVERS = "/servers"
+_SERVER = "/servers/{id}"
+
+ROUTES = [
+    Route("POST", _SERVERS, create_described_by_name, policy=CREATE, body=server_bodies.CREATE, status=202, until="2.18"),
+    Route("POST", _SERVERS, create, policy=CREATE, body=server_bodies.CREATE, status=202, since="2.19"),
+    Route("GET", _SERVER, show, policy=SHOW, view=SERVER_SHOW, until="2.68"),
+    Route("GET", _SERVER, show_what_is_known, policy=SHOW, view=ShowView(), since="2.69"),
+    Route("PUT", _SERVER, update, policy=UPDATE, body=server_bodies.UPDATE, view=SERVER_UPDATED),
+    Route("DELETE", _SERVER, delete, policy=DELETE, status=204),
+]

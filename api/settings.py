@@ -1,0 +1,65 @@
+"""What the program's configuration file may say."""
+
+from oslo_config import cfg
+
+import core.config
+from core.config import OptionGroup
+
+API = OptionGroup(
+    "api",
+    [
+        cfg.StrOpt("listen_host", default="127.0.0.1", help="Address to listen on."),
+        cfg.PortOpt("port", default=8774, help="Port to listen on; 0 takes a free one."),
+        cfg.IntOpt("workers", default=1, min=1, help="Worker processes that share the address."),
+        cfg.StrOpt(
+            "auth_strategy",
+            default="basic",
+            choices=["basic", "none", "keystone"],
+            help="How callers are known: HTTP basic, nobody (loopback only), or Keystone tokens.",
+        ),
+        cfg.StrOpt("htpasswd_file", help="basic: user names and bcrypt hashes."),
+        cfg.StrOpt("users_file", help="basic: YAML, user name -> user_id, project_id, project_name, roles."),
+        cfg.IntOpt("max_limit", default=1000, min=1, help="Most items of one page of a list."),
+        cfg.StrOpt("compute_link_prefix", help="Public address in links, where it is not that of the request."),
+        cfg.IntOpt("max_body_bytes", default=114688, min=1024, help="Largest request body that is read."),
+        cfg.FloatOpt("read_timeout_s", default=30.0, min=0.1, help="Seconds within which a body must arrive."),
+        cfg.FloatOpt("stop_timeout_s", default=10.0, min=0.1, help="Seconds that running requests get when stopping."),
+        cfg.FloatOpt(
+            "build_not_after_s", default=3600.0, min=1.0, help="Seconds after which an order not built yet is given up."
+        ),
+        cfg.BoolOpt(
+            "list_records_by_skipping_down_cells",
+            default=True,
+            help="Before microversion 2.69 a list leaves out the servers of cells that are down instead of failing.",
+        ),
+    ],
+)
+
+QUOTA = OptionGroup(
+    "quota",
+    [
+        cfg.IntOpt(name, default=default, min=-1, help=f"Default limit of {name} per project; -1 is no limit.")
+        for name, default in (
+            ("instances", 10),
+            ("cores", 20),
+            ("ram", 50 * 1024),
+            ("key_pairs", 100),
+            ("metadata_items", 128),
+            ("server_groups", 10),
+            ("server_group_members", 10),
+        )
+    ],
+)
+
+
+def options() -> list[OptionGroup]:
+    """What this program's configuration file may say."""
+    return [
+        core.config.PROCESS,
+        core.config.API_DATABASE,
+        core.config.CELLS,
+        core.config.IMAGE,
+        core.config.HOSTS,
+        API,
+        QUOTA,
+    ]

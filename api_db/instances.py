@@ -1,0 +1,59 @@
+"""Instance mappings: which cell owns a server, who owns it, and whether it is deleted."""
+
+import dataclasses
+import datetime
+from collections.abc import Iterable
+
+import msgspec
+import sqlalchemy as sa
+
+import core.errors
+from api_db.tables import instance_mappings, request_specs
+from objects.order import PlacementRequest
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Mapping:
+    """`cell_uuid` None: no cell owns it yet. `deleted`: its owner asked for that, whatever its cell has done about it."""
+
+    uuid: str
+    project_id: str
+    user_id: str
+    cell_uuid: str | None
+    request_uuid: str
+    vcpus: int
+    memory_mib: int
+    deleted: bool
+    created_at: datetime.datetime
+
+
+_COLUMNS = tuple(instance_mappings.c[field.name] for field in dataclasses.fields(Mapping))
+
+
+def get(connection: sa.Connection, uuid: str) -> Mapping:
+    """The mapping of a server.
+
+    Raises:
+        NotFound: there is no such server.
+    """
+    row = connection.execute(sa.select(*_COLUMNS).where(instance_mappings.c.uuid == uuid)).first()
+    if row is None:
+        raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
+    return Mapping(*row)
+
+
+def list_of(connection: sa.Connection, uuids: Iterable[str]) -> list[Mapping]:
+    """The mappings of these servers, those that exist, in no order."""
+    return [Mapping(*row) for row in connection.execute(sa.select(*_COLUMNS).where(instance_mappings.c.uuid.in_(list(uuids))))]
+
+
+def placement_request(connection: sa.Connection, request_uuid: str) -> PlacementRequest:
+    """Where the servers of a request were asked to go.
+
+    Raises:
+        NotFound: no such request is kept.
+    """
+    spec = connection.execute(sa.select(request_specs.c.spec).where(request_specs.c.uuid == request_uuid)).scalar()
+    if spec is None:
+        raise core.errors.NotFound(f"Request {request_uuid} could not be found.", request=request_uuid)
+    return msgspec.convert(spec, PlacementRequest)

@@ -1,0 +1,300 @@
+"""The journal: orders in the API database that no cell owns yet, or whose delete no cell holds yet (table `build_requests`).
+
+The compare-and-sets of the build protocol (docs/build-protocol.md, section 2); each function is one step's part of a transaction. A
+lease is a fresh random token: whoever writes compares it, so that an older holder's write finds nothing.
+"""
+
+import dataclasses
+import datetime
+import uuid as uuids
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+import api_db.quota
+import core.errors
+from api_db.tables import build_requests, instance_mappings, project_cells, request_specs
+from core.database import changed, insert_if_absent, now_sql
+from objects.order import PlacementRequest, ServerOrder
+from objects.server import Server, server_of_order
+
+NEW = "new"
+ASSIGNED = "assigned"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """One journal row. `order` is None for a row that a delete made."""
+
+    uuid: str
+    request_uuid: str
+    project_id: str
+    phase: str
+    target: str | None
+    host: str | None
+    alternates: list[dict[str, Any]] | None
+    deleting: bool
+    fault: dict[str, Any] | None
+    token: str | None
+    tries: int
+    not_after: datetime.datetime
+    order: ServerOrder | None
+    created_at: datetime.datetime
+
+    def server(self) -> Server | None:
+        """The server as the journal knows it; None for a row that a delete made."""
+        return server_of_order(self.order, fault=self.fault, deleting=self.deleting) if self.order else None
+
+
+_COLUMNS = (
+    build_requests.c.uuid, build_requests.c.request_uuid, build_requests.c.project_id, build_requests.c.phase, build_requests.c.target,
+    build_requests.c.host, build_requests.c.alternates, build_requests.c.deleting, build_requests.c.fault, build_requests.c.token,
+    build_requests.c.tries, build_requests.c.not_after, build_requests.c.instance, build_requests.c.created_at,
+)  # fmt: skip
+
+
+def _entry(row: Sequence[Any]) -> Entry:
+    *head, instance, created_at = row
+    return Entry(*head, order=msgspec.convert(instance, ServerOrder) if instance else None, created_at=created_at)
+
+
+# ---- step api.accept ---------------------------------------------------------------------------------------------------
+
+
+def accept(
+    connection: sa.Connection,
+    *,
+    request: PlacementRequest,
+    request_uuid: str,
+    orders: Sequence[ServerOrder],
+    quota_defaults: Mapping[str, int],
+    not_after: datetime.timedelta,
+) -> None:
+    """Accepts the servers of one request: quota under the project's lock, then mappings, journal rows and the request spec.
+
+    Raises:
+        OverQuota: nothing was written.
+    """
+    api_db.quota.lock(connection, request.project_id)
+    flavors = [order.build.flavor for order in orders]
+    wanted = {
+        "instances": len(orders),
+        "cores": sum(flavor.vcpus for flavor in flavors),
+        "ram": sum(flavor.memory_mib for flavor in flavors),
+    }
+    api_db.quota.check(
+        connection, project_id=request.project_id, user_id=request.user_id, wanted=wanted, defaults=quota_defaults
+    )
+    connection.execute(sa.insert(instance_mappings), [_mapping_row(order, request_uuid) for order in orders])
+    rows = [_journal_row(order, request_uuid, order.created_at + not_after) for order in orders]
+    connection.execute(sa.insert(build_requests).values(lease_until=now_sql()), rows)
+    spec = msgspec.to_builtins(request)
+    connection.execute(sa.insert(request_specs).values(uuid=request_uuid, spec=spec, created_at=orders[0].created_at))
+
+
+def _mapping_row(order: ServerOrder, request_uuid: str) -> dict[str, Any]:
+    build = order.build
+    return {
+        "uuid": build.uuid,
+        "project_id": build.project_id,
+        "user_id": build.user_id,
+        "cell_uuid": None,
+        "request_uuid": request_uuid,
+        "vcpus": build.flavor.vcpus,
+        "memory_mib": build.flavor.memory_mib,
+        "deleted": False,
+        "created_at": order.created_at,
+    }
+
+
+def _journal_row(order: ServerOrder, request_uuid: str, not_after: datetime.datetime) -> dict[str, Any]:
+    return {
+        "uuid": order.uuid,
+        "request_uuid": request_uuid,
+        "project_id": order.build.project_id,
+        "phase": NEW,
+        "deleting": False,
+        "tries": 0,
+        "not_after": not_after,
+        "instance": msgspec.to_builtins(order),
+        "created_at": order.created_at,
+    }
+
+
+# ---- reads ---------------------------------------------------------------------------------------------------------------
+
+
+def find(connection: sa.Connection, uuid: str) -> Entry | None:
+    """The journal row of a server, if it has one."""
+    row = connection.execute(sa.select(*_COLUMNS).where(build_requests.c.uuid == uuid)).first()
+    return _entry(row) if row else None
+
+
+def waiting(connection: sa.Connection, wanted: Sequence[str]) -> set[str]:
+    """Those of the servers that have a journal row."""
+    return set(connection.execute(sa.select(build_requests.c.uuid).where(build_requests.c.uuid.in_(list(wanted)))).scalars())
+
+
+def count(connection: sa.Connection) -> dict[str, int]:
+    """Rows by phase, deletes apart: `new`, `assigned`, `deleting`."""
+    phase = sa.case((build_requests.c.deleting.is_(sa.true()), "deleting"), else_=build_requests.c.phase)
+    rows = connection.execute(sa.select(phase, sa.func.count()).group_by(phase))
+    return {NEW: 0, ASSIGNED: 0, "deleting": 0} | {str(name): int(number) for name, number in rows}
+
+
+# ---- step super.lease ------------------------------------------------------------------------------------------------------
+
+
+def lease(
+    connection: sa.Connection, *, seconds: float, most: int, uuids_wanted: Sequence[str] | None = None
+) -> list[Entry]:
+    """Takes rows whose lease is over, oldest first, under a fresh token; `uuids_wanted` limits it to these."""
+    token = str(uuids.uuid4())
+    free = sa.select(build_requests.c.id).where(build_requests.c.lease_until <= now_sql())
+    if uuids_wanted is not None:
+        free = free.where(build_requests.c.uuid.in_(list(uuids_wanted)))
+    free = free.order_by(build_requests.c.id).limit(most).with_for_update(skip_locked=True)
+    ids = list(connection.execute(free).scalars())
+    if not ids:
+        return []
+    taken = sa.update(build_requests).where(build_requests.c.id.in_(ids))
+    connection.execute(taken.values(token=token, lease_until=now_sql(seconds), tries=build_requests.c.tries + 1))
+    rows = connection.execute(sa.select(*_COLUMNS).where(build_requests.c.id.in_(ids)).order_by(build_requests.c.id))
+    return [_entry(row) for row in rows]
+
+
+def renew(connection: sa.Connection, *, uuid: str, token: str, seconds: float) -> bool:
+    """Prolongs a lease that is still mine; false: somebody else holds the row now, or it is gone."""
+    mine = sa.update(build_requests).where(build_requests.c.uuid == uuid, build_requests.c.token == token)
+    return changed(connection.execute(mine.values(lease_until=now_sql(seconds))))
+
+
+def give_back(connection: sa.Connection, held: Sequence[tuple[str, str]], *, wait_s: float) -> None:
+    """Ends leases (uuid, token) early: whoever looks after `wait_s` seconds may take the rows."""
+    for uuid, token in held:
+        mine = sa.update(build_requests).where(build_requests.c.uuid == uuid, build_requests.c.token == token)
+        connection.execute(mine.values(lease_until=now_sql(wait_s)))
+
+
+# ---- step super.assign -----------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Assignment:
+    """Where a server goes: a cell and, unless it is cell0, a host with its alternates in the same cell."""
+
+    uuid: str
+    token: str
+    project_id: str
+    cell_uuid: str
+    host: str | None
+    alternates: list[dict[str, Any]]
+    fault: dict[str, Any] | None = None
+
+
+def assign(connection: sa.Connection, assignments: Sequence[Assignment]) -> set[str]:
+    """The hand-over: no other cell afterwards. Gives the uuids for which it took effect; for the others the lease was lost or a
+    delete came in between.
+    """
+    done = {assignment.uuid for assignment in assignments if _assign_one(connection, assignment)}
+    kept = {(a.project_id, a.cell_uuid) for a in assignments if a.uuid in done}
+    _remember_project_cells(connection, kept)
+    return done
+
+
+def _assign_one(connection: sa.Connection, assignment: Assignment) -> bool:
+    mine = sa.update(build_requests).where(
+        build_requests.c.uuid == assignment.uuid,
+        build_requests.c.token == assignment.token,
+        build_requests.c.deleting.is_(sa.false()),
+        build_requests.c.phase == NEW,
+    )
+    taken = mine.values(
+        phase=ASSIGNED, target=assignment.cell_uuid, host=assignment.host, alternates=assignment.alternates, fault=assignment.fault
+    )
+    if not changed(connection.execute(taken)):
+        return False
+    mapped = sa.update(instance_mappings).where(
+        instance_mappings.c.uuid == assignment.uuid, instance_mappings.c.cell_uuid.is_(None)
+    )
+    if not changed(connection.execute(mapped.values(cell_uuid=assignment.cell_uuid))):
+        raise core.errors.Broken(f"the mapping of {assignment.uuid} names a cell though its journal row is new")
+    return True
+
+
+def _remember_project_cells(connection: sa.Connection, pairs: set[tuple[str, str]]) -> None:
+    known = sa.select(project_cells.c.project_id, project_cells.c.cell_uuid).where(
+        project_cells.c.project_id.in_({project for project, _ in pairs})
+    )
+    missing = pairs - {(row.project_id, row.cell_uuid) for row in connection.execute(known)}
+    insert_if_absent(connection, project_cells, [{"project_id": project, "cell_uuid": cell} for project, cell in sorted(missing)])
+
+
+# ---- steps super.drop and super.finish ---------------------------------------------------------------------------------------
+
+
+def drop(connection: sa.Connection, held: Sequence[tuple[str, str]]) -> set[str]:
+    """Removes rows (uuid, token) whose cell holds the work. Gives the uuids that are gone; the others were lost or are being deleted."""
+    return {uuid for uuid, token in held if _remove(connection, uuid, token, deleting=False)}
+
+
+def finish(connection: sa.Connection, *, uuid: str, token: str) -> bool:
+    """Removes the row of a delete that its cell holds (or that no cell needs to know of)."""
+    return _remove(connection, uuid, token, deleting=True)
+
+
+def _remove(connection: sa.Connection, uuid: str, token: str, *, deleting: bool) -> bool:
+    mine = sa.delete(build_requests).where(
+        build_requests.c.uuid == uuid, build_requests.c.token == token, build_requests.c.deleting.is_(sa.literal(deleting))
+    )
+    return changed(connection.execute(mine))
+
+
+def set_fault(connection: sa.Connection, *, uuid: str, token: str, fault: dict[str, Any]) -> bool:
+    """Records why an order waits too long; it is shown as ERROR until its cell returns and its row decides."""
+    mine = sa.update(build_requests).where(build_requests.c.uuid == uuid, build_requests.c.token == token)
+    return changed(connection.execute(mine.values(fault=fault)))
+
+
+# ---- step api.delete -------------------------------------------------------------------------------------------------------
+
+
+def request_delete(connection: sa.Connection, *, uuid: str, lease_s: float) -> Entry | None:
+    """Marks the mapping deleted (quota is free, lists hide it) and leaves a journal row that says so until its cell knows.
+
+    Returns the entry when no other worker's order stands in the journal: it is leased by the caller, who tombstones the cell inline.
+    None: an order is in the journal; its holder, or the next sweep, meets the mark.
+
+    Raises:
+        NotFound: there is no such server, or it is deleted already.
+    """
+    marked = sa.update(instance_mappings).where(instance_mappings.c.uuid == uuid, instance_mappings.c.deleted.is_(sa.false()))
+    if not changed(connection.execute(marked.values(deleted=True, updated_at=now_sql()))):
+        raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
+    standing = sa.update(build_requests).where(build_requests.c.uuid == uuid)
+    if changed(connection.execute(standing.values(deleting=True, updated_at=now_sql()))):
+        return None
+    mapping = connection.execute(
+        sa.select(instance_mappings.c.project_id, instance_mappings.c.cell_uuid, instance_mappings.c.request_uuid,
+                  instance_mappings.c.created_at).where(instance_mappings.c.uuid == uuid)
+    ).one()  # fmt: skip
+    row = {
+        "uuid": uuid, "request_uuid": mapping.request_uuid, "project_id": mapping.project_id, "phase": ASSIGNED,
+        "target": mapping.cell_uuid, "deleting": True, "token": str(uuids.uuid4()), "tries": 0, "created_at": mapping.created_at,
+    }  # fmt: skip
+    connection.execute(sa.insert(build_requests).values(**row, lease_until=now_sql(lease_s), not_after=now_sql(86400.0)))
+    return find(connection, uuid)
+
+
+def update_order(connection: sa.Connection, uuid: str, order: ServerOrder) -> bool:
+    """Changes an order that nobody has assigned yet; false: it is on its way to a cell, change it there.
+
+    Ends any lease on it, so that a worker who read the old order cannot assign that.
+    """
+    waiting = sa.update(build_requests).where(
+        build_requests.c.uuid == uuid, build_requests.c.phase == NEW, build_requests.c.deleting.is_(sa.false())
+    )
+    values = {"instance": msgspec.to_builtins(order), "token": None, "lease_until": now_sql(), "updated_at": now_sql()}
+    return changed(connection.execute(waiting.values(**values)))

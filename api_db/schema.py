@@ -1,0 +1,7 @@
+"""The version of the api schema that this release works with."""
+
+import pathlib
+
+from core.schema import Schema
+
+SCHEMA = Schema("api", pathlib.Path(__file__).parent / "migrations", newest="0001", mend="cellctl db sync")

@@ -1,0 +1,68 @@
+"""Cleanups: attempt n of this server may still be on that host. They go when the host says "gone"."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from cell_db.tables import cleanups
+from core.clock import utcnow
+from core.database import now_sql
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cleanup:
+    uuid: str
+    host: str
+    attempt: int
+
+
+_COLUMNS = (cleanups.c.uuid, cleanups.c.host, cleanups.c.attempt)
+
+
+def list_of(connection: sa.Connection, uuids: Sequence[str]) -> list[Cleanup]:
+    """The cleanups of these servers."""
+    return [Cleanup(*row) for row in connection.execute(sa.select(*_COLUMNS).where(cleanups.c.uuid.in_(list(uuids))))]
+
+
+def unanswered(connection: sa.Connection, *, hosts_up: Sequence[str], again_after_s: float, most: int) -> list[Cleanup]:
+    """Cleanups on hosts that are up and were not told of them lately, oldest first; they count as told from now on."""
+    due = (
+        sa.select(cleanups.c.id, *_COLUMNS)
+        .where(
+            cleanups.c.host.in_(list(hosts_up)),
+            sa.or_(cleanups.c.sent_at.is_(None), cleanups.c.sent_at <= now_sql(-again_after_s)),
+        )
+        .order_by(cleanups.c.id)
+        .limit(most)
+        .with_for_update(skip_locked=True)
+    )
+    rows = connection.execute(due).all()
+    if rows:
+        connection.execute(sa.update(cleanups).where(cleanups.c.id.in_([row.id for row in rows])).values(sent_at=now_sql()))
+    return [Cleanup(row.uuid, row.host, row.attempt) for row in rows]
+
+
+def told(connection: sa.Connection, told_of: Sequence[Cleanup]) -> None:
+    """Remembers that the hosts were told just now."""
+    for cleanup in told_of:
+        connection.execute(
+            sa.update(cleanups)
+            .where(cleanups.c.uuid == cleanup.uuid, cleanups.c.host == cleanup.host, cleanups.c.attempt == cleanup.attempt)
+            .values(sent_at=utcnow())
+        )
+
+
+def hosts_with_any(connection: sa.Connection) -> set[str]:
+    """Hosts that have not answered for some attempt: they take nothing new."""
+    return set(connection.execute(sa.select(cleanups.c.host).distinct()).scalars())
+
+
+def count(connection: sa.Connection) -> int:
+    """How many there are."""
+    return int(connection.execute(sa.select(sa.func.count()).select_from(cleanups)).scalar_one())
+
+
+def list_on(connection: sa.Connection, host: str) -> list[Cleanup]:
+    """The cleanups that one host still owes an answer for."""
+    return [Cleanup(*row) for row in connection.execute(sa.select(*_COLUMNS).where(cleanups.c.host == host))]

@@ -1,0 +1,193 @@
+"""The filters of a server list, each asked twice: of rows in SQL, and in Python of servers that only the journal knows.
+
+A filter's two halves must agree, or a server would come and go as it moves from the journal into its cell; a property test holds them
+together. Values are those that the API has checked and converted already.
+"""
+
+import dataclasses
+import datetime
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from cell_db import regexp
+from cell_db.tables import instance_tags, instances
+from lifecycle import states
+from objects.server import Server
+
+Filters = Mapping[str, Any]
+
+REGEXP_TIMEOUT_S = 0.2
+
+_GOING = (states.GOING, states.GONE)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Filter:
+    """`sql` gives the condition for a value; `holds` says whether a server fulfils it."""
+
+    sql: Callable[[Any], sa.ColumnElement[bool]]
+    holds: Callable[[Server, Any], bool]
+
+
+def conditions(filters: Filters) -> list[sa.ColumnElement[bool]]:
+    """What a row must fulfil for these filters."""
+    return [FILTERS[name].sql(value) for name, value in filters.items()]
+
+
+def holds(server: Server, filters: Filters) -> bool:
+    """Whether a server fulfils all of these filters."""
+    return all(FILTERS[name].holds(server, value) for name, value in filters.items())
+
+
+def has_regexp(filters: Filters) -> bool:
+    """Whether the filters hold a regular expression, which may cost any amount of time."""
+    return not REGEXPS.isdisjoint(filters)
+
+
+# ---- kinds of filters --------------------------------------------------------------------------------------------------
+
+
+def _equal(column: sa.Column[Any], get: Callable[[Server], Any]) -> Filter:
+    return Filter(lambda value: column == value, lambda server, value: get(server) == value)
+
+
+def _field(name: str) -> Filter:
+    """A column that has the same name in a Server."""
+    return _equal(instances.c[name], lambda server: getattr(server, name))
+
+
+def _one_of(name: str) -> Filter:
+    return Filter(
+        lambda values: instances.c[name].in_(list(values)),
+        lambda server, values: getattr(server, name) in values,
+    )
+
+
+def _flag(name: str) -> Filter:
+    return Filter(
+        lambda value: instances.c[name] == (sa.true() if value else sa.false()),
+        lambda server, value: getattr(server, name) == value,
+    )
+
+
+def _regexp(name: str) -> Filter:
+    return Filter(
+        lambda pattern: instances.c[name].regexp_match(pattern),
+        lambda server, pattern: regexp.found(regexp.compiled(pattern), getattr(server, name), within_s=REGEXP_TIMEOUT_S),
+    )
+
+
+def _moment(name: str) -> Filter:
+    """A time to the second, as it is shown."""
+    second = datetime.timedelta(seconds=1)
+    column = instances.c[name]
+
+    def held(server: Server, value: datetime.datetime) -> bool:
+        moment: datetime.datetime | None = getattr(server, name)
+        return moment is not None and value <= moment < value + second
+
+    return Filter(lambda value: sa.and_(column >= value, column < value + second), held)
+
+
+def _never_set() -> Filter:
+    """Something that no server has: an empty value finds all, any other none."""
+    return Filter(lambda value: sa.literal(value == "") == sa.true(), lambda server, value: value == "")
+
+
+# ---- filters of a shape of their own -------------------------------------------------------------------------------------
+
+
+def _deleted_sql(value: bool | None) -> sa.ColumnElement[bool]:
+    # Attempt 0 is no server: a mark that keeps a late insert out.
+    real = instances.c.attempt > 0
+    if value is None:
+        return real
+    if value:
+        return sa.and_(instances.c.state.in_(_GOING), real)
+    return sa.and_(instances.c.deleted == sa.false(), instances.c.state != states.GOING)
+
+
+def _deleted_holds(server: Server, value: bool | None) -> bool:
+    return value is None or (server.state in _GOING) == value
+
+
+def _status_sql(wanted: Iterable[str]) -> sa.ColumnElement[bool]:
+    return sa.or_(sa.false(), *(_states_sql(*each) for each in states.states_of_status(wanted)))
+
+
+def _states_sql(vm_state: str, tasks: tuple[str, ...] | None, excluded: tuple[str, ...]) -> sa.ColumnElement[bool]:
+    is_state, task = instances.c.vm_state == vm_state, instances.c.task_state
+    if tasks is not None:
+        return sa.and_(is_state, task.in_(tasks))
+    if excluded:
+        return sa.and_(is_state, sa.or_(task.is_(None), task.not_in(excluded)))
+    return is_state
+
+
+def _status_holds(server: Server, wanted: Iterable[str]) -> bool:
+    return server.status in {name.upper() for name in wanted}
+
+
+def _locked_sql(value: bool) -> sa.ColumnElement[bool]:
+    return instances.c.locked_by.is_not(None) if value else instances.c.locked_by.is_(None)
+
+
+def _changed_at(server: Server) -> datetime.datetime:
+    return server.updated_at or server.created_at
+
+
+def _has_any_tag(tags: Iterable[str]) -> sa.ColumnElement[bool]:
+    return sa.exists().where(instance_tags.c.uuid == instances.c.uuid, instance_tags.c.tag.in_(list(tags)))
+
+
+def _has_all_tags(tags: Iterable[str]) -> sa.ColumnElement[bool]:
+    return sa.and_(sa.true(), *(_has_any_tag([tag]) for tag in tags))
+
+
+def _tags(server: Server) -> set[str]:
+    return set(server.tags or ())
+
+
+FILTERS: dict[str, Filter] = {
+    "deleted": Filter(_deleted_sql, _deleted_holds),
+    "project_id": _field("project_id"),
+    "user_id": _field("user_id"),
+    "uuid": _field("uuid"),
+    "name": _regexp("display_name"),
+    "description": _regexp("display_description"),
+    "status": Filter(_status_sql, _status_holds),
+    "vm_state": _one_of("vm_state"),
+    "task_state": _one_of("task_state"),
+    "power_state": _field("power_state"),
+    "progress": _field("progress"),
+    "flavor": _equal(instances.c.flavor_id, lambda server: server.flavor["flavor_id"]),
+    "image": _field("image_ref"),
+    "host": _field("host"),
+    "node": _field("hypervisor_hostname"),
+    "hostname": _field("hostname"),
+    "availability_zone": _field("availability_zone"),
+    "reservation_id": _field("reservation_id"),
+    "key_name": _field("key_name"),
+    "config_drive": _flag("config_drive"),
+    "auto_disk_config": _flag("auto_disk_config"),
+    "access_ip_v4": _field("access_ip_v4"),
+    "access_ip_v6": _field("access_ip_v6"),
+    "root_device_name": _field("root_device_name"),
+    "launch_index": _field("launch_index"),
+    "kernel_id": _never_set(),
+    "ramdisk_id": _never_set(),
+    "locked": Filter(_locked_sql, lambda server, value: (server.locked_by is not None) == value),
+    "locked_by": _field("locked_by"),
+    "created_at": _moment("created_at"),
+    "launched_at": _moment("launched_at"),
+    "terminated_at": _moment("terminated_at"),
+    "changes_since": Filter(lambda value: instances.c.updated_at >= value, lambda server, value: _changed_at(server) >= value),
+    "changes_before": Filter(lambda value: instances.c.updated_at <= value, lambda server, value: _changed_at(server) <= value),
+    "tags": Filter(_has_all_tags, lambda server, tags: _tags(server).issuperset(tags)),
+    "tags_any": Filter(_has_any_tag, lambda server, tags: not _tags(server).isdisjoint(tags)),
+    "not_tags": Filter(lambda tags: sa.not_(_has_all_tags(tags)), lambda server, tags: not _tags(server).issuperset(tags)),
+    "not_tags_any": Filter(lambda tags: sa.not_(_has_any_tag(tags)), lambda server, tags: _tags(server).isdisjoint(tags)),
+}
+REGEXPS = frozenset({"name", "description"})

@@ -1,0 +1,193 @@
+"""What hosts say of themselves, written by the cell conductor; and which of them are up."""
+
+import dataclasses
+import datetime
+import uuid as uuids
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from cell_db.tables import cleanups, compute_nodes, services
+from core.database import changed, insert_if_absent, now_sql
+from objects.host import COMPUTE, CONDUCTOR, Heartbeat, Inventory
+
+
+def beat(connection: sa.Connection, heartbeat: Heartbeat) -> bool:
+    """Records that a host lives and what it holds. Gives whether this is the first of a new boot (or of a new host)."""
+    started_at = datetime.datetime.fromtimestamp(heartbeat.started_at, datetime.UTC).replace(tzinfo=None)
+    mine = sa.and_(services.c.host == heartbeat.host, services.c.binary == COMPUTE)
+    known = connection.execute(sa.select(services.c.boot_id, services.c.intents).where(mine)).first()
+    intents = [[intent.uuid, intent.attempt] for intent in heartbeat.intents]
+    if known is None:
+        row = _service_row(heartbeat.host, COMPUTE, heartbeat.version, started_at)
+        insert_if_absent(connection, services, [{**row, "boot_id": heartbeat.boot_id, "intents": intents}])
+    values: dict[str, Any] = {"last_seen_at": now_sql(), "intents": intents, "left": heartbeat.leaving}
+    if known is None or known.boot_id != heartbeat.boot_id:
+        values |= {"boot_id": heartbeat.boot_id, "version": heartbeat.version, "started_at": started_at, "updated_at": now_sql()}
+    connection.execute(sa.update(services).where(mine).values(**values))
+    _note_node(connection, heartbeat)
+    return known is None or known.boot_id != heartbeat.boot_id
+
+
+def _service_row(host: str, binary: str, version: str, started_at: datetime.datetime) -> dict[str, Any]:
+    return {
+        "uuid": str(uuids.uuid4()), "host": host, "binary": binary, "version": version, "disabled": False, "forced_down": False,
+        "left": False, "started_at": started_at, "created_at": started_at, "updated_at": started_at,
+    }  # fmt: skip
+
+
+def _note_node(connection: sa.Connection, heartbeat: Heartbeat) -> None:
+    inventory = heartbeat.inventory
+    told = {
+        "hypervisor_hostname": inventory.hypervisor_hostname,
+        "hypervisor_type": inventory.hypervisor_type,
+        "hypervisor_version": inventory.hypervisor_version,
+        "inventory": msgspec.to_builtins(inventory),
+    }
+    usage = {
+        "vcpus_used": heartbeat.usage.vcpus,
+        "memory_mib_used": heartbeat.usage.memory_mib,
+        "disk_gib_used": heartbeat.usage.disk_gib,
+        "guests": heartbeat.usage.guests,
+    }
+    query = sa.select(*(compute_nodes.c[name] for name in (*told, *usage))).where(compute_nodes.c.host == heartbeat.host)
+    known = connection.execute(query).first()
+    if known is None:
+        row = {"uuid": inventory.node_uuid, "host": heartbeat.host, "failed_builds": 0, **told, **usage}
+        statement = sa.insert(compute_nodes).prefix_with("OR IGNORE" if connection.dialect.name == "sqlite" else "IGNORE")
+        connection.execute(statement.values(**row, created_at=now_sql(), updated_at=now_sql()))
+    elif tuple(known) != tuple((told | usage).values()):
+        mine = sa.update(compute_nodes).where(compute_nodes.c.host == heartbeat.host)
+        connection.execute(mine.values(**told, **usage, updated_at=now_sql()))
+
+
+def conductor_beat(connection: sa.Connection, *, host: str, version: str, started_at: datetime.datetime) -> None:
+    """Records that a conductor of this cell lives."""
+    mine = sa.and_(services.c.host == host, services.c.binary == CONDUCTOR)
+    values = {"last_seen_at": now_sql(), "version": version, "started_at": started_at}
+    if not changed(connection.execute(sa.update(services).where(mine).values(**values))):
+        insert_if_absent(connection, services, [_service_row(host, CONDUCTOR, version, started_at)])
+        connection.execute(sa.update(services).where(mine).values(**values))
+
+
+def hosts_up(connection: sa.Connection, *, down_after_s: float) -> list[str]:
+    """Hosts seen lately and not forced down."""
+    query = sa.select(services.c.host).where(
+        services.c.binary == COMPUTE, services.c.last_seen_at > now_sql(-down_after_s), services.c.forced_down.is_(sa.false())
+    )
+    return list(connection.execute(query).scalars())
+
+
+def hosts_down(connection: sa.Connection, *, down_after_s: float) -> list[str]:
+    """Hosts not seen lately, or forced down."""
+    silent = sa.or_(services.c.last_seen_at.is_(None), services.c.last_seen_at <= now_sql(-down_after_s), services.c.forced_down)
+    return list(connection.execute(sa.select(services.c.host).where(services.c.binary == COMPUTE, silent)).scalars())
+
+
+def listed_intents(connection: sa.Connection) -> set[tuple[str, int]]:
+    """(uuid, attempt) that hosts said they are building, in their latest heartbeats."""
+    rows = connection.execute(sa.select(services.c.intents).where(services.c.binary == COMPUTE, services.c.intents.is_not(None)))
+    return {(uuid, attempt) for intents in rows.scalars() for uuid, attempt in intents}
+
+
+# ---- Placement ---------------------------------------------------------------------------------------------------------------
+
+
+def inventories_to_place(connection: sa.Connection) -> list[Inventory]:
+    """Inventories that Placement has not been told of as they are now."""
+    query = sa.select(compute_nodes.c.inventory, compute_nodes.c.placed)
+    return [msgspec.convert(row.inventory, Inventory) for row in connection.execute(query) if row.inventory != row.placed]
+
+
+def placed(connection: sa.Connection, inventory: Inventory) -> None:
+    """Placement knows this inventory now."""
+    mine = sa.update(compute_nodes).where(compute_nodes.c.uuid == inventory.node_uuid)
+    connection.execute(mine.values(placed=msgspec.to_builtins(inventory), updated_at=now_sql()))
+
+
+def build_failed(connection: sa.Connection, host: str) -> None:
+    """Counts a refused build; the scheduler prefers other hosts meanwhile."""
+    mine = sa.update(compute_nodes).where(compute_nodes.c.host == host)
+    connection.execute(mine.values(failed_builds=compute_nodes.c.failed_builds + 1, updated_at=now_sql()))
+
+
+def build_succeeded(connection: sa.Connection, hosts: Sequence[str]) -> None:
+    """Forgives earlier refusals."""
+    mine = sa.update(compute_nodes).where(compute_nodes.c.host.in_(list(hosts)), compute_nodes.c.failed_builds > 0)
+    connection.execute(mine.values(failed_builds=0, updated_at=now_sql()))
+
+
+# ---- what the super-conductor's view of hosts is made of -----------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HostReport:
+    """One host as its cell knows it. `left`: its agent stopped in good order. `silent_s` None: never seen.
+
+    `conductor_silent_s`: since any conductor of the cell was seen; None: none was. Without one nothing would be built.
+    """
+
+    host: str
+    node_uuid: str
+    hypervisor_hostname: str
+    inventory: Inventory
+    placed: bool
+    vcpus_used: int
+    memory_mib_used: int
+    disk_gib_used: int
+    guests: int
+    failed_builds: int
+    disabled: bool
+    forced_down: bool
+    left: bool
+    silent_s: float | None
+    conductor_silent_s: float | None
+    cleanups_open: bool
+    reported_at: datetime.datetime
+
+
+def hosts(connection: sa.Connection) -> list[HostReport]:
+    """Every host of the cell, by name."""
+    owing = sa.select(cleanups.c.host).distinct().subquery()
+    node, service = compute_nodes.c, services.c
+    conductor = services.alias()
+    conducted = sa.select(sa.func.max(conductor.c.last_seen_at)).where(conductor.c.binary == CONDUCTOR).scalar_subquery()
+    query = (
+        sa.select(
+            node.host, node.uuid, node.hypervisor_hostname, node.inventory, node.placed, node.vcpus_used, node.memory_mib_used,
+            node.disk_gib_used, node.guests, node.failed_builds, service.disabled, service.forced_down, service.left,
+            service.last_seen_at, conducted.label("conducted_at"), owing.c.host.is_not(None).label("owes"), node.updated_at, now_sql().label("now"),
+        )
+        .join(services, sa.and_(service.host == node.host, service.binary == COMPUTE))
+        .outerjoin(owing, owing.c.host == node.host)
+        .order_by(node.host)
+    )  # fmt: skip
+    return [_report(row) for row in connection.execute(query)]
+
+
+def _report(row: sa.Row[Any]) -> HostReport:
+    return HostReport(
+        host=row.host,
+        node_uuid=row.uuid,
+        hypervisor_hostname=row.hypervisor_hostname,
+        inventory=msgspec.convert(row.inventory, Inventory),
+        placed=row.inventory == row.placed,
+        vcpus_used=row.vcpus_used,
+        memory_mib_used=row.memory_mib_used,
+        disk_gib_used=row.disk_gib_used,
+        guests=row.guests,
+        failed_builds=row.failed_builds,
+        disabled=row.disabled,
+        forced_down=row.forced_down,
+        left=row.left,
+        silent_s=_since(row.last_seen_at, row.now),
+        conductor_silent_s=_since(row.conducted_at, row.now),
+        cleanups_open=bool(row.owes),
+        reported_at=row.updated_at,
+    )
+
+
+def _since(moment: datetime.datetime | None, now: datetime.datetime) -> float | None:
+    return None if moment is None else (now - moment).total_seconds()

@@ -1,0 +1,305 @@
+"""The hosts of a cell and its other processes, as operators see and set them: services, their nodes, what is on them.
+
+What agents report is written by `heartbeats`; here are the reads of the API level and its few writes. A `compute_nodes` row whose agent has
+no `services` row has departed: it waits for the cell's conductor to delete its provider in Placement, and no read but `list_departed`
+shows it.
+"""
+
+import datetime
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+import core.errors
+from cell_db.tables import compute_nodes, instances, services
+from core.database import changed, now_sql
+from objects.host import COMPUTE, Inventory
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A process of the cell. `is_up`: seen lately by the database's clock, not forced down, and it did not say good-bye."""
+
+    id: int
+    uuid: str
+    host: str
+    binary: str
+    version: str
+    disabled: bool
+    disabled_reason: str | None
+    forced_down: bool
+    started_at: datetime.datetime
+    last_seen_at: datetime.datetime | None
+    created_at: datetime.datetime
+    is_up: bool
+
+    @property
+    def state(self) -> str:
+        return "up" if self.is_up else "down"
+
+    @property
+    def status(self) -> str:
+        return "disabled" if self.disabled else "enabled"
+
+
+@dataclass(frozen=True, slots=True)
+class HostRow:
+    """A host: its agent's service, its node, and what its guests use. `building`: attempts accepted and not yet reported."""
+
+    service: Service
+    id: int
+    uuid: str
+    hypervisor_hostname: str
+    hypervisor_type: str
+    hypervisor_version: int
+    inventory: Inventory
+    vcpus_used: int
+    memory_mib_used: int
+    disk_gib_used: int
+    guests: int
+    building: int
+
+    @property
+    def memory_mib_taken(self) -> int:
+        """Used by guests or kept for the host itself."""
+        return self.memory_mib_used + self.inventory.reserved_memory_mib
+
+    @property
+    def disk_gib_taken(self) -> int:
+        """Used by guests or kept for the host itself."""
+        return self.disk_gib_used + self.inventory.reserved_disk_gib
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a cell's enabled hosts have and use, in sum; sizes in MiB and GiB."""
+
+    hosts: int = 0
+    vcpus: int = 0
+    vcpus_used: int = 0
+    memory_mib: int = 0
+    memory_mib_taken: int = 0
+    disk_gib: int = 0
+    disk_gib_taken: int = 0
+    guests: int = 0
+    building: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Departed:
+    """A node whose host was deleted."""
+
+    uuid: str
+    host: str
+
+
+# ---- services --------------------------------------------------------------------------------------------------------
+
+
+def list_services(conn: sa.Connection, *, down_after_s: float, host: str | None = None, binary: str | None = None) -> list[Service]:
+    """The cell's processes, oldest first; a host or binary narrows the list."""
+    query = sa.select(*_service_columns(down_after_s)).order_by(services.c.id)
+    if host is not None:
+        query = query.where(services.c.host == host)
+    if binary is not None:
+        query = query.where(services.c.binary == binary)
+    return [Service(*row) for row in conn.execute(query)]
+
+
+def find_service(conn: sa.Connection, *, down_after_s: float, uuid: str | None = None, row_id: int | None = None) -> Service | None:
+    """The process of this uuid, or of this row; None if it is none of this cell."""
+    which = services.c.uuid == uuid if uuid is not None else services.c.id == row_id
+    row = conn.execute(sa.select(*_service_columns(down_after_s)).where(which)).first()
+    return None if row is None else Service(*row)
+
+
+def change_service(
+    conn: sa.Connection,
+    uuid: str,
+    *,
+    down_after_s: float,
+    disabled: bool | None = None,
+    disabled_reason: str | None = None,
+    forced_down: bool | None = None,
+) -> Service:
+    """Disables or enables, forces down or lets live; None leaves a thing as it is, enabling forgets the reason. Gives the service.
+
+    Raises:
+        NotFound: there is no such service any more.
+    """
+    values: dict[str, Any] = {"updated_at": now_sql()}
+    if disabled is not None:
+        values |= {"disabled": disabled, "disabled_reason": disabled_reason if disabled else None}
+    if forced_down is not None:
+        values["forced_down"] = forced_down
+    conn.execute(sa.update(services).where(services.c.uuid == uuid).values(**values))
+    service = find_service(conn, down_after_s=down_after_s, uuid=uuid)
+    if service is None:
+        raise _no_service(uuid)
+    return service
+
+
+def delete_service(conn: sa.Connection, uuid: str) -> None:
+    """Removes a process; of an agent the host with it, whose node has then departed.
+
+    Cleanups of the host stay: should it ever come back, its superseded guests are still destroyed.
+
+    Raises:
+        NotFound: there is no such service any more.
+        Conflict: the host has servers.
+    """
+    row = conn.execute(sa.select(services.c.host, services.c.binary).where(services.c.uuid == uuid).with_for_update()).first()
+    if row is None:
+        raise _no_service(uuid)
+    if row.binary == COMPUTE:
+        refuse_host_with_servers(conn, row.host)
+        # The provider goes now or soon. If the agent reports again before that, a node of which Placement knows nothing is told again.
+        conn.execute(sa.update(compute_nodes).where(compute_nodes.c.host == row.host).values(placed=sa.null(), updated_at=now_sql()))
+    conn.execute(sa.delete(services).where(services.c.uuid == uuid))
+
+
+def refuse_host_with_servers(conn: sa.Connection, host: str) -> None:
+    """
+    Raises:
+        Conflict: the host has servers, or some are being built there.
+    """
+    count = count_servers(conn, [host])
+    if count:
+        raise core.errors.Conflict(f"Unable to delete compute service of host {host}: it has {count} servers.")
+
+
+def count_servers(conn: sa.Connection, hosts: Iterable[str]) -> int:
+    """How many servers are on these hosts or being built there; deleted ones do not count."""
+    mine = sa.and_(instances.c.host.in_(list(hosts)), instances.c.deleted.is_(sa.false()))
+    return int(conn.execute(sa.select(sa.func.count()).select_from(instances).where(mine)).scalar_one())
+
+
+# ---- hosts -----------------------------------------------------------------------------------------------------------
+
+
+def list_hosts(
+    conn: sa.Connection,
+    *,
+    down_after_s: float,
+    by_id: bool = False,
+    after: tuple[Any, str] | None = None,
+    limit: int | None = None,
+    pattern: str | None = None,
+) -> list[HostRow]:
+    """The cell's hosts in the order of (name of the hypervisor, uuid), or with `by_id` of (id, uuid).
+
+    `after`: only those behind this place in that order. `pattern`: only those whose hypervisor's name has this part, whatever the case.
+    """
+    first = compute_nodes.c.id if by_id else compute_nodes.c.hypervisor_hostname
+    query = _hosts(down_after_s).order_by(first, compute_nodes.c.uuid).limit(limit)
+    if after is not None:
+        query = query.where(first >= after[0], sa.or_(first > after[0], compute_nodes.c.uuid > after[1]))
+    if pattern is not None:
+        query = query.where(sa.func.lower(compute_nodes.c.hypervisor_hostname).contains(pattern.lower(), autoescape=True))
+    return [_host(row) for row in conn.execute(query)]
+
+
+def find_host(conn: sa.Connection, *, down_after_s: float, uuid: str | None = None, row_id: int | None = None) -> HostRow | None:
+    """The host of this node uuid, or of this row of the nodes; None if it is none of this cell."""
+    which = compute_nodes.c.uuid == uuid if uuid is not None else compute_nodes.c.id == row_id
+    row = conn.execute(_hosts(down_after_s).where(which)).first()
+    return None if row is None else _host(row)
+
+
+def servers_on(conn: sa.Connection, hosts: Iterable[str]) -> dict[str, list[str]]:
+    """Host -> uuids of its servers, for the hosts that have some."""
+    mine = sa.and_(instances.c.host.in_(list(hosts)), instances.c.deleted.is_(sa.false()))
+    found: dict[str, list[str]] = {}
+    for host, uuid in conn.execute(sa.select(instances.c.host, instances.c.uuid).where(mine).order_by(instances.c.uuid)):
+        found.setdefault(host, []).append(uuid)
+    return found
+
+
+def capacity(conn: sa.Connection) -> Capacity:
+    """What the enabled hosts have and use; inventories are documents, so the sum is made here and not by the database."""
+    rows = [_host(row) for row in conn.execute(_hosts(0.0).where(services.c.disabled.is_(sa.false())))]
+    return Capacity(
+        hosts=len(rows),
+        vcpus=sum(row.inventory.vcpus for row in rows),
+        vcpus_used=sum(row.vcpus_used for row in rows),
+        memory_mib=sum(row.inventory.memory_mib for row in rows),
+        memory_mib_taken=sum(row.memory_mib_taken for row in rows),
+        disk_gib=sum(row.inventory.disk_gib for row in rows),
+        disk_gib_taken=sum(row.disk_gib_taken for row in rows),
+        guests=sum(row.guests for row in rows),
+        building=sum(row.building for row in rows),
+    )
+
+
+# ---- nodes whose host was deleted: the conductor's part ----------------------------------------------------------------
+
+
+def list_departed(conn: sa.Connection) -> list[Departed]:
+    """Nodes whose provider in Placement is to be deleted, and then they themselves with `forget_node`."""
+    query = sa.select(compute_nodes.c.uuid, compute_nodes.c.host).where(~_has_agent()).order_by(compute_nodes.c.id)
+    return [Departed(*row) for row in conn.execute(query)]
+
+
+def forget_node(conn: sa.Connection, uuid: str) -> bool:
+    """Removes a departed node; false if its host came back meanwhile."""
+    mine = sa.and_(compute_nodes.c.uuid == uuid, compute_nodes.c.placed.is_(sa.null()), ~_has_agent())
+    return changed(conn.execute(sa.delete(compute_nodes).where(mine)))
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------------
+
+
+def _service_columns(down_after_s: float) -> tuple[sa.ColumnElement[Any], ...]:
+    seen_lately = sa.func.coalesce(services.c.last_seen_at > now_sql(-down_after_s), sa.false())
+    return (
+        services.c.id,
+        services.c.uuid,
+        services.c.host,
+        services.c.binary,
+        services.c.version,
+        services.c.disabled,
+        services.c.disabled_reason,
+        services.c.forced_down,
+        services.c.started_at,
+        services.c.last_seen_at,
+        services.c.created_at,
+        sa.type_coerce(sa.and_(~services.c.forced_down, ~services.c.left, seen_lately), sa.Boolean).label("is_up"),
+    )
+
+
+def _hosts(down_after_s: float) -> sa.Select[Any]:
+    nodes = compute_nodes.c
+    node = (
+        nodes.id.label("node_id"), nodes.uuid.label("node_uuid"), nodes.hypervisor_hostname, nodes.hypervisor_type, nodes.hypervisor_version,
+        nodes.inventory, nodes.vcpus_used, nodes.memory_mib_used, nodes.disk_gib_used, nodes.guests, services.c.intents,
+    )  # fmt: skip
+    agent = sa.and_(services.c.host == nodes.host, services.c.binary == COMPUTE)
+    return sa.select(*_service_columns(down_after_s), *node).select_from(compute_nodes.join(services, agent))
+
+
+def _host(row: sa.Row[Any]) -> HostRow:
+    return HostRow(
+        service=Service(*row[: len(Service.__dataclass_fields__)]),
+        id=row.node_id,
+        uuid=row.node_uuid,
+        hypervisor_hostname=row.hypervisor_hostname,
+        hypervisor_type=row.hypervisor_type,
+        hypervisor_version=row.hypervisor_version,
+        inventory=msgspec.convert(row.inventory, Inventory),
+        vcpus_used=row.vcpus_used,
+        memory_mib_used=row.memory_mib_used,
+        disk_gib_used=row.disk_gib_used,
+        guests=row.guests,
+        building=len(row.intents or ()),
+    )
+
+
+def _has_agent() -> sa.ColumnElement[bool]:
+    return sa.exists().where(services.c.host == compute_nodes.c.host, services.c.binary == COMPUTE)
+
+
+def _no_service(uuid: str) -> core.errors.NotFound:
+    return core.errors.NotFound(f"Service {uuid} could not be found.")

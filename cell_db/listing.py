@@ -1,0 +1,203 @@
+"""Pages of a cell's servers: the keys of a page, or its rows at once, in any order and with any filter.
+
+A cell is asked for servers after a position, not for an offset, so that it reads no more than it gives. `cells.listing` asks several
+cells and merges what they give.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
+import sqlalchemy as sa
+
+import core.keyset
+from cell_db import filters as listed_by
+from cell_db import regexp
+from cell_db.filters import Filters
+from cell_db.instances import SERVER_COLUMNS
+from cell_db.tables import instances
+from core.keyset import Order, Position
+from objects.server import Server
+
+
+class Brief(msgspec.Struct, frozen=True):
+    """As much of a server as a brief list shows."""
+
+    uuid: str
+    display_name: str | None
+
+
+class Shape(enum.Enum):
+    """How much of each server is read: its key alone, what a brief list shows, or all of it."""
+
+    KEY = enum.auto()
+    BRIEF = enum.auto()
+    DETAIL = enum.auto()
+
+
+Item: TypeAlias = Server | Brief | None
+
+
+class Found(NamedTuple):
+    """A server at its position in the order; `item` is None where only keys were read."""
+
+    position: Position
+    item: Item
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is read of every cell alike. `user_data`, which may be long, is left out unless somebody will see it."""
+
+    filters: Filters
+    order: Order
+    shape: Shape
+    user_data: bool = False
+
+
+# ---- sort keys -----------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SortKey:
+    """A key that lists can be sorted by: in SQL, and of a server in Python; both sort alike."""
+
+    sql: sa.ColumnElement[Any]
+    of: Callable[[Server], Any]
+    nullable: bool
+
+
+def _column(name: str) -> SortKey:
+    column = instances.c[name]
+    return SortKey(column, lambda server: getattr(server, name), bool(column.nullable))
+
+
+def _whole(name: str) -> SortKey:
+    """A flag, compared as the number it is kept as."""
+    return SortKey(sa.type_coerce(instances.c[name], sa.Integer), lambda server: int(getattr(server, name)), False)
+
+
+def _locked_by_number(server: Server) -> int | None:
+    return {None: None, "admin": 1, "owner": 2}[server.locked_by]
+
+
+SORT_KEYS: dict[str, SortKey] = {
+    **{
+        name: _column(name)
+        for name in (
+            "access_ip_v4", "access_ip_v6", "availability_zone", "created_at", "display_description", "display_name", "host", "hostname",
+            "image_ref", "key_name", "launch_index", "launched_at", "power_state", "progress", "project_id", "root_device_name",
+            "task_state", "terminated_at", "updated_at", "user_id", "uuid", "vm_state",
+        )
+    },
+    "auto_disk_config": _whole("auto_disk_config"),
+    "config_drive": _whole("config_drive"),
+    "flavor": SortKey(instances.c.flavor_id, lambda server: server.flavor.get("flavor_id"), True),
+    "node": SortKey(instances.c.hypervisor_hostname, lambda server: server.hypervisor_hostname, True),
+    "locked": SortKey(sa.case((instances.c.locked_by.is_(None), 0), else_=1), lambda server: int(server.locked_by is not None), False),
+    # MariaDB sorts an enumeration by the place of its values in the table's definition, SQLite by their text.
+    "locked_by": SortKey(
+        sa.case((instances.c.locked_by == "admin", 1), (instances.c.locked_by == "owner", 2)), _locked_by_number, True
+    ),
+}  # fmt: skip
+"""Name -> key. A building server has no `updated_at` yet; NULLs come first ascending."""
+
+NOT_NULL = frozenset(name for name, key in SORT_KEYS.items() if not key.nullable) - {"updated_at"}
+"""Keys whose values are never None, wherever the server is kept."""
+
+
+def position_of(server: Server, order: Order) -> Position:
+    """The server's place in the order."""
+    return tuple([SORT_KEYS[sorting.name].of(server) for sorting in order])
+
+
+# ---- pages -----------------------------------------------------------------------------------------------------------------
+
+
+class Query:
+    """A page's question, built once and asked of every cell from the same position."""
+
+    def __init__(self, wanted: Wanted, after: Position | None) -> None:
+        self.wanted = wanted
+        self._statement = _statement(wanted, after)
+        self._has_regexp = listed_by.has_regexp(wanted.filters)
+
+    def page(self, connection: sa.Connection, limit: int, *, within_s: float) -> list[Found]:
+        """The first servers after the position, in order; none beyond `limit`.
+
+        Raises:
+            Invalid: the regular expression is none for this database, or took longer than `within_s`.
+        """
+        if not self._has_regexp:
+            return self._found(connection.execute(self._statement, {"most": limit}))
+        with regexp.bounded(connection, within_s):
+            return self._found(connection.execute(self._statement, {"most": limit}))
+
+    def _found(self, rows: sa.CursorResult[Any]) -> list[Found]:
+        order = self.wanted.order
+        match self.wanted.shape:
+            case Shape.KEY:
+                return [Found(tuple(row), None) for row in rows]
+            case Shape.BRIEF:
+                return [Found(tuple(row[2:]), Brief(*row[:2])) for row in rows]
+            case Shape.DETAIL:
+                servers = [Server(*row) for row in rows]
+                getters = [SORT_KEYS[sorting.name].of for sorting in order]
+                return [Found(tuple([get(server) for get in getters]), server) for server in servers]
+
+
+def rows_of(connection: sa.Connection, wanted: Wanted, uuids: Sequence[str]) -> dict[str, Server | Brief]:
+    """uuid -> server, of those among these that the cell has and that still fulfil the filter for deleted ones.
+
+    Keys were read a moment ago; other filters are not asked again.
+    """
+    if not uuids:
+        return {}
+    deleted = {"deleted": wanted.filters.get("deleted", False)}
+    query = sa.select(*_columns(wanted)).where(instances.c.uuid.in_(list(uuids)), *listed_by.conditions(deleted))
+    rows = connection.execute(query)
+    if wanted.shape is Shape.DETAIL:
+        return {row[0]: Server(*row) for row in rows}
+    return {row[0]: Brief(*row) for row in rows}
+
+
+def present(connection: sa.Connection, uuids: Sequence[str]) -> set[str]:
+    """Which of these servers the cell has a row of, be it deleted."""
+    if not uuids:
+        return set()
+    query = sa.select(instances.c.uuid).where(instances.c.uuid.in_(list(uuids)), instances.c.attempt > 0)
+    return set(connection.execute(query).scalars())
+
+
+def position(connection: sa.Connection, uuid: str, order: Order) -> Position | None:
+    """Where the server stands in the order, be it deleted; None: the cell does not have it."""
+    query = sa.select(*_sort_columns(order)).where(instances.c.uuid == uuid, instances.c.attempt > 0)
+    row = connection.execute(query).first()
+    return None if row is None else tuple(row)
+
+
+def _statement(wanted: Wanted, after: Position | None) -> sa.Select[Any]:
+    keys = [core.keyset.Key(SORT_KEYS[each.name].sql, each.descending, SORT_KEYS[each.name].nullable) for each in wanted.order]
+    columns = {
+        Shape.KEY: _sort_columns(wanted.order),
+        Shape.BRIEF: [*_columns(wanted), *_sort_columns(wanted.order)],
+        Shape.DETAIL: _columns(wanted),
+    }
+    query = sa.select(*columns[wanted.shape]).where(*listed_by.conditions(wanted.filters))
+    if after is not None:
+        query = query.where(core.keyset.after(keys, after))
+    return query.order_by(*core.keyset.order_by(keys)).limit(sa.bindparam("most", type_=sa.Integer()))
+
+
+def _columns(wanted: Wanted) -> list[sa.ColumnElement[Any]]:
+    if wanted.shape is not Shape.DETAIL:
+        return [instances.c.uuid, instances.c.display_name]
+    if wanted.user_data:
+        return list(SERVER_COLUMNS)
+    return [sa.null().label("user_data") if column.name == "user_data" else column for column in SERVER_COLUMNS]
+
+
+def _sort_columns(order: Order) -> list[sa.ColumnElement[Any]]:
+    return [SORT_KEYS[each.name].sql.label(f"key_{number}") for number, each in enumerate(order)]

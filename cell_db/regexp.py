@@ -1,0 +1,105 @@
+"""Regular expressions that users send: alike on both databases, and never without an end."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import regex
+import sqlalchemy as sa
+
+import core.errors
+
+# MariaDB: the expression is none; the statement took longer than max_statement_time
+INVALID_REGEXP, STATEMENT_TIMED_OUT = 1139, 1969
+
+
+def compiled(pattern: str, field: str = "name") -> "regex.Pattern[str]":
+    """A regular expression that is searched for in a text; case matters.
+
+    Raises:
+        Invalid: it is none.
+    """
+    try:
+        # MariaDB's PCRE, too, knows only ASCII digits and words unless told otherwise.
+        return regex.compile(pattern, regex.ASCII)
+    except (regex.error, OverflowError, RecursionError) as error:
+        raise core.errors.Invalid(f"Invalid regular expression for {field}: {error}", field=field) from error
+
+
+def found(pattern: "regex.Pattern[str]", text: str | None, *, within_s: float) -> bool:
+    """Whether the expression is found in the text.
+
+    Raises:
+        Invalid: it took longer than `within_s`.
+    """
+    if text is None:
+        return False
+    try:
+        # concurrent: other threads run meanwhile.
+        return pattern.search(text, timeout=max(within_s, 0.001), concurrent=True) is not None
+    except TimeoutError:
+        raise _too_slow() from None
+
+
+@contextmanager
+def bounded(connection: sa.Connection, within_s: float) -> Iterator[None]:
+    """Lets statements with regular expressions take no longer than this in all, whatever the expression.
+
+    Raises:
+        Invalid: the expression is none for this database, or took longer.
+    """
+    if connection.dialect.name == "sqlite":
+        with _taught_sqlite(connection, within_s):
+            yield
+        return
+    sa.event.listen(connection, "before_cursor_execute", _with_limit(connection, within_s), retval=True)
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        number = error.orig.args[0] if error.orig and error.orig.args else None
+        if number == INVALID_REGEXP:
+            raise core.errors.Invalid("Invalid regular expression.", field="name") from error
+        if number == STATEMENT_TIMED_OUT:
+            raise _too_slow() from error
+        raise
+
+
+def _with_limit(connection: sa.Connection, within_s: float) -> Any:
+    """What puts the limit before a statement; a connection is made anew for each visit, so it ends with it."""
+
+    def limited(_: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool) -> tuple[str, Any]:
+        return f"SET STATEMENT max_statement_time={within_s:.3f} FOR {statement}", parameters
+
+    return limited
+
+
+@contextmanager
+def _taught_sqlite(connection: sa.Connection, within_s: float) -> Iterator[None]:
+    """SQLite has no regular expressions of its own: the driver's connection is taught ours, with the time of this visit."""
+    ends = time.monotonic() + within_s
+    patterns: dict[str, regex.Pattern[str]] = {}
+    refused: list[core.errors.Invalid] = []
+
+    def search(pattern: str, text: str | None) -> bool:
+        try:
+            if pattern not in patterns:
+                patterns[pattern] = compiled(pattern)
+            return found(patterns[pattern], text, within_s=ends - time.monotonic())
+        except core.errors.Invalid as error:
+            refused.append(error)
+            raise
+
+    driver: Any = connection.connection.dbapi_connection
+    driver.create_function("regexp", 2, search)
+    try:
+        yield
+    except sa.exc.DBAPIError as error:
+        # The driver says only that a function of ours raised something.
+        if refused:
+            raise refused[0] from error
+        raise
+
+
+def _too_slow() -> core.errors.Invalid:
+    return core.errors.Invalid("The regular expression takes too long to evaluate.", field="name")

@@ -1,0 +1,125 @@
+"""The API database and the cells, as the commands reach them."""
+
+import types
+from collections.abc import Sequence
+from typing import Any, ParamSpec, Self, TypeVar
+
+from oslo_config import cfg
+
+import api_db.cells
+import core.config
+import core.errors
+from api_db.cells import CellMapping
+from api_db.schema import SCHEMA
+from cellctl import urls
+from cells.answers import Answer, Silence, Unknown
+from cells.gate import Gate, Work
+from cells.registry import Cells, api_gate
+from core.database import Database
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CONNECT_S = 3.0
+
+OPTIONS = [core.config.PROCESS, core.config.API_DATABASE, core.config.CELLS, core.config.HOSTS]
+
+
+def settings(config_files: Sequence[str]) -> cfg.ConfigOpts:
+    """The settings in these files.
+
+    Raises:
+        Invalid: a file or a value in it is wrong.
+    """
+    arguments = [word for name in config_files for word in ("--config-file", name)]
+    return core.config.load("cellctl", arguments, OPTIONS)
+
+
+class Cloud:
+    """Gates to the API database and, when they are asked for, to the cells. A context manager: lets go of them at its end."""
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self.conf = conf
+        self.api_url = core.config.required(conf, "api_database", "connection")
+        urls.checked_database(self.api_url, option="[api_database] connection")
+        if conf.transport_url:
+            urls.checked_broker(conf.transport_url, option="[DEFAULT] transport_url")
+        self.api_gate = api_gate(conf)
+        self._cells = Cells(conf, self.api_gate)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None) -> None:
+        self._cells.stop()
+        self.api_gate.close()
+
+    @property
+    def down_after_s(self) -> float:
+        """Seconds of silence after which a process counts as down."""
+        return float(self.conf.conductor.service_down_time_s)
+
+    def api_read(self, fn: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`fn(connection, *args)` on the API database.
+
+        Raises:
+            Broken: its schema is not this release's.
+            Unavailable: it does not answer.
+        """
+        return self._api_value(self.api_gate.read_now(fn, *args, **kwargs))
+
+    def api_write(self, fn: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`fn(connection, *args)` in one transaction on the API database.
+
+        Raises:
+            Broken: its schema is not this release's.
+            Unavailable: it does not answer; whether something was written is said.
+        """
+        return self._api_value(self.api_gate.write_now(fn, *args, **kwargs))
+
+    def find_cell(self, name_or_uuid: str) -> CellMapping:
+        """The mapping of a cell.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return self.api_read(api_db.cells.find, name_or_uuid)
+
+    def gates(self) -> list[Gate]:
+        """The gates of all cells, cell0 first, then by name.
+
+        Raises:
+            Broken, Unavailable: the API database does not say which cells there are.
+        """
+        mappings = self.api_read(api_db.cells.list_all)
+        self._cells.refresh()
+        return [self._cells.gate(mapping.uuid) for mapping in mappings]
+
+    def gate(self, cell: CellMapping) -> Gate:
+        """The gate of one cell."""
+        return self._cells.gate(cell.uuid)
+
+    def _api_value(self, answer: Answer[T] | Silence | Unknown) -> T:
+        if isinstance(answer, Answer):
+            return answer.value
+        # A database without our tables gives no answer either; then this says what to do.
+        deadline_s = self.api_gate.deadline_s
+        SCHEMA.check(Database(self.api_url, pool_size=1, connect_timeout_s=deadline_s, io_timeout_s=deadline_s))
+        raise unanswered("the API database", answer)
+
+
+def value_of(answer: Answer[Any] | Silence | Unknown) -> Any:
+    """The value of a cell's answer.
+
+    Raises:
+        Unavailable: it is none; the message names the cell.
+    """
+    if isinstance(answer, Answer):
+        return answer.value
+    raise unanswered(f"cell {answer.cell.name}", answer)
+
+
+def unanswered(who: str, answer: Silence | Unknown) -> core.errors.Unavailable:
+    """The error of silence; after a write it says whether that may have taken effect."""
+    doubt = " (it may have been written all the same: look, or run this again)" if isinstance(answer, Unknown) else ""
+    return core.errors.Unavailable(f"{who} does not answer: {answer.why}{doubt}")

@@ -1,0 +1,97 @@
+"""The program: global options, the table of commands, exit codes."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import cliff.app
+import cliff.commandmanager
+
+import core.log
+import core.process
+from cellctl import cell, db, exits, urls
+
+PROGRAM = "cellctl"
+CONFIG_FILE_VARIABLE = "CELLCTL_CONFIG_FILE"
+DESCRIPTION = "Databases, cells and hosts of a Cellplane cloud."
+
+COMMANDS = {
+    "cell create": cell.CreateCell,
+    "cell delete": cell.DeleteCell,
+    "cell disable": cell.DisableCell,
+    "cell enable": cell.EnableCell,
+    "cell list": cell.ListCells,
+    "cell show": cell.ShowCell,
+    "cell update": cell.UpdateCell,
+    "db sync": db.SyncDatabases,
+    "db version": db.ListVersions,
+}
+
+
+class _Masked(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return urls.masked(super().format(record))
+
+
+class Cellctl(cliff.app.App):
+    """Cliff's application with our options; nothing is read or opened before a command needs it."""
+
+    NAME = PROGRAM
+
+    def __init__(self) -> None:
+        manager = cliff.commandmanager.CommandManager()
+        for name, command in COMMANDS.items():
+            manager.add_command(name, command)
+        super().__init__(DESCRIPTION, core.process.version(), manager, deferred_help=True)
+
+    def build_option_parser(
+        self, description: str | None, version: str | None, argparse_kwargs: dict[str, Any] | None = None
+    ) -> argparse.ArgumentParser:
+        parser = argparse.ArgumentParser(
+            PROGRAM, description=description, epilog=exits.as_text(), formatter_class=argparse.RawDescriptionHelpFormatter,
+            add_help=False, allow_abbrev=False,
+        )  # fmt: skip
+        add = parser.add_argument
+        add("--config-file", dest="config_files", metavar="FILE", action="append",
+            help=f"settings; may be given several times; default: the environment variable {CONFIG_FILE_VARIABLE}")  # fmt: skip
+        add("-v", "--verbose", dest="verbose_level", action="count", default=1, help="also log what libraries say; twice: events too")
+        add("-q", "--quiet", dest="verbose_level", action="store_const", const=0, help="no remarks beside the output, errors only")
+        add("--debug", action="store_true", help="show where an unexpected error came from")
+        add("--version", action="version", version=f"{PROGRAM} {version}")
+        add("-h", "--help", dest="deferred_help", action="store_true", help="show this, or a command's options")
+        return parser
+
+    def configure_logging(self) -> None:
+        """Warnings of libraries are noise beside a command's own words: -v shows them, -vv shows events, all masked."""
+        level = {0: logging.CRITICAL, 1: logging.CRITICAL, 2: logging.WARNING, 3: logging.INFO}
+        handler = logging.StreamHandler(self.stderr)
+        handler.setFormatter(_Masked("%(levelname)s %(name)s: %(message)s"))
+        root = logging.getLogger()
+        root.handlers[:] = [handler]
+        root.setLevel(level.get(self.options.verbose_level, logging.DEBUG))
+        cellctl = logging.getLogger(PROGRAM)
+        cellctl.setLevel(logging.WARNING)
+
+    def initialize_app(self, argv: list[str]) -> None:
+        if not self.options.config_files:
+            self.options.config_files = [name for name in [os.environ.get(CONFIG_FILE_VARIABLE)] if name]
+
+    def interact(self) -> None:
+        """Without a command there is nothing to do; cliff would open a prompt."""
+        self.parser.print_help(self.stderr)
+        raise SystemExit(exits.INVALID)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and gives its exit code."""
+    try:
+        return Cellctl().run(list(sys.argv[1:] if argv is None else argv))
+    except SystemExit as end:  # argparse: usage, --help, --version
+        return end.code if isinstance(end.code, int) else exits.DONE if end.code is None else exits.INVALID
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""What comes back from a cell: an answer, silence, or, for a write that timed out, no certainty."""
+
+import dataclasses
+from typing import Generic, TypeVar
+
+import core.errors
+
+T = TypeVar("T")
+CELL0_UUID = "00000000-0000-0000-0000-000000000000"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell mapping. `transport_url` is `none://` for cell0, which has no broker."""
+
+    uuid: str
+    name: str
+    database_connection: str
+    transport_url: str
+    disabled: bool = False
+
+    @property
+    def is_cell0(self) -> bool:
+        return self.uuid == CELL0_UUID
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Answer(Generic[T]):
+    """The cell answered."""
+
+    cell: Cell
+    value: T
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Silence:
+    """The cell did not answer in time, or is known to be away. Nothing was written."""
+
+    cell: Cell
+    why: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unknown:
+    """A write to the cell timed out: it may or may not have taken effect. Repeat only what is idempotent."""
+
+    cell: Cell
+    why: str
+
+
+def value_of(answer: Answer[T] | Silence | Unknown) -> T:
+    """The value of an answer.
+
+    Raises:
+        Unavailable: it is none; the message names the cell.
+    """
+    if isinstance(answer, Answer):
+        return answer.value
+    raise core.errors.Unavailable(f"Cell {answer.cell.name} does not answer: {answer.why}", cell=answer.cell.name)

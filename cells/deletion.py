@@ -1,0 +1,77 @@
+"""Deleting a server: marked at the API level, then its cell is told, at once or as soon as it can be reached.
+
+Steps `api.delete`, `super.tombstone`, `super.finish` of the build protocol. Whoever stops in between leaves a journal row with the
+mark; the super-conductor's sweep goes on from there with `entomb`.
+"""
+
+import dataclasses
+from typing import Any
+
+import api_db.instances
+import api_db.journal
+import cell_db.instances
+import core.log
+import messaging.verbs.cell as cell_verbs
+import messaging.verbs.superconductor as superconductor
+from cells.answers import Answer, Silence, Unknown, value_of
+from cells.gate import Gate
+from cells.route import Reach
+from core.context import Context
+from core.steps import Steps
+
+LOG = core.log.get(__name__)
+LEASE_S = 5.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Doomed:
+    """A server whose cell must hear of its delete, and the journal row that says so."""
+
+    uuid: str
+    token: str
+    project_id: str
+    user_id: str
+    cell_uuid: str
+
+
+async def delete_server(reach: Reach, context: Context, mapping: api_db.instances.Mapping, steps: Steps) -> None:
+    """Deletes a server that the caller may delete; when it returns the server is hidden and its quota is free.
+
+    Raises:
+        NotFound: it was deleted meanwhile.
+        Unavailable: the API database does not answer; the server may be marked.
+    """
+    with steps("api.delete"):
+        entry = value_of(await reach.api_db.write(api_db.journal.request_delete, uuid=mapping.uuid, lease_s=LEASE_S))
+    if entry is None or entry.target is None or entry.token is None:
+        place = superconductor.Place(uuids=[mapping.uuid])
+        reach.api_db.hint(superconductor.QUEUE, superconductor.PLACE, place, context)
+        return
+    doomed = Doomed(mapping.uuid, entry.token, mapping.project_id, mapping.user_id, entry.target)
+    gate = reach.cells.gate(doomed.cell_uuid)
+    with steps("super.tombstone"):
+        told = await gate.write(cell_db.instances.tombstone, **_tomb(doomed, gate, context))
+    if isinstance(told, Answer):
+        with steps("super.finish"):
+            await reach.api_db.write(api_db.journal.finish, uuid=doomed.uuid, token=doomed.token)
+        gate.hint(cell_verbs.QUEUE, cell_verbs.CLEAN, cell_verbs.Uuids([doomed.uuid]), context)
+    else:
+        LOG.info("cell %s cannot be told yet that server %s is deleted: %s", gate.cell.name, doomed.uuid, told.why)
+
+
+def entomb(api: Gate, gate: Gate, doomed: Doomed, context: Context, steps: Steps) -> Answer[bool] | Silence | Unknown:
+    """Tells the cell of a delete and ends its journal row: the same for the super-conductor's sweep, which has no event loop."""
+    with steps("super.tombstone"):
+        told = gate.write_now(cell_db.instances.tombstone, **_tomb(doomed, gate, None))
+    if isinstance(told, Answer):
+        with steps("super.finish"):
+            value_of(api.write_now(api_db.journal.finish, uuid=doomed.uuid, token=doomed.token))
+        gate.hint(cell_verbs.QUEUE, cell_verbs.CLEAN, cell_verbs.Uuids([doomed.uuid]), context)
+    return told
+
+
+def _tomb(doomed: Doomed, gate: Gate, context: Context | None) -> dict[str, Any]:
+    return {
+        "uuid": doomed.uuid, "project_id": doomed.project_id, "user_id": doomed.user_id, "is_cell0": gate.cell.is_cell0,
+        "context": context,
+    }  # fmt: skip

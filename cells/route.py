@@ -1,0 +1,104 @@
+"""From a server's uuid to the server, wherever it is kept."""
+
+import dataclasses
+import uuid as uuids
+from typing import Protocol
+
+import sqlalchemy as sa
+
+import api_db.instances
+import api_db.journal
+import cell_db.instances
+import core.errors
+from cells.answers import Cell, value_of
+from cells.gate import Gate
+from cells.registry import Cells
+from core.context import Context
+from objects.server import Server
+
+
+class Reach(Protocol):
+    """What it takes to reach servers: the API database and the cells."""
+
+    api_db: Gate
+    cells: Cells
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Found:
+    """A server and the cell that holds its row; `cell` None: it is still in the journal alone, as `entry`."""
+
+    server: Server
+    cell: Cell | None
+    entry: api_db.journal.Entry | None
+
+
+async def find(reach: Reach, context: Context, uuid: str) -> Found:
+    """The server, if the caller may see it.
+
+    The journal is read before the cell: the other order can miss a server that is handed over in between.
+
+    Raises:
+        NotFound: there is no such server, it is deleted, or it belongs to another project.
+        Unavailable: its cell (named in the message) does not answer.
+    """
+    mapping, entry = await locate(reach, context, uuid)
+    if entry is not None and entry.phase == api_db.journal.NEW:
+        return _in_journal(uuid, entry)
+    if mapping.cell_uuid is None:
+        raise _not_found(uuid)
+    gate = reach.cells.gate(mapping.cell_uuid)
+    try:
+        server = value_of(await gate.read(cell_db.instances.get, uuid))
+    except core.errors.NotFound:
+        if entry is not None:
+            return _in_journal(uuid, entry)
+        raise
+    except core.errors.Unavailable:
+        if entry is not None and entry.fault is not None:
+            return _in_journal(uuid, entry)
+        raise
+    return Found(server, gate.cell, entry)
+
+
+async def locate(
+    reach: Reach, context: Context, uuid: str, *, deleted: bool = False
+) -> tuple[api_db.instances.Mapping, api_db.journal.Entry | None]:
+    """The mapping of a server that the caller may see, and its journal row if it has one; one visit to the API database.
+
+    Raises:
+        NotFound: there is no such server, it is another project's, or it is deleted and `deleted` is false.
+    """
+    if not _is_uuid(uuid):
+        raise _not_found(uuid)
+    mapping, entry = value_of(await reach.api_db.read(_mapping_and_entry, uuid))
+    if mapping.deleted and not deleted:
+        raise _not_found(uuid)
+    if mapping.project_id != context.project_id and not context.is_admin:
+        raise _not_found(uuid)
+    return mapping, entry
+
+
+def _mapping_and_entry(
+    connection: sa.Connection, uuid: str
+) -> tuple[api_db.instances.Mapping, api_db.journal.Entry | None]:
+    entry = api_db.journal.find(connection, uuid)
+    return api_db.instances.get(connection, uuid), entry
+
+
+def _in_journal(uuid: str, entry: api_db.journal.Entry) -> Found:
+    server = entry.server()
+    if server is None:
+        raise _not_found(uuid)
+    return Found(server, None, entry)
+
+
+def _not_found(uuid: str) -> core.errors.NotFound:
+    return core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuids.UUID(text)) == text.lower()
+    except ValueError:
+        return False

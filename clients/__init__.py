@@ -1,0 +1,1 @@
+"""The neighbours: one file for each service that Cellplane asks for something."""

@@ -1,0 +1,1 @@
+"""The agent of one host: it drives the hypervisor, and knows no database and no Placement."""

@@ -1,0 +1,1 @@
+"""What the agent does to servers: one module per story."""

@@ -1,0 +1,139 @@
+"""Operations on a guest: start, stop, reboot, pause … each done once per id, in the order they came, its outcome remembered."""
+
+from collections.abc import Callable
+
+import core.errors
+import core.log
+from compute.actions.names import checked_uuid
+from compute.hypervisor import Hypervisor
+from compute.operation import Host, operation
+from compute.permit import Permit
+from compute.records import Waiting
+from compute.slots import Slots
+from core.context import Context
+from lifecycle.actions import OPERATIONS
+from messaging.verbs import cell
+from messaging.verbs.cell import Outcome
+from messaging.verbs.compute import Act
+from objects.build import Guest
+
+LOG = core.log.get(__name__)
+
+# What the hypervisor does for each key of `lifecycle.actions.OPERATIONS`.
+WORK: dict[str, Callable[[Hypervisor, str, Permit], Guest]] = {
+    "start": lambda hypervisor, uuid, permit: hypervisor.start(uuid, permit=permit),
+    "stop": lambda hypervisor, uuid, permit: hypervisor.stop(uuid, permit=permit),
+    "reboot-soft": lambda hypervisor, uuid, permit: hypervisor.reboot(uuid, hard=False, permit=permit),
+    "reboot-hard": lambda hypervisor, uuid, permit: hypervisor.reboot(uuid, hard=True, permit=permit),
+    "pause": lambda hypervisor, uuid, permit: hypervisor.pause(uuid, permit=permit),
+    "unpause": lambda hypervisor, uuid, permit: hypervisor.unpause(uuid, permit=permit),
+    "suspend": lambda hypervisor, uuid, permit: hypervisor.suspend(uuid, permit=permit),
+    "resume": lambda hypervisor, uuid, permit: hypervisor.resume(uuid, permit=permit),
+}
+
+
+class Acts:
+    """The operations ordered from this host, and the slots in which they are carried out."""
+
+    def __init__(self, host: Host, slots: Slots) -> None:
+        self._host = host
+        self._slots = slots
+
+    def accept(self, context: Context, act: Act) -> None:
+        """Answers what is known, or writes the operation down and puts it in line; the message may be acked afterwards."""
+        uuid = checked_uuid(act.uuid)
+        host = self._host
+        if host.records.fence(uuid) >= act.attempt:
+            self._report(_fault(act, None, "The server was given up on this host"))
+            return
+        known = host.records.operations(uuid)
+        outcome = known.outcome(act.operation_id) if known is not None else None
+        if outcome is not None:
+            self._report(outcome)
+            return
+        fault = self._objection(act)
+        if fault is not None:
+            self._ended(act, context.request_id, _fault(act, None, fault))
+            return
+        waiting = Waiting(act, context.request_id)
+        with host.steps("agent.act-intent"):
+            is_news = host.records.accept_operation(waiting)
+        if is_news:
+            self._submit(waiting)
+
+    def go_on(self) -> None:
+        """Takes up what nobody works on: all that an earlier agent left, later what could not be ended or reported."""
+        for entry in self._host.records.all_operations():
+            for outcome in entry.unreported:
+                if not self._host.reporter.is_waiting(cell.ACTED, (outcome.uuid, outcome.operation_id)):
+                    self._report(outcome)
+            if not self._slots.has(entry.uuid):
+                for waiting in entry.waiting:
+                    self._submit(waiting)
+
+    def _objection(self, act: Act) -> str | None:
+        """Why the operation cannot be done, or None. A server under build is not waited for."""
+        if act.action not in WORK or act.action not in OPERATIONS:
+            return f"This host does not know the operation {act.action!r}"
+        if self._host.records.intent(act.uuid) is not None:
+            return "The server is still being built"
+        guest = self._host.hypervisor.guest(act.uuid)
+        if guest is None:
+            return "The server has no guest on this host"
+        if guest.attempt != act.attempt:
+            return f"The guest on this host is of attempt {guest.attempt}, not {act.attempt}"
+        return None
+
+    def _submit(self, waiting: Waiting) -> None:
+        self._slots.submit(waiting.act.uuid, lambda: self._carry_out(waiting))
+
+    def _carry_out(self, waiting: Waiting) -> None:
+        host, act = self._host, waiting.act
+        permit = Permit(attempt=act.attempt, deadline_s=host.deadlines.operation_s)
+        try:
+            with operation(host, act.action, act.uuid, permit, request_id=waiting.request_id):
+                outcome = self._act(waiting, permit)
+        except core.errors.CellplaneError as error:
+            if host.servers.closed:
+                return  # It stays on disk for the next agent.
+            outcome = _fault(act, self._guest(act.uuid), error.message)
+        if outcome is not None:
+            self._ended(act, waiting.request_id, outcome)
+
+    def _act(self, waiting: Waiting, permit: Permit) -> Outcome | None:
+        host, act = self._host, waiting.act
+        known = host.records.operations(act.uuid)
+        if known is None or waiting not in known.waiting:
+            return None  # The server was destroyed meanwhile, and nobody asks any more.
+        guest = host.hypervisor.guest(act.uuid)
+        if guest is None or guest.attempt != act.attempt:
+            raise core.errors.NotFound("The server has no guest on this host")
+        with host.steps("agent.act"):
+            after = WORK[act.action](host.hypervisor, act.uuid, permit)
+        host.power.note(after)
+        return Outcome(act.uuid, act.operation_id, power_state=after.power_state)
+
+    def _ended(self, act: Act, request_id: str, outcome: Outcome) -> None:
+        try:
+            with self._host.steps("agent.acted"):
+                self._host.records.operation_ended(act.uuid, act.attempt, outcome)
+        except core.errors.CellplaneError as error:
+            # Undone on disk, it will be done once more; the report is sent all the same.
+            LOG.error("an operation's end cannot be written down server=%s request=%s why=%s", act.uuid, request_id, error)
+        self._report(outcome)
+
+    def _report(self, outcome: Outcome) -> None:
+        def confirmed() -> None:
+            self._host.records.operation_reported(outcome.uuid, outcome.operation_id)
+
+        self._host.reporter.report(cell.ACTED, (outcome.uuid, outcome.operation_id), outcome, confirmed)
+
+    def _guest(self, uuid: str) -> Guest | None:
+        try:
+            return self._host.hypervisor.guest(uuid)
+        except core.errors.CellplaneError:
+            return None
+
+
+def _fault(act: Act, guest: Guest | None, fault: str) -> Outcome:
+    return Outcome(act.uuid, act.operation_id, power_state=None if guest is None else guest.power_state, fault=fault)

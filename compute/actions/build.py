@@ -1,0 +1,144 @@
+"""Build a server: accept the order on disk, then create the guest, then report. The agent's part of the build protocol.
+
+Everything may be repeated and interrupted at any instruction: the intent on disk says what is to be done, the guest in the hypervisor
+says what is done, the fence says what must not be done any more.
+"""
+
+import contextlib
+
+import core.errors
+import core.log
+from compute.actions.names import checked_uuid
+from compute.actions.remove import remove
+from compute.operation import Host, operation
+from compute.permit import Permit
+from compute.records import Intent
+from compute.slots import Slots
+from core.context import Context
+from messaging.verbs import cell
+from messaging.verbs.compute import Build, Order
+from objects.build import Guest
+
+LOG = core.log.get(__name__)
+
+
+class Builds:
+    """The orders to this host, and the slots in which they are carried out."""
+
+    def __init__(self, host: Host, slots: Slots) -> None:
+        self._host = host
+        self._slots = slots
+
+    def accept(self, context: Context, message: Build) -> None:
+        """Answers each order with what is known of it, or writes it down and puts it in line; the message may be acked afterwards."""
+        news = [order for order in message.orders if self._is_to_be_built(order)]
+        with self._host.steps("agent.accept"):
+            accepted = self._host.records.accept(Intent(order, context.request_id) for order in news)
+        for intent in accepted:
+            LOG.info("build accepted server=%s attempt=%d request=%s", intent.uuid, intent.attempt, intent.request_id)
+            # Whoever still builds an older attempt here stops: this one can begin only then.
+            self._host.servers.interrupt(intent.uuid, intent.attempt - 1, "A newer attempt was ordered")
+            self._submit(intent)
+
+    def go_on(self) -> None:
+        """Puts every open intent in line on which nobody works: all of them at start, later those that could not be ended."""
+        for intent in self._host.records.intents():
+            is_reported = self._host.reporter.is_waiting(cell.ACTIVE, (intent.uuid, intent.attempt))
+            if not (is_reported or self._slots.has(intent.uuid) or self._host.servers.is_busy(intent.uuid)):
+                self._submit(intent)
+
+    def _is_to_be_built(self, order: Order) -> bool:
+        """Whether the order is news; if not, it has been answered as the protocol says."""
+        uuid = checked_uuid(order.spec.uuid)
+        if self._host.records.fence(uuid) >= order.attempt:
+            _refuse(self._host, uuid, order.attempt, "This attempt was given up on the host")
+            return False
+        intent = self._host.records.intent(uuid)
+        if intent is not None and intent.attempt >= order.attempt:
+            return False
+        guest = self._host.hypervisor.guest(uuid)
+        if guest is not None and guest.attempt == order.attempt:
+            _report_active(self._host, guest)
+            return False
+        # A guest of a later attempt proves that this one was given up: whoever sent the order knows by now.
+        return guest is None or guest.attempt < order.attempt
+
+    def _submit(self, intent: Intent) -> None:
+        self._slots.submit(intent.uuid, lambda: self._build(intent))
+
+    def _build(self, intent: Intent) -> None:
+        host = self._host
+        permit = Permit(attempt=intent.attempt, deadline_s=host.deadlines.build_s)
+        try:
+            with operation(host, "build", intent.uuid, permit, request_id=intent.request_id):
+                if not _is_wanted(host, intent):
+                    return
+                try:
+                    guest = _create(host, intent, permit)
+                except Exception as error:
+                    _cannot(host, intent, permit, error)
+                    raise
+                host.power.note(guest)
+                _report_active(host, guest)
+        except core.errors.CellplaneError:
+            return  # Logged by the frame; `_cannot` decided what becomes of it, or the intent on disk does.
+
+
+def _is_wanted(host: Host, intent: Intent) -> bool:
+    now = host.records.intent(intent.uuid)
+    return now is not None and now.attempt == intent.attempt
+
+
+def _create(host: Host, intent: Intent, permit: Permit) -> Guest:
+    """Everything the guest needs, then the guest.
+
+    Before volumes are attached (a later issue) the agent asks its conductor here whether the attempt is still the server's current one,
+    so that two attempts never both write a volume.
+    """
+    spec = intent.order.spec
+    if intent.attempt > 1:
+        with host.steps("agent.destroy"):
+            remove(host, spec.uuid, intent.attempt - 1, permit)
+    guest = host.hypervisor.guest(spec.uuid)
+    # A guest that an earlier run left takes its room already; it only has to be completed.
+    room = host.tracker.claim(spec) if guest is None else contextlib.nullcontext()
+    with host.steps("agent.create"), room:
+        image = None
+        if spec.image is not None and host.hypervisor.wants_image_files:
+            image = host.images.fetch(spec.image, permit)
+        permit.check()
+        return host.hypervisor.spawn(spec, intent.attempt, image=image, permit=permit)
+
+
+def _cannot(host: Host, intent: Intent, permit: Permit, why: Exception) -> None:
+    """Undoes what was begun and gives the attempt up; unless somebody else decides about it."""
+    if host.servers.closed or permit.revoked or not _is_wanted(host, intent):
+        return  # The agent stops and a later one goes on; or a `destroy` or a newer attempt cleans up.
+    undo = Permit(attempt=intent.attempt, deadline_s=host.deadlines.destroy_s)
+    try:
+        with host.steps("agent.cannot"):
+            remove(host, intent.uuid, intent.attempt, undo)
+            host.records.give_up({intent.uuid: intent.attempt})
+    except core.errors.CellplaneError as error:
+        # A refusal would promise that nothing is here. The intent stays, and the next round tries again.
+        LOG.warning("a failed build cannot be undone yet server=%s attempt=%d why=%s", intent.uuid, intent.attempt, error)
+        return
+    _refuse(host, intent.uuid, intent.attempt, _reason(why))
+
+
+def _reason(why: Exception) -> str:
+    return why.message if isinstance(why, core.errors.CellplaneError) else f"Unexpected error on the host ({type(why).__name__})"
+
+
+def _refuse(host: Host, uuid: str, attempt: int, reason: str) -> None:
+    host.reporter.report(cell.REFUSED, (uuid, attempt), cell.Refusal(uuid, attempt, reason))
+
+
+def _report_active(host: Host, guest: Guest) -> None:
+    """The intent stays until the broker has confirmed the report."""
+
+    def confirmed() -> None:
+        with contextlib.suppress(core.errors.Unavailable):  # Then it is reported once more.
+            host.records.clear_intent(guest.uuid, guest.attempt)
+
+    host.reporter.report(cell.ACTIVE, (guest.uuid, guest.attempt), cell.Built(guest.uuid, guest.attempt, guest.power_state), confirmed)

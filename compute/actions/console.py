@@ -1,0 +1,22 @@
+"""The tail of a guest's console log."""
+
+from compute.actions.names import checked_uuid
+from compute.operation import Host
+from core.context import Context
+from messaging.verbs.compute import Console, ConsoleOutput
+
+
+def show_console(host: Host, _: Context, asked: Console) -> ConsoleOutput:
+    """The last lines, or all there is.
+
+    Raises:
+        NotFound: the server has no guest on this host.
+    """
+    log = host.hypervisor.console_log(checked_uuid(asked.uuid))
+    return ConsoleOutput(_tail(log, asked.lines))
+
+
+def _tail(log: str, lines: int | None) -> str:
+    if lines is None or lines < 0:
+        return log
+    return "".join(log.splitlines(keepends=True)[-lines:]) if lines else ""

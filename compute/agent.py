@@ -1,0 +1,176 @@
+"""The agent of one host, put together: what it listens to, what it keeps, who does the work, and how it starts and stops."""
+
+import pathlib
+import time
+import uuid
+
+from oslo_config import cfg
+
+import core.config
+import core.errors
+import core.log
+import core.process
+from clients.glance import Images
+from compute import drivers
+from compute.actions.act import Acts
+from compute.actions.build import Builds
+from compute.actions.console import show_console
+from compute.actions.destroy import Destroys
+from compute.hypervisor import Hypervisor
+from compute.operation import Deadlines, Host, Servers
+from compute.periodic import Rounds
+from compute.records import Records
+from compute.reporter import Reporter
+from compute.resources.images import ImageFiles
+from compute.resources.inventory import inventory
+from compute.resources.power import PowerBook
+from compute.resources.tracker import Tracker
+from compute.slots import Slots
+from core.steps import Steps
+from messaging.broker import Broker
+from messaging.caller import Caller
+from messaging.listener import Handle, Listener
+from messaging.verbs import compute as verbs
+
+LOG = core.log.get(__name__)
+
+# A handler takes milliseconds, but for a destroy, which holds its message: there are enough for a host's deletes to go side by side
+# and still leave room for builds to be accepted.
+LISTENER_THREADS = 16
+PREFETCH = 64
+
+
+class Agent:
+    """One host's agent. `start` returns at once; the work is done in threads of its own.
+
+    Args:
+        conf: settings with the groups of `compute.main.options()`.
+        steps: what surrounds each durable step; tests hand in their own.
+        hypervisor: the driver; by default the one that the settings name.
+
+    Raises:
+        Invalid: a setting is missing or makes no sense.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts, *, steps: Steps | None = None, hypervisor: Hypervisor | None = None) -> None:
+        settings = conf.compute
+        url = core.config.required(conf, None, "transport_url")
+        self.hypervisor = hypervisor or drivers.driver(conf)
+        self.records = Records(_directory(conf))
+        self._broker = Broker(url, connections=2)
+        self._caller = Caller(self._broker, sent_by=f"compute {conf.host}")
+        self._images = Images(conf.image.endpoint, conf.image.timeout_s) if conf.image.endpoint else None
+        self.host = self._host(conf, steps or Steps())
+        self._slots = {
+            "build": Slots("build", settings.build_slots),
+            "operation": Slots("operation", settings.operation_slots),
+            "destroy": Slots("destroy", settings.operation_slots),
+        }
+        self._builds = Builds(self.host, self._slots["build"])
+        self._acts = Acts(self.host, self._slots["operation"])
+        self._destroys = Destroys(self.host, self._slots["destroy"])
+        self.rounds = Rounds(
+            self.host,
+            every_s=settings.report_interval_s,
+            boot_id=str(uuid.uuid4()),
+            release=core.process.version(),
+            inventory=lambda: inventory(conf, self.hypervisor.capacity()),
+            go_on=self._go_on,
+        )
+        self.listener = self._listener(conf.host)
+        self._is_started = False
+
+    def start(self) -> None:
+        """Goes on with what the disk remembers, begins to listen, and says hello.
+
+        Raises:
+            Conflict: another agent works for this host.
+            Invalid: the driver cannot work with its settings.
+            Unavailable: the disk does not let us.
+        """
+        self.records.open()
+        try:
+            self.hypervisor.open(self.rounds.soon)
+        except core.errors.CellplaneError:
+            self.records.close()
+            raise
+        self._is_started = True
+        LOG.info("agent starts host=%s directory=%s intents=%d", self.host.name, self.records.directory, len(self.records.intents()))
+        self.host.reporter.start()
+        self._go_on()
+        self.listener.start()
+        self.rounds.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Takes no more orders; finishes what is under way within about half the time and leaves the rest to the disk; says goodbye.
+
+        May be called twice, and without `start`.
+        """
+        if not self._is_started:
+            return
+        self._is_started = False
+        ends = time.monotonic() + timeout_s
+        self._slots["build"].close()
+        self._slots["operation"].close()
+        self.listener.stop(timeout_s / 4)
+        self._slots["destroy"].close()  # Not earlier: their messages are held by the listener.
+        patient_until = ends - timeout_s / 2
+        for slots in self._slots.values():
+            slots.join(max(0.0, patient_until - time.monotonic()))
+        self.host.servers.close()
+        for slots in self._slots.values():
+            if not slots.join(max(0.0, min(1.0, timeout_s / 8))):
+                LOG.warning("work is left to the disk host=%s", self.host.name)
+        self.rounds.stop(max(0.1, timeout_s / 8))
+        if not self.host.reporter.stop(max(0.1, min(timeout_s / 5, ends - time.monotonic()))):
+            LOG.warning("reports are left unsent host=%s", self.host.name)
+        self._let_go()
+        LOG.info("agent stopped host=%s", self.host.name)
+
+    def _go_on(self) -> None:
+        self._builds.go_on()
+        self._acts.go_on()
+
+    def _let_go(self) -> None:
+        self._caller.close()
+        self._broker.close()
+        if self._images is not None:
+            self._images.close()
+        self.hypervisor.close()
+        self.records.close()
+
+    def _host(self, conf: cfg.ConfigOpts, steps: Steps) -> Host:
+        settings = conf.compute
+        deadlines = Deadlines(build_s=settings.build_deadline_s, operation_s=settings.operation_deadline_s, destroy_s=settings.destroy_deadline_s)
+        return Host(
+            name=conf.host,
+            hypervisor=self.hypervisor,
+            records=self.records,
+            reporter=Reporter(self._caller, conf.host, steps),
+            servers=Servers(),
+            tracker=Tracker(lambda: inventory(conf, self.hypervisor.capacity()), self.hypervisor.guests),
+            images=ImageFiles(self.records.directory / "images", self._images, download_s=deadlines.build_s),
+            power=PowerBook(),
+            steps=steps,
+            deadlines=deadlines,
+        )
+
+    def _listener(self, host: str) -> Listener:
+        return Listener(
+            self._broker,
+            verbs.queue(host),
+            [
+                Handle(verbs.BUILD, self._builds.accept),
+                Handle(verbs.DESTROY, self._destroys.carry_out),
+                Handle(verbs.ACT, self._acts.accept),
+                Handle(verbs.CONSOLE, lambda context, asked: show_console(self.host, context, asked)),
+            ],
+            workers=LISTENER_THREADS,
+            prefetch=PREFETCH,
+        )
+
+
+def _directory(conf: cfg.ConfigOpts) -> pathlib.Path:
+    if not conf.host or "/" in conf.host or conf.host in (".", ".."):
+        raise core.errors.Invalid(f"[DEFAULT] host {conf.host!r} cannot be the name of a host", field="host")
+    return pathlib.Path(conf.state_path) / "compute" / conf.host

@@ -1,0 +1,128 @@
+"""The one small interface behind which the drivers live, and the contract that tests/hypervisor holds each of them to.
+
+For every method:
+
+- It blocks, may be called from any thread, and returns within its deadline: that of the permit, else a short one of the driver's own.
+  Calls about the same server come one at a time (`compute.operation` sees to it), calls about different servers together.
+- It may be repeated: what is done already is a success. An agent that was killed repeats what it does not remember as done.
+- It raises only the errors of `core.errors`: `NotFound` (no guest of this uuid), `WrongState` (the guest's power state does not allow
+  it), `Conflict` (the permit was taken back, or a guest of another attempt is in the way), `Invalid` (the driver can not do what the
+  order asks), `Unavailable` (the hypervisor did not answer in time: the work may or may not have been done), `Broken`.
+- Guests live in the hypervisor, not in the agent: they survive the agent's end, and each carries its attempt.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Protocol
+
+from compute.permit import Permit
+from objects.build import BuildSpec, Guest
+
+MOST_CONSOLE_BYTES = 1024 * 1024
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """What the machine has, before ratios and reserves; sizes in MiB and GiB, `traits` are Placement's names."""
+
+    hypervisor_type: str
+    hypervisor_version: int
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+    cpu_info: dict[str, object] = dataclasses.field(default_factory=dict)
+    traits: tuple[str, ...] = ()
+
+
+class Hypervisor(Protocol):
+    """One host's guests."""
+
+    wants_image_files: bool
+    """Whether `spawn` is to be given the path of the image; else `image` is None and nothing is fetched."""
+
+    def open(self, changed: Callable[[], None]) -> None:
+        """Connects, or begins to try: a hypervisor that is away makes the other methods raise `Unavailable`, not this one.
+
+        The driver calls `changed`, from any of its threads, soon after a guest changed by itself; a driver without events never does,
+        the agent looks at all guests every report interval anyway.
+
+        Raises:
+            Invalid: the driver's settings make no sense on this machine.
+        """
+
+    def close(self) -> None:
+        """Lets go of the connection; the guests run on. May be called twice."""
+
+    def capacity(self) -> Capacity:
+        """What the machine has to give now."""
+
+    def guests(self) -> list[Guest]:
+        """Every guest that the driver made here, with its attempt. Called every few seconds: it must be cheap.
+
+        A guest of which `spawn` has not returned may or may not be among them.
+        """
+
+    def guest(self, uuid: str) -> Guest | None:
+        """One guest, or None."""
+
+    def spawn(self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, permit: Permit) -> Guest:
+        """Makes the guest and starts it; what an earlier call of the same attempt left half done is completed or begun afresh.
+
+        `image` is a file of the format `spec.image.disk_format`, checked, not to be changed, shared by all guests of the image.
+        It asks the permit between its steps. When it raises, leftovers may remain: the caller follows with `destroy`.
+
+        Raises:
+            Conflict: a guest of another attempt is here; or the permit was taken back.
+            Invalid: the specification asks for what this hypervisor can not do.
+        """
+
+    def destroy(self, uuid: str, up_to_attempt: int, *, permit: Permit) -> None:
+        """Afterwards there is no guest of this uuid with an attempt up to this one, nor anything that was made for it: disks, logs,
+        half-built remains. A guest of a later attempt is not touched. Nothing there: a success.
+        """
+
+    def start(self, uuid: str, *, permit: Permit) -> Guest:
+        """The guest runs, from whatever state it was in."""
+
+    def stop(self, uuid: str, *, permit: Permit) -> Guest:
+        """The guest is off: asked first, as a power button does, and cut off well before the permit ends. A saved state is dropped."""
+
+    def reboot(self, uuid: str, *, hard: bool, permit: Permit) -> Guest:
+        """The guest has started anew and runs. Soft: it is asked first and must run; a guest that does not react is reset. Hard: from
+        any state.
+
+        Raises:
+            WrongState: soft, and it does not run.
+        """
+
+    def pause(self, uuid: str, *, permit: Permit) -> Guest:
+        """The guest is frozen in memory.
+
+        Raises:
+            WrongState: it does not run.
+        """
+
+    def unpause(self, uuid: str, *, permit: Permit) -> Guest:
+        """The guest goes on after `pause`.
+
+        Raises:
+            WrongState: it is neither paused nor running.
+        """
+
+    def suspend(self, uuid: str, *, permit: Permit) -> Guest:
+        """The guest's memory is saved on disk and the guest is off.
+
+        Raises:
+            WrongState: it is off, and no state is saved.
+        """
+
+    def resume(self, uuid: str, *, permit: Permit) -> Guest:
+        """The guest goes on after `suspend`.
+
+        Raises:
+            WrongState: it is off, and no state is saved.
+        """
+
+    def console_log(self, uuid: str) -> str:
+        """What the guest wrote to its console, at most the last `MOST_CONSOLE_BYTES`; bytes that are no UTF-8 are replaced."""

@@ -1,0 +1,46 @@
+"""The program `cellplane-compute`: one host's agent."""
+
+import sys
+from collections.abc import Sequence
+
+from oslo_config import cfg
+
+import core.config
+import core.process
+from compute import simulated
+from compute.agent import Agent
+from core.config import OptionGroup
+
+__all__ = ["Agent", "main", "options"]
+
+COMPUTE = OptionGroup(
+    "compute",
+    [
+        cfg.StrOpt("driver", default="simulated", help="What runs the guests."),
+        cfg.FloatOpt("report_interval_s", default=5.0, min=0.1, help="Seconds between two heartbeats."),
+        cfg.IntOpt("build_slots", default=10, min=1, help="Guests that are built at the same time."),
+        cfg.IntOpt("operation_slots", default=8, min=1, help="Guests that are operated on at the same time, and as many that are destroyed."),
+        cfg.FloatOpt("cpu_allocation_ratio", default=4.0, min=0.01, help="Virtual CPUs per CPU."),
+        cfg.FloatOpt("ram_allocation_ratio", default=1.0, min=0.01, help="Guest memory per memory."),
+        cfg.FloatOpt("disk_allocation_ratio", default=1.0, min=0.01, help="Guest disk per disk."),
+        cfg.IntOpt("reserved_memory_mib", default=512, min=0, help="Memory that no guest gets."),
+        cfg.StrOpt("host_ip", default="127.0.0.1", help="The address that the API shows for this host."),
+        cfg.FloatOpt("build_deadline_s", default=600.0, min=0.1, help="Seconds within which a guest must be built, else the attempt is given up."),
+        cfg.FloatOpt("operation_deadline_s", default=180.0, min=0.1, help="Seconds within which an operation on a guest must be done."),
+        cfg.FloatOpt("destroy_deadline_s", default=30.0, min=0.1, help="Seconds for one try to destroy guests."),
+    ],
+)
+
+
+def options() -> list[OptionGroup]:
+    """The settings of this program."""
+    return [core.config.PROCESS, COMPUTE, simulated.OPTIONS, core.config.IMAGE]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs until SIGTERM or SIGINT."""
+    return core.process.run("cellplane-compute", argv, options(), Agent)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""The frame round every action on a server: one at a time per server, with a permit that can be taken back, logged once, errors caught here."""
+
+import contextlib
+import dataclasses
+import threading
+import time
+from collections.abc import Iterator
+
+import core.errors
+import core.log
+from compute.hypervisor import Hypervisor
+from compute.permit import Permit
+from compute.records import Records
+from compute.reporter import Reporter
+from compute.resources.images import ImageFiles
+from compute.resources.power import PowerBook
+from compute.resources.tracker import Tracker
+from core.steps import Steps
+
+LOG = core.log.get(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Deadlines:
+    """How long the agent lets each kind of work take, in seconds."""
+
+    build_s: float
+    operation_s: float
+    destroy_s: float
+    report_s: float = 10.0
+
+
+class Servers:
+    """Who works on which server. A server is worked on by one thread at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._free = threading.Condition(self._lock)
+        self._permits: dict[str, Permit] = {}
+        self._waiting: dict[str, int] = {}
+        self._closed = False
+
+    @contextlib.contextmanager
+    def hold(self, uuid: str, permit: Permit) -> Iterator[Permit]:
+        """The server is ours inside the `with`, for the work that the permit is for.
+
+        Raises:
+            Unavailable: others did not let go of it before the permit's end; or the agent is stopping.
+        """
+        self._take(uuid, permit)
+        try:
+            yield permit
+        finally:
+            with self._lock:
+                del self._permits[uuid]
+                self._free.notify_all()
+
+    def interrupt(self, uuid: str, up_to_attempt: int, reason: str) -> None:
+        """Takes back the permit of whoever works on one of these attempts of the server."""
+        with self._lock:
+            permit = self._permits.get(uuid)
+            if permit is not None and permit.attempt <= up_to_attempt:
+                permit.revoke(reason)
+
+    def is_busy(self, uuid: str) -> bool:
+        """Whether somebody works on the server or waits to."""
+        with self._lock:
+            return uuid in self._permits or uuid in self._waiting
+
+    @property
+    def closed(self) -> bool:
+        """Whether the agent is stopping: what is not finished is left to the disk."""
+        return self._closed
+
+    def close(self) -> None:
+        """Takes all permits back and gives no more."""
+        with self._lock:
+            self._closed = True
+            for permit in self._permits.values():
+                permit.revoke("The agent is stopping")
+            self._free.notify_all()
+
+    def _take(self, uuid: str, permit: Permit) -> None:
+        with self._lock:
+            self._waiting[uuid] = self._waiting.get(uuid, 0) + 1
+            try:
+                is_ours = self._free.wait_for(lambda: self._closed or uuid not in self._permits, permit.left_s())
+            finally:
+                self._waiting[uuid] -= 1
+                if not self._waiting[uuid]:
+                    del self._waiting[uuid]
+            if self._closed:
+                raise core.errors.Unavailable("The agent is stopping")
+            if not is_ours:
+                raise core.errors.Unavailable(f"Server {uuid} is still being worked on")
+            self._permits[uuid] = permit
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Host:
+    """All that an action needs of its host."""
+
+    name: str
+    hypervisor: Hypervisor
+    records: Records
+    reporter: Reporter
+    servers: Servers
+    tracker: Tracker
+    images: ImageFiles
+    power: PowerBook
+    steps: Steps
+    deadlines: Deadlines
+
+
+@contextlib.contextmanager
+def operation(host: Host, name: str, uuid: str, permit: Permit, *, request_id: str) -> Iterator[Permit]:
+    """The frame: the server is ours inside, and the log says once how it ended.
+
+    Errors of `core.errors` go on to the caller, who decides what they mean; every other exception is logged with its trace and becomes
+    `Broken`.
+    """
+    began = time.monotonic()
+    try:
+        with host.servers.hold(uuid, permit):
+            yield permit
+    except core.errors.CellplaneError as error:
+        LOG.warning(
+            "%s failed server=%s attempt=%d request=%s after_s=%.3f error=%s why=%s",
+            name, uuid, permit.attempt, request_id, time.monotonic() - began, error.code, error,
+        )  # fmt: skip
+        raise
+    except Exception as error:
+        LOG.exception("%s broke server=%s attempt=%d request=%s", name, uuid, permit.attempt, request_id)
+        raise core.errors.Broken(f"Unexpected error on the host ({type(error).__name__})") from error
+    LOG.info("%s ended server=%s attempt=%d request=%s after_s=%.3f", name, uuid, permit.attempt, request_id, time.monotonic() - began)

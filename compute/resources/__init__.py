@@ -1,0 +1,1 @@
+"""What the host has, what of it is used, and what its guests were last known to do."""

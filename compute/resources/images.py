@@ -1,0 +1,94 @@
+"""Image files on the host: fetched once, shared by all guests of the image."""
+
+import pathlib
+import threading
+import uuid
+from typing import Protocol
+
+import core.errors
+import core.log
+from compute.permit import Permit
+from objects.build import ImageRef
+
+LOG = core.log.get(__name__)
+
+_LOOK_S = 0.2
+
+
+class Downloads(Protocol):
+    """What is needed of `clients.glance.Images`."""
+
+    def download(self, image_id: str, path: pathlib.Path, *, deadline_s: float) -> object: ...
+
+
+class ImageFiles:
+    """The files below one directory, named by the image's uuid. A file that is there is whole and checked.
+
+    Builds of the same image wait for one download, each by its own permit: a build that is given up stops waiting, the download goes on
+    for the others.
+    """
+
+    def __init__(self, directory: pathlib.Path, source: Downloads | None, *, download_s: float) -> None:
+        self._directory = directory
+        self._source = source
+        self._download_s = download_s
+        self._lock = threading.Lock()
+        self._downloads: dict[str, _Download] = {}
+
+    def fetch(self, image: ImageRef, permit: Permit) -> pathlib.Path:
+        """The image's file.
+
+        Raises:
+            NotFound: the image service has no such image.
+            Unavailable: it could not be fetched, or not whole; or no image service is configured.
+            Conflict: the permit was taken back.
+        """
+        path = self._directory / _file_name(image.image_id)
+        if path.exists():
+            return path
+        download = self._join(image.image_id, path)
+        while not download.ended.wait(_LOOK_S):
+            permit.check()
+        if download.error is not None:
+            raise download.error
+        return path
+
+    def _join(self, image_id: str, path: pathlib.Path) -> "_Download":
+        with self._lock:
+            download = self._downloads.get(image_id)
+            if download is None:
+                download = self._downloads[image_id] = _Download()
+                threading.Thread(target=self._run, args=(image_id, path, download), name="image", daemon=True).start()
+            return download
+
+    def _run(self, image_id: str, path: pathlib.Path, download: "_Download") -> None:
+        try:
+            if self._source is None:
+                raise core.errors.Unavailable("[image] endpoint is not set: this host cannot fetch images")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._source.download(image_id, path, deadline_s=self._download_s)
+        except core.errors.CellplaneError as error:
+            download.error = error
+        except OSError as error:
+            download.error = core.errors.Unavailable(f"Image {image_id} cannot be stored: {error.strerror or error}", image=image_id)
+        except Exception as error:
+            LOG.exception("a download broke image=%s", image_id)
+            download.error = core.errors.Broken(f"Image {image_id} cannot be fetched ({type(error).__name__})", image=image_id)
+        finally:
+            with self._lock:
+                del self._downloads[image_id]
+            download.ended.set()
+
+
+class _Download:
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+        self.error: core.errors.CellplaneError | None = None
+
+
+def _file_name(image_id: str) -> str:
+    # No name of a file comes from outside: an id that is no uuid is none of the image service's.
+    try:
+        return str(uuid.UUID(image_id))
+    except ValueError as error:
+        raise core.errors.NotFound(f"There is no image {image_id!r}") from error

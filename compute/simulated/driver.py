@@ -1,0 +1,242 @@
+"""The simulated hypervisor behind the interface of all drivers."""
+
+import pathlib
+import time
+from collections.abc import Callable
+
+import msgspec
+from oslo_config import cfg
+
+import core.errors
+from compute.hypervisor import MOST_CONSOLE_BYTES, Capacity
+from compute.permit import Permit
+from compute.resources.tracker import need_of
+from compute.simulated.console import console_log
+from compute.simulated.dial import Dial, Setting, strikes
+from compute.simulated.guests import GuestFiles, SimulatedGuest
+from lifecycle import states
+from objects.build import BuildSpec, Guest
+
+_MOST_EVENTS = 64
+_LOOK_S = 0.1
+_HYPERVISOR_VERSION = 1000000
+
+
+def simulated(conf: cfg.ConfigOpts) -> "SimulatedHypervisor":
+    """The driver as the settings describe it."""
+    settings = conf.simulated
+    root = pathlib.Path(settings.path) if settings.path else pathlib.Path(conf.state_path) / "simulated"
+    return SimulatedHypervisor(
+        root / conf.host,
+        vcpus=settings.vcpus,
+        memory_mib=settings.memory_mib,
+        disk_gib=settings.disk_gib,
+        spawn_s=settings.spawn_s,
+        wants_image_files=settings.fetch_images,
+    )
+
+
+class SimulatedHypervisor:
+    """One host's guests below `directory`; `directory/dial.json` sets latencies and faults."""
+
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        *,
+        vcpus: int = 64,
+        memory_mib: int = 262144,
+        disk_gib: int = 4096,
+        spawn_s: float = 0.0,
+        wants_image_files: bool = False,
+    ) -> None:
+        self.directory = directory
+        self.wants_image_files = wants_image_files
+        self.files = GuestFiles(directory / "guests")
+        self._dial = Dial(directory)
+        self._spawn_s = spawn_s
+        self._capacity = Capacity(
+            hypervisor_type="simulated",
+            hypervisor_version=_HYPERVISOR_VERSION,
+            vcpus=vcpus,
+            memory_mib=memory_mib,
+            disk_gib=disk_gib,
+            cpu_info={"vendor": "Cellplane", "model": "simulated", "arch": "x86_64", "topology": {"sockets": 1, "cores": vcpus, "threads": 1}, "features": []},
+            traits=("COMPUTE_IMAGE_TYPE_QCOW2", "COMPUTE_IMAGE_TYPE_RAW", "COMPUTE_NODE"),
+        )
+
+    def open(self, changed: Callable[[], None]) -> None:
+        try:
+            self.files.prepare()
+        except OSError as error:
+            raise core.errors.Invalid(f"[simulated] path: {self.directory} cannot be made: {error.strerror or error}", field="path") from error
+
+    def close(self) -> None:
+        pass
+
+    def capacity(self) -> Capacity:
+        self._setting()
+        return self._capacity
+
+    def guests(self) -> list[Guest]:
+        self._setting()
+        return [guest.as_guest() for guest in self.files.all()]
+
+    def guest(self, uuid: str) -> Guest | None:
+        self._setting()
+        guest = self.files.get(uuid)
+        return None if guest is None else guest.as_guest()
+
+    def spawn(self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, permit: Permit) -> Guest:
+        setting = self._setting(spec.uuid, spec.name)
+        known = self.files.get(spec.uuid)
+        if known is not None and known.attempt != attempt:
+            raise core.errors.Conflict(f"A guest of attempt {known.attempt} is here", server=spec.uuid)
+        refusal = strikes(setting.refuse)
+        if refusal is not None:
+            raise core.errors.Conflict(refusal, server=spec.uuid)
+        if known is not None:
+            return known.as_guest()
+        self.files.begin(spec.uuid, attempt)
+        self._take_time(spec, permit)
+        failure = strikes(setting.spawn_error)
+        if failure is not None:
+            raise core.errors.Broken(failure, server=spec.uuid)
+        guest = _new_guest(spec, attempt)
+        self.files.put(guest)
+        self.files.end(spec.uuid, attempt)
+        return guest.as_guest()
+
+    def destroy(self, uuid: str, up_to_attempt: int, *, permit: Permit) -> None:
+        known = self.files.get(uuid)
+        setting = self._setting(uuid, known.name if known else "")
+        failure = strikes(setting.destroy_error)
+        if failure is not None:
+            raise core.errors.Broken(failure, server=uuid)
+        if setting.destroy_s:
+            permit.wait(setting.destroy_s)
+        if known is not None and known.attempt <= up_to_attempt:
+            self.files.drop(uuid)
+        for attempt in self.files.half_built(uuid):
+            if attempt <= up_to_attempt:
+                self.files.end(uuid, attempt)
+
+    def start(self, uuid: str, *, permit: Permit) -> Guest:
+        guest = self._ready(uuid, permit)
+        if guest.power_state == states.RUNNING:
+            return guest.as_guest()
+        event = "unpause" if guest.power_state == states.POWER_PAUSED else "restore" if guest.saved else "boot"
+        return self._change(guest, states.RUNNING, event)
+
+    def stop(self, uuid: str, *, permit: Permit) -> Guest:
+        guest = self._ready(uuid, permit)
+        if guest.power_state == states.SHUTDOWN and not guest.saved:
+            return guest.as_guest()
+        return self._change(guest, states.SHUTDOWN, "drop" if guest.saved else "shutdown")
+
+    def reboot(self, uuid: str, *, hard: bool, permit: Permit) -> Guest:
+        guest = self._ready(uuid, permit)
+        if not hard and guest.power_state != states.RUNNING:
+            raise _wrong_state(guest, "be rebooted softly")
+        if not hard:
+            guest = _with_event(guest, "shutdown")
+        return self._change(guest, states.RUNNING, "reset")
+
+    def pause(self, uuid: str, *, permit: Permit) -> Guest:
+        guest = self._ready(uuid, permit)
+        if guest.power_state == states.POWER_PAUSED:
+            return guest.as_guest()
+        if guest.power_state != states.RUNNING:
+            raise _wrong_state(guest, "be paused")
+        return self._change(guest, states.POWER_PAUSED, "pause")
+
+    def unpause(self, uuid: str, *, permit: Permit) -> Guest:
+        guest = self._ready(uuid, permit)
+        if guest.power_state == states.RUNNING:
+            return guest.as_guest()
+        if guest.power_state != states.POWER_PAUSED:
+            raise _wrong_state(guest, "be unpaused")
+        return self._change(guest, states.RUNNING, "unpause")
+
+    def suspend(self, uuid: str, *, permit: Permit) -> Guest:
+        guest = self._ready(uuid, permit)
+        if guest.saved:
+            return guest.as_guest()
+        if guest.power_state not in (states.RUNNING, states.POWER_PAUSED):
+            raise _wrong_state(guest, "be suspended")
+        return self._change(guest, states.SHUTDOWN, "save", saved=True)
+
+    def resume(self, uuid: str, *, permit: Permit) -> Guest:
+        guest = self._ready(uuid, permit)
+        if guest.power_state == states.RUNNING:
+            return guest.as_guest()
+        if not guest.saved:
+            raise _wrong_state(guest, "be resumed")
+        return self._change(guest, states.RUNNING, "restore")
+
+    def console_log(self, uuid: str) -> str:
+        self._setting(uuid)
+        return console_log(self._known(uuid))[-MOST_CONSOLE_BYTES:]
+
+    def _setting(self, uuid: str = "", name: str = "") -> Setting:
+        setting = self._dial.now(uuid, name)
+        if setting.away:
+            raise core.errors.Unavailable("The simulated hypervisor is away")
+        return setting
+
+    def _known(self, uuid: str) -> SimulatedGuest:
+        guest = self.files.get(uuid)
+        if guest is None:
+            raise core.errors.NotFound(f"There is no guest of server {uuid} on this host", server=uuid)
+        return guest
+
+    def _ready(self, uuid: str, permit: Permit) -> SimulatedGuest:
+        """The guest, after the time and with the faults that an operation has."""
+        guest = self._known(uuid)
+        setting = self._setting(uuid, guest.name)
+        if setting.act_s:
+            permit.wait(setting.act_s)
+        failure = strikes(setting.act_error)
+        if failure is not None:
+            raise core.errors.Broken(failure, server=uuid)
+        permit.check()
+        return guest
+
+    def _change(self, guest: SimulatedGuest, power_state: int, event: str, *, saved: bool = False) -> Guest:
+        changed = msgspec.structs.replace(_with_event(guest, event), power_state=power_state, saved=saved)
+        self.files.put(changed)
+        return changed.as_guest()
+
+    def _take_time(self, spec: BuildSpec, permit: Permit) -> None:
+        setting = self._setting(spec.uuid, spec.name)
+        spawn_s = self._spawn_s if setting.spawn_s is None else setting.spawn_s
+        if spawn_s:
+            permit.wait(spawn_s)
+        while (setting := self._setting(spec.uuid, spec.name)).hang:
+            if setting.deaf:
+                time.sleep(_LOOK_S)
+            else:
+                permit.wait(_LOOK_S)
+        permit.check()
+
+
+def _new_guest(spec: BuildSpec, attempt: int) -> SimulatedGuest:
+    need = need_of(spec)
+    return SimulatedGuest(
+        uuid=spec.uuid,
+        attempt=attempt,
+        name=spec.name,
+        hostname=spec.hostname,
+        power_state=states.RUNNING,
+        vcpus=need.vcpus,
+        memory_mib=need.memory_mib,
+        disk_gib=need.disk_gib,
+        events=((time.time(), "boot"),),
+    )
+
+
+def _with_event(guest: SimulatedGuest, event: str) -> SimulatedGuest:
+    return msgspec.structs.replace(guest, events=(*guest.events, (time.time(), event))[-_MOST_EVENTS:])
+
+
+def _wrong_state(guest: SimulatedGuest, what: str) -> core.errors.WrongState:
+    return core.errors.WrongState(f"The guest cannot {what}: its power state is {guest.power_state}", server=guest.uuid)

@@ -1,0 +1,54 @@
+"""What the API level tells the conductor: look at these servers now. Their rows say what there is to do."""
+
+import itertools
+from collections.abc import Iterable
+
+import cell_db.cleanups
+import cell_db.instances
+import messaging.verbs.compute as compute_verbs
+from conductor.cell.orders import Orders
+from core.context import Context
+from core.database import Database
+from core.steps import Steps
+from messaging.listener import Delivery, Forward
+from messaging.verbs.cell import HostConsole
+
+
+class Hints:
+    """Handlers of the queue `conductor`."""
+
+    def __init__(self, database: Database, orders: Orders, *, steps: Steps) -> None:
+        self._database = database
+        self._orders = orders
+        self._steps = steps
+
+    def on_start(self, deliveries: list[Delivery]) -> None:
+        """New builds: their orders go out at once."""
+        with self._database.reading() as connection:
+            builds = cell_db.instances.building(connection, _uuids(deliveries))
+        self._orders.build(builds)
+
+    def on_act(self, deliveries: list[Delivery]) -> None:
+        """New operations on living servers."""
+        with self._database.reading() as connection:
+            operations = cell_db.instances.operations(connection, _uuids(deliveries))
+        self._orders.act(operations)
+
+    def on_clean(self, deliveries: list[Delivery]) -> None:
+        """Servers that are going: their hosts are told, or, where no host has to answer, they are ended here."""
+        uuids = _uuids(deliveries)
+        with self._steps("cell.tell"), self._database.transaction() as connection:
+            cleanups = cell_db.cleanups.list_of(connection, uuids)
+            cell_db.cleanups.told(connection, cleanups)
+            ended = cell_db.instances.ended_without_cleanups(connection, most=len(uuids), wanted=uuids)
+        self._orders.destroy(cleanups)
+        self._orders.end(ended)
+
+    @staticmethod
+    def on_console(_: Context, asked: HostConsole) -> Forward:
+        """The host itself answers."""
+        return Forward(compute_verbs.queue(asked.host))
+
+
+def _uuids(deliveries: Iterable[Delivery]) -> list[str]:
+    return list(dict.fromkeys(itertools.chain.from_iterable(delivery.arguments.uuids for delivery in deliveries)))

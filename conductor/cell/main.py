@@ -1,0 +1,146 @@
+"""`cellplane-cell-conductor`: one or more per cell."""
+
+from collections.abc import Sequence
+
+from oslo_config import cfg
+
+import cell_db.heartbeats
+import cell_db.schema
+import core.config
+import core.process
+import messaging.dead_letters as dead_letters
+import messaging.verbs.cell as verbs
+from clients.placement import connect
+from conductor.cell.hints import Hints
+from conductor.cell.orders import Orders
+from conductor.cell.poison import Poison
+from conductor.cell.reports import Reports
+from conductor.cell.sweeps import Sweeps
+from conductor.cell.watch import Watch
+from core.clock import Clock, SystemClock, utcnow
+from core.config import OptionGroup
+from core.database import Database
+from core.periodic import Periodic
+from core.steps import Steps
+from messaging.broker import Broker
+from messaging.caller import Caller
+from messaging.listener import Handle, HandleMany, Listener
+
+NAME = "cellplane-cell-conductor"
+MOST_GATHERED = 100
+BEAT_S = 2.0
+NEWS_S = 0.5
+
+CONDUCTOR = OptionGroup(
+    "conductor",
+    [
+        *core.config.HOSTS.options,
+        cfg.FloatOpt("build_deadline_s", default=600.0, min=1, help="Seconds that one attempt of a build may take on a host."),
+        cfg.FloatOpt("sweep_s", default=5.0, min=0.05, help="Seconds between two sweeps over builds, cleanups and operations."),
+        cfg.FloatOpt("claim_sweep_s", default=600.0, min=1, help="Seconds between two looks for claims of servers that ended."),
+        cfg.IntOpt("workers", default=4, min=1, help="Messages that are handled at the same time."),
+    ],
+)
+
+
+def options() -> list[OptionGroup]:
+    """The settings that this program reads: nothing of the API level is among them."""
+    return [core.config.PROCESS, core.config.CELL_DATABASE, core.config.PLACEMENT, CONDUCTOR]
+
+
+class CellConductor:
+    """The program; several may run in a cell at once."""
+
+    def __init__(self, conf: cfg.ConfigOpts, *, steps: Steps | None = None, clock: Clock | None = None) -> None:
+        self._host = conf.host
+        self._started_at = utcnow()
+        steps, clock = steps or Steps(), clock or SystemClock()
+        settings = conf.conductor
+        self.database = Database(core.config.required(conf, "database", "connection"), pool_size=conf.database.pool_size, io_timeout_s=10)
+        self._broker = Broker(core.config.required(conf, None, "transport_url"))
+        self._caller = Caller(self._broker)
+        self.placement = connect(conf)
+        self.orders = Orders(
+            self.database, self.placement, self._caller, steps=steps, build_deadline_s=settings.build_deadline_s
+        )
+        self.watch = Watch(clock, down_after_s=settings.service_down_time_s)
+        self.hints = Hints(self.database, self.orders, steps=steps)
+        self.reports = Reports(self.database, self.placement, self.orders, self.watch, steps=steps)
+        self.sweeps = Sweeps(
+            self.database, self.placement, self.orders, self.watch, steps=steps, down_after_s=settings.service_down_time_s
+        )
+        self._listeners = self._new_listeners(settings.workers)
+        self._sweep_s = settings.sweep_s
+        self._periodic = [
+            Periodic("build sweep", settings.sweep_s, self._sweep_builds, clock),
+            Periodic("cleanup sweep", settings.sweep_s, self.sweeps.cleanups, clock),
+            Periodic("operation sweep", settings.sweep_s, self.sweeps.operations, clock),
+            Periodic("inventory", NEWS_S, self.sweeps.news, clock),
+            Periodic("inventory sweep", settings.sweep_s * 6, self.sweeps.inventories, clock),
+            Periodic("claim sweep", settings.claim_sweep_s, self.sweeps.claims, clock),
+            Periodic("heartbeat", BEAT_S, self._beat, clock),
+        ]
+
+    def _new_listeners(self, workers: int) -> list[Listener]:
+        poison = Poison(self.database, self.orders)
+        hints = [
+            HandleMany(verbs.START, self.hints.on_start),
+            HandleMany(verbs.ACT, self.hints.on_act),
+            HandleMany(verbs.CLEAN, self.hints.on_clean),
+            Handle(verbs.CONSOLE, self.hints.on_console),
+        ]
+        reports = [
+            HandleMany(verbs.ACTIVE, self.reports.on_active),
+            HandleMany(verbs.REFUSED, self.reports.on_refused),
+            HandleMany(verbs.GONE, self.reports.on_gone),
+            HandleMany(verbs.ACTED, self.reports.on_acted),
+            HandleMany(verbs.POWER_STATES, self.reports.on_power_states),
+            HandleMany(verbs.HEARTBEAT, self.reports.on_heartbeat),
+        ]
+        return [
+            Listener(self._broker, verbs.QUEUE, hints, workers=workers, prefetch=MOST_GATHERED, gather_s=0.01),
+            Listener(self._broker, verbs.REPORTS, reports, workers=workers, prefetch=MOST_GATHERED * 2),
+            Listener(
+                self._broker, dead_letters.QUEUE, [HandleMany(dead_letters.DEAD_LETTER, poison.on_dead_letter)], workers=1, prefetch=10
+            ),
+        ]
+
+    def start(self) -> None:
+        """Begins to look after the cell.
+
+        Raises:
+            Broken: the cell's database has a schema that this release does not know.
+            Unavailable: it does not answer.
+        """
+        cell_db.schema.SCHEMA.check(self.database)
+        self._beat()
+        for listener in self._listeners:
+            listener.start()
+        for periodic in self._periodic:
+            periodic.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Finishes what is in hand; the rest is in the rows."""
+        for listener in self._listeners:
+            listener.stop(timeout_s / 4)
+        for periodic in self._periodic:
+            periodic.stop(timeout_s / 20)
+        self._caller.close()
+        self._broker.close()
+        self.placement.close()
+        self.database.close()
+
+    def _sweep_builds(self) -> bool:
+        self.watch.turn(expected_s=self._sweep_s, listening=all(listener.is_listening for listener in self._listeners))
+        return self.sweeps.builds()
+
+    def _beat(self) -> None:
+        with self.database.transaction() as connection:
+            cell_db.heartbeats.conductor_beat(
+                connection, host=self._host, version=core.process.version(), started_at=self._started_at
+            )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program until it is told to stop."""
+    return core.process.run(NAME, argv, options(), CellConductor)

@@ -1,0 +1,125 @@
+"""What a conductor looks for by itself, so that nothing depends on a message: each sweep does what the row says, nothing else."""
+
+import cell_db.cleanups
+import cell_db.heartbeats
+import cell_db.instances
+import core.errors
+import core.log
+from cell_db.instances import Building
+from clients.placement import Placement
+from conductor.cell.orders import Orders
+from conductor.cell.watch import Watch
+from core.database import Database
+from core.steps import Steps
+from lifecycle.actions import OPERATIONS
+from objects.host import Inventory
+
+LOG = core.log.get(__name__)
+MOST = 100
+BUILD_LEASE_S = 15.0
+OPERATION_LEASE_S = 15.0
+DESTROY_AGAIN_S = 10.0
+
+
+class Sweeps:
+    """The sweeps of one cell. Several conductors may run them at once: leases keep them apart, and repeating does no harm."""
+
+    def __init__(
+        self, database: Database, placement: Placement, orders: Orders, watch: Watch, *, steps: Steps, down_after_s: float
+    ) -> None:
+        self._database = database
+        self._placement = placement
+        self._orders = orders
+        self._watch = watch
+        self._steps = steps
+        self._down_after_s = down_after_s
+        self._suspects: set[str] = set()
+
+    def builds(self) -> bool:
+        """Builds that nobody looks after are sent again; overdue ones and those on dead hosts go to their next host."""
+        with self._database.reading() as connection:
+            down = cell_db.heartbeats.hosts_down(connection, down_after_s=self._down_after_s)
+            late = cell_db.instances.overdue(connection, hosts_down=down if self._watch.believes_silence() else [], most=MOST)
+        for build in late:
+            reason = f"host {build.host} is down" if build.host in down else f"host {build.host} did not finish in time"
+            self._orders.supersede(build, reason=reason, host_said_so=False)
+        with self._steps("cell.take"), self._database.transaction() as connection:
+            taken = cell_db.instances.take(connection, lease_s=BUILD_LEASE_S, most=MOST)
+        self._orders.build(self._on_hosts_up(taken, down))
+        return len(taken) == MOST
+
+    @staticmethod
+    def _on_hosts_up(builds: list[Building], down: list[str]) -> list[Building]:
+        return [build for build in builds if build.host not in down]
+
+    def cleanups(self) -> bool:
+        """Hosts that are up and still owe an answer are asked again; servers that nobody has to answer for are ended."""
+        with self._database.transaction() as connection:
+            up = cell_db.heartbeats.hosts_up(connection, down_after_s=self._down_after_s)
+            owed = cell_db.cleanups.unanswered(connection, hosts_up=up, again_after_s=DESTROY_AGAIN_S, most=MOST)
+            ended = cell_db.instances.ended_without_cleanups(connection, most=MOST)
+        self._orders.destroy(owed)
+        self._orders.end(ended)
+        return len(owed) == MOST or len(ended) == MOST
+
+    def operations(self) -> None:
+        """Operations that nobody answered are sent again, overdue ones end with a fault."""
+        with self._database.transaction() as connection:
+            for late in cell_db.instances.overdue_operations(connection, most=MOST):
+                fault = f"host {late.host} did not answer in time"
+                cell_db.instances.settle_operation(
+                    connection, uuid=late.uuid, operation_id=late.operation_id, action=OPERATIONS[late.operation], power_state=None,
+                    fault=fault, host=late.host,
+                )  # fmt: skip
+            taken = cell_db.instances.take_operations(connection, lease_s=OPERATION_LEASE_S, most=MOST)
+        self._orders.act(taken)
+
+    def inventories(self) -> None:
+        """Placement is told of hosts that are new or have changed."""
+        with self._database.reading() as connection:
+            changed = cell_db.heartbeats.inventories_to_place(connection)
+        for inventory in changed:
+            try:
+                self._placement.ensure_provider(
+                    inventory.node_uuid,
+                    inventory.hypervisor_hostname,
+                    inventories=_inventories(inventory),
+                    traits=inventory.traits,
+                    even_below_usage=True,
+                )
+            except core.errors.Conflict as conflict:
+                LOG.error("Placement does not take the inventory of host %s: %s", inventory.hypervisor_hostname, conflict.message)
+                continue
+            with self._database.transaction() as connection:
+                cell_db.heartbeats.placed(connection, inventory)
+
+    def news(self) -> None:
+        """Inventories at once when a host is new or has started again."""
+        if self._watch.take_news():
+            self.inventories()
+
+    def claims(self) -> None:
+        """Claims of servers that ended are released, provider by provider; only what two sweeps in a row have found."""
+        suspects: set[str] = set()
+        with self._database.reading() as connection:
+            providers = [report.node_uuid for report in cell_db.heartbeats.hosts(connection)]
+        for provider in providers:
+            claimed = list(self._placement.claims_on_provider(provider))
+            with self._database.reading() as connection:
+                suspects |= set(cell_db.instances.over(connection, claimed))
+        for uuid in suspects & self._suspects:
+            with self._steps("cell.release"):
+                self._placement.release(uuid)
+        self._suspects = suspects
+
+
+def _inventories(inventory: Inventory) -> dict[str, dict[str, float]]:
+    def entry(total: int, reserved: int, ratio: float) -> dict[str, float]:
+        return {"total": total, "reserved": reserved, "min_unit": 1, "max_unit": total, "step_size": 1, "allocation_ratio": ratio}
+
+    entries = {
+        "VCPU": entry(inventory.vcpus, inventory.reserved_vcpus, inventory.cpu_allocation_ratio),
+        "MEMORY_MB": entry(inventory.memory_mib, inventory.reserved_memory_mib, inventory.ram_allocation_ratio),
+        "DISK_GB": entry(inventory.disk_gib, inventory.reserved_disk_gib, inventory.disk_allocation_ratio),
+    }
+    return {name: values for name, values in entries.items() if values["total"] > 0}

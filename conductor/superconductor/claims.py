@@ -1,0 +1,227 @@
+"""Choosing hosts from the view and claiming them in Placement: optimistically chosen, strictly claimed."""
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import core.errors
+import core.log
+from api_db.journal import Entry
+from clients.placement import Claim, NoCapacity, Placement
+from core.steps import Steps
+from objects.order import PlacementRequest
+from scheduler.choose import Choice, NoValidHost, choose
+from scheduler.hosts import HostState
+from scheduler.request import Request
+from scheduler.resources import DISK_GB, MEMORY_MB, VCPU, resources_of
+from scheduler.view import HostView
+
+LOG = core.log.get(__name__)
+ROUNDS = 4
+MOST_CLAIMS = 20  # consumers in one POST: an answer within a second, few enough to try again after a refusal
+
+
+@dataclasses.dataclass(slots=True)
+class Group:
+    """The servers of one request that are placed together, all or none."""
+
+    request: PlacementRequest
+    entries: list[Entry]
+    choices: list[Choice] = dataclasses.field(default_factory=list)
+    fault: str | None = None
+    doubted: set[str] = dataclasses.field(default_factory=set)
+    excluded: set[str] = dataclasses.field(default_factory=set)
+
+    def resources(self) -> dict[str, int]:
+        """What one of the servers takes; all servers of a request have the same flavor."""
+        order = self.entries[0].order
+        assert order is not None
+        flavor = order.build.flavor
+        return resources_of(
+            vcpus=flavor.vcpus,
+            memory_mib=flavor.memory_mib,
+            root_gib=flavor.root_gib,
+            ephemeral_gib=flavor.ephemeral_gib,
+            swap_mib=flavor.swap_mib,
+            extra_specs=flavor.extra_specs,
+        )
+
+    def alternates(self, number: int) -> list[dict[str, Any]]:
+        """The chosen host first, then its alternates, as journal and row keep them."""
+        choice, resources = self.choices[number], self.resources()
+        return [_place(host, resources) for host in (choice.host, *choice.alternates)]
+
+
+def _place(host: HostState, resources: dict[str, int]) -> dict[str, Any]:
+    return {
+        "host": host.host, "node_uuid": host.node_uuid, "hypervisor_hostname": host.hypervisor_hostname,
+        "availability_zone": host.availability_zone, "resources": resources,
+    }  # fmt: skip
+
+
+class Chooser:
+    """Finds hosts for groups and claims them.
+
+    Args:
+        attempts: hosts that a build may try in all; the first and `attempts - 1` alternates.
+    """
+
+    def __init__(self, placement: Placement, view: HostView, *, attempts: int, steps: Steps, dice: random.Random) -> None:
+        self._placement = placement
+        self._view = view
+        self._attempts = attempts
+        self._steps = steps
+        self._dice = dice
+
+    def place(self, groups: Sequence[Group]) -> None:
+        """Gives every group its choices, claimed, or a fault that says why there are none.
+
+        Raises:
+            Unavailable: Placement does not answer; some claims may have taken effect.
+            GenerationConflict: somebody claimed for one of the servers before; place its group alone, with `place_again`.
+        """
+        waiting = [group for group in groups if self._choose(group)]
+        while waiting:
+            batch = _first_few(waiting)
+            del waiting[: len(batch)]
+            self._claim_or_split(batch)
+
+    def choose_one(self, group: Group) -> bool:
+        """Chooses for a group without claiming; false: it has a fault now."""
+        return self._choose(group)
+
+    def claim_at(self, group: Group, number: int, generation: int | None) -> None:
+        """Claims for one server of the group, replacing what an older worker claimed for it.
+
+        Raises:
+            GenerationConflict, NoCapacity, Unavailable.
+        """
+        with self._steps("super.claim"):
+            self._placement.claim([self._claim_of(group, number, group.resources(), generation)])
+
+    def forget(self, group: Group) -> None:
+        """The group's servers did not go where they were chosen to go."""
+        for entry in group.entries:
+            self._view.forget(entry.uuid)
+
+    def _claim_or_split(self, batch: list[Group]) -> None:
+        """One request for all; refused: each group by itself, with other hosts if need be, a few times."""
+        try:
+            self._claim(batch)
+        except NoCapacity as refusal:
+            if len(batch) == 1:
+                self._doubt(batch[0], refusal)
+                self.forget(batch[0])
+            for group in batch:
+                if len(batch) > 1 or self._choose(group):
+                    self._claim_patiently(group)
+
+    def _claim_patiently(self, group: Group) -> None:
+        for _ in range(ROUNDS):
+            try:
+                self._claim([group])
+            except NoCapacity as refusal:
+                self._doubt(group, refusal)
+                self.forget(group)
+                if not self._choose(group):
+                    return
+            else:
+                return
+        self.forget(group)
+        group.fault = "No valid host was found. Placement refused every claim: the hosts are full."
+
+    def _claim(self, batch: Sequence[Group]) -> None:
+        claims = [
+            self._claim_of(group, number, resources, None)
+            for group in batch
+            for resources in (group.resources(),)
+            for number in range(len(group.entries))
+        ]
+        with self._steps("super.claim"):
+            self._placement.claim(claims)
+
+    @staticmethod
+    def _claim_of(group: Group, number: int, resources: dict[str, int], generation: int | None) -> Claim:
+        entry = group.entries[number]
+        return Claim(
+            uuid=entry.uuid,
+            provider_uuid=group.choices[number].host.node_uuid,
+            resources=resources,
+            project_id=group.request.project_id,
+            user_id=group.request.user_id,
+            generation=generation,
+        )
+
+    def _choose(self, group: Group) -> bool:
+        try:
+            request = self._request(group)
+            group.choices = self._choices(request, len(group.entries))
+        except (NoValidHost, core.errors.Invalid) as refusal:
+            group.fault = refusal.message
+            return False
+        resources = group.resources()
+        for entry, choice in zip(group.entries, group.choices, strict=True):
+            self._view.consume(choice.host.host, entry.uuid, resources)
+        return True
+
+    def _choices(self, request: Request, num: int) -> list[Choice]:
+        try:
+            return choose(request, self._view.snapshot(), num, alternates=self._attempts - 1, random=self._dice)
+        except NoValidHost:
+            # Our own count may hold a server twice for a moment (placed here, and in the host's report): Placement decides.
+            return choose(request, self._view.reported(), num, alternates=self._attempts - 1, random=self._dice)
+
+    @staticmethod
+    def _request(group: Group) -> Request:
+        order = group.entries[0].order
+        assert order is not None
+        flavor, image, asked = order.build.flavor, order.build.image, group.request
+        return Request(
+            resources=group.resources(),
+            num=len(group.entries),
+            project_id=asked.project_id,
+            flavor_name=flavor.name,
+            extra_specs=flavor.extra_specs,
+            image_properties=image.properties if image else {},
+            availability_zone=asked.availability_zone,
+            target_host=asked.host,
+            target_node=asked.node,
+            forced=asked.forced,
+            excluded_hosts=frozenset(group.excluded),
+        )
+
+    def _doubt(self, group: Group, refusal: NoCapacity) -> None:
+        """The host that Placement named (or every chosen one) is read afresh; one that refuses again is not tried any more."""
+        LOG.info("Placement refused a claim: %s", refusal.message)
+        named = refusal.fields.get("provider_uuid")
+        for host in {choice.host.host: choice.host for choice in group.choices}.values():
+            if named in (None, host.node_uuid):
+                if host.host in group.doubted:
+                    group.excluded.add(host.host)
+                group.doubted.add(host.host)
+                self._refresh(host)
+
+    def _refresh(self, host: HostState) -> None:
+        try:
+            used = self._placement.provider_usages(host.node_uuid)
+        except core.errors.NotFound:
+            self._view.refresh_needed(host.host)
+            return
+        state = next((one for one in self._view.reported() if one.host == host.host), host)
+        fresh = dataclasses.replace(
+            state, used_vcpus=used.get(VCPU, 0), used_memory_mib=used.get(MEMORY_MB, 0), used_disk_gib=used.get(DISK_GB, 0)
+        )
+        self._view.update(host.cell_uuid, [fresh])
+
+
+def _first_few(groups: Sequence[Group]) -> list[Group]:
+    """Groups for one request to Placement: at least one, and more while they are few servers together."""
+    batch: list[Group] = []
+    servers = 0
+    for group in groups:
+        servers += len(group.entries)
+        if batch and servers > MOST_CLAIMS:
+            break
+        batch.append(group)
+    return batch

@@ -1,0 +1,130 @@
+"""`cellplane-super-conductor`: the API level's conductor."""
+
+import random
+from collections.abc import Sequence
+
+from oslo_config import cfg
+
+import api_db.schema
+import api_db.services
+import core.config
+import core.process
+import messaging.verbs.superconductor as verbs
+from cells.answers import value_of
+from cells.registry import Cells, api_gate
+from clients.placement import connect
+from conductor.superconductor.claim_sweep import ClaimSweep
+from conductor.superconductor.claims import Chooser
+from conductor.superconductor.hosts import HostWatch
+from conductor.superconductor.placer import Placer
+from core.clock import Clock, SystemClock, utcnow
+from core.config import OptionGroup
+from core.database import Database
+from core.periodic import Periodic
+from core.steps import Steps
+from messaging.broker import Broker
+from messaging.listener import HandleMany, Listener
+from objects.host import CONDUCTOR
+from scheduler.view import HostView
+
+NAME = "cellplane-super-conductor"
+MOST_GATHERED = 50
+PULL_S = 1.0
+FLUSH_S = 0.25
+BEAT_S = 2.0
+
+SCHEDULER = OptionGroup(
+    "scheduler",
+    [cfg.IntOpt("max_attempts", default=3, min=1, help="Hosts that a build may try: the chosen one and its alternates.")],
+)
+SETTINGS = OptionGroup(
+    "conductor",
+    [
+        *core.config.HOSTS.options,
+        cfg.FloatOpt("build_deadline_s", default=600.0, min=1, help="Seconds that one attempt of a build may take on a host."),
+        cfg.FloatOpt("sweep_s", default=2.0, min=0.05, help="Seconds between two looks for orders that nobody works on."),
+        cfg.FloatOpt("claim_sweep_s", default=600.0, min=1, help="Seconds between two looks for claims that no server owns."),
+    ],
+)
+
+
+def options() -> list[OptionGroup]:
+    """The settings that this program reads."""
+    return [core.config.PROCESS, core.config.API_DATABASE, core.config.CELLS, core.config.PLACEMENT, SCHEDULER, SETTINGS]
+
+
+class SuperConductor:
+    """The program; several may run at once, the leases in the journal keep them apart."""
+
+    def __init__(self, conf: cfg.ConfigOpts, *, steps: Steps | None = None, clock: Clock | None = None) -> None:
+        self._conf = conf
+        steps, clock = steps or Steps(), clock or SystemClock()
+        self._started_at = utcnow()
+        self.api = api_gate(conf)
+        self.cells = Cells(conf, self.api, clock=clock)
+        self.placement = connect(conf)
+        self.view = HostView(clock=clock)
+        self.watch = HostWatch(conf, self.api, self.cells, self.placement, self.view, clock)
+        dice = random.Random()
+        chooser = Chooser(self.placement, self.view, attempts=conf.scheduler.max_attempts, steps=steps, dice=dice)
+        self.placer = Placer(
+            self.api, self.cells, self.placement, chooser, steps=steps, clock=clock, build_deadline_s=conf.conductor.build_deadline_s
+        )
+        self._broker = Broker(core.config.required(conf, None, "transport_url"))
+        self._listener = Listener(
+            self._broker,
+            verbs.QUEUE,
+            [HandleMany(verbs.PLACE, self.placer.on_place)],
+            workers=1,
+            prefetch=MOST_GATHERED,
+            gather_s=0.01,
+            gather_most=MOST_GATHERED,
+        )
+        claims = ClaimSweep(self.api, self.placement, self.view, steps)
+        self._periodic = [
+            Periodic("host view", PULL_S, self.watch.pull, clock),
+            Periodic("journal sweep", conf.conductor.sweep_s, self.placer.sweep, clock),
+            Periodic("journal drop", FLUSH_S, self.placer.flush, clock),
+            Periodic("claim sweep", conf.conductor.claim_sweep_s, claims.sweep, clock),
+            Periodic("heartbeat", BEAT_S, self._beat, clock),
+        ]
+
+    def start(self) -> None:
+        """Begins to place builds.
+
+        Raises:
+            Broken: the API database has a schema that this release does not know.
+            Unavailable: it does not answer.
+        """
+        database = Database(core.config.required(self._conf, "api_database", "connection"), pool_size=1, io_timeout_s=5)
+        api_db.schema.SCHEMA.check(database)
+        database.close()
+        self.cells.start()
+        self._beat()
+        self.watch.pull()
+        for periodic in self._periodic:
+            periodic.start()
+        self._listener.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Finishes what is leased, hands over what is placed."""
+        self._listener.stop(timeout_s / 2)
+        for periodic in self._periodic:
+            periodic.stop(timeout_s / 10)
+        self.api.write_now(api_db.services.forget, host=self._conf.host, binary=CONDUCTOR)
+        self.cells.stop()
+        self.api.close()
+        self._broker.close()
+        self.placement.close()
+
+    def _beat(self) -> None:
+        value_of(
+            self.api.write_now(
+                api_db.services.beat, host=self._conf.host, binary=CONDUCTOR, version=core.process.version(), started_at=self._started_at
+            )
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program until it is told to stop."""
+    return core.process.run(NAME, argv, options(), SuperConductor)

@@ -1,0 +1,362 @@
+"""The journal's story: lease, claim, assign, insert, drop; and what becomes of orders that cannot be placed or were deleted.
+
+The steps and their order are those of the build protocol (docs/build-protocol.md, section 2). Whoever dies in between leaves rows whose
+lease runs out; the sweep takes them up from their phase.
+"""
+
+import collections
+import dataclasses
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+import api_db.instances
+import api_db.journal
+import cell_db.history
+import cell_db.instances
+import core.errors
+import core.log
+import messaging.verbs.cell as cell_verbs
+from api_db.journal import Assignment, Entry
+from cells.answers import CELL0_UUID, Answer, value_of
+from cells.deletion import Doomed, entomb
+from cells.gate import Gate
+from cells.registry import Cells
+from clients.placement import GenerationConflict, NoCapacity, Placement
+from conductor.superconductor.claims import Chooser, Group
+from core.clock import Clock
+from core.context import service_context
+from core.steps import Steps
+from messaging.listener import Delivery
+
+LOG = core.log.get(__name__)
+LEASE_S = 15.0
+MOST_LEASED = 50
+POISON_TRIES = 10
+AGAIN_S = 1.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Held:
+    """An entry with where it goes, from `super.assign` on."""
+
+    entry: Entry
+    cell_uuid: str
+    places: list[dict[str, Any]]
+    fault: dict[str, Any] | None
+
+    @property
+    def lease(self) -> tuple[str, str]:
+        return self.entry.uuid, str(self.entry.token)
+
+
+class Placer:
+    """Works the journal. Safe for several threads: each works on what it has leased itself.
+
+    Args:
+        build_deadline_s: seconds that one attempt may take on a host; written with the row.
+    """
+
+    def __init__(
+        self,
+        api: Gate,
+        cells: Cells,
+        placement: Placement,
+        chooser: Chooser,
+        *,
+        steps: Steps,
+        clock: Clock,
+        build_deadline_s: float,
+    ) -> None:
+        self._api = api
+        self._cells = cells
+        self._placement = placement
+        self._chooser = chooser
+        self._steps = steps
+        self._clock = clock
+        self._build_deadline_s = build_deadline_s
+        self._to_drop: list[_Held] = []
+        self._lock = threading.Lock()
+
+    # ---- ways in -----------------------------------------------------------------------------------------------------------
+
+    def on_place(self, deliveries: list[Delivery]) -> None:
+        """The hint: leases the rows that it names, acks, and works on them."""
+        wanted = [uuid for delivery in deliveries for uuid in delivery.arguments.uuids]
+        entries = self.lease(wanted, most=len(wanted))
+        for delivery in deliveries:
+            delivery.ack()
+        self.work(entries)
+
+    def sweep(self) -> bool:
+        """Takes up rows whose lease is over; gives whether there may be more."""
+        entries = self.lease(None, most=MOST_LEASED)
+        self.work(entries)
+        return len(entries) == MOST_LEASED
+
+    def flush(self) -> None:
+        """Drops the rows whose cell holds the work, when no lease came along to do that in the same commit."""
+        with self._lock:
+            any_left = bool(self._to_drop)
+        if any_left:
+            self.lease([], most=0)
+
+    # ---- super.lease, with the drops of the round before -----------------------------------------------------------------------
+
+    def lease(self, wanted: Sequence[str] | None, *, most: int) -> list[Entry]:
+        """Leases rows; drops, in the same commit, what earlier rounds have handed over.
+
+        Raises:
+            Unavailable: the API database does not answer.
+        """
+        with self._lock:
+            dropping, self._to_drop = self._to_drop, []
+        try:
+            with self._steps("super.lease"):
+                dropped, entries = value_of(self._api.write_now(_drop_and_lease, dropping, wanted, most))
+        except core.errors.Unavailable:
+            with self._lock:
+                self._to_drop += dropping
+            raise
+        kept = [held for held in dropping if held.entry.uuid not in dropped]
+        if kept:
+            self._end_deleted(held.entry for held in kept)
+        return entries
+
+    # ---- the frame ---------------------------------------------------------------------------------------------------------------
+
+    def work(self, entries: Sequence[Entry]) -> None:
+        """Goes on with leased rows from where they are; what fails is tried again after its lease."""
+        new = [entry for entry in entries if entry.phase == api_db.journal.NEW and not entry.deleting]
+        self._framed(new, self._place)
+        assigned = [entry for entry in entries if entry.phase == api_db.journal.ASSIGNED and not entry.deleting]
+        self._framed(assigned, self._resume)
+        for entry in entries:
+            if entry.deleting:
+                self._framed([entry], self._delete)
+
+    def _framed(self, entries: Sequence[Entry], work: Callable[[Sequence[Entry]], None]) -> None:
+        if not entries:
+            return
+        try:
+            work(entries)
+        except core.errors.Unavailable as error:
+            LOG.warning("%d journal rows wait: %s", len(entries), error.message)
+            self._give_back(entries)
+        except Exception:
+            LOG.exception("%d journal rows could not be worked on", len(entries))
+
+    def _give_back(self, entries: Iterable[Entry]) -> None:
+        held = [(entry.uuid, str(entry.token)) for entry in entries]
+        self._api.write_now(api_db.journal.give_back, held, wait_s=AGAIN_S)
+
+    # ---- phase new: claim, assign ---------------------------------------------------------------------------------------------------
+
+    def _place(self, entries: Sequence[Entry]) -> None:
+        hopeless = [entry for entry in entries if entry.tries > POISON_TRIES or entry.not_after <= self._clock.now()]
+        self._bury_entries(hopeless, "The build could not be placed in time; it was tried again and again without success.")
+        groups = self._groups([entry for entry in entries if entry not in hopeless])
+        try:
+            self._chooser.place(groups)
+        except GenerationConflict:
+            for group in groups:
+                self._framed(group.entries, lambda entries, group=group: self._place_again(group))  # type: ignore[misc]
+            return
+        self._hand_over(groups)
+
+    def _groups(self, entries: Sequence[Entry]) -> list[Group]:
+        by_request: dict[str, list[Entry]] = collections.defaultdict(list)
+        for entry in entries:
+            by_request[entry.request_uuid].append(entry)
+        if not by_request:
+            return []
+        requests = value_of(self._api.read_now(_requests, list(by_request)))
+        return [Group(requests[request_uuid], entries) for request_uuid, entries in by_request.items()]
+
+    def _place_again(self, group: Group) -> None:
+        """Somebody claimed before (step 3a): its generation first, then the lease, then the claim, even for the same host."""
+        self._chooser.forget(group)
+        for entry in group.entries:
+            self._place_one_again(Group(group.request, [entry]))
+
+    def _place_one_again(self, group: Group) -> None:
+        entry = group.entries[0]
+        with self._steps("super.read-claim"):
+            claimed = self._placement.read_claim(entry.uuid)
+        with self._steps("super.renew"):
+            renewed = value_of(
+                self._api.write_now(api_db.journal.renew, uuid=entry.uuid, token=str(entry.token), seconds=LEASE_S)
+            )
+        if not renewed:
+            return
+        if self._chooser.choose_one(group):
+            try:
+                self._chooser.claim_at(group, 0, claimed.generation)
+            except NoCapacity as refusal:
+                self._chooser.forget(group)
+                group.fault = f"No valid host was found. {refusal.message}"
+            except GenerationConflict:
+                self._chooser.forget(group)
+                self._give_back(group.entries)
+                return
+        self._hand_over([group])
+
+    def _hand_over(self, groups: Sequence[Group]) -> None:
+        placed = [
+            _Held(entry, group.choices[number].host.cell_uuid, group.alternates(number), None)
+            for group in groups
+            if group.fault is None
+            for number, entry in enumerate(group.entries)
+        ]
+        self._insert(self._assign(placed))
+        for group in groups:
+            if group.fault is not None:
+                LOG.info("request %s has no valid host: %s", group.entries[0].request_uuid, group.fault)
+                self._bury_entries(group.entries, group.fault)
+
+    def _assign(self, held: Sequence[_Held]) -> list[_Held]:
+        """The hand-over. Gives what is assigned now; of the rest, what was deleted meanwhile is undone, what was lost is left."""
+        if not held:
+            return []
+        assignments = [
+            Assignment(
+                uuid=one.entry.uuid, token=str(one.entry.token), project_id=one.entry.project_id, cell_uuid=one.cell_uuid,
+                host=one.places[0]["host"] if one.places else None, alternates=one.places, fault=one.fault,
+            )
+            for one in held
+        ]  # fmt: skip
+        with self._steps("super.assign"):
+            done = value_of(self._api.write_now(api_db.journal.assign, assignments))
+        refused = [one.entry for one in held if one.entry.uuid not in done]
+        self._end_deleted(refused)
+        return [one for one in held if one.entry.uuid in done]
+
+    # ---- phase assigned: insert, hint, drop ---------------------------------------------------------------------------------------------
+
+    def _resume(self, entries: Sequence[Entry]) -> None:
+        held = [_Held(entry, str(entry.target), entry.alternates or [], entry.fault) for entry in entries]
+        buried = [one for one in held if one.cell_uuid == CELL0_UUID]
+        self._insert_buried(buried)
+        self._insert([one for one in held if one.cell_uuid != CELL0_UUID])
+
+    def _insert(self, held: Sequence[_Held]) -> None:
+        by_cell: dict[str, list[_Held]] = collections.defaultdict(list)
+        for one in held:
+            by_cell[one.cell_uuid].append(one)
+        for cell_uuid, mine in by_cell.items():
+            self._framed([one.entry for one in mine], lambda _, c=cell_uuid, m=mine: self._insert_in(c, m))  # type: ignore[misc]
+
+    def _insert_in(self, cell_uuid: str, held: Sequence[_Held]) -> None:
+        gate = self._cells.gate(cell_uuid)
+        rows = [_placed(one) for one in held if one.entry.order is not None]
+        with self._steps("super.insert"):
+            told = gate.write_now(cell_db.instances.insert, rows, build_deadline_s=self._build_deadline_s)
+        if not isinstance(told, Answer):
+            self._wait_for_cell(gate, held, told.why)
+            return
+        if not gate.cell.is_cell0:
+            uuids = cell_verbs.Uuids([one.entry.uuid for one in held])
+            gate.hint(cell_verbs.QUEUE, cell_verbs.START, uuids, service_context(_request_id(held[0].entry)))
+        with self._lock:
+            self._to_drop += held
+
+    def _wait_for_cell(self, gate: Gate, held: Sequence[_Held], why: str) -> None:
+        """The row may have landed, so no other cell may have it: it waits, and past its time shows a fault until the cell returns."""
+        LOG.warning("%d builds wait for cell %s: %s", len(held), gate.cell.name, why)
+        for one in held:
+            if one.fault is None and one.entry.not_after <= self._clock.now():
+                fault = cell_db.history.fault(500, f"Cell {gate.cell.name} has not answered in time for this build")
+                self._api.write_now(api_db.journal.set_fault, uuid=one.entry.uuid, token=str(one.entry.token), fault=fault)
+        self._give_back(one.entry for one in held)
+
+    # ---- no valid host -----------------------------------------------------------------------------------------------------------------
+
+    def _bury_entries(self, entries: Sequence[Entry], why: str) -> None:
+        """Step 4b: first assign to cell0, then release, then the row with its fault."""
+        fault = cell_db.history.fault(500, why)
+        self._insert_buried(self._assign([_Held(entry, CELL0_UUID, [], fault) for entry in entries]))
+
+    def _insert_buried(self, held: Sequence[_Held]) -> None:
+        for one in held:
+            self._release(one.entry.uuid)
+        if held:
+            self._framed([one.entry for one in held], lambda _: self._insert_in(CELL0_UUID, held))
+
+    # ---- deletes -------------------------------------------------------------------------------------------------------------------------
+
+    def _end_deleted(self, entries: Iterable[Entry]) -> None:
+        """Rows whose compare-and-set was refused: mine and deleted meanwhile are ended; others have a new holder."""
+        refused = {entry.uuid: entry for entry in entries}
+        if not refused:
+            return
+        now = value_of(self._api.read_now(_entries, list(refused)))
+        for entry in now:
+            if entry.deleting and entry.token == refused[entry.uuid].token:
+                self._framed([entry], self._delete)
+
+    def _delete(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            if entry.phase == api_db.journal.NEW:
+                self._undo(entry)
+            else:
+                self._entomb(entry)
+
+    def _undo(self, entry: Entry) -> None:
+        self._release(entry.uuid)
+        with self._steps("super.finish"):
+            value_of(self._api.write_now(api_db.journal.finish, uuid=entry.uuid, token=str(entry.token)))
+
+    def _entomb(self, entry: Entry) -> None:
+        mapping = value_of(self._api.read_now(api_db.instances.get, entry.uuid))
+        if entry.target == CELL0_UUID:
+            self._release(entry.uuid)
+        gate = self._cells.gate(str(entry.target))
+        doomed = Doomed(entry.uuid, str(entry.token), mapping.project_id, mapping.user_id, gate.cell.uuid)
+        told = entomb(self._api, gate, doomed, service_context(), self._steps)
+        if not isinstance(told, Answer):
+            self._give_back([entry])
+
+    def _release(self, uuid: str) -> None:
+        with self._steps("super.release"):
+            self._placement.release(uuid)
+
+
+def _drop_and_lease(
+    connection: sa.Connection, dropping: Sequence[_Held], wanted: Sequence[str] | None, most: int
+) -> tuple[set[str], list[Entry]]:
+    dropped = api_db.journal.drop(connection, [held.lease for held in dropping])
+    if most == 0:
+        return dropped, []
+    return dropped, api_db.journal.lease(connection, seconds=LEASE_S, most=most, uuids_wanted=wanted)
+
+
+def _requests(connection: sa.Connection, request_uuids: Sequence[str]) -> dict[str, Any]:
+    return {uuid: api_db.instances.placement_request(connection, uuid) for uuid in request_uuids}
+
+
+def _entries(connection: sa.Connection, uuids: Sequence[str]) -> list[Entry]:
+    found = (api_db.journal.find(connection, uuid) for uuid in uuids)
+    return [entry for entry in found if entry is not None]
+
+
+def _placed(held: _Held) -> cell_db.instances.Placed:
+    order = held.entry.order
+    assert order is not None
+    first, *rest = held.places or [{}]
+    return cell_db.instances.Placed(
+        order=order,
+        host=first.get("host"),
+        node_uuid=first.get("node_uuid"),
+        hypervisor_hostname=first.get("hypervisor_hostname"),
+        availability_zone=first.get("availability_zone"),
+        alternates=rest,
+        resources=first.get("resources", {}),
+        not_after=held.entry.not_after,
+        fault=held.fault,
+    )
+
+
+def _request_id(entry: Entry) -> str | None:
+    return entry.order.request_id if entry.order else None

@@ -1,0 +1,1 @@
+"""What every program needs and that knows nothing of Cellplane's business."""

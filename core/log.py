@@ -1,0 +1,32 @@
+"""Logging: oslo.log to a rotated file or to standard error, one event a line, secrets masked."""
+
+import logging
+import re
+
+from oslo_config import cfg
+from oslo_log import log
+
+_QUIET = ("amqp=WARN", "kombu=WARN", "sqlalchemy=WARN", "aiohttp.access=WARN", "alembic=WARN", "urllib3=WARN", "keystoneauth=WARN",
+          "placement=WARN", "oslo_policy=WARN", "asyncio=WARN", "stevedore=WARN")
+_URL_PASSWORD = re.compile(r"(://[^:/@\s]*:)([^@\s]*)(@)")
+
+
+def setup(conf: cfg.ConfigOpts, program: str) -> None:
+    """Starts logging as the settings say (`log_file`, `debug`, rotation …); call once a process."""
+    log.set_defaults(
+        default_log_levels=list(_QUIET),
+        logging_context_format_string="%(asctime)s.%(msecs)03d %(process)d %(levelname)s %(name)s %(message)s",
+    )
+    conf.set_default("logging_default_format_string", "%(asctime)s.%(msecs)03d %(process)d %(levelname)s %(name)s %(message)s")
+    conf.set_default("default_log_levels", list(_QUIET))
+    log.setup(conf, program)
+
+
+def get(name: str) -> logging.Logger:
+    """The logger of a module."""
+    return logging.getLogger(name)
+
+
+def masked(url: str | None) -> str:
+    """The URL with its password replaced by `***`."""
+    return "" if url is None else _URL_PASSWORD.sub(r"\1***\3", url)

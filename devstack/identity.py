@@ -1,0 +1,154 @@
+"""Which process is meant: a pid is used again after its process, a pid with its start time is not."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+STATE_FIELD = 0
+START_TIME_FIELD = 19
+"""Positions in /proc/PID/stat after the command's closing bracket; proc(5) counts them 3 and 22."""
+
+TAG = "CELLPLANE_STACK"
+TAG_NAME = "CELLPLANE_STACK_PROCESS"
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of this machine, now or in the past."""
+
+    pid: int
+    started: str
+
+
+def process_of(pid: int) -> Process | None:
+    """The process that has this pid now; None when there is none or only its zombie is left."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()
+    if fields[STATE_FIELD] in ("Z", "X"):
+        return None
+    return Process(pid=pid, started=f"{_boot_id()} {fields[START_TIME_FIELD]}")
+
+
+def is_running(process: Process | None) -> bool:
+    """Whether this very process still runs (a newer one with its pid does not count)."""
+    return process is not None and process_of(process.pid) == process
+
+
+def record(path: Path, process: Process) -> None:
+    """Writes a pid file: the pid alone on the first line, the start time on the second."""
+    fresh = path.with_suffix(".fresh")
+    fresh.write_text(f"{process.pid}\n{process.started}\n")
+    fresh.replace(path)
+
+
+def recorded(path: Path) -> Process | None:
+    """The process a pid file names, running or not; None without a readable file."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        pid, started = path.read_text().splitlines()[:2]
+        return Process(pid=int(pid), started=started)
+    return None
+
+
+def running(path: Path) -> Process | None:
+    """The process a pid file names, if that very process still runs."""
+    process = recorded(path)
+    return process if is_running(process) else None
+
+
+def send(process: Process, number: signal.Signals) -> bool:
+    """Signals exactly this process; False when it is gone."""
+    with _handle(process) as handle:
+        if handle is None:
+            return False
+        signal.pidfd_send_signal(handle, number)
+        return True
+
+
+def tagged(tag: str) -> dict[str, Process]:
+    """Leaders of process groups whose environment bears this tag, by the name they were given.
+
+    What was started but not yet recorded when its starter was killed is found this way.
+    """
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (name := _name_under(tag, entry)) is not None:
+            process = process_of(int(entry.name))
+            if process is not None:
+                found[name] = process
+    return found
+
+
+def tag_environment(tag: str, name: str) -> dict[str, str]:
+    """The environment by which `tagged()` finds a process again."""
+    return {TAG: tag, TAG_NAME: name}
+
+
+def stop(process: Process, *, grace_s: float) -> None:
+    """Ends a process: asks (SIGTERM, after waking it), waits, then insists; and ends what is left of its group."""
+    stop_all([process], grace_s=grace_s)
+
+
+def stop_all(processes: Iterable[Process], *, grace_s: float) -> None:
+    """Ends several processes at once within one grace period."""
+    chosen = list(processes)
+    for process in chosen:
+        send(process, signal.SIGTERM)
+        send(process, signal.SIGCONT)
+    deadline = time.monotonic() + grace_s
+    while any(is_running(process) for process in chosen) and time.monotonic() < deadline:
+        _reap(chosen)
+        time.sleep(0.02)
+    for process in chosen:
+        send(process, signal.SIGKILL)
+        end_group(process)
+    _reap(chosen)
+
+
+def end_group(leader: Process) -> None:
+    """Ends what a dead group leader left behind; a pid is not used again while a group bears it."""
+    if process_of(leader.pid) not in (None, leader):
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader.pid, signal.SIGKILL)
+
+
+def _reap(processes: list[Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(process.pid, os.WNOHANG)
+
+
+@contextlib.contextmanager
+def _handle(process: Process) -> Iterator[int | None]:
+    try:
+        handle = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        yield None
+        return
+    try:
+        # The comparison comes after the open: from here on the handle can't come to mean another process.
+        yield handle if is_running(process) else None
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(handle)
+
+
+def _name_under(tag: str, entry: Path) -> str | None:
+    try:
+        pairs = dict(pair.split("=", 1) for pair in (entry / "environ").read_text(errors="replace").split("\0") if "=" in pair)
+        leads = os.getpgid(int(entry.name)) == int(entry.name)
+    except OSError:
+        return None
+    return pairs.get(TAG_NAME) if leads and pairs.get(TAG) == tag else None
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,0 +1,204 @@
+"""The databases, brokers, Placement and image service of a stack: which there are, where, and as which programs."""
+
+import dataclasses
+import hashlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from core import errors
+from devstack.configure import Addresses, Level
+from devstack.layout import FULL, Shape, State
+from devstack.plan import Program
+from devstack.ports import Ports, is_free
+from devstack.services.mariadb import MariaDB
+from devstack.services.placement import SCHEMA_COLLATION, Placement
+from devstack.services.rabbitmq import PortMapper, RabbitMQ
+
+API = "api"
+API_SCHEMA = "cellplane_api"
+CELL0_SCHEMA = "cellplane_cell0"
+PLACEMENT_SCHEMA = "placement"
+
+MAPPER_STAGE, SERVER_STAGE, NEIGHBOUR_STAGE, CONDUCTOR_STAGE, AGENT_STAGE, API_STAGE = range(6)
+
+
+def schema_of(cell: str) -> str:
+    """The name of a cell's schema."""
+    return f"cellplane_{cell}"
+
+
+class Embedded:
+    """SQLite files and brokers inside the one process."""
+
+    def __init__(self, state: State, shape: Shape) -> None:
+        self._state = state
+        self._shape = shape
+        self._ports = Ports(state.ports)
+        self.placement = Placement(state.placement, database_url=f"sqlite:///{state.databases / 'placement.sqlite'}")
+
+    def addresses(self) -> Addresses:
+        """Where everything is."""
+        return Addresses(
+            api=Level(database=self._database("api"), transport="inproc://api"),
+            cell0=Level(database=self._database("cell0"), transport="none:///"),
+            cells={cell: Level(database=self._database(cell), transport=f"inproc://{cell}") for cell in self._shape.cell_names},
+            placement=self.placement.endpoint,
+            image=f"http://127.0.0.1:{self._ports.of('image')}",
+            api_port=self._shape.port,
+        )
+
+    def _database(self, name: str) -> str:
+        return f"sqlite:///{self._state.databases / name}.sqlite"
+
+
+class Full:
+    """MariaDB servers, RabbitMQ nodes and Placement over HTTP; one of each, or with `isolate` one per level and cell."""
+
+    def __init__(self, state: State, shape: Shape) -> None:
+        self._state = state
+        self._shape = shape
+        self._ports = Ports(state.ports)
+        owners = [API, *shape.cell_names] if shape.isolate else [API]
+        self._mapper = PortMapper(state.run, self._ports.of("epmd"))
+        self.servers = {self._name("mariadb", owner): self._server(owner) for owner in owners}
+        self.nodes = {self._name("rabbitmq", owner): self._node(owner) for owner in owners}
+        self._placement_port = self._ports.of("placement")
+
+    @property
+    def placement(self) -> Placement:
+        """Placement, with its schema beside the API's."""
+        return Placement(self._state.placement, database_url=self._server_of(API).url(PLACEMENT_SCHEMA), port=self._placement_port)
+
+    def addresses(self) -> Addresses:
+        """Where everything is; before the servers run as well."""
+        server, node = self._server_of(API), self._node_of(API)
+        return Addresses(
+            api=Level(database=server.url(API_SCHEMA), transport=node.url(API)),
+            cell0=Level(database=server.url(CELL0_SCHEMA), transport="none:///"),
+            cells={
+                cell: Level(database=self._server_of(cell).url(schema_of(cell)), transport=self._node_of(cell).url(cell)) for cell in self._shape.cell_names
+            },
+            placement=self.placement.endpoint,
+            image=f"http://127.0.0.1:{self._ports.of('image')}",
+            api_port=self._shape.port,
+        )
+
+    def initialise(self) -> None:
+        """Data directories and settings of servers and nodes."""
+        for server in self.servers.values():
+            server.initialise()
+        for node in self.nodes.values():
+            node.initialise()
+        self._node_of(API).create_vhost(API)
+        for cell in self._shape.cell_names:
+            self._node_of(cell).create_vhost(cell)
+
+    def wait_for_servers(self) -> None:
+        """Returns once every database server answers."""
+        for server in self.servers.values():
+            server.wait_ready()
+
+    def create_schemas(self) -> None:
+        """Makes what is missing in the running servers."""
+        for schema in (API_SCHEMA, CELL0_SCHEMA):
+            self._server_of(API).create_schema(schema)
+        self._server_of(API).create_schema(PLACEMENT_SCHEMA, collation=SCHEMA_COLLATION)
+        for cell in self._shape.cell_names:
+            self._server_of(cell).create_schema(schema_of(cell))
+
+    def wait_for_nodes(self) -> None:
+        """Returns once every broker answers."""
+        for node in self.nodes.values():
+            node.wait_ready()
+
+    def server_programs(self) -> list[Program]:
+        """Databases and brokers."""
+        programs = [self._program("epmd", self._mapper.command(), {}, stage=MAPPER_STAGE, ready_port=self._mapper.port)]
+        for name, server in self.servers.items():
+            programs.append(self._program(name, server.command(), server.env(), stage=SERVER_STAGE, ready_port=server.port, grace_s=30.0))
+        for name, node in self.nodes.items():
+            programs.append(self._program(name, node.command(), node.env(), stage=SERVER_STAGE, ready_port=node.port, grace_s=30.0))
+        return programs
+
+    def other_programs(self) -> list[Program]:
+        """Placement, the image service and the processes of Cellplane."""
+        image_port = self._ports.of("image")
+        image = [sys.executable, "-m", "devstack.services.images", "--directory", str(self._state.images), "--port", str(image_port)]
+        placement = self._program(
+            "placement", self.placement.command(), self.placement.env(), stage=NEIGHBOUR_STAGE, ready_port=self.placement.port, files=[self.placement.settings]
+        )
+        return [
+            placement,
+            dataclasses.replace(self._program("image", image, {}, stage=NEIGHBOUR_STAGE, ready_port=image_port), cwd=str(Path(__file__).parent.parent)),
+            *self._own_programs(),
+        ]
+
+    def _own_programs(self) -> Iterator[Program]:
+        yield self._own("super-conductor", "cellplane-super-conductor", stage=CONDUCTOR_STAGE)
+        for cell in self._shape.cell_names:
+            yield self._own(f"cell-conductor-{cell}", "cellplane-cell-conductor", stage=CONDUCTOR_STAGE)
+        for host in self._shape.all_hosts:
+            yield self._own(f"compute-{host}", "cellplane-compute", stage=AGENT_STAGE)
+        yield self._own("api", "cellplane-api", stage=API_STAGE, ready_port=self._shape.port)
+
+    def _own(self, name: str, script: str, *, stage: int, ready_port: int | None = None) -> Program:
+        settings = self._state.config(name)
+        command = [sys.executable, str(Path(sys.executable).parent / script), "--config-file", str(settings)]
+        program = self._program(name, command, {}, stage=stage, ready_port=ready_port, files=[settings])
+        return dataclasses.replace(program, output=str(self._state.output(name)))
+
+    def _program(
+        self, name: str, command: list[str], env: dict[str, str], *, stage: int, ready_port: int | None, grace_s: float = 20.0, files: list[Path] | None = None
+    ) -> Program:
+        digest = hashlib.sha256(repr((command, sorted(env.items()))).encode())
+        for file in files or []:
+            digest.update(file.read_bytes())
+        return Program(
+            name=name,
+            command=command,
+            env=env,
+            cwd=str(self._state.path),
+            output=str(self._state.log(name)),
+            stage=stage,
+            ready_port=ready_port,
+            grace_s=grace_s,
+            version=digest.hexdigest(),
+        )
+
+    def _name(self, kind: str, owner: str) -> str:
+        return f"{kind}-{owner}" if self._shape.isolate else kind
+
+    def _server(self, owner: str) -> MariaDB:
+        name = self._name("mariadb", owner)
+        return MariaDB(self._state.path / name, self._ports.of(name))
+
+    def _node(self, owner: str) -> RabbitMQ:
+        name = self._name("rabbitmq", owner)
+        return RabbitMQ(
+            self._state.path / name, self._ports.of(name), distribution_port=self._ports.of(f"{name} distribution"), mapper_port=self._mapper.port, name=name
+        )
+
+    def _server_of(self, owner: str) -> MariaDB:
+        return self.servers[self._name("mariadb", owner)]
+
+    def _node_of(self, owner: str) -> RabbitMQ:
+        return self.nodes[self._name("rabbitmq", owner)]
+
+
+Neighbours = Embedded | Full
+
+
+def of(state: State, shape: Shape) -> Neighbours:
+    """The neighbours of this profile."""
+    return Full(state, shape) if shape.profile == FULL else Embedded(state, shape)
+
+
+def require_port(port: int) -> None:
+    """Makes sure that the API can listen.
+
+    Raises:
+        Conflict: someone else does.
+    """
+    if not is_free(port):
+        raise errors.Conflict(f"port {port} is taken by another process; stop that, or choose another one with --port", field="port")

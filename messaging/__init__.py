@@ -1,0 +1,1 @@
+"""Messages between programs: brokers, verbs, those who send and those who listen."""

@@ -1,0 +1,122 @@
+"""What the in-process broker keeps: queues, messages, and who reads them. The broker's lock guards all of it."""
+
+import collections
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+
+class Reader(Protocol):
+    """A channel, as the broker sees it; called with the broker's lock held."""
+
+    def has_room(self) -> bool:
+        """Whether it may be given another message."""
+
+    def deliver(self, subscription: "Subscription", message: "Stored") -> None:
+        """Hands a message over; the channel remembers it until it is acked."""
+
+    def let_go(self) -> None:
+        """The channel is gone: its subscriptions end, its messages go back."""
+
+    def break_off(self) -> None:
+        """The broker ends the channel's connection."""
+
+
+class Peer(Protocol):
+    """A connection, as the broker sees it."""
+
+    connected: bool
+    arrived: threading.Condition
+
+    @property
+    def channels(self) -> Sequence[Reader]:
+        """All channels it ever had."""
+
+    def break_off(self) -> None:
+        """The broker ends it."""
+
+
+class Delivered:
+    """A message as a consumer gets it."""
+
+    __slots__ = ("body", "delivery_info", "delivery_tag", "properties")
+
+    def __init__(self, message: "Stored", tag: int, queue: str, consumer_tag: str) -> None:
+        headers = dict(message.properties["application_headers"])
+        if message.deliveries:
+            headers["x-delivery-count"] = message.deliveries
+        self.body = message.body
+        self.properties = dict(message.properties, application_headers=headers)
+        self.delivery_tag = tag
+        self.delivery_info = {
+            "consumer_tag": consumer_tag, "delivery_tag": tag, "redelivered": message.deliveries > 0,
+            "exchange": "", "routing_key": queue,
+        }
+
+
+class Stored:
+    """A message in a queue; `deliveries` counts those that did not end with an ack."""
+
+    __slots__ = ("_expires_at", "body", "deliveries", "properties")
+
+    def __init__(self, body: bytes, properties: dict[str, Any]) -> None:
+        expiration_ms = properties.get("expiration")
+        self.body = body
+        self.properties = properties
+        self.deliveries = 0
+        self._expires_at = None if expiration_ms is None else time.monotonic() + float(expiration_ms) / 1000
+
+    def is_expired(self) -> bool:
+        return self._expires_at is not None and time.monotonic() >= self._expires_at
+
+    def copy(self) -> "Stored":
+        return Stored(self.body, self.properties)
+
+
+class Queue:
+    """Messages in order and those who take them in turn. `owner` is the connection of an exclusive queue."""
+
+    __slots__ = ("auto_delete", "durable", "name", "owner", "ready", "subscriptions")
+
+    def __init__(self, name: str, durable: bool, auto_delete: bool, owner: Peer | None) -> None:
+        self.name = name
+        self.durable = durable
+        self.auto_delete = auto_delete
+        self.owner = owner
+        self.ready: collections.deque[Stored] = collections.deque()
+        self.subscriptions: collections.deque[Subscription] = collections.deque()
+
+    def next_with_room(self) -> "Subscription | None":
+        """Whose turn it is, among those that can take a message."""
+        for _ in range(len(self.subscriptions)):
+            subscription = self.subscriptions[0]
+            self.subscriptions.rotate(-1)
+            if subscription.no_ack or subscription.channel.has_room():
+                return subscription
+        return None
+
+    def drop_expired(self) -> None:
+        """Throws away what expired, at the head only, as RabbitMQ does; the rest is looked at when it gets there."""
+        while self.ready and self.ready[0].is_expired():
+            self.ready.popleft()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Subscription:
+    """One reader of one queue."""
+
+    channel: Reader
+    queue: str
+    tag: str
+    no_ack: bool
+    callback: Callable[[Delivered], None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Unacked:
+    """A message that was delivered and not acked yet."""
+
+    queue: str
+    message: Stored

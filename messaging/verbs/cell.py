@@ -1,0 +1,96 @@
+"""What a cell conductor listens to, on its cell's broker.
+
+`conductor` carries hints from the API level (the rows say the rest) and calls that are passed on to a host; `reports` carries what
+the cell's hosts say, gathered on both sides so that many reports share a message and a commit.
+"""
+
+import msgspec
+
+from messaging.verbs import Verb
+from messaging.verbs.compute import ConsoleOutput
+from objects.host import Attempt, Heartbeat
+
+QUEUE = "conductor"
+REPORTS = "reports"
+
+
+class Uuids(msgspec.Struct, frozen=True):
+    """Servers whose rows are worth a look now."""
+
+    uuids: list[str]
+
+
+class HostConsole(msgspec.Struct, frozen=True):
+    """A server's console log, from the host that its row names; `lines` None for all."""
+
+    uuid: str
+    host: str
+    lines: int | None = None
+
+
+START = Verb("start", "1.0", Uuids)
+ACT = Verb("act", "1.0", Uuids)
+CLEAN = Verb("clean", "1.0", Uuids)
+CONSOLE = Verb("console", "1.0", HostConsole, ConsoleOutput)
+
+
+class Built(msgspec.Struct, frozen=True):
+    """One guest of an attempt that runs."""
+
+    uuid: str
+    attempt: int
+    power_state: int
+
+
+class Active(msgspec.Struct, frozen=True):
+    host: str
+    servers: list[Built]
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Nothing of this attempt is on the host, nor will be."""
+
+    uuid: str
+    attempt: int
+    reason: str
+
+
+class Refused(msgspec.Struct, frozen=True):
+    host: str
+    servers: list[Refusal]
+
+
+class Gone(msgspec.Struct, frozen=True):
+    """Nothing of these attempts or older ones is on the host, nor will be."""
+
+    host: str
+    servers: list[Attempt]
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How an operation on a guest ended; `fault` None: well."""
+
+    uuid: str
+    operation_id: str
+    power_state: int | None = None
+    fault: str | None = None
+
+
+class Acted(msgspec.Struct, frozen=True):
+    host: str
+    outcomes: list[Outcome]
+
+
+class PowerStates(msgspec.Struct, frozen=True):
+    """Guests whose power state changed without an order: they stopped, crashed, or were destroyed behind our back."""
+
+    host: str
+    servers: list[Built]
+
+
+ACTIVE = Verb("active", "1.0", Active)
+REFUSED = Verb("refused", "1.0", Refused)
+GONE = Verb("gone", "1.0", Gone)
+ACTED = Verb("acted", "1.0", Acted)
+HEARTBEAT = Verb("heartbeat", "1.0", Heartbeat)
+POWER_STATES = Verb("power-states", "1.0", PowerStates)

@@ -1,0 +1,63 @@
+"""What a host's agent listens to: queue `compute.<host>` of its cell's broker."""
+
+import msgspec
+
+from messaging.verbs import Verb
+from objects.build import BuildSpec
+
+
+def queue(host: str) -> str:
+    """The queue of one host's agent."""
+    return f"compute.{host}"
+
+
+class Order(msgspec.Struct, frozen=True):
+    """Build this attempt of this server."""
+
+    attempt: int
+    spec: BuildSpec
+
+
+class Build(msgspec.Struct, frozen=True):
+    orders: list[Order]
+
+
+class Farewell(msgspec.Struct, frozen=True):
+    """Attempts up to this one are given up: fence them off, destroy what is there, then say `gone`."""
+
+    uuid: str
+    attempt: int
+
+
+class Destroy(msgspec.Struct, frozen=True):
+    servers: list[Farewell]
+
+
+class Act(msgspec.Struct, frozen=True):
+    """One operation on the guest of this attempt; `action` is a key of `lifecycle.actions.OPERATIONS`.
+
+    Done once per `operation_id`: an agent that did it already answers again with the outcome.
+    """
+
+    uuid: str
+    attempt: int
+    operation_id: str
+    action: str
+    arguments: dict[str, object] = {}
+
+
+class Console(msgspec.Struct, frozen=True):
+    """The tail of a guest's console log; `lines` None for all of it (at most 1 MiB)."""
+
+    uuid: str
+    lines: int | None = None
+
+
+class ConsoleOutput(msgspec.Struct, frozen=True):
+    output: str
+
+
+BUILD = Verb("build", "1.0", Build)
+DESTROY = Verb("destroy", "1.0", Destroy)
+ACT = Verb("act", "1.0", Act)
+CONSOLE = Verb("console", "1.0", Console, ConsoleOutput)

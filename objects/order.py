@@ -1,0 +1,45 @@
+"""A server as the API accepted it: what the journal keeps until a cell holds the row."""
+
+import datetime
+
+import msgspec
+
+from objects.build import BuildSpec
+
+
+class ServerOrder(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One accepted server, whole. Version 1.0.
+
+    `build` is what its host needs; the rest is for the record. `created_at` is set once, in the API, and copied to mapping, journal
+    and instance, so that every reader sorts alike. `request_id`, `user_id`, `project_id` make the `create` action's record.
+    """
+
+    build: BuildSpec
+    request_id: str
+    created_at: datetime.datetime
+    description: str | None = None
+    image_ref: str = ""
+    access_ip_v4: str | None = None
+    access_ip_v6: str | None = None
+    auto_disk_config: bool = False
+    root_device_name: str | None = "/dev/vda"
+
+    @property
+    def uuid(self) -> str:
+        return self.build.uuid
+
+
+class PlacementRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Where the servers of one request may go: kept as the request spec. Version 1.0.
+
+    `availability_zone` is what the user asked for (pinned); `host` / `node` a target that filters still check, `forced` skips them.
+    """
+
+    project_id: str
+    user_id: str
+    availability_zone: str | None = None
+    host: str | None = None
+    node: str | None = None
+    forced: bool = False
+    scheduler_hints: dict[str, object] = {}
+    requested_at: datetime.datetime | None = None

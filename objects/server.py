@@ -1,0 +1,121 @@
+"""A server as readers see it, wherever it is kept: in a cell, in the journal, or known from its mapping alone."""
+
+import datetime
+from typing import Any
+
+import msgspec
+
+from lifecycle import states
+from objects.build import Flavor
+from objects.order import ServerOrder
+
+
+class Server(msgspec.Struct, frozen=True):
+    """One server. Field names are those of the cell's `instances` table, so that a row becomes a Server by position.
+
+    `flavor` is the embedded flavor as `objects.build.Flavor` in plain values; `fault` the latest fault
+    (`code`, `message`, `created`, `details`) or None; `metadata` and `tags` are as kept on the row, None meaning none.
+    """
+
+    uuid: str
+    project_id: str
+    user_id: str
+    state: str
+    attempt: int
+    host: str | None
+    operation_id: str | None
+    vm_state: str
+    task_state: str | None
+    power_state: int
+    display_name: str | None
+    display_description: str | None
+    hostname: str | None
+    availability_zone: str | None
+    hypervisor_hostname: str | None
+    image_ref: str | None
+    flavor: dict[str, Any]
+    key_name: str | None
+    config_drive: bool
+    access_ip_v4: str | None
+    access_ip_v6: str | None
+    auto_disk_config: bool
+    root_device_name: str | None
+    launch_index: int
+    reservation_id: str | None
+    progress: int
+    locked_by: str | None
+    locked_reason: str | None
+    metadata: dict[str, str] | None
+    tags: list[str] | None
+    fault: dict[str, Any] | None
+    extra: dict[str, Any] | None
+    user_data: str | None
+    created_at: datetime.datetime
+    updated_at: datetime.datetime | None
+    launched_at: datetime.datetime | None
+    terminated_at: datetime.datetime | None
+    deleted: bool
+
+    @property
+    def status(self) -> str:
+        """The `status` of the Compute API."""
+        return states.status(self.vm_state, self.task_state)
+
+
+def flavor_values(flavor: Flavor) -> dict[str, Any]:
+    """The flavor in plain values, as the row keeps it."""
+    return {
+        "flavor_id": flavor.flavor_id,
+        "name": flavor.name,
+        "vcpus": flavor.vcpus,
+        "memory_mib": flavor.memory_mib,
+        "root_gib": flavor.root_gib,
+        "ephemeral_gib": flavor.ephemeral_gib,
+        "swap_mib": flavor.swap_mib,
+        "extra_specs": dict(flavor.extra_specs),
+    }
+
+
+def server_of_order(order: ServerOrder, *, fault: dict[str, Any] | None = None, deleting: bool = False) -> Server:
+    """The server that an order describes, before a cell holds it: building, or failed with the journal's fault."""
+    build = order.build
+    return Server(
+        uuid=build.uuid,
+        project_id=build.project_id,
+        user_id=build.user_id,
+        state=states.GOING if deleting else states.FAILED if fault else states.BUILD,
+        attempt=1,
+        host=None,
+        operation_id=None,
+        vm_state=states.ERROR if fault else states.BUILDING,
+        task_state=states.DELETING if deleting else states.IDLE if fault else states.SCHEDULING,
+        power_state=states.NO_STATE,
+        display_name=build.name,
+        display_description=order.description,
+        hostname=build.hostname,
+        availability_zone=build.availability_zone,
+        hypervisor_hostname=None,
+        image_ref=order.image_ref,
+        flavor=flavor_values(build.flavor),
+        key_name=build.key_name,
+        config_drive=build.config_drive,
+        access_ip_v4=order.access_ip_v4,
+        access_ip_v6=order.access_ip_v6,
+        auto_disk_config=order.auto_disk_config,
+        root_device_name=order.root_device_name,
+        launch_index=build.launch_index,
+        reservation_id=build.reservation_id,
+        progress=0,
+        locked_by=None,
+        locked_reason=None,
+        metadata=dict(build.metadata),
+        tags=list(build.tags),
+        fault=fault,
+        extra={"pinned_availability_zone": build.availability_zone},
+        user_data=build.user_data,
+        created_at=order.created_at,
+        updated_at=None,
+        launched_at=None,
+        terminated_at=None,
+        deleted=False,
+    )

@@ -1,0 +1,191 @@
+"""The choice: as many hosts as there are servers, each with alternates in its own cell."""
+
+import collections
+import dataclasses
+import heapq
+import random
+from collections.abc import Iterable, Sequence
+
+import core.errors
+from scheduler import filters as all_filters
+from scheduler import weighers as all_weighers
+from scheduler.filters import Check, Filter
+from scheduler.hosts import HostState
+from scheduler.request import Request
+from scheduler.weighers import Scale, Weigher
+
+_NEAR = 0.05
+"""Weights in the same step of this size are equals: which of them comes first is chance, or whoever has fewer of the request."""
+
+
+class NoValidHost(core.errors.Conflict):
+    """Not every server of the request has a host; the message counts and explains every rejection. None is placed."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Choice:
+    """Where one server goes, and where it goes if that fails; alternates lie in the same cell, best first."""
+
+    host: HostState
+    alternates: tuple[HostState, ...]
+
+
+def choose(
+    request: Request,
+    hosts: Sequence[HostState],
+    num: int | None = None,
+    *,
+    alternates: int = 2,
+    random: random.Random,
+    filters: Sequence[Filter] = all_filters.DEFAULT,
+    weighers: Sequence[Weigher] = all_weighers.DEFAULT,
+) -> list[Choice]:
+    """Hosts for `num` servers (None: as many as the request says), spread over equals, hosts first and cells second.
+
+    Raises:
+        NoValidHost: there is not room for all of them.
+    """
+    wanted = request.num if num is None else num
+    sieve = _Sieve(request, filters)
+    fit = sieve.passing(hosts)
+    board = _Board(request, fit, Scale(weighers, fit), sieve, random)
+    chosen = board.take_up_to(wanted)
+    if len(chosen) < wanted:
+        raise NoValidHost(_explained(len(hosts), sieve.rejected, wanted, len(chosen)), placed=len(chosen), asked=wanted)
+    # After all hosts are chosen: what the request itself has filled is nobody's alternate.
+    return [Choice(fit[number], tuple(fit[other] for other in board.alternates(number, alternates))) for number in chosen]
+
+
+class _Sieve:
+    """The filters that this request raises, and why each rejected host was rejected."""
+
+    def __init__(self, request: Request, filters: Iterable[Filter]) -> None:
+        self.rejected: dict[str, collections.Counter[str]] = {}
+        prepared = [(one, one.prepare(request)) for one in filters if one.is_a_fact or not request.forced]
+        self._checks = [(one.name, check) for one, check in prepared if check is not None]
+        self._again: list[Check] = [check for one, check in prepared if check is not None and one.changes]
+
+    def passing(self, hosts: Sequence[HostState]) -> list[HostState]:
+        """Those that no filter rejects. Every host is counted once, by the first filter that rejects it."""
+        left = list(hosts)
+        for name, check in self._checks:
+            reasons = [check(host) for host in left]
+            if any(reasons):
+                self.rejected[name] = collections.Counter(filter(None, reasons))
+                left = [host for host, reason in zip(left, reasons, strict=True) if not reason]
+        return left
+
+    def still_passes(self, host: HostState) -> bool:
+        """The same for a host that servers of this request were placed on."""
+        return not any(check(host) for check in self._again)
+
+
+_Entry = tuple[int, int, float, int]
+"""Step of the weight (negative: the least is the best), servers of this request on the host, chance, number of the host."""
+
+
+class _Board:
+    """The hosts that passed, best first in each cell, with what this request places on them."""
+
+    def __init__(self, request: Request, hosts: Sequence[HostState], scale: Scale, sieve: _Sieve, chance: random.Random) -> None:
+        self._request = request
+        self._scale = scale
+        self._sieve = sieve
+        self._chance = chance
+        self._hosts = list(hosts)
+        self._counted = [0] * len(hosts)
+        self._cells: dict[str, list[_Entry]] = {}
+        self._in_cell: collections.Counter[str] = collections.Counter()
+        for number, (host, weight) in enumerate(zip(hosts, scale.weights(hosts), strict=True)):
+            self._cells.setdefault(host.cell_uuid, []).append((_step(weight), 0, chance.random(), number))
+        for entries in self._cells.values():
+            heapq.heapify(entries)
+        self._size = {cell: len(entries) for cell, entries in self._cells.items()}
+
+    def take_up_to(self, wanted: int) -> list[int]:
+        """The numbers of the best hosts for so many servers, fewer if there is not room for all."""
+        group = self._request.group
+        together = group is not None and group.policy == "affinity" and wanted > 1
+        taken: list[int] = []
+        while len(taken) < wanted:
+            cells = [cell for cell, entries in self._cells.items() if entries]
+            if not cells:
+                break
+            taken.append(self._take(min(cells, key=self._rank), together=together))
+        return taken
+
+    def alternates(self, number: int, most: int) -> list[int]:
+        """The numbers of up to `most` other hosts of the same cell that would take the server, best first.
+
+        They count as if half taken, so that the servers of a request fall back on many hosts and not all on the same.
+        """
+        entries = self._cells[self._hosts[number].cell_uuid]
+        found: list[int] = []
+        itself: list[_Entry] = []
+        while entries and len(found) < most:
+            entry = heapq.heappop(entries)
+            if entry[3] == number:
+                itself.append(entry)
+            else:
+                found.append(entry[3])
+        for entry in itself:
+            heapq.heappush(entries, entry)
+        for other in found:
+            self._count(other)
+        return found
+
+    def _take(self, cell: str, *, together: bool) -> int:
+        number = heapq.heappop(self._cells[cell])[3]
+        self._in_cell[cell] += 1
+        self._hosts[number] = self._hosts[number].with_server(self._request.resources)
+        if together:
+            # The first member decides for those that come with it.
+            self._cells = {cell: []}
+        self._count(number)
+        return number
+
+    def _rank(self, cell: str) -> tuple[int, int, float, float]:
+        """The best host decides; among equals, the cell that has taken least for its size."""
+        step, counted, chance, _ = self._cells[cell][0]
+        return step, counted, self._in_cell[cell] / self._size[cell], chance
+
+    def _count(self, number: int) -> None:
+        """Puts the host back into its place, unless it can take no more."""
+        self._counted[number] += 1
+        host = self._hosts[number]
+        if self._may_take_more(host, self._counted[number]):
+            step = _step(self._scale.weight(host))
+            heapq.heappush(self._cells[host.cell_uuid], (step, self._counted[number], self._chance.random(), number))
+
+    def _may_take_more(self, host: HostState, counted: int) -> bool:
+        group = self._request.group
+        if group is not None and group.policy == "anti-affinity" and counted + group.members.get(host.host, 0) >= group.most_per_host:
+            return False
+        return self._sieve.still_passes(host)
+
+
+def _step(weight: float) -> int:
+    return -int(weight // _NEAR)
+
+
+def _explained(total: int, rejected: dict[str, collections.Counter[str]], wanted: int, placed: int) -> str:
+    if not total:
+        return "No valid host was found. There are no hosts."
+    parts: list[str] = []
+    for name, reasons in rejected.items():
+        verb = "" if parts else "rejected "
+        parts.append(f"{reasons.total()} {verb}by {name} ({_told(reasons)})")
+    room = f" There is room for {placed} of {wanted} servers." if placed else ""
+    passed = total - sum(reasons.total() for reasons in rejected.values())
+    if passed:
+        parts.append(f"{passed} would do")
+    return f"No valid host was found. {total} host{'s' if total != 1 else ''}: {', '.join(parts)}.{room}"
+
+
+def _told(reasons: collections.Counter[str]) -> str:
+    """One reason alone, several with their counts, most first; of very many the rest is summed up."""
+    if len(reasons) == 1:
+        return next(iter(reasons))
+    told = [f"{reason}: {count}" for reason, count in reasons.most_common(5)]
+    rest = reasons.total() - sum(count for _, count in reasons.most_common(5))
+    return ", ".join(told) + (f", other: {rest}" if rest else "")

@@ -1,0 +1,222 @@
+"""A cloud of cell0 and two cells on SQLite files without any process but the API: tests do the conductors' writes themselves."""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import api_db.aggregates
+import api_db.cells
+import api_db.flavors
+import api_db.hosts
+import api_db.journal
+import api_db.keypairs
+import api_db.tables
+import cell_db.history
+import cell_db.instances
+import cell_db.tables
+import core.errors
+from api.cloud import Cloud
+from api.http.auth import Identity
+from api.resources import (
+    instance_actions,
+    server_actions,
+    server_addresses,
+    server_metadata,
+    server_tags,
+    servers,
+)
+from clients.glance import Image
+from core.database import Database
+from lifecycle import states
+from lifecycle.actions import OPERATIONS
+from tests.api.http.harness import ADMIN, ALICE, BOB, LIMITS, Asker, Reply, Trusting, serving_tables, settings
+
+RESOURCES = (servers, server_actions, server_addresses, server_metadata, server_tags, instance_actions)
+CARL = Identity("carl-id", "0ca51", ("member", "reader"))
+_LIMITS = dataclasses.replace(LIMITS, max_body_bytes=114688)
+PEOPLE = (ALICE, BOB, CARL, ADMIN)
+
+IMAGE = "70a599e0-31e7-49b7-b260-868f441e862b"
+BIG_IMAGE = "155d900f-4e14-4e4c-a73d-069cbf4541e6"
+QUEUED_IMAGE = "a440c04b-79fa-479c-bed1-0b816eaec379"
+
+
+class Shelf:
+    """Images that are there without a service."""
+
+    def __init__(self) -> None:
+        self.images = {
+            IMAGE: Image(id=IMAGE, name="cirros", status="active", size_bytes=12_000_000, disk_format="qcow2", min_ram_mib=64),
+            BIG_IMAGE: Image(id=BIG_IMAGE, name="big", status="active", size_bytes=1, min_disk_gib=50, min_ram_mib=4096),
+            QUEUED_IMAGE: Image(id=QUEUED_IMAGE, name="queued", status="queued"),
+        }
+
+    def show(self, image_id: str) -> Image:
+        if image_id not in self.images:
+            raise core.errors.NotFound(f"there is no image {image_id}")
+        return self.images[image_id]
+
+
+class SmallCloud:
+    """The asker of the API, and the databases behind it."""
+
+    def __init__(self, folder: pathlib.Path, cloud: Cloud, ask: Asker) -> None:
+        self.folder = folder
+        self.cloud = cloud
+        self.ask = ask
+        self.api = Database(f"sqlite:///{folder}/api.sqlite")
+        self.databases = {name: Database(f"sqlite:///{folder}/{name}.sqlite") for name in ("cell0", "east", "west")}
+
+    # ---- through the API -------------------------------------------------------------------------------------------
+
+    def create(self, *, version: str = "2.96", user: Identity = ALICE, beside: dict[str, Any] | None = None, **more: Any) -> Reply:
+        body: dict[str, Any] = {"name": "web", "flavorRef": "small", "imageRef": IMAGE, "networks": "none", **more}
+        wanted = {key: value for key, value in body.items() if value is not ...}
+        return self.ask.post("/v2.1/servers", {"server": wanted, **(beside or {})}, version=version, user=user)
+
+    def created(self, **more: Any) -> str:
+        reply = self.create(**more)
+        assert reply.status == 202, reply.body
+        return str(reply.json["server"]["id"])
+
+    def running(self, cell: str = "east", host: str = "east-1", **more: Any) -> str:
+        """A server that was created, placed and built."""
+        uuid = self.created(**more)
+        self.place(uuid, cell, host)
+        self.run(uuid, cell, host)
+        return uuid
+
+    def show(self, uuid: str, *, version: str = "2.96", user: Identity = ALICE) -> dict[str, Any]:
+        reply = self.ask.get(f"/v2.1/servers/{uuid}", version=version, user=user)
+        assert reply.status == 200, reply.body
+        server: dict[str, Any] = reply.json["server"]
+        return server
+
+    def act(self, uuid: str, key: str, value: Any = None, *, version: str = "2.96", user: Identity = ALICE) -> Reply:
+        return self.ask.post(f"/v2.1/servers/{uuid}/action", {key: value}, version=version, user=user)
+
+    # ---- what the conductors write ---------------------------------------------------------------------------------
+
+    def entry(self, uuid: str) -> api_db.journal.Entry | None:
+        with self.api.reading() as connection:
+            return api_db.journal.find(connection, uuid)
+
+    def assign(self, uuid: str, cell: str, host: str | None, fault: dict[str, Any] | None = None) -> api_db.journal.Entry:
+        with self.api.transaction() as connection:
+            (entry,) = api_db.journal.lease(connection, seconds=60, most=1, uuids_wanted=[uuid])
+            cell_uuid = api_db.cells.find(connection, cell).uuid
+            assert entry.token is not None
+            one = api_db.journal.Assignment(
+                uuid=uuid, token=entry.token, project_id=entry.project_id, cell_uuid=cell_uuid, host=host, alternates=[], fault=fault
+            )
+            assert api_db.journal.assign(connection, [one]) == {uuid}
+        return entry
+
+    def place(self, uuid: str, cell: str = "east", host: str | None = "east-1", fault: dict[str, Any] | None = None) -> None:
+        entry = self.assign(uuid, cell, host, fault)
+        assert entry.order is not None and entry.token is not None
+        placed = cell_db.instances.Placed(
+            order=entry.order,
+            host=host,
+            node_uuid="66f36e48-5a51-45b6-b2b8-4cd4b0d2d5b9" if host else None,
+            hypervisor_hostname=host,
+            availability_zone=cell if host else None,
+            alternates=[],
+            not_after=entry.not_after,
+            resources={},
+            fault=fault,
+        )
+        with self.databases[cell].transaction() as connection:
+            assert cell_db.instances.insert(connection, [placed], build_deadline_s=600) == 1
+        with self.api.transaction() as connection:
+            assert api_db.journal.drop(connection, [(uuid, entry.token)]) == {uuid}
+
+    def bury(self, uuid: str) -> None:
+        self.place(uuid, "cell0", None, cell_db.history.fault(500, "No valid host was found."))
+
+    def run(self, uuid: str, cell: str = "east", host: str = "east-1") -> None:
+        with self.databases[cell].transaction() as connection:
+            ran = cell_db.instances.Ran(uuid, 1, host, states.RUNNING)
+            assert cell_db.instances.active(connection, [ran]) == {uuid}
+
+    def settle(self, uuid: str, cell: str = "east", fault: str | None = None) -> None:
+        """The operation under way ends."""
+        with self.databases[cell].transaction() as connection:
+            (operation,) = cell_db.instances.operations(connection, [uuid])
+            assert cell_db.instances.settle_operation(
+                connection,
+                uuid=uuid,
+                operation_id=operation.operation_id,
+                action=OPERATIONS[operation.operation],
+                power_state=None,
+                fault=fault,
+                host=operation.host,
+            )
+
+    def operation(self, uuid: str, cell: str = "east") -> cell_db.instances.Operation:
+        with self.databases[cell].reading() as connection:
+            (operation,) = cell_db.instances.operations(connection, [uuid])
+        return operation
+
+    def go_silent(self, cell: str) -> None:
+        """The cell's database is away from now on."""
+        gate = self.cloud.cells.by_name(cell)
+        for _ in range(10):
+            gate._door.breaker.failed("frozen by the test", unreachable=True)
+
+
+def _fill(api: Database, folder: pathlib.Path) -> None:
+    with api.transaction() as connection:
+        for name in ("cell0", "east", "west"):
+            api_db.cells.create(
+                connection,
+                name=name,
+                database_connection=f"sqlite:///{folder}/{name}.sqlite",
+                transport_url="none://" if name == "cell0" else f"inproc://small-cloud-{name}",
+                uuid=api_db.cells.CELL0_UUID if name == "cell0" else None,
+            )
+        for cell in ("east", "west"):
+            api_db.hosts.insert(connection, [f"{cell}-1", f"{cell}-2"], api_db.cells.find(connection, cell).uuid)
+        api_db.aggregates.insert(connection, name="east", availability_zone="east")
+        sizes: dict[str, dict[str, Any]] = {
+            "small": {"memory_mib": 512, "vcpus": 1, "root_gib": 1},
+            "diskless": {"memory_mib": 512, "vcpus": 1, "root_gib": 0},
+            "wide": {"memory_mib": 512, "vcpus": 8, "root_gib": 1},
+            "secret": {"memory_mib": 512, "vcpus": 1, "root_gib": 1, "is_public": False},
+            "old": {"memory_mib": 512, "vcpus": 1, "root_gib": 1, "disabled": True},
+        }
+        for name, fields in sizes.items():
+            api_db.flavors.insert(connection, flavor_id=name, name=f"m1.{name}", **fields)
+        api_db.flavors.set_extra_specs(connection, "small", {"hw:cpu_policy": "shared"})
+        api_db.keypairs.insert(
+            connection, user_id=ALICE.user_id, name="laptop", kind="ssh", fingerprint="aa:bb", public_key="ssh-ed25519 AAAA", most=10
+        )
+
+
+@contextlib.contextmanager
+def small_cloud(folder: pathlib.Path, text: str = "") -> Iterator[SmallCloud]:
+    api = Database(f"sqlite:///{folder}/api.sqlite")
+    api_db.tables.metadata.create_all(api.engine)
+    for name in ("cell0", "east", "west"):
+        database = Database(f"sqlite:///{folder}/{name}.sqlite")
+        cell_db.tables.metadata.create_all(database.engine)
+        database.close()
+    _fill(api, folder)
+    api.close()
+    conf = settings(folder, "[cells]\nrefresh_s = 3600\n" + text)
+    cloud = Cloud(conf)
+    cloud.images = Shelf()  # type: ignore[assignment]
+    cloud.start()
+    rules = [rule for resource in RESOURCES for rule in resource.POLICIES]
+    try:
+        with serving_tables(
+            conf, [resource.ROUTES for resource in RESOURCES], rules=rules, strategy=Trusting(*PEOPLE), limits=_LIMITS, cloud=cloud
+        ) as ask:
+            small = SmallCloud(folder, cloud, ask)
+            yield small
+            for database in (small.api, *small.databases.values()):
+                database.close()
+    finally:
+        cloud.stop()

@@ -1,0 +1,357 @@
+"""Create, show, change, delete servers: from the request to the rows."""
+
+import base64
+from typing import Any
+
+import pytest
+
+import api_db.instances
+import api_db.limits
+from cells.answers import Unknown
+from tests.api.http.harness import ADMIN, ALICE, BOB
+from tests.api.small_cloud import BIG_IMAGE, CARL, IMAGE, QUEUED_IMAGE, SmallCloud
+
+# ---- create ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_created_server_is_in_the_journal_and_says_where_to_look(cloud: SmallCloud) -> None:
+    reply = cloud.create(metadata={"role": "web"}, tags=["blue"], key_name="laptop", description="first")
+
+    assert reply.status == 202
+    server = reply.json["server"]
+    assert set(server) == {"id", "links", "OS-DCF:diskConfig", "security_groups", "adminPass"}
+    assert reply.headers["Location"].endswith(f"/v2.1/servers/{server['id']}")
+    entry = cloud.entry(server["id"])
+    assert entry is not None and entry.order is not None
+    build = entry.order.build
+    assert (build.name, build.hostname, build.metadata, build.tags) == ("web", "web", {"role": "web"}, ["blue"])
+    assert build.public_key == "ssh-ed25519 AAAA"
+    assert build.image is not None and build.image.image_id == IMAGE
+    assert server["adminPass"] not in repr(entry)
+
+
+def test_the_client_sends_image_and_boot_device_both(cloud: SmallCloud) -> None:
+    device = {"uuid": IMAGE, "boot_index": 0, "source_type": "image", "destination_type": "local", "delete_on_termination": True}
+
+    assert cloud.create(block_device_mapping_v2=[device], min_count=1, max_count=1).status == 202
+    assert cloud.create(block_device_mapping_v2=[device], imageRef="").status == 202
+    other = {**device, "uuid": BIG_IMAGE}
+    assert "block_device_mapping_v2" in _refused(cloud, block_device_mapping_v2=[other])
+
+
+def test_several_servers_of_one_request_are_numbered_and_share_a_reservation(cloud: SmallCloud) -> None:
+    reply = cloud.create(min_count="2", max_count="3", return_reservation_id=True)
+
+    assert reply.status == 202 and set(reply.json) == {"reservation_id"}
+    with cloud.api.reading() as connection:
+        entries = [api_db.journal.find(connection, uuid) for uuid in _uuids(cloud)]
+    orders = sorted((e.order for e in entries if e and e.order), key=lambda order: order.build.launch_index)
+    assert [order.build.name for order in orders] == ["web-1", "web-2", "web-3"]
+    assert [order.build.hostname for order in orders] == ["web-1", "web-2", "web-3"]
+    assert {order.build.reservation_id for order in orders} == {reply.json["reservation_id"]}
+
+
+def _uuids(cloud: SmallCloud) -> list[str]:
+    with cloud.api.reading() as connection:
+        return list(connection.exec_driver_sql("select uuid from instance_mappings").scalars())
+
+
+def test_max_count_takes_what_the_quota_leaves(cloud: SmallCloud) -> None:
+    assert cloud.create(min_count=1, max_count=50).status == 202
+    assert len(_uuids(cloud)) == 10
+
+
+def test_the_eleventh_server_is_over_quota(cloud: SmallCloud) -> None:
+    assert cloud.create(min_count=10).status == 202
+
+    reply = cloud.create()
+
+    assert reply.status == 403
+    assert reply.fault == "forbidden: Quota exceeded for instances: Requested 1, but already used 10 of 10 instances"
+    assert cloud.create(user=CARL).status == 202
+
+
+def test_cores_are_counted_too(cloud: SmallCloud) -> None:
+    assert cloud.create(flavorRef="wide", min_count=2).status == 202
+    assert "Quota exceeded for cores" in cloud.create(flavorRef="wide").fault
+
+
+def test_a_guest_may_be_given_user_data(cloud: SmallCloud) -> None:
+    text = base64.b64encode(b"#cloud-config\n").decode()
+    uuid = cloud.created(user_data=text)
+
+    assert cloud.show(uuid, user=ADMIN)["OS-EXT-SRV-ATTR:user_data"] == text
+
+
+_BAD = [
+    ({"name": ""}, "name"),
+    ({"name": "x" * 256}, "name"),
+    ({"name": ...}, "name"),
+    ({"flavorRef": ...}, "flavorRef"),
+    ({"flavorRef": "nowhere"}, "flavorRef"),
+    ({"flavorRef": "secret"}, "flavorRef"),
+    ({"flavorRef": "old"}, "flavorRef"),
+    ({"imageRef": ...}, "imageRef"),
+    ({"imageRef": "not-a-uuid"}, "imageRef"),
+    ({"imageRef": "11111111-2222-3333-4444-555555555555"}, "imageRef"),
+    ({"imageRef": QUEUED_IMAGE}, "not active"),
+    ({"imageRef": BIG_IMAGE}, "memory is too small"),
+    ({"key_name": "nowhere"}, "key_name"),
+    ({"availability_zone": "nowhere"}, "availability_zone"),
+    ({"availability_zone": "a:b:c:d"}, "availability_zone"),
+    ({"user_data": "not base64!"}, "user_data"),
+    ({"user_data": "A" * 65536}, "user_data"),
+    ({"metadata": {"": "x"}}, "metadata"),
+    ({"metadata": {"k": "v" * 256}}, "k"),
+    ({"metadata": {"k": None}}, "k"),
+    ({"networks": ...}, "networks"),
+    ({"networks": "all"}, "networks"),
+    ({"networks": [{"uuid": "11111111-2222-3333-4444-555555555555"}]}, "networks"),
+    ({"min_count": 3, "max_count": 2}, "min_count"),
+    ({"min_count": 0}, "min_count"),
+    ({"min_count": "two"}, "min_count"),
+    ({"tags": ["a/b"]}, "a/b"),
+    ({"tags": ["a", "a"]}, "tags"),
+    ({"hostname": "-bad"}, "hostname"),
+    ({"hostname": "a..b"}, "hostname"),
+    ({"hostname": "a\n"}, "hostname"),
+    ({"accessIPv4": "::1"}, "accessIPv4"),
+    ({"accessIPv6": "127.0.0.1"}, "accessIPv6"),
+    ({"config_drive": "perhaps"}, "config_drive"),
+    ({"trusted_image_certificates": ["a"]}, "trusted_image_certificates"),
+    ({"personality": []}, "personality"),
+    ({"OS-DCF:diskConfig": "auto"}, "OS-DCF:diskConfig"),
+    ({"colour": "blue"}, "colour"),
+    ({"block_device_mapping": [{"device_name": "vda"}]}, "block_device_mapping"),
+    ({"block_device_mapping_v2": [{"source_type": "volume", "destination_type": "volume"}]}, "block_device_mapping_v2"),
+    ({"block_device_mapping_v2": [{"source_type": "blank", "destination_type": "local"}]}, "block_device_mapping_v2"),
+    ({"block_device_mapping_v2": [{"source_type": "image", "destination_type": "volume", "uuid": IMAGE}]}, "block_device_mapping_v2"),
+]
+
+
+@pytest.mark.parametrize(("more", "named"), _BAD)
+def test_bad_input_is_refused_and_names_the_field(cloud: SmallCloud, more: dict[str, object], named: str) -> None:
+    assert named in _refused(cloud, **more)
+    assert _uuids(cloud) == []
+
+
+def _refused(cloud: SmallCloud, **more: object) -> str:
+    reply = cloud.create(**more)
+    assert reply.status == 400, reply.body
+    return reply.fault
+
+
+def test_old_and_new_microversions_know_different_fields(cloud: SmallCloud) -> None:
+    assert cloud.create(version="2.36", networks=...).status == 202
+    assert cloud.create(version="2.36", networks="none").status == 400
+    assert cloud.create(version="2.1", networks=[], personality=[]).status == 202
+    assert cloud.create(version="2.56", personality=[{"path": "/a", "contents": "aGk="}]).status == 400
+    assert cloud.create(version="2.18", networks=..., description="x").status == 400
+    assert cloud.create(version="2.51", tags=["a"]).status == 400
+    assert cloud.create(version="2.52", tags=["a"]).status == 202
+    assert cloud.create(version="2.89", hostname="a").status == 400
+    assert cloud.create(version="2.90", hostname="a").status == 202
+    assert cloud.create(version="2.94", hostname="a.b.c").status == 202
+
+
+def test_until_2_18_a_server_is_described_by_its_name(cloud: SmallCloud) -> None:
+    old, new = cloud.created(version="2.18", networks=...), cloud.created()
+
+    assert cloud.show(old)["description"] == "web"
+    assert cloud.show(new)["description"] is None
+
+
+def test_only_admins_choose_hosts_and_diskless_flavors(cloud: SmallCloud) -> None:
+    assert cloud.create(availability_zone="east:east-1").status == 403
+    assert cloud.create(host="east-1").status == 403
+    assert cloud.create(flavorRef="diskless").status == 403
+
+    uuid = cloud.created(availability_zone="east:east-1", user=ADMIN)
+    assert cloud.create(host="nowhere", user=ADMIN).status == 400
+    assert cloud.create(host="east-1", user=ADMIN).status == 202
+    assert cloud.create(host="east-1", availability_zone="east:east-1", user=ADMIN).status == 400
+    assert cloud.create(flavorRef="diskless", user=ADMIN).status == 202
+    entry = cloud.entry(uuid)
+    assert entry is not None
+    with cloud.api.reading() as connection:
+        request = api_db.instances.placement_request(connection, entry.request_uuid)
+    assert (request.availability_zone, request.host, request.forced) == ("east", "east-1", True)
+
+
+def test_hints_are_kept_for_the_scheduler(cloud: SmallCloud) -> None:
+    hints = {"same_host": ["11111111-2222-3333-4444-555555555555"], "own": "x"}
+    uuid = cloud.created(beside={"os:scheduler_hints": hints})
+    entry = cloud.entry(uuid)
+    assert entry is not None
+    with cloud.api.reading() as connection:
+        assert api_db.instances.placement_request(connection, entry.request_uuid).scheduler_hints == hints
+    group = {"group": "11111111-2222-3333-4444-555555555555"}
+    assert cloud.create(beside={"os:scheduler_hints": group}).status == 400
+
+
+def test_more_metadata_than_the_quota_is_refused(cloud: SmallCloud) -> None:
+    assert cloud.create(metadata={f"k{number}": "v" for number in range(129)}).status == 403
+
+
+def test_a_reader_may_not_create(cloud: SmallCloud) -> None:
+    assert cloud.create(user=BOB).status == 403
+
+
+# ---- show --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_server_shows_alike_in_the_journal_and_in_its_cell(cloud: SmallCloud) -> None:
+    uuid = cloud.created(metadata={"a": "b"}, tags=["t"], availability_zone="east", key_name="laptop")
+    waiting = cloud.show(uuid)
+    cloud.place(uuid)
+    building = cloud.show(uuid)
+    cloud.run(uuid)
+    active = cloud.show(uuid)
+
+    assert (waiting["status"], waiting["OS-EXT-STS:task_state"]) == ("BUILD", "scheduling")
+    assert (building["status"], building["OS-EXT-STS:task_state"]) == ("BUILD", "spawning")
+    assert (active["status"], active["OS-EXT-STS:power_state"]) == ("ACTIVE", 1)
+    assert active["OS-EXT-AZ:availability_zone"] == active["pinned_availability_zone"] == "east"
+    for same in ("id", "name", "metadata", "tags", "created", "flavor", "image", "key_name", "links", "tenant_id"):
+        assert waiting[same] == building[same] == active[same]
+    assert active["flavor"]["extra_specs"] == {"hw:cpu_policy": "shared"}
+
+
+def test_only_admins_see_hosts(cloud: SmallCloud) -> None:
+    uuid = cloud.running()
+
+    assert "OS-EXT-SRV-ATTR:host" not in cloud.show(uuid)
+    assert "host_status" not in cloud.show(uuid)
+    assert len(cloud.show(uuid)["hostId"]) == 56
+    shown = cloud.show(uuid, user=ADMIN)
+    assert shown["OS-EXT-SRV-ATTR:host"] == shown["OS-EXT-SRV-ATTR:hypervisor_hostname"] == "east-1"
+    assert shown["host_status"] == "UNKNOWN"
+
+
+def test_a_buried_server_shows_why(cloud: SmallCloud) -> None:
+    uuid = cloud.created()
+    cloud.bury(uuid)
+
+    fault = cloud.show(uuid)["fault"]
+    assert fault["code"] == 500 and "No valid host" in fault["message"] and "details" not in fault
+    assert "details" in cloud.show(uuid, user=ADMIN)["fault"]
+
+
+@pytest.mark.parametrize("path", ["11111111-2222-3333-4444-555555555555", "no-uuid", "%2e%2e"])
+def test_what_does_not_exist_is_not_found(cloud: SmallCloud, path: str) -> None:
+    for method in ("GET", "DELETE"):
+        reply = cloud.ask.ask(method, f"/v2.1/servers/{path}", user=ALICE)
+        assert reply.status == 404 and "could not be found" in reply.fault
+    assert cloud.ask.put(f"/v2.1/servers/{path}", {"server": {}}, user=ALICE).status == 404
+
+
+def test_another_projects_server_is_not_found(cloud: SmallCloud) -> None:
+    uuid = cloud.running()
+
+    assert cloud.ask.get(f"/v2.1/servers/{uuid}", user=CARL).status == 404
+    assert cloud.ask.delete(f"/v2.1/servers/{uuid}", user=CARL).status == 404
+    assert cloud.act(uuid, "os-stop", user=CARL).status == 404
+
+
+def test_a_silent_cells_server_is_shown_as_unknown_from_2_69_on(cloud: SmallCloud) -> None:
+    uuid = cloud.running()
+    cloud.go_silent("east")
+
+    reply = cloud.ask.get(f"/v2.1/servers/{uuid}", user=ALICE, version="2.68")
+    assert reply.status == 503 and "east" in reply.fault and "Retry-After" in reply.headers
+    shown = cloud.show(uuid, version="2.69")
+    assert shown["status"] == "UNKNOWN" and shown["tenant_id"] == ALICE.project_id
+    assert shown["OS-EXT-AZ:availability_zone"] == "UNKNOWN" and "server_groups" not in shown
+    assert cloud.show(uuid, version="2.71")["server_groups"] == []
+
+
+# ---- update ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("placed", [False, True])
+def test_a_server_is_renamed_wherever_it_is(cloud: SmallCloud, placed: bool) -> None:
+    uuid = cloud.running() if placed else cloud.created()
+    changes = {"name": " new ", "description": "d", "accessIPv4": "10.0.0.1", "hostname": "h", "OS-DCF:diskConfig": "AUTO"}
+
+    reply = cloud.ask.put(f"/v2.1/servers/{uuid}", {"server": changes}, user=ALICE, version="2.90")
+
+    assert reply.status == 200
+    shown = cloud.show(uuid)
+    for key, value in {**changes, "name": "new"}.items():
+        where = "OS-EXT-SRV-ATTR:hostname" if key == "hostname" else key
+        assert shown[where] == reply.json["server"][where] == value
+    cloud.ask.put(f"/v2.1/servers/{uuid}", {"server": {"accessIPv4": "", "description": None}}, user=ALICE, version="2.90")
+    shown = cloud.show(uuid)
+    assert (shown["accessIPv4"], shown["description"], shown["name"]) == ("", None, "new")
+
+
+def test_a_server_on_its_way_to_a_cell_is_busy(cloud: SmallCloud) -> None:
+    uuid = cloud.created()
+    cloud.assign(uuid, "east", "east-1")
+
+    reply = cloud.ask.put(f"/v2.1/servers/{uuid}", {"server": {"name": "new"}}, user=ALICE)
+    assert reply.status == 409 and "scheduling" in reply.fault
+
+
+def test_bad_changes_are_refused(cloud: SmallCloud) -> None:
+    uuid = cloud.created()
+    for changes, version in (({"name": ""}, "2.1"), ({"description": "x"}, "2.18"), ({"hostname": "h"}, "2.89"), ({"x": 1}, "2.1")):
+        assert cloud.ask.put(f"/v2.1/servers/{uuid}", {"server": changes}, user=ALICE, version=version).status == 400
+    assert cloud.ask.put(f"/v2.1/servers/{uuid}", {"server": []}, user=ALICE).status == 400
+
+
+# ---- delete ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["waiting", "building", "active", "buried"])
+def test_a_server_is_deleted_at_any_time_and_once(cloud: SmallCloud, when: str) -> None:
+    uuid = cloud.running() if when == "active" else cloud.created()
+    if when == "building":
+        cloud.place(uuid)
+    if when == "buried":
+        cloud.bury(uuid)
+
+    assert cloud.ask.delete(f"/v2.1/servers/{uuid}", user=ALICE).status == 204
+
+    assert cloud.ask.delete(f"/v2.1/servers/{uuid}", user=ALICE).status == 404
+    assert cloud.ask.get(f"/v2.1/servers/{uuid}", user=ALICE).status == 404
+    assert cloud.create(min_count=10).status == 202
+
+
+def test_a_locked_server_is_not_deleted_but_by_admins(cloud: SmallCloud) -> None:
+    uuid = cloud.running()
+    assert cloud.act(uuid, "lock").status == 202
+
+    reply = cloud.ask.delete(f"/v2.1/servers/{uuid}", user=ALICE)
+
+    assert reply.status == 409 and "locked" in reply.fault
+    assert cloud.ask.delete(f"/v2.1/servers/{uuid}", user=ADMIN).status == 204
+
+
+def test_while_a_cell_is_silent_only_what_cannot_be_locked_is_deleted(cloud: SmallCloud) -> None:
+    running, on_its_way = cloud.running(), cloud.created()
+    cloud.assign(on_its_way, "east", "east-1")
+    cloud.go_silent("east")
+
+    assert cloud.ask.delete(f"/v2.1/servers/{running}", user=ALICE).status == 503
+    assert cloud.ask.delete(f"/v2.1/servers/{on_its_way}", user=ALICE).status == 204
+    assert cloud.ask.delete(f"/v2.1/servers/{running}", user=ADMIN).status == 204
+
+
+def test_a_commit_whose_answer_was_lost_is_accepted_all_the_same(cloud: SmallCloud) -> None:
+    gate = cloud.cloud.api_db
+    write = gate.write
+
+    async def forgetful(*values: Any, **more: Any) -> Unknown:
+        await write(*values, **more)
+        return Unknown(gate.cell, "no answer")
+
+    async def lost(*values: Any, **more: Any) -> Unknown:
+        return Unknown(gate.cell, "no answer")
+
+    gate.write = forgetful  # type: ignore[method-assign]
+    accepted = cloud.create()
+    gate.write = lost  # type: ignore[method-assign,assignment]
+
+    assert accepted.status == 202 and _uuids(cloud) == [accepted.json["server"]["id"]]
+    assert cloud.create().status == 503

@@ -1,0 +1,44 @@
+"""Worlds of one API database, cell0, eight cells and one cell that holds the union, on each kind of database."""
+
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+
+from devstack.services import mariadb
+from tests.cells.world import World
+
+MOST_CELLS = 8
+NAMES = ("api", "cell0", *(f"cell{number}" for number in range(1, MOST_CELLS + 1)), "all")
+
+
+@pytest.fixture(scope="session")
+def sqlite_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("world")
+    world = World([f"sqlite:///{folder}/{name}.sqlite" for name in NAMES])
+    yield world
+    world.close()
+
+
+@pytest.fixture(scope="session")
+def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mariadb.MariaDB]:
+    if not mariadb.is_installed():
+        pytest.skip("mariadbd is not installed")
+    server = mariadb.MariaDB(pathlib.Path(tmp_path_factory.mktemp("mariadb")))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def mariadb_world(mariadb_server: mariadb.MariaDB) -> Iterator[World]:
+    world = World([mariadb_server.create_schema(f"cp_{name}") for name in NAMES])
+    yield world
+    world.close()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("mariadb", marks=pytest.mark.mariadb)])
+def world(request: pytest.FixtureRequest) -> World:
+    """Both kinds of database pass the same tests."""
+    found: World = request.getfixturevalue(f"{request.param}_world")
+    return found

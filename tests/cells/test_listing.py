@@ -1,0 +1,270 @@
+"""The list over N cells equals the list over one cell that holds the union."""
+
+import asyncio
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import cells.listing
+from cell_db.filters import holds
+from cell_db.listing import SORT_KEYS, Query, Shape, Wanted, position_of
+from cells.listing import Listing, Page, WhenSilent
+from cells.merge import Place, in_order, is_after
+from core.keyset import Order, Sorting
+from lifecycle import states
+from tests.cells.world import Kept, Thing, World
+
+ALL = 10_000
+# Case, accents (composed and not), trailing spaces, an empty name, none, and beyond the first plane.
+NAMES = [None, "", "a", "A", "a ", "a  ", "ab", "ä", "a\u0308", "Ä", "é", "e", "z", "Z", "web-1", "web-10", "\uffee", "\U0001d4b3", "ß", "ss"]
+
+names = st.sampled_from(NAMES)
+things = st.builds(
+    Thing,
+    uuid=st.uuids(version=4).map(str),
+    kept=st.sampled_from([Kept.IN_CELL] * 6 + list(Kept)),
+    cell=st.integers(0, 7),
+    project_id=st.sampled_from(["p1", "p2"]),
+    user_id=st.sampled_from(["u1", "u2"]),
+    name=names,
+    description=names,
+    zone=st.sampled_from([None, "east", "west"]),
+    key_name=st.sampled_from([None, "Key", "key", "key "]),
+    host=st.sampled_from([None, "h1", "h2", "H1"]),
+    vm_state=st.sampled_from([states.ACTIVE, states.STOPPED, states.ERROR, states.PAUSED]),
+    task_state=st.sampled_from([None, states.REBOOTING, states.POWERING_OFF, "resize_prep"]),
+    power_state=st.sampled_from([0, 1, 4]),
+    launched=st.one_of(st.none(), st.integers(0, 2)),
+    created=st.integers(0, 3),
+    locked_by=st.sampled_from([None, "owner", "admin"]),
+    config_drive=st.booleans(),
+    flavor_id=st.sampled_from(["1", "2", "a"]),
+    image=st.sampled_from(["", "image-1", "image-2"]),
+    tags=st.lists(st.sampled_from(["red", "Red", "blue"]), unique=True).map(tuple),
+)
+populations = st.lists(things, max_size=40, unique_by=lambda thing: thing.uuid)
+
+# `updated_at` is none of them: a server in the journal has none yet, a row always has.
+sortable = sorted(SORT_KEYS.keys() - {"updated_at", "root_device_name", "uuid"})
+
+
+@st.composite
+def orders(draw: st.DrawFn) -> Order:
+    keys = draw(st.lists(st.sampled_from(sortable), max_size=3, unique=True))
+    sortings = [Sorting(key, draw(st.booleans())) for key in keys]
+    return (*sortings, Sorting("uuid", draw(st.booleans())))
+
+
+DEFAULT = (Sorting("created_at", True), Sorting("uuid", True))
+filters = st.fixed_dictionaries(
+    {"deleted": st.sampled_from([False, False, False, None])},
+    optional={
+        "project_id": st.sampled_from(["p1", "p2", "nobody"]),
+        "user_id": st.sampled_from(["u1", "u2"]),
+        "status": st.lists(st.sampled_from(["ACTIVE", "error", "BUILD", "REBOOT", "RESIZE", "SHUTOFF"]), min_size=1).map(tuple),
+        "name": st.sampled_from(["a", "^a$", "^A", "web-[0-9]$", "[äé]", r"\s$", "^$", "z|Z", r"^\w+$"]),
+        "locked": st.booleans(),
+        "tags": st.sampled_from([("red",), ("red", "blue")]),
+        "tags_any": st.sampled_from([("red",), ("Red", "blue")]),
+        "not_tags": st.sampled_from([("red",), ("red", "blue")]),
+        "not_tags_any": st.sampled_from([("red",), ("Red", "blue")]),
+        "availability_zone": st.sampled_from(["east", "nowhere"]),
+        "flavor": st.sampled_from(["1", "a"]),
+        "image": st.sampled_from(["", "image-1"]),
+        "key_name": st.sampled_from(["key", "key "]),
+        "host": st.sampled_from(["h1", "H1"]),
+        "vm_state": st.sampled_from([("active",), ("building", "error")]),
+        "power_state": st.sampled_from([0, 1]),
+        "config_drive": st.booleans(),
+    },
+)
+few_filters = st.one_of(st.fixed_dictionaries({"deleted": st.just(False)}), filters.map(lambda found: _some(found, 2)), filters)
+
+slow = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+
+
+def _some(found: dict[str, Any], number: int) -> dict[str, Any]:
+    kept = [name for name in found if name != "deleted"][:number]
+    return {"deleted": found["deleted"], **{name: found[name] for name in kept}}
+
+
+def union(world: World, listing: Listing) -> list[str]:
+    """The uuids of the whole list, from the one cell that holds all, by one statement."""
+    query = Query(Wanted(listing.filters, listing.order, Shape.KEY), None)
+    with world.reading_union() as connection:
+        return [found.position[-1] for found in query.page(connection, ALL, within_s=5.0)]
+
+
+def page(world: World, listing: Listing) -> Page:
+    return asyncio.run(cells.listing.list_servers(world.reach, listing))
+
+
+async def walk(world: World, listing: Listing, between: Callable[[int], None] | None = None) -> list[list[str]]:
+    """The uuids of all pages."""
+    pages: list[list[str]] = []
+    marker = listing.marker
+    while len(pages) < ALL:
+        found = await cells.listing.list_servers(world.reach, _at(listing, marker))
+        pages.append([item.uuid for item in found.items])
+        if not found.more:
+            return pages
+        marker = found.marker
+        if between is not None:
+            between(len(pages))
+    raise AssertionError("the list has no end")
+
+
+def uuids(page: Page) -> list[str]:
+    return [item.uuid for item in page.items]
+
+
+def _at(listing: Listing, marker: str | None) -> Listing:
+    return dataclasses.replace(listing, marker=marker)
+
+
+@slow
+@given(
+    population=populations,
+    number=st.integers(1, 8),
+    order=st.one_of(st.just(DEFAULT), orders()),
+    filters=few_filters,
+    limit=st.integers(1, 15),
+    shape=st.sampled_from([Shape.BRIEF, Shape.DETAIL]),
+    rows_per_query=st.sampled_from([-1, 0, 10]),
+)
+def test_pages_over_many_cells_are_those_of_the_union(
+    world: World, population: list[Thing], number: int, order: Order, filters: dict[str, Any], limit: int, shape: Shape, rows_per_query: int
+) -> None:
+    world.clear(number)
+    world.put(population)
+    listing = Listing(filters=filters, order=order, limit=limit, shape=shape, rows_per_query=rows_per_query, deadline_s=5.0)
+    expected = union(world, listing)
+
+    pages = asyncio.run(walk(world, listing))
+
+    assert [uuid for found in pages for uuid in found] == expected
+    assert all(len(found) == limit for found in pages[:-1])
+
+
+@slow
+@given(
+    population=populations,
+    later=st.lists(things, max_size=12, unique_by=lambda thing: thing.uuid),
+    removed=st.lists(st.integers(0, 39), max_size=8, unique=True),
+    number=st.integers(1, 8),
+    order=st.one_of(st.just(DEFAULT), orders()),
+    filters=few_filters,
+    limit=st.integers(1, 6),
+    rows_per_query=st.sampled_from([-1, 10]),
+)
+def test_a_walk_neither_skips_nor_repeats_what_stands_still(
+    world: World, population: list[Thing], later: list[Thing], removed: list[int], number: int, order: Order, filters: dict[str, Any], limit: int,
+    rows_per_query: int,
+) -> None:  # fmt: skip
+    """Servers come, go, and move from the journal into their cells between the pages."""
+    world.clear(number)
+    world.put(population)
+    listing = Listing(filters=filters, order=order, limit=limit, rows_per_query=rows_per_query, deadline_s=5.0)
+    at_first = union(world, listing)
+    known = {thing.uuid for thing in population}
+    arriving = [thing for thing in later if thing.uuid not in known]
+    leaving = [population[index] for index in removed if index < len(population)]
+    moving = [thing for thing in population if thing.kept in (Kept.WAITING, Kept.ASSIGNED) and thing not in leaving]
+
+    def between(pages: int) -> None:
+        world.put(arriving[pages - 1 :: 3][:1])
+        if pages <= len(leaving):
+            world.remove([leaving[pages - 1]])
+        if pages <= len(moving):
+            world.hand_over(moving[pages - 1])
+
+    seen = [uuid for found in asyncio.run(walk(world, listing, between)) for uuid in found]
+
+    assert len(seen) == len(set(seen))
+    gone = {thing.uuid for thing in leaving}
+    stood_still = [uuid for uuid in at_first if uuid not in gone]
+    assert [uuid for uuid in seen if uuid in stood_still] == stood_still
+
+
+@slow
+@given(
+    population=st.lists(things, min_size=1, max_size=25, unique_by=lambda thing: thing.uuid),
+    number=st.integers(1, 8),
+    order=st.one_of(st.just(DEFAULT), orders()),
+    filters=few_filters,
+    limit=st.integers(1, 10),
+    index=st.integers(0, 24),
+)
+def test_a_marker_of_any_kind_marks_its_place(
+    world: World, population: list[Thing], number: int, order: Order, filters: dict[str, Any], limit: int, index: int
+) -> None:
+    world.clear(number)
+    world.put(population)
+    marker = population[index % len(population)]
+    listing = Listing(filters=filters, order=order, limit=limit, deadline_s=5.0)
+    everything = union(world, dataclasses.replace(listing, filters={"deleted": None}))
+    if marker.uuid not in everything:
+        return
+    after = set(everything[everything.index(marker.uuid) + 1 :])
+
+    found = page(world, _at(listing, marker.uuid))
+
+    assert uuids(found) == [uuid for uuid in union(world, listing) if uuid in after][:limit]
+
+
+@slow
+@given(
+    population=populations,
+    number=st.integers(1, 8),
+    order=st.one_of(st.just(DEFAULT), st.just((Sorting("user_id"), Sorting("uuid", True))), orders()),
+    filters=few_filters,
+    limit=st.integers(1, 10),
+    silent=st.sets(st.integers(0, 8), min_size=1),
+    rows_per_query=st.sampled_from([-1, 10]),
+)
+def test_a_silent_cell_does_not_hide_the_others(
+    world: World, population: list[Thing], number: int, order: Order, filters: dict[str, Any], limit: int, silent: set[int], rows_per_query: int
+) -> None:
+    """What the mappings can tell of its servers stands in its place; otherwise they alone are missing. Skipping, pages are full."""
+    world.clear(number)
+    world.put(population)
+    listing = Listing(filters=filters, order=order, limit=limit, rows_per_query=rows_per_query, deadline_s=5.0)
+    # The journal knows what it has, whatever the cell may have made of it.
+    lost = {thing.uuid for thing in population if thing.kept in (Kept.IN_CELL, Kept.BURIED) and world.index_of(thing) in silent}
+    unsure = any(thing.kept in (Kept.INSERTED, Kept.DELETE_WAITS, Kept.GOING, Kept.GONE) and world.index_of(thing) in silent for thing in population)
+    expected = union(world, listing)
+    if unsure:
+        return
+    told = cells.listing._mappings_can_sort(order) and cells.listing._mappings_can_filter(filters)
+
+    with world.silent(silent):
+        shown = [uuid for found in asyncio.run(walk(world, listing)) for uuid in found]
+        skipping = dataclasses.replace(listing, when_silent=WhenSilent.SKIP)
+        skipped = asyncio.run(walk(world, skipping))
+
+    assert shown == (expected if told else [uuid for uuid in expected if uuid not in lost])
+    assert [uuid for found in skipped for uuid in found] == [uuid for uuid in expected if uuid not in lost]
+    assert all(len(found) == limit for found in skipped[:-1])
+
+
+@slow
+@given(population=populations, filters=filters, order=orders())
+def test_filters_and_orders_are_alike_in_sql_and_in_python(world: World, population: list[Thing], filters: dict[str, Any], order: Order) -> None:
+    """A server in the journal is filtered and sorted in Python, and by its cell's database once it is there."""
+    world.clear(1)
+    world.put(population)
+    everything = Query(Wanted({"deleted": None}, order, Shape.DETAIL), None)
+    asked = Query(Wanted(filters, order, Shape.KEY), None)
+    with world.reading_union() as connection:
+        all_servers = everything.page(connection, ALL, within_s=5.0)
+        found = [each.position for each in asked.page(connection, ALL, within_s=5.0)]
+
+    kept = [Place(each.position, None, None) for each in all_servers if holds(each.item, filters)]
+
+    assert [place.position for place in in_order(kept, order)] == found
+    assert [each.position for each in all_servers] == [position_of(each.item, order) for each in all_servers]
+    assert all(is_after(later, earlier, order) for earlier, later in itertools.pairwise(found))

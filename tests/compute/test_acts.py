@@ -1,0 +1,157 @@
+"""Operations: once per id, in order, the outcome remembered; and the console."""
+
+import pytest
+
+import core.errors
+from devstack.waiting import wait_until
+from lifecycle import states
+from lifecycle.actions import OPERATIONS
+from messaging.verbs import cell
+from tests.compute.conftest import DEADLINE_S, Bench, new_uuid
+
+
+@pytest.fixture
+def server(bench: Bench) -> str:
+    bench.start()
+    server = new_uuid()
+    bench.cell.build((server, 1))
+    bench.cell.hear(cell.ACTIVE)
+    records = bench.agents[0].host.records
+    wait_until(lambda: records.intent(server) is None, what="cleared intent", deadline_s=DEADLINE_S)
+    return server
+
+
+BEFORE = {"start": ["stop"], "unpause": ["pause"], "resume": ["suspend"]}
+
+
+@pytest.mark.parametrize("action", OPERATIONS)
+def test_an_operation_leaves_the_guest_as_the_lifecycle_table_says(bench: Bench, server: str, action: str) -> None:
+    for step in BEFORE.get(action, []):
+        bench.cell.act(server, 1, step, step)
+        bench.cell.hear(cell.ACTED, lambda row, step=step: row.operation_id == step)
+
+    bench.cell.act(server, 1, "op-1", action)
+
+    outcome = bench.cell.hear(cell.ACTED, lambda row: row.operation_id == "op-1")
+    assert outcome == cell.Outcome(server, "op-1", power_state=OPERATIONS[action].power)
+
+
+def test_an_operation_is_done_once_and_its_outcome_said_again(bench: Bench, server: str) -> None:
+    bench.cell.act(server, 1, "op-1", "reboot-hard")
+    outcome = bench.cell.hear(cell.ACTED)
+    bench.cell.forget()
+
+    bench.cell.act(server, 1, "op-1", "reboot-hard")
+
+    assert bench.cell.hear(cell.ACTED) == outcome
+    assert bench.cell.console(server).count("GUEST-READY") == 2
+
+
+def test_operations_of_a_server_are_done_in_their_order(bench: Bench, server: str) -> None:
+    bench.dial(act_s=0.2)
+
+    for number, action in enumerate(("stop", "start", "pause", "unpause", "suspend")):
+        bench.cell.act(server, 1, f"op-{number}", action)
+        wait_until(lambda number=number: _is_accepted(bench, server, f"op-{number}"), what="acceptance", deadline_s=DEADLINE_S)
+
+    bench.cell.hear(cell.ACTED, lambda row: row.operation_id == "op-4")
+    outcomes = bench.cell.heard(cell.ACTED)
+    assert [row.operation_id for row in outcomes] == [f"op-{number}" for number in range(5)]
+    assert [row.fault for row in outcomes] == [None] * 5
+
+
+def test_an_operation_that_fails_says_why_and_how_the_guest_is(bench: Bench, server: str) -> None:
+    bench.dial(act_error="the guest does not listen")
+
+    bench.cell.act(server, 1, "op-1", "stop")
+
+    assert bench.cell.hear(cell.ACTED) == cell.Outcome(server, "op-1", power_state=states.RUNNING, fault="the guest does not listen")
+
+
+@pytest.mark.parametrize(("attempt", "fault"), [(1, None), (2, "of attempt 1, not 2")])
+def test_an_operation_is_for_one_attempt(bench: Bench, server: str, attempt: int, fault: str | None) -> None:
+    bench.cell.act(server, attempt, "op-1", "stop")
+
+    said = bench.cell.hear(cell.ACTED).fault
+    assert said is None if fault is None else fault in said
+
+
+def test_no_operation_without_a_guest(bench: Bench, server: str) -> None:
+    bench.cell.act(new_uuid(), 1, "op-1", "stop")
+
+    assert "no guest" in bench.cell.hear(cell.ACTED).fault
+
+
+def test_no_operation_that_nobody_knows(bench: Bench, server: str) -> None:
+    bench.cell.act(server, 1, "op-1", "levitate")
+
+    assert "levitate" in bench.cell.hear(cell.ACTED).fault
+
+
+def test_an_operation_on_a_server_under_build_waits_for_nothing(bench: Bench, server: str) -> None:
+    bench.dial(hang=True)
+    bench.cell.build((building := new_uuid(), 1))
+    wait_until(lambda: bench.intents() == [building], what="intent", deadline_s=DEADLINE_S)
+
+    bench.cell.act(building, 1, "op-1", "stop")
+    assert "being built" in bench.cell.hear(cell.ACTED).fault
+    bench.dial()
+    bench.cell.hear(cell.ACTIVE, lambda row: row.uuid == building)
+    bench.cell.forget()
+
+    bench.cell.act(building, 1, "op-1", "stop")
+    assert "being built" in bench.cell.hear(cell.ACTED).fault
+    assert bench.agents[0].hypervisor.guest(building).power_state == states.RUNNING
+
+
+def test_a_destroy_ends_an_operation_under_way(bench: Bench, server: str) -> None:
+    bench.dial(act_s=120.0)
+    bench.cell.act(server, 1, "op-1", "stop")
+    wait_until(lambda: bench.agents[0].host.servers.is_busy(server), what="operation", deadline_s=DEADLINE_S)
+
+    bench.cell.destroy((server, 1))
+
+    bench.cell.hear(cell.GONE)
+    assert bench.guests() == {}
+
+
+def test_a_destroyed_server_is_answered_at_once(bench: Bench, server: str) -> None:
+    bench.cell.destroy((server, 1))
+    bench.cell.hear(cell.GONE)
+
+    bench.cell.act(server, 1, "op-1", "start")
+
+    assert "given up" in bench.cell.hear(cell.ACTED).fault
+
+
+def test_an_operation_that_an_agent_left_is_done_by_the_next(bench: Bench, server: str) -> None:
+    bench.dial(act_s=120.0)
+    bench.cell.act(server, 1, "op-1", "stop")
+    wait_until(lambda: bench.agents[0].host.servers.is_busy(server), what="operation", deadline_s=DEADLINE_S)
+
+    bench.agents[0].stop(1.0)
+    assert bench.cell.heard(cell.ACTED) == []
+    bench.dial()
+    bench.start()
+
+    assert bench.cell.hear(cell.ACTED) == cell.Outcome(server, "op-1", power_state=states.SHUTDOWN)
+
+
+@pytest.mark.parametrize(("lines", "count"), [(None, 11), (3, 3), (0, 0), (500, 11)])
+def test_the_console_shows_the_last_lines(bench: Bench, server: str, lines: int | None, count: int) -> None:
+    output = bench.cell.console(server, lines)
+
+    assert len(output.splitlines()) == count
+    assert output.endswith("vm login: \n") or not count
+
+
+def test_the_console_of_no_guest_is_not_found(bench: Bench, server: str) -> None:
+    with pytest.raises(core.errors.NotFound):
+        bench.cell.console(new_uuid())
+
+
+def _is_accepted(bench: Bench, server: str, operation_id: str) -> bool:
+    known = bench.agents[0].host.records.operations(server)
+    return known is not None and (
+        any(waiting.act.operation_id == operation_id for waiting in known.waiting) or known.outcome(operation_id) is not None or known.last is not None
+    )

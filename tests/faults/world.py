@@ -1,0 +1,295 @@
+"""A whole cloud inside the test's process, from the real parts: databases, brokers, Placement, conductors, agents.
+
+It runs on SQLite and in-process brokers, or on MariaDB and RabbitMQ: whoever makes it hands in the URLs. Nothing here knows of faults.
+"""
+
+import asyncio
+import dataclasses
+import datetime
+import pathlib
+import time
+import uuid as uuids
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from oslo_config import cfg
+
+import api_db.cells
+import api_db.hosts
+import api_db.instances
+import api_db.journal
+import api_db.schema
+import api_db.tables
+import cell_db.schema
+import cell_db.tables
+import compute.main
+import conductor.cell.main
+import conductor.superconductor.main
+import core.config
+import devstack.services.placement
+import messaging.verbs.superconductor as superconductor
+from cells.answers import value_of
+from cells.deletion import delete_server
+from cells.gate import Gate
+from cells.registry import Cells, api_gate
+from clients.placement import Placement, connect
+from compute.simulated.guests import GuestFiles
+from core.clock import utcnow
+from core.context import Context, new_request_id
+from core.database import Database
+from core.migrations import sync
+from core.steps import Steps
+from objects.build import BuildSpec, Flavor
+from objects.order import PlacementRequest, ServerOrder
+
+DEADLINE_S = 60.0
+FLAVOR = Flavor(flavor_id="tiny", name="m1.tiny", vcpus=1, memory_mib=64, root_gib=1)
+USER = Context(user_id="u", project_id="p", roles=("member", "reader"), request_id=new_request_id())
+
+
+@dataclasses.dataclass(frozen=True)
+class Addresses:
+    """Where the world's databases and brokers are: `api`, `cell0` and one for each cell."""
+
+    databases: dict[str, str]
+    brokers: dict[str, str]
+    placement_database: str
+
+    @classmethod
+    def embedded(cls, folder: pathlib.Path, cells: Sequence[str]) -> "Addresses":
+        """SQLite files in the folder, brokers in the process."""
+        names = ("api", "cell0", *cells)
+        return cls(
+            {name: f"sqlite:///{folder}/{name}.sqlite" for name in names},
+            {name: f"inproc://{folder.name}-{uuids.uuid4()}-{name}" for name in names if name != "cell0"},
+            f"sqlite:///{folder}/placement.sqlite",
+        )
+
+
+def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
+    """The first true value of the condition; fails when it does not become true in time."""
+    ends = time.monotonic() + deadline_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > ends:
+            raise AssertionError(f"not within {deadline_s:g} s: {what}")
+        time.sleep(0.02)  # between two looks at a condition that another thread makes true
+
+
+class World:
+    """The cloud. `start_all` runs every program; tests that want to step them one by one start them themselves."""
+
+    def __init__(self, folder: pathlib.Path, cells: Sequence[str] = ("east", "west"), hosts: int = 2, *, at: Addresses | None = None) -> None:
+        self.folder = folder
+        self.at = at or Addresses.embedded(folder, cells)
+        self.cell_names = tuple(cells)
+        self.hosts = {cell: [f"{cell}-{number}" for number in range(1, hosts + 1)] for cell in cells}
+        self.settings: dict[str, dict[str, Any]] = {}
+        self.programs: dict[str, Any] = {}
+        self.databases = {name: Database(url, pool_size=5, io_timeout_s=20) for name, url in self.at.databases.items()}
+        self._make_schemas()
+        self._write_placement()
+        self.conf = self.configure("test", conductor.superconductor.main.options(), self._api_level("test"))
+        self.api_db: Gate = api_gate(self.conf)
+        self._map_cells()
+        self.cells = Cells(self.conf, self.api_db)
+        self.cells.refresh()
+        self.placement: Placement = connect(self.conf)
+
+    # ---- making it -----------------------------------------------------------------------------------------------------------
+
+    def _make_schemas(self) -> None:
+        for name, database in self.databases.items():
+            sync(api_db.schema.SCHEMA if name == "api" else cell_db.schema.SCHEMA, database)
+
+    def _write_placement(self) -> None:
+        placement = devstack.services.placement.Placement(self.folder / "placement", database_url=self.at.placement_database)
+        placement.configure()
+        placement.sync()
+        self.placement_endpoint = placement.endpoint
+
+    def _map_cells(self) -> None:
+        with self.databases["api"].transaction() as connection:
+            if api_db.cells.list_all(connection):
+                return
+            api_db.cells.create(
+                connection, name="cell0", uuid=api_db.cells.CELL0_UUID, database_connection=self.at.databases["cell0"],
+                transport_url=api_db.cells.CELL0_TRANSPORT,
+            )  # fmt: skip
+            for name in self.cell_names:
+                api_db.cells.create(
+                    connection, name=name, database_connection=self.at.databases[name], transport_url=self.at.brokers[name]
+                )
+
+    def configure(self, name: str, groups: Sequence[core.config.OptionGroup], text: str) -> cfg.ConfigOpts:
+        """The settings of one program, from a file of its own."""
+        path = self.folder / f"{name}.conf"
+        path.write_text(text)
+        return core.config.load(name, ["--config-file", str(path)], groups)
+
+    def _api_level(self, host: str) -> str:
+        return f"""
+[DEFAULT]
+host = {host}
+transport_url = {self.at.brokers["api"]}
+[api_database]
+connection = {self.at.databases["api"]}
+[cells]
+deadline_s = 5
+[placement]
+endpoint = {self.placement_endpoint}
+timeout_s = 20
+[conductor]
+service_down_time_s = 5
+sweep_s = 0.2
+"""
+
+    # ---- its programs ----------------------------------------------------------------------------------------------------------
+
+    def super_conductor(self, name: str = "super", steps: Steps | None = None) -> Any:
+        """A super-conductor that is not started."""
+        conf = self.configure(name, conductor.superconductor.main.options(), self._api_level(name))
+        return conductor.superconductor.main.SuperConductor(conf, steps=steps)
+
+    def cell_conductor(self, cell: str, steps: Steps | None = None) -> Any:
+        """A conductor of the cell that is not started."""
+        text = f"""
+[DEFAULT]
+host = conductor-{cell}
+transport_url = {self.at.brokers[cell]}
+[database]
+connection = {self.at.databases[cell]}
+[placement]
+endpoint = {self.placement_endpoint}
+timeout_s = 20
+[conductor]
+service_down_time_s = 5
+sweep_s = 0.3
+"""
+        conf = self.configure(f"cell-conductor-{cell}", conductor.cell.main.options(), text)
+        return conductor.cell.main.CellConductor(conf, steps=steps)
+
+    def agent(self, cell: str, host: str, steps: Steps | None = None) -> Any:
+        """A host's agent that is not started."""
+        text = f"""
+[DEFAULT]
+host = {host}
+state_path = {self.folder}/{host}
+transport_url = {self.at.brokers[cell]}
+[compute]
+report_interval_s = 0.5
+[simulated]
+path = {self.folder}/guests
+vcpus = 16
+memory_mib = 16384
+disk_gib = 500
+"""
+        return compute.main.Agent(self.configure(f"compute-{host}", compute.main.options(), text), steps=steps)
+
+    def start(self, name: str, program: Any) -> Any:
+        """Starts a program; it is stopped with the world."""
+        program.start()
+        self.programs[name] = program
+        return program
+
+    def start_all(self) -> None:
+        """Every program; returns when every host may be chosen."""
+        for cell in self.cell_names:
+            self.start(f"cell-conductor-{cell}", self.cell_conductor(cell))
+            for host in self.hosts[cell]:
+                self.start(f"compute-{host}", self.agent(cell, host))
+        running = self.start("super", self.super_conductor())
+        every = {host for hosts in self.hosts.values() for host in hosts}
+        wait_until(lambda: {host.host for host in running.view.snapshot() if host.up} == every, "every host is up in the view")
+
+    def stop(self) -> None:
+        """Stops what runs, in reverse order."""
+        while self.programs:
+            _, program = self.programs.popitem()
+            program.stop(5.0)
+        self.cells.stop()
+        self.api_db.close()
+        self.placement.close()
+        for database in self.databases.values():
+            database.close()
+
+    # ---- what users do ---------------------------------------------------------------------------------------------------------
+
+    def accept(self, number: int = 1, *, zone: str | None = None, project: str = "p", hint: bool = True) -> list[str]:
+        """Orders servers as the API does: step api.accept, then the hint. Gives their uuids."""
+        request = PlacementRequest(project_id=project, user_id="u", availability_zone=zone)
+        orders = [_order(project, index) for index in range(number)]
+        with self.databases["api"].transaction() as connection:
+            api_db.journal.accept(
+                connection, request=request, request_uuid=str(uuids.uuid4()), orders=orders, quota_defaults={"instances": -1, "cores": -1, "ram": -1},
+                not_after=datetime.timedelta(minutes=10),
+            )  # fmt: skip
+        accepted = [order.uuid for order in orders]
+        if hint:
+            place = superconductor.Place(uuids=accepted)
+            self.api_db.hint(superconductor.QUEUE, superconductor.PLACE, place, USER)
+        return accepted
+
+    def delete(self, uuid: str, steps: Steps | None = None) -> None:
+        """Deletes a server as the API does."""
+        mapping = value_of(self.api_db.read_now(api_db.instances.get, uuid))
+        asyncio.run(delete_server(self, USER, mapping, steps or Steps()))
+
+    # ---- what can be seen ---------------------------------------------------------------------------------------------------------
+
+    def rows(self, where: str, table: sa.Table) -> list[sa.Row[Any]]:
+        """Every row of a table of one database."""
+        with self.databases[where].reading() as connection:
+            return list(connection.execute(sa.select(table)).all())
+
+    def instances(self) -> dict[str, tuple[str, sa.Row[Any]]]:
+        """uuid -> (cell, row), of cell0 and all cells; fails if a server has live rows in two."""
+        found: dict[str, tuple[str, sa.Row[Any]]] = {}
+        for cell in ("cell0", *self.cell_names):
+            for row in self.rows(cell, cell_db.tables.instances):
+                assert row.uuid not in found, f"{row.uuid} is in {found[row.uuid][0]} and in {cell}"
+                found[row.uuid] = (cell, row)
+        return found
+
+    def guests(self) -> list[tuple[str, str, int]]:
+        """(host, uuid, attempt) of every guest on every host."""
+        return [
+            (host, guest.uuid, guest.attempt)
+            for hosts in self.hosts.values()
+            for host in hosts
+            for guest in _simulated_guests(self.folder / "guests" / host / "guests")
+        ]
+
+    def claims(self) -> dict[str, str]:
+        """uuid -> provider of every claim in Placement."""
+        return {
+            uuid: provider.uuid for provider in self.placement.providers() for uuid in self.placement.claims_on_provider(provider.uuid)
+        }
+
+    def wait_for(self, wanted: Sequence[str], state: str, deadline_s: float = DEADLINE_S) -> None:
+        """Waits until all these servers are in the protocol's state."""
+        wait_until(lambda: all(self.state_of(uuid) == state for uuid in wanted), f"{len(wanted)} servers in {state}", deadline_s)
+
+    def state_of(self, uuid: str) -> str | None:
+        """The protocol's state of a server; None: no cell has a row."""
+        for cell in ("cell0", *self.cell_names):
+            with self.databases[cell].reading() as connection:
+                table = cell_db.tables.instances
+                state = connection.execute(sa.select(table.c.state).where(table.c.uuid == uuid)).scalar()
+            if state is not None:
+                return str(state)
+        return None
+
+
+def _order(project: str, index: int) -> ServerOrder:
+    build = BuildSpec(
+        uuid=str(uuids.uuid4()), project_id=project, user_id="u", name=f"server-{index}", hostname=f"server-{index}", flavor=FLAVOR
+    )
+    return ServerOrder(build=build, request_id=new_request_id(), created_at=utcnow())
+
+
+def _simulated_guests(folder: pathlib.Path) -> list[Any]:
+    return GuestFiles(folder).all() if folder.is_dir() else []

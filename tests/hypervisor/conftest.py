@@ -1,0 +1,103 @@
+"""The drivers that the contract holds for: a new one adds a bed here, and the suite is its."""
+
+import pathlib
+import uuid
+from typing import Protocol
+
+import msgspec
+import pytest
+
+from compute.hypervisor import Hypervisor
+from compute.permit import Permit
+from compute.simulated import dial
+from compute.simulated.driver import SimulatedHypervisor
+from lifecycle import states
+from objects.build import BuildSpec, Flavor
+
+
+class Bed(Protocol):
+    """A hypervisor under test, and what a test must be able to do to it from outside.
+
+    Attributes:
+        hypervisor: opened.
+        slow_spawn_s: how long at least a spawn may be made to take by `slow_down`.
+    """
+
+    hypervisor: Hypervisor
+
+    def restart(self) -> None:
+        """Another agent's driver over the same guests takes the place of the first, which is simply forgotten."""
+
+    def spec(self) -> BuildSpec:
+        """A fresh server that this hypervisor can build."""
+
+    def image(self, spec: BuildSpec) -> pathlib.Path | None:
+        """The image's file, if the driver wants one."""
+
+    def remains(self, uuid: str) -> list[str]:
+        """Whatever of the server is still here: files, definitions, networks."""
+
+    def slow_down(self) -> None:
+        """From now on a spawn takes so long that it can be interrupted."""
+
+    def fail_spawns(self) -> None:
+        """From now on a spawn fails at its end."""
+
+    def recover(self) -> None:
+        """Ends `slow_down` and `fail_spawns`."""
+
+    def crash(self, uuid: str) -> None:
+        """The guest ends by itself."""
+
+
+class SimulatedBed:
+    def __init__(self, directory: pathlib.Path) -> None:
+        self._directory = directory
+        self.hypervisor = self._open()
+
+    def restart(self) -> None:
+        self.hypervisor = self._open()
+
+    def spec(self) -> BuildSpec:
+        name = f"guest-{uuid.uuid4().hex[:6]}"
+        flavor = Flavor(flavor_id="1", name="tiny", vcpus=1, memory_mib=96, root_gib=1, swap_mib=1)
+        return BuildSpec(uuid=str(uuid.uuid4()), project_id="p", user_id="u", name=name, hostname=name, flavor=flavor)
+
+    def image(self, spec: BuildSpec) -> pathlib.Path | None:
+        return None
+
+    def remains(self, uuid: str) -> list[str]:
+        return [str(path) for path in self._directory.rglob(f"{uuid}*")]
+
+    def slow_down(self) -> None:
+        self._turn(spawn_s=60.0)
+
+    def fail_spawns(self) -> None:
+        self._turn(spawn_error="the guest did not come up")
+
+    def recover(self) -> None:
+        self._turn()
+
+    def crash(self, uuid: str) -> None:
+        files = self.hypervisor.files
+        guest = files.get(uuid)
+        assert guest is not None
+        files.put(msgspec.structs.replace(guest, power_state=states.CRASHED))
+
+    def _turn(self, **settings: object) -> None:
+        dial.turn(self._directory, **settings)
+
+    def _open(self) -> SimulatedHypervisor:
+        driver = SimulatedHypervisor(self._directory, vcpus=8, memory_mib=4096, disk_gib=100)
+        driver.open(lambda: None)
+        return driver
+
+
+@pytest.fixture(params=["simulated"])
+def bed(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Bed:
+    return {"simulated": SimulatedBed}[request.param](tmp_path / "host")
+
+
+@pytest.fixture
+def permit() -> Permit:
+    return Permit(attempt=1, deadline_s=60.0)

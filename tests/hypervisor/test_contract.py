@@ -1,0 +1,231 @@
+"""What `compute.hypervisor.Hypervisor` promises, for every driver."""
+
+import threading
+import uuid
+from collections.abc import Callable
+
+import pytest
+
+import core.errors
+from compute.hypervisor import Hypervisor
+from compute.permit import Permit
+from devstack.waiting import wait_until
+from lifecycle import states
+from lifecycle.actions import OPERATIONS
+from objects.build import BuildSpec, Guest
+from tests.hypervisor.conftest import Bed
+
+Act = Callable[[Hypervisor, str, Permit], Guest]
+
+START: Act = lambda hypervisor, server, permit: hypervisor.start(server, permit=permit)  # noqa: E731
+STOP: Act = lambda hypervisor, server, permit: hypervisor.stop(server, permit=permit)  # noqa: E731
+SOFT: Act = lambda hypervisor, server, permit: hypervisor.reboot(server, hard=False, permit=permit)  # noqa: E731
+HARD: Act = lambda hypervisor, server, permit: hypervisor.reboot(server, hard=True, permit=permit)  # noqa: E731
+PAUSE: Act = lambda hypervisor, server, permit: hypervisor.pause(server, permit=permit)  # noqa: E731
+UNPAUSE: Act = lambda hypervisor, server, permit: hypervisor.unpause(server, permit=permit)  # noqa: E731
+SUSPEND: Act = lambda hypervisor, server, permit: hypervisor.suspend(server, permit=permit)  # noqa: E731
+RESUME: Act = lambda hypervisor, server, permit: hypervisor.resume(server, permit=permit)  # noqa: E731
+
+WAY_TO = {"running": [], "off": [STOP], "paused": [PAUSE], "suspended": [SUSPEND]}
+# From each state: what each operation makes of the guest; None: it is refused.
+TABLE = {
+    "running": {START: 1, STOP: 4, SOFT: 1, HARD: 1, PAUSE: 3, UNPAUSE: 1, SUSPEND: 4, RESUME: 1},
+    "off": {START: 1, STOP: 4, SOFT: None, HARD: 1, PAUSE: None, UNPAUSE: None, SUSPEND: None, RESUME: None},
+    "paused": {START: 1, STOP: 4, SOFT: None, HARD: 1, PAUSE: 3, UNPAUSE: 1, SUSPEND: 4, RESUME: None},
+    "suspended": {START: 1, STOP: 4, SOFT: None, HARD: 1, PAUSE: None, UNPAUSE: None, SUSPEND: 4, RESUME: 1},
+}
+NAMES = {"start": START, "stop": STOP, "reboot-soft": SOFT, "reboot-hard": HARD, "pause": PAUSE, "unpause": UNPAUSE, "suspend": SUSPEND, "resume": RESUME}
+
+
+def spawn(bed: Bed, spec: BuildSpec, attempt: int = 1) -> Guest:
+    return bed.hypervisor.spawn(spec, attempt, image=bed.image(spec), permit=Permit(attempt=attempt, deadline_s=60.0))
+
+
+def test_capacity_is_positive(bed: Bed) -> None:
+    capacity = bed.hypervisor.capacity()
+
+    assert capacity.vcpus > 0 and capacity.memory_mib > 0 and capacity.disk_gib > 0
+    assert capacity.hypervisor_type
+
+
+def test_a_spawned_guest_runs_and_is_listed_with_its_attempt_and_size(bed: Bed) -> None:
+    spec = bed.spec()
+
+    guest = spawn(bed, spec, attempt=3)
+
+    assert (guest.uuid, guest.attempt, guest.power_state) == (spec.uuid, 3, states.RUNNING)
+    assert (guest.vcpus, guest.memory_mib) == (spec.flavor.vcpus, spec.flavor.memory_mib)
+    assert guest.disk_gib == spec.flavor.root_gib + spec.flavor.ephemeral_gib + -(-spec.flavor.swap_mib // 1024)
+    assert bed.hypervisor.guest(spec.uuid) == guest
+    assert bed.hypervisor.guests() == [guest]
+
+
+def test_guests_outlive_the_agent(bed: Bed) -> None:
+    guest = spawn(bed, bed.spec())
+
+    bed.restart()
+
+    assert bed.hypervisor.guests() == [guest]
+
+
+def test_spawning_twice_gives_the_same_guest(bed: Bed) -> None:
+    spec = bed.spec()
+
+    assert spawn(bed, spec) == spawn(bed, spec)
+    assert len(bed.hypervisor.guests()) == 1
+
+
+@pytest.mark.parametrize("attempt", [1, 3])
+def test_a_guest_of_another_attempt_is_in_the_way(bed: Bed, attempt: int) -> None:
+    spec = bed.spec()
+    guest = spawn(bed, spec, attempt=2)
+
+    with pytest.raises(core.errors.Conflict):
+        spawn(bed, spec, attempt=attempt)
+
+    assert bed.hypervisor.guests() == [guest]
+
+
+def test_nothing_remains_of_a_destroyed_guest(bed: Bed, permit: Permit) -> None:
+    spec = bed.spec()
+    spawn(bed, spec)
+
+    bed.hypervisor.destroy(spec.uuid, 1, permit=permit)
+
+    assert bed.hypervisor.guest(spec.uuid) is None
+    assert bed.hypervisor.guests() == []
+    assert bed.remains(spec.uuid) == []
+
+
+def test_destroying_what_is_not_there_succeeds(bed: Bed, permit: Permit) -> None:
+    bed.hypervisor.destroy(str(uuid.uuid4()), 7, permit=permit)
+
+
+def test_destroying_older_attempts_leaves_a_later_guest(bed: Bed, permit: Permit) -> None:
+    spec = bed.spec()
+    guest = spawn(bed, spec, attempt=2)
+
+    bed.hypervisor.destroy(spec.uuid, 1, permit=permit)
+
+    assert bed.hypervisor.guest(spec.uuid) == guest
+
+
+def test_a_failed_spawn_leaves_nothing_after_destroy(bed: Bed, permit: Permit) -> None:
+    spec = bed.spec()
+    bed.fail_spawns()
+
+    with pytest.raises(core.errors.CellplaneError):
+        spawn(bed, spec)
+    bed.hypervisor.destroy(spec.uuid, 1, permit=permit)
+
+    assert bed.hypervisor.guests() == []
+    assert bed.remains(spec.uuid) == []
+
+
+def test_a_failed_spawn_can_be_repeated(bed: Bed) -> None:
+    spec = bed.spec()
+    bed.fail_spawns()
+    with pytest.raises(core.errors.CellplaneError):
+        spawn(bed, spec)
+    bed.recover()
+
+    assert spawn(bed, spec).power_state == states.RUNNING
+
+
+def test_a_spawn_ends_soon_after_its_permit_was_taken_back(bed: Bed, permit: Permit) -> None:
+    spec = bed.spec()
+    bed.slow_down()
+    raised: list[BaseException] = []
+
+    def build() -> None:
+        try:
+            bed.hypervisor.spawn(spec, 1, image=bed.image(spec), permit=permit)
+        except core.errors.CellplaneError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=build)
+    thread.start()
+    wait_until(lambda: bool(bed.remains(spec.uuid)), what="beginning of the spawn", deadline_s=30.0)
+    permit.revoke("not wanted any more")
+    thread.join(10.0)
+
+    assert [type(error) for error in raised] == [core.errors.Conflict]
+
+
+def test_a_spawn_keeps_its_deadline(bed: Bed) -> None:
+    spec = bed.spec()
+    bed.slow_down()
+
+    with pytest.raises(core.errors.Unavailable):
+        bed.hypervisor.spawn(spec, 1, image=bed.image(spec), permit=Permit(attempt=1, deadline_s=0.2))
+
+
+def test_every_operation_of_the_lifecycle_table_is_covered() -> None:
+    assert set(NAMES) == set(OPERATIONS)
+
+
+@pytest.mark.parametrize("state", TABLE)
+@pytest.mark.parametrize("name", NAMES)
+def test_operations(bed: Bed, permit: Permit, state: str, name: str) -> None:
+    spec = bed.spec()
+    spawn(bed, spec)
+    for step in WAY_TO[state]:
+        step(bed.hypervisor, spec.uuid, permit)
+    before = bed.hypervisor.guest(spec.uuid)
+    act, expected = NAMES[name], TABLE[state][NAMES[name]]
+
+    if expected is None:
+        with pytest.raises(core.errors.WrongState):
+            act(bed.hypervisor, spec.uuid, permit)
+        assert bed.hypervisor.guest(spec.uuid) == before
+    else:
+        assert act(bed.hypervisor, spec.uuid, permit).power_state == expected
+        assert [guest.power_state for guest in bed.hypervisor.guests()] == [expected]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "reboot-soft"])
+def test_an_operation_may_be_repeated(bed: Bed, permit: Permit, name: str) -> None:
+    spec = bed.spec()
+    spawn(bed, spec)
+    for step in {"unpause": [PAUSE], "resume": [SUSPEND], "start": [STOP]}.get(name, []):
+        step(bed.hypervisor, spec.uuid, permit)
+
+    first = NAMES[name](bed.hypervisor, spec.uuid, permit)
+
+    assert NAMES[name](bed.hypervisor, spec.uuid, permit) == first
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_operation_without_a_guest(bed: Bed, permit: Permit, name: str) -> None:
+    with pytest.raises(core.errors.NotFound):
+        NAMES[name](bed.hypervisor, str(uuid.uuid4()), permit)
+
+
+def test_a_guest_that_ended_by_itself_is_listed_so_and_can_be_started(bed: Bed, permit: Permit) -> None:
+    spec = bed.spec()
+    spawn(bed, spec)
+
+    bed.crash(spec.uuid)
+
+    (guest,) = bed.hypervisor.guests()
+    assert guest.power_state in (states.SHUTDOWN, states.CRASHED)
+    assert bed.hypervisor.start(spec.uuid, permit=permit).power_state == states.RUNNING
+
+
+def test_the_console_shows_that_the_guest_is_ready_and_who_it_is(bed: Bed) -> None:
+    spec = bed.spec()
+    spawn(bed, spec)
+
+    wait_until(lambda: f"uuid={spec.uuid}" in bed.hypervisor.console_log(spec.uuid), what="ready line", deadline_s=60.0)
+
+    assert f"hostname={spec.hostname}" in bed.hypervisor.console_log(spec.uuid)
+
+
+def test_the_console_of_no_guest_is_not_found(bed: Bed) -> None:
+    with pytest.raises(core.errors.NotFound):
+        bed.hypervisor.console_log(str(uuid.uuid4()))
+
+
+def test_the_hypervisor_may_be_closed_twice(bed: Bed) -> None:
+    bed.hypervisor.close()
+    bed.hypervisor.close()

@@ -1,0 +1,1 @@
+"""Messaging: one suite for both brokers."""
