@@ -24,6 +24,7 @@ class Mapping:
     vcpus: int
     memory_mib: int
     deleted: bool
+    locked: bool
     created_at: datetime.datetime
 
 
@@ -40,6 +41,11 @@ def get(connection: sa.Connection, uuid: str) -> Mapping:
     if row is None:
         raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
     return Mapping(*row)
+
+
+def set_locked(connection: sa.Connection, uuid: str, locked: bool) -> None:
+    """Notes whether the server is locked, for the time that its cell does not answer. Set before the cell's row, cleared after it."""
+    connection.execute(sa.update(instance_mappings).where(instance_mappings.c.uuid == uuid).values(locked=locked))
 
 
 def list_of(connection: sa.Connection, uuids: Iterable[str]) -> list[Mapping]:

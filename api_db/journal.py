@@ -247,7 +247,7 @@ def finish(connection: sa.Connection, *, uuid: str, token: str) -> bool:
 
 def _remove(connection: sa.Connection, uuid: str, token: str, *, deleting: bool) -> bool:
     mine = sa.delete(build_requests).where(
-        build_requests.c.uuid == uuid, build_requests.c.token == token, build_requests.c.deleting.is_(sa.literal(deleting))
+        build_requests.c.uuid == uuid, build_requests.c.token == token, build_requests.c.deleting == deleting
     )
     return changed(connection.execute(mine))
 

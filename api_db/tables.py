@@ -58,6 +58,7 @@ instance_mappings = _table(
     Column("vcpus", Integer, nullable=False),
     Column("memory_mib", Integer, nullable=False),
     Column("deleted", Boolean, nullable=False, default=False),
+    Column("locked", Boolean, nullable=False, default=False),
     *_times(),
     # The keys of a page in the default order are one index read; quota is one covering-index sum.
     Index("ix_instance_mappings_order", "deleted", "created_at", "uuid", "cell_uuid"),

@@ -97,7 +97,9 @@ def listed_intents(connection: sa.Connection) -> set[tuple[str, int]]:
 
 def inventories_to_place(connection: sa.Connection) -> list[Inventory]:
     """Inventories that Placement has not been told of as they are now."""
-    query = sa.select(compute_nodes.c.inventory, compute_nodes.c.placed)
+    query = sa.select(compute_nodes.c.inventory, compute_nodes.c.placed).join(
+        services, sa.and_(services.c.host == compute_nodes.c.host, services.c.binary == COMPUTE)
+    )
     return [msgspec.convert(row.inventory, Inventory) for row in connection.execute(query) if row.inventory != row.placed]
 
 

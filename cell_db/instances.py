@@ -574,8 +574,10 @@ def update(connection: sa.Connection, uuid: str, changes: Mapping[str, Any]) -> 
 
 
 def lock(connection: sa.Connection, uuid: str, action: Action, context: Context, *, by: str, reason: str | None) -> None:
-    """Locks the server for its plain owner (`by` "owner" or "admin")."""
-    admitted(connection, uuid, action, context)
+    """Locks the server for its plain owner (`by` "owner" or "admin"); what an admin locked stays the admin's."""
+    row = admitted(connection, uuid, action, context)
+    if row.locked_by == "admin" and by == "owner":
+        return
     update(connection, uuid, {"locked_by": by, "locked_reason": reason})
     cell_db.history.record(connection, uuid=uuid, action="lock", context=context)
 

@@ -61,10 +61,9 @@ def _refuse_shared(connection: sa.Connection, open_cloud: cloud.Cloud, *, uuid: 
         owners[urls.database_place(open_cloud.api_url)] = "the API level"
         _refuse_owned(owners.get(urls.database_place(database)), "--database-connection", "database")
     if broker is not None:
-        places = {place: f"cell {cell.name}" for cell in others if not cell.transport_url.startswith("none") for place in urls.broker_places(cell.transport_url)}
-        if open_cloud.conf.transport_url:
-            places |= dict.fromkeys(urls.broker_places(open_cloud.conf.transport_url), "the API level")
-        taken = sorted(places[place] for place in urls.broker_places(broker) if place in places)
+        owners = {place: f"cell {cell.name}" for cell in others for place in urls.broker_places(cell.transport_url)}
+        owners |= dict.fromkeys(urls.broker_places(open_cloud.conf.transport_url or CELL0_TRANSPORT), "the API level")
+        taken = sorted(owners[place] for place in urls.broker_places(broker) if place in owners)
         _refuse_owned(taken[0] if taken else None, "--transport-url", "broker")
 
 

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 CONNECT_S = 3.0
 
-OPTIONS = [core.config.PROCESS, core.config.API_DATABASE, core.config.CELLS, core.config.HOSTS]
+OPTIONS = [core.config.PROCESS, core.config.API_DATABASE, core.config.CELLS, core.config.PLACEMENT, core.config.HOSTS]
 
 
 def settings(config_files: Sequence[str]) -> cfg.ConfigOpts:

@@ -2,10 +2,9 @@
 
 import argparse
 import contextlib
-import sys
 import traceback
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import cliff.command
 import cliff.lister

@@ -3,6 +3,7 @@
 import argparse
 import concurrent.futures
 import dataclasses
+import pathlib
 from collections.abc import Sequence
 
 import alembic.util
@@ -12,6 +13,7 @@ import api_db.cells
 import api_db.schema
 import cell_db.schema
 import core.errors
+import core.migrations
 from cellctl import cloud, commands, exits, urls
 from core.database import Database
 from core.schema import Schema
@@ -39,22 +41,24 @@ def _of_cell(cell: api_db.cells.CellMapping) -> Target:
 
 
 def _revision(target: Target, deadline_s: float) -> str | None:
-    """The revision that the database is at.
+    """The revision that the database is at; None for an empty one.
 
     Raises:
         Unavailable: it does not answer.
     """
     database = Database(target.url, pool_size=1, connect_timeout_s=deadline_s, io_timeout_s=deadline_s, wait_s=deadline_s)
+    if database.is_sqlite and _is_to_be_made(pathlib.Path(database.url.database or "")):
+        return None  # Looking would make the file.
     try:
         return target.schema.current(database)
-    except sa.exc.DBAPIError as error:
-        raise _away(target, error) from error
+    except core.errors.Unavailable as error:
+        raise core.errors.Unavailable(f"{target.name}: {error.message}") from error
     finally:
         database.close()
 
 
-def _away(target: Target, error: sa.exc.DBAPIError) -> core.errors.Unavailable:
-    return core.errors.Unavailable(f"database {target.name} does not answer: {urls.masked(str(error.orig))}")
+def _is_to_be_made(file: pathlib.Path) -> bool:
+    return not file.exists() and file.parent.is_dir()
 
 
 # ---- db sync -----------------------------------------------------------------------------------------------------------------
@@ -111,12 +115,12 @@ class SyncDatabases(commands.Command):
         # A migration may work on one statement for long: only the first look had a short deadline.
         database = Database(target.url, pool_size=1, connect_timeout_s=deadline_s, io_timeout_s=MIGRATION_S)
         try:
-            target.schema.sync(database)
+            core.migrations.sync(target.schema, database)
         except sa.exc.OperationalError as error:
-            raise _away(target, error) from error
+            raise core.errors.Unavailable(f"{target.name}: the {target.schema.name} database does not answer: {error.orig}") from error
         except (sa.exc.DBAPIError, alembic.util.CommandError) as error:
             why = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-            raise core.errors.Broken(f"database {target.name} stays at {before or 'nothing'}: {why}") from error
+            raise core.errors.Broken(f"{target.name}: the schema stays at {before or 'nothing'}: {why}") from error
         finally:
             database.close()
         self.app.stdout.write(f"{target.name}: {before or 'empty'} -> {target.schema.newest}\n")
@@ -129,7 +133,7 @@ class SyncDatabases(commands.Command):
 class ListVersions(commands.Lister):
     """List the schema revision of the API database and of every cell's.
 
-    Columns: database (api, or the cell), schema, current, newest, state (newest, behind, empty, unknown, away).
+    Columns: database (api, or the cell), schema, current, newest, state (newest, other, empty, away).
     """
 
     _epilog = "Exit code 0: all are at the newest revision. 1: some are not. 5: some did not answer."

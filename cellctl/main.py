@@ -1,6 +1,7 @@
 """The program: global options, the table of commands, exit codes."""
 
 import argparse
+import importlib.metadata
 import logging
 import os
 import sys
@@ -12,22 +13,27 @@ import cliff.commandmanager
 
 import core.log
 import core.process
-from cellctl import cell, db, exits, urls
+from cellctl import exits, urls
 
 PROGRAM = "cellctl"
 CONFIG_FILE_VARIABLE = "CELLCTL_CONFIG_FILE"
 DESCRIPTION = "Databases, cells and hosts of a Cellplane cloud."
 
+# A command's module is loaded when it is run: Alembic, say, only for `db`.
 COMMANDS = {
-    "cell create": cell.CreateCell,
-    "cell delete": cell.DeleteCell,
-    "cell disable": cell.DisableCell,
-    "cell enable": cell.EnableCell,
-    "cell list": cell.ListCells,
-    "cell show": cell.ShowCell,
-    "cell update": cell.UpdateCell,
-    "db sync": db.SyncDatabases,
-    "db version": db.ListVersions,
+    "cell create": "cellctl.cell:CreateCell",
+    "cell delete": "cellctl.cell:DeleteCell",
+    "cell disable": "cellctl.cell:DisableCell",
+    "cell enable": "cellctl.cell:EnableCell",
+    "cell list": "cellctl.cell:ListCells",
+    "cell show": "cellctl.cell:ShowCell",
+    "cell update": "cellctl.cell:UpdateCell",
+    "db sync": "cellctl.db:SyncDatabases",
+    "db version": "cellctl.db:ListVersions",
+    "host delete": "cellctl.host:DeleteHost",
+    "host discover": "cellctl.host:DiscoverHosts",
+    "host list": "cellctl.host:ListHosts",
+    "status": "cellctl.status:Status",
 }
 
 
@@ -43,8 +49,8 @@ class Cellctl(cliff.app.App):
 
     def __init__(self) -> None:
         manager = cliff.commandmanager.CommandManager()
-        for name, command in COMMANDS.items():
-            manager.add_command(name, command)
+        for name, place in COMMANDS.items():
+            manager.commands[name] = importlib.metadata.EntryPoint(name, place, PROGRAM)
         super().__init__(DESCRIPTION, core.process.version(), manager, deferred_help=True)
 
     def build_option_parser(
@@ -69,11 +75,7 @@ class Cellctl(cliff.app.App):
         level = {0: logging.CRITICAL, 1: logging.CRITICAL, 2: logging.WARNING, 3: logging.INFO}
         handler = logging.StreamHandler(self.stderr)
         handler.setFormatter(_Masked("%(levelname)s %(name)s: %(message)s"))
-        root = logging.getLogger()
-        root.handlers[:] = [handler]
-        root.setLevel(level.get(self.options.verbose_level, logging.DEBUG))
-        cellctl = logging.getLogger(PROGRAM)
-        cellctl.setLevel(logging.WARNING)
+        logging.basicConfig(handlers=[handler], level=level.get(self.options.verbose_level, logging.DEBUG), force=True)
 
     def initialize_app(self, argv: list[str]) -> None:
         if not self.options.config_files:
@@ -90,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return Cellctl().run(list(sys.argv[1:] if argv is None else argv))
     except SystemExit as end:  # argparse: usage, --help, --version
-        return end.code if isinstance(end.code, int) else exits.DONE if end.code is None else exits.INVALID
+        return end.code if isinstance(end.code, int) else exits.DONE
 
 
 if __name__ == "__main__":

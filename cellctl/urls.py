@@ -79,8 +79,8 @@ def database_place(url: str) -> Place:
 
 
 def broker_places(url: str) -> set[Place]:
-    """Which brokers (virtual hosts of them) the URL leads to."""
-    return {_broker_place(one) for one in url.split(";")}
+    """Which brokers (virtual hosts of them) the URL leads to; none for cell0's."""
+    return set() if url.startswith("none:") else {_broker_place(one) for one in url.split(";")}
 
 
 def _broker_place(url: str) -> Place:

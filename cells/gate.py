@@ -22,7 +22,7 @@ from cells.breaker import Breaker
 from core.clock import Clock, SystemClock
 from core.context import Context
 from core.database import Database, is_transient
-from messaging.broker import Broker
+from messaging.broker import Broker, NoSuchQueue
 from messaging.caller import Caller
 from messaging.verbs import Verb
 
@@ -32,6 +32,7 @@ Work = Callable[Concatenate[sa.Connection, P], T]
 
 LOG = core.log.get(__name__)
 STATEMENT_TIMED_OUT = 1969  # MariaDB: max_statement_time exceeded: the server is well, the query was slow
+SYNTAX_ERROR = 1064
 BROKER_THREADS = 2
 PROBED_QUEUE = "conductor"
 TRANSIENT_TRIES = 5
@@ -273,7 +274,7 @@ class Gate:
         if number == STATEMENT_TIMED_OUT:
             self._well(self._door, "slow", started)
             return _Failure("the query took too long", unsure=False)
-        if isinstance(error, sa.exc.IntegrityError | sa.exc.DataError):
+        if number == SYNTAX_ERROR or isinstance(error, sa.exc.IntegrityError | sa.exc.DataError):  # ours, not the cell's
             self._well(self._door, "answer", started)
             return error
         unreachable = error.statement is None
@@ -302,6 +303,9 @@ class Gate:
             started = time.monotonic()
             try:
                 value = publish()
+            except NoSuchQueue as error:  # the broker answered: nobody has ever listened there
+                self._well(self._broker_door, "answer", started)
+                raise _Failure(error.message, unsure=False) from error
             except core.errors.Unavailable as error:
                 if not is_call:  # a process that does not reply says nothing about the broker
                     self._broker_door.breaker.failed(error.message)

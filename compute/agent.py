@@ -34,9 +34,9 @@ from messaging.verbs import compute as verbs
 
 LOG = core.log.get(__name__)
 
-# A handler takes milliseconds, but for a destroy, which holds its message: there are enough for a host's deletes to go side by side
-# and still leave room for builds to be accepted.
-LISTENER_THREADS = 16
+# A handler takes milliseconds, but for a destroy, which holds its message: there are enough for some deletes to go side by side and
+# still leave room for builds to be accepted.
+LISTENER_THREADS = 8
 PREFETCH = 64
 
 
@@ -173,4 +173,4 @@ class Agent:
 def _directory(conf: cfg.ConfigOpts) -> pathlib.Path:
     if not conf.host or "/" in conf.host or conf.host in (".", ".."):
         raise core.errors.Invalid(f"[DEFAULT] host {conf.host!r} cannot be the name of a host", field="host")
-    return pathlib.Path(conf.state_path) / "compute" / conf.host
+    return pathlib.Path(str(conf.state_path)) / "compute" / str(conf.host)

@@ -48,7 +48,7 @@ class Rounds:
         self._purged_at = 0.0
         self._trouble = ""
         self._wake = threading.Event()
-        self._stopping = False
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rounds", daemon=True)
 
     def start(self) -> None:
@@ -61,7 +61,7 @@ class Rounds:
 
     def stop(self, timeout_s: float) -> None:
         """Ends after the round under way, and says that the agent is leaving."""
-        self._stopping = True
+        self._stopping.set()
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
@@ -71,12 +71,12 @@ class Rounds:
             LOG.warning("the cell is not told that this host leaves why=%s", error)
 
     def _run(self) -> None:
-        while not self._stopping:
+        while not self._stopping.is_set():
             # Whoever asks from here on gets another round.
             self._wake.clear()
             self._round_in_frame()
             if self._wake.wait(self._every_s * random.uniform(0.95, 1.0)):
-                time.sleep(_SHORTEST_PAUSE_S)
+                self._stopping.wait(_SHORTEST_PAUSE_S)
 
     def _round_in_frame(self) -> None:
         try:

@@ -79,6 +79,7 @@ class Records:
         self._intents: dict[str, Intent] = {}
         self._operations: dict[str, Operations] = {}
         self._fences: dict[str, int] = {}
+        self._built: dict[str, int] = {}
 
     def open(self) -> None:
         """Takes the directory for this agent and reads what is there.
@@ -133,6 +134,17 @@ class Records:
         """The intent up to this attempt is done with. Not synced: after a loss of power it is reported again."""
         with self._lock, _disk_errors():
             self._clear_intent(uuid, attempt)
+
+    def note_built(self, uuid: str, attempt: int) -> None:
+        """The guest of the intent stands, and only its report is not confirmed yet. Kept in memory: the next agent finds the guest."""
+        with self._lock:
+            self._built[uuid] = attempt
+
+    def is_under_build(self, uuid: str) -> bool:
+        """Whether an attempt is accepted and its guest does not stand yet."""
+        with self._lock:
+            intent = self._intents.get(uuid)
+            return intent is not None and self._built.get(uuid) != intent.attempt
 
     # Fences.
 
@@ -223,6 +235,7 @@ class Records:
         if known is not None and known.attempt <= attempt:
             self._path("intents", uuid).unlink(missing_ok=True)
             del self._intents[uuid]
+            self._built.pop(uuid, None)
 
     def _operations_of(self, uuid: str, attempt: int) -> Operations:
         entry = self._operations.get(uuid)

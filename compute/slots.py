@@ -4,13 +4,17 @@ import collections
 import threading
 from collections.abc import Callable
 
+import core.log
+
+LOG = core.log.get(__name__)
+
 Job = Callable[[], None]
 
 
 class Slots:
     """Threads that are there only while there is work: an idle agent keeps none.
 
-    A job handles its own errors; one that raises ends its thread, and the next job gets a new one.
+    A job handles its own errors; what it raises all the same is logged here.
     """
 
     def __init__(self, name: str, most: int) -> None:
@@ -62,6 +66,8 @@ class Slots:
                 line, job = taken
                 try:
                     job()
+                except Exception:
+                    LOG.exception("a job broke line=%s", line)
                 finally:
                     self._put_back(line)
         finally:

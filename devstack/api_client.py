@@ -17,7 +17,7 @@ POLL_S = 0.2
 class ApiClient:
     """One user of the cloud.
 
-    Every method raises Unavailable when there is no answer, and Broken with the API's own words when the answer is a refusal.
+    Every method raises Unavailable when there is no answer, NotFound for a 404, and Broken with the API's own words for any other refusal.
     """
 
     def __init__(self, compute: str, *, image: str, user: str, password: str) -> None:
@@ -88,6 +88,8 @@ class ApiClient:
             raise errors.Unavailable(f"no answer to {method} {url} after {time.monotonic() - started:.1f} s: {type(error).__name__}") from error
         if response.status_code == 404 and may_be_missing:
             return None
+        if response.status_code == 404:
+            raise errors.NotFound(f"{method} {url} finds nothing: {response.text[:500]}")
         if response.status_code >= 400:
             raise errors.Broken(f"{method} {url} is refused with {response.status_code}: {response.text[:500]}", status=response.status_code)
         return response.json() if response.content else None

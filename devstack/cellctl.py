@@ -4,12 +4,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from core import errors
 from devstack.configure import Addresses
 from devstack.layout import State
 
+CELL0 = "cell0"
 DEADLINE_S = 180.0
 
 
@@ -22,23 +22,18 @@ class Cellctl:
     def sync_databases(self, addresses: Addresses) -> None:
         """Schemas of the API level, cell0 and the cells; and the cells themselves, at the addresses they have now."""
         self._run("db", "sync", "--api")
-        present = {cell["name"]: cell for cell in self.cells()}
-        levels = {"cell0": addresses.cell0, **addresses.cells}
-        for name, level in levels.items():
-            where = ["--database", level.database, *([] if name == "cell0" else ["--transport", level.transport])]
+        present = {cell["name"]: cell for cell in json.loads(self._run("cell", "list", "--show-secrets", "-f", "json"))}
+        if CELL0 not in present:
+            self._run("cell", "create", "--cell0", "--database-connection", addresses.cell0.database)
+        elif present[CELL0]["database_connection"] != addresses.cell0.database:
+            self._run("cell", "update", CELL0, "--database-connection", addresses.cell0.database)
+        for name, level in addresses.cells.items():
+            where = ["--database-connection", level.database, "--transport-url", level.transport]
             if name not in present:
                 self._run("cell", "create", name, *where)
+            elif (present[name]["database_connection"], present[name]["transport_url"]) != (level.database, level.transport):
+                self._run("cell", "update", name, *where)
         self._run("db", "sync", "--all")
-
-    def cells(self) -> list[dict[str, Any]]:
-        """The cells that are mapped."""
-        cells: list[dict[str, Any]] = json.loads(self._run("cell", "list", "-f", "json"))
-        return cells
-
-    def hosts(self) -> list[dict[str, Any]]:
-        """The hosts that are mapped, each with its cell."""
-        hosts: list[dict[str, Any]] = json.loads(self._run("host", "list", "-f", "json"))
-        return hosts
 
     def _run(self, *arguments: str) -> str:
         command = [str(Path(sys.executable).parent / "cellctl"), "--config-file", str(self._settings), *arguments]

@@ -30,7 +30,7 @@ from devstack.services.images import ImageEndpoint
 
 STOP_EACH_S = 5.0
 
-LOG = core.log.get(__name__)
+LOG = core.log.get("devstack.embedded")
 
 
 class Part(Protocol):

@@ -55,7 +55,7 @@ make_venv() {
 # What an installation depends on; when it changes, pip runs again.
 fingerprint() {
     printf '%s %s ' "$repo" "$("$venv/bin/python" --version)"
-    cat "$repo/setup.cfg" "$repo/pyproject.toml" | sha256sum | cut -d' ' -f1
+    (cd "$repo" && ls -d -- */__init__.py && cat setup.cfg pyproject.toml) | sha256sum | cut -d' ' -f1
 }
 
 # Shows pip's progress: a line now and then, not one for each package.

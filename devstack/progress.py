@@ -30,8 +30,8 @@ class Progress:
         self.say(f"{text} …")
         try:
             yield
-        except errors.CellplaneError as error:
-            print(f"\nfailed: {text}: {error.message}", file=sys.stderr)
+        except errors.CellplaneError:
+            print(f"\nfailed: {text}", file=sys.stderr)
             for name in guilty:
                 self._show_log(name)
             raise

@@ -43,7 +43,7 @@ def furnish(admin: ApiClient, shape: Shape) -> tuple[str, str]:
         aggregate = present.get(cell) or _aggregate(admin, cell)
         for host in shape.hosts_of(cell):
             if host not in aggregate["hosts"]:
-                admin.post(f"/os-aggregates/{aggregate['id']}/action", {"add_host": {"host": host}})
+                _add_host(admin, aggregate["id"], host)
     return flavor_id, image_id
 
 
@@ -80,6 +80,19 @@ def _flavor(admin: ApiClient) -> str:
 def _aggregate(admin: ApiClient, cell: str) -> dict[str, Any]:
     aggregate: dict[str, Any] = admin.post("/os-aggregates", {"aggregate": {"name": cell, "availability_zone": cell}})["aggregate"]
     return {"hosts": [], **aggregate}
+
+
+def _add_host(admin: ApiClient, aggregate_id: int, host: str) -> None:
+    """Adds a host to an aggregate once the API level has found it in its cell."""
+
+    def is_added() -> bool:
+        try:
+            admin.post(f"/os-aggregates/{aggregate_id}/action", {"add_host": {"host": host}})
+        except errors.NotFound:
+            return False
+        return True
+
+    wait_until(is_added, what=f"discovery of host {host}", deadline_s=HOSTS_DEADLINE_S, every_s=0.2)
 
 
 def _create(user: ApiClient, name: str, *, zone: str, flavor_id: str, image_id: str) -> str:

@@ -145,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
             state.remember(shape)
             Stack(state, shape, progress).up()
     except errors.CellplaneError as error:
-        print(f"stack.sh: {error.message}", file=sys.stderr)
+        print(f"\nstack.sh: {error.message}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nstack.sh: interrupted; run it again to go on, or devstack/unstack.sh", file=sys.stderr)

@@ -340,6 +340,11 @@ class Control:
         """Whether a process runs now."""
         return identity.running(self._state.pid_file(name)) is not None
 
+    def is_ready(self, name: str) -> bool:
+        """Whether a process runs and takes connections, if it is one that does."""
+        port = next((program.ready_port for program in plan.read(self._state.plan) if program.name == name), None)
+        return self.is_running(name) and (port is None or ports.answers(port))
+
     def hold(self, name: str, *, kill: bool = False) -> None:
         """Ends a process and keeps it down."""
         process = self._known(name)
@@ -351,18 +356,19 @@ class Control:
         wait_until(lambda: not self.is_running(name), what=f"end of {name}", deadline_s=CONTROL_DEADLINE_S)
 
     def release(self, name: str) -> None:
-        """Lets a held process come back."""
+        """Lets a held process come back; returns when it is ready."""
+        self._known(name)
         (hold_directory(self._state) / name).unlink(missing_ok=True)
         self._wake()
-        wait_until(lambda: self.is_running(name), what=f"start of {name}", deadline_s=CONTROL_DEADLINE_S)
+        wait_until(lambda: self.is_ready(name), what=f"start of {name}", deadline_s=CONTROL_DEADLINE_S)
 
     def restart(self, name: str) -> None:
-        """Ends a process in order; returns when a new one runs."""
+        """Ends a process in order; returns when a new one is ready."""
         process = self._known(name)
         if process is not None:
             identity.send(process, signal.SIGTERM)
         wait_until(
-            lambda: self.is_running(name) and identity.recorded(self._state.pid_file(name)) != process, what=f"new {name}", deadline_s=CONTROL_DEADLINE_S
+            lambda: identity.recorded(self._state.pid_file(name)) != process and self.is_ready(name), what=f"new {name}", deadline_s=CONTROL_DEADLINE_S
         )
 
     def _known(self, name: str) -> Process | None:

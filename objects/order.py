@@ -4,7 +4,7 @@ import datetime
 
 import msgspec
 
-from objects.build import BuildSpec
+from objects.build import BuildSpec, Flavor
 
 
 class ServerOrder(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -33,6 +33,7 @@ class PlacementRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
     """Where the servers of one request may go: kept as the request spec. Version 1.0.
 
     `availability_zone` is what the user asked for (pinned); `host` / `node` a target that filters still check, `forced` skips them.
+    `flavor` and `image_ref` are what can be told of the servers while their cell is away.
     """
 
     project_id: str
@@ -43,3 +44,5 @@ class PlacementRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
     forced: bool = False
     scheduler_hints: dict[str, object] = {}
     requested_at: datetime.datetime | None = None
+    flavor: Flavor | None = None
+    image_ref: str = ""

@@ -165,7 +165,7 @@ def _orders(
         reservation_id=reservation_id,
     )
     return Prepared(
-        request=_placement_request(call, wish, now),
+        request=_placement_request(call, wish, flavor, image, now),
         request_uuid=str(uuids.uuid4()),
         reservation_id=reservation_id,
         orders=[
@@ -184,7 +184,7 @@ def _orders(
     )
 
 
-def _placement_request(call: Call, wish: zones.Wish, now: datetime.datetime) -> PlacementRequest:
+def _placement_request(call: Call, wish: zones.Wish, flavor: Flavor, image: ImageRef, now: datetime.datetime) -> PlacementRequest:
     hints = call.document.get("os:scheduler_hints") or call.document.get("OS-SCH-HNT:scheduler_hints") or {}
     if "group" in hints:
         raise invalid("group", f"Server group {hints['group']} could not be found.")
@@ -197,5 +197,7 @@ def _placement_request(call: Call, wish: zones.Wish, now: datetime.datetime) -> 
         forced=wish.forced,
         scheduler_hints=dict(hints),
         requested_at=now,
+        flavor=flavor,
+        image_ref=image.image_id,
     )
 

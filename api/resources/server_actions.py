@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+import api_db.instances
 import cell_db.instances
 import core.errors
 from api.http import policy
@@ -103,19 +104,20 @@ async def lock(call: Call) -> None:
     """Locks the server for its owner; what an admin locked stays the admin's."""
     found = await server_of(call, LOCK)
     reason = (call.body or {}).get("locked_reason") if isinstance(call.body, dict) else None
+    gate_of(call, found, actions.LOCK.name)
+    await call.cloud.api_write(api_db.instances.set_locked, found.server.uuid, True)
     await _write(call, found, actions.LOCK, _lock, _locker(call, found), reason)
 
 
 def _lock(connection: sa.Connection, uuid: str, action: Action, context: Context, by: str, reason: str | None) -> None:
-    row = cell_db.instances.admitted(connection, uuid, action, context)
-    if row.locked_by is None or by == "admin":
-        cell_db.instances.lock(connection, uuid, action, context, by=by, reason=reason)
+    cell_db.instances.lock(connection, uuid, action, context, by=by, reason=reason)
 
 
 async def unlock(call: Call) -> None:
     """Unlocks the server; what an admin locked only for those who may override it."""
     found = await server_of(call, UNLOCK)
     await _write(call, found, actions.UNLOCK, _unlock, call.can(UNLOCK_OVERRIDE))
+    await call.cloud.api_write(api_db.instances.set_locked, found.server.uuid, False)
 
 
 def _unlock(connection: sa.Connection, uuid: str, action: Action, context: Context, may_override: bool) -> None:

@@ -214,6 +214,8 @@ class UnreachableServer:
     user_id: str
     created_at: datetime.datetime
     availability_zone: str | None = None
+    flavor: dict[str, Any] = dataclasses.field(default_factory=dict)
+    image_ref: str = ""
 
 
 _UNKNOWN = (
@@ -232,6 +234,8 @@ UNREACHABLE_SHOW = View(
     "server",
     *_UNKNOWN_DETAIL,
     Field("user_id"),
+    Field("image", _image, with_call=True),
+    Field("flavor", _flavor, since="2.47"),
     Field("OS-EXT-AZ:availability_zone", lambda server: server.availability_zone or states.UNKNOWN_STATUS),
     Field("OS-EXT-STS:power_state", lambda server: states.NO_STATE),
     Field("server_groups", lambda server: [], since="2.71"),

@@ -24,10 +24,8 @@ from api.resources.server_of import server_of, target_of
 from api.resources.server_views import SERVER_SHOW, SERVER_UPDATED, ShowView, UnreachableServer
 from cells.answers import Unknown, value_of
 from core.steps import Steps
-from lifecycle import actions
-from lifecycle.admit import admit
 from objects.order import ServerOrder
-from objects.server import Server
+from objects.server import Server, flavor_values
 
 CREATE = "os_compute_api:servers:create"
 SHOW = "os_compute_api:servers:show"
@@ -124,6 +122,8 @@ async def _known_without_its_cell(call: Call, silence: core.errors.Unavailable) 
         user_id=mapping.user_id,
         created_at=mapping.created_at,
         availability_zone=request.availability_zone,
+        flavor=flavor_values(request.flavor) if request.flavor else {},
+        image_ref=request.image_ref,
     )
 
 
@@ -200,34 +200,26 @@ async def delete(call: Call) -> None:
     mapping, entry = await cells.route.locate(call.cloud, call.context, call.path["id"])
     call.enforce(DELETE, target_of(mapping))
     if entry is None or entry.phase != api_db.journal.NEW:
-        await _refuse_if_locked(call, may_be_away=entry is not None)
+        await _refuse_if_locked(call, mapping)
     await cells.deletion.delete_server(call.cloud, call.context, mapping, Steps())
 
 
-async def _refuse_if_locked(call: Call, *, may_be_away: bool) -> None:
-    """
+async def _refuse_if_locked(call: Call, mapping: api_db.instances.Mapping) -> None:
+    """Returns if the caller may delete the server: always for admins, else while it is not locked.
+
+    While its cell does not answer, the mapping's own note decides: a delete is possible whatever a cell does.
+
     Raises:
-        Locked: the server is locked, and the caller is no admin.
-        Unavailable: its cell, the one place that knows of locks, does not answer. A server that was not handed over for good
-            (`may_be_away`) was never there to be locked.
+        Locked: the server is locked.
     """
     if call.context.is_admin:
         return
     try:
-        server = (await server_of(call, DELETE)).server
+        locked = (await server_of(call, DELETE)).server.locked_by is not None
     except core.errors.Unavailable:
-        if may_be_away:
-            return
-        raise
-    admit(
-        actions.DELETE,
-        server=server.uuid,
-        vm_state=server.vm_state,
-        task_state=server.task_state,
-        launched=server.launched_at is not None,
-        locked=server.locked_by is not None,
-        caller_is_admin=False,
-    )
+        locked = mapping.locked
+    if locked:
+        raise core.errors.Locked(f"Instance {mapping.uuid} is locked", server=mapping.uuid)
 
 
 _SERVERS = "/servers"

@@ -75,7 +75,7 @@ class Acts:
         """Why the operation cannot be done, or None. A server under build is not waited for."""
         if act.action not in WORK or act.action not in OPERATIONS:
             return f"This host does not know the operation {act.action!r}"
-        if self._host.records.intent(act.uuid) is not None:
+        if self._host.records.is_under_build(act.uuid):
             return "The server is still being built"
         guest = self._host.hypervisor.guest(act.uuid)
         if guest is None:

@@ -79,6 +79,8 @@ class Builds:
                     _cannot(host, intent, permit, error)
                     raise
                 host.power.note(guest)
+                # Before the report: whoever hears it may order an operation at once.
+                host.records.note_built(guest.uuid, guest.attempt)
                 _report_active(host, guest)
         except core.errors.CellplaneError:
             return  # Logged by the frame; `_cannot` decided what becomes of it, or the intent on disk does.

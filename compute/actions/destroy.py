@@ -1,7 +1,10 @@
 """Destroy attempts of servers: fence first, then destroy, and only then say so."""
 
+import contextlib
+import functools
 import threading
 import time
+from collections.abc import Iterator
 
 import core.errors
 from compute.actions.names import checked_uuid
@@ -21,6 +24,8 @@ class Destroys:
     def __init__(self, host: Host, slots: Slots) -> None:
         self._host = host
         self._slots = slots
+        self._lock = threading.Lock()
+        self._under_way: set[tuple[str, int]] = set()
 
     def carry_out(self, context: Context, message: Destroy) -> None:
         """
@@ -32,14 +37,30 @@ class Destroys:
             self._host.records.give_up(attempts)
         for uuid, attempt in attempts.items():
             self._host.servers.interrupt(uuid, attempt, "The server is being deleted")
-        gone = self._destroy_all(attempts, context.request_id)
-        self._host.reporter.report_now(
-            cell.GONE,
-            [((uuid, attempts[uuid]), Attempt(uuid, attempts[uuid])) for uuid in gone],
-            deadline_s=self._host.deadlines.report_s,
-        )
-        if len(gone) < len(attempts):
-            raise core.errors.Unavailable(f"{len(attempts) - len(gone)} of {len(attempts)} servers are not destroyed yet")
+        with self._taken_up(attempts) as ours:
+            gone = self._destroy_all(ours, context.request_id)
+            self._host.reporter.report_now(
+                cell.GONE, [((uuid, ours[uuid]), Attempt(uuid, ours[uuid])) for uuid in gone], deadline_s=self._host.deadlines.report_s
+            )
+        if len(gone) < len(ours):
+            raise core.errors.Unavailable(f"{len(ours) - len(gone)} of {len(ours)} servers are not destroyed yet")
+
+    @contextlib.contextmanager
+    def _taken_up(self, attempts: dict[str, int]) -> Iterator[dict[str, int]]:
+        """Those that no other message is about: its `gone` will answer this one too. Orders repeated while a hypervisor hangs
+        would else hold all the listener's threads.
+        """
+        with self._lock:
+            ours = {uuid: attempt for uuid, attempt in attempts.items() if not self._is_under_way(uuid, attempt)}
+            self._under_way.update(ours.items())
+        try:
+            yield ours
+        finally:
+            with self._lock:
+                self._under_way.difference_update(ours.items())
+
+    def _is_under_way(self, uuid: str, attempt: int) -> bool:
+        return any(other == uuid and higher >= attempt for other, higher in self._under_way)
 
     def _destroy_all(self, attempts: dict[str, int], request_id: str) -> list[str]:
         """Those that are gone now. One alone needs no other thread."""
@@ -55,7 +76,7 @@ class Destroys:
             finally:
                 left.release()
 
-        submitted = [self._slots.submit(uuid, lambda uuid=uuid, attempt=attempt: job(uuid, attempt)) for uuid, attempt in attempts.items()]
+        submitted = [self._slots.submit(uuid, functools.partial(job, uuid, attempt)) for uuid, attempt in attempts.items()]
         ends = time.monotonic() + self._host.deadlines.destroy_s
         for _ in range(sum(submitted)):
             if not left.acquire(timeout=max(0.0, ends - time.monotonic())):
@@ -64,10 +85,10 @@ class Destroys:
 
     def _is_gone(self, uuid: str, attempt: int, request_id: str) -> bool:
         host = self._host
-        if self._is_superseded(uuid, attempt):
-            return True
         permit = Permit(attempt=attempt, deadline_s=host.deadlines.destroy_s)
         try:
+            if self._is_superseded(uuid, attempt):
+                return True
             with operation(host, "destroy", uuid, permit, request_id=request_id), host.steps("agent.destroy"):
                 remove(host, uuid, attempt, permit)
         except core.errors.CellplaneError:

@@ -85,6 +85,8 @@ class Dial:
     def now(self, uuid: str = "", name: str = "") -> Setting:
         """What holds for the server; without one, for the host."""
         file = self._read()
+        if not file.servers:
+            return file
         merged = {field: getattr(file, field) for field in Setting.__struct_fields__}
         for pattern, setting in file.servers.items():
             if uuid and (fnmatch.fnmatchcase(uuid, pattern) or fnmatch.fnmatchcase(name, pattern)):

@@ -39,17 +39,18 @@ class SimulatedGuest(msgspec.Struct, frozen=True):
 
 
 class GuestFiles:
-    """The files `<uuid>.json` (guests) and `<uuid>.<attempt>.building` (guests being made) below one directory."""
+    """The files `<uuid>.json` (guests) and `building/<uuid>.<attempt>` (guests being made) below one directory."""
 
     def __init__(self, directory: pathlib.Path) -> None:
         self._directory = directory
+        self._building = directory / "building"
         self._lock = threading.Lock()
         self._listed_ns = 0
         self._listed: dict[str, tuple[int, int, SimulatedGuest]] = {}
 
     def prepare(self) -> None:
         """Makes the directory."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self._building.mkdir(parents=True, exist_ok=True)
 
     def all(self) -> list[SimulatedGuest]:
         """Every guest. Files that did not change since the last call are not read again: an idle host costs one `stat`."""
@@ -80,15 +81,16 @@ class GuestFiles:
 
     def begin(self, uuid: str, attempt: int) -> None:
         """A guest of this attempt is being made."""
-        (self._directory / f"{uuid}.{attempt}.building").touch()
+        (self._building / f"{uuid}.{attempt}").touch()
 
     def end(self, uuid: str, attempt: int) -> None:
         """It is made."""
-        (self._directory / f"{uuid}.{attempt}.building").unlink(missing_ok=True)
+        (self._building / f"{uuid}.{attempt}").unlink(missing_ok=True)
 
     def half_built(self, uuid: str) -> list[int]:
         """The attempts of which something half-built is here."""
-        return sorted(int(path.name.split(".")[1]) for path in self._directory.glob(f"{uuid}.*.building"))
+        found = (path.name.rpartition(".") for path in self._building.iterdir())
+        return sorted(int(attempt) for whose, _, attempt in found if whose == uuid)
 
     def _list(self) -> dict[str, tuple[int, int, SimulatedGuest]]:
         found = {}

@@ -76,6 +76,7 @@ class CellConductor:
             Periodic("cleanup sweep", settings.sweep_s, self.sweeps.cleanups, clock),
             Periodic("operation sweep", settings.sweep_s, self.sweeps.operations, clock),
             Periodic("inventory", NEWS_S, self.sweeps.news, clock),
+            Periodic("departures", settings.sweep_s, self.sweeps.departures, clock),
             Periodic("inventory sweep", settings.sweep_s * 6, self.sweeps.inventories, clock),
             Periodic("claim sweep", settings.claim_sweep_s, self.sweeps.claims, clock),
             Periodic("heartbeat", BEAT_S, self._beat, clock),

@@ -2,6 +2,7 @@
 
 import cell_db.cleanups
 import cell_db.heartbeats
+import cell_db.hosts
 import cell_db.instances
 import core.errors
 import core.log
@@ -92,6 +93,19 @@ class Sweeps:
                 continue
             with self._database.transaction() as connection:
                 cell_db.heartbeats.placed(connection, inventory)
+
+    def departures(self) -> None:
+        """Hosts whose service an operator deleted leave Placement, then the cell; one that still has claims is tried again."""
+        with self._database.reading() as connection:
+            departed = cell_db.hosts.list_departed(connection)
+        for node in departed:
+            try:
+                self._placement.delete_provider(node.uuid)
+            except core.errors.Conflict as conflict:
+                LOG.warning("the provider of host %s, which was deleted, is still in use: %s", node.host, conflict.message)
+                continue
+            with self._database.transaction() as connection:
+                cell_db.hosts.forget_node(connection, node.uuid)
 
     def news(self) -> None:
         """Inventories at once when a host is new or has started again."""

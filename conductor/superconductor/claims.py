@@ -2,7 +2,7 @@
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import core.errors
@@ -64,12 +64,16 @@ class Chooser:
     """Finds hosts for groups and claims them.
 
     Args:
+        look_again: reads every cell's hosts afresh; called before a request is given up, for the view may be older than the request.
         attempts: hosts that a build may try in all; the first and `attempts - 1` alternates.
     """
 
-    def __init__(self, placement: Placement, view: HostView, *, attempts: int, steps: Steps, dice: random.Random) -> None:
+    def __init__(
+        self, placement: Placement, view: HostView, look_again: Callable[[], None], *, attempts: int, steps: Steps, dice: random.Random
+    ) -> None:
         self._placement = placement
         self._view = view
+        self._look_again = look_again
         self._attempts = attempts
         self._steps = steps
         self._dice = dice
@@ -82,6 +86,10 @@ class Chooser:
             GenerationConflict: somebody claimed for one of the servers before; place its group alone, with `place_again`.
         """
         waiting = [group for group in groups if self._choose(group)]
+        hopeless = [group for group in groups if group.fault is not None]
+        if hopeless:
+            self._look_again()
+            waiting += [group for group in hopeless if self._choose(group)]
         while waiting:
             batch = _first_few(waiting)
             del waiting[: len(batch)]
@@ -160,6 +168,7 @@ class Chooser:
         except (NoValidHost, core.errors.Invalid) as refusal:
             group.fault = refusal.message
             return False
+        group.fault = None
         resources = group.resources()
         for entry, choice in zip(group.entries, group.choices, strict=True):
             self._view.consume(choice.host.host, entry.uuid, resources)

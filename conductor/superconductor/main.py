@@ -66,7 +66,9 @@ class SuperConductor:
         self.view = HostView(clock=clock)
         self.watch = HostWatch(conf, self.api, self.cells, self.placement, self.view, clock)
         dice = random.Random()
-        chooser = Chooser(self.placement, self.view, attempts=conf.scheduler.max_attempts, steps=steps, dice=dice)
+        chooser = Chooser(
+            self.placement, self.view, self.watch.pull, attempts=conf.scheduler.max_attempts, steps=steps, dice=dice
+        )
         self.placer = Placer(
             self.api, self.cells, self.placement, chooser, steps=steps, clock=clock, build_deadline_s=conf.conductor.build_deadline_s
         )

@@ -328,14 +328,16 @@ def test_a_locked_server_is_not_deleted_but_by_admins(cloud: SmallCloud) -> None
     assert cloud.ask.delete(f"/v2.1/servers/{uuid}", user=ADMIN).status == 204
 
 
-def test_while_a_cell_is_silent_only_what_cannot_be_locked_is_deleted(cloud: SmallCloud) -> None:
-    running, on_its_way = cloud.running(), cloud.created()
+def test_while_a_cell_is_silent_only_locked_servers_are_not_deleted(cloud: SmallCloud) -> None:
+    running, locked, on_its_way = cloud.running(), cloud.running(), cloud.created()
     cloud.assign(on_its_way, "east", "east-1")
+    assert cloud.act(locked, "lock").status == 202
     cloud.go_silent("east")
 
-    assert cloud.ask.delete(f"/v2.1/servers/{running}", user=ALICE).status == 503
+    assert cloud.ask.delete(f"/v2.1/servers/{running}", user=ALICE).status == 204
     assert cloud.ask.delete(f"/v2.1/servers/{on_its_way}", user=ALICE).status == 204
-    assert cloud.ask.delete(f"/v2.1/servers/{running}", user=ADMIN).status == 204
+    assert cloud.ask.delete(f"/v2.1/servers/{locked}", user=ALICE).status == 409
+    assert cloud.ask.delete(f"/v2.1/servers/{locked}", user=ADMIN).status == 204
 
 
 def test_a_commit_whose_answer_was_lost_is_accepted_all_the_same(cloud: SmallCloud) -> None:

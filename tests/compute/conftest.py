@@ -149,6 +149,10 @@ class Bench:
         """The attempt of each guest, as the hypervisor's files say."""
         return {guest.uuid: guest.attempt for guest in self.agents[-1].hypervisor.guests()}
 
+    def is_spawning(self, attempt: int = 1) -> bool:
+        """Whether the hypervisor makes a guest of this attempt now."""
+        return bool(list((self.directory / "simulated" / HOST / "guests" / "building").glob(f"*.{attempt}")))
+
     @property
     def agent_directory(self) -> pathlib.Path:
         return self.directory / "compute" / HOST

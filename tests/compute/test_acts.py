@@ -1,5 +1,7 @@
 """Operations: once per id, in order, the outcome remembered; and the console."""
 
+import threading
+
 import pytest
 
 import core.errors
@@ -102,6 +104,22 @@ def test_an_operation_on_a_server_under_build_waits_for_nothing(bench: Bench, se
     bench.cell.act(building, 1, "op-1", "stop")
     assert "being built" in bench.cell.hear(cell.ACTED).fault
     assert bench.agents[0].hypervisor.guest(building).power_state == states.RUNNING
+
+
+def test_an_operation_may_follow_the_report_of_the_build_at_once(bench: Bench) -> None:
+    """The report's confirmation is slower than what it causes: the intent is still open when the operation comes."""
+    agent = bench.start()
+    clear, held = agent.host.records.clear_intent, threading.Event()
+    agent.host.records.clear_intent = lambda *arguments: held.wait(DEADLINE_S) and clear(*arguments)
+    server = new_uuid()
+    bench.cell.build((server, 1))
+    bench.cell.hear(cell.ACTIVE)
+
+    bench.cell.act(server, 1, "op-1", "stop")
+    wait_until(lambda: agent.hypervisor.guest(server).power_state == states.SHUTDOWN, what="stop", deadline_s=DEADLINE_S)
+    held.set()
+
+    assert bench.cell.hear(cell.ACTED).fault is None
 
 
 def test_a_destroy_ends_an_operation_under_way(bench: Bench, server: str) -> None:

@@ -1,10 +1,12 @@
 """What the agent says by itself, and how it starts and stops."""
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import msgspec
 import pytest
@@ -186,6 +188,19 @@ def test_old_fences_are_forgotten(bench: Bench) -> None:
     assert bench.agents[-1].host.records.fence(old) == 0
 
 
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """What `main` does to the process's logging is undone."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    for handler in set(root.handlers) - set(handlers):
+        root.removeHandler(handler)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.usefixtures("own_logging")
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
@@ -202,6 +217,7 @@ def test_wrong_settings_are_named_and_end_with_2(bench: Bench, capsys: pytest.Ca
     assert named in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("own_logging")
 def test_a_second_agent_ends_with_1_and_says_why(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     bench.start()
 
@@ -209,6 +225,7 @@ def test_a_second_agent_ends_with_1_and_says_why(bench: Bench, capsys: pytest.Ca
     assert "Another agent" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("own_logging")
 def test_a_missing_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--config-file", "/nowhere/compute.conf"]) == 2
     assert "/nowhere/compute.conf" in capsys.readouterr().err

@@ -195,10 +195,10 @@ def test_a_newer_attempt_ends_an_older_build_under_way(bench: Bench) -> None:
     bench.dial(hang=True)
     server = new_uuid()
     bench.cell.build((server, 1))
-    wait_until(lambda: bool(list((bench.directory / "simulated").rglob("*.1.building"))), what="spawn", deadline_s=DEADLINE_S)
+    wait_until(lambda: bench.is_spawning(attempt=1), what="spawn", deadline_s=DEADLINE_S)
 
     bench.cell.build((server, 2))
-    wait_until(lambda: bool(list((bench.directory / "simulated").rglob("*.2.building"))), what="second spawn", deadline_s=DEADLINE_S)
+    wait_until(lambda: bench.is_spawning(attempt=2), what="second spawn", deadline_s=DEADLINE_S)
     bench.dial()
 
     bench.cell.hear(cell.ACTIVE, lambda row: row.attempt == 2)

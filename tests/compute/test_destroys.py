@@ -49,7 +49,7 @@ def test_a_destroy_ends_a_build_under_way(bench: Bench) -> None:
     bench.dial(spawn_s=120.0)
     server = new_uuid()
     bench.cell.build((server, 1))
-    wait_until(lambda: bool(list((bench.directory / "simulated").rglob("*.building"))), what="spawn", deadline_s=DEADLINE_S)
+    wait_until(bench.is_spawning, what="spawn", deadline_s=DEADLINE_S)
 
     bench.cell.destroy((server, 1))
 
@@ -95,7 +95,7 @@ def test_nothing_is_said_to_be_gone_while_the_hypervisor_hangs(bench: Bench) -> 
     bench.dial(hang=True, deaf=True)
     server = new_uuid()
     bench.cell.build((server, 1))
-    wait_until(lambda: bool(list((bench.directory / "simulated").rglob("*.building"))), what="spawn", deadline_s=DEADLINE_S)
+    wait_until(bench.is_spawning, what="spawn", deadline_s=DEADLINE_S)
 
     bench.cell.destroy((server, 1))
     wait_until(lambda: bench.fences() == [f"{server}.1"], what="fence", deadline_s=DEADLINE_S)
@@ -107,6 +107,22 @@ def test_nothing_is_said_to_be_gone_while_the_hypervisor_hangs(bench: Bench) -> 
     bench.cell.hear(cell.GONE, lambda row: row.uuid == server)
     bench.cell.hear(cell.ACTIVE, lambda row: row.uuid == other)
     assert bench.guests() == {other: 1}
+
+
+def test_orders_repeated_while_the_hypervisor_hangs_do_not_keep_builds_out(bench: Bench) -> None:
+    bench.start()
+    bench.dial(hang=True, deaf=True)
+    server = new_uuid()
+    bench.cell.build((server, 1))
+    wait_until(bench.is_spawning, what="spawn", deadline_s=DEADLINE_S)
+
+    for _ in range(40):
+        bench.cell.destroy((server, 1))
+    bench.cell.build((other := new_uuid(), 1))
+
+    wait_until(lambda: bench.intents() == [other], what="other intent", deadline_s=5.0)
+    bench.dial()
+    bench.cell.hear(cell.GONE, lambda row: row.uuid == server)
 
 
 def test_many_servers_in_one_message(bench: Bench) -> None:

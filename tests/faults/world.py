@@ -1,6 +1,7 @@
 """A whole cloud inside the test's process, from the real parts: databases, brokers, Placement, conductors, agents.
 
-It runs on SQLite and in-process brokers, or on MariaDB and RabbitMQ: whoever makes it hands in the URLs. Nothing here knows of faults.
+It runs on SQLite and in-process brokers, or on MariaDB and RabbitMQ: whoever makes it hands in the URLs. Nothing here knows of faults,
+but that its hypervisors refuse some servers by their names: see `PICKY` and `HOPELESS`.
 """
 
 import asyncio
@@ -27,24 +28,37 @@ import compute.main
 import conductor.cell.main
 import conductor.superconductor.main
 import core.config
+import core.errors
 import devstack.services.placement
+import messaging.verbs.compute
 import messaging.verbs.superconductor as superconductor
 from cells.answers import value_of
 from cells.deletion import delete_server
 from cells.gate import Gate
 from cells.registry import Cells, api_gate
 from clients.placement import Placement, connect
+from compute.permit import Permit
+from compute.simulated.dial import turn
+from compute.simulated.driver import SimulatedHypervisor
 from compute.simulated.guests import GuestFiles
 from core.clock import utcnow
 from core.context import Context, new_request_id
 from core.database import Database
 from core.migrations import sync
 from core.steps import Steps
-from objects.build import BuildSpec, Flavor
+from messaging.broker import Broker
+from objects.build import BuildSpec, Flavor, Guest
 from objects.order import PlacementRequest, ServerOrder
 
 DEADLINE_S = 60.0
 FLAVOR = Flavor(flavor_id="tiny", name="m1.tiny", vcpus=1, memory_mib=64, root_gib=1)
+PICKY = "picky"
+"""Servers whose names begin so are refused by the first host that gets them."""
+HOPELESS = "hopeless"
+"""Servers whose names begin so are refused by every host."""
+SLOW = "slow"
+"""Servers whose names begin so take `SLOW_S` to spawn."""
+SLOW_S = 0.3
 USER = Context(user_id="u", project_id="p", roles=("member", "reader"), request_id=new_request_id())
 
 
@@ -79,6 +93,22 @@ def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEAD
         time.sleep(0.02)  # between two looks at a condition that another thread makes true
 
 
+class PickyHypervisor(SimulatedHypervisor):
+    """A simulated hypervisor that refuses the first attempt of some servers."""
+
+    @classmethod
+    def of(cls, conf: cfg.ConfigOpts) -> "PickyHypervisor":
+        """The driver as the settings describe it."""
+        settings = conf.simulated
+        root = pathlib.Path(settings.path) / conf.host
+        return cls(root, vcpus=settings.vcpus, memory_mib=settings.memory_mib, disk_gib=settings.disk_gib)
+
+    def spawn(self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, permit: Permit) -> Guest:
+        if attempt == 1 and spec.name.startswith(PICKY):
+            raise core.errors.Conflict("not this one, not here", server=spec.uuid)
+        return super().spawn(spec, attempt, image=image, permit=permit)
+
+
 class World:
     """The cloud. `start_all` runs every program; tests that want to step them one by one start them themselves."""
 
@@ -98,6 +128,8 @@ class World:
         self.cells = Cells(self.conf, self.api_db)
         self.cells.refresh()
         self.placement: Placement = connect(self.conf)
+        self.brokers = {name: Broker(url) for name, url in self.at.brokers.items()}
+        self._dial()
 
     # ---- making it -----------------------------------------------------------------------------------------------------------
 
@@ -124,6 +156,12 @@ class World:
                     connection, name=name, database_connection=self.at.databases[name], transport_url=self.at.brokers[name]
                 )
 
+    def _dial(self) -> None:
+        for hosts in self.hosts.values():
+            for host in hosts:
+                servers = {f"{SLOW}*": {"spawn_s": SLOW_S}, f"{HOPELESS}*": {"refuse": "no host likes this one"}}
+                turn(self.folder / "guests" / host, servers=servers)
+
     def configure(self, name: str, groups: Sequence[core.config.OptionGroup], text: str) -> cfg.ConfigOpts:
         """The settings of one program, from a file of its own."""
         path = self.folder / f"{name}.conf"
@@ -145,6 +183,7 @@ timeout_s = 20
 [conductor]
 service_down_time_s = 5
 sweep_s = 0.2
+claim_sweep_s = 1
 """
 
     # ---- its programs ----------------------------------------------------------------------------------------------------------
@@ -154,11 +193,12 @@ sweep_s = 0.2
         conf = self.configure(name, conductor.superconductor.main.options(), self._api_level(name))
         return conductor.superconductor.main.SuperConductor(conf, steps=steps)
 
-    def cell_conductor(self, cell: str, steps: Steps | None = None) -> Any:
+    def cell_conductor(self, cell: str, steps: Steps | None = None, name: str = "") -> Any:
         """A conductor of the cell that is not started."""
+        name = name or f"conductor-{cell}"
         text = f"""
 [DEFAULT]
-host = conductor-{cell}
+host = {name}
 transport_url = {self.at.brokers[cell]}
 [database]
 connection = {self.at.databases[cell]}
@@ -168,8 +208,9 @@ timeout_s = 20
 [conductor]
 service_down_time_s = 5
 sweep_s = 0.3
+claim_sweep_s = 1
 """
-        conf = self.configure(f"cell-conductor-{cell}", conductor.cell.main.options(), text)
+        conf = self.configure(name, conductor.cell.main.options(), text)
         return conductor.cell.main.CellConductor(conf, steps=steps)
 
     def agent(self, cell: str, host: str, steps: Steps | None = None) -> Any:
@@ -187,7 +228,8 @@ vcpus = 16
 memory_mib = 16384
 disk_gib = 500
 """
-        return compute.main.Agent(self.configure(f"compute-{host}", compute.main.options(), text), steps=steps)
+        conf = self.configure(f"compute-{host}", compute.main.options(), text)
+        return compute.main.Agent(conf, steps=steps, hypervisor=PickyHypervisor.of(conf))
 
     def start(self, name: str, program: Any) -> Any:
         """Starts a program; it is stopped with the world."""
@@ -205,23 +247,28 @@ disk_gib = 500
         every = {host for hosts in self.hosts.values() for host in hosts}
         wait_until(lambda: {host.host for host in running.view.snapshot() if host.up} == every, "every host is up in the view")
 
+    def end(self, name: str, timeout_s: float = 5.0) -> None:
+        """Stops one program."""
+        self.programs.pop(name).stop(timeout_s)
+
     def stop(self) -> None:
         """Stops what runs, in reverse order."""
         while self.programs:
-            _, program = self.programs.popitem()
-            program.stop(5.0)
+            self.end(next(reversed(self.programs)))
         self.cells.stop()
         self.api_db.close()
         self.placement.close()
+        for broker in self.brokers.values():
+            broker.close()
         for database in self.databases.values():
             database.close()
 
     # ---- what users do ---------------------------------------------------------------------------------------------------------
 
-    def accept(self, number: int = 1, *, zone: str | None = None, project: str = "p", hint: bool = True) -> list[str]:
+    def accept(self, *names: str, zone: str | None = None, host: str | None = None, project: str = "p", hint: bool = True) -> list[str]:
         """Orders servers as the API does: step api.accept, then the hint. Gives their uuids."""
-        request = PlacementRequest(project_id=project, user_id="u", availability_zone=zone)
-        orders = [_order(project, index) for index in range(number)]
+        request = PlacementRequest(project_id=project, user_id="u", availability_zone=zone, host=host)
+        orders = [_order(project, name) for name in names or ("server",)]
         with self.databases["api"].transaction() as connection:
             api_db.journal.accept(
                 connection, request=request, request_uuid=str(uuids.uuid4()), orders=orders, quota_defaults={"instances": -1, "cores": -1, "ram": -1},
@@ -229,9 +276,12 @@ disk_gib = 500
             )  # fmt: skip
         accepted = [order.uuid for order in orders]
         if hint:
-            place = superconductor.Place(uuids=accepted)
-            self.api_db.hint(superconductor.QUEUE, superconductor.PLACE, place, USER)
+            self.hint(accepted)
         return accepted
+
+    def hint(self, wanted: Sequence[str]) -> None:
+        """Tells the super-conductor of new orders, as the API does after its commit."""
+        self.api_db.hint(superconductor.QUEUE, superconductor.PLACE, superconductor.Place(uuids=list(wanted)), USER)
 
     def delete(self, uuid: str, steps: Steps | None = None) -> None:
         """Deletes a server as the API does."""
@@ -264,10 +314,21 @@ disk_gib = 500
         ]
 
     def claims(self) -> dict[str, str]:
-        """uuid -> provider of every claim in Placement."""
-        return {
-            uuid: provider.uuid for provider in self.placement.providers() for uuid in self.placement.claims_on_provider(provider.uuid)
+        """uuid -> node of every claim in Placement; fails if a server has claims on two."""
+        found: dict[str, str] = {}
+        for provider in self.placement.providers([]):
+            for uuid in self.placement.claims_on_provider(provider.uuid):
+                assert uuid not in found, f"{uuid} has claims on two nodes"
+                found[uuid] = provider.uuid
+        return found
+
+    def messages(self) -> dict[str, int]:
+        """Queue -> messages that wait in it: hints, orders and dead letters; heartbeats come and go in `reports`."""
+        names = {"api": ["conductor"]} | {
+            cell: ["conductor", "dead_letters", *(messaging.verbs.compute.queue(host) for host in hosts)] for cell, hosts in self.hosts.items()
         }
+        found = {f"{where} {queue}": self.brokers[where].waiting(queue) for where, queues in names.items() for queue in queues}
+        return {queue: number for queue, number in found.items() if number}
 
     def wait_for(self, wanted: Sequence[str], state: str, deadline_s: float = DEADLINE_S) -> None:
         """Waits until all these servers are in the protocol's state."""
@@ -284,10 +345,8 @@ disk_gib = 500
         return None
 
 
-def _order(project: str, index: int) -> ServerOrder:
-    build = BuildSpec(
-        uuid=str(uuids.uuid4()), project_id=project, user_id="u", name=f"server-{index}", hostname=f"server-{index}", flavor=FLAVOR
-    )
+def _order(project: str, name: str) -> ServerOrder:
+    build = BuildSpec(uuid=str(uuids.uuid4()), project_id=project, user_id="u", name=name, hostname=name, flavor=FLAVOR)
     return ServerOrder(build=build, request_id=new_request_id(), created_at=utcnow())
 
 

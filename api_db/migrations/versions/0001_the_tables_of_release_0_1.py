@@ -241,6 +241,7 @@ def upgrade() -> None:
         sa.Column("vcpus", sa.Integer(), nullable=False),
         sa.Column("memory_mib", sa.Integer(), nullable=False),
         sa.Column("deleted", sa.Boolean(), nullable=False),
+        sa.Column("locked", sa.Boolean(), nullable=False),
         sa.Column("created_at", Timestamp, nullable=False),
         sa.Column("updated_at", Timestamp, nullable=True),
         sa.ForeignKeyConstraint(["cell_uuid"], ["cell_mappings.uuid"], name=op.f("fk_instance_mappings_cell_uuid")),

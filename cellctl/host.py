@@ -1,0 +1,196 @@
+"""Hosts: `cellctl host list|discover|delete`."""
+
+import argparse
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import sqlalchemy as sa
+
+import api_db.aggregates
+import api_db.cells
+import api_db.hosts
+import cell_db.heartbeats
+import cell_db.hosts
+import core.errors
+from cell_db.hosts import Service
+from cellctl import cloud, commands, exits
+from cellctl.times import moment
+from cells.answers import Answer
+from cells.gate import Gate
+from cells.scatter import scatter_now
+from objects.host import COMPUTE
+
+# ---- host list ---------------------------------------------------------------------------------------------------------------
+
+
+class ListHosts(commands.Lister):
+    """List the hosts that are mapped to cells, by name.
+
+    Columns: host, cell, cell_uuid, mapped_at (UTC).
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("--cell", metavar="NAME", help="only the hosts of this cell (name or uuid)")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[object, ...]]]:
+        open_cloud = self.cloud()
+        only = open_cloud.find_cell(parsed_args.cell).uuid if parsed_args.cell else None
+        names = {cell.uuid: cell.name for cell in open_cloud.api_read(api_db.cells.list_all)}
+        mapped = open_cloud.api_read(api_db.hosts.list_all, only)
+        rows: list[tuple[object, ...]] = [(one.host, names[one.cell_uuid], one.cell_uuid, moment(one.created_at)) for one in mapped]
+        return ("host", "cell", "cell_uuid", "mapped_at"), rows
+
+
+# ---- host discover -------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Found:
+    """Hosts that cells know and the API database does not; `clashes`: hosts whose name another cell holds already."""
+
+    fresh: dict[str, list[str]]
+    clashes: dict[str, list[str]]
+
+
+class DiscoverHosts(commands.Lister):
+    """Map the hosts that cells know and the API level does not.
+
+    The super-conductor does this by itself every second; this is for when it is away, and shows names that two cells use. Columns: host,
+    cell, result (mapped; would be mapped; clash: the name belongs to a host of another cell).
+    """
+
+    _epilog = "Exit code 3: some name clashes. 5: some cell did not answer; the others' hosts are mapped."
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("--cell", metavar="NAME", help="only this cell (name or uuid)")
+        parser.add_argument("--dry-run", action="store_true", help="map nothing")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[object, ...]]]:
+        open_cloud = self.cloud()
+        gates = [gate for gate in open_cloud.gates() if not gate.cell.is_cell0]
+        if parsed_args.cell:
+            only = open_cloud.find_cell(parsed_args.cell).uuid
+            gates = [gate for gate in gates if gate.cell.uuid == only]
+        found = self._found(open_cloud, gates)
+        if not parsed_args.dry_run:
+            found = _map(open_cloud, found)
+        done = "would be mapped" if parsed_args.dry_run else "mapped"
+        names = {gate.cell.uuid: gate.cell.name for gate in gates}
+        rows: list[tuple[object, ...]] = []
+        for uuid, name in names.items():
+            rows += [(host, name, done) for host in found.fresh[uuid]]
+            rows += [(host, name, "clash: another cell has a host of this name") for host in found.clashes[uuid]]
+        if any(found.clashes.values()) and self.exit_code == exits.DONE:
+            self.exit_code = exits.CONFLICT
+        return ("host", "cell", "result"), rows
+
+    def _found(self, open_cloud: cloud.Cloud, gates: Sequence[Gate]) -> Found:
+        owners = {one.host: one.cell_uuid for one in open_cloud.api_read(api_db.hosts.list_all)}
+        found = Found({gate.cell.uuid: [] for gate in gates}, {gate.cell.uuid: [] for gate in gates})
+        for uuid, answer in scatter_now(gates, cell_db.heartbeats.hosts).items():
+            if not isinstance(answer, Answer):
+                self.complain(f"cell {answer.cell.name} does not answer: {answer.why}")
+                self.exit_code = exits.AWAY
+                continue
+            for report in answer.value:
+                owner = owners.setdefault(report.host, "")
+                if not owner:
+                    owners[report.host] = uuid
+                    found.fresh[uuid].append(report.host)
+                elif owner != uuid:
+                    found.clashes[uuid].append(report.host)
+        return found
+
+
+def _map(open_cloud: cloud.Cloud, found: Found) -> Found:
+    """Writes the mappings; a name that another cell took since we looked becomes a clash."""
+    fresh, clashes = dict(found.fresh), dict(found.clashes)
+    for uuid, hosts in found.fresh.items():
+        lost = set(open_cloud.api_write(api_db.hosts.insert, hosts, uuid)) if hosts else set()
+        fresh[uuid] = [host for host in hosts if host not in lost]
+        clashes[uuid] = [*clashes[uuid], *sorted(lost)]
+    return Found(fresh, clashes)
+
+
+# ---- host delete -----------------------------------------------------------------------------------------------------------------
+
+
+class DeleteHost(commands.Command):
+    """Forget a host: its mapping, its aggregates and its record in its cell.
+
+    Refused while servers are on it or being built there. An agent that still runs brings its host back with its next report: stop it first.
+    """
+
+    _epilog = "Exit code 1: servers are on the host. 4: no cell knows it (any more). 5: its cell does not answer; nothing, or not all, was done."
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("host", metavar="HOST", help="name of the host")
+        parser.add_argument("--dry-run", action="store_true", help="say what would be done, or why not, and change nothing")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        open_cloud, host = self.cloud(), parsed_args.host
+        gate = _gate_of(open_cloud, host)
+        service, servers = cloud.value_of(gate.read_now(_look, host, down_after_s=open_cloud.down_after_s))
+        if servers:
+            raise core.errors.WrongState(f"host {host} of cell {gate.cell.name} has {servers} servers: delete or move them first")
+        if service is not None and service.is_up:
+            self.say(f"the agent of {host} was seen {moment(service.last_seen_at)}: if it still runs, the host comes back")
+        if not parsed_args.dry_run:
+            self._delete(open_cloud, gate, host, service)
+        self.app.stdout.write(f"host {host} of cell {gate.cell.name} {'would be' if parsed_args.dry_run else 'is'} forgotten\n")
+
+    def _delete(self, open_cloud: cloud.Cloud, gate: Gate, host: str, service: Service | None) -> None:
+        """The cell first: as long as it knows the host, discovery maps it again. Broken off in between, a second run finds the mapping."""
+        if service is not None:
+            try:
+                cloud.value_of(gate.write_now(cell_db.hosts.delete_service, service.uuid))
+            except core.errors.NotFound:
+                pass  # Somebody else was faster.
+            except core.errors.Conflict as error:
+                raise core.errors.WrongState(error.message) from error
+        open_cloud.api_write(_forget, host)
+
+
+def _gate_of(open_cloud: cloud.Cloud, host: str) -> Gate:
+    """The gate of the host's cell: the mapping's or, without one, of the only cell that knows it.
+
+    Raises:
+        NotFound: no cell knows it.
+        Unavailable: it is not mapped, and a cell that may know it does not answer.
+        Conflict: it is not mapped and several cells know it.
+    """
+    gates = {gate.cell.uuid: gate for gate in open_cloud.gates()}
+    mapped = {one.host: one.cell_uuid for one in open_cloud.api_read(api_db.hosts.list_all)}
+    if host in mapped:
+        return gates[mapped[host]]
+    answers = scatter_now(list(gates.values()), _look, host, down_after_s=open_cloud.down_after_s)
+    knowing = [gates[uuid] for uuid, answer in answers.items() if isinstance(answer, Answer) and answer.value[0] is not None]
+    if len(knowing) > 1:
+        raise core.errors.Conflict(f"host {host} is not mapped, and several cells know it: " + _names(gate.cell.name for gate in knowing))
+    if knowing:
+        return knowing[0]
+    silent = [answer.cell.name for answer in answers.values() if not isinstance(answer, Answer)]
+    if silent:
+        raise core.errors.Unavailable(f"host {host} is not mapped, and some cells do not answer: {_names(silent)}")
+    raise core.errors.NotFound(f"host {host} could not be found")
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _look(connection: sa.Connection, host: str, *, down_after_s: float) -> tuple[Service | None, int]:
+    """The host's agent as the cell knows it, and how many servers are on the host."""
+    found = cell_db.hosts.list_services(connection, down_after_s=down_after_s, host=host, binary=COMPUTE)
+    return found[0] if found else None, cell_db.hosts.count_servers(connection, [host])
+
+
+def _forget(connection: sa.Connection, host: str) -> None:
+    api_db.aggregates.remove_host_everywhere(connection, host)
+    api_db.hosts.delete(connection, host)

@@ -1,0 +1,139 @@
+"""`cellctl status`: the whole cloud on one screen."""
+
+import argparse
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from cellctl import commands, exits, health, urls
+from cellctl.health import CellHealth, Health, Process, Reach
+from cellctl.times import moment
+
+FLAT = ("kind", "cell", "name", "state", "latency_ms", "version", "since", "note")
+_DOCUMENTS = ("json", "yaml")
+
+
+class Status(commands.Lister):
+    """Show what is up and what is down, and what is on its way.
+
+    As a table: several, one below the other. As json or yaml: one document. As csv or value, or with -c: a row for each database, broker
+    and process: kind, cell, name, state, latency_ms, version, since (UTC), note. A cell's latency is one round trip to its database; a
+    broker's is connecting and asking. A process is down after `[conductor] service_down_time_s` without a word.
+    """
+
+    _epilog = "Exit code 0: all is well. 1: something is down; a disabled host that is down does not count."
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Any]:
+        found = health.look(self.cloud())
+        self.exit_code = exits.REFUSED if found.problems() else exits.DONE
+        return FLAT, found
+
+    def produce_output(self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Health) -> int:  # type: ignore[override]
+        if parsed_args.columns or parsed_args.formatter not in (*_DOCUMENTS, "table"):
+            return super().produce_output(parsed_args, column_names, list(_flat(data)))
+        if parsed_args.formatter in _DOCUMENTS:
+            document = _document(data)
+            self.formatter.emit_one(list(document), list(document.values()), self.app.stdout, parsed_args)
+        else:
+            self._screen(data, parsed_args)
+        return exits.DONE
+
+    def _screen(self, found: Health, parsed_args: argparse.Namespace) -> None:
+        self._table("API level", ("database", "broker", "placement", "new builds", "assigned", "deletes"), [_api_row(found)], parsed_args)
+        cells = ("cell", "enabled", "database", "broker", "hosts up", "building", "deleting", "cleanups", "dead letters")
+        self._table("Cells", cells, [_cell_row(cell, found.processes) for cell in found.cells], parsed_args)
+        columns = ("process", "cell", "host", "state", "version", "since", "note")
+        self._table("Processes", columns, [_process_row(process) for process in found.processes], parsed_args)
+        problems = [urls.masked(line) for line in found.problems()]
+        self.app.stdout.write("\n".join(["Down:", *(f"  {line}" for line in problems)]) if problems else "All is well.")
+        self.app.stdout.write("\n")
+
+    def _table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], parsed_args: argparse.Namespace) -> None:
+        if rows:
+            self.app.stdout.write(f"{title}\n")
+            self.formatter.emit_list(columns, rows, self.app.stdout, parsed_args)
+
+
+# ---- the screen ------------------------------------------------------------------------------------------------------------------
+
+
+def _short(reach: Reach) -> str:
+    return reach.state if reach.latency_ms is None else f"{reach.state}, {reach.latency_ms} ms"
+
+
+def _api_row(found: Health) -> tuple[object, ...]:
+    api = found.api
+    builds = api.builds or {}
+    return _short(api.database), _short(api.broker), _short(api.placement), *(builds.get(key, "?") for key in ("new", "assigned", "deleting"))
+
+
+def _cell_row(cell: CellHealth, processes: Sequence[Process]) -> tuple[object, ...]:
+    hosts = [process for process in processes if process.cell == cell.name and process.process == "compute"]
+    up = sum(host.state == health.UP for host in hosts)
+    head = (cell.name, "no" if cell.disabled else "yes", _short(cell.database), _short(cell.broker))
+    if cell.work is None:
+        return *head, "?", "?", "?", "?", "?"
+    work = cell.work
+    return *head, f"{up} of {len(hosts)}", work.building, work.deleting, work.cleanups, work.dead_letters
+
+
+def _process_row(process: Process) -> tuple[object, ...]:
+    return process.process, process.cell or "", process.host, process.state, process.version, moment(process.since), process.note
+
+
+# ---- one document ------------------------------------------------------------------------------------------------------------------
+
+
+def _document(found: Health) -> dict[str, Any]:
+    problems = [urls.masked(line) for line in found.problems()]
+    api = found.api
+    return {
+        "well": not problems,
+        "down": problems,
+        "api": {
+            "database": _reach(api.database),
+            "broker": _reach(api.broker),
+            "placement": _reach(api.placement),
+            "builds": None if api.builds is None else dict(api.builds),
+        },
+        "cells": [_cell_document(cell) for cell in found.cells],
+        "processes": [_process_document(process) for process in found.processes],
+    }
+
+
+def _reach(reach: Reach) -> dict[str, Any]:
+    return {"state": reach.state, "latency_ms": reach.latency_ms, "why": urls.masked(reach.why) if reach.why else None}
+
+
+def _cell_document(cell: CellHealth) -> dict[str, Any]:
+    return {
+        "name": cell.name,
+        "uuid": cell.uuid,
+        "disabled": cell.disabled,
+        "database": _reach(cell.database),
+        "broker": _reach(cell.broker),
+        "work": dataclasses.asdict(cell.work) if cell.work else None,
+    }
+
+
+def _process_document(process: Process) -> dict[str, Any]:
+    row = dict(zip(("process", "cell", "host", "state", "version", "since", "note"), _process_row(process), strict=True))
+    return row | {"cell": process.cell, "disabled": not process.matters}
+
+
+# ---- rows for scripts --------------------------------------------------------------------------------------------------------------
+
+
+def _flat(found: Health) -> Iterable[tuple[object, ...]]:
+    api = found.api
+    for name, reach in (("database", api.database), ("broker", api.broker), ("placement", api.placement)):
+        yield _flat_reach(name, None, "api", reach)
+    for cell in found.cells:
+        yield _flat_reach("database", cell.name, cell.name, cell.database)
+        yield _flat_reach("broker", cell.name, cell.name, cell.broker)
+    for process in found.processes:
+        yield process.process, process.cell, process.host, process.state, None, process.version, moment(process.since), process.note
+
+
+def _flat_reach(kind: str, cell: str | None, name: str, reach: Reach) -> tuple[object, ...]:
+    return kind, cell, name, reach.state, reach.latency_ms, None, None, urls.masked(reach.why or "")

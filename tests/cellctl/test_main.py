@@ -1,0 +1,104 @@
+"""The program: options, settings, exit codes, errors."""
+
+import pytest
+
+import cellctl.main
+from cellctl import exits
+from tests.cellctl.terminal import Terminal
+
+
+def test_without_a_command_it_shows_its_use(terminal: Terminal) -> None:
+    ended = terminal.runs()
+
+    assert ended.code == 2
+    assert "usage: cellctl" in ended.err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["help"]])
+def test_help_lists_commands_and_exit_codes(terminal: Terminal, words: list[str]) -> None:
+    ended = terminal.does(*words)
+
+    for command in cellctl.main.COMMANDS:
+        assert f"  {command} " in ended.out
+    for code, meaning in exits.MEANINGS.items():
+        assert f"  {code}  {meaning}" in ended.out
+
+
+@pytest.mark.parametrize("command", sorted(cellctl.main.COMMANDS))
+def test_every_command_has_help(terminal: Terminal, command: str) -> None:
+    ended = terminal.does(*command.split(), "--help")
+
+    assert f"usage: cellctl {command}" in ended.out
+
+
+def test_the_version_is_the_release(terminal: Terminal) -> None:
+    assert terminal.does("--version").out.startswith("cellctl 0.")
+
+
+@pytest.mark.parametrize(
+    "words", [["cell"], ["cells", "list"], ["cell", "list", "--colour"], ["cell", "show"], ["cell", "list", "-f", "xml"], ["cell", "list", "-c", "colour"]]
+)
+def test_bad_usage_is_2(cloud: Terminal, words: list[str]) -> None:
+    assert cloud.runs(*words).code == 2
+
+
+def test_a_missing_settings_file_is_2(terminal: Terminal) -> None:
+    terminal.config.unlink()
+
+    ended = terminal.runs("cell", "list")
+
+    assert ended.code == 2
+    assert "cellctl.conf" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("section", "option", "value"),
+    [
+        ("api_database", "connection", ""),
+        ("api_database", "connection", "oracle://u:hush@db/x"),
+        ("DEFAULT", "transport_url", "smtp://u:hush@host"),
+        ("cells", "deadline_s", "soon"),
+    ],
+)
+def test_a_bad_setting_is_named(terminal: Terminal, section: str, option: str, value: str) -> None:
+    terminal.configure(**{section: {option: value}})
+
+    ended = terminal.runs("cell", "list")
+
+    assert ended.code == 2
+    assert option in ended.err
+    assert "hush" not in ended.err
+    assert len(ended.err.splitlines()) == 1
+
+
+def test_the_settings_file_may_come_from_the_environment(cloud: Terminal, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("CELLCTL_CONFIG_FILE", str(cloud.config))
+
+    assert cellctl.main.main(["cell", "list", "-f", "value", "-c", "name"]) == 0
+    assert capsys.readouterr().out.split() == ["cell0", "east", "west"]
+
+
+def test_without_settings_the_missing_option_is_named(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("CELLCTL_CONFIG_FILE", raising=False)
+
+    assert cellctl.main.main(["cell", "list"]) == 2
+    assert "[api_database] connection" in capsys.readouterr().err
+
+
+def test_an_api_database_that_is_away_is_5(cloud: Terminal) -> None:
+    cloud.configure(api_database={"connection": f"sqlite:///{cloud.folder}/no-such-folder/api.sqlite"})
+
+    for command in (("cell", "list"), ("host", "list"), ("host", "discover"), ("cell", "disable", "east"), ("db", "sync"), ("db", "version")):
+        ended = cloud.runs(*command)
+        assert ended.code == 5, ended
+
+
+def test_quiet_leaves_the_remarks_out(cloud: Terminal) -> None:
+    words = ("cell", "create", "north", "--database-connection", cloud.database("north"), "--transport-url", "inproc://north", "--if-absent")
+
+    assert "cell north is mapped" in cloud.does(*words).err
+    assert cloud.does("--quiet", *words).err == ""
+
+
+def test_columns_can_be_chosen(cloud: Terminal) -> None:
+    assert cloud.does("cell", "list", "-f", "value", "-c", "name").out.split() == ["cell0", "east", "west"]

@@ -1,0 +1,276 @@
+"""Runs the programs of a world and looks after them while a trap is set: replaces what was killed, succeeds and thaws what was frozen."""
+
+import dataclasses
+import itertools
+import logging
+import threading
+import time
+from typing import Any
+
+import sqlalchemy as sa
+
+import api_db.tables
+import cell_db.tables
+from core.database import now_sql
+from lifecycle import states
+from tests.faults import rest
+from tests.faults.steps import FREEZES, KILLS, BreakableSteps, Kind, Trap
+from tests.faults.world import World, wait_until
+
+LOG = logging.getLogger(__name__)
+SHIFT_S = 0.4
+LONGEST_FREEZE_S = 2.0
+SETTLE_S = 30.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Role:
+    """What a program is there for: `kind` super, cell or agent."""
+
+    kind: str
+    cell: str = ""
+    host: str = ""
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.kind, self.host or self.cell)))
+
+
+@dataclasses.dataclass
+class Running:
+    """A program at work."""
+
+    name: str
+    role: Role
+    program: Any
+    steps: BreakableSteps
+
+
+class Caretaker:
+    """Keeps one program in each role. API calls are a role without a program: their steps are `api_steps`."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.running: list[Running] = []
+        self.api_steps = BreakableSteps("api")
+        self.story: list[str] = []
+        self._numbers = itertools.count(1)
+        self._trap: Trap | None = None
+        self._frozen_at = 0.0
+        self._done = True
+        self._shifted_at = 0.0
+        self._calls: list[threading.Thread] = []
+
+    # ---- programs ------------------------------------------------------------------------------------------------------------
+
+    def start_all(self) -> None:
+        """Every program; returns when every host may be chosen and the conductors believe the silence of hosts."""
+        for cell in self.world.cell_names:
+            self._start(Role("cell", cell))
+            for host in self.world.hosts[cell]:
+                self._start(Role("agent", cell, host))
+        self._start(Role("super"))
+        self.wait_until_whole()
+
+    def wait_until_whole(self) -> None:
+        """Returns when every host may be chosen."""
+        every = {host for hosts in self.world.hosts.values() for host in hosts}
+        view = self.one("super").program.view
+        wait_until(lambda: {host.host for host in view.snapshot() if host.up and not host.cleanups_open} == every, "every host is up in the view")
+
+    def one(self, kind: str, cell: str = "", host: str = "") -> Running:
+        """The program in this role."""
+        return next(one for one in self.running if one.role == Role(kind, cell, host))
+
+    def restart(self, running: Running) -> Running:
+        """Stops a program in good order and starts another in its role."""
+        self._end(running, 5.0)
+        return self._start(running.role)
+
+    def _start(self, role: Role) -> Running:
+        name = f"{role}-{next(self._numbers)}".replace(" ", "-")
+        steps = BreakableSteps(name)
+        program = self._program(role, name, steps)
+        self.world.start(name, program)
+        running = Running(name, role, program, steps)
+        self.running.append(running)
+        return running
+
+    def _program(self, role: Role, name: str, steps: BreakableSteps) -> Any:
+        if role.kind == "super":
+            return self.world.super_conductor(name, steps)
+        if role.kind == "cell":
+            return self.world.cell_conductor(role.cell, steps, name)
+        return self.world.agent(role.cell, role.host, steps)
+
+    def _end(self, running: Running, timeout_s: float) -> None:
+        self.running.remove(running)
+        self.world.end(running.name, timeout_s)
+
+    # ---- traps -----------------------------------------------------------------------------------------------------------------
+
+    def arm(self, trap: Trap, kind: str) -> None:
+        """Sets the trap for the programs of one kind (or for API calls)."""
+        self._trap, self._done = trap, False
+        self.story = []
+        for steps in self._steps_of(kind):
+            steps.trap = trap
+
+    def disarm(self) -> None:
+        """No trap is set any more."""
+        self._trap, self._done = None, True
+        for steps in (self.api_steps, *(one.steps for one in self.running)):
+            steps.trap = None
+
+    def _steps_of(self, kind: str) -> list[BreakableSteps]:
+        return [self.api_steps] if kind == "api" else [one.steps for one in self.running if one.role.kind == kind]
+
+    def tend(self) -> None:
+        """One look at the trap's victim; call it while waiting for anything."""
+        if self._done or self._trap is None or self._trap.victim is None:
+            return
+        victim = next((one for one in self.running if one.steps is self._trap.victim), None)
+        if self._trap.kind in KILLS:
+            self._bury(victim)
+        elif self._trap.kind in FREEZES:
+            self._nurse(victim, self._trap.victim)
+        else:
+            self._done = True
+
+    def _bury(self, victim: Running | None) -> None:
+        if victim is None:
+            self.api_steps = BreakableSteps("api")
+        else:
+            self.story.append(f"{victim.name} was killed")
+            # Every thread of it dies at its next step, so this is no good order: nothing is acked, nothing is reported.
+            self._end(victim, 1.0)
+            self._start(victim.role)
+        self._done = True
+
+    def _nurse(self, victim: Running | None, steps: BreakableSteps) -> None:
+        if not self._frozen_at:
+            self._frozen_at = time.monotonic()
+            self.story.append(f"{steps.name} froze")
+            self._succeed(victim)
+            self.let_leases_end()
+            return
+        is_over = self._is_passed_over(victim)
+        if not is_over and time.monotonic() < self._frozen_at + LONGEST_FREEZE_S:
+            return
+        self.story.append(f"thawed {'after others had done its work' if is_over else 'while work waits for it'}")
+        self._frozen_at = 0.0
+        steps.thaw()
+        self._done = True
+        if victim is not None and victim.role.kind == "agent":
+            self._force_down(victim.role, False)
+        elif victim is not None:
+            self._end(victim, 5.0)
+
+    def _succeed(self, victim: Running | None) -> None:
+        """Somebody else may do the work of who is frozen: another conductor, or, for an agent, another host."""
+        if victim is None:
+            return
+        if victim.role.kind == "agent":
+            conductor = self.one("cell", victim.role.cell).program
+            wait_until(conductor.watch.believes_silence, "the conductor believes the silence of hosts")
+            self._force_down(victim.role, True)
+        else:
+            self._start(victim.role)
+
+    def _is_passed_over(self, victim: Running | None) -> bool:
+        if victim is not None and victim.role.kind == "agent":
+            rows = self.world.rows(victim.role.cell, cell_db.tables.instances)
+            return not any(row.host == victim.role.host and row.state == states.BUILD for row in rows)
+        return not rest.complaints(self.world)
+
+    def _force_down(self, role: Role, down: bool) -> None:
+        services = cell_db.tables.services
+        with self.world.databases[role.cell].transaction() as connection:
+            connection.execute(sa.update(services).where(services.c.host == role.host).values(forced_down=down))
+
+    # ---- time ------------------------------------------------------------------------------------------------------------------
+
+    def let_leases_end(self) -> None:
+        """Every lease is over, and every host may be asked again, as if some seconds had passed."""
+        past = now_sql(-1.0)
+        requests, instances, cleanups = api_db.tables.build_requests, cell_db.tables.instances, cell_db.tables.cleanups
+        with self.world.databases["api"].transaction() as connection:
+            connection.execute(sa.update(requests).values(lease_until=past))
+        for cell in self.world.cell_names:
+            with self.world.databases[cell].transaction() as connection:
+                connection.execute(sa.update(instances).where(instances.c.lease_until.is_not(None)).values(lease_until=past))
+                connection.execute(sa.update(cleanups).values(sent_at=None))
+        self._shifted_at = time.monotonic()
+
+    def wait_until(self, condition: Any, what: str, deadline_s: float = SETTLE_S) -> None:
+        """Waits for a condition while looking after the programs."""
+
+        def look() -> Any:
+            self.tend()
+            if time.monotonic() > self._shifted_at + SHIFT_S:
+                self.let_leases_end()
+            return condition()
+
+        wait_until(look, what, deadline_s)
+
+    def settle(self, deadline_s: float = SETTLE_S) -> None:
+        """Waits until nothing is under way and all is as it must be."""
+        last: list[str] = ["it was never looked at"]
+
+        def rests() -> bool:
+            nonlocal last
+            if not self._done or any(call.is_alive() for call in self._calls):
+                return False
+            last = rest.complaints(self.world)
+            return not last
+
+        try:
+            self.wait_until(rests, "rest", deadline_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; {self.story}; " + "; ".join(last)) from None
+        self._calls.clear()
+
+    # ---- calls of the API, each in a thread of its own: it may be killed or frozen ---------------------------------------------------
+
+    def call(self, function: Any, *args: Any) -> None:
+        """Does what a request to the API does; whether it dies or fails is nobody's concern."""
+
+        def run() -> None:
+            try:
+                function(*args)
+            except Exception as error:
+                LOG.info("an API call failed: %r", error)
+
+        thread = threading.Thread(target=run, name="api call", daemon=True)
+        self._calls.append(thread)
+        thread.start()
+
+    def delete(self, uuid: str) -> None:
+        """The user deletes a server."""
+        self.call(self.world.delete, uuid, self.api_steps)
+
+    # ---- between two tests ---------------------------------------------------------------------------------------------------------
+
+    def forget_ended(self) -> None:
+        """Deletes what is left and purges it all, so that the next test begins with an empty cloud."""
+        for uuid, (_, row) in self.world.instances().items():
+            if row.state != states.GONE:
+                self.delete(uuid)
+        self.settle()
+        instances = cell_db.tables.instances
+        for cell in ("cell0", *self.world.cell_names):
+            with self.world.databases[cell].transaction() as connection:
+                connection.execute(sa.delete(instances))
+        with self.world.databases["api"].transaction() as connection:
+            connection.execute(sa.delete(api_db.tables.instance_mappings))
+            connection.execute(sa.delete(api_db.tables.request_specs))
+
+    def close(self) -> None:
+        """Ends everything, whatever state it is in."""
+        for running in self.running:
+            running.steps.kill()
+        self.api_steps.kill()
+        self.running.clear()
+        self.world.stop()
+
+
+__all__ = ["Caretaker", "Kind", "Role", "Running"]

@@ -1,0 +1,119 @@
+"""Worlds to break: embedded, and on a MariaDB and a RabbitMQ of the test run's own."""
+
+import os
+import pathlib
+import threading
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from devstack.services import mariadb, rabbitmq
+from tests.faults.caretaker import Caretaker
+from tests.faults.steps import Killed
+from tests.faults.world import Addresses, World
+
+CELLS = ("east", "west")
+PROFILES = ["embedded", pytest.param("full", marks=[pytest.mark.mariadb, pytest.mark.rabbitmq])]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def dead_threads_are_quiet() -> Iterator[None]:
+    """A thread that ends by `Killed` is meant to."""
+    known = threading.excepthook
+    threading.excepthook = lambda args: None if args.exc_type is Killed else known(args)
+    yield
+    threading.excepthook = known
+
+
+@pytest.fixture(scope="session")
+def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mariadb.MariaDB]:
+    if not mariadb.is_installed():
+        pytest.skip("MariaDB is not installed: apt-get install mariadb-server-core mariadb-client-core")
+    server = mariadb.MariaDB(pathlib.Path(tmp_path_factory.mktemp("mariadb")))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def rabbit_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rabbitmq.RabbitMQ]:
+    if not rabbitmq.is_installed():
+        pytest.skip("RabbitMQ is not installed: apt-get install rabbitmq-server")
+    if os.geteuid() != 0:
+        pytest.skip("RabbitMQ's scripts of Debian run as root or as their own user only")
+    node = rabbitmq.RabbitMQ(pathlib.Path(tmp_path_factory.mktemp("rabbitmq")), name=f"faults-{uuid.uuid4().hex[:8]}")
+    node.start()
+    yield node
+    node.stop()
+
+
+class Worlds:
+    """Hands out one world to many tests, and a new one after a test that left it in disorder."""
+
+    def __init__(self, profile: str, request: pytest.FixtureRequest, factory: pytest.TempPathFactory) -> None:
+        self.profile = profile
+        self._request = request
+        self._factory = factory
+        self._caretaker: Caretaker | None = None
+
+    def caretaker(self) -> Caretaker:
+        """The keeper of a world in which everything runs."""
+        if self._caretaker is None:
+            world = World(self._factory.mktemp("world"), CELLS, at=self._addresses())
+            self._caretaker = Caretaker(world)
+            self._caretaker.start_all()
+        return self._caretaker
+
+    def give_up(self) -> None:
+        """The world is thrown away."""
+        if self._caretaker is not None:
+            caretaker, self._caretaker = self._caretaker, None
+            caretaker.close()
+
+    def _addresses(self) -> Addresses | None:
+        if self.profile == "embedded":
+            return None
+        server: mariadb.MariaDB = self._request.getfixturevalue("mariadb_server")
+        node: rabbitmq.RabbitMQ = self._request.getfixturevalue("rabbit_node")
+        mark = uuid.uuid4().hex[:6]
+        names = ("api", "cell0", *CELLS)
+        return Addresses(
+            databases={name: server.create_schema(f"faults_{mark}_{name}") for name in names},
+            brokers={name: node.create_vhost(f"faults_{mark}_{name}") for name in names if name != "cell0"},
+            placement_database=server.create_schema(f"faults_{mark}_placement", collation="utf8mb4_general_ci"),
+        )
+
+
+@pytest.fixture(scope="session", params=PROFILES)
+def worlds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worlds]:
+    """The worlds of one profile."""
+    worlds = Worlds(request.param, request, tmp_path_factory)
+    yield worlds
+    worlds.give_up()
+
+
+Outcome = tuple[str, ...]
+_COLUMNS = ("profile", "who", "step", "story", "fault", "servers", "what happened", "s")
+
+
+@pytest.fixture(scope="session")
+def outcomes(request: pytest.FixtureRequest) -> list[Outcome]:
+    """Rows of the table that is printed when all tests have run."""
+    rows: list[Outcome] = []
+    request.config.stash[_OUTCOMES] = rows
+    return rows
+
+
+_OUTCOMES = pytest.StashKey[list[Outcome]]()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The table of crash points and outcomes."""
+    rows = config.stash.get(_OUTCOMES, [])
+    if not rows:
+        return
+    terminalreporter.section("crash points")
+    widths = [max(len(row[column]) for row in (_COLUMNS, *rows)) for column in range(len(_COLUMNS))]
+    for row in (_COLUMNS, *rows):
+        terminalreporter.write_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
