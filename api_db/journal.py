@@ -7,7 +7,7 @@ lease is a fresh random token: whoever writes compares it, so that an older hold
 import dataclasses
 import datetime
 import uuid as uuids
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,11 +15,13 @@ import sqlalchemy as sa
 
 import api_db.quota
 import core.errors
+import core.log
 from api_db.tables import build_requests, instance_mappings, project_cells, request_specs
 from core.database import changed, insert_if_absent, now_sql
 from objects.order import PlacementRequest, ServerOrder
 from objects.server import Server, server_of_order
 
+LOG = core.log.get(__name__)
 NEW = "new"
 ASSIGNED = "assigned"
 
@@ -150,19 +152,33 @@ def count(connection: sa.Connection) -> dict[str, int]:
 def lease(
     connection: sa.Connection, *, seconds: float, most: int, uuids_wanted: Sequence[str] | None = None
 ) -> list[Entry]:
-    """Takes rows whose lease is over, oldest first, under a fresh token; `uuids_wanted` limits it to these."""
+    """Takes rows whose lease is over, under a fresh token; `uuids_wanted` limits it to these.
+
+    First those that wait longest: rows that come back again and again (their cell is away) keep no other from its turn.
+    """
     token = str(uuids.uuid4())
     free = sa.select(build_requests.c.id).where(build_requests.c.lease_until <= now_sql())
     if uuids_wanted is not None:
         free = free.where(build_requests.c.uuid.in_(list(uuids_wanted)))
-    free = free.order_by(build_requests.c.id).limit(most).with_for_update(skip_locked=True)
+    free = free.order_by(build_requests.c.lease_until, build_requests.c.id).limit(most).with_for_update(skip_locked=True)
     ids = list(connection.execute(free).scalars())
     if not ids:
         return []
     taken = sa.update(build_requests).where(build_requests.c.id.in_(ids))
     connection.execute(taken.values(token=token, lease_until=now_sql(seconds), tries=build_requests.c.tries + 1))
     rows = connection.execute(sa.select(*_COLUMNS).where(build_requests.c.id.in_(ids)).order_by(build_requests.c.id))
-    return [_entry(row) for row in rows]
+    return _readable(rows)
+
+
+def _readable(rows: Iterable[Sequence[Any]]) -> list[Entry]:
+    """The entries; a row that this release cannot read is left to one that can, and spoils no other."""
+    entries = []
+    for row in rows:
+        try:
+            entries.append(_entry(row))
+        except msgspec.ValidationError as error:
+            LOG.error("the order of server %s cannot be read: %s", row[0], error)
+    return entries
 
 
 def renew(connection: sa.Connection, *, uuid: str, token: str, seconds: float) -> bool:
@@ -172,10 +188,13 @@ def renew(connection: sa.Connection, *, uuid: str, token: str, seconds: float) -
 
 
 def give_back(connection: sa.Connection, held: Sequence[tuple[str, str]], *, wait_s: float) -> None:
-    """Ends leases (uuid, token) early: whoever looks after `wait_s` seconds may take the rows."""
+    """Ends leases (uuid, token) early: whoever looks after `wait_s` seconds may take the rows.
+
+    That was no try of theirs: a part that is away makes no order poisonous, however long it is away.
+    """
     for uuid, token in held:
         mine = sa.update(build_requests).where(build_requests.c.uuid == uuid, build_requests.c.token == token)
-        connection.execute(mine.values(lease_until=now_sql(wait_s)))
+        connection.execute(mine.values(lease_until=now_sql(wait_s), tries=build_requests.c.tries - 1))
 
 
 # ---- step super.assign -----------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -37,18 +37,12 @@ class Waiting:
     server: Server | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Key:
-    """A server at its place in the mappings' order. `cell_uuid` None: no cell owns it; `waiting`: it is in the journal."""
+class Key(NamedTuple):
+    """A server in the mappings' order. `cell_uuid` None: no cell owns it; `waiting`: it is in the journal."""
 
-    position: Position
+    uuid: str
     cell_uuid: str | None
     waiting: Waiting | None
-
-    @property
-    def uuid(self) -> str:
-        uuid: str = self.position[-1]
-        return uuid
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -110,7 +104,7 @@ def journal(connection: sa.Connection, *, project_id: str | None) -> list[Waitin
     query = sa.select(*_WAITING)
     if project_id is not None:
         query = query.where(_order.project_id == project_id)
-    return [_waiting(*row) for row in connection.execute(query)]
+    return [_waiting(*row) for row in connection.execute(query).all()]
 
 
 def cells_of_project(connection: sa.Connection, project_id: str) -> set[str]:
@@ -128,40 +122,46 @@ def marked(connection: sa.Connection, uuid: str) -> Marked | None:
     return Marked(Mapped(*mapped), _waiting(*order) if order[0] is not None else None)
 
 
-def first_keys(
-    connection: sa.Connection, filters: Mapping[str, Any], order: Order, *, marker: str | None, limit: int
-) -> tuple[Marked | None, list[Key]]:
-    """The marker's server and the keys after it; without a marker the first keys."""
-    if marker is None:
-        return None, keys(connection, filters, order, after=None, limit=limit)
-    start = marked(connection, marker)
-    if start is None:
-        return None, []
-    return start, keys(connection, filters, order, after=start.position(order), limit=limit)
-
-
 def keys(
     connection: sa.Connection,
     filters: Mapping[str, Any],
     order: Order,
     *,
-    after: Position | None,
+    marker: str | None,
     limit: int,
     without_cells: Collection[str] = (),
-) -> list[Key]:
-    """The servers of a page in an order that the mappings know: one index read, the journal joined to it.
+) -> tuple[Marked | None, list[Key]]:
+    """The marker's server and the keys after it, in an order that the mappings know: one index read.
 
-    In one statement, so that no server is handed over between the mapping and the journal.
+    The mappings are joined to the journal in one statement, so that no server is handed over between the two.
     """
+    start = None if marker is None else marked(connection, marker)
+    if marker is not None and start is None:
+        return None, []
     query = (
-        sa.select(*(_mapping[sorting.name] for sorting in order), _mapping.cell_uuid, *_WAITING)
+        sa.select(_mapping.uuid, _mapping.cell_uuid, _order.uuid)
         .select_from(instance_mappings)
         .outerjoin(build_requests, _order.uuid == _mapping.uuid)
         .where(*_conditions(filters))
     )
+    query = core.keyset.by_index(query, instance_mappings, _index(filters, order))
     if without_cells:
         query = query.where(sa.or_(_mapping.cell_uuid.is_(None), _mapping.cell_uuid.not_in(list(without_cells))))
-    return [_key(row, len(order)) for row in connection.execute(_paged(query, order, after, limit))]
+    rows = connection.execute(_paged(query, order, start.position(order) if start else None, limit)).all()
+    return start, _with_journal(connection, rows)
+
+
+def _with_journal(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[Key]:
+    """The keys with the journal's rows of those that were in the journal a moment ago."""
+    joined = [row[0] for row in rows if row[2] is not None]
+    if not joined:
+        return [Key(uuid, cell, None) for uuid, cell, _ in rows]
+    found = connection.execute(sa.select(*_WAITING).where(_order.uuid.in_(joined))).all()
+    waiting = {row[0]: _waiting(*row) for row in found}
+    left = [uuid for uuid in joined if uuid not in waiting]
+    # What has left the journal meanwhile is in its cell.
+    moved = {uuid: each.cell_uuid for uuid, each in mapped(connection, left).items()}
+    return [Key(uuid, moved.get(uuid, cell), waiting.get(uuid)) for uuid, cell, _ in rows]
 
 
 def mapped_in(
@@ -175,7 +175,7 @@ def mapped_in(
 ) -> list[tuple[Position, Mapped]]:
     """The servers that these cells hold, as their mappings tell, in an order that mappings know."""
     query = sa.select(*_MAPPED).where(_mapping.cell_uuid.in_(list(cells)), *_conditions(filters))
-    found = [Mapped(*row) for row in connection.execute(_paged(query, order, after, limit))]
+    found = [Mapped(*row) for row in connection.execute(_paged(query, order, after, limit)).all()]
     return [(tuple(getattr(each, sorting.name) for sorting in order), each) for each in found]
 
 
@@ -183,7 +183,7 @@ def mapped(connection: sa.Connection, uuids: Collection[str]) -> dict[str, Mappe
     """uuid -> what the mapping tells."""
     if not uuids:
         return {}
-    return {row[0]: Mapped(*row) for row in connection.execute(sa.select(*_MAPPED).where(_mapping.uuid.in_(list(uuids))))}
+    return {row[0]: Mapped(*row) for row in connection.execute(sa.select(*_MAPPED).where(_mapping.uuid.in_(list(uuids)))).all()}
 
 
 def _conditions(filters: Mapping[str, Any]) -> list[sa.ColumnElement[bool]]:
@@ -191,16 +191,18 @@ def _conditions(filters: Mapping[str, Any]) -> list[sa.ColumnElement[bool]]:
     return [_mapping.deleted == sa.false(), *equal]
 
 
+def _index(filters: Mapping[str, Any], order: Order) -> str | None:
+    """The index that has the mappings in the wanted order, if there is one and it is the best."""
+    if core.keyset.names(order) != ("created_at", "uuid") or "uuid" in filters:
+        return None
+    return "ix_instance_mappings_project_order" if "project_id" in filters else "ix_instance_mappings_order"
+
+
 def _paged(query: sa.Select[Any], order: Order, after: Position | None, limit: int) -> sa.Select[Any]:
     by = [core.keyset.Key(_mapping[sorting.name], sorting.descending, nullable=False) for sorting in order]
     if after is not None:
         query = query.where(core.keyset.after(by, after))
     return query.order_by(*core.keyset.order_by(by)).limit(limit)
-
-
-def _key(row: Sequence[Any], width: int) -> Key:
-    waiting = row[width + 1 :]
-    return Key(tuple(row[:width]), row[width], _waiting(*waiting) if waiting[0] is not None else None)
 
 
 def _waiting(

@@ -53,11 +53,6 @@ def told(connection: sa.Connection, told_of: Sequence[Cleanup]) -> None:
         )
 
 
-def hosts_with_any(connection: sa.Connection) -> set[str]:
-    """Hosts that have not answered for some attempt: they take nothing new."""
-    return set(connection.execute(sa.select(cleanups.c.host).distinct()).scalars())
-
-
 def count(connection: sa.Connection) -> int:
     """How many there are."""
     return int(connection.execute(sa.select(sa.func.count()).select_from(cleanups)).scalar_one())

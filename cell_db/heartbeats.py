@@ -9,14 +9,14 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from cell_db.tables import cleanups, compute_nodes, services
+from cell_db.tables import cleanups, compute_nodes, instances, services
 from core.database import changed, insert_if_absent, now_sql
 from objects.host import COMPUTE, CONDUCTOR, Heartbeat, Inventory
 
 
 def beat(connection: sa.Connection, heartbeat: Heartbeat) -> bool:
     """Records that a host lives and what it holds. Gives whether this is the first of a new boot (or of a new host)."""
-    started_at = datetime.datetime.fromtimestamp(heartbeat.started_at, datetime.UTC).replace(tzinfo=None)
+    started_at = start_of(heartbeat)
     mine = sa.and_(services.c.host == heartbeat.host, services.c.binary == COMPUTE)
     known = connection.execute(sa.select(services.c.boot_id, services.c.intents).where(mine)).first()
     intents = [[intent.uuid, intent.attempt] for intent in heartbeat.intents]
@@ -29,6 +29,11 @@ def beat(connection: sa.Connection, heartbeat: Heartbeat) -> bool:
     connection.execute(sa.update(services).where(mine).values(**values))
     _note_node(connection, heartbeat)
     return known is None or known.boot_id != heartbeat.boot_id
+
+
+def start_of(heartbeat: Heartbeat) -> datetime.datetime:
+    """When the agent that sent it started, by its host's clock."""
+    return datetime.datetime.fromtimestamp(heartbeat.started_at, datetime.UTC).replace(tzinfo=None)
 
 
 def _service_row(host: str, binary: str, version: str, started_at: datetime.datetime) -> dict[str, Any]:
@@ -126,8 +131,9 @@ def build_succeeded(connection: sa.Connection, hosts: Sequence[str]) -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class HostReport:
-    """One host as its cell knows it. `left`: its agent stopped in good order. `silent_s` None: never seen.
+    """One host as its cell knows it.
 
+    `left`: its agent stopped in good order. `silent_s` None: never seen. `cleanups_open`: superseded attempts may still be on it.
     `conductor_silent_s`: since any conductor of the cell was seen; None: none was. Without one nothing would be built.
     """
 
@@ -152,7 +158,9 @@ class HostReport:
 
 def hosts(connection: sa.Connection) -> list[HostReport]:
     """Every host of the cell, by name."""
-    owing = sa.select(cleanups.c.host).distinct().subquery()
+    # A superseded attempt's claim has moved: what is left of it takes room that Placement gives away. A deleted server's has not.
+    superseded = sa.and_(instances.c.uuid == cleanups.c.uuid, instances.c.attempt > cleanups.c.attempt)
+    owing = sa.select(cleanups.c.host).join(instances, superseded).distinct().subquery()
     node, service = compute_nodes.c, services.c
     conductor = services.alias()
     conducted = sa.select(sa.func.max(conductor.c.last_seen_at)).where(conductor.c.binary == CONDUCTOR).scalar_subquery()

@@ -55,7 +55,7 @@ def list_of(connection: sa.Connection, wanted: Iterable[str]) -> list[Server]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Placed:
-    """A server to insert. `host` None: it is buried in cell0 with its fault."""
+    """A server to insert. With a fault it is in ERROR from the start: buried in cell0, or its cell was away for too long."""
 
     order: ServerOrder
     host: str | None
@@ -66,6 +66,11 @@ class Placed:
     resources: dict[str, int]
     not_after: datetime.datetime
     fault: dict[str, Any] | None = None
+
+    @property
+    def is_buried(self) -> bool:
+        """Whether nothing is to be built."""
+        return self.host is None or self.fault is not None
 
 
 def insert(connection: sa.Connection, placed: Sequence[Placed], *, build_deadline_s: float) -> int:
@@ -87,15 +92,16 @@ def insert(connection: sa.Connection, placed: Sequence[Placed], *, build_deadlin
 
 def _row(placed: Placed) -> dict[str, Any]:
     order, build = placed.order, placed.order.build
-    buried = placed.host is None
+    buried = placed.is_buried
+    host = None if buried else placed.host
     return {
         "uuid": build.uuid,
         "project_id": build.project_id,
         "user_id": build.user_id,
         "state": states.FAILED if buried else states.BUILD,
         "attempt": 1,
-        "host": placed.host,
-        "node_uuid": placed.node_uuid,
+        "host": host,
+        "node_uuid": placed.node_uuid if host else None,
         "alternates": placed.alternates,
         "resources": placed.resources,
         "not_after": placed.not_after,
@@ -106,7 +112,7 @@ def _row(placed: Placed) -> dict[str, Any]:
         "display_description": order.description,
         "hostname": build.hostname,
         "availability_zone": placed.availability_zone,
-        "hypervisor_hostname": placed.hypervisor_hostname,
+        "hypervisor_hostname": placed.hypervisor_hostname if host else None,
         "image_ref": order.image_ref,
         "flavor_id": build.flavor.flavor_id,
         "flavor": flavor_values(build.flavor),
@@ -145,12 +151,12 @@ def tombstone(connection: sa.Connection, *, uuid: str, project_id: str, user_id:
 
     In cell0 it is deleted at once: nothing of it is on any host.
     """
-    row = connection.execute(
-        sa.select(instances.c.state, instances.c.attempt, instances.c.host).where(instances.c.uuid == uuid).with_for_update()
-    ).first()
-    if row is None:
-        _insert_tombstone(connection, uuid=uuid, project_id=project_id, user_id=user_id, is_cell0=is_cell0)
+    standing = sa.select(instances.c.state, instances.c.attempt, instances.c.host).where(instances.c.uuid == uuid).with_for_update()
+    row = connection.execute(standing).first()
+    if row is None and _insert_tombstone(connection, uuid=uuid, project_id=project_id, user_id=user_id, is_cell0=is_cell0):
         return False
+    if row is None:  # A late insert was faster.
+        row = connection.execute(standing).one()
     if context is not None:
         cell_db.history.start(connection, uuid=uuid, action="delete", context=context)
     if is_cell0:
@@ -165,7 +171,7 @@ def tombstone(connection: sa.Connection, *, uuid: str, project_id: str, user_id:
     return row.host is not None
 
 
-def _insert_tombstone(connection: sa.Connection, *, uuid: str, project_id: str, user_id: str, is_cell0: bool) -> None:
+def _insert_tombstone(connection: sa.Connection, *, uuid: str, project_id: str, user_id: str, is_cell0: bool) -> bool:
     row = {
         "uuid": uuid, "project_id": project_id, "user_id": user_id, "attempt": 0, "vm_state": states.BUILDING, "power_state": 0,
         "task_state": states.DELETING, "state": states.GONE if is_cell0 else states.GOING, "flavor": {}, "vcpus": 0, "memory_mib": 0,
@@ -174,7 +180,7 @@ def _insert_tombstone(connection: sa.Connection, *, uuid: str, project_id: str, 
     }  # fmt: skip
     statement = sa.insert(instances).prefix_with("OR IGNORE" if connection.dialect.name == "sqlite" else "IGNORE")
     now = now_sql()
-    connection.execute(statement.values(**row, created_at=now, updated_at=now, deleted_at=now, lease_until=now))
+    return changed(connection.execute(statement.values(**row, created_at=now, updated_at=now, deleted_at=now, lease_until=now)))
 
 
 def _insert_cleanup(connection: sa.Connection, *, uuid: str, host: str, attempt: int) -> None:
@@ -244,10 +250,12 @@ def take(connection: sa.Connection, *, lease_s: float, most: int) -> list[Buildi
     return [_building(row) for row in connection.execute(sa.select(*_BUILDING).where(instances.c.id.in_(ids)))]
 
 
-def keep(connection: sa.Connection, held: Sequence[str], *, lease_s: float) -> None:
-    """Prolongs the lease of servers that their hosts say they are building: no sweep looks at them meanwhile."""
+def keep(connection: sa.Connection, host: str, held: Sequence[tuple[str, int]], *, lease_s: float) -> None:
+    """Prolongs the lease of servers whose current attempt the host says it is building, (uuid, attempt): no sweep looks at them meanwhile."""
     if held:
-        mine = sa.update(instances).where(instances.c.uuid.in_(list(held)), instances.c.state == states.BUILD)
+        mine = sa.update(instances).where(
+            sa.tuple_(instances.c.uuid, instances.c.attempt).in_(list(held)), instances.c.host == host, instances.c.state == states.BUILD
+        )
         connection.execute(mine.values(lease_until=now_sql(lease_s)))
 
 
@@ -328,9 +336,11 @@ def attempts(connection: sa.Connection, wanted: Sequence[str]) -> dict[str, tupl
     return {row.uuid: (row.state, row.attempt, row.host) for row in connection.execute(query)}
 
 
-def live_on(connection: sa.Connection, host: str) -> list[tuple[str, int]]:
-    """(uuid, attempt) of the running servers of a host."""
-    query = sa.select(instances.c.uuid, instances.c.attempt).where(instances.c.host == host, instances.c.state == states.LIVE)
+def live_on(connection: sa.Connection, host: str, *, launched_before: datetime.datetime) -> list[tuple[str, int]]:
+    """(uuid, attempt) of the running servers of a host that were launched before then."""
+    query = sa.select(instances.c.uuid, instances.c.attempt).where(
+        instances.c.host == host, instances.c.state == states.LIVE, instances.c.launched_at < launched_before
+    )
     return [(row.uuid, row.attempt) for row in connection.execute(query)]
 
 

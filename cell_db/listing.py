@@ -113,6 +113,14 @@ def position_of(server: Server, order: Order) -> Position:
     return tuple([SORT_KEYS[sorting.name].of(server) for sorting in order])
 
 
+_INDEXES = {
+    (("created_at", "uuid"), False): "ix_instances_order",
+    (("created_at", "uuid"), True): "ix_instances_project_order",
+    (("display_name", "uuid"), False): "ix_instances_name",
+}
+# Filters that few rows fulfil, and that have an index of their own.
+_WITH_INDEX = frozenset({"uuid", "host", "reservation_id", "changes_since", "changes_before", "tags", "tags_any"})
+
 # ---- pages -----------------------------------------------------------------------------------------------------------------
 
 
@@ -135,16 +143,17 @@ class Query:
         with regexp.bounded(connection, within_s):
             return self._found(connection.execute(self._statement, {"most": limit}))
 
-    def _found(self, rows: sa.CursorResult[Any]) -> list[Found]:
-        order = self.wanted.order
+    def _found(self, result: sa.CursorResult[Any]) -> list[Found]:
+        rows = result.all()
         match self.wanted.shape:
             case Shape.KEY:
                 return [Found(tuple(row), None) for row in rows]
             case Shape.BRIEF:
-                return [Found(tuple(row[2:]), Brief(*row[:2])) for row in rows]
+                # The last key is the uuid that the row begins with.
+                return [Found((*row[2:], row[0]), Brief(row[0], row[1])) for row in rows]
             case Shape.DETAIL:
                 servers = [Server(*row) for row in rows]
-                getters = [SORT_KEYS[sorting.name].of for sorting in order]
+                getters = [SORT_KEYS[sorting.name].of for sorting in self.wanted.order]
                 return [Found(tuple([get(server) for get in getters]), server) for server in servers]
 
 
@@ -157,7 +166,7 @@ def rows_of(connection: sa.Connection, wanted: Wanted, uuids: Sequence[str]) -> 
         return {}
     deleted = {"deleted": wanted.filters.get("deleted", False)}
     query = sa.select(*_columns(wanted)).where(instances.c.uuid.in_(list(uuids)), *listed_by.conditions(deleted))
-    rows = connection.execute(query)
+    rows = connection.execute(query).all()
     if wanted.shape is Shape.DETAIL:
         return {row[0]: Server(*row) for row in rows}
     return {row[0]: Brief(*row) for row in rows}
@@ -182,13 +191,22 @@ def _statement(wanted: Wanted, after: Position | None) -> sa.Select[Any]:
     keys = [core.keyset.Key(SORT_KEYS[each.name].sql, each.descending, SORT_KEYS[each.name].nullable) for each in wanted.order]
     columns = {
         Shape.KEY: _sort_columns(wanted.order),
-        Shape.BRIEF: [*_columns(wanted), *_sort_columns(wanted.order)],
+        Shape.BRIEF: [*_columns(wanted), *_sort_columns(wanted.order[:-1])],
         Shape.DETAIL: _columns(wanted),
     }
     query = sa.select(*columns[wanted.shape]).where(*listed_by.conditions(wanted.filters))
+    query = core.keyset.by_index(query, instances, _index(wanted))
     if after is not None:
         query = query.where(core.keyset.after(keys, after))
     return query.order_by(*core.keyset.order_by(keys)).limit(sa.bindparam("most", type_=sa.Integer()))
+
+
+def _index(wanted: Wanted) -> str | None:
+    """The index that has the rows in the wanted order, unless a filter has a better one."""
+    if wanted.filters.get("deleted", False) is not False or not _WITH_INDEX.isdisjoint(wanted.filters):
+        return None
+    of_project = "project_id" in wanted.filters
+    return _INDEXES.get((core.keyset.names(wanted.order), of_project))
 
 
 def _columns(wanted: Wanted) -> list[sa.ColumnElement[Any]]:

@@ -81,7 +81,7 @@ class CreateCell(commands.ShowOne):
     Its database need not be there yet: `cellctl db sync --cell NAME` makes its tables. Running processes notice the cell by themselves.
     """
 
-    _epilog = "Exit code 3: the name, the uuid, the database or the broker belongs to another cell, or to the API level."
+    exit_codes = "Exit code 3: the name, the uuid, the database or the broker belongs to another cell, or to the API level."
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -216,7 +216,7 @@ class UpdateCell(commands.ShowOne):
     Running processes of the API level follow within `[cells] refresh_s`; the cell's own processes have their own settings.
     """
 
-    _epilog = "Exit code 3: the new name, database or broker belongs to another cell, or to the API level. 1: refused for cell0."
+    exit_codes = "Exit code 3: the new name, database or broker belongs to another cell, or to the API level. 1: refused for cell0."
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -278,7 +278,7 @@ class DisableCell(_SetDisabled):
     """Build nothing new in the cell; its servers go on and can be managed; fine if it is disabled already."""
 
     disabled = True
-    _epilog = "Exit code 1: refused for cell0."
+    exit_codes = "Exit code 1: refused for cell0."
 
 
 def _set_disabled(connection: sa.Connection, name_or_uuid: str, *, disabled: bool) -> CellMapping:
@@ -298,7 +298,7 @@ class DeleteCell(commands.Command):
     of deleted servers are left. Its database, its broker and its hosts' providers in Placement stay as they are.
     """
 
-    _epilog = "Exit code 1: refused; what stands in the way is named. 4: there is no such cell (any more)."
+    exit_codes = "Exit code 1: refused; what stands in the way is named. 4: there is no such cell (any more)."
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)

@@ -1,5 +1,6 @@
 """The API database and the cells, as the commands reach them."""
 
+import time
 import types
 from collections.abc import Sequence
 from typing import Any, ParamSpec, Self, TypeVar
@@ -66,7 +67,8 @@ class Cloud:
             Broken: its schema is not this release's.
             Unavailable: it does not answer.
         """
-        return self._api_value(self.api_gate.read_now(fn, *args, **kwargs))
+        started = time.monotonic()
+        return self._api_value(self.api_gate.read_now(fn, *args, **kwargs), time.monotonic() - started)
 
     def api_write(self, fn: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`fn(connection, *args)` in one transaction on the API database.
@@ -75,7 +77,8 @@ class Cloud:
             Broken: its schema is not this release's.
             Unavailable: it does not answer; whether something was written is said.
         """
-        return self._api_value(self.api_gate.write_now(fn, *args, **kwargs))
+        started = time.monotonic()
+        return self._api_value(self.api_gate.write_now(fn, *args, **kwargs), time.monotonic() - started)
 
     def find_cell(self, name_or_uuid: str) -> CellMapping:
         """The mapping of a cell.
@@ -99,12 +102,16 @@ class Cloud:
         """The gate of one cell."""
         return self._cells.gate(cell.uuid)
 
-    def _api_value(self, answer: Answer[T] | Silence | Unknown) -> T:
+    def _api_value(self, answer: Answer[T] | Silence | Unknown, took_s: float) -> T:
         if isinstance(answer, Answer):
             return answer.value
-        # A database without our tables gives no answer either; then this says what to do.
+        # One that failed at once may be a database without our tables: that can be mended, and is said.
         deadline_s = self.api_gate.deadline_s
-        SCHEMA.check(Database(self.api_url, pool_size=1, connect_timeout_s=deadline_s, io_timeout_s=deadline_s))
+        if took_s < deadline_s / 2:
+            try:
+                SCHEMA.check(Database(self.api_url, pool_size=1, connect_timeout_s=deadline_s, io_timeout_s=deadline_s))
+            except core.errors.Unavailable as error:
+                raise unanswered("the API database", answer) from error
         raise unanswered("the API database", answer)
 
 
@@ -122,4 +129,4 @@ def value_of(answer: Answer[Any] | Silence | Unknown) -> Any:
 def unanswered(who: str, answer: Silence | Unknown) -> core.errors.Unavailable:
     """The error of silence; after a write it says whether that may have taken effect."""
     doubt = " (it may have been written all the same: look, or run this again)" if isinstance(answer, Unknown) else ""
-    return core.errors.Unavailable(f"{who} does not answer: {answer.why}{doubt}")
+    return core.errors.Unavailable(f"{who} does not answer: {answer.why}{doubt}", why=answer.why)

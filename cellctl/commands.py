@@ -17,10 +17,11 @@ from cellctl import cloud, exits, urls
 
 
 class _Frame(cliff.command.Command):
-    """Runs one command: whatever it raises becomes one line and an exit code."""
+    """Runs one command: whatever it raises becomes one line and an exit code. `exit_codes`: what its help says of them."""
 
     # Cliff looks for hooks of a command, and for who installed it, in every package there is: half a second for nothing.
     app_dist_name = "cellplane"
+    exit_codes = ""
 
     def __init__(self, app: App, app_args: argparse.Namespace | None) -> None:
         super().__init__(app, app_args)
@@ -28,7 +29,7 @@ class _Frame(cliff.command.Command):
         self._open = contextlib.ExitStack()
 
     def get_epilog(self) -> str:
-        return self._epilog or ""
+        return self.exit_codes
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         try:

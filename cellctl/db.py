@@ -68,10 +68,10 @@ class SyncDatabases(commands.Command):
     """Bring database schemas to the newest revision of this release.
 
     Without an option: the API database, cell0 and every cell. A database that does not answer is named and the others are synced. It
-    may be run at any time, and again.
+    may be run at any time, and again; not twice at once.
     """
 
-    _epilog = "Exit code 5: some database did not answer, the others are synced. 1: some schema could not be moved."
+    exit_codes = "Exit code 5: some database did not answer, the others are synced. 1: some schema could not be moved."
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -116,11 +116,10 @@ class SyncDatabases(commands.Command):
         database = Database(target.url, pool_size=1, connect_timeout_s=deadline_s, io_timeout_s=MIGRATION_S)
         try:
             core.migrations.sync(target.schema, database)
-        except sa.exc.OperationalError as error:
-            raise core.errors.Unavailable(f"{target.name}: the {target.schema.name} database does not answer: {error.orig}") from error
         except (sa.exc.DBAPIError, alembic.util.CommandError) as error:
             why = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-            raise core.errors.Broken(f"{target.name}: the schema stays at {before or 'nothing'}: {why}") from error
+            # A second look tells a database that went away from a migration that failed.
+            raise core.errors.Broken(f"{target.name}: the schema stays at {_revision(target, deadline_s) or 'nothing'}: {why}") from error
         finally:
             database.close()
         self.app.stdout.write(f"{target.name}: {before or 'empty'} -> {target.schema.newest}\n")
@@ -136,7 +135,7 @@ class ListVersions(commands.Lister):
     Columns: database (api, or the cell), schema, current, newest, state (newest, other, empty, away).
     """
 
-    _epilog = "Exit code 0: all are at the newest revision. 1: some are not. 5: some did not answer."
+    exit_codes = "Exit code 0: all are at the newest revision. 1: some are not. 5: some did not answer."
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[object, ...]]]:
         open_cloud = self.cloud()

@@ -8,7 +8,6 @@ INVALID = 2
 CONFLICT = 3
 NOT_FOUND = 4
 AWAY = 5
-INTERRUPTED = 130
 
 MEANINGS = {
     DONE: "done; of `status`: all is well",

@@ -4,8 +4,7 @@ import concurrent.futures
 import dataclasses
 import datetime
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import sqlalchemy as sa
 
@@ -18,6 +17,7 @@ import cell_db.heartbeats
 import cell_db.hosts
 import cell_db.instances
 import core.errors
+from api_db.services import ApiService
 from cell_db.heartbeats import HostReport
 from cell_db.hosts import Service
 from cellctl.cloud import Cloud
@@ -142,21 +142,20 @@ def look(cloud: Cloud) -> Health:
         placement = threads.submit(_placement, cloud)
         api_broker = threads.submit(_broker, cloud.conf.transport_url or "none://", cloud.api_gate.deadline_s)
         try:
-            api_ms, services, builds = cloud.api_read(_timed, _api_level)
-            database = Reach(UP, api_ms)
+            part = cloud.api_read(_api_level)
         except core.errors.Unavailable as error:
-            return Health(ApiLevel(Reach(DOWN, why=error.message), api_broker.result(), placement.result(), None), [], [])
+            database = Reach(DOWN, why=str(error.fields.get("why", error.message)))
+            return Health(ApiLevel(database, api_broker.result(), placement.result(), None), [], [])
         gates = cloud.gates()
         brokers = [threads.submit(_broker, gate.cell.transport_url, gate.deadline_s) for gate in gates]
-        answers = scatter_now(gates, _timed, _cell, down_after_s=cloud.down_after_s)
+        answers = scatter_now(gates, _cell, down_after_s=cloud.down_after_s)
         cells = [_cell_health(gate, answers[gate.cell.uuid], broker.result()) for gate, broker in zip(gates, brokers, strict=True)]
-        api = ApiLevel(database, api_broker.result(), placement.result(), builds)
-    processes = [_of_api_level(service, cloud.down_after_s) for service in services]
-    for gate in gates:
-        answer = answers[gate.cell.uuid]
+        api = ApiLevel(Reach(UP, part.latency_ms), api_broker.result(), placement.result(), part.builds)
+    processes = [_of_api_level(service, cloud.down_after_s) for service in part.services]
+    for answer in answers.values():
         if isinstance(answer, Answer):
-            _, part = answer.value
-            processes += [_of_cell(gate, service, part.reports.get(service.host)) for service in part.services]
+            reports = answer.value.reports
+            processes += [_of_cell(answer.cell.name, service, reports.get(service.host)) for service in answer.value.services]
     return Health(api, cells, processes)
 
 
@@ -164,26 +163,33 @@ def look(cloud: Cloud) -> Health:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class _ApiPart:
+    latency_ms: float
+    services: list[ApiService]
+    builds: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class _CellPart:
+    latency_ms: float
     services: list[Service]
     reports: dict[str, HostReport]
     work: Work
 
 
-def _timed(connection: sa.Connection, fn: Callable[..., Any], **arguments: Any) -> Any:
-    """The milliseconds of one round trip on an open connection, and what `fn` gives (spread, if it is a pair)."""
+def _round_trip_ms(connection: sa.Connection) -> float:
+    """One question and its answer on a connection that is open already."""
     started = time.monotonic()
     connection.execute(sa.select(sa.literal(1)))
-    took = ms(time.monotonic() - started)
-    value = fn(connection, **arguments)
-    return (took, *value) if isinstance(value, tuple) else (took, value)
+    return ms(time.monotonic() - started)
 
 
-def _api_level(connection: sa.Connection) -> tuple[list[api_db.services.ApiService], dict[str, int]]:
-    return api_db.services.list_all(connection), api_db.journal.count(connection)
+def _api_level(connection: sa.Connection) -> _ApiPart:
+    return _ApiPart(_round_trip_ms(connection), api_db.services.list_all(connection), api_db.journal.count(connection))
 
 
 def _cell(connection: sa.Connection, *, down_after_s: float) -> _CellPart:
+    latency_ms = _round_trip_ms(connection)
     by_state = cell_db.instances.count_by_state(connection)
     work = Work(
         building=by_state.get(states.BUILD, 0),
@@ -192,32 +198,32 @@ def _cell(connection: sa.Connection, *, down_after_s: float) -> _CellPart:
         dead_letters=len(cell_db.dead_letters.list_all(connection, most=DEAD_LETTERS_MOST)),
     )
     services = cell_db.hosts.list_services(connection, down_after_s=down_after_s)
-    return _CellPart(services, {report.host: report for report in cell_db.heartbeats.hosts(connection)}, work)
+    reports = {report.host: report for report in cell_db.heartbeats.hosts(connection)}
+    return _CellPart(latency_ms, services, reports, work)
 
 
-def _cell_health(gate: Gate, answer: Answer[Any] | Silence, broker: Reach) -> CellHealth:
+def _cell_health(gate: Gate, answer: Answer[_CellPart] | Silence, broker: Reach) -> CellHealth:
     cell = gate.cell
-    if not isinstance(answer, Answer):
-        return CellHealth(cell.name, cell.uuid, cell.disabled, Reach(DOWN, why=answer.why), broker, None)
-    took, part = answer.value
-    return CellHealth(cell.name, cell.uuid, cell.disabled, Reach(UP, took), broker, part.work)
+    if isinstance(answer, Answer):
+        return CellHealth(cell.name, cell.uuid, cell.disabled, Reach(UP, answer.value.latency_ms), broker, answer.value.work)
+    return CellHealth(cell.name, cell.uuid, cell.disabled, Reach(DOWN, why=answer.why), broker, None)
 
 
 # ---- processes -----------------------------------------------------------------------------------------------------------------
 
 
-def _of_api_level(service: api_db.services.ApiService, down_after_s: float) -> Process:
+def _of_api_level(service: ApiService, down_after_s: float) -> Process:
     kind = {API: "api", CONDUCTOR: "super-conductor"}.get(service.binary, service.binary)
     state = UP if service.silent_s < down_after_s else DOWN
     return Process(kind, None, service.host, state, service.version, service.started_at, _silence(service.silent_s, state))
 
 
-def _of_cell(gate: Gate, service: Service, report: HostReport | None) -> Process:
+def _of_cell(cell: str, service: Service, report: HostReport | None) -> Process:
     kind = {COMPUTE: "compute", CONDUCTOR: "cell-conductor"}.get(service.binary, service.binary)
     state = STOPPED if report and report.left and service.binary == COMPUTE else service.state
     notes = _notes(service, report, state) if service.binary == COMPUTE else []
     return Process(
-        kind, gate.cell.name, service.host, state, service.version, service.started_at, "; ".join(notes), matters=not service.disabled
+        kind, cell, service.host, state, service.version, service.started_at, "; ".join(notes), matters=not service.disabled
     )  # fmt: skip
 
 

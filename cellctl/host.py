@@ -61,7 +61,7 @@ class DiscoverHosts(commands.Lister):
     cell, result (mapped; would be mapped; clash: the name belongs to a host of another cell).
     """
 
-    _epilog = "Exit code 3: some name clashes. 5: some cell did not answer; the others' hosts are mapped."
+    exit_codes = "Exit code 3: some name clashes. 5: some cell did not answer; the others' hosts are mapped."
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -125,7 +125,7 @@ class DeleteHost(commands.Command):
     Refused while servers are on it or being built there. An agent that still runs brings its host back with its next report: stop it first.
     """
 
-    _epilog = "Exit code 1: servers are on the host. 4: no cell knows it (any more). 5: its cell does not answer; nothing, or not all, was done."
+    exit_codes = "Exit code 1: servers are on the host. 4: no cell knows it (any more). 5: its cell does not answer; nothing, or not all, was done."
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)

@@ -21,7 +21,7 @@ class Status(commands.Lister):
     broker's is connecting and asking. A process is down after `[conductor] service_down_time_s` without a word.
     """
 
-    _epilog = "Exit code 0: all is well. 1: something is down; a disabled host that is down does not count."
+    exit_codes = "Exit code 0: all is well. 1: something is down; a disabled host that is down does not count."
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Any]:
         found = health.look(self.cloud())
@@ -33,7 +33,8 @@ class Status(commands.Lister):
             return super().produce_output(parsed_args, column_names, list(_flat(data)))
         if parsed_args.formatter in _DOCUMENTS:
             document = _document(data)
-            self.formatter.emit_one(list(document), list(document.values()), self.app.stdout, parsed_args)
+            formatter: Any = self.formatter  # Those of documents can show one thing as well as a list.
+            formatter.emit_one(list(document), list(document.values()), self.app.stdout, parsed_args)
         else:
             self._screen(data, parsed_args)
         return exits.DONE

@@ -21,7 +21,7 @@ from cells.answers import Answer, Cell, Silence, Unknown
 from cells.breaker import Breaker
 from core.clock import Clock, SystemClock
 from core.context import Context
-from core.database import Database, is_transient
+from core.database import Database, OutcomeUnknown, is_transient
 from messaging.broker import Broker, NoSuchQueue
 from messaging.caller import Caller
 from messaging.verbs import Verb
@@ -35,7 +35,8 @@ STATEMENT_TIMED_OUT = 1969  # MariaDB: max_statement_time exceeded: the server i
 SYNTAX_ERROR = 1064
 BROKER_THREADS = 2
 PROBED_QUEUE = "conductor"
-TRANSIENT_TRIES = 5
+TRIES = 60
+PAUSE_S = 0.1
 
 
 class GateMetrics:
@@ -124,6 +125,8 @@ class Gate:
         threads: threads and database connections, opened on first use.
         deadline_s: seconds within which an answer must come, unless a call says otherwise.
         waiting: requests that may wait for a thread before more are refused.
+        patience_s: seconds for which a database that cannot be reached is tried again before the request fails: none for a cell,
+            whose absence must cost nobody anything; some for the API database, without which nothing works.
     """
 
     def __init__(
@@ -133,11 +136,14 @@ class Gate:
         threads: int = 4,
         deadline_s: float = 1.0,
         waiting: int = 200,
+        patience_s: float = 0.0,
         clock: Clock | None = None,
         metrics: GateMetrics | None = None,
     ) -> None:
         self.cell = cell
         self.deadline_s = deadline_s
+        # A connection that died unnoticed is worth one more try everywhere.
+        self._patience_s = patience_s or deadline_s / 4
         clock = clock or SystemClock()
         self._database = Database(
             cell.database_connection, pool_size=threads, connect_timeout_s=deadline_s, io_timeout_s=deadline_s, wait_s=deadline_s
@@ -240,47 +246,62 @@ class Gate:
             with self._database.reading() as connection:
                 return fn(connection, *args, **kwargs)
 
-        return self._door.submit(lambda: self._measured(work, unsure=False), probe=probe)
+        return self._door.submit(lambda: self._measured(work), probe=probe)
 
     def _writing(self, fn: Any, args: Any, kwargs: Any) -> "concurrent.futures.Future[Any] | Silence":
         def work() -> Any:
             with self._database.transaction() as connection:
                 return fn(connection, *args, **kwargs)
 
-        return self._door.submit(lambda: self._measured(work, unsure=True))
+        return self._door.submit(lambda: self._measured(work))
 
-    def _measured(self, work: Callable[[], T], *, unsure: bool) -> T:
-        """Runs the work; tells the breaker how the cell did; turns the database's errors into `_Failure`."""
+    def _measured(self, work: Callable[[], T]) -> T:
+        """Runs the work; tells the breaker how the cell did; turns the database's errors into `_Failure`.
+
+        A deadlock is tried again, and so is a connection that was lost before the COMMIT, for as long as the gate is patient: in both
+        cases nothing was written.
+        """
         started = time.monotonic()
-        for left in reversed(range(TRANSIENT_TRIES)):
+        for left in reversed(range(TRIES)):
             try:
                 value = work()
             except core.errors.CellplaneError:
                 self._well(self._door, "answer", started)
                 raise
+            except OutcomeUnknown as error:
+                raise self._away(started, str(error.__cause__), unsure=True) from error
             except sa.exc.DBAPIError as error:
-                if left and is_transient(error) and not error.connection_invalidated:
+                if left and self._may_try_again(error, started):
                     continue
-                raise self._database_failure(error, started, unsure=unsure) from error
+                raise self._database_failure(error, started) from error
             except sa.exc.TimeoutError as error:  # our own pool, not the cell
                 raise _Failure("no connection was free in time", unsure=False) from error
             self._well(self._door, "answer", started)
             return value
         raise AssertionError("the last try returns or raises")
 
-    def _database_failure(self, error: sa.exc.DBAPIError, started: float, *, unsure: bool) -> Exception:
+    def _may_try_again(self, error: sa.exc.DBAPIError, started: float) -> bool:
+        if error.connection_invalidated or not error.statement:
+            left_s = started + self._patience_s - time.monotonic()
+            if left_s > 0:
+                time.sleep(min(left_s, PAUSE_S))  # the server starts again; this thread is the gate's own
+            return left_s > 0
+        return is_transient(error)
+
+    def _database_failure(self, error: sa.exc.DBAPIError, started: float) -> Exception:
         number = error.orig.args[0] if error.orig and error.orig.args else None
-        why = f"{type(error.orig).__name__}: {error.orig}"
         if number == STATEMENT_TIMED_OUT:
             self._well(self._door, "slow", started)
             return _Failure("the query took too long", unsure=False)
         if number == SYNTAX_ERROR or isinstance(error, sa.exc.IntegrityError | sa.exc.DataError):  # ours, not the cell's
             self._well(self._door, "answer", started)
             return error
-        unreachable = error.statement is None
+        return self._away(started, f"{type(error.orig).__name__}: {error.orig}", unreachable=not error.statement)
+
+    def _away(self, started: float, why: str, *, unsure: bool = False, unreachable: bool = False) -> _Failure:
         self._door.breaker.failed(core.log.masked(why), unreachable=unreachable)
         self._door.finished("error", time.monotonic() - started)
-        return _Failure(core.log.masked(why), unsure=unsure and not unreachable)
+        return _Failure(core.log.masked(why), unsure=unsure)
 
     def _casting(self, queue: str, verb: Verb, arguments: msgspec.Struct, context: Context) -> "concurrent.futures.Future[None] | Silence":
         caller = self._caller

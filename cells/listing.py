@@ -20,11 +20,13 @@ import cell_db.filters
 import cell_db.hosts
 import cell_db.listing
 import core.errors
+import core.keyset
 from api_db.listing import Key, Marked, Waiting
 from cell_db.filters import Filters
+from cell_db.heartbeats import COMPUTE
 from cell_db.hosts import Service
 from cell_db.listing import Brief, Found, Query, Shape, Wanted
-from cells.answers import Answer, Cell, Silence, value_of
+from cells.answers import CELL0_UUID, Answer, Cell, Silence, value_of
 from cells.gate import Gate
 from cells.merge import Ask, Merge, Place, first_batch, is_after
 from cells.route import Reach
@@ -38,8 +40,12 @@ Unreachable: TypeAlias = api_db.listing.Mapped
 
 # Of the time that is left, a round that others may follow takes this part at most.
 _PART_OF_A_ROUND = 0.8
+# Of a round, this part is given to regular expressions: one without an end is to be refused, not taken for a silent cell.
+_PART_FOR_REGEXPS = 0.5
 # What a later round gets even if an earlier one waited for a silent cell until the end.
 _LEAST_S = 0.15
+# What reading a server costs, in keys; measured, see docs/performance.md.
+_KEYS_PER_ROW = {Shape.DETAIL: 3.0, Shape.BRIEF: 1.0}
 # Pages begun again because rows were skipped; more would mean that mappings and cells do not fit together.
 _MOST_ROUNDS = 8
 
@@ -58,7 +64,7 @@ class Listing:
 
     `filters` hold `deleted`: False, True or None for both. `order` ends with `uuid`. `marker_project`: the project that a marker must
     belong to; None: any. `hosts_down_after_s`: read the hosts of the servers' cells too; a host silent for longer is down.
-    `rows_per_query`: so many rows that do not make it onto the page cost as much as one more query.
+    `keys_per_query`: a query costs as much as so many keys.
     """
 
     filters: Filters
@@ -71,7 +77,7 @@ class Listing:
     when_silent: WhenSilent = WhenSilent.SHOW
     hosts_down_after_s: float | None = None
     deadline_s: float = 1.0
-    rows_per_query: int = 10
+    keys_per_query: float = 35.0
 
     @property
     def wanted(self) -> Wanted:
@@ -111,9 +117,7 @@ async def list_servers(reach: Reach, listing: Listing) -> Page:
 
 def goes_by_mappings(listing: Listing) -> bool:
     """Whether the mappings alone give the order of the list and hold an index for it."""
-    names = tuple(sorting.name for sorting in listing.order)
-    alike = len({sorting.descending for sorting in listing.order}) == 1
-    return names == ("created_at", "uuid") and alike and _mappings_can_filter(listing.filters)
+    return core.keyset.names(listing.order) == ("created_at", "uuid") and _mappings_can_filter(listing.filters)
 
 
 def _mappings_can_sort(order: Order) -> bool:
@@ -154,7 +158,7 @@ def _visit_for_rows(connection: sa.Connection, wanted: Wanted, uuids: Sequence[s
 def _hosts(connection: sa.Connection, down_after_s: float | None, of: Collection[object]) -> list[Service] | None:
     if down_after_s is None or not of:
         return None
-    return cell_db.hosts.list_services(connection, down_after_s=down_after_s, binary=cell_db.hosts.COMPUTE)
+    return cell_db.hosts.list_services(connection, down_after_s=down_after_s, binary=COMPUTE)
 
 
 class _Way:
@@ -267,31 +271,26 @@ class _ByMappings(_Way):
 
     async def page(self) -> Page:
         listing, items = self._listing, list[tuple[Item, str | None]]()
-        keys, last = await self._first_keys(), None
+        marker = listing.marker
         for _ in range(_MOST_ROUNDS):
-            asked = listing.limit - len(items)
+            missing = listing.limit - len(items)
+            marked, keys = await self._keys(marker, missing)
+            _check_marker(listing, marked)
             items += await self._items(keys)
-            last = keys[-1] if keys else last
-            if len(keys) < asked or len(items) >= listing.limit or last is None:
+            if len(keys) < missing or len(items) >= listing.limit:
                 break
-            keys = await self._keys_after(last.position, listing.limit - len(items))
+            marker = keys[-1].uuid
         full = len(items) >= listing.limit
         return self._page(items, full=full, marker=items[-1][0].uuid if items else None)
 
-    async def _first_keys(self) -> list[Key]:
-        listing = self._listing
-        marked, keys = await self._api(api_db.listing.first_keys, listing.filters, listing.order, marker=listing.marker, limit=listing.limit)
-        _check_marker(listing, marked)
-        found: list[Key] = keys
-        return found
-
-    async def _keys_after(self, after: Position, limit: int) -> list[Key]:
+    async def _keys(self, marker: str | None, limit: int) -> tuple[Marked | None, list[Key]]:
+        """The next keys; those of silent cells are left out if their servers are not shown."""
         listing = self._listing
         skipped = () if listing.when_silent is WhenSilent.SHOW else tuple(self._silent)
-        keys: list[Key] = await self._api(
-            api_db.listing.keys, listing.filters, listing.order, after=after, limit=limit, without_cells=skipped
+        found: tuple[Marked | None, list[Key]] = await self._api(
+            api_db.listing.keys, listing.filters, listing.order, marker=marker, limit=limit, without_cells=skipped
         )
-        return keys
+        return found
 
     async def _items(self, keys: Sequence[Key]) -> list[tuple[Item, str | None]]:
         """What there is to show for the keys, in their order."""
@@ -335,8 +334,10 @@ class _ByMerge(_Way):
         after = await self._start(overview.marked)
         candidates = self._in_journal(overview.waiting, after)
         cells = await self._cells(overview.cells, candidates)
-        merge = Merge(listing.order, listing.limit, cells, hidden=self._hidden(overview.waiting))
-        shape = self._shape_of_keys(len(cells))
+        # Few servers are buried: cell0 counts for nothing when the page is shared out.
+        shares = sum(uuid != CELL0_UUID for uuid in cells)
+        merge = Merge(listing.order, listing.limit, cells, shares=shares, hidden=self._hidden(overview.waiting))
+        shape = self._first_phase(shares)
         await self._merge(merge, shape, after, candidates)
         places = merge.page()
         full = len(places) >= listing.limit
@@ -367,13 +368,13 @@ class _ByMerge(_Way):
         await self._know(wanted | targets)
         return sorted((wanted | targets) & set(self._gates))
 
-    def _shape_of_keys(self, cells: int) -> Shape:
-        """What the first phase reads: the rows at once, if those that do not make it onto the page cost less than a second query
-        to each cell that wins.
-        """
-        limit = self._listing.limit
-        beyond = cells * first_batch(limit, cells) - limit
-        return self._wanted.shape if beyond <= self._listing.rows_per_query * min(cells, limit) else Shape.KEY
+    def _first_phase(self, cells: int) -> Shape:
+        """What is read of the servers that may win: their rows at once, or, if most of them would be in vain, only their keys."""
+        limit, shape = self._listing.limit, self._wanted.shape
+        candidates = cells * first_batch(limit, cells)
+        once = candidates * _KEYS_PER_ROW[shape]
+        twice = candidates + limit * _KEYS_PER_ROW[shape] + min(cells, limit) * self._listing.keys_per_query
+        return shape if once <= twice else Shape.KEY
 
     async def _merge(
         self, merge: Merge, shape: Shape, after: Position | None, candidates: dict[str, tuple[Waiting, Place]]
@@ -407,7 +408,7 @@ class _ByMerge(_Way):
                 first if ask.after is None else Query(wanted, ask.after),
                 ask.number,
                 in_journal.get(cell, ()),
-                within_s * _PART_OF_A_ROUND,
+                within_s * _PART_FOR_REGEXPS,
                 hosts_down_after_s,
             )
             for cell, ask in asks.items()
@@ -488,6 +489,6 @@ def _row(place: Place, visits: Mapping[str, _Visit], told: Mapping[str, Unreacha
     if place.source is None:
         item: Item = place.item
         return item
-    visit = visits.get(place.source) if place.source else None
+    visit = visits.get(place.source)
     row = visit.rows.get(place.uuid) if visit else None
     return row if row is not None else told.get(place.uuid)

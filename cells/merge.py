@@ -52,16 +52,19 @@ class Merge:
     Args:
         limit: servers on the page.
         sources: names of those that are asked in batches.
+        shares: how many of them are likely to have an even part of the page.
         hidden: uuids of servers that sources may give and that are not part of the list.
     """
 
-    def __init__(self, order: Order, limit: int, sources: Collection[str], *, hidden: Collection[str] = ()) -> None:
+    def __init__(
+        self, order: Order, limit: int, sources: Collection[str], *, shares: int | None = None, hidden: Collection[str] = ()
+    ) -> None:
         self._order = order
         self._limit = limit
         self._sources = {source: _Source() for source in sources}
         self._hidden = frozenset(hidden)
         self._places: list[Place] = []
-        self._first = first_batch(limit, len(sources))
+        self._first = first_batch(limit, len(sources) if shares is None else shares)
 
     def wanted(self) -> dict[str, Ask]:
         """What must be asked before the page is known; nothing: it is."""
@@ -92,8 +95,13 @@ class Merge:
     def _visible(self) -> list[Place]:
         """All servers given so far, in order, each once; those beyond the end of a source that has more may not be final."""
         self._places = in_order(self._places, self._order)
-        seen = set(self._hidden)
-        return [place for place in self._places if not (place.uuid in seen or seen.add(place.uuid))]  # type: ignore[func-returns-value]
+        visible, seen = list[Place](), set(self._hidden)
+        for place in self._places:
+            uuid = place.position[-1]
+            if uuid not in seen:
+                seen.add(uuid)
+                visible.append(place)
+        return visible
 
     def _short(self) -> dict[str, Ask]:
         """The sources whose end lies before the page's, with an estimate of what is missing of each."""
@@ -101,15 +109,15 @@ class Merge:
         if not ends:
             return {}
         visible = {id(place) for place in self._visible()}
-        taken: Counter[str | None] = Counter()
-        short: dict[str, Ask] = {}
+        taken, total, short = Counter[str | None](), 0, dict[str, Ask]()
         for place in self._places:
-            taken[place.source] += id(place) in visible
-            total = taken.total()
+            if id(place) in visible:
+                taken[place.source] += 1
+                total += 1
             if total >= self._limit:
                 break
-            name = ends.get(place.position)
-            if name is not None:
+            if place.position in ends:
+                name = ends[place.position]
                 short[name] = Ask(place.position, self._estimate(taken[name], total))
         return short
 

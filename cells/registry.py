@@ -14,6 +14,7 @@ from core.clock import Clock, SystemClock
 from core.periodic import Periodic
 
 LOG = core.log.get(__name__)
+API_DEADLINE_S = 5.0
 
 
 def api_gate(conf: cfg.ConfigOpts, metrics: GateMetrics | None = None) -> Gate:
@@ -24,7 +25,8 @@ def api_gate(conf: cfg.ConfigOpts, metrics: GateMetrics | None = None) -> Gate:
         database_connection=core.config.required(conf, "api_database", "connection"),
         transport_url=conf.transport_url or "none://",
     )
-    return Gate(cell, threads=conf.api_database.pool_size, deadline_s=max(5.0, conf.cells.deadline_s), metrics=metrics)
+    deadline_s = max(API_DEADLINE_S, conf.cells.deadline_s)
+    return Gate(cell, threads=conf.api_database.pool_size, deadline_s=deadline_s, patience_s=deadline_s * 0.8, metrics=metrics)
 
 
 class Cells:

@@ -40,18 +40,7 @@ def options() -> list[OptionGroup]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs until SIGTERM or SIGINT."""
-    return core.process.run("cellplane-compute", argv, options(), _checked_agent)
-
-
-def _checked_agent(conf: cfg.ConfigOpts) -> Agent:
-    """The agent, after a look at every setting: oslo.config judges a value from a file only when it is read."""
-    try:
-        for group in options():
-            for option in group.options:
-                getattr(conf[group.name] if group.name else conf, option.dest)
-    except cfg.ConfigFileValueError as error:
-        raise core.errors.Invalid(str(error), field="config") from error
-    return Agent(conf)
+    return core.process.run("cellplane-compute", argv, options(), Agent)
 
 
 if __name__ == "__main__":

@@ -138,7 +138,8 @@ class Records:
     def note_built(self, uuid: str, attempt: int) -> None:
         """The guest of the intent stands, and only its report is not confirmed yet. Kept in memory: the next agent finds the guest."""
         with self._lock:
-            self._built[uuid] = attempt
+            if uuid in self._intents:
+                self._built[uuid] = attempt
 
     def is_under_build(self, uuid: str) -> bool:
         """Whether an attempt is accepted and its guest does not stand yet."""

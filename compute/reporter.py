@@ -1,5 +1,6 @@
 """What the host tells its cell: rows of many servers share a message, and a report is remembered until the broker has confirmed it."""
 
+import contextlib
 import dataclasses
 import functools
 import random
@@ -53,7 +54,7 @@ class Reporter:
         self._lock = threading.Lock()
         self._news = threading.Condition(self._lock)
         self._waiting: dict[Verb, dict[Hashable, _Report]] = {}
-        self._sending = False
+        self._sending: tuple[Verb, dict[Hashable, _Report]] | None = None
         self._trouble = False
         self._stopping = False
         self._ended = False
@@ -106,7 +107,8 @@ class Reporter:
     def is_waiting(self, verb: Verb, key: Hashable) -> bool:
         """Whether a report with this key has not been confirmed yet."""
         with self._lock:
-            return key in self._waiting.get(verb, ())
+            is_being_sent = self._sending is not None and self._sending[0] == verb and key in self._sending[1]
+            return is_being_sent or key in self._waiting.get(verb, ())
 
     def _put(self, verb: Verb, key: Hashable, row: object, confirmed: list[Confirmed]) -> None:
         rows = self._waiting.setdefault(verb, {})
@@ -115,7 +117,7 @@ class Reporter:
         rows[key] = _Report(row, confirmed if known is None else [*known.confirmed, *confirmed])
 
     def _has_work(self) -> bool:
-        return self._sending or any(self._waiting.values())
+        return self._sending is not None or any(self._waiting.values())
 
     def _run(self) -> None:
         last_sent = retry_s = 0.0
@@ -157,14 +159,15 @@ class Reporter:
         with self._lock:
             rows = self._waiting.get(verb, {})
             keys = list(rows)[: _MESSAGES[verb].most]
-            self._sending = bool(keys)
-            return {key: rows.pop(key) for key in keys}
+            batch = {key: rows.pop(key) for key in keys}
+            self._sending = (verb, batch) if batch else None
+            return batch
 
     def _send(self, verb: Verb, batch: dict[Hashable, _Report]) -> bool:
         message = _MESSAGES[verb]
         arguments = message.make(self._host, [report.row for report in batch.values()])
         try:
-            with self._steps(message.step):
+            with self._steps(message.step) if message.step else contextlib.nullcontext():
                 self._caller.cast(cell.REPORTS, verb, arguments, context=core.context.service_context(), deadline_s=message.deadline_s)
         except core.errors.CellplaneError as error:
             if not self._trouble:
@@ -172,15 +175,23 @@ class Reporter:
             self._trouble = True
             self._keep(verb, batch)
             return False
+        except Exception:
+            # The frame of this thread. Tried again it would fail again; what the disk remembers is reported anew by the next round.
+            LOG.exception("reports cannot be sent and are dropped verb=%s count=%d", verb.name, len(batch))
+            self._done()
+            return True
         if self._trouble:
             LOG.info("reports are taken again verb=%s", verb.name)
         self._trouble = False
         for report in batch.values():
             _tell(report.confirmed)
-        with self._lock:
-            self._sending = False
-            self._news.notify_all()
+        self._done()
         return True
+
+    def _done(self) -> None:
+        with self._lock:
+            self._sending = None
+            self._news.notify_all()
 
     def _keep(self, verb: Verb, batch: dict[Hashable, _Report]) -> None:
         with self._lock:
@@ -189,7 +200,7 @@ class Reporter:
             for rows in (batch, newer):
                 for key, report in rows.items():
                     self._put(verb, key, report.row, report.confirmed)
-            self._sending = False
+            self._sending = None
             self._news.notify_all()
 
 
@@ -204,10 +215,10 @@ def _tell(confirmed: list[Confirmed]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Message:
-    """How rows become a message of a verb, and in which step of the protocol it is sent."""
+    """How rows become a message of a verb, and in which step of the protocol it is sent; None: nothing rests on it."""
 
     make: Callable[[str, list[Any]], msgspec.Struct]
-    step: str = "agent.report"
+    step: str | None = "agent.report"
     most: int = GATHER_MOST
     deadline_s: float = 3600.0
 
@@ -218,5 +229,5 @@ _MESSAGES: dict[Verb, _Message] = {
     cell.GONE: _Message(cell.Gone, step="agent.gone"),
     cell.ACTED: _Message(cell.Acted),
     cell.POWER_STATES: _Message(cell.PowerStates),
-    cell.HEARTBEAT: _Message(lambda _, rows: rows[0], step="agent.heartbeat", most=1, deadline_s=60.0),
+    cell.HEARTBEAT: _Message(lambda _, rows: rows[0], step=None, most=1, deadline_s=60.0),
 }

@@ -95,9 +95,18 @@ def load(program: str, argv: Sequence[str], groups: Sequence[OptionGroup]) -> cf
         conf.register_opts(list(group.options), group=group.name)
     try:
         conf(list(argv), project="cellplane", prog=program, default_config_files=[], default_config_dirs=[])
+        _judge(conf, groups)
     except (cfg.Error, cfg.ConfigFilesNotFoundError, ValueError) as error:
         raise core.errors.Invalid(f"{program}: {error}", field="config") from error
     return conf
+
+
+def _judge(conf: cfg.ConfigOpts, groups: Sequence[OptionGroup]) -> None:
+    """Reads every option once: oslo.config judges a value from a file only when it is read."""
+    for group in groups:
+        section = conf[group.name] if group.name else conf
+        for option in group.options:
+            getattr(section, option.dest)
 
 
 def required(conf: cfg.ConfigOpts, group: str | None, name: str) -> str:

@@ -7,10 +7,12 @@ must not open transactions by itself, writes begin with BEGIN IMMEDIATE; leases 
 import contextlib
 import datetime
 import re
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
+import pymysql
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.ext.compiler import compiles
@@ -20,6 +22,7 @@ import core.errors
 
 DEADLOCK_CODES = {1205, 1213}  # MariaDB: lock wait timeout, deadlock
 DUPLICATE_CODES = {1062}
+IDLE_S = 0.5
 
 
 class Str(sa.types.UserDefinedType[str]):
@@ -87,14 +90,22 @@ def _now_sqlite(element: now_sql, compiler: Any, **kw: Any) -> str:
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', ({compiler.process(element.clauses, **kw)} / 1000000.0) || ' seconds')"
 
 
+class OutcomeUnknown(Exception):
+    """The answer to a COMMIT was lost: the transaction may have taken effect. `__cause__` says how."""
+
+
 class Database:
     """One database: a bounded pool of connections and two kinds of transaction.
+
+    Connections are in autocommit mode, so that a read is one round trip; a transaction says BEGIN and COMMIT itself and so knows when
+    its outcome is uncertain.
 
     Args:
         url: SQLAlchemy URL; `mysql://` is taken as `mysql+pymysql://`.
         pool_size: connections at most; none is opened before it is needed.
-        connect_timeout_s: seconds to connect, in whole seconds for PyMySQL.
-        io_timeout_s: seconds that one packet may take to be read or written; None waits for ever (migrations).
+        connect_timeout_s: seconds to connect.
+        io_timeout_s: seconds that one packet may take to be read or written, and that a statement may run; None waits for ever
+            (migrations).
         wait_s: seconds to wait for a connection of the pool.
     """
 
@@ -116,25 +127,53 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
-        """A connection inside a write transaction, committed at the end, rolled back on any exception."""
-        with self.engine.begin() as connection:
-            if self.is_sqlite:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            yield connection
+        """A connection inside a write transaction, committed at the end, rolled back on any exception.
+
+        Raises:
+            OutcomeUnknown: the connection was lost while it committed.
+            sqlalchemy.exc.DBAPIError: anything else; nothing was written.
+        """
+        with self.reading() as connection:
+            # SQLite: its default would take the write lock at the first write only, and lose to whoever wrote since our read.
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if self.is_sqlite else "BEGIN")
+            try:
+                yield connection
+            except BaseException:
+                _roll_back(connection)
+                raise
+            _commit(connection)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A connection for reads; on MariaDB each statement is a transaction of its own."""
-        if self.is_sqlite:
-            with self.engine.connect() as connection:
-                yield connection
-        else:
-            with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                yield connection
+        """A connection for reads; each statement is a transaction of its own."""
+        try:
+            connection = self.engine.connect()
+        except pymysql.err.Error as error:  # raised while a connection is prepared, outside SQLAlchemy's own wrapping
+            raise sa.exc.OperationalError("", None, error) from error
+        with connection:
+            yield connection
 
     def close(self) -> None:
         """Drops the pool's idle connections."""
         self.engine.dispose()
+
+
+def _commit(connection: sa.Connection) -> None:
+    try:
+        connection.exec_driver_sql("COMMIT")
+    except sa.exc.DBAPIError as error:
+        if error.connection_invalidated:
+            raise OutcomeUnknown from error
+        raise
+
+
+def _roll_back(connection: sa.Connection) -> None:
+    if connection.invalidated:
+        return  # the server rolls back what its client has left
+    try:
+        connection.exec_driver_sql("ROLLBACK")
+    except sa.exc.DBAPIError:
+        connection.invalidate()
 
 
 def _sqlite_engine(url: sa.URL, pool_size: int, wait_s: float, io_timeout_s: float | None) -> sa.Engine:
@@ -144,6 +183,7 @@ def _sqlite_engine(url: sa.URL, pool_size: int, wait_s: float, io_timeout_s: flo
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=wait_s,
+        pool_reset_on_return=None,
         # isolation_level None: the driver opens no transaction by itself; ours begin where we say so.
         connect_args={"isolation_level": None, "timeout": io_timeout_s or 60.0, "check_same_thread": False},
     )
@@ -160,19 +200,96 @@ def _sqlite_engine(url: sa.URL, pool_size: int, wait_s: float, io_timeout_s: flo
 
 
 def _mysql_engine(url: sa.URL, pool_size: int, connect_timeout_s: float, io_timeout_s: float | None, wait_s: float) -> sa.Engine:
-    arguments: dict[str, Any] = {"connect_timeout": max(1, round(connect_timeout_s)), "charset": "utf8mb4", "ssl_disabled": True}
+    arguments: dict[str, Any] = {
+        "connect_timeout": connect_timeout_s,
+        "charset": "utf8mb4",
+        "ssl_disabled": True,
+        "init_command": "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+    }
     if io_timeout_s is not None:
         arguments |= {"read_timeout": io_timeout_s, "write_timeout": io_timeout_s}
-    return sa.create_engine(
+    engine = sa.create_engine(
         url,
         poolclass=sa.pool.QueuePool,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=wait_s,
         pool_recycle=1800,
-        isolation_level="READ COMMITTED",
+        pool_reset_on_return=None,
+        isolation_level="AUTOCOMMIT",
+        skip_autocommit_rollback=True,
         connect_args=arguments,
     )
+    if io_timeout_s is not None:
+        _limit_statements(engine, io_timeout_s)
+    _look_before_use(engine)
+    return engine
+
+
+def _limit_statements(engine: sa.Engine, seconds: float) -> None:
+    """The server itself ends a statement that takes too long, a little before the client would give it up and lose the connection."""
+
+    @sa.event.listens_for(engine, "connect")
+    def _limit(dbapi_connection: Any, _: Any) -> None:
+        if "MariaDB" in dbapi_connection.get_server_info():
+            with dbapi_connection.cursor() as cursor:
+                cursor.execute("SET SESSION max_statement_time = %s", (seconds * 0.9,))
+
+
+def _look_before_use(engine: sa.Engine) -> None:
+    """A connection that lay idle is asked whether it still stands, so that a server's restart costs no request.
+
+    A server that does not answer is an error at once: with a fresh connection it would only hang again. And one slow query must not
+    throw away the whole pool, as SQLAlchemy does for any lost connection.
+    """
+
+    @sa.event.listens_for(engine, "checkin")
+    def _used(_: Any, record: Any) -> None:
+        record.info["used_at"] = time.monotonic()
+
+    @sa.event.listens_for(engine, "checkout")
+    def _look(dbapi_connection: Any, record: Any, _: Any) -> None:
+        if time.monotonic() - record.info.get("used_at", time.monotonic()) < IDLE_S:
+            return
+        try:
+            dbapi_connection.ping(reconnect=False)
+        except pymysql.err.Error as error:
+            if _timed_out(error):
+                raise sa.exc.OperationalError("", None, error) from error
+            raise sa.exc.DisconnectionError("the connection was lost while it lay idle") from error
+
+    @sa.event.listens_for(engine, "handle_error")
+    def _keep_pool(context: Any) -> None:
+        if context.is_disconnect and _timed_out(context.original_exception):
+            context.invalidate_pool_on_disconnect = False
+
+
+def _timed_out(error: BaseException) -> bool:
+    return "timed out" in str(error)
+
+
+class OwnDatabase(Database):
+    """A program's own database, reached without a gate: what goes wrong between us and it is `Unavailable`, so that whoever brought the
+    work (a message, a period) brings it again. A deadlock too: nothing was written.
+    """
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        with _or_unavailable(), super().transaction() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        with _or_unavailable(), super().reading() as connection:
+            yield connection
+
+
+@contextlib.contextmanager
+def _or_unavailable() -> Iterator[None]:
+    try:
+        yield
+    except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, OutcomeUnknown) as error:
+        raise core.errors.Unavailable(f"the database does not answer: {getattr(error, 'orig', None) or error!r}") from error
 
 
 def is_duplicate(error: sa.exc.IntegrityError) -> bool:
@@ -199,8 +316,3 @@ def insert_if_absent(connection: sa.Connection, table: sa.Table, rows: list[dict
 def changed(result: sa.CursorResult[Any]) -> bool:
     """Whether a compare-and-set took effect on exactly one row or more."""
     return result.rowcount > 0
-
-
-def unavailable(error: Exception, what: str) -> core.errors.Unavailable:
-    """The error of a database that did not answer, without its address or password."""
-    return core.errors.Unavailable(f"{what} did not answer: {type(error).__name__}")

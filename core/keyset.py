@@ -33,6 +33,11 @@ class Key:
     nullable: bool
 
 
+def names(order: Order) -> tuple[str, ...]:
+    """The names of the keys, if all have the same direction; else nothing: no index has such an order."""
+    return tuple(sorting.name for sorting in order) if len({sorting.descending for sorting in order}) == 1 else ()
+
+
 def order_by(keys: Sequence[Key]) -> list[sa.ColumnElement[Any]]:
     """The ORDER BY of an order."""
     return [key.expression.desc() if key.descending else key.expression.asc() for key in keys]
@@ -48,6 +53,19 @@ def after(keys: Sequence[Key], position: Position) -> sa.ColumnElement[bool]:
     if len(keys) == 1:
         return beyond
     return sa.and_(_not_before(key, value), sa.or_(beyond, after(keys[1:], position[1:])))
+
+
+def by_index(query: sa.Select[Any], table: sa.Table, index: str | None) -> sa.Select[Any]:
+    """The query, made to walk this index in its order; None: as the database likes.
+
+    Left to itself MariaDB takes `deleted = 0` for the whole search and reads all that lies before the position (measured: 5,050 entries
+    for a page of 50 in the middle of 10,000, instead of 50). SQLite does not need to be told.
+    """
+    if index is None:
+        return query
+    for dialect in ("mysql", "mariadb"):
+        query = query.with_hint(table, f"FORCE INDEX ({index})", dialect)
+    return query
 
 
 def _beyond(key: Key, value: Any) -> sa.ColumnElement[bool]:

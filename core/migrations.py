@@ -1,21 +1,56 @@
 """Moving a schema to the newest revision, through Alembic; only `cellctl` and tests do that."""
 
+import pathlib
+import tempfile
+
 import alembic.command
 import alembic.config
 import alembic.script
 import sqlalchemy as sa
 
+import core.errors
 from core.database import Database, Json, LongText, Str, Timestamp
 from core.schema import Schema
 
 
 def sync(schema: Schema, database: Database) -> None:
-    """Brings the database to the newest revision; on the newest it does nothing."""
+    """Brings the database to the newest revision; on the newest it does nothing.
+
+    On SQLite all or nothing; MariaDB commits every change of a table by itself.
+
+    Raises:
+        Broken: the first sync was cut off: there are tables, but no revision says which.
+    """
     config = settings(schema)
-    with database.engine.connect() as connection:
+    if schema.current(database) is None:
+        with database.reading() as connection:
+            tables = set(sa.inspect(connection).get_table_names()) - {"alembic_version"}
+        if tables:
+            raise core.errors.Broken(
+                f"the {schema.name} database has no revision but holds tables ({', '.join(sorted(tables)[:3])} …): "
+                "its first sync was cut off; empty the database and sync again"
+            )
+    with database.transaction() as connection:
         config.attributes["connection"] = connection
         alembic.command.upgrade(config, "head")
-        connection.commit()
+
+
+def revise(schema: Schema, message: str) -> pathlib.Path:
+    """Writes the next script: from the newest revision to what the schema's tables say now. To be read before it is used.
+
+    (docs/checklists/add-a-column.md.)
+    """
+    config = settings(schema)
+    with tempfile.TemporaryDirectory() as scratch:
+        database = Database(f"sqlite:///{scratch}/newest.sqlite")
+        sync(schema, database)
+        with database.engine.connect() as connection:
+            config.attributes["connection"] = connection
+            made = alembic.command.revision(config, message, autogenerate=True, rev_id=f"{int(head(schema) or 0) + 1:04d}")
+        database.close()
+    if not isinstance(made, alembic.script.Script):
+        raise core.errors.Broken(f"Alembic wrote no script for the {schema.name} schema")
+    return pathlib.Path(made.path)
 
 
 def head(schema: Schema) -> str | None:

@@ -49,22 +49,25 @@ def run(
         conf = core.config.load(name, sys.argv[1:] if argv is None else argv, groups)
         core.log.setup(conf, name)
         running = program(conf)
-    except core.errors.Invalid as error:
-        print(f"{name}: {error.message}", file=sys.stderr)
-        return EXIT_INVALID
+    except core.errors.CellplaneError as error:
+        return _refused(name, error)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     try:
         running.start()
     except core.errors.CellplaneError as error:
-        LOG.error("%s cannot start: %s", name, error.message)
-        print(f"{name}: {error.message}", file=sys.stderr)
         running.stop(STOP_TIMEOUT_S)
-        return EXIT_INVALID if isinstance(error, core.errors.Invalid) else EXIT_BROKEN
+        return _refused(name, error)
     LOG.info("%s %s is up", name, version())
     stopping.wait()
     LOG.info("%s stops", name)
     running.stop(STOP_TIMEOUT_S)
     LOG.info("%s has stopped", name)
     return EXIT_OK
+
+
+def _refused(name: str, error: core.errors.CellplaneError) -> int:
+    LOG.error("%s cannot start: %s", name, error.message)
+    print(f"{name}: {error.message}", file=sys.stderr)
+    return EXIT_INVALID if isinstance(error, core.errors.Invalid) else EXIT_BROKEN

@@ -12,6 +12,7 @@ STATE_FIELD = 0
 START_TIME_FIELD = 19
 """Positions in /proc/PID/stat after the command's closing bracket; proc(5) counts them 3 and 22."""
 
+ORPHANS_END_S = 5.0
 TAG = "CELLPLANE_STACK"
 TAG_NAME = "CELLPLANE_STACK_PROCESS"
 
@@ -76,13 +77,17 @@ def tagged(tag: str) -> dict[str, Process]:
 
     What was started but not yet recorded when its starter was killed is found this way.
     """
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (name := _name_under(tag, entry)) is not None:
-            process = process_of(int(entry.name))
-            if process is not None:
-                found[name] = process
-    return found
+    return {name: process for name, process, leader in _bearers(tag) if process.pid == leader}
+
+
+def end_orphans(tag: str) -> None:
+    """Kills the tagged members of groups whose leader is gone: workers that a killed parent left behind."""
+    orphans = [process for _, process, leader in _bearers(tag) if process_of(leader) is None]
+    for orphan in orphans:
+        send(orphan, signal.SIGKILL)
+    deadline = time.monotonic() + ORPHANS_END_S
+    while any(is_running(orphan) for orphan in orphans) and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def tag_environment(tag: str, name: str) -> dict[str, str]:
@@ -141,13 +146,17 @@ def _handle(process: Process) -> Iterator[int | None]:
         os.close(handle)
 
 
-def _name_under(tag: str, entry: Path) -> str | None:
-    try:
-        pairs = dict(pair.split("=", 1) for pair in (entry / "environ").read_text(errors="replace").split("\0") if "=" in pair)
-        leads = os.getpgid(int(entry.name)) == int(entry.name)
-    except OSError:
-        return None
-    return pairs.get(TAG_NAME) if leads and pairs.get(TAG) == tag else None
+def _bearers(tag: str) -> Iterator[tuple[str, Process, int]]:
+    """All processes with this tag: the name they were given, the process, and the pid of its group's leader."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        # A process may end while it is looked at; those of other users can't be.
+        with contextlib.suppress(OSError):
+            pairs = dict(pair.split("=", 1) for pair in (entry / "environ").read_text(errors="replace").split("\0") if "=" in pair)
+            process = process_of(int(entry.name))
+            if pairs.get(TAG) == tag and TAG_NAME in pairs and process is not None:
+                yield pairs[TAG_NAME], process, os.getpgid(process.pid)
 
 
 def _boot_id() -> str:

@@ -19,9 +19,9 @@ from core import errors
 from devstack import background, configure, identity, neighbours, options, packages, plan, proof, supervisor, tables
 from devstack.accounts import Accounts
 from devstack.api_client import ApiClient
-from devstack.cellctl import Cellctl
 from devstack.configure import Addresses
 from devstack.layout import FULL, ONE_PROCESS, Shape, State
+from devstack.mapping import Cellctl
 from devstack.ports import Ports
 from devstack.progress import Progress
 from devstack.waiting import wait_until
@@ -184,6 +184,8 @@ def _possible(state: State, asked: Shape, before: Shape | None, progress: Progre
 
 
 def _settle_ports(state: State, shape: Shape, before: Shape | None, progress: Progress) -> None:
+    """Makes sure of the API's port, and gives another one to what is down and has lost its own."""
+    identity.end_orphans(str(state.path))
     api = identity.running(state.pid_file("api" if shape.profile == FULL else ONE_PROCESS))
     if api is None or before is None or before.port != shape.port:
         neighbours.require_port(shape.port)

@@ -8,7 +8,7 @@ export CELLPLANE_STATE=$(realpath -m -- "${CELLPLANE_STATE:-$repo/.devstack}")
 cd "$repo"
 
 # A wrong option is told before anything is installed; --help ends here.
-python=$(find_python)
+python=$venv/bin/python; [ -x "$python" ] || python=$(find_python)
 if [ -n "$python" ]; then
     "$python" -m devstack.options "$@"
     for option in "$@"; do

@@ -76,6 +76,7 @@ class Worker:
     def adopt(self, process: Process, version: str) -> None:
         """Takes over a process that an earlier supervisor started."""
         logger.info("adopted name=%s pid=%d", self.program.name, process.pid)
+        self._started_at = time.monotonic()
         self._take(process, version)
 
     def is_ready(self) -> bool:
@@ -132,6 +133,7 @@ class Worker:
 
     def _start(self) -> None:
         program = self.program
+        self._started_at = time.monotonic()
         tag = identity.tag_environment(str(self._state.path), program.name)
         with Path(program.output).open("ab") as output:
             try:
@@ -160,7 +162,6 @@ class Worker:
         self._pid_file.with_suffix(".version").write_text(version)
         self._process = process
         self._started_with = version
-        self._started_at = time.monotonic()
         self._kill_at = None
         self._ready = False
         if self._counted_ready_at is None:

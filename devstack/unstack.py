@@ -56,6 +56,7 @@ def stop(state: State) -> list[str]:
     left = running(state)
     for stage in sorted({stages.get(name, 0) for name in left}, reverse=True):
         identity.stop_all([process for name, process in left.items() if stages.get(name, 0) == stage], grace_s=GRACE_S)
+    identity.end_orphans(str(state.path))
     for path in state.run.glob("*.pid"):
         path.unlink()
     shutil.rmtree(supervisor.hold_directory(state), ignore_errors=True)

@@ -49,13 +49,14 @@ class Crew:
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._idle = 0
+        self._stopping = False
 
     def put(self, action: Callable[[], None]) -> None:
         """Has it done by the next free worker. Only one thread puts."""
         with self._lock:
             if self._idle > 0:
                 self._idle -= 1
-            elif len(self._threads) < self._most:
+            elif len(self._threads) < self._most and not self._stopping:
                 thread = threading.Thread(target=self._work, name=f"{self._name} {len(self._threads) + 1}", daemon=True)
                 self._threads.append(thread)
                 thread.start()
@@ -64,11 +65,14 @@ class Crew:
     def stop(self, timeout_s: float) -> bool:
         """Lets what is being done end; whether it did so in time."""
         ends_at = time.monotonic() + timeout_s
-        for _ in self._threads:
+        with self._lock:  # every thread in the list is started
+            self._stopping = True
+            threads = list(self._threads)
+        for _ in threads:
             self._waiting.put(None)
-        for thread in self._threads:
+        for thread in threads:
             thread.join(max(0.0, ends_at - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        return not any(thread.is_alive() for thread in threads)
 
     def _work(self) -> None:
         while (action := self._waiting.get()) is not None:

@@ -23,10 +23,13 @@ class Hints:
         self._steps = steps
 
     def on_start(self, deliveries: list[Delivery]) -> None:
-        """New builds: their orders go out at once."""
+        """New builds: their orders go out at once. Those that came in ERROR (their cell was away for too long) give their claims back."""
+        uuids = _uuids(deliveries)
         with self._database.reading() as connection:
-            builds = cell_db.instances.building(connection, _uuids(deliveries))
+            builds = cell_db.instances.building(connection, uuids)
+            failed = cell_db.instances.over(connection, uuids) if len(builds) < len(uuids) else []
         self._orders.build(builds)
+        self._orders.release(failed)
 
     def on_act(self, deliveries: list[Delivery]) -> None:
         """New operations on living servers."""

@@ -19,7 +19,7 @@ from conductor.cell.sweeps import Sweeps
 from conductor.cell.watch import Watch
 from core.clock import Clock, SystemClock, utcnow
 from core.config import OptionGroup
-from core.database import Database
+from core.database import OwnDatabase
 from core.periodic import Periodic
 from core.steps import Steps
 from messaging.broker import Broker
@@ -56,7 +56,9 @@ class CellConductor:
         self._started_at = utcnow()
         steps, clock = steps or Steps(), clock or SystemClock()
         settings = conf.conductor
-        self.database = Database(core.config.required(conf, "database", "connection"), pool_size=conf.database.pool_size, io_timeout_s=10)
+        self.database = OwnDatabase(
+            core.config.required(conf, "database", "connection"), pool_size=conf.database.pool_size, io_timeout_s=10
+        )
         self._broker = Broker(core.config.required(conf, None, "transport_url"))
         self._caller = Caller(self._broker)
         self.placement = connect(conf)

@@ -90,8 +90,13 @@ class Orders:
         with self._database.reading() as connection:
             if cell_db.cleanups.list_of(connection, [uuid]):
                 return
-        with self._steps("cell.release"):
-            self._placement.release(uuid)
+        self.release([uuid])
+
+    def release(self, uuids: Iterable[str]) -> None:
+        """Step cell.release: lets go of claims that nobody may claim for any more."""
+        for uuid in uuids:
+            with self._steps("cell.release"):
+                self._placement.release(uuid)
 
     # ---- destroy -----------------------------------------------------------------------------------------------------------
 
@@ -105,8 +110,7 @@ class Orders:
     def end(self, uuids: Iterable[str]) -> None:
         """Steps cell.release and cell.deleted for servers that are going and that no host has to answer for."""
         for uuid in uuids:
-            with self._steps("cell.release"):
-                self._placement.release(uuid)
+            self.release([uuid])
             with self._steps("cell.deleted"), self._database.transaction() as connection:
                 cell_db.instances.deleted(connection, uuid)
 

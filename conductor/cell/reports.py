@@ -57,9 +57,7 @@ class Reports:
         refusals = [(delivery.arguments.host, refusal) for delivery in deliveries for refusal in delivery.arguments.servers]
         with self._database.transaction() as connection:
             builds = {build.uuid: build for build in cell_db.instances.building(connection, [r.uuid for _, r in refusals])}
-            # The refusal also answers what may be asked of this host about the attempt.
-            for host, refusal in refusals:
-                cell_db.instances.gone(connection, host, [(refusal.uuid, refusal.attempt)])
+            for host, _ in refusals:
                 cell_db.heartbeats.build_failed(connection, host)
         for host, refusal in refusals:
             build = builds.get(refusal.uuid)
@@ -130,19 +128,24 @@ class Reports:
         greetings = [beat for beat in beats if beat.hello]
         with self._database.transaction() as connection:
             known_nodes = [cell_db.heartbeats.beat(connection, beat) for beat in latest.values()]
-            intents = [intent.uuid for beat in latest.values() for intent in beat.intents]
-            cell_db.instances.keep(connection, intents, lease_s=BUILD_LEASE_S)
+            for beat in latest.values():
+                held = [(intent.uuid, intent.attempt) for intent in beat.intents]
+                cell_db.instances.keep(connection, beat.host, held, lease_s=BUILD_LEASE_S)
         self._watch.heard(any_new=any(known_nodes))
         for greeting in greetings:
             self._greet(greeting)
 
     def _greet(self, hello: Heartbeat) -> None:
-        """A host that starts says what it has: unwanted guests are told to go, missing ones end in ERROR or are sent again."""
+        """A host that starts says what it has: unwanted guests are told to go, missing ones end in ERROR or are sent again.
+
+        The hello may be late: of a server that was launched after the agent's start it says nothing.
+        """
         has = {guest.uuid: guest.attempt for guest in hello.guests or []}
         building = {intent.uuid for intent in hello.intents}
         with self._steps("cell.greet"), self._database.transaction() as connection:
             unwanted = _superseded(connection, [Ran(uuid, attempt, hello.host, states.RUNNING) for uuid, attempt in has.items()])
-            for uuid, attempt in cell_db.instances.live_on(connection, hello.host):
+            launched_before = cell_db.heartbeats.start_of(hello)
+            for uuid, attempt in cell_db.instances.live_on(connection, hello.host, launched_before=launched_before):
                 if uuid not in has and uuid not in building:
                     cell_db.instances.lost_guest(connection, uuid=uuid, attempt=attempt, host=hello.host)
             owed = cell_db.cleanups.list_on(connection, hello.host)

@@ -95,18 +95,18 @@ class Chooser:
             del waiting[: len(batch)]
             self._claim_or_split(batch)
 
-    def choose_one(self, group: Group) -> bool:
-        """Chooses for a group without claiming; false: it has a fault now."""
-        return self._choose(group)
-
-    def claim_at(self, group: Group, number: int, generation: int | None) -> None:
-        """Claims for one server of the group, replacing what an older worker claimed for it.
+    def place_again(self, group: Group, generation: int | None) -> None:
+        """Gives a group of one server its choice, claimed in place of what an older worker claimed for it, or a fault.
 
         Raises:
-            GenerationConflict, NoCapacity, Unavailable.
+            GenerationConflict: somebody claims for it now.
+            Unavailable: Placement does not answer.
         """
-        with self._steps("super.claim"):
-            self._placement.claim([self._claim_of(group, number, group.resources(), generation)])
+        if not self._choose(group):
+            self._look_again()
+            if not self._choose(group):
+                return
+        self._claim_patiently(group, generation)
 
     def forget(self, group: Group) -> None:
         """The group's servers did not go where they were chosen to go."""
@@ -125,10 +125,10 @@ class Chooser:
                 if len(batch) > 1 or self._choose(group):
                     self._claim_patiently(group)
 
-    def _claim_patiently(self, group: Group) -> None:
+    def _claim_patiently(self, group: Group, generation: int | None = None) -> None:
         for _ in range(ROUNDS):
             try:
-                self._claim([group])
+                self._claim([group], generation)
             except NoCapacity as refusal:
                 self._doubt(group, refusal)
                 self.forget(group)
@@ -139,9 +139,9 @@ class Chooser:
         self.forget(group)
         group.fault = "No valid host was found. Placement refused every claim: the hosts are full."
 
-    def _claim(self, batch: Sequence[Group]) -> None:
+    def _claim(self, batch: Sequence[Group], generation: int | None = None) -> None:
         claims = [
-            self._claim_of(group, number, resources, None)
+            self._claim_of(group, number, resources, generation)
             for group in batch
             for resources in (group.resources(),)
             for number in range(len(group.entries))

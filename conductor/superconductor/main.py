@@ -1,5 +1,6 @@
 """`cellplane-super-conductor`: the API level's conductor."""
 
+import contextlib
 import random
 from collections.abc import Sequence
 
@@ -8,6 +9,7 @@ from oslo_config import cfg
 import api_db.schema
 import api_db.services
 import core.config
+import core.errors
 import core.process
 import messaging.verbs.superconductor as verbs
 from cells.answers import value_of
@@ -113,6 +115,8 @@ class SuperConductor:
         self._listener.stop(timeout_s / 2)
         for periodic in self._periodic:
             periodic.stop(timeout_s / 10)
+        with contextlib.suppress(core.errors.Unavailable):
+            self.placer.flush()
         self.api.write_now(api_db.services.forget, host=self._conf.host, binary=CONDUCTOR)
         self.cells.stop()
         self.api.close()

@@ -24,7 +24,7 @@ from cells.answers import CELL0_UUID, Answer, value_of
 from cells.deletion import Doomed, entomb
 from cells.gate import Gate
 from cells.registry import Cells
-from clients.placement import GenerationConflict, NoCapacity, Placement
+from clients.placement import GenerationConflict, Placement
 from conductor.superconductor.claims import Chooser, Group
 from core.clock import Clock
 from core.context import service_context
@@ -191,16 +191,12 @@ class Placer:
             )
         if not renewed:
             return
-        if self._chooser.choose_one(group):
-            try:
-                self._chooser.claim_at(group, 0, claimed.generation)
-            except NoCapacity as refusal:
-                self._chooser.forget(group)
-                group.fault = f"No valid host was found. {refusal.message}"
-            except GenerationConflict:
-                self._chooser.forget(group)
-                self._give_back(group.entries)
-                return
+        try:
+            self._chooser.place_again(group, claimed.generation)
+        except GenerationConflict:
+            self._chooser.forget(group)
+            self._give_back(group.entries)
+            return
         self._hand_over([group])
 
     def _hand_over(self, groups: Sequence[Group]) -> None:

@@ -64,6 +64,16 @@ def test_sync_of_a_schema_of_another_release_is_refused(cloud: Terminal) -> None
     assert "9999" in ended.err
 
 
+def test_a_migration_that_fails_is_told_from_a_database_that_is_away(terminal: Terminal) -> None:
+    with terminal.opened("north").transaction() as connection:
+        connection.exec_driver_sql("CREATE TABLE instances (of TEXT, somebody TEXT, else_ TEXT)")
+
+    ended = terminal.runs("db", "sync", "--database", terminal.database("north"), "--schema", "cell")
+
+    assert ended.code == 1
+    assert "the schema stays at nothing" in ended.err and "instances" in ended.err
+
+
 def test_version_shows_every_database(cloud: Terminal) -> None:
     rows = cloud.gets("db", "version")
 

@@ -134,14 +134,14 @@ def _at(listing: Listing, marker: str | None) -> Listing:
     filters=few_filters,
     limit=st.integers(1, 15),
     shape=st.sampled_from([Shape.BRIEF, Shape.DETAIL]),
-    rows_per_query=st.sampled_from([-1, 0, 10]),
+    keys_per_query=st.sampled_from([-1e9, 0.0, 35.0]),
 )
 def test_pages_over_many_cells_are_those_of_the_union(
-    world: World, population: list[Thing], number: int, order: Order, filters: dict[str, Any], limit: int, shape: Shape, rows_per_query: int
+    world: World, population: list[Thing], number: int, order: Order, filters: dict[str, Any], limit: int, shape: Shape, keys_per_query: float
 ) -> None:
     world.clear(number)
     world.put(population)
-    listing = Listing(filters=filters, order=order, limit=limit, shape=shape, rows_per_query=rows_per_query, deadline_s=5.0)
+    listing = Listing(filters=filters, order=order, limit=limit, shape=shape, keys_per_query=keys_per_query, deadline_s=5.0)
     expected = union(world, listing)
 
     pages = asyncio.run(walk(world, listing))
@@ -159,16 +159,16 @@ def test_pages_over_many_cells_are_those_of_the_union(
     order=st.one_of(st.just(DEFAULT), orders()),
     filters=few_filters,
     limit=st.integers(1, 6),
-    rows_per_query=st.sampled_from([-1, 10]),
+    keys_per_query=st.sampled_from([-1e9, 35.0]),
 )
 def test_a_walk_neither_skips_nor_repeats_what_stands_still(
     world: World, population: list[Thing], later: list[Thing], removed: list[int], number: int, order: Order, filters: dict[str, Any], limit: int,
-    rows_per_query: int,
+    keys_per_query: float,
 ) -> None:  # fmt: skip
     """Servers come, go, and move from the journal into their cells between the pages."""
     world.clear(number)
     world.put(population)
-    listing = Listing(filters=filters, order=order, limit=limit, rows_per_query=rows_per_query, deadline_s=5.0)
+    listing = Listing(filters=filters, order=order, limit=limit, keys_per_query=keys_per_query, deadline_s=5.0)
     at_first = union(world, listing)
     known = {thing.uuid for thing in population}
     arriving = [thing for thing in later if thing.uuid not in known]
@@ -224,15 +224,15 @@ def test_a_marker_of_any_kind_marks_its_place(
     filters=few_filters,
     limit=st.integers(1, 10),
     silent=st.sets(st.integers(0, 8), min_size=1),
-    rows_per_query=st.sampled_from([-1, 10]),
+    keys_per_query=st.sampled_from([-1e9, 35.0]),
 )
 def test_a_silent_cell_does_not_hide_the_others(
-    world: World, population: list[Thing], number: int, order: Order, filters: dict[str, Any], limit: int, silent: set[int], rows_per_query: int
+    world: World, population: list[Thing], number: int, order: Order, filters: dict[str, Any], limit: int, silent: set[int], keys_per_query: float
 ) -> None:
     """What the mappings can tell of its servers stands in its place; otherwise they alone are missing. Skipping, pages are full."""
     world.clear(number)
     world.put(population)
-    listing = Listing(filters=filters, order=order, limit=limit, rows_per_query=rows_per_query, deadline_s=5.0)
+    listing = Listing(filters=filters, order=order, limit=limit, keys_per_query=keys_per_query, deadline_s=5.0)
     # The journal knows what it has, whatever the cell may have made of it.
     lost = {thing.uuid for thing in population if thing.kept in (Kept.IN_CELL, Kept.BURIED) and world.index_of(thing) in silent}
     unsure = any(thing.kept in (Kept.INSERTED, Kept.DELETE_WAITS, Kept.GOING, Kept.GONE) and world.index_of(thing) in silent for thing in population)

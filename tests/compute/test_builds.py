@@ -255,25 +255,6 @@ def test_no_more_builds_at_a_time_than_slots(bench: Bench) -> None:
     assert counting.most == 3
 
 
-def test_reports_wait_for_a_broker_that_is_away(bench: Bench) -> None:
-    if not hasattr(bench.place, "_broker"):
-        pytest.skip("the broker of other tests is not taken away")
-    agent = bench.start()
-    bench.dial(hang=True)
-    server = new_uuid()
-    bench.cell.build((server, 1))
-    wait_until(lambda: bench.intents() == [server], what="intent", deadline_s=DEADLINE_S)
-    bench.place._broker.go_away()
-
-    bench.dial()
-    wait_until(lambda: agent.host.reporter.is_waiting(cell.ACTIVE, (server, 1)), what="report that waits", deadline_s=DEADLINE_S)
-    assert bench.intents() == [server]
-    bench.place._broker.come_back()
-
-    bench.cell.hear(cell.ACTIVE)
-    wait_until(lambda: bench.intents() == [], what="cleared intent", deadline_s=DEADLINE_S)
-
-
 def test_a_second_agent_on_the_same_directory_refuses_to_start(bench: Bench) -> None:
     bench.start()
 

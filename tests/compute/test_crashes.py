@@ -207,6 +207,23 @@ def test_an_operation(bench: Bench, step: str, how: str) -> None:
     assert records.operations(server).waiting == ()
 
 
+def test_reports_wait_for_a_broker_that_is_away(bench: Bench) -> None:
+    agent = bench.start()
+    bench.dial(hang=True)
+    server = new_uuid()
+    bench.cell.build((server, 1))
+    wait_until(lambda: bench.intents() == [server], what="intent", deadline_s=DEADLINE_S)
+    bench.place._broker.go_away()
+
+    bench.dial()
+    wait_until(lambda: agent.host.reporter.is_waiting(cell.ACTIVE, (server, 1)), what="report that waits", deadline_s=DEADLINE_S)
+    assert bench.intents() == [server]
+    bench.place._broker.come_back()
+
+    bench.cell.hear(cell.ACTIVE)
+    wait_until(lambda: bench.intents() == [], what="cleared intent", deadline_s=DEADLINE_S)
+
+
 @pytest.mark.parametrize("lost", ["active", "gone"])
 def test_a_report_that_the_broker_lost_is_given_again_when_asked(bench: Bench, lost: str) -> None:
     bench.start()

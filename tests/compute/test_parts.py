@@ -109,6 +109,21 @@ def test_who_waits_for_confirmation_waits_no_longer_than_its_deadline(broker: Br
         reporter.report_now(cell.GONE, [("a", built(1))], deadline_s=0.2)
 
 
+def test_a_report_that_cannot_be_sent_does_not_silence_the_others(broker: Broker, reporter: Reporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    take = broker.cast
+
+    def cast(queue: str, verb: Any, arguments: Any, **settings: Any) -> None:
+        if verb == cell.REFUSED:
+            raise TypeError("a defect")
+        take(queue, verb, arguments, **settings)
+
+    monkeypatch.setattr(broker, "cast", cast)
+    reporter.report(cell.REFUSED, "a", built(1))
+    reporter.report(cell.ACTIVE, "b", built(2))
+
+    wait_until(lambda: broker.rows() == [built(2)], what="the other report", deadline_s=DEADLINE_S)
+
+
 def test_stopping_sends_what_waits(broker: Broker, reporter: Reporter) -> None:
     for number in range(30):
         reporter.report(cell.ACTIVE, number, built(number))

@@ -85,3 +85,18 @@ def test_a_broken_pid_file_names_nobody(text: str, tmp_path: Path) -> None:
     (tmp_path / "broken.pid").write_text(text)
 
     assert identity.recorded(tmp_path / "broken.pid") is None
+
+
+def test_workers_of_a_killed_parent_are_ended(tmp_path: Path) -> None:
+    environment = {**os.environ, **identity.tag_environment(str(tmp_path), "parent")}
+    with subprocess.Popen(["sh", "-c", "sleep 60 & echo $!; wait"], env=environment, stdout=subprocess.PIPE, start_new_session=True) as parent:
+        assert parent.stdout is not None
+        worker = identity.process_of(int(parent.stdout.readline()))
+        identity.end_orphans(str(tmp_path))
+        assert identity.is_running(worker)
+
+        parent.kill()
+        parent.wait()
+        identity.end_orphans(str(tmp_path))
+
+        wait_until(lambda: not identity.is_running(worker), what="end of the worker", deadline_s=5.0)

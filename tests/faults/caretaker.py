@@ -18,8 +18,8 @@ from tests.faults.steps import FREEZES, KILLS, BreakableSteps, Kind, Trap
 from tests.faults.world import World, wait_until
 
 LOG = logging.getLogger(__name__)
-SHIFT_S = 0.4
-LONGEST_FREEZE_S = 2.0
+SHIFT_S = 0.25
+LONGEST_FREEZE_S = 1.2
 SETTLE_S = 30.0
 
 
@@ -142,7 +142,8 @@ class Caretaker:
         else:
             self.story.append(f"{victim.name} was killed")
             # Every thread of it dies at its next step, so this is no good order: nothing is acked, nothing is reported.
-            self._end(victim, 1.0)
+            with victim.steps.buried():
+                self._end(victim, 1.0)
             self._start(victim.role)
         self._done = True
 
@@ -266,10 +267,10 @@ class Caretaker:
 
     def close(self) -> None:
         """Ends everything, whatever state it is in."""
-        for running in self.running:
-            running.steps.kill()
         self.api_steps.kill()
-        self.running.clear()
+        for running in reversed(self.running.copy()):
+            with running.steps.buried():
+                self._end(running, 1.0)
         self.world.stop()
 
 

@@ -72,7 +72,7 @@ class BreakableSteps(Steps):
         self._state = threading.Condition()
         self._is_dead = False
         self._is_frozen = False
-        self._waiting = 0
+        self._undertaker: threading.Thread | None = None
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -106,6 +106,13 @@ class BreakableSteps(Steps):
             self._is_dead = True
             self._state.notify_all()
 
+    @contextlib.contextmanager
+    def buried(self) -> Iterator[None]:
+        """Inside, the calling thread takes the dead program apart: its steps fail, but do not end the thread."""
+        self.kill()
+        self._undertaker = threading.current_thread()
+        yield
+
     def freeze(self) -> None:
         """From now on every thread of the program waits at its next step."""
         with self._state:
@@ -130,5 +137,7 @@ class BreakableSteps(Steps):
         with self._state:
             if not self._state.wait_for(lambda: not self._is_frozen or self._is_dead, STUCK_S):
                 raise AssertionError(f"nobody thawed {self.name}")
+            if self._is_dead and self._undertaker is threading.current_thread():
+                raise core.errors.Unavailable(f"{self.name} is dead")
             if self._is_dead:
                 raise Killed(self.name)

@@ -7,8 +7,8 @@ import pytest
 
 from tests.faults import stories
 from tests.faults.conftest import Worlds
-from tests.faults.stories import Story
 from tests.faults.steps import Kind, Trap
+from tests.faults.stories import Story
 
 # Placement's own libraries, called in this process, use what Python is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

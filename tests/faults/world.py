@@ -182,7 +182,7 @@ endpoint = {self.placement_endpoint}
 timeout_s = 20
 [conductor]
 service_down_time_s = 5
-sweep_s = 0.2
+sweep_s = 0.1
 claim_sweep_s = 1
 """
 
@@ -207,7 +207,7 @@ endpoint = {self.placement_endpoint}
 timeout_s = 20
 [conductor]
 service_down_time_s = 5
-sweep_s = 0.3
+sweep_s = 0.1
 claim_sweep_s = 1
 """
         conf = self.configure(name, conductor.cell.main.options(), text)

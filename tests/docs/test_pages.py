@@ -1,0 +1,58 @@
+"""Pages that are made from tables are up to date; no page leads nowhere or speaks of the machine it was written on."""
+
+import pathlib
+import re
+from collections.abc import Iterator
+
+import pytest
+
+import lifecycle.drawn
+from tests.docs import settings
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
+MACHINE = re.compile(r"(?<![\w.])/(tmp|work|home|root)/")
+
+
+def named(page: pathlib.Path) -> str:
+    return str(page.relative_to(REPOSITORY))
+
+
+def links(page: pathlib.Path) -> Iterator[tuple[pathlib.Path, str]]:
+    """Files that the page links to, each with the heading that is meant ("" for none)."""
+    for link in LINK.findall(page.read_text()):
+        if "://" not in link:
+            path, _, anchor = link.partition("#")
+            yield (page.parent / path if path else page), anchor
+
+
+def anchors(page: pathlib.Path) -> set[str]:
+    """The headings of a page, as forges make anchors of them."""
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in HEADING.findall(page.read_text())}
+
+
+def test_the_page_of_states_is_the_table_of_actions() -> None:
+    assert (REPOSITORY / "docs" / "states.md").read_text() == lifecycle.drawn.page()
+
+
+def test_the_page_of_settings_is_the_tables_of_options() -> None:
+    assert (REPOSITORY / "docs" / "operations" / "settings.md").read_text() == settings.page()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_link_leads_somewhere(page: pathlib.Path) -> None:
+    astray = [f"{named(page)} -> {target}#{anchor}" for target, anchor in links(page) if not target.exists()]
+    astray += [
+        f"{named(page)} -> {target}#{anchor}"
+        for target, anchor in links(page)
+        if anchor and target.suffix == ".md" and target.exists() and anchor not in anchors(target)
+    ]
+
+    assert astray == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_no_page_speaks_of_the_machine_it_was_written_on(page: pathlib.Path) -> None:
+    assert MACHINE.findall(page.read_text()) == []
