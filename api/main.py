@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
@@ -19,6 +20,7 @@ from api.cloud import Cloud
 from api.http.app import App, Limits
 from api.http.auth import Strategy, strategy_of
 from api.http.policy import Policy
+from api.listening import BACKLOG, listening_socket
 from api.resources import (
     aggregates,
     availability_zones,
@@ -70,7 +72,8 @@ RESOURCES: tuple[ModuleType, ...] = (
 )
 
 START_TIMEOUT_S = 30.0
-BACKLOG = 1024
+DRAIN_S = 0.5
+DRAIN_CHECK_S = 0.02
 _METHODS = frozenset({"GET", "POST", "PUT", "DELETE"})
 
 
@@ -88,6 +91,7 @@ class Api:
         self._strategy: Strategy | None = None
         self._cloud: Cloud | None = None
         self._runner: web.AppRunner | None = None
+        self._is_leaving = False
 
     @property
     def port(self) -> int:
@@ -145,8 +149,10 @@ class Api:
 
     async def _serve(self, app: App, listening: socket.socket) -> None:
         # Bodies are read as they are: one that unpacks to more than it weighs is no use to anybody.
+        application = app.application()
+        application.on_response_prepare.append(self._say_goodbye)
         self._runner = web.AppRunner(
-            app.application(),
+            application,
             access_log=None,
             handle_signals=False,
             shutdown_timeout=self.conf.api.stop_timeout_s,
@@ -156,8 +162,28 @@ class Api:
         await web.SockSite(self._runner, listening, backlog=BACKLOG).start()
 
     async def _cleanup(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._runner is None:
+            return
+        if self._listening is not None:
+            asyncio.get_running_loop().remove_reader(self._listening)
+        await self._drain(self._runner)
+        await self._runner.cleanup()
+
+    async def _drain(self, runner: web.AppRunner) -> None:
+        """Waits a moment for the requests of those who are connected already: theirs may be on the way.
+
+        A connection that is closed under a request looks to its caller like a failure of which nobody knows what it did.
+        """
+        self._is_leaving = True
+        ends = time.monotonic() + DRAIN_S
+        while runner.server is not None and runner.server.connections and time.monotonic() < ends:
+            await asyncio.sleep(DRAIN_CHECK_S)
+
+    async def _say_goodbye(self, _: web.Request, response: web.StreamResponse) -> None:
+        """Tells callers who keep their connection, once this worker leaves, to open another."""
+        if self._is_leaving:
+            response.force_close()
+            response.headers["Connection"] = "close"
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
@@ -215,20 +241,6 @@ def _refuse_unknown_schema(conf: cfg.ConfigOpts) -> None:
         LOG.warning("api starts without its database: %s", core.log.masked(str(error)))
     finally:
         database.close()
-
-
-def listening_socket(conf: cfg.ConfigOpts) -> socket.socket:
-    """A socket bound as configured.
-
-    Raises:
-        Invalid: the address can't be had.
-    """
-    host, port = conf.api.listen_host, conf.api.port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise core.errors.Invalid(f"can't listen on {host} port {port}: {error.strerror}", field="port") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from logging import INFO, WARNING
 
 from oslo_config import cfg
@@ -37,13 +37,23 @@ def serve(conf: cfg.ConfigOpts, listening: socket.socket, worker: Worker, parent
         serving.start()
     except core.errors.CellplaneError as error:
         return refused(error)
-    while signal.sigtimedwait(_STOP, PARENT_CHECK_S) is None:
+    while _signal_within(PARENT_CHECK_S, _STOP) is None:
         if parent is not None and os.getppid() != parent:
             LOG.warning("the parent process is gone")
             break
     LOG.info("api stops pid=%d", os.getpid())
     serving.stop(conf.api.stop_timeout_s)
     return EXIT_OK
+
+
+def _signal_within(seconds: float, signals: Sequence[signal.Signals]) -> int | None:
+    """The number of the first of these signals that comes within the time, or None.
+
+    After a freeze (SIGSTOP) that outlasted the time, CPython's sigtimedwait gives a structure that nobody filled in, not None: taken for
+    a signal, it would end every worker at the thaw.
+    """
+    received = signal.sigtimedwait(signals, seconds)
+    return received.si_signo if received is not None and received.si_signo in signals else None
 
 
 def refused(error: core.errors.CellplaneError) -> int:
@@ -70,8 +80,7 @@ class Workers:
         self._missing = [time.monotonic()] * self._conf.api.workers
         while True:
             self._start_missing()
-            received = signal.sigtimedwait(signals, RESTART_AFTER_S)
-            if received is not None and received.si_signo in _STOP:
+            if _signal_within(RESTART_AFTER_S, signals) in _STOP:
                 self._stop_all()
                 return EXIT_OK
             refusals = [status for status in self._reap() if status in (EXIT_INVALID, EXIT_BROKEN)]
@@ -115,7 +124,7 @@ class Workers:
         self._signal_all(signal.SIGTERM)
         deadline = time.monotonic() + self._conf.api.stop_timeout_s + KILL_AFTER_S
         while self._started and time.monotonic() < deadline:
-            signal.sigtimedwait((signal.SIGCHLD,), PARENT_CHECK_S)
+            _signal_within(PARENT_CHECK_S, (signal.SIGCHLD,))
             self._reap()
         self._signal_all(signal.SIGKILL)
         for pid in self._started:

@@ -28,7 +28,8 @@ class Mapping:
     created_at: datetime.datetime
 
 
-_COLUMNS = tuple(instance_mappings.c[field.name] for field in dataclasses.fields(Mapping))
+COLUMNS = tuple(instance_mappings.c[field.name] for field in dataclasses.fields(Mapping))
+"""The columns of a Mapping, in its order: `Mapping(*row)`."""
 
 
 def get(connection: sa.Connection, uuid: str) -> Mapping:
@@ -37,7 +38,7 @@ def get(connection: sa.Connection, uuid: str) -> Mapping:
     Raises:
         NotFound: there is no such server.
     """
-    row = connection.execute(sa.select(*_COLUMNS).where(instance_mappings.c.uuid == uuid)).first()
+    row = connection.execute(sa.select(*COLUMNS).where(instance_mappings.c.uuid == uuid)).first()
     if row is None:
         raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
     return Mapping(*row)
@@ -50,7 +51,7 @@ def set_locked(connection: sa.Connection, uuid: str, locked: bool) -> None:
 
 def list_of(connection: sa.Connection, uuids: Iterable[str]) -> list[Mapping]:
     """The mappings of these servers, those that exist, in no order."""
-    return [Mapping(*row) for row in connection.execute(sa.select(*_COLUMNS).where(instance_mappings.c.uuid.in_(list(uuids))))]
+    return [Mapping(*row) for row in connection.execute(sa.select(*COLUMNS).where(instance_mappings.c.uuid.in_(list(uuids))))]
 
 
 def placement_request(connection: sa.Connection, request_uuid: str) -> PlacementRequest:

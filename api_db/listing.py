@@ -2,8 +2,8 @@
 
 import dataclasses
 import datetime
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -35,14 +35,6 @@ class Waiting:
     target: str | None
     deleting: bool
     server: Server | None
-
-
-class Key(NamedTuple):
-    """A server in the mappings' order. `cell_uuid` None: no cell owns it; `waiting`: it is in the journal."""
-
-    uuid: str
-    cell_uuid: str | None
-    waiting: Waiting | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,6 +72,21 @@ class Overview:
     waiting: list[Waiting]
     cells: set[str] | None
     marked: Marked | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Window:
+    """A part of the list that holds so many servers as were asked for.
+
+    It lies after `after` (None: at the list's start) and ends with `until` (None: with the list). `cells`: how many of its servers each
+    cell has. `marked` as in an Overview.
+    """
+
+    after: Position | None
+    until: Position | None
+    cells: dict[str, int]
+    waiting: list[Waiting]
+    marked: Marked | None = None
 
 
 _MAPPED = tuple(_mapping[field.name] for field in dataclasses.fields(Mapped))
@@ -122,46 +129,69 @@ def marked(connection: sa.Connection, uuid: str) -> Marked | None:
     return Marked(Mapped(*mapped), _waiting(*order) if order[0] is not None else None)
 
 
-def keys(
+def window(
     connection: sa.Connection,
     filters: Mapping[str, Any],
     order: Order,
     *,
     marker: str | None,
+    after: Position | None,
     limit: int,
     without_cells: Collection[str] = (),
-) -> tuple[Marked | None, list[Key]]:
-    """The marker's server and the keys after it, in an order that the mappings know: one index read.
+) -> Window:
+    """The part of the list with the next servers after the marker or the position, in an order that the mappings know.
 
-    The mappings are joined to the journal in one statement, so that no server is handed over between the two.
+    Neither keys nor rows leave the database, only where the part ends and how many servers of it each cell has. The journal is read in
+    between: a server that has left it by then has its cell in its mapping.
     """
     start = None if marker is None else marked(connection, marker)
     if marker is not None and start is None:
-        return None, []
+        return Window(None, None, {}, [])
+    after = start.position(order) if start else after
+    mine = _Mine(filters, order, without_cells)
+    until = mine.end(connection, after, limit)
+    waiting = _waiting_between(connection, filters, order, after, until)
+    return Window(after, until, mine.cells(connection, after, until), waiting, start)
+
+
+class _Mine:
+    """The mappings of a list."""
+
+    def __init__(self, filters: Mapping[str, Any], order: Order, without_cells: Collection[str]) -> None:
+        self._order = order
+        self._index = _index(filters, order)
+        self._conditions = _conditions(filters)
+        if without_cells:
+            self._conditions.append(sa.or_(_mapping.cell_uuid.is_(None), _mapping.cell_uuid.not_in(list(without_cells))))
+
+    def end(self, connection: sa.Connection, after: Position | None, limit: int) -> Position | None:
+        """The position of the last of so many; None: there are not more."""
+        columns = [_mapping[sorting.name] for sorting in self._order]
+        query = self._from(sa.select(*columns), after).order_by(*core.keyset.order_by(_by(self._order))).limit(1).offset(limit - 1)
+        row = connection.execute(query).first()
+        return None if row is None else tuple(row)
+
+    def cells(self, connection: sa.Connection, after: Position | None, until: Position | None) -> dict[str, int]:
+        """How many each cell has."""
+        query = self._from(sa.select(_mapping.cell_uuid, sa.func.count()), after).group_by(_mapping.cell_uuid)
+        query = query.where(_mapping.cell_uuid.is_not(None), *_between(self._order, None, until))
+        return {row[0]: row[1] for row in connection.execute(query).all()}
+
+    def _from(self, query: sa.Select[Any], after: Position | None) -> sa.Select[Any]:
+        query = query.where(*self._conditions, *_between(self._order, after, None))
+        return core.keyset.by_index(query.select_from(instance_mappings), instance_mappings, self._index)
+
+
+def _waiting_between(
+    connection: sa.Connection, filters: Mapping[str, Any], order: Order, after: Position | None, until: Position | None
+) -> list[Waiting]:
+    """The servers in the journal of a part of the list, those being deleted among them."""
     query = (
-        sa.select(_mapping.uuid, _mapping.cell_uuid, _order.uuid)
-        .select_from(instance_mappings)
-        .outerjoin(build_requests, _order.uuid == _mapping.uuid)
-        .where(*_conditions(filters))
+        sa.select(*_WAITING)
+        .join(instance_mappings, _mapping.uuid == _order.uuid)
+        .where(*_equal(filters), *_between(order, after, until))
     )
-    query = core.keyset.by_index(query, instance_mappings, _index(filters, order))
-    if without_cells:
-        query = query.where(sa.or_(_mapping.cell_uuid.is_(None), _mapping.cell_uuid.not_in(list(without_cells))))
-    rows = connection.execute(_paged(query, order, start.position(order) if start else None, limit)).all()
-    return start, _with_journal(connection, rows)
-
-
-def _with_journal(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> list[Key]:
-    """The keys with the journal's rows of those that were in the journal a moment ago."""
-    joined = [row[0] for row in rows if row[2] is not None]
-    if not joined:
-        return [Key(uuid, cell, None) for uuid, cell, _ in rows]
-    found = connection.execute(sa.select(*_WAITING).where(_order.uuid.in_(joined))).all()
-    waiting = {row[0]: _waiting(*row) for row in found}
-    left = [uuid for uuid in joined if uuid not in waiting]
-    # What has left the journal meanwhile is in its cell.
-    moved = {uuid: each.cell_uuid for uuid, each in mapped(connection, left).items()}
-    return [Key(uuid, moved.get(uuid, cell), waiting.get(uuid)) for uuid, cell, _ in rows]
+    return [_waiting(*row) for row in connection.execute(query).all()]
 
 
 def mapped_in(
@@ -171,12 +201,18 @@ def mapped_in(
     order: Order,
     *,
     after: Position | None,
+    until: Position | None = None,
     limit: int,
 ) -> list[tuple[Position, Mapped]]:
     """The servers that these cells hold, as their mappings tell, in an order that mappings know."""
-    query = sa.select(*_MAPPED).where(_mapping.cell_uuid.in_(list(cells)), *_conditions(filters))
-    found = [Mapped(*row) for row in connection.execute(_paged(query, order, after, limit)).all()]
-    return [(tuple(getattr(each, sorting.name) for sorting in order), each) for each in found]
+    query = (
+        sa.select(*_MAPPED)
+        .where(_mapping.cell_uuid.in_(list(cells)), *_conditions(filters), *_between(order, after, until))
+        .order_by(*core.keyset.order_by(_by(order)))
+        .limit(limit)
+    )
+    found = [Mapped(*row) for row in connection.execute(query).all()]
+    return [(tuple([getattr(each, sorting.name) for sorting in order]), each) for each in found]
 
 
 def mapped(connection: sa.Connection, uuids: Collection[str]) -> dict[str, Mapped]:
@@ -187,8 +223,19 @@ def mapped(connection: sa.Connection, uuids: Collection[str]) -> dict[str, Mappe
 
 
 def _conditions(filters: Mapping[str, Any]) -> list[sa.ColumnElement[bool]]:
-    equal = [_mapping[name] == value for name, value in filters.items() if name != "deleted"]
-    return [_mapping.deleted == sa.false(), *equal]
+    return [_mapping.deleted == sa.false(), *_equal(filters)]
+
+
+def _equal(filters: Mapping[str, Any]) -> list[sa.ColumnElement[bool]]:
+    return [_mapping[name] == value for name, value in filters.items() if name != "deleted"]
+
+
+def _between(order: Order, after: Position | None, until: Position | None) -> list[sa.ColumnElement[bool]]:
+    return core.keyset.between(_by(order), after, until)
+
+
+def _by(order: Order) -> list[core.keyset.Key]:
+    return [core.keyset.Key(_mapping[sorting.name], sorting.descending, nullable=False) for sorting in order]
 
 
 def _index(filters: Mapping[str, Any], order: Order) -> str | None:
@@ -196,13 +243,6 @@ def _index(filters: Mapping[str, Any], order: Order) -> str | None:
     if core.keyset.names(order) != ("created_at", "uuid") or "uuid" in filters:
         return None
     return "ix_instance_mappings_project_order" if "project_id" in filters else "ix_instance_mappings_order"
-
-
-def _paged(query: sa.Select[Any], order: Order, after: Position | None, limit: int) -> sa.Select[Any]:
-    by = [core.keyset.Key(_mapping[sorting.name], sorting.descending, nullable=False) for sorting in order]
-    if after is not None:
-        query = query.where(core.keyset.after(by, after))
-    return query.order_by(*core.keyset.order_by(by)).limit(limit)
 
 
 def _waiting(

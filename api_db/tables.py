@@ -209,3 +209,16 @@ services = _table(
     *_times(),
     UniqueConstraint("host", "binary", name="uq_services_host_binary"),
 )
+
+# ---- messages that nobody could handle -------------------------------------------------------------------------------
+
+dead_letters = _table(
+    "dead_letters",
+    _id(),
+    Column("verb", Ascii(64), nullable=False),
+    Column("queue", Str(255), nullable=False),
+    Column("arguments", Json),
+    Column("why", LongText, nullable=False),
+    Column("request_id", Ascii(64)),
+    Column("created_at", Timestamp, nullable=False),
+)

@@ -2,23 +2,30 @@
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import orjson
 
-from benchmarks.cloud import Cloud
 from core import errors
+from devstack.configure import Addresses
 from devstack.proof import FLAVOR, IMAGE
 
 MICROVERSION = "2.90"
 TIMEOUT_S = 120.0
 
 
+class Reached(Protocol):
+    """A cloud as its users know it."""
+
+    addresses: Addresses
+    admin: tuple[str, str]
+
+
 class User:
     """The admin of the cloud, as often at once as wanted."""
 
-    def __init__(self, cloud: Cloud, session: aiohttp.ClientSession) -> None:
+    def __init__(self, cloud: Reached, session: aiohttp.ClientSession) -> None:
         self._compute = cloud.addresses.compute
         self._image = cloud.addresses.image
         self._session = session
@@ -55,7 +62,7 @@ class User:
 
 
 @contextlib.asynccontextmanager
-async def user_of(cloud: Cloud, *, at_once: int) -> AsyncIterator[User]:
+async def user_of(cloud: Reached, *, at_once: int) -> AsyncIterator[User]:
     """The admin, with so many requests under way at most."""
     name, password = cloud.admin
     async with aiohttp.ClientSession(

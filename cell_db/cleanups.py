@@ -1,11 +1,12 @@
 """Cleanups: attempt n of this server may still be on that host. They go when the host says "gone"."""
 
 import dataclasses
+import datetime
 from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from cell_db.tables import cleanups
+from cell_db.tables import cleanups, instances
 from core.clock import utcnow
 from core.database import now_sql
 
@@ -61,3 +62,26 @@ def count(connection: sa.Connection) -> int:
 def list_on(connection: sa.Connection, host: str) -> list[Cleanup]:
     """The cleanups that one host still owes an answer for."""
     return [Cleanup(*row) for row in connection.execute(sa.select(*_COLUMNS).where(cleanups.c.host == host))]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Owed:
+    """A cleanup as an operator sees it. `state` of the server's row, None without one; `sent_at`: when its host was told last."""
+
+    uuid: str
+    host: str
+    attempt: int
+    state: str | None
+    created_at: datetime.datetime
+    sent_at: datetime.datetime | None
+
+
+def owed(connection: sa.Connection, *, most: int, host: str | None = None, uuid: str | None = None) -> list[Owed]:
+    """Cleanups, oldest first; a host or a server narrows the list."""
+    columns = (*_COLUMNS, instances.c.state, cleanups.c.created_at, cleanups.c.sent_at)
+    query = sa.select(*columns).outerjoin(instances, instances.c.uuid == cleanups.c.uuid).order_by(cleanups.c.id).limit(most)
+    if host is not None:
+        query = query.where(cleanups.c.host == host)
+    if uuid is not None:
+        query = query.where(cleanups.c.uuid == uuid)
+    return [Owed(*row) for row in connection.execute(query)]

@@ -6,8 +6,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+import core.errors
 from cell_db.tables import dead_letters
-from core.database import now_sql
+from core.database import changed, now_sql
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,3 +37,20 @@ def list_all(connection: sa.Connection, *, most: int = 1000) -> list[DeadLetterR
     """The latest first."""
     query = sa.select(*_COLUMNS).order_by(dead_letters.c.id.desc()).limit(most)
     return [DeadLetterRecord(*row) for row in connection.execute(query)]
+
+
+def get(connection: sa.Connection, number: int) -> DeadLetterRecord:
+    """One of them.
+
+    Raises:
+        NotFound: it is not kept, or not any more.
+    """
+    row = connection.execute(sa.select(*_COLUMNS).where(dead_letters.c.id == number)).first()
+    if row is None:
+        raise core.errors.NotFound(f"dead letter {number} could not be found")
+    return DeadLetterRecord(*row)
+
+
+def delete(connection: sa.Connection, number: int) -> bool:
+    """Forgets one; false: it is gone already."""
+    return changed(connection.execute(sa.delete(dead_letters).where(dead_letters.c.id == number)))

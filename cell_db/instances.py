@@ -27,6 +27,10 @@ from objects.server import Server, flavor_values
 SERVER_COLUMNS = tuple(instances.c[name] for name in Server.__struct_fields__)
 """The columns of a Server, in its order: `Server(*row)`."""
 
+# Built once: every request about a server asks this, and building a statement costs a third of asking it.
+_ONE_OR_DELETED = sa.select(*SERVER_COLUMNS).where(instances.c.uuid == sa.bindparam("wanted"))
+_ONE = _ONE_OR_DELETED.where(instances.c.deleted.is_(sa.false()))
+
 INSERT_LEASE_S = 5.0
 
 
@@ -36,10 +40,7 @@ def get(connection: sa.Connection, uuid: str, *, deleted: bool = False) -> Serve
     Raises:
         NotFound: there is none.
     """
-    query = sa.select(*SERVER_COLUMNS).where(instances.c.uuid == uuid)
-    if not deleted:
-        query = query.where(instances.c.deleted.is_(sa.false()))
-    row = connection.execute(query).first()
+    row = connection.execute(_ONE_OR_DELETED if deleted else _ONE, {"wanted": uuid}).first()
     if row is None:
         raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
     return Server(*row)
@@ -323,7 +324,7 @@ def active(connection: sa.Connection, ran: Sequence[Ran]) -> set[str]:
             instances.c.attempt == guest.attempt,
             instances.c.host == guest.host,
         )
-        values = {"state": states.LIVE, "vm_state": states.ACTIVE, "task_state": None, "power_state": guest.power_state, "progress": 100}
+        values = {"state": states.LIVE, "vm_state": states.ACTIVE, "task_state": None, "power_state": guest.power_state}
         if changed(connection.execute(mine.values(**values, launched_at=now_sql(), updated_at=now_sql(), fault=None))):
             done.add(guest.uuid)
     cell_db.history.finish_creations(connection, sorted(done), {guest.uuid: guest.host for guest in ran})

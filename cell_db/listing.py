@@ -125,15 +125,15 @@ _WITH_INDEX = frozenset({"uuid", "host", "reservation_id", "changes_since", "cha
 
 
 class Query:
-    """A page's question, built once and asked of every cell from the same position."""
+    """A page's question, built once and asked of every cell: what comes after a position, and not after another if one is given."""
 
-    def __init__(self, wanted: Wanted, after: Position | None) -> None:
+    def __init__(self, wanted: Wanted, after: Position | None, until: Position | None = None) -> None:
         self.wanted = wanted
-        self._statement = _statement(wanted, after)
+        self._statement = _statement(wanted, after, until)
         self._has_regexp = listed_by.has_regexp(wanted.filters)
 
     def page(self, connection: sa.Connection, limit: int, *, within_s: float) -> list[Found]:
-        """The first servers after the position, in order; none beyond `limit`.
+        """The first servers of these, in order; none beyond `limit`.
 
         Raises:
             Invalid: the regular expression is none for this database, or took longer than `within_s`.
@@ -187,7 +187,7 @@ def position(connection: sa.Connection, uuid: str, order: Order) -> Position | N
     return None if row is None else tuple(row)
 
 
-def _statement(wanted: Wanted, after: Position | None) -> sa.Select[Any]:
+def _statement(wanted: Wanted, after: Position | None, until: Position | None) -> sa.Select[Any]:
     keys = [core.keyset.Key(SORT_KEYS[each.name].sql, each.descending, SORT_KEYS[each.name].nullable) for each in wanted.order]
     columns = {
         Shape.KEY: _sort_columns(wanted.order),
@@ -196,8 +196,7 @@ def _statement(wanted: Wanted, after: Position | None) -> sa.Select[Any]:
     }
     query = sa.select(*columns[wanted.shape]).where(*listed_by.conditions(wanted.filters))
     query = core.keyset.by_index(query, instances, _index(wanted))
-    if after is not None:
-        query = query.where(core.keyset.after(keys, after))
+    query = query.where(*core.keyset.between(keys, after, until))
     return query.order_by(*core.keyset.order_by(keys)).limit(sa.bindparam("most", type_=sa.Integer()))
 
 

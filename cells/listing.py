@@ -1,8 +1,8 @@
 """One list of servers over all cells.
 
 Two ways (docs/decisions/0004-which-list-takes-which-way.md). In the default order, with filters that the mappings know, the API database
-alone gives the keys of a page and only the winners' cells are asked. Otherwise all cells that may hold servers of the list are asked at
-once and what they give is merged.
+tells where a page ends and which cells its servers are in, and only these are asked. Otherwise all cells that may hold servers of the list
+are asked at once and what they give is merged.
 """
 
 import asyncio
@@ -21,16 +21,16 @@ import cell_db.hosts
 import cell_db.listing
 import core.errors
 import core.keyset
-from api_db.listing import Key, Marked, Waiting
+from api_db.listing import Marked, Waiting, Window
 from cell_db.filters import Filters
-from cell_db.heartbeats import COMPUTE
 from cell_db.hosts import Service
 from cell_db.listing import Brief, Found, Query, Shape, Wanted
 from cells.answers import CELL0_UUID, Answer, Cell, Silence, value_of
 from cells.gate import Gate
-from cells.merge import Ask, Merge, Place, first_batch, is_after
+from cells.merge import Ask, Merge, Place, first_batch, first_of, in_order, is_after, visible
 from cells.route import Reach
 from core.keyset import Order, Position
+from objects.host import COMPUTE
 from objects.server import Server
 
 T = TypeVar("T")
@@ -46,8 +46,8 @@ _PART_FOR_REGEXPS = 0.5
 _LEAST_S = 0.15
 # What reading a server costs, in keys; measured, see docs/performance.md.
 _KEYS_PER_ROW = {Shape.DETAIL: 3.0, Shape.BRIEF: 1.0}
-# Pages begun again because rows were skipped; more would mean that mappings and cells do not fit together.
-_MOST_ROUNDS = 8
+# Windows that one page may take; more would mean that mappings and cells do not fit together.
+_MOST_WINDOWS = 8
 
 
 class WhenSilent(enum.Enum):
@@ -177,23 +177,6 @@ class _Way:
         left = self._ends - time.monotonic()
         return max(left if last else left * _PART_OF_A_ROUND, _LEAST_S)
 
-    async def _asked(self, visits: Mapping[str, Awaitable[Answer[_Visit] | Silence]], within_s: float) -> dict[str, _Visit]:
-        """What the cells brought that answered in time; the others are silent from now on.
-
-        Raises:
-            Unavailable: a cell is silent and servers may not be left out.
-        """
-        answers = await asyncio.gather(*(_within(visit, within_s) for visit in visits.values()))
-        brought: dict[str, _Visit] = {}
-        for uuid, answer in zip(visits, answers, strict=True):
-            if isinstance(answer, Answer):
-                brought[uuid] = answer.value
-                if answer.value.hosts is not None:
-                    self._hosts[uuid] = answer.value.hosts
-            else:
-                self._fell_silent(uuid, answer)
-        return brought
-
     def _fell_silent(self, uuid: str, silence: Silence | None) -> None:
         cell = self._gates[uuid].cell if uuid in self._gates else Cell(uuid, uuid, "", "none://")
         self._silent[uuid] = cell
@@ -206,30 +189,43 @@ class _Way:
             await asyncio.get_running_loop().run_in_executor(None, self._reach.cells.refresh)
             self._gates = {gate.cell.uuid: gate for gate in self._reach.cells.gates()}
 
-    async def _rows(self, uuids: Mapping[str, list[str]], *, within_s: float) -> dict[str, _Visit]:
-        """Cell -> its visit, for the rows of these servers by cell."""
-        await self._know(uuids)
-        for uuid in uuids:
-            if uuid not in self._gates:
-                self._fell_silent(uuid, None)
-        return await self._asked(
-            {
-                uuid: self._gates[uuid].read(_visit_for_rows, self._wanted, wanted, self._listing.hosts_down_after_s)
-                for uuid, wanted in uuids.items()
-                if uuid in self._gates
-            },
-            within_s,
+    async def _visit(self, visits: Mapping[str, tuple[Any, ...]], within_s: float) -> dict[str, _Visit]:
+        """Makes these visits, function and arguments by cell, all at once; what the cells brought that answered in time.
+
+        Raises:
+            Unavailable: a cell is silent and servers may not be left out.
+        """
+        await self._know(visits)
+        for unknown in visits.keys() - self._gates.keys():
+            self._fell_silent(unknown, None)
+        asked = {cell: visit for cell, visit in visits.items() if cell in self._gates}
+        answers = await asyncio.gather(*(_within(self._gates[cell].read(*visit), within_s) for cell, visit in asked.items()))
+        brought: dict[str, _Visit] = {}
+        for cell, answer in zip(asked, answers, strict=True):
+            if not isinstance(answer, Answer):
+                self._fell_silent(cell, answer)
+                continue
+            brought[cell] = answer.value
+            if answer.value.hosts is not None:
+                self._hosts[cell] = answer.value.hosts
+        return brought
+
+    async def _unreachable(
+        self, cells: Collection[str], after: Position | None, until: Position | None, limit: int
+    ) -> list[Place]:
+        """The servers of silent cells in their places, where the mappings can tell these and such are shown."""
+        listing = self._listing
+        if not cells or listing.when_silent is not WhenSilent.SHOW:
+            return []
+        if not _mappings_can_sort(listing.order) or not _mappings_can_filter(listing.filters):
+            return []
+        found = await self._api(
+            api_db.listing.mapped_in, sorted(cells), listing.filters, listing.order, after=after, until=until, limit=limit
         )
+        return [Place(position, mapped, None) for position, mapped in found]
 
     async def _api(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
         return value_of(await self._reach.api_db.read(fn, *args, **kwargs))
-
-    async def _told_by_mappings(self, uuids: list[str]) -> dict[str, Unreachable]:
-        """uuid -> what is shown of a server of a silent cell; nothing where such are not shown."""
-        if not uuids or self._listing.when_silent is not WhenSilent.SHOW:
-            return {}
-        told: dict[str, Unreachable] = await self._api(api_db.listing.mapped, uuids)
-        return told
 
     def _page(self, items: Sequence[tuple[Item, str | None]], *, full: bool, marker: str | None) -> Page:
         return Page(
@@ -263,62 +259,56 @@ def _bad_marker(marker: str) -> core.errors.Invalid:
     return core.errors.Invalid(f"marker [{marker[:255]}] not found", field="marker")
 
 
-# ---- the keys from the mappings ------------------------------------------------------------------------------------------------
+# ---- by the mappings -----------------------------------------------------------------------------------------------------------
 
 
 class _ByMappings(_Way):
-    """The API database gives the keys; only the cells that hold the page's servers are asked."""
+    """The mappings tell where the page ends and how many of its servers each cell has: only those cells are asked, for exactly these."""
 
     async def page(self) -> Page:
-        listing, items = self._listing, list[tuple[Item, str | None]]()
-        marker = listing.marker
-        for _ in range(_MOST_ROUNDS):
-            missing = listing.limit - len(items)
-            marked, keys = await self._keys(marker, missing)
-            _check_marker(listing, marked)
-            items += await self._items(keys)
-            if len(keys) < missing or len(items) >= listing.limit:
+        listing, places = self._listing, list[Place]()
+        window = await self._window(listing.limit, marker=listing.marker)
+        _check_marker(listing, window.marked)
+        for _ in range(_MOST_WINDOWS):
+            found, until = await self._places(window, listing.limit - len(places))
+            places += found
+            # Less than mapped: a silent cell's servers are skipped, or some went meanwhile.
+            if until is None or len(places) >= listing.limit:
                 break
-            marker = keys[-1].uuid
-        full = len(items) >= listing.limit
-        return self._page(items, full=full, marker=items[-1][0].uuid if items else None)
+            window = await self._window(listing.limit - len(places), after=until)
+        full = len(places) >= listing.limit
+        return self._page([(place.item, place.source) for place in places], full=full, marker=places[-1].uuid if places else None)
 
-    async def _keys(self, marker: str | None, limit: int) -> tuple[Marked | None, list[Key]]:
-        """The next keys; those of silent cells are left out if their servers are not shown."""
+    async def _window(self, limit: int, *, marker: str | None = None, after: Position | None = None) -> Window:
         listing = self._listing
         skipped = () if listing.when_silent is WhenSilent.SHOW else tuple(self._silent)
-        found: tuple[Marked | None, list[Key]] = await self._api(
-            api_db.listing.keys, listing.filters, listing.order, marker=marker, limit=limit, without_cells=skipped
+        window: Window = await self._api(
+            api_db.listing.window, listing.filters, listing.order, marker=marker, after=after, limit=limit, without_cells=skipped
         )
-        return found
+        return window
 
-    async def _items(self, keys: Sequence[Key]) -> list[tuple[Item, str | None]]:
-        """What there is to show for the keys, in their order."""
-        by_cell: dict[str, list[str]] = defaultdict(list)
-        for key in keys:
-            cell = _cell_of(key)
-            if cell is not None:
-                by_cell[cell].append(key.uuid)
-        visits = await self._rows(by_cell, within_s=self._round_s(last=True))
-        lost = [key.uuid for key in keys if key.waiting is None and key.cell_uuid in self._silent]
-        told = await self._told_by_mappings(lost)
-        found = (_item(key, visits, told) for key in keys)
-        return [each for each in found if each is not None]
+    async def _places(self, window: Window, limit: int) -> tuple[list[Place], Position | None]:
+        """The servers of the window in their places, no more than `limit`, and where they end; None: with the list.
 
-
-def _cell_of(key: Key) -> str | None:
-    """The cell that may have the row: a server in the journal is in its cell already once it is inserted there."""
-    return key.waiting.target if key.waiting else key.cell_uuid
-
-
-def _item(key: Key, visits: Mapping[str, _Visit], told: Mapping[str, Unreachable]) -> tuple[Item, str | None] | None:
-    cell = _cell_of(key)
-    row = visits[cell].rows.get(key.uuid) if cell in visits else None
-    if row is not None:
-        return row, cell
-    if key.waiting and key.waiting.server:
-        return key.waiting.server, None
-    return (told[key.uuid], None) if key.uuid in told else None
+        A cell's row comes before what others know of the server.
+        """
+        hidden = {each.uuid for each in window.waiting if each.deleting}
+        number = limit + len(hidden)
+        query, order = Query(self._wanted, window.after, window.until), self._listing.order
+        visits = await self._visit(
+            dict.fromkeys(window.cells, (_visit_for_page, query, number, (), 0.0, self._listing.hosts_down_after_s)),
+            self._round_s(last=True),
+        )
+        found = [Place(each.position, each.item, cell) for cell, visit in visits.items() for each in visit.found]
+        found += [Place(cell_db.listing.position_of(each.server, order), each.server, None) for each in window.waiting if each.server]
+        found += await self._unreachable(window.cells.keys() & self._silent.keys(), window.after, window.until, limit)
+        places = visible(in_order(found, order), hidden)
+        # A cell with more rows than mappings: what comes after the last one that was read is not whole.
+        cut = [visit.found[-1].position for visit in visits.values() if len(visit.found) == number]
+        if not cut:
+            return places[:limit], window.until
+        until = first_of(cut, order)
+        return [place for place in places if not is_after(place.position, until, order)][:limit], until
 
 
 # ---- the merge ---------------------------------------------------------------------------------------------------------------------
@@ -392,7 +382,7 @@ class _ByMerge(_Way):
             present = {uuid for visit in visits.values() for uuid in visit.present}
             merge.give_all([place for uuid, (_, place) in candidates.items() if uuid not in present])
             candidates, in_journal = {}, {}
-            await self._give_unreachable(merge, after, self._silent.keys() - shown)
+            merge.give_all(await self._unreachable(self._silent.keys() - shown, after, None, self._listing.limit))
             shown |= self._silent.keys()
         merge.give_all([place for _, place in candidates.values()])
 
@@ -403,7 +393,7 @@ class _ByMerge(_Way):
         within_s = self._round_s()
         hosts_down_after_s = self._listing.hosts_down_after_s if wanted.shape is self._wanted.shape else None
         visits = {
-            cell: self._gates[cell].read(
+            cell: (
                 _visit_for_page,
                 first if ask.after is None else Query(wanted, ask.after),
                 ask.number,
@@ -413,7 +403,7 @@ class _ByMerge(_Way):
             )
             for cell, ask in asks.items()
         }
-        return await self._asked(visits, within_s)
+        return await self._visit(visits, within_s)
 
     def _give(self, merge: Merge, asks: Mapping[str, Ask], visits: Mapping[str, _Visit]) -> None:
         for cell, ask in asks.items():
@@ -421,18 +411,6 @@ class _ByMerge(_Way):
                 merge.give(cell, visits[cell].found, asked=ask.number)
             else:
                 merge.give_up(cell)
-
-    async def _give_unreachable(self, merge: Merge, after: Position | None, cells: Collection[str]) -> None:
-        """Puts the servers of silent cells into their places, where the mappings can tell them."""
-        listing = self._listing
-        if not cells or listing.when_silent is not WhenSilent.SHOW:
-            return
-        if not _mappings_can_sort(listing.order) or not _mappings_can_filter(listing.filters):
-            return
-        found = await self._api(
-            api_db.listing.mapped_in, sorted(cells), listing.filters, listing.order, after=after, limit=listing.limit
-        )
-        merge.give_all([Place(position, mapped, None) for position, mapped in found])
 
     async def _items(self, places: Sequence[Place], shape: Shape) -> list[tuple[Item, str | None]]:
         """What there is to show at these places; a second visit to the winners' cells where only keys were read."""
@@ -442,9 +420,12 @@ class _ByMerge(_Way):
         for place in places:
             if place.source is not None:
                 by_cell[place.source].append(place.uuid)
-        visits = await self._rows(by_cell, within_s=self._round_s(last=True))
-        lost = [place.uuid for place in places if place.source in self._silent and place.source not in visits]
-        told = await self._told_by_mappings(lost)
+        visits = await self._visit(
+            {cell: (_visit_for_rows, self._wanted, uuids, self._listing.hosts_down_after_s) for cell, uuids in by_cell.items()},
+            self._round_s(last=True),
+        )
+        lost = [uuid for cell, uuids in by_cell.items() if cell not in visits for uuid in uuids]
+        told = await self._api(api_db.listing.mapped, lost) if self._listing.when_silent is WhenSilent.SHOW else {}
         found = ((place, _row(place, visits, told)) for place in places)
         return [(item, place.source) for place, item in found if item is not None]
 

@@ -64,6 +64,7 @@ class Merge:
         self._sources = {source: _Source() for source in sources}
         self._hidden = frozenset(hidden)
         self._places: list[Place] = []
+        self._is_sorted = True
         self._first = first_batch(limit, len(sources) if shares is None else shares)
 
     def wanted(self) -> dict[str, Ask]:
@@ -79,10 +80,12 @@ class Merge:
         if found:
             state.last = found[-1].position
         self._places += [Place(each.position, each.item, source) for each in found]
+        self._is_sorted = False
 
     def give_all(self, places: Iterable[Place]) -> None:
         """All that some other source has, in any order. Of two with the same position the one given first is kept."""
         self._places += places
+        self._is_sorted = False
 
     def give_up(self, source: str) -> None:
         """The source is silent: what it gave counts, more will not come."""
@@ -94,14 +97,10 @@ class Merge:
 
     def _visible(self) -> list[Place]:
         """All servers given so far, in order, each once; those beyond the end of a source that has more may not be final."""
-        self._places = in_order(self._places, self._order)
-        visible, seen = list[Place](), set(self._hidden)
-        for place in self._places:
-            uuid = place.position[-1]
-            if uuid not in seen:
-                seen.add(uuid)
-                visible.append(place)
-        return visible
+        if not self._is_sorted:
+            self._places = in_order(self._places, self._order)
+            self._is_sorted = True
+        return visible(self._places, self._hidden)
 
     def _short(self) -> dict[str, Ask]:
         """The sources whose end lies before the page's, with an estimate of what is missing of each."""
@@ -159,6 +158,22 @@ def in_order(places: Sequence[Place], order: Order) -> list[Place]:
     for key, descending in reversed(_passes(order)):
         sorted_places.sort(key=key, reverse=descending)
     return sorted_places
+
+
+def first_of(positions: Iterable[Position], order: Order) -> Position:
+    """The one that comes first."""
+    return in_order([Place(position, None, None) for position in positions], order)[0].position
+
+
+def visible(places: Iterable[Place], hidden: Collection[str]) -> list[Place]:
+    """The places without hidden servers, and of each server the first one."""
+    found, seen = list[Place](), set(hidden)
+    for place in places:
+        uuid = place.position[-1]
+        if uuid not in seen:
+            seen.add(uuid)
+            found.append(place)
+    return found
 
 
 def _passes(order: Order) -> list[tuple[Callable[[Place], Any], bool]]:

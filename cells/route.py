@@ -2,18 +2,22 @@
 
 import dataclasses
 import uuid as uuids
+from collections.abc import Sequence
 from typing import Protocol
 
 import sqlalchemy as sa
 
 import api_db.instances
 import api_db.journal
+import cell_db.hosts
 import cell_db.instances
 import core.errors
+from cell_db.hosts import Service
 from cells.answers import Cell, value_of
 from cells.gate import Gate
 from cells.registry import Cells
 from core.context import Context
+from objects.host import COMPUTE
 from objects.server import Server
 
 
@@ -26,15 +30,21 @@ class Reach(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Found:
-    """A server and the cell that holds its row; `cell` None: it is still in the journal alone, as `entry`."""
+    """A server and the cell that holds its row; `cell` None: it is still in the journal alone, as `entry`.
+
+    `agents`: the agent of the server's host, if it was asked for and is there.
+    """
 
     server: Server
     cell: Cell | None
     entry: api_db.journal.Entry | None
+    agents: Sequence[Service] = ()
 
 
-async def find(reach: Reach, context: Context, uuid: str) -> Found:
+async def find(reach: Reach, context: Context, uuid: str, *, hosts_down_after_s: float | None = None) -> Found:
     """The server, if the caller may see it.
+
+    `hosts_down_after_s`: read the agent of its host in the same visit; one that was silent for longer is down.
 
     The journal is read before the cell: the other order can miss a server that is handed over in between.
 
@@ -49,7 +59,7 @@ async def find(reach: Reach, context: Context, uuid: str) -> Found:
         raise _not_found(uuid)
     gate = reach.cells.gate(mapping.cell_uuid)
     try:
-        server = value_of(await gate.read(cell_db.instances.get, uuid))
+        server, agents = value_of(await gate.read(_server_and_agents, uuid, hosts_down_after_s))
     except core.errors.NotFound:
         if entry is not None:
             return _in_journal(uuid, entry)
@@ -58,7 +68,7 @@ async def find(reach: Reach, context: Context, uuid: str) -> Found:
         if entry is not None and entry.fault is not None:
             return _in_journal(uuid, entry)
         raise
-    return Found(server, gate.cell, entry)
+    return Found(server, gate.cell, entry, agents)
 
 
 async def locate(
@@ -71,7 +81,7 @@ async def locate(
     """
     if not _is_uuid(uuid):
         raise _not_found(uuid)
-    mapping, entry = value_of(await reach.api_db.read(_mapping_and_entry, uuid))
+    mapping, entry = value_of(await reach.api_db.read(api_db.journal.find_mapped, uuid))
     if mapping.deleted and not deleted:
         raise _not_found(uuid)
     if mapping.project_id != context.project_id and not context.is_admin:
@@ -79,11 +89,11 @@ async def locate(
     return mapping, entry
 
 
-def _mapping_and_entry(
-    connection: sa.Connection, uuid: str
-) -> tuple[api_db.instances.Mapping, api_db.journal.Entry | None]:
-    entry = api_db.journal.find(connection, uuid)
-    return api_db.instances.get(connection, uuid), entry
+def _server_and_agents(connection: sa.Connection, uuid: str, down_after_s: float | None) -> tuple[Server, Sequence[Service]]:
+    server = cell_db.instances.get(connection, uuid)
+    if down_after_s is None or server.host is None:
+        return server, ()
+    return server, cell_db.hosts.list_services(connection, down_after_s=down_after_s, host=server.host, binary=COMPUTE)
 
 
 def _in_journal(uuid: str, entry: api_db.journal.Entry) -> Found:

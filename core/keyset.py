@@ -55,6 +55,20 @@ def after(keys: Sequence[Key], position: Position) -> sa.ColumnElement[bool]:
     return sa.and_(_not_before(key, value), sa.or_(beyond, after(keys[1:], position[1:])))
 
 
+def between(keys: Sequence[Key], start: Position | None, end: Position | None) -> list[sa.ColumnElement[bool]]:
+    """What rows fulfil that come after the start and not after the end; None: there is no such bound."""
+    found = [] if start is None else [after(keys, start)]
+    return found if end is None else [*found, _until(keys, end)]
+
+
+def _until(keys: Sequence[Key], position: Position) -> sa.ColumnElement[bool]:
+    """What a row fulfils that comes at the position or before it: the same of the order turned round, the position among them."""
+    key, value = dataclasses.replace(keys[0], descending=not keys[0].descending), position[0]
+    if len(keys) == 1:
+        return _not_before(key, value)
+    return sa.and_(_not_before(key, value), sa.or_(_beyond(key, value), _until(keys[1:], position[1:])))
+
+
 def by_index(query: sa.Select[Any], table: sa.Table, index: str | None) -> sa.Select[Any]:
     """The query, made to walk this index in its order; None: as the database likes.
 

@@ -140,7 +140,8 @@ class Full:
             yield self._own(f"cell-conductor-{cell}", "cellplane-cell-conductor", stage=CONDUCTOR_STAGE)
         for host in self._shape.all_hosts:
             yield self._own(f"compute-{host}", "cellplane-compute", stage=AGENT_STAGE)
-        yield self._own("api", "cellplane-api", stage=API_STAGE, ready_port=self._shape.port)
+        api = self._own("api", "cellplane-api", stage=API_STAGE, ready_port=self._shape.port)
+        yield dataclasses.replace(api, listen_port=self._shape.port)
 
     def _own(self, name: str, script: str, *, stage: int, ready_port: int | None = None) -> Program:
         settings = self._state.config(name)

@@ -24,6 +24,8 @@ class Program:
     stage: int
     ready_port: int | None = None
     """It is ready when it takes connections here; None: as soon as it runs."""
+    listen_port: int | None = None
+    """The supervisor listens here for it, and hands it the socket at each start: whoever connects while it restarts waits, and is not refused."""
     ready_deadline_s: float = 60.0
     """After this the next stage starts all the same."""
     grace_s: float = 15.0

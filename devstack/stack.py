@@ -186,8 +186,9 @@ def _possible(state: State, asked: Shape, before: Shape | None, progress: Progre
 def _settle_ports(state: State, shape: Shape, before: Shape | None, progress: Progress) -> None:
     """Makes sure of the API's port, and gives another one to what is down and has lost its own."""
     identity.end_orphans(str(state.path))
-    api = identity.running(state.pid_file("api" if shape.profile == FULL else ONE_PROCESS))
-    if api is None or before is None or before.port != shape.port:
+    # In the full profile the supervisor listens, whether the API runs or restarts.
+    listens = [state.pid_file(name) for name in (("api", supervisor.PID_NAME) if shape.profile == FULL else (ONE_PROCESS,))]
+    if not any(identity.running(path) for path in listens) or before is None or before.port != shape.port:
         neighbours.require_port(shape.port)
     ours = {path.stem for path in state.run.glob("*.pid") if identity.running(path)} | set(identity.tagged(str(state.path)))
     for name in Ports(state.ports).taken_by_others({*ours, *(["image"] if ONE_PROCESS in ours else [])}):

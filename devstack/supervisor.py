@@ -17,6 +17,7 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -37,6 +38,9 @@ BUSY_TICK_S = 0.1
 IDLE_TICK_S = 5.0
 OUTPUT_MOST_BYTES = 8 * 1024 * 1024
 CONTROL_DEADLINE_S = 60.0
+LISTEN_BACKLOG = 1024
+WITH_SOCKET = ["/bin/sh", "-c", 'exec 3<&"$0" && export LISTEN_PID=$$ LISTEN_FDS=1 && exec "$@"']
+"""Hands a socket over as sd_listen_fds(3) wants it: as descriptor 3, for the very process that becomes the program."""
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +56,7 @@ class Worker:
         self._popen: subprocess.Popen[bytes] | None = None
         self._started_with = ""
         self._handle: int | None = None
+        self._listening: socket.socket | None = None
         self._started_at = 0.0
         self._start_next = 0.0
         self._pause_s = FIRST_PAUSE_S
@@ -123,6 +128,11 @@ class Worker:
             logger.warning("killing name=%s pid=%d", self.program.name, self._process.pid)
             identity.send(self._process, signal.SIGKILL)
 
+    def withdraw(self) -> None:
+        """Asks it to end, and from now on refuses whoever wants to reach it."""
+        self._close_socket()
+        self.end()
+
     def bound_output(self) -> None:
         """Moves what it printed aside when that has become long; it appends, so it goes on at the start of the emptied file."""
         output = Path(self.program.output)
@@ -137,14 +147,16 @@ class Worker:
         tag = identity.tag_environment(str(self._state.path), program.name)
         with Path(program.output).open("ab") as output:
             try:
+                listening = self._open_socket()
                 self._popen = subprocess.Popen(
-                    program.command,
+                    [*WITH_SOCKET, str(listening.fileno()), *program.command] if listening else program.command,
                     env={**os.environ, **program.env, **tag},
                     cwd=program.cwd,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                     start_new_session=True,
+                    pass_fds=[listening.fileno()] if listening else [],
                 )
             except OSError as error:
                 logger.error("cannot start name=%s error=%s", program.name, error)
@@ -156,6 +168,20 @@ class Worker:
             return
         logger.info("started name=%s pid=%d", program.name, process.pid)
         self._take(process, program.version)
+
+    def _open_socket(self) -> socket.socket | None:
+        """The socket on which it is reached, the same over all restarts; None when it has no such."""
+        port = self.program.listen_port
+        if self._listening is not None and self._listening.getsockname()[1] != port:
+            self._close_socket()
+        if self._listening is None and port is not None:
+            self._listening = socket.create_server(("127.0.0.1", port), backlog=LISTEN_BACKLOG)
+        return self._listening
+
+    def _close_socket(self) -> None:
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
 
     def _take(self, process: Process, version: str) -> None:
         identity.record(self._pid_file, process)
@@ -189,6 +215,8 @@ class Worker:
             self._pause()
 
     def _pause(self) -> None:
+        # It fails: better refused than kept waiting.
+        self._close_socket()
         self._start_next = time.monotonic() + self._pause_s
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
 
@@ -267,14 +295,14 @@ class Supervisor:
         top = max((worker.program.stage for worker in alive), default=0)
         for worker in alive:
             if worker.program.stage == top:
-                worker.end()
+                worker.withdraw()
 
     def _tend(self) -> None:
         held = self._held()
         open_stage = self._open_stage(held)
         for worker in self._workers:
             if worker.program.name in held:
-                worker.end()
+                worker.withdraw()
             elif worker.is_running():
                 worker.end_if_other()
             elif worker.program.stage <= open_stage:

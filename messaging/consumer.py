@@ -104,7 +104,8 @@ class Consumer:
         self._stop.set()
         self._hurry.set()
         self.wake()
-        self._thread.join(timeout_s)
+        if self._thread.ident is not None:  # one that was never started has nothing to settle
+            self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def wake(self) -> None:

@@ -4,6 +4,7 @@ A dead letter is an ordinary message of the verb `dead_letter`, so that a listen
 put messages there too, as they are, if a policy says so: those that were delivered too often, and those that expired.
 """
 
+import json
 from typing import Any
 
 import msgspec
@@ -14,6 +15,10 @@ from messaging.verbs import Verb
 
 QUEUE = "dead_letters"
 KEPT_S = 30 * 86400.0
+SECRETS = frozenset({"user_data", "admin_pass", "adminpass", "password", "public_key", "personality"})
+MASK = "***"
+VERB_LENGTH = 64
+QUEUE_LENGTH = 255
 
 
 class DeadLetter(msgspec.Struct, kw_only=True):
@@ -27,6 +32,17 @@ class DeadLetter(msgspec.Struct, kw_only=True):
     deliveries: int
     envelope: wire.Envelope | None = None
     body: str | None = None
+
+    @property
+    def verb(self) -> str:
+        """What was asked; empty if nobody can tell."""
+        return self.envelope.verb if self.envelope else ""
+
+    def arguments(self) -> Any:
+        """What was asked for, secrets and all: see `masked`."""
+        if self.envelope is None:
+            return {"body": self.body}
+        return json.loads(bytes(self.envelope.arguments))
 
 
 DEAD_LETTER = Verb("dead_letter", "1.0", DeadLetter)
@@ -52,3 +68,19 @@ def given_up_by_broker(headers: dict[str, Any], body: bytes, envelope: wire.Enve
         envelope=envelope,
         body=body.decode("utf-8", "replace") if envelope is None else None,
     )
+
+
+def for_the_record(letter: DeadLetter) -> dict[str, Any]:
+    """Verb, queue, arguments and reason as a table keeps them: what could not be read at all may hold anything, so none of it is kept."""
+    arguments = masked(letter.arguments()) if letter.envelope else {"characters": len(letter.body or "")}
+    verb = letter.verb.encode("ascii", "replace").decode()[:VERB_LENGTH]
+    return {"verb": verb, "queue": letter.queue[:QUEUE_LENGTH], "arguments": arguments, "why": letter.why}
+
+
+def masked(value: Any) -> Any:
+    """The value with everything secret in it replaced."""
+    if isinstance(value, dict):
+        return {key: MASK if key.lower().replace("-", "_") in SECRETS and item else masked(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [masked(item) for item in value]
+    return value

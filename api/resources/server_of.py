@@ -20,15 +20,17 @@ class Owned(Protocol):
     def user_id(self) -> str: ...
 
 
-async def server_of(call: Call, rule: str, segment: str = "id") -> Found:
+async def server_of(call: Call, rule: str, segment: str = "id", *, hosts_down_after_s: float | None = None) -> Found:
     """The server named in the path, wherever it is kept, if the rule lets the caller do this to it.
+
+    `hosts_down_after_s`: with the agent of its host, which is down when it was silent for longer.
 
     Raises:
         NotFound: there is no such server, or not for this caller.
         Forbidden: the rule does not allow it.
         Unavailable: its cell does not answer.
     """
-    found = await cells.route.find(call.cloud, call.context, call.path[segment])
+    found = await cells.route.find(call.cloud, call.context, call.path[segment], hosts_down_after_s=hosts_down_after_s)
     call.enforce(rule, target_of(found.server))
     return found
 

@@ -99,7 +99,7 @@ def _created(call: Call, accepted: ServerOrder) -> dict[str, Any]:
 
 async def show(call: Call) -> Server:
     """The server, whole."""
-    return await server_extras.completed(call, await server_of(call, SHOW))
+    return server_extras.completed(call, await server_extras.found_for_view(call, SHOW))
 
 
 async def show_what_is_known(call: Call) -> Server | UnreachableServer:
@@ -149,7 +149,7 @@ _BUILD_FIELD = {"name": "name", "hostname": "hostname"}
 
 async def update(call: Call) -> Server:
     """Changes what users may change of the record; the guest does not notice."""
-    found = await server_of(call, UPDATE)
+    found = await server_extras.found_for_view(call, UPDATE)
     changes = {key: _kept(key, value) for key, value in call.body.items()}
     if changes and found.cell is not None:
         gate = call.cloud.cells.gate(found.cell.uuid)
@@ -158,8 +158,8 @@ async def update(call: Call) -> Server:
         found = dataclasses.replace(found, server=server)
     elif changes:
         await call.cloud.api_write(_change_order, found.server.uuid, changes)
-        found = await server_of(call, UPDATE)
-    return await server_extras.completed(call, found)
+        found = await server_extras.found_for_view(call, UPDATE)
+    return server_extras.completed(call, found)
 
 
 def _kept(key: str, value: Any) -> Any:

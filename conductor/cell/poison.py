@@ -1,7 +1,8 @@
 """Messages that a listener gave up after several deliveries: kept in a table, and the work they stand for is ended."""
 
-import json
 from typing import Any
+
+import msgspec
 
 import cell_db.dead_letters
 import cell_db.instances
@@ -9,12 +10,10 @@ import core.log
 import messaging.verbs.compute as compute_verbs
 from conductor.cell.orders import Orders
 from core.database import Database
-from messaging.dead_letters import DeadLetter
+from messaging.dead_letters import DeadLetter, for_the_record
 from messaging.listener import Delivery
 
 LOG = core.log.get(__name__)
-SECRETS = frozenset({"user_data", "admin_pass", "password", "public_key"})
-MASK = "***"
 
 
 class Poison:
@@ -28,19 +27,14 @@ class Poison:
         """Keeps each message. A poisonous `build` counts as refused, without the host's word; the others' rows have deadlines."""
         for delivery in deliveries:
             letter: DeadLetter = delivery.arguments
-            verb = letter.envelope.verb if letter.envelope else ""
-            arguments = json.loads(bytes(letter.envelope.arguments)) if letter.envelope else {"body": letter.body}
             with self._database.transaction() as connection:
-                cell_db.dead_letters.insert(
-                    connection, verb=verb, queue=letter.queue, arguments=masked(arguments), why=letter.why,
-                    request_id=delivery.context.request_id,
-                )  # fmt: skip
-            LOG.error("a %s message of queue %s was given up: %s", verb or "malformed", letter.queue, letter.why)
-            if verb == compute_verbs.BUILD.name:
-                self._give_up(arguments, letter.why)
+                cell_db.dead_letters.insert(connection, **for_the_record(letter), request_id=delivery.context.request_id)
+            LOG.error("a %s message of queue %s was given up: %s", letter.verb or "malformed", letter.queue, letter.why)
+            if letter.verb == compute_verbs.BUILD.name:
+                self._give_up(letter.arguments(), letter.why)
 
-    def _give_up(self, arguments: dict[str, Any], why: str) -> None:
-        attempts = {order["spec"]["uuid"]: order["attempt"] for order in arguments.get("orders", ())}
+    def _give_up(self, arguments: Any, why: str) -> None:
+        attempts = _attempts(arguments)
         with self._database.reading() as connection:
             builds = cell_db.instances.building(connection, list(attempts))
         for build in builds:
@@ -48,10 +42,23 @@ class Poison:
                 self._orders.supersede(build, reason=f"the order could not be handled: {why}", host_said_so=False)
 
 
-def masked(value: Any) -> Any:
-    """The value with everything secret in it replaced."""
-    if isinstance(value, dict):
-        return {key: MASK if key in SECRETS and item else masked(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [masked(item) for item in value]
-    return value
+class _Spec(msgspec.Struct):
+    uuid: str
+
+
+class _Order(msgspec.Struct):
+    attempt: int
+    spec: _Spec
+
+
+class _Build(msgspec.Struct):
+    orders: list[_Order]
+
+
+def _attempts(arguments: Any) -> dict[str, int]:
+    """uuid -> attempt of the builds that a message orders: as little as has to be understood of one that nobody understood."""
+    try:
+        build = msgspec.convert(arguments, _Build)
+    except msgspec.ValidationError:
+        return {}
+    return {order.spec.uuid: order.attempt for order in build.orders}

@@ -11,6 +11,7 @@ import api_db.services
 import core.config
 import core.errors
 import core.process
+import messaging.dead_letters as dead_letters
 import messaging.verbs.superconductor as verbs
 from cells.answers import value_of
 from cells.registry import Cells, api_gate
@@ -19,6 +20,7 @@ from conductor.superconductor.claim_sweep import ClaimSweep
 from conductor.superconductor.claims import Chooser
 from conductor.superconductor.hosts import HostWatch
 from conductor.superconductor.placer import Placer
+from conductor.superconductor.poison import Poison
 from core.clock import Clock, SystemClock, utcnow
 from core.config import OptionGroup
 from core.database import Database
@@ -75,15 +77,7 @@ class SuperConductor:
             self.api, self.cells, self.placement, chooser, steps=steps, clock=clock, build_deadline_s=conf.conductor.build_deadline_s
         )
         self._broker = Broker(core.config.required(conf, None, "transport_url"))
-        self._listener = Listener(
-            self._broker,
-            verbs.QUEUE,
-            [HandleMany(verbs.PLACE, self.placer.on_place)],
-            workers=1,
-            prefetch=MOST_GATHERED,
-            gather_s=0.01,
-            gather_most=MOST_GATHERED,
-        )
+        self._listeners = self._new_listeners()
         claims = ClaimSweep(self.api, self.placement, self.view, steps)
         self._periodic = [
             Periodic("host view", PULL_S, self.watch.pull, clock),
@@ -92,6 +86,18 @@ class SuperConductor:
             Periodic("claim sweep", conf.conductor.claim_sweep_s, claims.sweep, clock),
             Periodic("heartbeat", BEAT_S, self._beat, clock),
         ]
+
+    def _new_listeners(self) -> list[Listener]:
+        poison = Poison(self.api, self.placer)
+        return [
+            Listener(
+                self._broker, verbs.QUEUE, [HandleMany(verbs.PLACE, self.placer.on_place)], workers=1, prefetch=MOST_GATHERED, gather_s=0.01,
+                gather_most=MOST_GATHERED,
+            ),
+            Listener(
+                self._broker, dead_letters.QUEUE, [HandleMany(dead_letters.DEAD_LETTER, poison.on_dead_letter)], workers=1, prefetch=10
+            ),
+        ]  # fmt: skip
 
     def start(self) -> None:
         """Begins to place builds.
@@ -108,11 +114,13 @@ class SuperConductor:
         self.watch.pull()
         for periodic in self._periodic:
             periodic.start()
-        self._listener.start()
+        for listener in self._listeners:
+            listener.start()
 
     def stop(self, timeout_s: float) -> None:
         """Finishes what is leased, hands over what is placed."""
-        self._listener.stop(timeout_s / 2)
+        for listener in self._listeners:
+            listener.stop(timeout_s / 4)
         for periodic in self._periodic:
             periodic.stop(timeout_s / 10)
         with contextlib.suppress(core.errors.Unavailable):

@@ -103,6 +103,13 @@ class Placer:
         if any_left:
             self.lease([], most=0)
 
+    def bury(self, wanted: Sequence[str], why: str) -> None:
+        """Ends orders whose message nobody could handle: to cell0, with the fault. What somebody works on is left to him."""
+        entries = self.lease(wanted, most=len(wanted))
+        new = [entry for entry in entries if entry.phase == api_db.journal.NEW and not entry.deleting]
+        self._framed(new, lambda entries: self._bury_entries(entries, why))
+        self.work([entry for entry in entries if entry not in new])
+
     # ---- super.lease, with the drops of the round before -----------------------------------------------------------------------
 
     def lease(self, wanted: Sequence[str] | None, *, most: int) -> list[Entry]:

@@ -99,17 +99,35 @@ def union(world: World, listing: Listing) -> list[str]:
         return [found.position[-1] for found in query.page(connection, ALL, within_s=5.0)]
 
 
+def shown_in_union(world: World, listing: Listing) -> list[dict[str, Any]]:
+    """The servers of the whole list, as far as the shape goes."""
+    query = Query(Wanted(listing.filters, listing.order, listing.shape), None)
+    with world.reading_union() as connection:
+        return [shown(found.item) for found in query.page(connection, ALL, within_s=5.0)]
+
+
+def shown(item: Any) -> dict[str, Any]:
+    """What the user sees of a server: not where its build or delete stands."""
+    inner = {"state", "extra", "updated_at"}
+    return {name: value for name in item.__struct_fields__ if name not in inner and (value := getattr(item, name)) not in (None, [], {})}
+
+
+def _brief(item: Any) -> dict[str, Any]:
+    """A server of the journal is whole in a brief list, too."""
+    return {name: value for name in ("uuid", "display_name") if (value := getattr(item, name)) is not None}
+
+
 def page(world: World, listing: Listing) -> Page:
     return asyncio.run(cells.listing.list_servers(world.reach, listing))
 
 
-async def walk(world: World, listing: Listing, between: Callable[[int], None] | None = None) -> list[list[str]]:
-    """The uuids of all pages."""
-    pages: list[list[str]] = []
+async def walk(world: World, listing: Listing, between: Callable[[int], None] | None = None) -> list[list[Any]]:
+    """The servers of all pages."""
+    pages: list[list[Any]] = []
     marker = listing.marker
     while len(pages) < ALL:
         found = await cells.listing.list_servers(world.reach, _at(listing, marker))
-        pages.append([item.uuid for item in found.items])
+        pages.append(list(found.items))
         if not found.more:
             return pages
         marker = found.marker
@@ -142,11 +160,12 @@ def test_pages_over_many_cells_are_those_of_the_union(
     world.clear(number)
     world.put(population)
     listing = Listing(filters=filters, order=order, limit=limit, shape=shape, keys_per_query=keys_per_query, deadline_s=5.0)
-    expected = union(world, listing)
+    expected = shown_in_union(world, listing)
 
     pages = asyncio.run(walk(world, listing))
 
-    assert [uuid for found in pages for uuid in found] == expected
+    everything = [_brief(item) if shape is Shape.BRIEF else shown(item) for found in pages for item in found]
+    assert everything == expected
     assert all(len(found) == limit for found in pages[:-1])
 
 
@@ -182,7 +201,7 @@ def test_a_walk_neither_skips_nor_repeats_what_stands_still(
         if pages <= len(moving):
             world.hand_over(moving[pages - 1])
 
-    seen = [uuid for found in asyncio.run(walk(world, listing, between)) for uuid in found]
+    seen = [item.uuid for found in asyncio.run(walk(world, listing, between)) for item in found]
 
     assert len(seen) == len(set(seen))
     gone = {thing.uuid for thing in leaving}
@@ -242,12 +261,12 @@ def test_a_silent_cell_does_not_hide_the_others(
     told = cells.listing._mappings_can_sort(order) and cells.listing._mappings_can_filter(filters)
 
     with world.silent(silent):
-        shown = [uuid for found in asyncio.run(walk(world, listing)) for uuid in found]
+        shown = [item.uuid for found in asyncio.run(walk(world, listing)) for item in found]
         skipping = dataclasses.replace(listing, when_silent=WhenSilent.SKIP)
         skipped = asyncio.run(walk(world, skipping))
 
     assert shown == (expected if told else [uuid for uuid in expected if uuid not in lost])
-    assert [uuid for found in skipped for uuid in found] == [uuid for uuid in expected if uuid not in lost]
+    assert [item.uuid for found in skipped for item in found] == [uuid for uuid in expected if uuid not in lost]
     assert all(len(found) == limit for found in skipped[:-1])
 
 

@@ -112,7 +112,8 @@ def row_of_order(thing: Thing) -> dict[str, Any]:
         thing, kept=Kept.GOING if deleting else Kept.IN_CELL, name=thing.name or "", host=None, vm_state=states.BUILDING, power_state=states.NO_STATE,
         task_state=states.DELETING if deleting else states.SCHEDULING, launched=None, locked_by=None,
     )  # fmt: skip
-    return {**row_of(plain), "updated_at": plain.created_at, "state": states.GOING if deleting else states.BUILD, "root_device_name": "/dev/vda"}
+    return {**row_of(plain), "updated_at": plain.created_at, "state": states.GOING if deleting else states.BUILD,
+            "root_device_name": "/dev/vda", "reservation_id": ""}
 
 
 class Registry:

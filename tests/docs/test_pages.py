@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import lifecycle.drawn
+from api.http import versions
 from tests.docs import settings
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -39,6 +40,10 @@ def test_the_page_of_states_is_the_table_of_actions() -> None:
 
 def test_the_page_of_settings_is_the_tables_of_options() -> None:
     assert (REPOSITORY / "docs" / "operations" / "settings.md").read_text() == settings.page()
+
+
+def test_the_readme_names_the_microversions_that_are_served() -> None:
+    assert f"microversions {versions.MIN} to {versions.MAX}" in (REPOSITORY / "README.md").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)

@@ -126,8 +126,10 @@ class Caretaker:
 
     def tend(self) -> None:
         """One look at the trap's victim; call it while waiting for anything."""
-        if self._done or self._trap is None or self._trap.victim is None:
+        if not self._is_busy():
             return
+        assert self._trap is not None
+        assert self._trap.victim is not None
         victim = next((one for one in self.running if one.steps is self._trap.victim), None)
         if self._trap.kind in KILLS:
             self._bury(victim)
@@ -135,6 +137,9 @@ class Caretaker:
             self._nurse(victim, self._trap.victim)
         else:
             self._done = True
+
+    def _is_busy(self) -> bool:
+        return not self._done and self._trap is not None and self._trap.victim is not None
 
     def _bury(self, victim: Running | None) -> None:
         if victim is None:
@@ -219,7 +224,7 @@ class Caretaker:
 
         def rests() -> bool:
             nonlocal last
-            if not self._done or any(call.is_alive() for call in self._calls):
+            if self._is_busy() or any(call.is_alive() for call in self._calls):
                 return False
             last = rest.complaints(self.world)
             return not last

@@ -36,11 +36,11 @@ def everyday(caretaker: Caretaker, arm: Arm) -> None:
 def claimed_before(caretaker: Caretaker, arm: Arm) -> None:
     """An earlier super-conductor claimed for the server and died."""
     world = caretaker.world
-    uuids = world.accept(hint=False)
+    uuids = world.accept(asleep=True)
     node = world.placement.providers([])[0].uuid
     world.placement.claim([Claim(uuid=uuids[0], provider_uuid=node, resources=RESOURCES, project_id="p", user_id="u", generation=None)])
     arm()
-    world.hint(uuids)
+    caretaker.let_leases_end()
     _wait_for_end(caretaker, uuids)
     caretaker.settle()
 
@@ -59,10 +59,11 @@ def nowhere_to_go(caretaker: Caretaker, arm: Arm) -> None:
 def deleted_before_placed(caretaker: Caretaker, arm: Arm) -> None:
     """Deleted right after the 202."""
     world = caretaker.world
-    arm()
-    uuids = world.accept("plain", SLOW, hint=False)
+    uuids = world.accept("plain", SLOW, asleep=True)
     for uuid in uuids:
-        caretaker.delete(uuid)
+        world.delete(uuid)
+    arm()
+    caretaker.let_leases_end()
     caretaker.settle()
 
 

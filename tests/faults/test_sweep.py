@@ -22,7 +22,6 @@ POINTS: list[tuple[str, str, Story]] = [
     ("agent", "agent.fence", stories.everyday),
     ("agent", "agent.destroy", stories.everyday),
     ("agent", "agent.gone", stories.everyday),
-    ("agent", "agent.heartbeat", stories.everyday),
     ("agent", "agent.act-intent", stories.stopped),
     ("agent", "agent.act", stories.stopped),
     ("agent", "agent.acted", stories.stopped),

@@ -43,7 +43,7 @@ from compute.simulated.driver import SimulatedHypervisor
 from compute.simulated.guests import GuestFiles
 from core.clock import utcnow
 from core.context import Context, new_request_id
-from core.database import Database
+from core.database import Database, now_sql
 from core.migrations import sync
 from core.steps import Steps
 from messaging.broker import Broker
@@ -265,8 +265,11 @@ disk_gib = 500
 
     # ---- what users do ---------------------------------------------------------------------------------------------------------
 
-    def accept(self, *names: str, zone: str | None = None, host: str | None = None, project: str = "p", hint: bool = True) -> list[str]:
-        """Orders servers as the API does: step api.accept, then the hint. Gives their uuids."""
+    def accept(self, *names: str, zone: str | None = None, host: str | None = None, project: str = "p", hint: bool = True, asleep: bool = False) -> list[str]:
+        """Orders servers as the API does: step api.accept, then the hint. Gives their uuids.
+
+        `asleep`: nobody takes them up before their leases are made to end.
+        """
         request = PlacementRequest(project_id=project, user_id="u", availability_zone=zone, host=host)
         orders = [_order(project, name) for name in names or ("server",)]
         with self.databases["api"].transaction() as connection:
@@ -274,8 +277,11 @@ disk_gib = 500
                 connection, request=request, request_uuid=str(uuids.uuid4()), orders=orders, quota_defaults={"instances": -1, "cores": -1, "ram": -1},
                 not_after=datetime.timedelta(minutes=10),
             )  # fmt: skip
-        accepted = [order.uuid for order in orders]
-        if hint:
+            accepted = [order.uuid for order in orders]
+            if asleep:
+                journal = api_db.tables.build_requests
+                connection.execute(sa.update(journal).where(journal.c.uuid.in_(accepted)).values(lease_until=now_sql(3600.0)))
+        if hint and not asleep:
             self.hint(accepted)
         return accepted
 

@@ -22,6 +22,7 @@ from devstack.background import REPOSITORY
 from devstack.layout import Shape, State
 from devstack.ports import Ports, free_port
 from devstack.supervisor import Control
+from lifecycle.states import GONE
 from tests.stack.client import Client
 
 START_DEADLINE_S = 280.0
@@ -99,11 +100,19 @@ class Cloud:
 
     def leftovers(self, uuids: set[str]) -> dict[str, set[str]]:
         """Which of these servers still have a claim, a row in the journal, a cleanup, or a row in a cell."""
-        found = {"claims": self.claims(), "journal": {row.uuid for row in self.rows("api", api_db.tables.build_requests)}}
+        found = {"claims": self.claims(), "journal": self.journal()}
         for cell in self.shape.cell_names:
             found[f"cleanups of {cell}"] = {row.uuid for row in self.rows(cell, cell_db.tables.cleanups)}
-            found[f"instances of {cell}"] = {row.uuid for row in self.rows(cell, cell_db.tables.instances)}
+            found[f"instances of {cell}"] = self.held(cell)
         return {where: held & uuids for where, held in found.items() if held & uuids}
+
+    def journal(self) -> set[str]:
+        """The servers that no cell owns yet, or whose delete no cell holds yet."""
+        return {row.uuid for row in self.rows("api", api_db.tables.build_requests)}
+
+    def held(self, cell: str) -> set[str]:
+        """The servers that a cell's database holds and that are not gone."""
+        return {row.uuid for row in self.rows(cell, cell_db.tables.instances) if row.state != GONE}
 
     def _setting(self, process: str, section: str, option: str) -> str:
         settings = configparser.ConfigParser(interpolation=None)

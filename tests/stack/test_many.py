@@ -4,7 +4,6 @@ from collections import Counter
 from typing import Any
 
 import api_db.tables
-import cell_db.tables
 from tests.stack.cloud import Cloud
 from tests.stack.servers import Servers
 
@@ -56,6 +55,6 @@ def _expect_pages(cloud: Cloud, servers: dict[str, dict[str, Any]]) -> None:
 def _expect_cells_hold_their_own(cloud: Cloud, ids: set[str]) -> None:
     cells = {row.uuid: row.name for row in cloud.rows("api", api_db.tables.cell_mappings)}
     mapped = {row.uuid: cells[row.cell_uuid] for row in cloud.rows("api", api_db.tables.instance_mappings) if row.uuid in ids}
-    held = {cell: {row.uuid for row in cloud.rows(cell, cell_db.tables.instances)} for cell in cloud.shape.cell_names}
+    held = {cell: cloud.held(cell) for cell in cloud.shape.cell_names}
     assert held == {cell: {uuid for uuid, where in mapped.items() if where == cell} for cell in cloud.shape.cell_names}
     assert sum(map(len, held.values())) == len(ids)

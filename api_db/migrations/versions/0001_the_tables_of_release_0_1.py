@@ -42,6 +42,19 @@ def upgrade() -> None:
         mysql_engine="InnoDB",
     )
     op.create_table(
+        "dead_letters",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("verb", Ascii(64), nullable=False),
+        sa.Column("queue", Str(255), nullable=False),
+        sa.Column("arguments", Json, nullable=True),
+        sa.Column("why", LongText, nullable=False),
+        sa.Column("request_id", Ascii(64), nullable=True),
+        sa.Column("created_at", Timestamp, nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        mysql_charset="utf8mb4",
+        mysql_engine="InnoDB",
+    )
+    op.create_table(
         "flavors",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("flavor_id", Str(255), nullable=False),
@@ -304,5 +317,6 @@ def downgrade() -> None:
     op.drop_table("project_locks")
     op.drop_table("key_pairs")
     op.drop_table("flavors")
+    op.drop_table("dead_letters")
     op.drop_table("cell_mappings")
     op.drop_table("aggregates")

@@ -1,0 +1,104 @@
+"""Who holds which order of the journal, as an operator sees it, and what he may do about it.
+
+An order that this release cannot read is seen all the same: what was ordered is not looked at here.
+"""
+
+import dataclasses
+import datetime
+import uuid as uuids
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+import api_db.journal
+from api_db.cells import CELL0_UUID
+from api_db.journal import ASSIGNED, NEW, Assignment
+from api_db.tables import build_requests
+from core.database import changed, now_sql
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Holding:
+    """One row of the journal. `lease_s`: for so long its holder may go on, by the database's clock; below zero it is anybody's."""
+
+    uuid: str
+    project_id: str
+    phase: str
+    target: str | None
+    host: str | None
+    alternates: list[dict[str, Any]] | None
+    deleting: bool
+    fault: dict[str, Any] | None
+    token: str | None
+    tries: int
+    lease_until: datetime.datetime
+    not_after: datetime.datetime
+    created_at: datetime.datetime
+    now: datetime.datetime
+
+    @property
+    def lease_s(self) -> float:
+        return (self.lease_until - self.now).total_seconds()
+
+    @property
+    def age_s(self) -> float:
+        return (self.now - self.created_at).total_seconds()
+
+
+_FROM_THE_TABLE = tuple(build_requests.c[field.name] for field in dataclasses.fields(Holding) if field.name != "now")
+_COLUMNS = (*_FROM_THE_TABLE, now_sql().label("now"))
+
+
+def list_all(connection: sa.Connection, *, most: int, target: str | None = None) -> list[Holding]:
+    """Rows of the journal, oldest first; with `target` only those on their way to this cell."""
+    query = sa.select(*_COLUMNS).order_by(build_requests.c.id).limit(most)
+    if target is not None:
+        query = query.where(build_requests.c.target == target)
+    return [Holding(*row) for row in connection.execute(query)]
+
+
+def find(connection: sa.Connection, uuid: str) -> Holding | None:
+    """The journal's row of a server, if it has one."""
+    row = connection.execute(sa.select(*_COLUMNS).where(build_requests.c.uuid == uuid)).first()
+    return Holding(*row) if row else None
+
+
+def end_lease(connection: sa.Connection, uuid: str) -> bool:
+    """The next sweep may take the row at once. Its holder may still be faster: the token decides. False: there is no row."""
+    mine = sa.update(build_requests).where(build_requests.c.uuid == uuid)
+    return changed(connection.execute(mine.values(lease_until=now_sql())))
+
+
+def abandon(connection: sa.Connection, holding: Holding, fault: dict[str, Any]) -> bool:
+    """Takes the order from whoever holds it: to cell0 with the fault if no cell has been chosen yet, else the fault is noted, and its
+    cell's row, if there is one, decides. False: it is not as it was seen.
+    """
+    token = str(uuids.uuid4())
+    mine = sa.update(build_requests).where(
+        build_requests.c.uuid == holding.uuid, build_requests.c.phase == holding.phase, build_requests.c.deleting.is_(sa.false())
+    )
+    if holding.phase == ASSIGNED:
+        return changed(connection.execute(mine.values(token=token, lease_until=now_sql(), fault=fault, updated_at=now_sql())))
+    if not changed(connection.execute(mine.values(token=token, lease_until=now_sql(), updated_at=now_sql()))):
+        return False
+    buried = Assignment(
+        uuid=holding.uuid, token=token, project_id=holding.project_id, cell_uuid=CELL0_UUID, host=None, alternates=[], fault=fault
+    )
+    return bool(api_db.journal.assign(connection, [buried]))
+
+
+def forget_deletes(connection: sa.Connection, wanted: Sequence[str], *, cell_uuid: str) -> set[str]:
+    """Ends deletes that wait for a cell which will never answer. Gives the servers whose row went."""
+    return {uuid for uuid in wanted if _forget_delete(connection, uuid, cell_uuid)}
+
+
+def _forget_delete(connection: sa.Connection, uuid: str, cell_uuid: str) -> bool:
+    token = str(uuids.uuid4())
+    mine = sa.update(build_requests).where(
+        build_requests.c.uuid == uuid, build_requests.c.target == cell_uuid, build_requests.c.deleting.is_(sa.true())
+    )
+    return changed(connection.execute(mine.values(token=token))) and api_db.journal.finish(connection, uuid=uuid, token=token)
+
+
+__all__ = ["ASSIGNED", "NEW", "Holding", "abandon", "end_lease", "find", "forget_deletes", "list_all"]

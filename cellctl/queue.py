@@ -1,0 +1,309 @@
+"""Messages that nobody could handle: `cellctl queue list|show|requeue|drop`."""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+import api_db.dead_letters
+import cell_db.dead_letters
+import core.errors
+import messaging.verbs.cell as cell_verbs
+import messaging.verbs.compute as compute_verbs
+import messaging.verbs.superconductor as superconductor
+from cellctl import cloud, commands, exits
+from cellctl.times import moment
+from cells.answers import Answer
+from cells.gate import Gate
+from core.context import service_context
+from messaging.verbs import Verb
+
+API_LEVEL = "api"
+MOST = 1000
+
+Record = api_db.dead_letters.DeadLetterRecord | cell_db.dead_letters.DeadLetterRecord
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Letter:
+    """A message that was given up, and the door to the level at which it was."""
+
+    where: str
+    gate: Gate
+    record: Record
+
+    @property
+    def name(self) -> str:
+        """What commands call it."""
+        return f"{self.where}:{self.record.id}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Again:
+    """What is sent instead of a message that was given up."""
+
+    queue: str
+    verb: Verb
+    arguments: msgspec.Struct
+
+
+# ---- which message does the work of another ------------------------------------------------------------------------------------
+
+
+class _Named(msgspec.Struct):
+    uuid: str
+
+
+class _Ordered(msgspec.Struct):
+    spec: _Named
+
+
+class _Orders(msgspec.Struct):
+    orders: list[_Ordered]
+
+
+class _Farewells(msgspec.Struct):
+    servers: list[_Named]
+
+
+def _look(verb: Verb, read: type[Any], uuids_of: Callable[[Any], list[str]]) -> Callable[[Any], Again]:
+    """An order to a host is not kept whole, and may be long out of date: the conductor looks at the rows, which say what to order now."""
+
+    def again(arguments: Any) -> Again:
+        uuids = list(dict.fromkeys(uuids_of(msgspec.convert(arguments, read))))
+        return Again(cell_verbs.QUEUE, verb, cell_verbs.Uuids(uuids))
+
+    return again
+
+
+def _same(queue: str, verb: Verb) -> Callable[[Any], Again]:
+    """Hints and reports hold no secret and may come late: they are sent as they were."""
+    return lambda arguments: Again(queue, verb, msgspec.convert(arguments, verb.arguments))
+
+
+_OF_API_LEVEL: Mapping[str, Callable[[Any], Again]] = {
+    superconductor.PLACE.name: _same(superconductor.QUEUE, superconductor.PLACE),
+}
+_HINTS = (cell_verbs.START, cell_verbs.ACT, cell_verbs.CLEAN)
+_REPORTS = (cell_verbs.ACTIVE, cell_verbs.REFUSED, cell_verbs.GONE, cell_verbs.ACTED, cell_verbs.HEARTBEAT, cell_verbs.POWER_STATES)
+_OF_CELL: Mapping[str, Callable[[Any], Again]] = {
+    **{verb.name: _same(cell_verbs.QUEUE, verb) for verb in _HINTS},
+    **{verb.name: _same(cell_verbs.REPORTS, verb) for verb in _REPORTS},
+}
+_TO_HOST: Mapping[str, Callable[[Any], Again]] = {
+    compute_verbs.BUILD.name: _look(cell_verbs.START, _Orders, lambda build: [order.spec.uuid for order in build.orders]),
+    compute_verbs.DESTROY.name: _look(cell_verbs.CLEAN, _Farewells, lambda destroy: [server.uuid for server in destroy.servers]),
+    compute_verbs.ACT.name: _look(cell_verbs.ACT, _Named, lambda act: [act.uuid]),
+}
+
+
+def again(letter: Letter) -> Again:
+    """What is sent instead.
+
+    Raises:
+        WrongState: nothing can be: nobody can read it, or nobody waits for its answer any more.
+    """
+    record = letter.record
+    is_to_host = record.queue.startswith(compute_verbs.queue(""))
+    known = _OF_API_LEVEL if letter.where == API_LEVEL else _TO_HOST if is_to_host else _OF_CELL
+    try:
+        return known[record.verb](record.arguments)
+    except KeyError:
+        what = f"a {record.verb} message" if record.verb else "what is no message"
+        raise core.errors.WrongState(f"{letter.name}: {what} of queue {record.queue} cannot be sent again: drop it") from None
+    except msgspec.ValidationError as error:
+        raise core.errors.WrongState(f"{letter.name}: this release cannot read it ({error}): drop it") from None
+
+
+# ---- where letters are -----------------------------------------------------------------------------------------------------------
+
+
+def _gates(open_cloud: cloud.Cloud, where: str | None) -> dict[str, Gate]:
+    """The doors to the levels that keep letters, by name; `where` narrows them to one."""
+    if where == API_LEVEL:
+        return {API_LEVEL: open_cloud.api_gate}
+    if where is not None:
+        cell = open_cloud.find_cell(where)
+        return {cell.name: gate for gate in open_cloud.gates() if gate.cell.uuid == cell.uuid}
+    return {API_LEVEL: open_cloud.api_gate} | {gate.cell.name: gate for gate in open_cloud.gates() if not gate.cell.is_cell0}
+
+
+def _kept_by(where: str) -> Any:
+    return api_db.dead_letters if where == API_LEVEL else cell_db.dead_letters
+
+
+def _find(open_cloud: cloud.Cloud, name: str) -> Letter:
+    where, _, number = name.rpartition(":")
+    if not where or not number.isdecimal():
+        raise core.errors.Invalid(f"{name} names no letter: they are called CELL:NUMBER, or {API_LEVEL}:NUMBER", field="LETTER")
+    for found, gate in _gates(open_cloud, where).items():
+        try:
+            return Letter(found, gate, cloud.value_of(gate.read_now(_kept_by(found).get, int(number))))
+        except core.errors.NotFound:
+            raise core.errors.NotFound(f"letter {name} could not be found") from None
+    raise core.errors.NotFound(f"letter {name} could not be found")
+
+
+class _Reader(commands.Lister):
+    def letters(self, open_cloud: cloud.Cloud, where: str | None, most: int) -> list[Letter]:
+        """All letters, of the API level first, the latest of each first; who does not answer is named."""
+        found = []
+        for name, gate in _gates(open_cloud, where).items():
+            answer = gate.read_now(_kept_by(name).list_all, most=most)
+            if isinstance(answer, Answer):
+                found += [Letter(name, gate, record) for record in answer.value]
+            else:
+                self.complain(f"{name} does not answer: {answer.why}")
+                self.exit_code = exits.AWAY
+        return found
+
+
+def _add_cell_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cell", metavar="NAME", help=f"only this cell's (name or uuid); {API_LEVEL}: only the API level's")
+
+
+# ---- queue list and show -----------------------------------------------------------------------------------------------------------
+
+
+class ListLetters(_Reader):
+    """List the messages that were given up, those of the API level first, of each the latest first.
+
+    Columns: letter, queue (that it came from), verb, request_id, given_up_at (UTC), why.
+    """
+
+    exit_codes = "Exit code 5: some cell did not answer; the others' letters are listed."
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        _add_cell_option(parser)
+        parser.add_argument("--limit", type=int, default=MOST, help=f"of each cell at most so many ({MOST})")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[object, ...]]]:
+        letters = self.letters(self.cloud(), parsed_args.cell, max(0, parsed_args.limit))
+        columns = ("letter", "queue", "verb", "request_id", "given_up_at", "why")
+        return columns, [_row(letter) for letter in letters]
+
+
+def _row(letter: Letter) -> tuple[object, ...]:
+    record = letter.record
+    return letter.name, record.queue, record.verb, record.request_id, moment(record.created_at), record.why
+
+
+class ShowLetter(commands.ShowOne):
+    """Show one message that was given up, with its arguments; secrets were never kept.
+
+    Fields: those of `queue list`, arguments, and requeue: what `queue requeue` would send.
+    """
+
+    exit_codes = "Exit code 4: there is no such letter (any more)."
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("letter", metavar="LETTER", help="as `queue list` names it: CELL:NUMBER")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Sequence[object]]:
+        letter = _find(self.cloud(), parsed_args.letter)
+        arguments = json.dumps(letter.record.arguments, indent=2, ensure_ascii=False, sort_keys=True)
+        return ("letter", "queue", "verb", "request_id", "given_up_at", "why", "arguments", "requeue"), (*_row(letter), arguments, _remedy(letter))
+
+
+def _remedy(letter: Letter) -> str:
+    try:
+        instead = again(letter)
+    except core.errors.WrongState as refusal:
+        return f"nothing: {refusal.message}"
+    return f"{instead.verb.name} to queue {instead.queue}"
+
+
+# ---- queue requeue and drop -----------------------------------------------------------------------------------------------------------
+
+
+class _Each(_Reader):
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("letters", metavar="LETTER", nargs="*", help="as `queue list` names it: CELL:NUMBER")
+        parser.add_argument("--all", action="store_true", dest="every", help="all letters, or all of --cell")
+        _add_cell_option(parser)
+        parser.add_argument("--dry-run", action="store_true", help="say what would be done and change nothing")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[object, ...]]]:
+        if bool(parsed_args.letters) == parsed_args.every:
+            raise core.errors.Invalid("name letters, or give --all", field="LETTER")
+        if parsed_args.cell and not parsed_args.every:
+            raise core.errors.Invalid("--cell goes with --all: a letter's own name says where it is", field="--cell")
+        open_cloud = self.cloud()
+        rows: list[tuple[object, ...]] = []
+        if parsed_args.every:
+            # Oldest first, as they came.
+            letters = self.letters(open_cloud, parsed_args.cell, MOST)[::-1]
+            rows = [self._framed(letter.name, letter, parsed_args.dry_run) for letter in letters]
+        for name in parsed_args.letters:
+            try:
+                letter = _find(open_cloud, name)
+            except core.errors.CellplaneError as error:
+                rows.append((name, None, self._failed(error)))
+            else:
+                rows.append(self._framed(name, letter, parsed_args.dry_run))
+        return ("letter", "verb", "result"), rows
+
+    def _framed(self, name: str, letter: Letter, dry_run: bool) -> tuple[object, ...]:
+        try:
+            return name, letter.record.verb, self._deal_with(letter, dry_run=dry_run)
+        except core.errors.CellplaneError as error:
+            return name, letter.record.verb, self._failed(error)
+
+    def _failed(self, error: core.errors.CellplaneError) -> str:
+        self.exit_code = self.exit_code or exits.code_of(error)
+        return error.message
+
+    def _deal_with(self, letter: Letter, *, dry_run: bool) -> str:
+        raise NotImplementedError
+
+    @staticmethod
+    def _forget(letter: Letter) -> bool:
+        return bool(cloud.value_of(letter.gate.write_now(_kept_by(letter.where).delete, letter.record.id)))
+
+
+class RequeueLetters(_Each):
+    """Have the work of messages that were given up looked at again, and forget the messages.
+
+    Hints and reports are sent as they were. Instead of an order to a host its conductor is told to look at the server's row, which says
+    what there is to do now, if anything: of a build that was given up meanwhile, nothing.
+    """
+
+    exit_codes = "Exit code 1: some cannot be sent again. 4: some are not there (any more). 5: some cell or broker did not answer; its letters stay."
+
+    def _deal_with(self, letter: Letter, *, dry_run: bool) -> str:
+        instead = again(letter)
+        what = f"{instead.verb.name} to queue {instead.queue}"
+        if dry_run:
+            return f"would send {what}"
+        cloud.value_of(letter.gate.cast_now(instead.queue, instead.verb, instead.arguments, service_context(letter.record.request_id)))
+        # Broken off here, a second run sends it twice, which does no harm.
+        self._forget(letter)
+        return f"sent {what}"
+
+
+class DropLetters(_Each):
+    """Forget messages that were given up."""
+
+    exit_codes = "Exit code 4: some are not there (any more). 5: some cell did not answer; its letters stay."
+
+    def _deal_with(self, letter: Letter, *, dry_run: bool) -> str:
+        if dry_run:
+            return "would be dropped"
+        if not self._forget(letter):
+            raise core.errors.NotFound(f"letter {letter.name} could not be found")
+        return "dropped"
+
+
+def count(connection: sa.Connection, *, most: int) -> int:
+    """How many letters the API level keeps, counted to `most`."""
+    return len(api_db.dead_letters.list_all(connection, most=most))

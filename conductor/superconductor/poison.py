@@ -1,0 +1,43 @@
+"""Messages that a listener of the API level gave up: kept in a table, and the orders that they stand for are ended."""
+
+from typing import Any
+
+import msgspec
+
+import api_db.dead_letters
+import core.log
+import messaging.verbs.superconductor as verbs
+from cells.answers import value_of
+from cells.gate import Gate
+from conductor.superconductor.placer import Placer
+from messaging.dead_letters import DeadLetter, for_the_record
+from messaging.listener import Delivery
+
+LOG = core.log.get(__name__)
+
+
+class Poison:
+    """Handler of the queue `dead_letters`."""
+
+    def __init__(self, api: Gate, placer: Placer) -> None:
+        self._api = api
+        self._placer = placer
+
+    def on_dead_letter(self, deliveries: list[Delivery]) -> None:
+        """Keeps each message; the servers of a poisonous `place` are buried with a fault, unless somebody works on them."""
+        for delivery in deliveries:
+            letter: DeadLetter = delivery.arguments
+            record = for_the_record(letter)
+            value_of(self._api.write_now(api_db.dead_letters.insert, **record, request_id=delivery.context.request_id))
+            LOG.error("a %s message of queue %s was given up: %s", letter.verb or "malformed", letter.queue, letter.why)
+            wanted = _uuids(letter.arguments()) if letter.verb == verbs.PLACE.name else []
+            if wanted:
+                self._placer.bury(wanted, f"The order of this server could not be handled: {letter.why}")
+
+
+def _uuids(arguments: Any) -> list[str]:
+    """The servers that a message names, as far as it can be read."""
+    try:
+        return msgspec.convert(arguments, verbs.Place).uuids
+    except msgspec.ValidationError:
+        return []

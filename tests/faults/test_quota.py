@@ -1,0 +1,200 @@
+"""Quota is counted in the API database alone: exact under any concurrency, and as the rules say for any sequence of orders."""
+
+import concurrent.futures
+import datetime
+import pathlib
+import uuid
+from collections.abc import Iterator, Mapping
+
+import hypothesis
+import pytest
+import sqlalchemy as sa
+from hypothesis import strategies
+
+import api_db.journal
+import api_db.limits
+import api_db.quota
+import api_db.schema
+import api_db.tables
+import core.errors
+from cells.answers import Cell, value_of
+from cells.gate import Gate
+from core.clock import utcnow
+from core.context import new_request_id
+from core.database import Database
+from core.migrations import sync
+from devstack.services import mariadb
+from objects.build import BuildSpec, Flavor
+from objects.order import PlacementRequest, ServerOrder
+
+DEFAULTS = {"instances": 50, "cores": -1, "ram": -1}
+TINY = Flavor(flavor_id="tiny", name="m1.tiny", vcpus=1, memory_mib=64, root_gib=1)
+PROCESSES = 4
+
+
+@pytest.fixture(params=["sqlite", pytest.param("mariadb", marks=pytest.mark.mariadb)])
+def url(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> str:
+    """An API database of each kind, empty."""
+    if request.param == "sqlite":
+        found = f"sqlite:///{tmp_path}/api.sqlite"
+    else:
+        server: mariadb.MariaDB = request.getfixturevalue("mariadb_server")
+        found = server.create_schema(f"quota_{uuid.uuid4().hex[:8]}")
+    database = Database(found, pool_size=1)
+    sync(api_db.schema.SCHEMA, database)
+    database.close()
+    return found
+
+
+@pytest.fixture
+def processes(url: str) -> Iterator[list[Gate]]:
+    """The gates of several API processes to the one database."""
+    cell = Cell(uuid="api", name="api", database_connection=url, transport_url="none://", disabled=False)
+    gates = [Gate(cell, threads=5, deadline_s=60.0) for _ in range(PROCESSES)]
+    yield gates
+    for gate in gates:
+        gate.close()
+
+
+def order(connection: sa.Connection, number: int, *, project: str, user: str = "u", flavor: Flavor = TINY, defaults: Mapping[str, int] = DEFAULTS) -> list[str]:
+    """Accepts servers of one request; gives their uuids."""
+    orders = [
+        ServerOrder(
+            build=BuildSpec(uuid=str(uuid.uuid4()), project_id=project, user_id=user, name="n", hostname="n", flavor=flavor),
+            request_id=new_request_id(), created_at=utcnow(),
+        )
+        for _ in range(number)
+    ]  # fmt: skip
+    api_db.journal.accept(
+        connection, request=PlacementRequest(project_id=project, user_id=user), request_uuid=str(uuid.uuid4()), orders=orders,
+        quota_defaults=defaults, not_after=datetime.timedelta(minutes=10),
+    )  # fmt: skip
+    return [one.uuid for one in orders]
+
+
+def burst(gates: list[Gate], number: int, *, project: str) -> tuple[list[str], list[core.errors.OverQuota]]:
+    """So many requests at once, spread over the processes: what was accepted, and the refusals."""
+
+    def create(which: int) -> list[str]:
+        return value_of(gates[which % len(gates)].write_now(order, 1, project=project))
+
+    accepted: list[str] = []
+    refusals: list[core.errors.OverQuota] = []
+    with concurrent.futures.ThreadPoolExecutor(max_workers=5 * len(gates)) as users:
+        for call in [users.submit(create, which) for which in range(number)]:
+            try:
+                accepted += call.result(120.0)
+            except core.errors.OverQuota as refusal:
+                refusals.append(refusal)
+    return accepted, refusals
+
+
+def test_a_burst_gets_exactly_what_the_quota_allows(processes: list[Gate]) -> None:
+    accepted, refusals = burst(processes, 200, project="p")
+
+    assert (len(accepted), len(refusals)) == (50, 150)
+    assert all(refusal.fields["quota"] == ["instances"] for refusal in refusals)
+    assert value_of(processes[0].read_now(api_db.quota.usage, "p"))["instances"] == 50
+
+
+def test_after_deletes_exactly_as_many_fit_again(processes: list[Gate]) -> None:
+    accepted, _ = burst(processes, 60, project="p")
+    for one in accepted[:13]:
+        value_of(processes[0].write_now(api_db.journal.request_delete, uuid=one, lease_s=5.0))
+
+    again, refusals = burst(processes, 40, project="p")
+
+    assert (len(again), len(refusals)) == (13, 27)
+
+
+def test_another_project_is_not_kept_waiting_by_a_full_one(processes: list[Gate]) -> None:
+    burst(processes, 60, project="p")
+
+    accepted, refusals = burst(processes, 20, project="q")
+
+    assert (len(accepted), len(refusals)) == (20, 0)
+
+
+# ---- any sequence of orders, deletes and changed limits ----------------------------------------------------------------------------
+
+FLAVORS = (TINY, Flavor(flavor_id="big", name="m1.big", vcpus=4, memory_mib=512, root_gib=1))
+RESOURCES = ("instances", "cores", "ram")
+LIMITS = strategies.dictionaries(strategies.sampled_from(RESOURCES), strategies.sampled_from((-1, 0, 2, 5, 600)))
+EVENTS = strategies.lists(
+    strategies.one_of(
+        strategies.tuples(strategies.just("create"), strategies.integers(1, 4), strategies.sampled_from(FLAVORS), strategies.sampled_from("ab")),
+        strategies.tuples(strategies.just("delete"), strategies.integers(0, 10)),
+        strategies.tuples(strategies.just("project"), LIMITS),
+        strategies.tuples(strategies.just("user"), LIMITS, strategies.sampled_from("ab")),
+        strategies.tuples(strategies.just("class"), LIMITS),
+    ),
+    max_size=15,
+)
+
+
+class Ledger:
+    """What the rules say, kept in plain Python."""
+
+    def __init__(self) -> None:
+        self.servers: dict[str, tuple[str, Flavor]] = {}
+        self.limits: dict[str, dict[str, int]] = {"class": {}, "project": {}, "a": {}, "b": {}}
+
+    def usage(self, user: str | None = None) -> dict[str, int]:
+        mine = [flavor for owner, flavor in self.servers.values() if user in (None, owner)]
+        return {"instances": len(mine), "cores": sum(f.vcpus for f in mine), "ram": sum(f.memory_mib for f in mine)}
+
+    def fits(self, number: int, flavor: Flavor, user: str) -> bool:
+        wanted = {"instances": number, "cores": number * flavor.vcpus, "ram": number * flavor.memory_mib}
+        for_all = DEFAULTS | self.limits["class"] | self.limits["project"]
+        return self._within(self.usage(), wanted, for_all) and self._within(self.usage(user), wanted, self.limits[user])
+
+    @staticmethod
+    def _within(used: dict[str, int], wanted: dict[str, int], limits: Mapping[str, int]) -> bool:
+        return all(limits.get(what, -1) == -1 or used[what] + wanted[what] <= limits[what] for what in RESOURCES)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    database = Database(f"sqlite:///{tmp_path_factory.mktemp('quota')}/api.sqlite", pool_size=1)
+    sync(api_db.schema.SCHEMA, database)
+    yield database
+    database.close()
+
+
+@hypothesis.given(events=EVENTS)
+@hypothesis.settings(max_examples=60, deadline=None)
+def test_what_is_accepted_is_what_the_rules_allow(database: Database, events: list[tuple[object, ...]]) -> None:
+    project, ledger = str(uuid.uuid4()), Ledger()
+    with database.transaction() as connection:
+        connection.execute(sa.delete(api_db.tables.quota_classes))
+    for what, *details in events:
+        with database.transaction() as connection:
+            _happen(connection, project, ledger, str(what), details)
+            assert api_db.quota.usage(connection, project) == ledger.usage()
+            assert api_db.quota.usage(connection, project, "a") == ledger.usage("a")
+
+
+def _happen(connection: sa.Connection, project: str, ledger: Ledger, what: str, details: list[object]) -> None:
+    match what, details:
+        case "create", [int(number), Flavor() as flavor, str(user)]:
+            fits = ledger.fits(number, flavor, user)
+            try:
+                accepted = order(connection, number, project=project, user=user, flavor=flavor)
+            except core.errors.OverQuota:
+                assert not fits
+            else:
+                assert fits
+                ledger.servers.update((one, (user, flavor)) for one in accepted)
+        case "delete", [int(which)] if which < len(ledger.servers):
+            victim = sorted(ledger.servers)[which]
+            api_db.journal.request_delete(connection, uuid=victim, lease_s=0.0)
+            del ledger.servers[victim]
+        case "project", [dict(limits)]:
+            api_db.limits.set_project(connection, project, limits)
+            ledger.limits["project"].update(limits)
+        case "user", [dict(limits), str(user)]:
+            api_db.limits.set_user(connection, project, user, limits)
+            ledger.limits[user].update(limits)
+        case "class", [dict(limits)]:
+            api_db.limits.set_class(connection, api_db.limits.DEFAULT_CLASS, limits)
+            ledger.limits["class"].update(limits)
