@@ -34,6 +34,7 @@ from api.resources import (
     quota_sets,
     server_actions,
     server_addresses,
+    server_groups,
     server_list,
     server_metadata,
     server_tags,
@@ -62,6 +63,7 @@ RESOURCES: tuple[ModuleType, ...] = (
     instance_actions,
     flavors,
     keypairs,
+    server_groups,
     limits,
     quota_sets,
     quota_classes,
@@ -176,6 +178,8 @@ class Api:
         """
         self._is_leaving = True
         ends = time.monotonic() + DRAIN_S
+        # The first wait comes before the first look: what was accepted last is not counted as a connection yet.
+        await asyncio.sleep(DRAIN_CHECK_S)
         while runner.server is not None and runner.server.connections and time.monotonic() < ends:
             await asyncio.sleep(DRAIN_CHECK_S)
 

@@ -124,7 +124,7 @@ def delete(connection: sa.Connection, uuid: str) -> None:
     """Removes the mapping, the mappings of its deleted servers, and its hosts' mappings."""
     connection.execute(sa.delete(project_cells).where(project_cells.c.cell_uuid == uuid))
     connection.execute(
-        sa.delete(instance_mappings).where(instance_mappings.c.cell_uuid == uuid, instance_mappings.c.deleted.is_(sa.true()))
+        sa.delete(instance_mappings).where(instance_mappings.c.cell_uuid == uuid, instance_mappings.c.deleted == sa.true())
     )
     connection.execute(sa.delete(host_mappings).where(host_mappings.c.cell_uuid == uuid))
     connection.execute(sa.delete(cell_mappings).where(cell_mappings.c.uuid == uuid))

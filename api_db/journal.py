@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 import api_db.instances
 import api_db.quota
+import api_db.server_groups
 import core.errors
 import core.log
 from api_db.instances import Mapping as InstanceMapping
@@ -79,7 +80,7 @@ def accept(
     """Accepts the servers of one request: quota under the project's lock, then mappings, journal rows and the request spec.
 
     Raises:
-        OverQuota: nothing was written.
+        OverQuota, Invalid (its server group is gone): nothing was written.
     """
     api_db.quota.lock(connection, request.project_id)
     flavors = [order.build.flavor for order in orders]
@@ -92,6 +93,11 @@ def accept(
         connection, project_id=request.project_id, user_id=request.user_id, wanted=wanted, defaults=quota_defaults
     )
     connection.execute(sa.insert(instance_mappings), [_mapping_row(order, request_uuid) for order in orders])
+    if request.server_group is not None:
+        api_db.server_groups.join(
+            connection, request.server_group, [order.uuid for order in orders], project_id=request.project_id, user_id=request.user_id,
+            quota_defaults=quota_defaults,
+        )  # fmt: skip
     rows = [_journal_row(order, request_uuid, order.created_at + not_after) for order in orders]
     connection.execute(sa.insert(build_requests).values(lease_until=now_sql()), rows)
     spec = msgspec.to_builtins(request)
@@ -136,25 +142,30 @@ def find(connection: sa.Connection, uuid: str) -> Entry | None:
     return _entry(row) if row else None
 
 
-# Built once: every request about a server asks this, and building a statement costs a third of asking it.
-_MAPPED = (
-    sa.select(*api_db.instances.COLUMNS, *_COLUMNS)
-    .select_from(instance_mappings)
-    .outerjoin(build_requests, build_requests.c.uuid == instance_mappings.c.uuid)
-    .where(instance_mappings.c.uuid == sa.bindparam("wanted"))
-)
+def _mapped_with(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    joined = instance_mappings.outerjoin(build_requests, build_requests.c.uuid == instance_mappings.c.uuid)
+    selected = sa.select(*columns, *api_db.instances.COLUMNS).select_from(joined)
+    return selected.where(instance_mappings.c.uuid == sa.bindparam("wanted"))
+
+
+# Built once, and narrow for the many servers that have no journal row: every request about a server asks this.
+_MAPPED = _mapped_with(build_requests.c.uuid)
+_MAPPED_WITH_ENTRY = _mapped_with(*_COLUMNS)
 
 
 def find_mapped(connection: sa.Connection, uuid: str) -> tuple[InstanceMapping, Entry | None]:
-    """The mapping of a server and its journal row, if it has one: in one statement, so that it is handed over before both or after both.
+    """The mapping of a server and its journal row, if it has one: of one moment, so that it is handed over before both or after both.
 
     Raises:
         NotFound: there is no such server.
     """
     row = connection.execute(_MAPPED, {"wanted": uuid}).first()
+    if row is not None and row[0] is None:
+        return InstanceMapping(*row[1:]), None
+    row = connection.execute(_MAPPED_WITH_ENTRY, {"wanted": uuid}).first()
     if row is None:
         raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
-    mapping, entry = row[: len(api_db.instances.COLUMNS)], row[len(api_db.instances.COLUMNS) :]
+    entry, mapping = row[: len(_COLUMNS)], row[len(_COLUMNS) :]
     return InstanceMapping(*mapping), _entry(entry) if entry[0] is not None else None
 
 

@@ -29,7 +29,8 @@ def lock(connection: sa.Connection, project_id: str) -> None:
 
 def usage(connection: sa.Connection, project_id: str, user_id: str | None = None) -> dict[str, int]:
     """`instances`, `cores` and `ram` (MiB) of a project, or of one of its users; deleted servers are free at once."""
-    mine = sa.and_(instance_mappings.c.project_id == project_id, instance_mappings.c.deleted.is_(sa.false()))
+    # `deleted IS false` would be no use to the index: every server the project ever deleted would be read.
+    mine = sa.and_(instance_mappings.c.project_id == project_id, instance_mappings.c.deleted == sa.false())
     if user_id is not None:
         mine = sa.and_(mine, instance_mappings.c.user_id == user_id)
     counted = sa.select(

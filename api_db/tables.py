@@ -195,6 +195,28 @@ aggregate_metadata = _table(
     Column("value", Str(255), nullable=False),
 )
 
+server_groups = _table(
+    "server_groups",
+    _id(),
+    Column("uuid", Uuid, nullable=False, unique=True),
+    Column("project_id", Str(255), nullable=False, index=True),
+    Column("user_id", Str(255), nullable=False),
+    Column("name", Str(255), nullable=False),
+    Column("policy", Enum("affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity", name="server_group_policy"), nullable=False),
+    Column("rules", Json),
+    # whoever chooses hosts for its members: nobody else does meanwhile
+    Column("token", Uuid),
+    Column("held_until", Timestamp),
+    *_times(),
+)
+
+server_group_members = _table(
+    "server_group_members",
+    _id(),
+    Column("group_id", BigId, ForeignKey("server_groups.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("instance_uuid", Uuid, nullable=False, unique=True),
+)
+
 # ---- the API level's own processes -----------------------------------------------------------------------------------
 
 services = _table(

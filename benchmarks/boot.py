@@ -33,9 +33,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks import cloud, processes
+from benchmarks import cloud, noise, processes
 from benchmarks.cloud import Cloud
-from benchmarks.counters import BrokerCounters, Counts, DatabaseCounters, PlacementCounters, WRITING_COMMITS, administrator, ask
+from benchmarks.counters import WRITING_COMMITS, BrokerCounters, Counts, DatabaseCounters, PlacementCounters, administrator, ask
 from benchmarks.users import User, user_of
 from core import errors
 from devstack.neighbours import API_SCHEMA, schema_of
@@ -122,7 +122,8 @@ class Rows:
 
     def seconds_to_active(self, name: str) -> list[float]:
         """created_at to launched_at of each server of this name that is ACTIVE."""
-        query = "SELECT TIMESTAMPDIFF(MICROSECOND, created_at, launched_at) / 1e6 FROM {schema}.instances WHERE display_name LIKE %s AND vm_state = 'active' AND NOT deleted"
+        seconds, mine = "TIMESTAMPDIFF(MICROSECOND, created_at, launched_at) / 1e6", "display_name LIKE %s AND vm_state = 'active' AND NOT deleted"
+        query = f"SELECT {seconds} FROM {{schema}}.instances WHERE {mine}"
         return [float(seconds) for schema in self._schemas for (seconds,) in self._ask(schema, query, f"{name}%")]
 
     def servers(self, name: str) -> list[str]:
@@ -357,6 +358,7 @@ def show(figures: dict[str, Any], cases: list[Case], console: Console) -> None:
         f"{rest['placement_requests_per_s']:.1f} requests to Placement/s. Memory (PSS) {figures['pss_mib']:.0f} MiB in {figures['threads']} threads; "
         f"with databases and brokers {figures['pss_mib_with_databases_and_brokers']:.0f} MiB."
     )
+    console.print(noise.said(figures["yardstick_cpu_s"]))
 
 
 def _summary(figures: dict[str, Any], cases: list[Case]) -> Table:
@@ -396,7 +398,9 @@ def _by_process(figures: dict[str, Any], cases: list[Case]) -> Table:
     table.add_column("PSS MiB", justify="right")
     table.add_column("threads", justify="right")
     for name, used in figures["processes"].items():
-        costs = (f"{figures[case.name]['cpu_ms_by_process'].get(name, 0):.1f} ({figures[case.name]['delete']['cpu_ms_by_process'].get(name, 0):.1f})" for case in cases)
+        boots = [figures[case.name]["cpu_ms_by_process"].get(name, 0) for case in cases]
+        deletes = [figures[case.name]["delete"]["cpu_ms_by_process"].get(name, 0) for case in cases]
+        costs = (f"{boot:.1f} ({delete:.1f})" for boot, delete in zip(boots, deletes, strict=True))
         rest = figures["at_rest"]["cpu_ms_per_s_by_process"].get(name, 0)
         table.add_row(name, *costs, f"{rest:.1f}", f"{used['pss_mib']:.1f}", str(used["threads"]))
     return table
@@ -421,18 +425,20 @@ def main(argv: list[str] | None = None) -> int:
     except (errors.CellplaneError, pymysql.MySQLError) as error:
         console.print(f"benchmarks/boot.py: {error}", style="red", markup=False)
         return 1
-    show(figures, cases, console)
     if arguments.json:
         arguments.json.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2) + b"\n")
+    show(figures, cases, console)
     return 0
 
 
 def _measured(arguments: argparse.Namespace, cases: list[Case], console: Console) -> dict[str, Any]:
     with console.status("the stack") as status, cloud.running(arguments.state, cells=arguments.cells, hosts=arguments.hosts) as measured:
         status.stop()
+        before = noise.yardstick_cpu_s()
         with Progress(console=console, transient=True) as progress:
             figures = asyncio.run(_benchmark(measured, cases, progress))
-    return {"machine": cloud.machine(), "versions": cloud.versions(), **figures}
+    yardstick = {"before": before, "after": noise.yardstick_cpu_s()}
+    return {"machine": cloud.machine(), "versions": cloud.versions(), "yardstick_cpu_s": yardstick, **figures}
 
 
 async def _benchmark(measured: Cloud, cases: list[Case], progress: Progress) -> dict[str, Any]:

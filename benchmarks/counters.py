@@ -40,8 +40,9 @@ class DatabaseCounters:
         found: Counter[str] = Counter()
         for connection in self._connections:
             wanted = ", ".join(f"'{name}'" for name in STATEMENTS)
-            found.update({name: int(value) for name, value in ask(connection, f"SHOW GLOBAL STATUS WHERE Variable_name IN ({wanted})")})
-            found.update({name: int(value) for name, value in ask(connection, "SELECT name, count FROM information_schema.innodb_metrics WHERE name = %s", WRITING_COMMITS)})
+            status = ask(connection, f"SHOW GLOBAL STATUS WHERE Variable_name IN ({wanted})")
+            status += ask(connection, "SELECT name, count FROM information_schema.innodb_metrics WHERE name = %s", WRITING_COMMITS)
+            found.update({name: int(value) for name, value in status})
         return found
 
     def close(self) -> None:

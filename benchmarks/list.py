@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks import cloud, processes, synthetic
+from benchmarks import cloud, noise, processes, synthetic
 from benchmarks.counters import DatabaseCounters
 from benchmarks.floor import BY_NAME, Floor
 from benchmarks.synthetic import Synthetic
@@ -248,6 +248,7 @@ def show(figures: dict[str, Any], cases: list[Case], console: Console) -> None:
         counts = (f"{each['ratio']:.1f}", f"{each['rows_returned']:.0f}", f"{each['queries']:.1f}", str(each["servers"]))
         table.add_row(case.name, *(f"{1000 * seconds:.2f}" for seconds in times), *counts)
     console.print(table)
+    console.print(noise.said(figures["yardstick_cpu_s"]))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -267,9 +268,9 @@ def main(argv: list[str] | None = None) -> int:
     except errors.CellplaneError as error:
         console.print(f"benchmarks/list.py: {error}", style="red", markup=False)
         return 1
-    show(figures, cases, console)
     if arguments.json:
         arguments.json.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2) + b"\n")
+    show(figures, cases, console)
     return 0
 
 
@@ -277,10 +278,11 @@ def _measured(arguments: argparse.Namespace, cases: list[Case], console: Console
     with console.status(f"{arguments.cells} cells of {arguments.servers} servers") as status:
         with synthetic.running(cells=arguments.cells, servers=arguments.servers) as measured:
             status.stop()
+            before = noise.yardstick_cpu_s()
             with Progress(console=console, transient=True) as progress:
                 figures = asyncio.run(_benchmark(measured, cases, progress))
     about = {"machine": cloud.machine(), "versions": cloud.versions(), "cells": arguments.cells, "servers_of_a_cell": arguments.servers}
-    return {**about, **figures}
+    return {**about, "yardstick_cpu_s": {"before": before, "after": noise.yardstick_cpu_s()}, **figures}
 
 
 async def _benchmark(measured: Synthetic, cases: list[Case], progress: Progress) -> dict[str, Any]:

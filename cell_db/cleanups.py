@@ -79,9 +79,9 @@ class Owed:
 def owed(connection: sa.Connection, *, most: int, host: str | None = None, uuid: str | None = None) -> list[Owed]:
     """Cleanups, oldest first; a host or a server narrows the list."""
     columns = (*_COLUMNS, instances.c.state, cleanups.c.created_at, cleanups.c.sent_at)
-    query = sa.select(*columns).outerjoin(instances, instances.c.uuid == cleanups.c.uuid).order_by(cleanups.c.id).limit(most)
+    query = sa.select(*columns).select_from(cleanups.outerjoin(instances, instances.c.uuid == cleanups.c.uuid))
     if host is not None:
         query = query.where(cleanups.c.host == host)
     if uuid is not None:
         query = query.where(cleanups.c.uuid == uuid)
-    return [Owed(*row) for row in connection.execute(query)]
+    return [Owed(*row) for row in connection.execute(query.order_by(cleanups.c.id).limit(most))]

@@ -18,14 +18,12 @@ from objects.server import Server
 
 Filters = Mapping[str, Any]
 
-REGEXP_TIMEOUT_S = 0.2
-
 _GOING = (states.GOING, states.GONE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Filter:
-    """`sql` gives the condition for a value; `holds` says whether a server fulfils it."""
+    """`sql` gives the condition for a value; `holds` says whether a server fulfils it (given a `Search` for a regular expression)."""
 
     sql: Callable[[Any], sa.ColumnElement[bool]]
     holds: Callable[[Server, Any], bool]
@@ -36,9 +34,24 @@ def conditions(filters: Filters) -> list[sa.ColumnElement[bool]]:
     return [FILTERS[name].sql(value) for name, value in filters.items()]
 
 
-def holds(server: Server, filters: Filters) -> bool:
-    """Whether a server fulfils all of these filters."""
-    return all(FILTERS[name].holds(server, value) for name, value in filters.items())
+class Holds:
+    """Whether servers fulfil all of these filters; regular expressions take no longer than `regexp_within_s` in all.
+
+    Raises:
+        Invalid: a regular expression is none.
+    """
+
+    def __init__(self, filters: Filters, *, regexp_within_s: float = 1.0) -> None:
+        self._tests = [
+            (FILTERS[name].holds, regexp.Search(value, regexp_within_s) if name in REGEXPS else value) for name, value in filters.items()
+        ]
+
+    def __call__(self, server: Server) -> bool:
+        """
+        Raises:
+            Invalid: the time for regular expressions is over.
+        """
+        return all(holds(server, value) for holds, value in self._tests)
 
 
 def has_regexp(filters: Filters) -> bool:
@@ -75,7 +88,7 @@ def _flag(name: str) -> Filter:
 def _regexp(name: str) -> Filter:
     return Filter(
         lambda pattern: instances.c[name].regexp_match(pattern),
-        lambda server, pattern: regexp.found(regexp.compiled(pattern), getattr(server, name), within_s=REGEXP_TIMEOUT_S),
+        lambda server, search: search.found_in(getattr(server, name)),
     )
 
 

@@ -46,6 +46,16 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
+class Agent:
+    """As much of a host's agent as the servers on the host show. `is_up` as of a Service."""
+
+    host: str
+    disabled: bool
+    forced_down: bool
+    is_up: bool
+
+
+@dataclass(frozen=True, slots=True)
 class HostRow:
     """A host: its agent's service, its node, and what its guests use. `building`: attempts accepted and not yet reported."""
 
@@ -107,6 +117,23 @@ def list_services(conn: sa.Connection, *, down_after_s: float, host: str | None 
     if binary is not None:
         query = query.where(services.c.binary == binary)
     return [Service(*row) for row in conn.execute(query)]
+
+
+# Built once and narrow: it is asked with every page of servers, and each column of an answer costs the driver as much as a value.
+_AGENTS = sa.select(
+    services.c.host, services.c.disabled, services.c.forced_down, services.c.left, services.c.last_seen_at, now_sql()
+).where(services.c.binary == COMPUTE)
+_AGENT = _AGENTS.where(services.c.host == sa.bindparam("wanted"))
+
+
+def list_agents(conn: sa.Connection, *, down_after_s: float, host: str | None = None) -> list[Agent]:
+    """The agents of the cell's hosts, or of one host, in no order."""
+    rows = conn.execute(_AGENTS) if host is None else conn.execute(_AGENT, {"wanted": host})
+    longest = datetime.timedelta(seconds=down_after_s)
+    return [
+        Agent(name, disabled, forced_down, not forced_down and not left and seen_at is not None and seen_at > now - longest)
+        for name, disabled, forced_down, left, seen_at, now in rows.all()
+    ]
 
 
 def find_service(conn: sa.Connection, *, down_after_s: float, uuid: str | None = None, row_id: int | None = None) -> Service | None:
@@ -173,7 +200,7 @@ def refuse_host_with_servers(conn: sa.Connection, host: str) -> None:
 
 def count_servers(conn: sa.Connection, hosts: Iterable[str]) -> int:
     """How many servers are on these hosts or being built there; deleted ones do not count."""
-    mine = sa.and_(instances.c.host.in_(list(hosts)), instances.c.deleted.is_(sa.false()))
+    mine = sa.and_(instances.c.host.in_(list(hosts)), instances.c.deleted == sa.false())
     return int(conn.execute(sa.select(sa.func.count()).select_from(instances).where(mine)).scalar_one())
 
 
@@ -211,7 +238,7 @@ def find_host(conn: sa.Connection, *, down_after_s: float, uuid: str | None = No
 
 def servers_on(conn: sa.Connection, hosts: Iterable[str]) -> dict[str, list[str]]:
     """Host -> uuids of its servers, for the hosts that have some."""
-    mine = sa.and_(instances.c.host.in_(list(hosts)), instances.c.deleted.is_(sa.false()))
+    mine = sa.and_(instances.c.host.in_(list(hosts)), instances.c.deleted == sa.false())
     found: dict[str, list[str]] = {}
     for host, uuid in conn.execute(sa.select(instances.c.host, instances.c.uuid).where(mine).order_by(instances.c.uuid)):
         found.setdefault(host, []).append(uuid)

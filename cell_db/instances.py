@@ -22,7 +22,7 @@ from lifecycle.actions import Action
 from lifecycle.admit import admit
 from objects.build import BuildSpec
 from objects.order import ServerOrder
-from objects.server import Server, flavor_values
+from objects.server import Server, extra_of_order, flavor_values
 
 SERVER_COLUMNS = tuple(instances.c[name] for name in Server.__struct_fields__)
 """The columns of a Server, in its order: `Server(*row)`."""
@@ -133,7 +133,7 @@ def _row(placed: Placed) -> dict[str, Any]:
         "metadata": build.metadata or None,
         "tags": build.tags or None,
         "fault": placed.fault,
-        "extra": {"pinned_availability_zone": build.availability_zone},
+        "extra": extra_of_order(order),
         "user_data": build.user_data,
         "spec": msgspec.to_builtins(build),
         "created_at": order.created_at,
@@ -347,7 +347,7 @@ def live_on(connection: sa.Connection, host: str, *, launched_before: datetime.d
 
 def count_on(connection: sa.Connection, host: str) -> int:
     """Servers whose row names the host."""
-    query = sa.select(sa.func.count()).where(instances.c.host == host, instances.c.deleted.is_(sa.false()))
+    query = sa.select(sa.func.count()).where(instances.c.host == host, instances.c.deleted == sa.false())
     return int(connection.execute(query).scalar_one())
 
 

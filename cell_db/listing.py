@@ -18,6 +18,7 @@ from cell_db import regexp
 from cell_db.filters import Filters
 from cell_db.instances import SERVER_COLUMNS
 from cell_db.tables import instances
+from core.database import Json
 from core.keyset import Order, Position
 from objects.server import Server
 
@@ -55,6 +56,42 @@ class Wanted:
     order: Order
     shape: Shape
     user_data: bool = False
+
+
+# ---- whole rows ------------------------------------------------------------------------------------------------------------
+
+_DOCUMENTS = tuple(number for number, column in enumerate(SERVER_COLUMNS) if isinstance(column.type, Json))
+_Packed = msgspec.defstruct(
+    "_Packed",
+    [
+        (each.name, str | None if isinstance(column.type, Json) else each.type)
+        for each, column in zip(msgspec.structs.fields(Server), SERVER_COLUMNS, strict=True)
+    ],
+    array_like=True,
+)
+_unpacked = msgspec.json.Decoder(_Packed, strict=False).decode
+_document = msgspec.json.Decoder().decode
+
+
+def _packed(*, user_data: bool) -> sa.ColumnElement[str]:
+    """A row of a Server as one JSON array, which is read in C.
+
+    The driver reads each column of each row, and of each result's description, in Python: for 1,000 servers 14 ms of the processor
+    instead of 4, for 3 of a cell 0.20 instead of 0.04 (measured; the database takes 4 ms more for 1,000).
+    """
+    names = ("NULL" if column.name == "user_data" and not user_data else f"instances.{column.name}" for column in SERVER_COLUMNS)
+    return sa.literal_column(f"json_array({', '.join(names)})", sa.Text)
+
+
+_PACKED = {user_data: _packed(user_data=user_data) for user_data in (False, True)}
+
+
+def _server(packed: str) -> Server:
+    values = list(msgspec.structs.astuple(_unpacked(packed)))
+    for number in _DOCUMENTS:
+        if values[number] is not None:
+            values[number] = _document(values[number])
+    return Server(*values)
 
 
 # ---- sort keys -----------------------------------------------------------------------------------------------------------
@@ -132,6 +169,11 @@ class Query:
         self._statement = _statement(wanted, after, until)
         self._has_regexp = listed_by.has_regexp(wanted.filters)
 
+    @property
+    def is_of_keys(self) -> bool:
+        """Whether it asks for keys alone."""
+        return self.wanted.shape is Shape.KEY
+
     def page(self, connection: sa.Connection, limit: int, *, within_s: float) -> list[Found]:
         """The first servers of these, in order; none beyond `limit`.
 
@@ -152,7 +194,7 @@ class Query:
                 # The last key is the uuid that the row begins with.
                 return [Found((*row[2:], row[0]), Brief(row[0], row[1])) for row in rows]
             case Shape.DETAIL:
-                servers = [Server(*row) for row in rows]
+                servers = [_server(row[0]) for row in rows]
                 getters = [SORT_KEYS[sorting.name].of for sorting in self.wanted.order]
                 return [Found(tuple([get(server) for get in getters]), server) for server in servers]
 
@@ -167,9 +209,8 @@ def rows_of(connection: sa.Connection, wanted: Wanted, uuids: Sequence[str]) -> 
     deleted = {"deleted": wanted.filters.get("deleted", False)}
     query = sa.select(*_columns(wanted)).where(instances.c.uuid.in_(list(uuids)), *listed_by.conditions(deleted))
     rows = connection.execute(query).all()
-    if wanted.shape is Shape.DETAIL:
-        return {row[0]: Server(*row) for row in rows}
-    return {row[0]: Brief(*row) for row in rows}
+    servers = [_server(row[0]) if wanted.shape is Shape.DETAIL else Brief(*row) for row in rows]
+    return {server.uuid: server for server in servers}
 
 
 def present(connection: sa.Connection, uuids: Sequence[str]) -> set[str]:
@@ -209,11 +250,9 @@ def _index(wanted: Wanted) -> str | None:
 
 
 def _columns(wanted: Wanted) -> list[sa.ColumnElement[Any]]:
-    if wanted.shape is not Shape.DETAIL:
-        return [instances.c.uuid, instances.c.display_name]
-    if wanted.user_data:
-        return list(SERVER_COLUMNS)
-    return [sa.null().label("user_data") if column.name == "user_data" else column for column in SERVER_COLUMNS]
+    if wanted.shape is Shape.DETAIL:
+        return [_PACKED[wanted.user_data]]
+    return [instances.c.uuid, instances.c.display_name]
 
 
 def _sort_columns(order: Order) -> list[sa.ColumnElement[Any]]:

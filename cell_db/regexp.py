@@ -12,6 +12,8 @@ import core.errors
 
 # MariaDB: the expression is none; the statement took longer than max_statement_time
 INVALID_REGEXP, STATEMENT_TIMED_OUT = 1139, 1969
+# For one name, in seconds of the processor (so the library counts): an expression that takes longer has no end.
+MOST_PER_TEXT_S = 0.1
 
 
 def compiled(pattern: str, field: str = "name") -> "regex.Pattern[str]":
@@ -27,19 +29,32 @@ def compiled(pattern: str, field: str = "name") -> "regex.Pattern[str]":
         raise core.errors.Invalid(f"Invalid regular expression for {field}: {error}", field=field) from error
 
 
-def found(pattern: "regex.Pattern[str]", text: str | None, *, within_s: float) -> bool:
-    """Whether the expression is found in the text.
+class Search:
+    """A regular expression that may be searched for in many texts, but no longer than `within_s` in all.
 
     Raises:
-        Invalid: it took longer than `within_s`.
+        Invalid: it is none.
     """
-    if text is None:
-        return False
-    try:
-        # concurrent: other threads run meanwhile.
-        return pattern.search(text, timeout=max(within_s, 0.001), concurrent=True) is not None
-    except TimeoutError:
-        raise _too_slow() from None
+
+    def __init__(self, pattern: str, within_s: float) -> None:
+        self._pattern = compiled(pattern)
+        self._ends = time.monotonic() + within_s
+
+    def found_in(self, text: str | None) -> bool:
+        """
+        Raises:
+            Invalid: the time is over.
+        """
+        if text is None:
+            return False
+        left_s = self._ends - time.monotonic()
+        if left_s <= 0:
+            raise _too_slow()
+        try:
+            # concurrent: other threads run meanwhile.
+            return self._pattern.search(text, timeout=min(left_s, MOST_PER_TEXT_S), concurrent=True) is not None
+        except TimeoutError:
+            raise _too_slow() from None
 
 
 @contextmanager
@@ -77,15 +92,14 @@ def _with_limit(connection: sa.Connection, within_s: float) -> Any:
 @contextmanager
 def _taught_sqlite(connection: sa.Connection, within_s: float) -> Iterator[None]:
     """SQLite has no regular expressions of its own: the driver's connection is taught ours, with the time of this visit."""
-    ends = time.monotonic() + within_s
-    patterns: dict[str, regex.Pattern[str]] = {}
+    searches: dict[str, Search] = {}
     refused: list[core.errors.Invalid] = []
 
     def search(pattern: str, text: str | None) -> bool:
         try:
-            if pattern not in patterns:
-                patterns[pattern] = compiled(pattern)
-            return found(patterns[pattern], text, within_s=ends - time.monotonic())
+            if pattern not in searches:
+                searches[pattern] = Search(pattern, within_s)
+            return searches[pattern].found_in(text)
         except core.errors.Invalid as error:
             refused.append(error)
             raise

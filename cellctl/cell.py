@@ -11,6 +11,7 @@ import api_db.cells
 import core.errors
 from api_db.cells import CELL0_TRANSPORT, CELL0_UUID, CellMapping, InUse
 from cellctl import cloud, commands, urls
+from cellctl.cloud import API_LEVEL
 
 CELL0_NAME = "cell0"
 COLUMNS = ("name", "uuid", "database_connection", "transport_url", "disabled")
@@ -33,6 +34,8 @@ def _add_cell_argument(parser: argparse.ArgumentParser) -> None:
 def _checked_name(name: str) -> str:
     if not name or name != name.strip() or not name.isprintable() or len(name) > NAME_MOST:
         raise core.errors.Invalid(f"NAME has to be 1 to {NAME_MOST} printable characters without spaces around it", field="name")
+    if name == API_LEVEL:
+        raise core.errors.Invalid(f"NAME must not be {API_LEVEL}: commands mean the API level by that", field="name")
     if _is_uuid(name):
         raise core.errors.Invalid("NAME must not look like a uuid: commands take names and uuids", field="name")
     return name

@@ -22,6 +22,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 CONNECT_S = 3.0
+API_LEVEL = "api"
+"""What commands call the API level where they take the name of a cell; no cell may be called so."""
 
 OPTIONS = [core.config.PROCESS, core.config.API_DATABASE, core.config.CELLS, core.config.PLACEMENT, core.config.HOSTS]
 
@@ -101,6 +103,10 @@ class Cloud:
     def gate(self, cell: CellMapping) -> Gate:
         """The gate of one cell."""
         return self._cells.gate(cell.uuid)
+
+    def gate_named(self, name: str) -> Gate:
+        """The gate of the cell of this name, one of `gates()`."""
+        return self._cells.by_name(name)
 
     def _api_value(self, answer: Answer[T] | Silence | Unknown, took_s: float) -> T:
         if isinstance(answer, Answer):

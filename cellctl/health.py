@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 import sqlalchemy as sa
 
 import api_db.cells
+import api_db.dead_letters
 import api_db.journal
 import api_db.services
 import cell_db.cleanups
@@ -73,6 +74,7 @@ class ApiLevel:
     broker: Reach
     placement: Reach
     builds: Mapping[str, int] | None
+    dead_letters: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ def look(cloud: Cloud) -> Health:
         brokers = [threads.submit(_broker, gate.cell.transport_url, gate.deadline_s) for gate in gates]
         answers = scatter_now(gates, _cell, down_after_s=cloud.down_after_s)
         cells = [_cell_health(gate, answers[gate.cell.uuid], broker.result()) for gate, broker in zip(gates, brokers, strict=True)]
-        api = ApiLevel(Reach(UP, part.latency_ms), api_broker.result(), placement.result(), part.builds)
+        api = ApiLevel(Reach(UP, part.latency_ms), api_broker.result(), placement.result(), part.builds, part.dead_letters)
     processes = [_of_api_level(service, cloud.down_after_s) for service in part.services]
     for answer in answers.values():
         if isinstance(answer, Answer):
@@ -167,6 +169,7 @@ class _ApiPart:
     latency_ms: float
     services: list[ApiService]
     builds: dict[str, int]
+    dead_letters: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -185,7 +188,8 @@ def _round_trip_ms(connection: sa.Connection) -> float:
 
 
 def _api_level(connection: sa.Connection) -> _ApiPart:
-    return _ApiPart(_round_trip_ms(connection), api_db.services.list_all(connection), api_db.journal.count(connection))
+    letters = len(api_db.dead_letters.list_all(connection, most=DEAD_LETTERS_MOST))
+    return _ApiPart(_round_trip_ms(connection), api_db.services.list_all(connection), api_db.journal.count(connection), letters)
 
 
 def _cell(connection: sa.Connection, *, down_after_s: float) -> _CellPart:

@@ -21,6 +21,10 @@ DESCRIPTION = "Databases, cells and hosts of a Cellplane cloud."
 
 # A command's module is loaded when it is run: Alembic, say, only for `db`.
 COMMANDS = {
+    "build abandon": "cellctl.build:AbandonBuilds",
+    "build list": "cellctl.build:ListBuilds",
+    "build resume": "cellctl.build:ResumeBuilds",
+    "build show": "cellctl.build:ShowBuild",
     "cell create": "cellctl.cell:CreateCell",
     "cell delete": "cellctl.cell:DeleteCell",
     "cell disable": "cellctl.cell:DisableCell",
@@ -28,11 +32,17 @@ COMMANDS = {
     "cell list": "cellctl.cell:ListCells",
     "cell show": "cellctl.cell:ShowCell",
     "cell update": "cellctl.cell:UpdateCell",
+    "cleanup forget": "cellctl.cleanup:ForgetCleanups",
+    "cleanup list": "cellctl.cleanup:ListCleanups",
     "db sync": "cellctl.db:SyncDatabases",
     "db version": "cellctl.db:ListVersions",
     "host delete": "cellctl.host:DeleteHost",
     "host discover": "cellctl.host:DiscoverHosts",
     "host list": "cellctl.host:ListHosts",
+    "queue drop": "cellctl.queue:DropLetters",
+    "queue list": "cellctl.queue:ListLetters",
+    "queue requeue": "cellctl.queue:RequeueLetters",
+    "queue show": "cellctl.queue:ShowLetter",
     "status": "cellctl.status:Status",
 }
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-import sqlalchemy as sa
 
 import api_db.dead_letters
 import cell_db.dead_letters
@@ -16,13 +15,13 @@ import messaging.verbs.cell as cell_verbs
 import messaging.verbs.compute as compute_verbs
 import messaging.verbs.superconductor as superconductor
 from cellctl import cloud, commands, exits
+from cellctl.cloud import API_LEVEL
 from cellctl.times import moment
 from cells.answers import Answer
 from cells.gate import Gate
 from core.context import service_context
 from messaging.verbs import Verb
 
-API_LEVEL = "api"
 MOST = 1000
 
 Record = api_db.dead_letters.DeadLetterRecord | cell_db.dead_letters.DeadLetterRecord
@@ -127,8 +126,8 @@ def _gates(open_cloud: cloud.Cloud, where: str | None) -> dict[str, Gate]:
     if where == API_LEVEL:
         return {API_LEVEL: open_cloud.api_gate}
     if where is not None:
-        cell = open_cloud.find_cell(where)
-        return {cell.name: gate for gate in open_cloud.gates() if gate.cell.uuid == cell.uuid}
+        gate = open_cloud.gate(open_cloud.find_cell(where))
+        return {gate.cell.name: gate}
     return {API_LEVEL: open_cloud.api_gate} | {gate.cell.name: gate for gate in open_cloud.gates() if not gate.cell.is_cell0}
 
 
@@ -303,7 +302,3 @@ class DropLetters(_Each):
             raise core.errors.NotFound(f"letter {letter.name} could not be found")
         return "dropped"
 
-
-def count(connection: sa.Connection, *, most: int) -> int:
-    """How many letters the API level keeps, counted to `most`."""
-    return len(api_db.dead_letters.list_all(connection, most=most))

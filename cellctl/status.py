@@ -40,7 +40,7 @@ class Status(commands.Lister):
         return exits.DONE
 
     def _screen(self, found: Health, parsed_args: argparse.Namespace) -> None:
-        self._table("API level", ("database", "broker", "placement", "new builds", "assigned", "deletes"), [_api_row(found)], parsed_args)
+        self._table("API level", ("database", "broker", "placement", "new builds", "assigned", "deletes", "dead letters"), [_api_row(found)], parsed_args)
         cells = ("cell", "enabled", "database", "broker", "hosts up", "building", "deleting", "cleanups", "dead letters")
         self._table("Cells", cells, [_cell_row(cell, found.processes) for cell in found.cells], parsed_args)
         columns = ("process", "cell", "host", "state", "version", "since", "note")
@@ -65,7 +65,9 @@ def _short(reach: Reach) -> str:
 def _api_row(found: Health) -> tuple[object, ...]:
     api = found.api
     builds = api.builds or {}
-    return _short(api.database), _short(api.broker), _short(api.placement), *(builds.get(key, "?") for key in ("new", "assigned", "deleting"))
+    counts = (builds.get(key, "?") for key in ("new", "assigned", "deleting"))
+    letters = "?" if api.dead_letters is None else api.dead_letters
+    return _short(api.database), _short(api.broker), _short(api.placement), *counts, letters
 
 
 def _cell_row(cell: CellHealth, processes: Sequence[Process]) -> tuple[object, ...]:
@@ -96,6 +98,7 @@ def _document(found: Health) -> dict[str, Any]:
             "broker": _reach(api.broker),
             "placement": _reach(api.placement),
             "builds": None if api.builds is None else dict(api.builds),
+            "dead_letters": api.dead_letters,
         },
         "cells": [_cell_document(cell) for cell in found.cells],
         "processes": [_process_document(process) for process in found.processes],

@@ -12,12 +12,11 @@ import api_db.journal
 import cell_db.hosts
 import cell_db.instances
 import core.errors
-from cell_db.hosts import Service
+from cell_db.hosts import Agent
 from cells.answers import Cell, value_of
 from cells.gate import Gate
 from cells.registry import Cells
 from core.context import Context
-from objects.host import COMPUTE
 from objects.server import Server
 
 
@@ -38,7 +37,7 @@ class Found:
     server: Server
     cell: Cell | None
     entry: api_db.journal.Entry | None
-    agents: Sequence[Service] = ()
+    agents: Sequence[Agent] = ()
 
 
 async def find(reach: Reach, context: Context, uuid: str, *, hosts_down_after_s: float | None = None) -> Found:
@@ -89,11 +88,11 @@ async def locate(
     return mapping, entry
 
 
-def _server_and_agents(connection: sa.Connection, uuid: str, down_after_s: float | None) -> tuple[Server, Sequence[Service]]:
+def _server_and_agents(connection: sa.Connection, uuid: str, down_after_s: float | None) -> tuple[Server, Sequence[Agent]]:
     server = cell_db.instances.get(connection, uuid)
     if down_after_s is None or server.host is None:
         return server, ()
-    return server, cell_db.hosts.list_services(connection, down_after_s=down_after_s, host=server.host, binary=COMPUTE)
+    return server, cell_db.hosts.list_agents(connection, down_after_s=down_after_s, host=server.host)
 
 
 def _in_journal(uuid: str, entry: api_db.journal.Entry) -> Found:

@@ -13,11 +13,15 @@ import yaml
 
 from devstack.accounts import Accounts, write_private
 from devstack.layout import EMBEDDED, FULL, ONE_PROCESS, Shape, State
+from devstack.services import libvirt
 
 BCRYPT_ROUNDS = 8
 API_WORKERS = {FULL: 2}
 QUOTA = {"instances": 200, "cores": 400, "ram": 400 * 1024}
 """More than the API's own defaults, so that a stack can be given a load; still so little that a test can reach it."""
+
+BUILDS: Mapping[str, Mapping[str, object]] = {"libvirt": {"build_slots": 2}}
+"""Without KVM a guest that boots keeps a CPU busy: more at once would only make all of them late."""
 
 USERS = {
     "admin": ("admin", "member", "reader"),
@@ -140,12 +144,16 @@ def _cell_conductor(state: State, cell: str, addresses: Addresses) -> Sections:
 
 def _compute(state: State, shape: Shape, host: str, transport: str, addresses: Addresses) -> Sections:
     own = state.hosts / host
-    return {
+    sections: dict[str, Section] = {
         "DEFAULT": {**_process(state, f"compute-{host}", host, transport), "state_path": own},
-        "compute": {"driver": shape.driver},
+        "compute": {"driver": shape.driver, **BUILDS.get(shape.driver, {})},
         "simulated": {"path": own / "guests"},
         "image": {"endpoint": addresses.image},
     }
+    real = libvirt.hosts(state, shape).get(host)
+    if real is not None:
+        sections["libvirt"] = libvirt.settings(real, shape)
+    return sections
 
 
 def _cellctl(state: State, addresses: Addresses) -> Sections:
@@ -201,4 +209,8 @@ def _cloud(user: str, password: str, addresses: Addresses) -> dict[str, object]:
         "identity_endpoint_override": addresses.compute,
         "compute_endpoint_override": addresses.compute,
         "image_endpoint_override": addresses.image,
+        # There is no volume service. The client asks every service for zones, takes the compute endpoint for all of them, and lives
+        # with an address that answers and knows no zones.
+        "block_storage_api_version": "3",
+        "block_storage_endpoint_override": addresses.image,
     }

@@ -108,12 +108,10 @@ def stop_all(processes: Iterable[Process], *, grace_s: float) -> None:
         send(process, signal.SIGCONT)
     deadline = time.monotonic() + grace_s
     while any(is_running(process) for process in chosen) and time.monotonic() < deadline:
-        _reap(chosen)
         time.sleep(0.02)
     for process in chosen:
         send(process, signal.SIGKILL)
         end_group(process)
-    _reap(chosen)
 
 
 def end_group(leader: Process) -> None:
@@ -122,12 +120,6 @@ def end_group(leader: Process) -> None:
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader.pid, signal.SIGKILL)
-
-
-def _reap(processes: list[Process]) -> None:
-    for process in processes:
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(process.pid, os.WNOHANG)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from devstack.configure import Addresses, Level
 from devstack.layout import FULL, Shape, State
 from devstack.plan import Program
 from devstack.ports import Ports, is_free
+from devstack.services import libvirt
 from devstack.services.mariadb import MariaDB
 from devstack.services.placement import SCHEMA_COLLATION, Placement
 from devstack.services.rabbitmq import PortMapper, RabbitMQ
@@ -64,6 +65,7 @@ class Full:
         self.servers = {self._name("mariadb", owner): self._server(owner) for owner in owners}
         self.nodes = {self._name("rabbitmq", owner): self._node(owner) for owner in owners}
         self._placement_port = self._ports.of("placement")
+        self._hosts = libvirt.hosts(state, shape)
 
     @property
     def placement(self) -> Placement:
@@ -93,6 +95,8 @@ class Full:
         self._node_of(API).create_vhost(API)
         for cell in self._shape.cell_names:
             self._node_of(cell).create_vhost(cell)
+        for host in self._hosts.values():
+            host.prepare()
 
     def wait_for_servers(self) -> None:
         """Returns once every database server answers."""
@@ -113,12 +117,15 @@ class Full:
             node.wait_ready()
 
     def server_programs(self) -> list[Program]:
-        """Databases and brokers."""
+        """Databases and brokers, and the hosts' hypervisors."""
         programs = [self._program("epmd", self._mapper.command(), {}, stage=MAPPER_STAGE, ready_port=self._mapper.port)]
         for name, server in self.servers.items():
             programs.append(self._program(name, server.command(), server.env(), stage=SERVER_STAGE, ready_port=server.port, grace_s=30.0))
         for name, node in self.nodes.items():
             programs.append(self._program(name, node.command(), node.env(), stage=SERVER_STAGE, ready_port=node.port, grace_s=30.0))
+        for name, host in self._hosts.items():
+            programs.append(self._program(f"namespaces-{name}", host.namespaces_command(), {}, stage=MAPPER_STAGE, ready_port=None))
+            programs.append(self._program(f"libvirtd-{name}", host.daemon_command(), {}, stage=SERVER_STAGE, ready_port=None, files=host.files))
         return programs
 
     def other_programs(self) -> list[Program]:

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from core import errors
@@ -24,30 +24,30 @@ INSTALL_DEADLINE_S = 900.0
 LOCK_TIMEOUT_S = 120
 
 
-def missing() -> list[str]:
+def missing(needed: Mapping[str, Callable[[], bool]] | None = None) -> list[str]:
     """The packages of which something is not there."""
-    return [package for package, is_installed in NEEDED.items() if not is_installed()]
+    return [package for package, is_installed in (needed or NEEDED).items() if not is_installed()]
 
 
-def ensure(say: Callable[[str], None]) -> None:
-    """Installs what is missing; the system's own services stay as they are.
+def ensure(say: Callable[[str], None], needed: Mapping[str, Callable[[], bool]] | None = None) -> None:
+    """Installs what is missing, by default for the full profile; the system's own services stay as they are.
 
     Raises:
         Unavailable: something is missing and this user can't install it, or the installation failed.
     """
-    wanted = missing()
+    wanted = missing(needed)
     if not wanted:
         return
     if os.geteuid() != 0:
-        raise errors.Unavailable(
-            f"the full profile needs Debian's packages {', '.join(wanted)}; as root: apt-get install --no-install-recommends {' '.join(wanted)}"
-        )
+        wanting = "the full profile" if needed is None else "this stack"
+        names = " ".join(wanted)
+        raise errors.Unavailable(f"{wanting} needs Debian's packages {', '.join(wanted)}; as root: apt-get install --no-install-recommends {names}")
     say(f"installing Debian's packages {', '.join(wanted)} …")
     started = time.monotonic()
     with _no_service_starts():
         _apt("update")
         _apt("install", "--yes", "--no-install-recommends", *wanted)
-    if still := missing():
+    if still := missing(needed):
         raise errors.Unavailable(f"Debian's packages {', '.join(still)} were installed, but their programs are not where they are expected")
     say(f"installed in {time.monotonic() - started:.0f} s")
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from core import errors
+from devstack import guest_image
 from devstack.api_client import ApiClient
 from devstack.layout import Shape
 from devstack.waiting import wait_until
@@ -13,7 +14,7 @@ FLAVOR = {"name": "m1.tiny", "vcpus": 1, "ram": 512, "disk": 1}
 IMAGE = "tiny"
 IMAGE_BYTES = base64.b64decode("Q2VsbHBsYW5lCg==") * 4096
 HOSTS_DEADLINE_S = 60.0
-BUILD_DEADLINE_S = 60.0
+BUILD_DEADLINE_S = 120.0
 GONE_DEADLINE_S = 30.0
 
 
@@ -37,7 +38,7 @@ def wait_for_hosts(admin: ApiClient, shape: Shape) -> None:
 def furnish(admin: ApiClient, shape: Shape) -> tuple[str, str]:
     """A flavor, an image, and an availability zone for each cell with the cell's hosts; ids of flavor and image."""
     flavor_id = _flavor(admin)
-    image_id = admin.image_named(IMAGE, IMAGE_BYTES)
+    image_id = _image(admin, shape)
     present = {aggregate["name"]: aggregate for aggregate in admin.get("/os-aggregates")["aggregates"]}
     for cell in shape.cell_names:
         aggregate = present.get(cell) or _aggregate(admin, cell)
@@ -75,6 +76,12 @@ def _flavor(admin: ApiClient) -> str:
         if flavor["name"] == FLAVOR["name"]:
             return str(flavor["id"])
     return str(admin.post("/flavors", {"flavor": FLAVOR})["flavor"]["id"])
+
+
+def _image(admin: ApiClient, shape: Shape) -> str:
+    if shape.driver == "libvirt":
+        return admin.image_named(IMAGE, guest_image.ensure().read_bytes(), "qcow2")
+    return admin.image_named(IMAGE, IMAGE_BYTES)
 
 
 def _aggregate(admin: ApiClient, cell: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
-import importlib.util
 import os
 import shutil
 import sys
@@ -16,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from core import errors
-from devstack import background, configure, identity, neighbours, options, packages, plan, proof, supervisor, tables
+from devstack import background, configure, guest_image, identity, neighbours, options, packages, plan, proof, supervisor, tables
 from devstack.accounts import Accounts
 from devstack.api_client import ApiClient
 from devstack.configure import Addresses
@@ -24,6 +23,7 @@ from devstack.layout import FULL, ONE_PROCESS, Shape, State
 from devstack.mapping import Cellctl
 from devstack.ports import Ports
 from devstack.progress import Progress
+from devstack.services import libvirt
 from devstack.waiting import wait_until
 
 API_DEADLINE_S = 90.0
@@ -173,13 +173,28 @@ def _possible(state: State, asked: Shape, before: Shape | None, progress: Progre
     shape = before.grown_to(asked) if before else asked
     if (shape.cells, shape.hosts) != (asked.cells, asked.hosts):
         progress.say(f"the stack has {shape.cells} cells of {shape.hosts} hosts and keeps them: cells and hosts are taken away with cellctl only")
-    if shape.driver == "libvirt" and importlib.util.find_spec("compute.libvirt") is None:
-        progress.say("the libvirt driver is not part of this version yet: --driver libvirt falls back to simulated")
-        shape = dataclasses.replace(shape, driver="simulated")
+    shape = _with_possible_driver(shape, progress)
     progress.say(f"profile {shape.profile}, cells {', '.join(shape.cell_names)}, {shape.hosts} hosts each, driver {shape.driver}; state in {state.path}")
     if shape.profile == FULL:
         packages.ensure(progress.say)
     _settle_ports(state, shape, before, progress)
+    return shape
+
+
+def _with_possible_driver(shape: Shape, progress: Progress) -> Shape:
+    """Real guests where they can be had, else simulated ones and a line that says why."""
+    if shape.driver != libvirt.DRIVER:
+        return shape
+    try:
+        libvirt.require(shape)
+        packages.ensure(progress.say, libvirt.needed())
+        libvirt.install_library()
+        if not guest_image.path().exists():
+            progress.say("building the guest image of Debian's packages …")
+        guest_image.ensure()
+    except errors.Unavailable as error:
+        progress.say(f"--driver libvirt falls back to simulated: {error.message}")
+        return dataclasses.replace(shape, driver="simulated")
     return shape
 
 

@@ -39,7 +39,14 @@ IDLE_TICK_S = 5.0
 OUTPUT_MOST_BYTES = 8 * 1024 * 1024
 CONTROL_DEADLINE_S = 60.0
 LISTEN_BACKLOG = 1024
-WITH_SOCKET = ["/bin/sh", "-c", 'exec 3<&"$0" && export LISTEN_PID=$$ LISTEN_FDS=1 && exec "$@"']
+HAND_OVER = """
+import os, sys
+given = int(sys.argv[1])
+os.dup2(given, 3)
+given == 3 or os.close(given)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
 """Hands a socket over as sd_listen_fds(3) wants it: as descriptor 3, for the very process that becomes the program."""
 
 logger = logging.getLogger(__name__)
@@ -149,7 +156,7 @@ class Worker:
             try:
                 listening = self._open_socket()
                 self._popen = subprocess.Popen(
-                    [*WITH_SOCKET, str(listening.fileno()), *program.command] if listening else program.command,
+                    _with_socket(program.command, listening) if listening else program.command,
                     env={**os.environ, **program.env, **tag},
                     cwd=program.cwd,
                     stdin=subprocess.DEVNULL,
@@ -197,6 +204,7 @@ class Worker:
 
     def _ended(self, process: Process) -> None:
         asked = self._kill_at is not None
+        in_order = self._popen is not None and self._popen.returncode == 0
         logger.log(logging.INFO if asked else logging.WARNING, "ended name=%s pid=%d asked=%s", self.program.name, process.pid, asked)
         identity.end_group(process)
         if self._handle is not None:
@@ -211,14 +219,19 @@ class Worker:
             self._pause_s = FIRST_PAUSE_S
             self._start_next = 0.0
             self._counted_ready_at = None
-        else:
-            self._pause()
+            return
+        self._pause()
+        if not in_order:
+            # It fails: better refused than kept waiting.
+            self._close_socket()
 
     def _pause(self) -> None:
-        # It fails: better refused than kept waiting.
-        self._close_socket()
         self._start_next = time.monotonic() + self._pause_s
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+
+
+def _with_socket(command: list[str], listening: socket.socket) -> list[str]:
+    return [sys.executable, "-I", "-S", "-c", HAND_OVER, str(listening.fileno()), *command]
 
 
 class Supervisor:

@@ -11,6 +11,7 @@ from devstack import identity, plan, stack, supervisor
 from devstack.background import REPOSITORY
 from devstack.identity import Process
 from devstack.layout import State
+from devstack.services import libvirt
 
 GRACE_S = 30.0
 SUPERVISOR_GRACE_S = 120.0
@@ -56,6 +57,7 @@ def stop(state: State) -> list[str]:
     left = running(state)
     for stage in sorted({stages.get(name, 0) for name in left}, reverse=True):
         identity.stop_all([process for name, process in left.items() if stages.get(name, 0) == stage], grace_s=GRACE_S)
+    libvirt.end_guests(state.hosts)
     identity.end_orphans(str(state.path))
     for path in state.run.glob("*.pid"):
         path.unlink()

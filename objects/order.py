@@ -23,6 +23,7 @@ class ServerOrder(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     access_ip_v6: str | None = None
     auto_disk_config: bool = False
     root_device_name: str | None = "/dev/vda"
+    server_group: str | None = None
 
     @property
     def uuid(self) -> str:
@@ -33,7 +34,7 @@ class PlacementRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
     """Where the servers of one request may go: kept as the request spec. Version 1.0.
 
     `availability_zone` is what the user asked for (pinned); `host` / `node` a target that filters still check, `forced` skips them.
-    `flavor` and `image_ref` are what can be told of the servers while their cell is away.
+    `server_group` is the uuid of the group that the servers join. `flavor` and `image_ref` are what can be told of the servers while their cell is away.
     """
 
     project_id: str
@@ -43,6 +44,7 @@ class PlacementRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
     node: str | None = None
     forced: bool = False
     scheduler_hints: dict[str, object] = {}
+    server_group: str | None = None
     requested_at: datetime.datetime | None = None
     flavor: Flavor | None = None
     image_ref: str = ""

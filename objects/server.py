@@ -111,7 +111,7 @@ def server_of_order(order: ServerOrder, *, fault: dict[str, Any] | None = None, 
         metadata=dict(build.metadata),
         tags=list(build.tags),
         fault=fault,
-        extra={"pinned_availability_zone": build.availability_zone},
+        extra=extra_of_order(order),
         user_data=build.user_data,
         created_at=order.created_at,
         updated_at=None,
@@ -119,3 +119,9 @@ def server_of_order(order: ServerOrder, *, fault: dict[str, Any] | None = None, 
         terminated_at=None,
         deleted=False,
     )
+
+
+def extra_of_order(order: ServerOrder) -> dict[str, Any]:
+    """What a server was ordered with and no column holds."""
+    extra: dict[str, Any] = {"pinned_availability_zone": order.build.availability_zone}
+    return extra if order.server_group is None else {**extra, "server_groups": [order.server_group]}

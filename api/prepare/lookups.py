@@ -11,6 +11,7 @@ import api_db.hosts
 import api_db.keypairs
 import api_db.limits
 import api_db.quota
+import api_db.server_groups
 import core.errors
 from api.prepare.refusals import invalid
 from core.context import Context
@@ -25,6 +26,7 @@ class Named:
     key_name: str | None
     zone: str | None
     host: str | None
+    server_group: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,7 @@ def look_up(connection: sa.Connection, context: Context, named: Named, quota_def
     public_key = _public_key(connection, context, named.key_name)
     _check_zone(connection, named.zone)
     _check_host(connection, named.host)
+    _check_server_group(connection, context, named.server_group)
     limits = api_db.limits.effective(connection, str(context.project_id), None, quota_defaults)
     used = api_db.quota.usage(connection, str(context.project_id))
     return Found(
@@ -95,6 +98,15 @@ def _check_host(connection: sa.Connection, host: str | None) -> None:
         api_db.hosts.cell_of(connection, host)
     except core.errors.NotFound as error:
         raise invalid("host", error.message) from error
+
+
+def _check_server_group(connection: sa.Connection, context: Context, uuid: str | None) -> None:
+    if uuid is None:
+        return
+    try:
+        api_db.server_groups.get(connection, uuid, project_id=str(context.project_id))
+    except core.errors.NotFound as error:
+        raise invalid("group", f"Server group {uuid} could not be found.") from error
 
 
 def _headroom(flavor: Flavor, limits: Mapping[str, int], used: Mapping[str, int]) -> int | None:

@@ -52,7 +52,7 @@ async def prepare(call: Call) -> Prepared:
     image_id = disks.image_to_boot(body)
     attached = networks(body)
     named = lookups.Named(
-        flavor_id=str(body["flavorRef"]), key_name=body.get("key_name"), zone=wish.zone, host=wish.host
+        flavor_id=str(body["flavorRef"]), key_name=body.get("key_name"), zone=wish.zone, host=wish.host, server_group=_server_group(call)
     )
     found, image = await asyncio.gather(
         call.cloud.api_read(lookups.look_up, call.context, named, call.cloud.quota_defaults), _image(call, image_id)
@@ -178,6 +178,7 @@ def _orders(
                 access_ip_v4=body.get("accessIPv4"),
                 access_ip_v6=body.get("accessIPv6"),
                 auto_disk_config=body.get("OS-DCF:diskConfig") == "AUTO",
+                server_group=_server_group(call),
             )
             for index, (uuid, name, hostname) in enumerate(zip(ids, display_names, hostnames, strict=True))
         ],
@@ -185,9 +186,6 @@ def _orders(
 
 
 def _placement_request(call: Call, wish: zones.Wish, flavor: Flavor, image: ImageRef, now: datetime.datetime) -> PlacementRequest:
-    hints = call.document.get("os:scheduler_hints") or call.document.get("OS-SCH-HNT:scheduler_hints") or {}
-    if "group" in hints:
-        raise invalid("group", f"Server group {hints['group']} could not be found.")
     return PlacementRequest(
         project_id=str(call.context.project_id),
         user_id=str(call.context.user_id),
@@ -195,9 +193,19 @@ def _placement_request(call: Call, wish: zones.Wish, flavor: Flavor, image: Imag
         host=wish.host,
         node=wish.node,
         forced=wish.forced,
-        scheduler_hints=dict(hints),
+        scheduler_hints=dict(_hints(call)),
+        server_group=_server_group(call),
         requested_at=now,
         flavor=flavor,
         image_ref=image.image_id,
     )
 
+
+def _hints(call: Call) -> Mapping[str, Any]:
+    return call.document.get("os:scheduler_hints") or call.document.get("OS-SCH-HNT:scheduler_hints") or {}
+
+
+def _server_group(call: Call) -> str | None:
+    """The group that the servers are to join; a list holds one."""
+    group = _hints(call).get("group")
+    return group[0] if isinstance(group, list) else group

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 import api_db.limits
 import api_db.quota
+import api_db.server_groups
 from api.http import policy
 from api.http.call import Call
 from api.http.policy import Rule
@@ -57,8 +58,7 @@ ABSOLUTE = View(
     Field("totalInstancesUsed", _used("instances")),
     Field("totalCoresUsed", _used("cores")),
     Field("totalRAMUsed", _used("ram")),
-    # There are no server groups yet.
-    Field("totalServerGroupsUsed", lambda standing: 0),
+    Field("totalServerGroupsUsed", _used("server_groups")),
     *(Field(name, lambda standing, value=value: value, until="2.35") for name, value in {**_NO_LIMIT, **_NOT_COUNTED}.items()),
 )
 # No request is counted per minute or hour; the list is there because clients read it.
@@ -73,7 +73,8 @@ async def show(call: Call) -> Standing:
 
 
 def _standing(conn: sa.Connection, project_id: str, defaults: Mapping[str, int]) -> Standing:
-    return Standing(api_db.limits.effective(conn, project_id, None, defaults), api_db.quota.usage(conn, project_id))
+    used = api_db.quota.usage(conn, project_id) | {"server_groups": api_db.server_groups.count(conn, project_id)}
+    return Standing(api_db.limits.effective(conn, project_id, None, defaults), used)
 
 
 ROUTES = [

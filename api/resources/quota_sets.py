@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 import api_db.limits
 import api_db.quota
+import api_db.server_groups
 from api.http import policy
 from api.http.call import Call
 from api.http.policy import Rule
@@ -113,7 +114,11 @@ def _read(conn: sa.Connection, project_id: str, user_id: str | None, defaults: M
 
 def _read_with_usage(conn: sa.Connection, project_id: str, user_id: str | None, defaults: Mapping[str, int]) -> QuotaSet:
     limits = api_db.limits.effective(conn, project_id, user_id, defaults)
-    return QuotaSet(project_id, limits, api_db.quota.usage(conn, project_id, user_id))
+    return QuotaSet(project_id, limits, _usage_of(conn, project_id, user_id))
+
+
+def _usage_of(conn: sa.Connection, project_id: str, user_id: str | None) -> dict[str, int]:
+    return api_db.quota.usage(conn, project_id, user_id) | {"server_groups": api_db.server_groups.count(conn, project_id, user_id)}
 
 
 def _update(
@@ -122,7 +127,7 @@ def _update(
     """Sets the limits while no server of the project is being accepted, so that what they are compared with stays so."""
     api_db.quota.lock(conn, project_id)
     if not force:
-        _refuse_less_than(wanted, api_db.quota.usage(conn, project_id, user_id))
+        _refuse_less_than(wanted, _usage_of(conn, project_id, user_id))
     if user_id is None:
         api_db.limits.set_project(conn, project_id, wanted)
     else:

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 import msgspec
 
+import api_db.server_groups
 from api.http.call import Call
 from api.resources.server_of import server_of
 from api.resources.server_views import HOST_STATUS, HOST_STATUS_IF_UNKNOWN
-from cell_db.hosts import Service
+from cell_db.hosts import Agent
 from cells.route import Found
 from objects.server import Server
 
@@ -30,6 +31,14 @@ def completed(call: Call, found: Found) -> Server:
     return with_host_status(found.server, {agent.host: host_status(agent) for agent in found.agents})
 
 
+async def with_its_group(call: Call, server: Server) -> Server:
+    """The server with the group that it is in: the row knows which one it joined, not whether that still exists."""
+    if not (server.extra or {}).get("server_groups"):
+        return server
+    group = await call.cloud.api_read(api_db.server_groups.group_of, server.uuid)
+    return msgspec.structs.replace(server, extra={**(server.extra or {}), "server_groups": [group] if group else []})
+
+
 def shows_host_status(call: Call) -> bool:
     """Whether the caller may see host states at all: otherwise nobody need read them."""
     return call.can(HOST_STATUS) or call.can(HOST_STATUS_IF_UNKNOWN)
@@ -41,10 +50,10 @@ def with_host_status(server: Server, statuses: Mapping[str, str]) -> Server:
     return msgspec.structs.replace(server, extra={**(server.extra or {}), "host_status": status})
 
 
-def host_status(service: Service) -> str:
+def host_status(agent: Agent) -> str:
     """What an operator said of the host comes before what is observed."""
-    if service.forced_down:
+    if agent.forced_down:
         return DOWN
-    if service.disabled:
+    if agent.disabled:
         return MAINTENANCE
-    return UP if service.is_up else UNKNOWN
+    return UP if agent.is_up else UNKNOWN

@@ -25,7 +25,7 @@ from api.resources.every_cell import MISSING_CELLS
 from api.resources.server_views import EXTENDED_ATTRIBUTES, SERVER_BRIEF, SERVER_DETAIL, UNREACHABLE_BRIEF, UNREACHABLE_DETAIL
 from api.resources.times import TIME
 from cell_db.listing import Shape
-from cells.listing import Item, Listing, Page, Unreachable, WhenSilent
+from cells.page import Item, Listing, Page, Unreachable, WhenSilent
 from core import errors
 from core.keyset import Order, Sorting
 from lifecycle import states

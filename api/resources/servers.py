@@ -99,7 +99,7 @@ def _created(call: Call, accepted: ServerOrder) -> dict[str, Any]:
 
 async def show(call: Call) -> Server:
     """The server, whole."""
-    return server_extras.completed(call, await server_extras.found_for_view(call, SHOW))
+    return await server_extras.with_its_group(call, server_extras.completed(call, await server_extras.found_for_view(call, SHOW)))
 
 
 async def show_what_is_known(call: Call) -> Server | UnreachableServer:
@@ -159,7 +159,7 @@ async def update(call: Call) -> Server:
     elif changes:
         await call.cloud.api_write(_change_order, found.server.uuid, changes)
         found = await server_extras.found_for_view(call, UPDATE)
-    return server_extras.completed(call, found)
+    return await server_extras.with_its_group(call, server_extras.completed(call, found))
 
 
 def _kept(key: str, value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,9 +10,10 @@ import core.errors
 import core.log
 from api_db.journal import Entry
 from clients.placement import Claim, NoCapacity, Placement
+from conductor.superconductor.neighbours import Neighbours, choose_with_neighbours
 from core.steps import Steps
 from objects.order import PlacementRequest
-from scheduler.choose import Choice, NoValidHost, choose
+from scheduler.choose import Choice, NoValidHost
 from scheduler.hosts import HostState
 from scheduler.request import Request
 from scheduler.resources import DISK_GB, MEMORY_MB, VCPU, resources_of
@@ -24,7 +26,7 @@ MOST_CLAIMS = 20  # consumers in one POST: an answer within a second, few enough
 
 @dataclasses.dataclass(slots=True)
 class Group:
-    """The servers of one request that are placed together, all or none."""
+    """The servers of one request that are placed together, all or none. `neighbours`: the server group that they join."""
 
     request: PlacementRequest
     entries: list[Entry]
@@ -32,6 +34,7 @@ class Group:
     fault: str | None = None
     doubted: set[str] = dataclasses.field(default_factory=set)
     excluded: set[str] = dataclasses.field(default_factory=set)
+    neighbours: Neighbours | None = None
 
     def resources(self) -> dict[str, int]:
         """What one of the servers takes; all servers of a request have the same flavor."""
@@ -72,11 +75,13 @@ class Chooser:
         self, placement: Placement, view: HostView, look_again: Callable[[], None], *, attempts: int, steps: Steps, dice: random.Random
     ) -> None:
         self._placement = placement
-        self._view = view
+        self.view = view
         self._look_again = look_again
         self._attempts = attempts
         self._steps = steps
         self._dice = dice
+        # Spread claims touch every provider: two at once make Placement try each ten times over, and then refuse one (measured).
+        self._one_at_a_time = threading.Lock()
 
     def place(self, groups: Sequence[Group]) -> None:
         """Gives every group its choices, claimed, or a fault that says why there are none.
@@ -111,7 +116,7 @@ class Chooser:
     def forget(self, group: Group) -> None:
         """The group's servers did not go where they were chosen to go."""
         for entry in group.entries:
-            self._view.forget(entry.uuid)
+            self.view.forget(entry.uuid)
 
     def _claim_or_split(self, batch: list[Group]) -> None:
         """One request for all; refused: each group by itself, with other hosts if need be, a few times."""
@@ -146,7 +151,7 @@ class Chooser:
             for resources in (group.resources(),)
             for number in range(len(group.entries))
         ]
-        with self._steps("super.claim"):
+        with self._one_at_a_time, self._steps("super.claim"):
             self._placement.claim(claims)
 
     @staticmethod
@@ -171,15 +176,15 @@ class Chooser:
         group.fault = None
         resources = group.resources()
         for entry, choice in zip(group.entries, group.choices, strict=True):
-            self._view.consume(choice.host.host, entry.uuid, resources)
+            self.view.consume(choice.host.host, entry.uuid, resources)
         return True
 
     def _choices(self, request: Request, num: int) -> list[Choice]:
         try:
-            return choose(request, self._view.snapshot(), num, alternates=self._attempts - 1, random=self._dice)
+            return choose_with_neighbours(request, self.view.snapshot(), num, alternates=self._attempts - 1, dice=self._dice)
         except NoValidHost:
             # Our own count may hold a server twice for a moment (placed here, and in the host's report): Placement decides.
-            return choose(request, self._view.reported(), num, alternates=self._attempts - 1, random=self._dice)
+            return choose_with_neighbours(request, self.view.reported(), num, alternates=self._attempts - 1, dice=self._dice)
 
     @staticmethod
     def _request(group: Group) -> Request:
@@ -197,7 +202,8 @@ class Chooser:
             target_host=asked.host,
             target_node=asked.node,
             forced=asked.forced,
-            excluded_hosts=frozenset(group.excluded),
+            excluded_hosts=frozenset(group.excluded) | (group.neighbours.unknown if group.neighbours else frozenset()),
+            group=group.neighbours.group if group.neighbours else None,
         )
 
     def _doubt(self, group: Group, refusal: NoCapacity) -> None:
@@ -215,13 +221,13 @@ class Chooser:
         try:
             used = self._placement.provider_usages(host.node_uuid)
         except core.errors.NotFound:
-            self._view.refresh_needed(host.host)
+            self.view.refresh_needed(host.host)
             return
-        state = next((one for one in self._view.reported() if one.host == host.host), host)
+        state = next((one for one in self.view.reported() if one.host == host.host), host)
         fresh = dataclasses.replace(
             state, used_vcpus=used.get(VCPU, 0), used_memory_mib=used.get(MEMORY_MB, 0), used_disk_gib=used.get(DISK_GB, 0)
         )
-        self._view.update(host.cell_uuid, [fresh])
+        self.view.update(host.cell_uuid, [fresh])
 
 
 def _first_few(groups: Sequence[Group]) -> list[Group]:

@@ -14,18 +14,21 @@ import sqlalchemy as sa
 
 import api_db.instances
 import api_db.journal
+import api_db.server_group_holds
 import cell_db.history
 import cell_db.instances
 import core.errors
 import core.log
 import messaging.verbs.cell as cell_verbs
 from api_db.journal import Assignment, Entry
+from api_db.server_group_holds import Hold
 from cells.answers import CELL0_UUID, Answer, value_of
 from cells.deletion import Doomed, entomb
 from cells.gate import Gate
 from cells.registry import Cells
 from clients.placement import GenerationConflict, Placement
 from conductor.superconductor.claims import Chooser, Group
+from conductor.superconductor.neighbours import ServerGroups
 from core.clock import Clock
 from core.context import service_context
 from core.steps import Steps
@@ -74,6 +77,7 @@ class Placer:
         self._cells = cells
         self._placement = placement
         self._chooser = chooser
+        self._server_groups = ServerGroups(api, cells, chooser.view)
         self._steps = steps
         self._clock = clock
         self._build_deadline_s = build_deadline_s
@@ -165,6 +169,12 @@ class Placer:
         hopeless = [entry for entry in entries if entry.tries > POISON_TRIES or entry.not_after <= self._clock.now()]
         self._bury_entries(hopeless, "The build could not be placed in time; it was tried again and again without success.")
         groups = self._groups([entry for entry in entries if entry not in hopeless])
+        self._place_together([group for group in groups if group.request.server_group is None])
+        for group in groups:
+            if group.request.server_group is not None:
+                self._framed(group.entries, lambda _, group=group: self._place_with_neighbours(group))  # type: ignore[misc]
+
+    def _place_together(self, groups: Sequence[Group]) -> None:
         try:
             self._chooser.place(groups)
         except GenerationConflict:
@@ -172,6 +182,21 @@ class Placer:
                 self._framed(group.entries, lambda entries, group=group: self._place_again(group))  # type: ignore[misc]
             return
         self._hand_over(groups)
+
+    def _place_with_neighbours(self, group: Group) -> None:
+        """Members of a server group, while nobody else chooses hosts for it; handed over before the next one looks."""
+        with self._server_groups.held(str(group.request.server_group)) as taken:
+            if taken is not None:
+                group.neighbours = self._server_groups.neighbours(*taken)
+            try:
+                self._chooser.place([group])
+            except GenerationConflict:
+                self._chooser.forget(group)
+                for entry in group.entries:
+                    neighbours = self._server_groups.neighbours(*taken) if taken is not None else None
+                    self._place_one_again(Group(group.request, [entry], neighbours=neighbours))
+                return
+            self._hand_over([group])
 
     def _groups(self, entries: Sequence[Entry]) -> list[Group]:
         by_request: dict[str, list[Entry]] = collections.defaultdict(list)
@@ -213,14 +238,18 @@ class Placer:
             if group.fault is None
             for number, entry in enumerate(group.entries)
         ]
-        self._insert(self._assign(placed))
+        hold = groups[0].neighbours.hold if groups and groups[0].neighbours else None
+        self._insert(self._assign(placed, hold))
         for group in groups:
             if group.fault is not None:
                 LOG.info("request %s has no valid host: %s", group.entries[0].request_uuid, group.fault)
                 self._bury_entries(group.entries, group.fault)
 
-    def _assign(self, held: Sequence[_Held]) -> list[_Held]:
-        """The hand-over. Gives what is assigned now; of the rest, what was deleted meanwhile is undone, what was lost is left."""
+    def _assign(self, held: Sequence[_Held], hold: Hold | None = None) -> list[_Held]:
+        """The hand-over. Gives what is assigned now; of the rest, what was deleted meanwhile is undone, what was lost is left.
+
+        `hold`: on the server group whose members these are, all of them; without it they must not be handed over.
+        """
         if not held:
             return []
         assignments = [
@@ -231,7 +260,10 @@ class Placer:
             for one in held
         ]  # fmt: skip
         with self._steps("super.assign"):
-            done = value_of(self._api.write_now(api_db.journal.assign, assignments))
+            if hold is None:
+                done = value_of(self._api.write_now(api_db.journal.assign, assignments))
+            else:
+                done = value_of(self._api.write_now(api_db.server_group_holds.assign, assignments, hold))
         refused = [one.entry for one in held if one.entry.uuid not in done]
         self._end_deleted(refused)
         return [one for one in held if one.entry.uuid in done]

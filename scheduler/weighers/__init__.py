@@ -2,7 +2,7 @@
 
 import dataclasses
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from scheduler.hosts import HostState
 
@@ -32,6 +32,19 @@ BUILD_FAILURES = Weigher("BuildFailureWeigher", operator.attrgetter("failed_buil
 SPREAD = Weigher("SpreadWeigher", operator.attrgetter("servers"), -1.0, "num_instances_weight_multiplier", at_least=10.0)
 
 DEFAULT = (RAM, CPU, DISK, IO_OPS, BUILD_FAILURES, SPREAD)
+
+
+_SOFT = 100.0  # more than all the room there is, less than a failed build
+
+
+def near_members(members: Mapping[str, int]) -> Weigher:
+    """Where a server group's members are (host -> members) weighs more than anything but a host that fails."""
+    return Weigher("ServerGroupSoftAffinityWeigher", lambda host: members.get(host.host, 0), _SOFT, "soft_affinity_weight_multiplier")
+
+
+def far_from_members(members: Mapping[str, int]) -> Weigher:
+    """The fewer of a server group's members (host -> members) a host has the better."""
+    return Weigher("ServerGroupSoftAntiAffinityWeigher", lambda host: members.get(host.host, 0), -_SOFT, "soft_anti_affinity_weight_multiplier")
 
 
 class Scale:

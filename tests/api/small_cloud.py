@@ -23,6 +23,7 @@ from api.resources import (
     instance_actions,
     server_actions,
     server_addresses,
+    server_groups,
     server_metadata,
     server_tags,
     servers,
@@ -33,7 +34,7 @@ from lifecycle import states
 from lifecycle.actions import OPERATIONS
 from tests.api.http.harness import ADMIN, ALICE, BOB, LIMITS, Asker, Reply, Trusting, serving_tables, settings
 
-RESOURCES = (servers, server_actions, server_addresses, server_metadata, server_tags, instance_actions)
+RESOURCES = (servers, server_actions, server_addresses, server_groups, server_metadata, server_tags, instance_actions)
 CARL = Identity("carl-id", "0ca51", ("member", "reader"))
 _LIMITS = dataclasses.replace(LIMITS, max_body_bytes=114688)
 PEOPLE = (ALICE, BOB, CARL, ADMIN)

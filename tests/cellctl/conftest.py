@@ -12,6 +12,7 @@ import cell_db.schema
 import core.migrations
 from core.database import Database
 from tests.cellctl.terminal import CELLS, Terminal
+from tests.cellctl.under_way import Listening, UnderWay
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +48,17 @@ def cloud(terminal: Terminal, synced: dict[str, pathlib.Path]) -> Terminal:
             shutil.copy(synced["cell"], terminal.folder / f"{cell}.sqlite")
             add(connection, name=cell, database_connection=terminal.database(cell), transport_url=f"inproc://{cell}")
     return terminal
+
+
+@pytest.fixture
+def under_way(cloud: Terminal) -> UnderWay:
+    """Writes what is under way in the cloud."""
+    return UnderWay(cloud)
+
+
+@pytest.fixture
+def listening() -> Iterator[Listening]:
+    """The brokers of the cloud, with the queues of its conductors."""
+    queues = Listening("api", *CELLS)
+    yield queues
+    queues.close()

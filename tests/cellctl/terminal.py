@@ -97,6 +97,12 @@ class Terminal:
             transport_url=f"amqp://cellplane:hush@127.0.0.1:{port}/{cell}",
         )
 
+    def frozen_broker(self, cell: str) -> None:
+        """Makes the cell's broker, and only that, a server that takes connections and never says a word."""
+        deaf = socket.create_server(("127.0.0.1", 0))
+        self._sockets.append(deaf)
+        self._update_cell(cell, transport_url=f"amqp://cellplane:hush@127.0.0.1:{deaf.getsockname()[1]}/{cell}")
+
     def uuid_of(self, cell: str) -> str:
         with self.opened("api").reading() as connection:
             mapping = api_db.tables.cell_mappings

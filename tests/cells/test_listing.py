@@ -6,21 +6,25 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cells.listing
-from cell_db.filters import holds
+from cell_db.filters import Holds
+from cell_db.instances import SERVER_COLUMNS
 from cell_db.listing import SORT_KEYS, Query, Shape, Wanted, position_of
-from cells.listing import Listing, Page, WhenSilent
+from cell_db.tables import instances
 from cells.merge import Place, in_order, is_after
+from cells.page import Listing, Page, WhenSilent
 from core.keyset import Order, Sorting
 from lifecycle import states
+from objects.server import Server
 from tests.cells.world import Kept, Thing, World
 
 ALL = 10_000
 # Case, accents (composed and not), trailing spaces, an empty name, none, and beyond the first plane.
-NAMES = [None, "", "a", "A", "a ", "a  ", "ab", "ä", "a\u0308", "Ä", "é", "e", "z", "Z", "web-1", "web-10", "\uffee", "\U0001d4b3", "ß", "ss"]
+NAMES = [None, "", "null", "1", "a", "A", "a ", "a  ", "ab", "ä", "a\u0308", "Ä", "é", "e", "z", "Z", "web-1", "web-10", "\uffee", "\U0001d4b3", "ß", "ss", "q\"\\\\", "\n\t\x7f", "\U0001f600\u2028"]
 
 names = st.sampled_from(NAMES)
 things = st.builds(
@@ -258,7 +262,7 @@ def test_a_silent_cell_does_not_hide_the_others(
     expected = union(world, listing)
     if unsure:
         return
-    told = cells.listing._mappings_can_sort(order) and cells.listing._mappings_can_filter(filters)
+    told = listing.mappings_can_sort and listing.mappings_can_filter
 
     with world.silent(silent):
         shown = [item.uuid for found in asyncio.run(walk(world, listing)) for item in found]
@@ -282,8 +286,25 @@ def test_filters_and_orders_are_alike_in_sql_and_in_python(world: World, populat
         all_servers = everything.page(connection, ALL, within_s=5.0)
         found = [each.position for each in asked.page(connection, ALL, within_s=5.0)]
 
-    kept = [Place(each.position, None, None) for each in all_servers if holds(each.item, filters)]
+    holds = Holds(filters, regexp_within_s=5.0)
+    kept = [Place(each.position, None, None) for each in all_servers if holds(each.item)]
 
     assert [place.position for place in in_order(kept, order)] == found
     assert [each.position for each in all_servers] == [position_of(each.item, order) for each in all_servers]
     assert all(is_after(later, earlier, order) for earlier, later in itertools.pairwise(found))
+
+
+@slow
+@given(population=populations, documents=st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=5)), min_size=1, max_size=3))
+def test_a_row_that_travels_packed_is_the_row(world: World, population: list[Thing], documents: list[dict[str, str]]) -> None:
+    world.clear(1)
+    world.put(population)
+    with world.reading_union() as connection:
+        for number, document in enumerate(documents):
+            column = ("metadata", "fault", "extra")[number]
+            connection.execute(sa.update(instances).values({column: document, "user_data": "null"}))
+        plain = [Server(*row) for row in connection.execute(sa.select(*SERVER_COLUMNS).order_by(instances.c.uuid)).all()]
+        query = Query(Wanted({"deleted": None}, (Sorting("uuid"),), Shape.DETAIL, user_data=True), None)
+        packed = [found.item for found in query.page(connection, ALL, within_s=5.0)]
+
+    assert packed == plain

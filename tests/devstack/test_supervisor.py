@@ -1,7 +1,9 @@
 """The supervisor keeps what the plan names running, whatever is killed, itself included."""
 
+import dataclasses
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +26,16 @@ time.sleep(float(sys.argv[2]))
 listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 print("listens", flush=True)
 signal.pause()
+"""
+TAKES_A_SOCKET = """
+import os, signal, socket, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+assert (os.environ["LISTEN_PID"], os.environ["LISTEN_FDS"]) == (str(os.getpid()), "1")
+listener = socket.socket(fileno=3)
+while True:
+    connection, _ = listener.accept()
+    connection.sendall(str(os.getpid()).encode())
+    connection.close()
 """
 
 
@@ -200,3 +212,28 @@ def test_what_a_process_prints_is_kept_short(cloud: Cloud) -> None:
 
     cloud.wait(lambda: output.stat().st_size == 0)
     assert output.with_name("loud.out.1").stat().st_size == 9 * 1024 * 1024
+
+
+def test_who_connects_while_a_program_restarts_waits_for_the_next(cloud: Cloud) -> None:
+    port = free_port()
+    program = cloud.program("a", command=[sys.executable, "-c", TAKES_A_SOCKET])
+    cloud.run(dataclasses.replace(program, listen_port=port))
+    cloud.wait_for("a")
+    first = _answer(port)
+    assert first == cloud.control.pid("a")
+
+    os.kill(first, signal.SIGTERM)
+    cloud.wait(lambda: not identity.is_running(identity.process_of(first)))
+
+    second = _answer(port)
+    assert second != first
+    cloud.control.hold("a")
+    with pytest.raises(ConnectionRefusedError):
+        _answer(port)
+    cloud.control.release("a")
+    assert _answer(port) == cloud.control.pid("a")
+
+
+def _answer(port: int) -> int:
+    with socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S) as connection:
+        return int(connection.recv(16))

@@ -59,6 +59,7 @@ HOPELESS = "hopeless"
 SLOW = "slow"
 """Servers whose names begin so take `SLOW_S` to spawn."""
 SLOW_S = 0.3
+UNLIMITED = {"instances": -1, "cores": -1, "ram": -1, "server_groups": -1, "server_group_members": -1}
 USER = Context(user_id="u", project_id="p", roles=("member", "reader"), request_id=new_request_id())
 
 
@@ -265,16 +266,19 @@ disk_gib = 500
 
     # ---- what users do ---------------------------------------------------------------------------------------------------------
 
-    def accept(self, *names: str, zone: str | None = None, host: str | None = None, project: str = "p", hint: bool = True, asleep: bool = False) -> list[str]:
+    def accept(
+        self, *names: str, zone: str | None = None, host: str | None = None, project: str = "p", group: str | None = None, hint: bool = True,
+        asleep: bool = False,
+    ) -> list[str]:  # fmt: skip
         """Orders servers as the API does: step api.accept, then the hint. Gives their uuids.
 
         `asleep`: nobody takes them up before their leases are made to end.
         """
-        request = PlacementRequest(project_id=project, user_id="u", availability_zone=zone, host=host)
+        request = PlacementRequest(project_id=project, user_id="u", availability_zone=zone, host=host, server_group=group)
         orders = [_order(project, name) for name in names or ("server",)]
         with self.databases["api"].transaction() as connection:
             api_db.journal.accept(
-                connection, request=request, request_uuid=str(uuids.uuid4()), orders=orders, quota_defaults={"instances": -1, "cores": -1, "ram": -1},
+                connection, request=request, request_uuid=str(uuids.uuid4()), orders=orders, quota_defaults=UNLIMITED,
                 not_after=datetime.timedelta(minutes=10),
             )  # fmt: skip
             accepted = [order.uuid for order in orders]

@@ -2,6 +2,7 @@
 
 import pathlib
 import uuid
+from collections.abc import Iterator
 from typing import Protocol
 
 import msgspec
@@ -13,6 +14,7 @@ from compute.simulated import dial
 from compute.simulated.driver import SimulatedHypervisor
 from lifecycle import states
 from objects.build import BuildSpec, Flavor
+from tests.hypervisor.machine import LibvirtBed, Machine, machine, objection
 
 
 class Bed(Protocol):
@@ -93,9 +95,26 @@ class SimulatedBed:
         return driver
 
 
-@pytest.fixture(params=["simulated"])
-def bed(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Bed:
-    return {"simulated": SimulatedBed}[request.param](tmp_path / "host")
+@pytest.fixture(scope="session")
+def libvirt_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A host's libvirtd in namespaces of its own, shared by all tests."""
+    why_not = objection()
+    if why_not is not None:
+        pytest.skip(why_not)
+    with machine(tmp_path_factory.mktemp("libvirt")) as running:
+        yield running
+
+
+@pytest.fixture(params=["simulated", pytest.param("libvirt", marks=pytest.mark.libvirt)])
+def bed(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[Bed]:
+    if request.param == "simulated":
+        yield SimulatedBed(tmp_path / "host")
+        return
+    made = LibvirtBed(request.getfixturevalue("libvirt_machine"), tmp_path / "instances")
+    try:
+        yield made
+    finally:
+        made.clear()
 
 
 @pytest.fixture

@@ -137,6 +137,27 @@ def upgrade() -> None:
         mysql_engine="InnoDB",
     )
     op.create_table(
+        "server_groups",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("uuid", Ascii(36), nullable=False),
+        sa.Column("project_id", Str(255), nullable=False),
+        sa.Column("user_id", Str(255), nullable=False),
+        sa.Column("name", Str(255), nullable=False),
+        sa.Column("policy", sa.Enum("affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity", name="server_group_policy"), nullable=False),
+        sa.Column("rules", Json, nullable=True),
+        sa.Column("token", Ascii(36), nullable=True),
+        sa.Column("held_until", Timestamp, nullable=True),
+        sa.Column("created_at", Timestamp, nullable=False),
+        sa.Column("updated_at", Timestamp, nullable=True),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("uuid", name=op.f("uq_server_groups_uuid")),
+        mysql_charset="utf8mb4",
+        mysql_engine="InnoDB",
+    )
+    with op.batch_alter_table("server_groups", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_server_groups_project_id"), ["project_id"], unique=False)
+
+    op.create_table(
         "services",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("uuid", Ascii(36), nullable=False),
@@ -278,9 +299,26 @@ def upgrade() -> None:
         mysql_charset="utf8mb4",
         mysql_engine="InnoDB",
     )
+    op.create_table(
+        "server_group_members",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("group_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("instance_uuid", Ascii(36), nullable=False),
+        sa.ForeignKeyConstraint(["group_id"], ["server_groups.id"], name=op.f("fk_server_group_members_group_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("instance_uuid", name=op.f("uq_server_group_members_instance_uuid")),
+        mysql_charset="utf8mb4",
+        mysql_engine="InnoDB",
+    )
+    with op.batch_alter_table("server_group_members", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_server_group_members_group_id"), ["group_id"], unique=False)
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("server_group_members", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_server_group_members_group_id"))
+
+    op.drop_table("server_group_members")
     op.drop_table("project_cells")
     with op.batch_alter_table("instance_mappings", schema=None) as batch_op:
         batch_op.drop_index("ix_instance_mappings_quota")
@@ -310,6 +348,10 @@ def downgrade() -> None:
 
     op.drop_table("aggregate_hosts")
     op.drop_table("services")
+    with op.batch_alter_table("server_groups", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_server_groups_project_id"))
+
+    op.drop_table("server_groups")
     op.drop_table("request_specs")
     op.drop_table("quotas")
     op.drop_table("quota_classes")

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,11 +19,13 @@ import pytest
 
 import api_db.cells
 from api.main import Api, listening_socket
+from api.workers import PARENT_CHECK_S
 from api_db.schema import SCHEMA
 from core import errors
 from core.database import Database
 from core.migrations import sync
 from core.process import EXIT_INVALID
+from devstack.supervisor import HAND_OVER
 from tests.api.http.harness import settings
 
 WITHIN_S = 20.0
@@ -67,6 +70,31 @@ def worker(tmp_path: pathlib.Path, synced: Database) -> Iterator[Api]:
     worker.start()
     yield worker
     worker.stop(2.0)
+
+
+def test_a_socket_that_is_handed_over_is_used(tmp_path: pathlib.Path) -> None:
+    asks = "from api.listening import listening_socket; print(listening_socket(None).getsockname()[1])"
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        command = [sys.executable, "-c", HAND_OVER, str(listening.fileno()), sys.executable, "-c", asks]
+        result = subprocess.run(command, pass_fds=[listening.fileno()], capture_output=True, text=True, timeout=WITHIN_S, check=True)
+
+        assert int(result.stdout) == listening.getsockname()[1]
+
+
+def test_who_is_connected_already_is_served_while_a_worker_stops(worker: Api) -> None:
+    kept = http.client.HTTPConnection("127.0.0.1", worker.port, timeout=WITHIN_S)
+    stopping = threading.Thread(target=worker.stop, args=(WITHIN_S,))
+    with contextlib.closing(kept):
+        said = None
+        while said != "close":
+            kept.request("GET", "/v2.1")
+            response = kept.getresponse()
+            assert (response.status, bool(response.read())) == (200, True)
+            said = response.headers["Connection"]
+            if stopping.ident is None:
+                stopping.start()
+    stopping.join(WITHIN_S)
+    assert not stopping.is_alive()
 
 
 def test_a_worker_serves_in_this_process_until_it_is_stopped(worker: Api) -> None:
@@ -171,6 +199,21 @@ def test_the_parent_stops_its_workers(program: tuple[psutil.Process, int]) -> No
     assert process.wait(WITHIN_S) in (0, None)
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     assert not answers(port)
+
+
+def test_a_worker_that_was_frozen_goes_on_when_it_thaws(program: tuple[psutil.Process, int]) -> None:
+    """CPython's sigtimedwait gives rubbish instead of None when a freeze outlasts its time: workers took it for a request to end."""
+    process, port = program
+    frozen = process.children()[0]
+
+    frozen.suspend()
+    with pytest.raises(psutil.TimeoutExpired):
+        frozen.wait(PARENT_CHECK_S * 1.5)
+    frozen.resume()
+
+    with pytest.raises(psutil.TimeoutExpired):
+        frozen.wait(PARENT_CHECK_S)
+    assert answers(port)
 
 
 def test_workers_do_not_outlive_their_parent(program: tuple[psutil.Process, int]) -> None:

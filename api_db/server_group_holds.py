@@ -1,0 +1,56 @@
+"""Who chooses hosts for the members of a server group: one super-conductor at a time, for the next must know of its choice."""
+
+import dataclasses
+import uuid as uuids
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+import api_db.journal
+import api_db.server_groups
+import core.errors
+from api_db.journal import Assignment
+from api_db.server_groups import ServerGroup
+from api_db.tables import server_groups
+from core.database import changed, now_sql
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Hold:
+    """Nobody else chooses hosts for members of this group for a while."""
+
+    uuid: str
+    token: str
+
+
+def hold(connection: sa.Connection, uuid: str, *, seconds: float) -> tuple[ServerGroup, Hold] | None:
+    """Takes the group for as long. None: somebody else holds it.
+
+    Raises:
+        NotFound: it was deleted.
+    """
+    free = sa.or_(server_groups.c.held_until.is_(None), server_groups.c.held_until <= now_sql())
+    token = str(uuids.uuid4())
+    taken = sa.update(server_groups).where(server_groups.c.uuid == uuid, free).values(token=token, held_until=now_sql(seconds))
+    if changed(connection.execute(taken)):
+        return api_db.server_groups.get(connection, uuid), Hold(uuid, token)
+    api_db.server_groups.get(connection, uuid)
+    return None
+
+
+def let_go(connection: sa.Connection, held: Hold) -> None:
+    """Others may take the group, unless somebody has meanwhile."""
+    mine = sa.update(server_groups).where(server_groups.c.uuid == held.uuid, server_groups.c.token == held.token)
+    connection.execute(mine.values(held_until=None, token=None))
+
+
+def assign(connection: sa.Connection, assignments: Sequence[Assignment], held: Hold) -> set[str]:
+    """The hand-over of members: `api_db.journal.assign`, but only by whoever still holds their group.
+
+    Raises:
+        Unavailable: somebody else holds it: what was chosen may be wrong by now.
+    """
+    mine = sa.select(server_groups.c.id).where(server_groups.c.uuid == held.uuid, server_groups.c.token == held.token).with_for_update()
+    if connection.execute(mine).first() is None:
+        raise core.errors.Unavailable(f"server group {held.uuid} is held by another super-conductor now")
+    return api_db.journal.assign(connection, assignments)

@@ -1,0 +1,332 @@
+"""Builds and deletes under way: `cellctl build list|show|resume|abandon`."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+import api_db.holdings
+import api_db.instances
+import cell_db.cleanups
+import cell_db.history
+import cell_db.holdings
+import core.errors
+import messaging.verbs.cell as cell_verbs
+import messaging.verbs.superconductor as superconductor
+from cellctl import cloud, commands, exits
+from cellctl.stories import Story, story_of
+from cellctl.times import moment
+from cells.answers import CELL0_UUID, Answer
+from cells.gate import Gate
+from cells.scatter import scatter_now
+from clients.placement import connect
+from core.context import service_context
+from lifecycle import states
+from messaging.verbs import Verb
+
+MOST = 1000
+DEFAULT_REASON = "its operator gave it up"
+
+
+def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("servers", metavar="SERVER", nargs="+", help="uuid of the server")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done and change nothing")
+
+
+# ---- where a story is ------------------------------------------------------------------------------------------------------------
+
+
+def _find(open_cloud: cloud.Cloud, uuid: str) -> Story:
+    """The story of one server. The journal is read before the cell: a server handed over in between is found there.
+
+    Raises:
+        NotFound: there is no such server.
+    """
+    order = open_cloud.api_read(api_db.holdings.find, uuid)
+    mapping = open_cloud.api_read(api_db.instances.get, uuid)
+    gate = next((gate for gate in open_cloud.gates() if gate.cell.uuid == mapping.cell_uuid), None)
+    if gate is None:
+        return Story(uuid, mapping.project_id, mapping.deleted, None, order, None)
+    answer = gate.read_now(cell_db.holdings.find, uuid, down_after_s=open_cloud.down_after_s)
+    row, silence = (answer.value, None) if isinstance(answer, Answer) else (None, answer.why)
+    return Story(uuid, mapping.project_id, mapping.deleted, gate.cell.name, order, row, silence)
+
+
+# ---- build list --------------------------------------------------------------------------------------------------------------------
+
+
+class ListBuilds(commands.Lister):
+    """List the servers that are being built or deleted, those first that no cell holds yet, else the oldest of each cell first.
+
+    Columns: server, project, cell, phase (new and assigned: in the journal; BUILD and DELETING: in the cell), attempt, host, held_by,
+    lease_s (for so long nobody else looks after it; below zero: whoever comes next), tries (leases of the order), age_s, story.
+    """
+
+    exit_codes = "Exit code 5: some cell did not answer; the others' builds are listed."
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("--cell", metavar="NAME", help="only the builds that this cell holds or will hold (name or uuid)")
+        parser.add_argument("--limit", type=int, default=MOST, help=f"of the journal and of each cell at most so many ({MOST})")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[object, ...]]]:
+        open_cloud, most = self.cloud(), max(0, parsed_args.limit)
+        only = open_cloud.find_cell(parsed_args.cell).uuid if parsed_args.cell else None
+        orders = {order.uuid: order for order in open_cloud.api_read(api_db.holdings.list_all, most=most, target=only)}
+        gates = {gate.cell.uuid: gate for gate in open_cloud.gates()}
+        asked = [gate for uuid, gate in gates.items() if uuid == only or (only is None and uuid != CELL0_UUID)]
+        stories = self._in_cells(asked, orders, most, open_cloud.down_after_s)
+        waiting = [
+            Story(order.uuid, order.project_id, order.deleting, gates[order.target].cell.name if order.target in gates else None, order, None)
+            for order in orders.values()
+            if order.uuid not in stories
+        ]
+        columns = ("server", "project", "cell", "phase", "attempt", "host", "held_by", "lease_s", "tries", "age_s", "story")
+        return columns, [_row(story) for story in (*waiting, *stories.values())]
+
+    def _in_cells(self, gates: Sequence[Gate], orders: dict[str, Any], most: int, down_after_s: float) -> dict[str, Story]:
+        found = {}
+        for answer in scatter_now(gates, cell_db.holdings.under_way, most=most, down_after_s=down_after_s).values():
+            if not isinstance(answer, Answer):
+                self.complain(f"cell {answer.cell.name} does not answer: {answer.why}")
+                self.exit_code = exits.AWAY
+                continue
+            for row in answer.value:
+                found[row.uuid] = Story(row.uuid, row.project_id, row.state == states.GOING, answer.cell.name, orders.get(row.uuid), row)
+        return found
+
+
+def _row(story: Story) -> tuple[object, ...]:
+    row, order = story.row, story.order
+    tries = order.tries if order else None
+    attempt, host = (row.attempt, row.host) if row else (None, order.host if order else None)
+    return (
+        story.uuid, story.project_id, story.cell, story.phase, attempt, host, story.held_by, _whole(story.lease_s), tries,
+        _whole(story.age_s), story_of(story),
+    )  # fmt: skip
+
+
+def _whole(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds)
+
+
+# ---- build show --------------------------------------------------------------------------------------------------------------------
+
+
+class ShowBuild(commands.ShowOne):
+    """Show where a server is in its story: what the journal, its cell and Placement hold of it.
+
+    Works for any server that is not purged. Fields: those of `build list`; deleted; of the journal: journal_phase, journal_deleting,
+    journal_target, journal_places (host and alternates), journal_lease_until, journal_not_after, journal_fault; of the cell: vm_state,
+    task_state, operation, alternates, deadline, lease_until, listed_by_host (the host says that it builds this attempt), host_is_up,
+    cleanups (HOST:ATTEMPT that may still be there), fault; and claim (host or provider, and what is held there). Times are UTC.
+    """
+
+    exit_codes = "Exit code 4: there is no such server. 5: a database did not answer; a cell that does not is named in the story."
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("server", metavar="SERVER", help="uuid of the server")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Sequence[object]]:
+        open_cloud = self.cloud()
+        story = _find(open_cloud, parsed_args.server)
+        columns = ("server", "project", "cell", "phase", "attempt", "host", "held_by", "lease_s", "tries", "age_s", "story")
+        shown = dict(zip(columns, _row(story), strict=True)) | {"deleted": story.deleted} | _of_order(story) | _of_row(story)
+        shown["cleanups"] = self._cleanups(open_cloud, story)
+        shown["claim"] = _claim(open_cloud, story)
+        return tuple(shown), tuple(shown.values())
+
+    def _cleanups(self, open_cloud: cloud.Cloud, story: Story) -> str | None:
+        if story.row is None or story.cell is None:
+            return None
+        gate = open_cloud.gate_named(story.cell)
+        owed = cloud.value_of(gate.read_now(cell_db.cleanups.owed, most=MOST, uuid=story.uuid))
+        return ", ".join(f"{one.host}:{one.attempt}" for one in owed)
+
+
+def _of_order(story: Story) -> dict[str, object]:
+    order = story.order
+    if order is None:
+        return {"journal_phase": None}
+    return {
+        "journal_phase": order.phase,
+        "journal_deleting": order.deleting,
+        "journal_target": order.target,
+        "journal_places": _hosts(order.alternates),
+        "journal_lease_until": moment(order.lease_until),
+        "journal_not_after": moment(order.not_after),
+        "journal_fault": _message(order.fault),
+    }
+
+
+def _of_row(story: Story) -> dict[str, object]:
+    row = story.row
+    if row is None:
+        return {"vm_state": None}
+    return {
+        "vm_state": row.vm_state,
+        "task_state": row.task_state,
+        "operation": row.operation,
+        "alternates": _hosts(row.alternates),
+        "deadline": moment(row.deadline),
+        "lease_until": moment(row.lease_until),
+        "listed_by_host": row.is_listed,
+        "host_is_up": row.host_is_up,
+        "fault": _message(row.fault),
+    }
+
+
+def _hosts(places: Sequence[dict[str, Any]] | None) -> str:
+    return ", ".join(str(place.get("host")) for place in places or ())
+
+
+def _message(fault: dict[str, Any] | None) -> str | None:
+    return str(fault.get("message")) if fault else None
+
+
+def _claim(open_cloud: cloud.Cloud, story: Story) -> str:
+    """What Placement holds for the server; why not, if it cannot be asked."""
+    try:
+        placement = connect(open_cloud.conf)
+    except core.errors.Invalid:
+        return "unknown: no Placement is configured here"
+    try:
+        claimed = placement.read_claim(story.uuid)
+    except core.errors.Unavailable as error:
+        return f"unknown: {error.message}"
+    finally:
+        placement.close()
+    row = story.row
+    names = {row.node_uuid: row.host} if row else {}
+    held = (
+        f"{names.get(provider) or provider}: " + " ".join(f"{kind}={amount}" for kind, amount in sorted(resources.items()))
+        for provider, resources in claimed.providers.items()
+    )
+    return "; ".join(held) or "none"
+
+
+# ---- build resume and abandon ---------------------------------------------------------------------------------------------------------
+
+
+class _Each(commands.Lister):
+    """One row for each server: what was done, or why not."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        _add_server_arguments(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[object, ...]]]:
+        open_cloud = self.cloud()
+        rows: list[tuple[object, ...]] = []
+        for uuid in dict.fromkeys(parsed_args.servers):
+            try:
+                story = _find(open_cloud, uuid)
+                rows.append((uuid, story.cell, self._deal_with(open_cloud, story, parsed_args)))
+            except core.errors.CellplaneError as error:
+                self.exit_code = self.exit_code or exits.code_of(error)
+                rows.append((uuid, None, error.message))
+        return ("server", "cell", "result"), rows
+
+    def _deal_with(self, open_cloud: cloud.Cloud, story: Story, parsed_args: argparse.Namespace) -> str:
+        raise NotImplementedError
+
+    def _tell(self, gate: Gate, verb: Verb, queue: str, arguments: msgspec.Struct) -> str:
+        """Hints; a sweep finds the row without it too."""
+        if isinstance(gate.cast_now(queue, verb, arguments, service_context()), Answer):
+            return "and its conductor was told"
+        return "the next sweep takes it"
+
+    def _tell_about(self, open_cloud: cloud.Cloud, story: Story) -> str:
+        if story.row is None or story.cell is None:
+            return self._tell(open_cloud.api_gate, superconductor.PLACE, superconductor.QUEUE, superconductor.Place([story.uuid]))
+        verb = {states.BUILD: cell_verbs.START, states.LIVE: cell_verbs.ACT}.get(story.row.state, cell_verbs.CLEAN)
+        gate = open_cloud.gate_named(story.cell)
+        return self._tell(gate, verb, cell_verbs.QUEUE, cell_verbs.Uuids([story.uuid]))
+
+
+def _expect_word(story: Story) -> None:
+    """
+    Raises:
+        Unavailable: only a cell that does not answer knows of the server.
+    """
+    if story.silence and story.order is None:
+        raise core.errors.Unavailable(story_of(story))
+
+
+class ResumeBuilds(_Each):
+    """Have somebody look at servers now: end their leases, in the journal and in the cell, and tell the conductors.
+
+    Whoever holds a server at the moment may still be faster: leases and attempts are compared, so nothing is done twice. Hosts that
+    still owe an answer are asked again.
+    """
+
+    exit_codes = "Exit code 1: nothing of some server is under way. 4: there is no such server. 5: a cell did not answer."
+
+    def _deal_with(self, open_cloud: cloud.Cloud, story: Story, parsed_args: argparse.Namespace) -> str:
+        _expect_word(story)
+        if not story.is_under_way:
+            raise core.errors.WrongState(f"nothing is under way: {story_of(story)}")
+        if parsed_args.dry_run:
+            return f"would be resumed: {story_of(story)}"
+        if story.order is not None:
+            open_cloud.api_write(api_db.holdings.end_lease, story.uuid)
+        if story.row is not None and story.cell is not None:
+            cloud.value_of(open_cloud.gate_named(story.cell).write_now(cell_db.holdings.end_lease, story.uuid))
+        return f"resumed, {self._tell_about(open_cloud, story)}"
+
+
+class AbandonBuilds(_Each):
+    """End builds in ERROR with a fault that says why.
+
+    Of one that no cell has yet its order goes to cell0. In a cell the attempt is given up and no other host is tried; its host is told to
+    destroy what it has, and its claim goes when the host has answered. While the cell is away the fault is noted in the journal: the
+    server is shown with it, and run this again when the cell is back. Its owner, or you, can delete the server afterwards as ever.
+    """
+
+    exit_codes = "Exit code 1: some server is not being built (any more). 4: there is no such server. 5: a cell did not answer."
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("--reason", default=DEFAULT_REASON, help=f"what the fault says ({DEFAULT_REASON})")
+        return parser
+
+    def _deal_with(self, open_cloud: cloud.Cloud, story: Story, parsed_args: argparse.Namespace) -> str:
+        _expect_word(story)
+        reason, dry_run = parsed_args.reason, parsed_args.dry_run
+        if story.is_deleting:
+            raise core.errors.WrongState(f"it is being deleted, which ends by itself: {story_of(story)} (see `cellctl cleanup`)")
+        if story.row is not None and story.row.state == states.FAILED:
+            return "is in ERROR already"
+        if story.row is not None and story.row.state != states.BUILD:
+            raise core.errors.WrongState(f"it is not being built: {story_of(story)}")
+        if story.row is not None:
+            return self._abandon_row(open_cloud, story, story.row, reason, dry_run=dry_run)
+        if story.order is not None:
+            return self._abandon_order(open_cloud, story, story.order, reason, dry_run=dry_run)
+        raise core.errors.WrongState(f"it is not being built: {story_of(story)}")
+
+    def _abandon_row(self, open_cloud: cloud.Cloud, story: Story, row: cell_db.holdings.Holding, reason: str, *, dry_run: bool) -> str:
+        if dry_run:
+            return f"would end in ERROR: attempt {row.attempt} on host {row.host}"
+        gate = open_cloud.gate_named(str(story.cell))
+        if not cloud.value_of(gate.write_now(cell_db.holdings.abandon, row, reason=reason)):
+            raise core.errors.WrongState("it has changed in this moment: look, or run this again")
+        told = self._tell(gate, cell_verbs.CLEAN, cell_verbs.QUEUE, cell_verbs.Uuids([story.uuid]))
+        return f"is in ERROR; host {row.host} has to clean up attempt {row.attempt}, {told}"
+
+    def _abandon_order(self, open_cloud: cloud.Cloud, story: Story, order: api_db.holdings.Holding, reason: str, *, dry_run: bool) -> str:
+        if order.phase == api_db.holdings.ASSIGNED and order.fault is not None:
+            return "has its fault already, and waits for its cell" if order.target != CELL0_UUID else "is on its way to cell0 already"
+        is_new = order.phase == api_db.holdings.NEW
+        if dry_run:
+            return "would go to cell0 with the fault" if is_new else f"would have the fault noted until cell {story.cell} holds it"
+        fault = cell_db.history.fault(500, f"Build of instance {story.uuid} failed: {reason}")
+        if not open_cloud.api_write(api_db.holdings.abandon, order, fault):
+            raise core.errors.WrongState("it has changed in this moment: look, or run this again")
+        told = self._tell_about(open_cloud, story)
+        return f"goes to cell0 with the fault, {told}" if is_new else f"its fault is noted; when cell {story.cell} answers, its row decides"

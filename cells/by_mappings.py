@@ -1,0 +1,91 @@
+"""A page by the mappings: they tell where it ends and how many of its servers each cell has, and only those cells are asked."""
+
+from collections.abc import Collection
+
+import api_db.listing
+import cell_db.listing
+import core.errors
+from api_db.listing import Marked, Window
+from cell_db.listing import Query
+from cells.merge import Place, first_of, in_order, is_after, visible
+from cells.page import Listing, Page, WhenSilent
+from cells.visits import ForPage, Visits
+from core.keyset import Position
+
+# Windows that one page may take; more would mean that mappings and cells do not fit together.
+_MOST_WINDOWS = 8
+
+
+async def page(visits: Visits, listing: Listing) -> Page:
+    """The page; see `cells.listing.list_servers`."""
+    places: list[Place] = []
+    window = await _window(visits, listing, listing.limit, marker=listing.marker)
+    check_marker(listing, window.marked)
+    for _ in range(_MOST_WINDOWS):
+        found, until = await _places(visits, listing, window, listing.limit - len(places))
+        places += found
+        # Less than mapped: a silent cell's servers are skipped, or some went meanwhile.
+        if until is None or len(places) >= listing.limit:
+            break
+        window = await _window(visits, listing, listing.limit - len(places), after=until)
+    items = [(place.item, place.source) for place in places]
+    return visits.page(items, more=len(places) >= listing.limit, marker=places[-1].uuid if places else None)
+
+
+def check_marker(listing: Listing, marked: Marked | None) -> None:
+    """
+    Raises:
+        Invalid: there is no such server, or it is another project's: its place in an order would tell of it.
+    """
+    of_others = marked is not None and listing.marker_project is not None and marked.mapped.project_id != listing.marker_project
+    if listing.marker is not None and (marked is None or of_others):
+        raise bad_marker(listing.marker)
+
+
+def bad_marker(marker: str) -> core.errors.Invalid:
+    """The refusal of a marker."""
+    return core.errors.Invalid(f"marker [{marker[:255]}] not found", field="marker")
+
+
+async def unreachable(
+    visits: Visits, listing: Listing, cells: Collection[str], after: Position | None, until: Position | None, limit: int
+) -> list[Place]:
+    """The servers of silent cells in their places, if such are shown and the mappings can tell which and where."""
+    tellable = listing.mappings_can_sort and listing.mappings_can_filter
+    if not cells or not tellable or listing.when_silent is not WhenSilent.SHOW:
+        return []
+    found = await visits.ask_api(
+        api_db.listing.mapped_in, sorted(cells), listing.filters, listing.order, after=after, until=until, limit=limit
+    )
+    return [Place(position, mapped, None) for position, mapped in found]
+
+
+async def _window(
+    visits: Visits, listing: Listing, limit: int, *, marker: str | None = None, after: Position | None = None
+) -> Window:
+    skipped = () if listing.when_silent is WhenSilent.SHOW else tuple(visits.silent)
+    return await visits.ask_api(
+        api_db.listing.window, listing.filters, listing.order, marker=marker, after=after, limit=limit, without_cells=skipped
+    )
+
+
+async def _places(visits: Visits, listing: Listing, window: Window, limit: int) -> tuple[list[Place], Position | None]:
+    """The servers of the window in their places, no more than `limit`, and where they end; None: with the list.
+
+    A cell's row comes before what others know of the server.
+    """
+    hidden = {each.uuid for each in window.waiting if each.deleting}
+    number = limit + len(hidden)
+    visit = ForPage(Query(listing.wanted, window.after, window.until), number)
+    brought = await visits.make(dict.fromkeys(window.cells, visit), visits.round_s(last=True))
+    order = listing.order
+    places = [Place(found.position, found.item, cell) for cell, each in brought.items() for found in each.found]
+    places += [Place(cell_db.listing.position_of(each.server, order), each.server, None) for each in window.waiting if each.server]
+    places += await unreachable(visits, listing, window.cells.keys() & visits.silent.keys(), window.after, window.until, limit)
+    places = visible(in_order(places, order), hidden)
+    # A cell with more rows than mappings: what comes after the last one that was read is not whole.
+    cut = [each.found[-1].position for each in brought.values() if len(each.found) == number]
+    if not cut:
+        return places[:limit], window.until
+    until = first_of(cut, order)
+    return [place for place in places if not is_after(place.position, until, order)][:limit], until

@@ -1,0 +1,209 @@
+"""A page by merging: all cells that may hold servers of the list are asked at once, in small batches where many are asked."""
+
+import asyncio
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import api_db.listing
+import cell_db.filters
+import cell_db.listing
+from api_db.listing import Mapped, Marked, Waiting
+from cell_db.listing import Query, Shape, Wanted
+from cells.answers import CELL0_UUID, Answer, Silence, value_of
+from cells.by_mappings import bad_marker, check_marker, unreachable
+from cells.merge import Ask, Merge, Place, first_batch, is_after
+from cells.page import Item, Listing, Page, WhenSilent
+from cells.visits import Brought, ForPage, ForRows, Visits, within
+from core.keyset import Position
+from objects.server import Server
+
+# Of a round, this part is given to regular expressions: one without an end is to be refused, not taken for a silent cell.
+_PART_FOR_REGEXPS = 0.5
+# What reading a server costs, in keys; measured, see docs/performance.md.
+_KEYS_PER_ROW = {Shape.DETAIL: 3.0, Shape.BRIEF: 1.0}
+
+
+async def page(visits: Visits, listing: Listing) -> Page:
+    """The page; see `cells.listing.list_servers`."""
+    overview = await visits.ask_api(
+        api_db.listing.overview, project_id=listing.filters.get("project_id"), marker=listing.marker
+    )
+    check_marker(listing, overview.marked)
+    after = await _start(visits, listing, overview.marked)
+    candidates = await _in_journal(visits, listing, overview.waiting, after)
+    cells = await _cells(visits, overview.cells)
+    # Few servers are buried: cell0 counts for nothing when the page is shared out.
+    shares = sum(cell != CELL0_UUID for cell in cells)
+    merge = Merge(listing.order, listing.limit, cells, shares=shares, hidden=_hidden(listing, overview.waiting))
+    shape = _first_shape(listing, shares)
+    await _fill(visits, listing, merge, dataclasses.replace(listing.wanted, shape=shape), after, candidates)
+    places = merge.page()
+    items = await _items(visits, listing, places, shape)
+    return visits.page(items, more=len(places) >= listing.limit, marker=places[-1].uuid if places else None)
+
+
+# ---- before the cells are asked ----------------------------------------------------------------------------------------
+
+
+async def _start(visits: Visits, listing: Listing, marked: Marked | None) -> Position | None:
+    """The marker's place in the order; None: there is no marker.
+
+    Raises:
+        Invalid: no cell has the server any more.
+        Unavailable: only its cell could tell, and does not answer.
+    """
+    if marked is None:
+        return None
+    if listing.mappings_can_sort:
+        return marked.position(listing.order)
+    waiting = marked.waiting
+    in_journal = cell_db.listing.position_of(waiting.server, listing.order) if waiting and waiting.server else None
+    cell = waiting.target if waiting else marked.mapped.cell_uuid
+    if cell is not None:
+        return await _start_in(visits, listing, cell, marked.mapped.uuid, in_journal)
+    if in_journal is None:
+        raise bad_marker(marked.mapped.uuid)
+    return in_journal
+
+
+async def _start_in(visits: Visits, listing: Listing, cell: str, uuid: str, in_journal: Position | None) -> Position:
+    """The place of a server whose row may be in the cell; the row decides, if there is one."""
+    await visits.know([cell])
+    answer: Answer[Position | None] | Silence | None = None
+    if cell in visits.gates:
+        answer = await within(visits.gates[cell].read(cell_db.listing.position, uuid, listing.order), visits.round_s())
+    position = (answer.value if isinstance(answer, Answer) else None) or in_journal
+    if position is not None:
+        return position
+    if isinstance(answer, Answer):
+        raise bad_marker(uuid)
+    return value_of(answer or Silence(visits.cell(cell), "it alone knows the marker's place"))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A server of the journal that is on the list; the cell that may have its row already."""
+
+    place: Place
+    target: str | None
+
+
+async def _in_journal(
+    visits: Visits, listing: Listing, waiting: Sequence[Waiting], after: Position | None
+) -> dict[str, _Candidate]:
+    """uuid -> the servers in the journal that are on the list after the position."""
+    if not cell_db.filters.has_regexp(listing.filters):
+        return _matching(listing, waiting, after, 0.0)
+    # Not in the loop's own thread: it may take as long as it is let.
+    return await asyncio.to_thread(_matching, listing, waiting, after, visits.round_s() * _PART_FOR_REGEXPS)
+
+
+def _matching(listing: Listing, waiting: Sequence[Waiting], after: Position | None, regexp_within_s: float) -> dict[str, _Candidate]:
+    order, found = listing.order, dict[str, _Candidate]()
+    holds = cell_db.filters.Holds(listing.filters, regexp_within_s=regexp_within_s)
+    for each in waiting:
+        if each.server is not None and holds(each.server):
+            position = cell_db.listing.position_of(each.server, order)
+            if after is None or is_after(position, after, order):
+                found[each.uuid] = _Candidate(Place(position, each.server, None), each.target)
+    return found
+
+
+async def _cells(visits: Visits, of_project: set[str] | None) -> list[str]:
+    """The cells to ask: those that the project ever had a server in, or all."""
+    if of_project is None:
+        return list(visits.gates)
+    await visits.know(of_project)
+    return sorted(of_project & visits.gates.keys())
+
+
+def _hidden(listing: Listing, waiting: Iterable[Waiting]) -> set[str]:
+    """Servers that are deleted though their cell may not know it yet."""
+    if listing.filters.get("deleted", False) is not False:
+        return set()
+    return {each.uuid for each in waiting if each.deleting}
+
+
+def _first_shape(listing: Listing, cells: int) -> Shape:
+    """What is read of the servers that may win: their rows at once, or, if most of them would be in vain, only their keys."""
+    limit, shape = listing.limit, listing.shape
+    candidates = cells * first_batch(limit, cells)
+    once = candidates * _KEYS_PER_ROW[shape]
+    twice = candidates + limit * _KEYS_PER_ROW[shape] + min(cells, limit) * listing.keys_per_query
+    return shape if once <= twice else Shape.KEY
+
+
+# ---- the cells are asked -------------------------------------------------------------------------------------------------
+
+
+async def _fill(
+    visits: Visits, listing: Listing, merge: Merge, wanted: Wanted, after: Position | None, candidates: Mapping[str, _Candidate]
+) -> None:
+    """Asks until the page is known."""
+    in_journal: Mapping[str, list[str]] = _by_target(candidates)
+    first, shown = Query(wanted, after), set[str]()
+    while asks := merge.wanted():
+        within_s = visits.round_s()
+        brought = await visits.make(
+            {
+                cell: ForPage(
+                    first if ask.after is None else Query(wanted, ask.after),
+                    ask.number,
+                    in_journal.get(cell, ()),
+                    within_s * _PART_FOR_REGEXPS,
+                )
+                for cell, ask in asks.items()
+            },
+            within_s,
+        )
+        _give(merge, asks, brought)
+        present = {uuid for each in brought.values() for uuid in each.present}
+        merge.give_all([each.place for uuid, each in candidates.items() if uuid not in present])
+        candidates, in_journal = {}, {}
+        merge.give_all(await unreachable(visits, listing, visits.silent.keys() - shown, after, None, listing.limit))
+        shown |= visits.silent.keys()
+    merge.give_all([each.place for each in candidates.values()])
+
+
+def _by_target(candidates: Mapping[str, _Candidate]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for uuid, each in candidates.items():
+        if each.target is not None:
+            found[each.target].append(uuid)
+    return found
+
+
+def _give(merge: Merge, asks: Mapping[str, Ask], brought: Mapping[str, Brought]) -> None:
+    for cell, ask in asks.items():
+        if cell in brought:
+            merge.give(cell, brought[cell].found, asked=ask.number)
+        else:
+            merge.give_up(cell)
+
+
+# ---- the winners ---------------------------------------------------------------------------------------------------------
+
+
+async def _items(visits: Visits, listing: Listing, places: Sequence[Place], shape: Shape) -> list[tuple[Item, str | None]]:
+    """What there is to show at these places; a second visit to the winners' cells where only keys were read."""
+    if shape is listing.shape:
+        return [(place.item, place.source) for place in places]
+    by_cell: dict[str, list[str]] = defaultdict(list)
+    for place in places:
+        if place.source is not None:
+            by_cell[place.source].append(place.uuid)
+    brought = await visits.make({cell: ForRows(listing.wanted, uuids) for cell, uuids in by_cell.items()}, visits.round_s(last=True))
+    lost = [uuid for cell, uuids in by_cell.items() if cell not in brought for uuid in uuids]
+    told = await visits.ask_api(api_db.listing.mapped, lost) if lost and listing.when_silent is WhenSilent.SHOW else {}
+    found = ((_item(place, brought, told), place.source) for place in places)
+    return [(item, cell) for item, cell in found if item is not None]
+
+
+def _item(place: Place, brought: Mapping[str, Brought], told: Mapping[str, Mapped]) -> Server | Item | None:
+    if place.source is None:
+        item: Item = place.item
+        return item
+    visit = brought.get(place.source)
+    row = visit.rows.get(place.uuid) if visit else None
+    return row if row is not None else told.get(place.uuid)

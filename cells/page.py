@@ -1,0 +1,77 @@
+"""What somebody wants of a server list, and a page of it."""
+
+import dataclasses
+import enum
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import api_db.listing
+from cell_db.filters import Filters
+from cell_db.hosts import Service
+from cell_db.listing import Brief, Shape, Wanted
+from core.keyset import Order
+from objects.server import Server
+
+Unreachable: TypeAlias = api_db.listing.Mapped
+"""A server whose cell does not answer: what its mapping tells."""
+
+Item: TypeAlias = Server | Brief | Unreachable
+
+
+class WhenSilent(enum.Enum):
+    """What becomes of servers whose cell does not answer."""
+
+    SHOW = enum.auto()
+    SKIP = enum.auto()
+    FAIL = enum.auto()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """A list that somebody wants a page of.
+
+    `filters` hold `deleted`: False, True or None for both. `order` ends with `uuid`. `marker_project`: the project that a marker must
+    belong to; None: any. `hosts_down_after_s`: read the hosts of the servers' cells too; a host silent for longer is down.
+    `keys_per_query`: a query costs as much as so many keys.
+    """
+
+    filters: Filters
+    order: Order
+    limit: int
+    marker: str | None = None
+    marker_project: str | None = None
+    shape: Shape = Shape.DETAIL
+    user_data: bool = False
+    when_silent: WhenSilent = WhenSilent.SHOW
+    hosts_down_after_s: float | None = None
+    deadline_s: float = 1.0
+    keys_per_query: float = 35.0
+
+    @property
+    def wanted(self) -> Wanted:
+        """What every cell is asked alike."""
+        return Wanted(self.filters, self.order, self.shape, self.user_data)
+
+    @property
+    def mappings_can_sort(self) -> bool:
+        """Whether mappings know all keys of the order."""
+        return all(sorting.name in api_db.listing.SORT_KEYS for sorting in self.order)
+
+    @property
+    def mappings_can_filter(self) -> bool:
+        """Whether mappings know whether their servers are on the list."""
+        return self.filters.get("deleted", False) is False and api_db.listing.FILTERS.issuperset(self.filters)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Page:
+    """`cells` says for each item which cell gave it, None where no cell did; `silent` names cells of which servers may be missing or
+    shown by their mappings alone; `hosts`: cell uuid -> its hosts, if they were asked for.
+    """
+
+    items: Sequence[Item] = ()
+    cells: Sequence[str | None] = ()
+    more: bool = False
+    marker: str | None = None
+    silent: Sequence[str] = ()
+    hosts: Mapping[str, Sequence[Service]] = dataclasses.field(default_factory=dict)

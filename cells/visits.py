@@ -1,0 +1,158 @@
+"""The visits that one list pays to cells: many at once, each through its gate, all within the list's time."""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from typing import Concatenate, ParamSpec, TypeVar
+
+import sqlalchemy as sa
+
+import cell_db.hosts
+import cell_db.listing
+from cell_db.hosts import Service
+from cell_db.listing import Brief, Found, Query, Wanted
+from cells.answers import Answer, Cell, Silence, value_of
+from cells.gate import Gate
+from cells.page import Item, Listing, Page, WhenSilent
+from cells.route import Reach
+from objects.host import COMPUTE
+from objects.server import Server
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Of the time that is left, a round that others may follow takes this part at most.
+_PART_OF_A_ROUND = 0.8
+# What a later round gets even if an earlier one waited for a silent cell until the end.
+_LEAST_S = 0.15
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Brought:
+    """What one visit brings: servers in order, or by uuid; which of those in the journal the cell has; its hosts."""
+
+    found: list[Found] = dataclasses.field(default_factory=list)
+    rows: dict[str, Server | Brief] = dataclasses.field(default_factory=dict)
+    present: set[str] = dataclasses.field(default_factory=set)
+    hosts: list[Service] | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ForPage:
+    """A visit for the first servers of a query, no more than `number`; and for whether the cell has those in the journal."""
+
+    query: Query
+    number: int
+    in_journal: Sequence[str] = ()
+    regexp_within_s: float = 0.0
+
+    def __call__(self, connection: sa.Connection, hosts_down_after_s: float | None) -> Brought:
+        # Before the page: a row that appears in between is then found twice, and not missed.
+        present = cell_db.listing.present(connection, self.in_journal)
+        found = self.query.page(connection, self.number, within_s=self.regexp_within_s)
+        hosts = None if self.query.is_of_keys else _hosts(connection, hosts_down_after_s, found)
+        return Brought(found=found, present=present, hosts=hosts)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ForRows:
+    """A visit for these servers."""
+
+    wanted: Wanted
+    uuids: Sequence[str]
+
+    def __call__(self, connection: sa.Connection, hosts_down_after_s: float | None) -> Brought:
+        rows = cell_db.listing.rows_of(connection, self.wanted, self.uuids)
+        return Brought(rows=rows, hosts=_hosts(connection, hosts_down_after_s, rows))
+
+
+Visit = ForPage | ForRows
+
+
+def _hosts(connection: sa.Connection, down_after_s: float | None, of: Collection[object]) -> list[Service] | None:
+    if down_after_s is None or not of:
+        return None
+    return cell_db.hosts.list_services(connection, down_after_s=down_after_s, binary=COMPUTE)
+
+
+class Visits:
+    """One list's visits: the gates, the time, and which cells fell silent so far (`silent`)."""
+
+    def __init__(self, reach: Reach, listing: Listing) -> None:
+        self._reach = reach
+        self._listing = listing
+        self._ends = time.monotonic() + listing.deadline_s
+        self._hosts: dict[str, Sequence[Service]] = {}
+        self.gates: dict[str, Gate] = {gate.cell.uuid: gate for gate in reach.cells.gates()}
+        self.silent: dict[str, Cell] = {}
+
+    def round_s(self, *, last: bool = False) -> float:
+        """Seconds for the next round; none follows the last one but by chance."""
+        left = self._ends - time.monotonic()
+        return max(left if last else left * _PART_OF_A_ROUND, _LEAST_S)
+
+    async def make(self, visits: Mapping[str, Visit], within_s: float) -> dict[str, Brought]:
+        """Makes these visits by cell, all at once; what the cells brought that answered in time.
+
+        Raises:
+            Invalid: a cell's database does not take the regular expression.
+            Unavailable: a cell is silent and servers may not be left out.
+        """
+        await self.know(visits)
+        asked = {cell: visit for cell, visit in visits.items() if cell in self.gates}
+        after_s = self._listing.hosts_down_after_s
+        answers = await asyncio.gather(*(within(self.gates[cell].read(visit, after_s), within_s) for cell, visit in asked.items()))
+        answer_of: dict[str, Answer[Brought] | Silence | None] = dict(zip(asked, answers, strict=True))
+        brought: dict[str, Brought] = {}
+        for cell in visits:
+            answer = answer_of.get(cell)
+            if isinstance(answer, Answer):
+                brought[cell] = answer.value
+            else:
+                self._fell_silent(cell, answer)
+        self._hosts |= {cell: each.hosts for cell, each in brought.items() if each.hosts is not None}
+        return brought
+
+    async def know(self, cells: Iterable[str]) -> None:
+        """Looks once more for cells that this process does not know: they may be new."""
+        if any(cell not in self.gates for cell in cells):
+            await asyncio.get_running_loop().run_in_executor(None, self._reach.cells.refresh)
+            self.gates = {gate.cell.uuid: gate for gate in self._reach.cells.gates()}
+
+    async def ask_api(self, fn: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`fn(connection, *args)` on the API database.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        return value_of(await self._reach.api_db.read(fn, *args, **kwargs))
+
+    def cell(self, uuid: str) -> Cell:
+        """The cell; one that nobody here knows is named by its uuid."""
+        return self.gates[uuid].cell if uuid in self.gates else Cell(uuid, uuid, "", "none://")
+
+    def page(self, items: Sequence[tuple[Item, str | None]], *, more: bool, marker: str | None) -> Page:
+        """The page of these items, each with the cell that gave it."""
+        return Page(
+            items=[item for item, _ in items],
+            cells=[cell for _, cell in items],
+            more=more,
+            marker=marker,
+            silent=sorted(cell.name for cell in self.silent.values()),
+            hosts=self._hosts,
+        )
+
+    def _fell_silent(self, uuid: str, silence: Silence | None) -> None:
+        cell = self.cell(uuid)
+        self.silent[uuid] = cell
+        if self._listing.when_silent is WhenSilent.FAIL:
+            value_of(silence or Silence(cell, f"no answer within {self._listing.deadline_s:g} s"))
+
+
+async def within(visit: Awaitable[Answer[T] | Silence], seconds: float) -> Answer[T] | Silence | None:
+    """The visit's answer; None if it takes longer."""
+    try:
+        return await asyncio.wait_for(visit, seconds)
+    except TimeoutError:
+        return None

@@ -1,0 +1,124 @@
+"""`cellctl queue`: messages that nobody could handle."""
+
+import pytest
+
+from tests.cellctl.terminal import Terminal
+from tests.cellctl.under_way import Listening, UnderWay
+
+UUID = "0b9b4f0e-2c3a-4a55-9a53-7c2f8f0e6a11"
+BUILD = {"orders": [{"attempt": 1, "spec": {"uuid": UUID, "name": "one", "user_data": "***"}}]}
+
+
+def test_letters_of_every_level_are_listed(cloud: Terminal, under_way: UnderWay) -> None:
+    east = under_way.letter("east", "build", BUILD, queue="compute.east-1")
+    api = under_way.letter("api", "place", {"uuids": [UUID]})
+
+    rows = cloud.gets("queue", "list")
+
+    assert [(row["letter"], row["queue"], row["verb"], row["why"]) for row in rows] == [
+        (api, "conductor", "place", "it was poison"),
+        (east, "compute.east-1", "build", "it was poison"),
+    ]
+    assert [row["letter"] for row in cloud.gets("queue", "list", "--cell", "east")] == [east]
+    assert [row["letter"] for row in cloud.gets("queue", "list", "--cell", "api")] == [api]
+    assert cloud.gets("queue", "list", "--cell", "west") == []
+
+
+def test_a_cell_that_is_away_is_named_and_the_others_listed(cloud: Terminal, under_way: UnderWay) -> None:
+    letter = under_way.letter("west", "clean", {"uuids": [UUID]})
+    cloud.gone("east")
+
+    ended = cloud.runs("queue", "list", "-f", "value", "-c", "letter")
+
+    assert (ended.code, ended.out.split()) == (5, [letter])
+    assert "east does not answer" in ended.err
+
+
+def test_a_letter_is_shown_with_its_arguments(cloud: Terminal, under_way: UnderWay) -> None:
+    letter = under_way.letter("east", "build", BUILD, queue="compute.east-1")
+
+    shown = cloud.gets("queue", "show", letter)
+
+    assert shown["requeue"] == "start to queue conductor"
+    assert '"user_data": "***"' in shown["arguments"]
+
+
+@pytest.mark.parametrize(
+    ("where", "verb", "queue", "arguments", "sent_to", "sent"),
+    [
+        ("api", "place", "conductor", {"uuids": [UUID]}, "conductor", ("place", {"uuids": [UUID]})),
+        ("east", "start", "conductor", {"uuids": [UUID]}, "conductor", ("start", {"uuids": [UUID]})),
+        ("east", "build", "compute.east-1", BUILD, "conductor", ("start", {"uuids": [UUID]})),
+        ("east", "destroy", "compute.east-1", {"servers": [{"uuid": UUID, "attempt": 2}]}, "conductor", ("clean", {"uuids": [UUID]})),
+        ("east", "act", "compute.east-1", {"uuid": UUID, "action": "pause"}, "conductor", ("act", {"uuids": [UUID]})),
+        (
+            "east", "gone", "reports", {"host": "east-1", "servers": [{"uuid": UUID, "attempt": 1}]},
+            "reports", ("gone", {"host": "east-1", "servers": [{"uuid": UUID, "attempt": 1}]}),
+        ),
+    ],
+)  # fmt: skip
+def test_requeue_has_the_work_looked_at_again(
+    cloud: Terminal, under_way: UnderWay, listening: Listening, where: str, verb: str, queue: str, arguments: object, sent_to: str, sent: object
+) -> None:
+    letter = under_way.letter(where, verb, arguments, queue=queue)
+
+    planned = cloud.gets("queue", "requeue", letter, "--dry-run")
+    assert planned[0]["result"] == f"would send {sent[0]} to queue {sent_to}"
+    assert listening.waiting(where, sent_to) == 0
+
+    cloud.does("queue", "requeue", letter)
+    assert listening.taken(where, sent_to) == [sent]
+    assert cloud.gets("queue", "list") == []
+
+    again = cloud.runs("queue", "requeue", letter)
+    assert again.code == 4
+    assert listening.waiting(where, sent_to) == 0
+
+
+@pytest.mark.parametrize(("verb", "arguments"), [("", {"characters": 12}), ("console", {"uuid": UUID, "host": "h"}), ("start", {"uuids": 7})])
+def test_what_cannot_be_sent_again_stays(cloud: Terminal, under_way: UnderWay, listening: Listening, verb: str, arguments: object) -> None:
+    letter = under_way.letter("east", verb, arguments)
+
+    ended = cloud.runs("queue", "requeue", letter)
+
+    assert ended.code == 1
+    assert "drop it" in ended.out
+    assert [row["letter"] for row in cloud.gets("queue", "list")] == [letter]
+
+
+def test_a_letter_stays_while_nobody_can_be_told(cloud: Terminal, under_way: UnderWay) -> None:
+    letter = under_way.letter("east", "start", {"uuids": [UUID]})
+    cloud.frozen_broker("east")
+
+    assert cloud.runs("queue", "requeue", letter).code == 5
+    assert [row["letter"] for row in cloud.gets("queue", "list")] == [letter]
+
+
+def test_all_letters_of_a_cell_are_dropped(cloud: Terminal, under_way: UnderWay) -> None:
+    kept = under_way.letter("west", "start", {"uuids": [UUID]})
+    for _ in range(2):
+        under_way.letter("east", "start", {"uuids": [UUID]})
+
+    assert {row["result"] for row in cloud.gets("queue", "drop", "--all", "--cell", "east", "--dry-run")} == {"would be dropped"}
+    assert len(cloud.gets("queue", "list")) == 3
+    assert {row["result"] for row in cloud.gets("queue", "drop", "--all", "--cell", "east")} == {"dropped"}
+    assert [row["letter"] for row in cloud.gets("queue", "list")] == [kept]
+    assert cloud.gets("queue", "drop", "--all", "--cell", "east") == []
+
+
+@pytest.mark.parametrize("name", ["7", "east:", "east:x", ":1"])
+def test_a_name_that_names_no_letter_is_refused(cloud: Terminal, name: str) -> None:
+    ended = cloud.runs("queue", "show", name)
+    assert ended.code == 2
+    assert "LETTER" in ended.err or "letter" in ended.err
+
+
+def test_letters_or_all_have_to_be_named(cloud: Terminal) -> None:
+    assert cloud.runs("queue", "drop").code == 2
+    assert cloud.runs("queue", "drop", "east:1", "--all").code == 2
+
+
+def test_no_cell_may_be_called_as_the_api_level_is(cloud: Terminal) -> None:
+    ended = cloud.runs("cell", "create", "api", "--database-connection", "mysql://u@h/api2", "--transport-url", "amqp://u@h/api2")
+    assert ended.code == 2
+    assert "API level" in ended.err

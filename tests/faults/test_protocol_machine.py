@@ -1,0 +1,281 @@
+"""Any interleaving of single-stepped workers, with kills, lost leases, lost and doubled messages: the rules hold after every step.
+
+The same rules as in tests/protocol/model.py, here held against the code. What is frozen is simply not let go on for a while.
+"""
+
+import os
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+from hypothesis import strategies
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+
+import api_db.journal
+import api_db.tables
+import cell_db.tables
+from api_db.cells import CELL0_UUID
+from compute.resources.inventory import node_uuid
+from lifecycle import states
+from tests.faults import rest
+from tests.faults.bench import CELL, Bench, Message
+from tests.faults.single_steps import Worker
+
+# Placement's own libraries, called in this process, use what Python is about to drop.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+EXAMPLES = int(os.environ.get("CELLPLANE_MACHINE_EXAMPLES", "40"))
+MOST_WORKERS = 5
+MOST_ROUNDS = 60
+WHICH = strategies.integers(0, 11)
+HOST = strategies.sampled_from((0, 1))
+
+
+class Build(RuleBasedStateMachine):
+    """The life of one server under every kind of fault."""
+
+    bench: Bench
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.uuid = ""
+        self.workers: list[Worker] = []
+        self.deleted = False
+
+    @initialize()
+    def accept(self) -> None:
+        self.uuid = self.bench.world.accept(hint=False)[0]
+
+    # ---- work begins ---------------------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: not self.deleted and self._room("api"))
+    @rule()
+    def the_user_deletes(self) -> None:
+        self.deleted = True
+        self._begun(self.bench.delete(self.uuid))
+
+    @precondition(lambda self: self._room("super"))
+    @rule()
+    def a_super_conductor_looks(self) -> None:
+        self._begun(self.bench.place())
+
+    @precondition(lambda self: self._room("builds"))
+    @rule()
+    def a_conductor_looks_for_builds(self) -> None:
+        self._begun(self.bench.worker("builds", self.bench.sweeps.builds))
+
+    @precondition(lambda self: self._room("cleanups"))
+    @rule()
+    def a_conductor_looks_for_cleanups(self) -> None:
+        self._begun(self.bench.worker("cleanups", self.bench.sweeps.cleanups))
+
+    @precondition(lambda self: self._room("claims"))
+    @rule()
+    def a_conductor_looks_for_claims(self) -> None:
+        self._begun(self.bench.worker("claims", self.bench.sweeps.claims))
+
+    @precondition(lambda self: self._waiting() and self._room("message"))
+    @rule(which=WHICH)
+    def a_message_arrives(self, which: int) -> None:
+        waiting = self._waiting()
+        self._begun(self.bench.deliver(waiting[which % len(waiting)]))
+
+    @rule(host=HOST)
+    def an_agent_takes_up_work(self, host: int) -> None:
+        agent = self.bench.agents[self.bench.hosts[host]]
+        job = agent.lines.next()
+        if job is not None:
+            self._begun(self.bench.worker(f"{agent.host} builds", job, agent))
+
+    @rule()
+    def time_passes(self) -> None:
+        """Whatever nobody holds up gets done."""
+        self.bench.place().run()
+        for message in self._waiting():
+            self._run(self._begun(self.bench.deliver(message)))
+        for host in (0, 1):
+            self.an_agent_takes_up_work(host)
+
+    # ---- work goes on ----------------------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.workers)
+    @rule(which=WHICH)
+    def one_steps(self, which: int) -> None:
+        worker = self._worker(which)
+        hypothesis.note(f"{worker.name} goes on from {worker.at}")
+        worker.step()
+        self._sort_out()
+
+    @precondition(lambda self: self.workers)
+    @rule(which=WHICH)
+    def one_runs(self, which: int) -> None:
+        worker = self._worker(which)
+        hypothesis.note(f"{worker.name} runs from {worker.at}")
+        self._run(worker)
+
+    # ---- faults ----------------------------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: any(worker.owner is None for worker in self.workers))
+    @rule(which=WHICH)
+    def one_is_killed(self, which: int) -> None:
+        mortal = [worker for worker in self.workers if worker.owner is None]
+        worker = mortal[which % len(mortal)]
+        hypothesis.note(f"{worker.name} is killed at {worker.at}")
+        worker.kill()
+        self._sort_out()
+
+    @rule(host=HOST)
+    def an_agent_is_killed(self, host: int) -> None:
+        agent = self.bench.agents[self.bench.hosts[host]]
+        for worker in self.workers:
+            if worker.owner is agent:
+                worker.kill()
+        self._sort_out()
+        agent.restart()
+
+    @rule()
+    def leases_run_out(self) -> None:
+        self.bench.let_leases_end()
+
+    @rule(host=HOST, does=strategies.booleans())
+    def a_host_refuses(self, host: int, does: bool) -> None:
+        self.bench.agents[self.bench.hosts[host]].refuse(does)
+
+    @rule(host=HOST, down=strategies.booleans())
+    def a_host_is_thought_dead(self, host: int, down: bool) -> None:
+        self.bench.force_down(self.bench.hosts[host], down)
+
+    @precondition(lambda self: self._waiting())
+    @rule(which=WHICH)
+    def a_message_is_lost(self, which: int) -> None:
+        waiting = self._waiting()
+        lost = waiting[which % len(waiting)]
+        self.bench.post.messages = [message for message in self.bench.post.messages if message is not lost]
+
+    @precondition(lambda self: self._waiting() and len(self.bench.post.messages) < 8)
+    @rule(which=WHICH)
+    def a_message_is_doubled(self, which: int) -> None:
+        waiting = self._waiting()
+        message = waiting[which % len(waiting)]
+        self.bench.post.messages.append(Message(message.queue, message.verb, message.arguments))
+
+    # ---- what must hold ----------------------------------------------------------------------------------------------------------------
+
+    @invariant()
+    def the_rules_hold(self) -> None:
+        if self.uuid:
+            wrong = broken_rule(self.bench, self.uuid)
+            assert wrong is None, wrong
+
+    def teardown(self) -> None:
+        try:
+            self._come_to_rest()
+        finally:
+            for worker in self.workers:
+                worker.kill()
+            self.bench.wipe(self.uuid)
+
+    def _come_to_rest(self) -> None:
+        """Without further faults, and with every sweep: all ends well."""
+        for host, agent in self.bench.agents.items():
+            agent.refuse(False)
+            self.bench.force_down(host, False)
+        found = ["nobody looked"]
+        for _ in range(MOST_ROUNDS):
+            self._everybody_works()
+            self.the_rules_hold()
+            found = rest.complaints(self.bench.world)
+            if not found and not self.bench.post.messages:
+                return
+        raise AssertionError("no rest: " + "; ".join([*found, *map(str, self.bench.post.messages)]))
+
+    def _everybody_works(self) -> None:
+        for worker in list(self.workers):
+            self._run(worker)
+        bench = self.bench
+        bench.let_leases_end()
+        claims = bench.claim_sweep()
+        for work in (bench.sweeps.builds, bench.sweeps.cleanups, bench.sweeps.claims, claims.sweep, claims.sweep):
+            work()
+        bench.place().run()
+        for message in self._waiting():
+            bench.deliver(message).run()
+        for agent in bench.agents.values():
+            agent.builds.go_on()
+            while job := agent.lines.next():
+                job()
+
+    # ---- workers ---------------------------------------------------------------------------------------------------------------------
+
+    def _begun(self, worker: Worker) -> Worker:
+        self.workers.append(worker)
+        return worker
+
+    def _worker(self, which: int) -> Worker:
+        return self.workers[which % len(self.workers)]
+
+    def _run(self, worker: Worker) -> None:
+        """To its end, or to where it waits for another one."""
+        while not worker.has_ended:
+            worker.step()
+            if worker.at == "waiting for the server":
+                break
+        self._sort_out()
+
+    def _sort_out(self) -> None:
+        self.workers = [worker for worker in self.workers if not worker.has_ended]
+
+    def _room(self, name: str) -> bool:
+        return bool(self.uuid) and len(self.workers) < MOST_WORKERS and sum(worker.name == name for worker in self.workers) < 2
+
+    def _waiting(self) -> list[Message]:
+        return [message for message in self.bench.post.messages if not message.in_hand]
+
+
+def broken_rule(bench: Bench, uuid: str) -> str | None:
+    """The rule that does not hold right now; (a) to (d) of docs/build-protocol.md, section 9."""
+    world = bench.world
+    mapping = next(row for row in world.rows("api", api_db.tables.instance_mappings) if row.uuid == uuid)
+    in_journal = any(row.uuid == uuid for row in world.rows("api", api_db.tables.build_requests))
+    row = next((row for row in world.rows(CELL, cell_db.tables.instances) if row.uuid == uuid), None)
+    buried = next((row for row in world.rows("cell0", cell_db.tables.instances) if row.uuid == uuid), None)
+    guests = {host: guest.attempt for host, agent in bench.agents.items() if (guest := agent.guest(uuid))}
+    owner = {world.cells.by_name(CELL).cell.uuid: CELL, CELL0_UUID: "cell0", None: None}[mapping.cell_uuid]
+    is_alive = row is not None and row.state in (states.BUILD, states.LIVE)
+    if row is not None and is_alive and sum(attempt == row.attempt for attempt in guests.values()) > 1:
+        return "(a) two guests of the current attempt"
+    if row is not None and row.state == states.LIVE:
+        claim = set(world.placement.read_claim(uuid).providers)
+        if guests.get(row.host) != row.attempt or claim != {node_uuid(row.host)}:
+            return f"(a, b) ACTIVE, attempt {row.attempt} on {row.host}, with guests {guests} and its claim on {claim}"
+    if row is not None and row.state != states.GONE and owner != CELL:
+        return f"(c) the cell holds a row and the mapping names {owner}"
+    if row is not None and row.state != states.GONE and buried is not None:
+        return "(c) the server is in the cell and in cell0"
+    if in_journal:
+        return None
+    if not mapping.deleted and not (owner == CELL and row is not None) and not (owner == "cell0" and buried is not None):
+        return "(c) an accepted server is in no journal, cell or cell0"
+    if not mapping.deleted and row is not None and row.state in (states.GOING, states.GONE):
+        return "(d) deleted though nobody asked"
+    if mapping.deleted and (is_alive or any(one is not None and one.state == states.FAILED for one in (row, buried))):
+        return "(d) a deleted server is alive again"
+    return None
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    bench = Bench(tmp_path_factory.mktemp("bench"))
+    yield bench
+    bench.world.stop()
+
+
+def test_the_rules_hold_however_workers_interleave_and_die(bench: Bench) -> None:
+    Build.bench = bench
+
+    run_state_machine_as_test(
+        Build,
+        settings=hypothesis.settings(
+            max_examples=EXAMPLES, stateful_step_count=60, deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
+        ),
+    )

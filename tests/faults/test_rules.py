@@ -1,0 +1,298 @@
+"""Rules of the build protocol that faults alone seldom put to the test, each on its own; and bugs that once broke them."""
+
+import datetime
+import pathlib
+import uuid
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+
+import api_db.journal
+import api_db.schema
+import api_db.tables
+import cell_db.cleanups
+import cell_db.heartbeats
+import cell_db.history
+import cell_db.instances
+import cell_db.schema
+import cell_db.tables
+from cell_db.instances import Placed
+from core.clock import utcnow
+from core.context import new_request_id
+from core.database import Database, now_sql
+from core.migrations import sync
+from devstack.services import mariadb
+from lifecycle import states
+from objects.build import BuildSpec, Flavor
+from objects.host import Attempt
+from objects.order import PlacementRequest, ServerOrder
+from tests.faults.bench import heartbeat_of
+
+HOST, OTHER = "host-1", "host-2"
+PLACE = {"host": OTHER, "node_uuid": str(uuid.uuid4())}
+NEVER = {"instances": -1, "cores": -1, "ram": -1}
+
+
+class Databases:
+    """An API database and a cell's, empty."""
+
+    def __init__(self, api_url: str, cell_url: str) -> None:
+        self.api, self.cell = Database(api_url, pool_size=3), Database(cell_url, pool_size=3)
+        sync(api_db.schema.SCHEMA, self.api)
+        sync(cell_db.schema.SCHEMA, self.cell)
+
+    def close(self) -> None:
+        self.api.close()
+        self.cell.close()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("mariadb", marks=pytest.mark.mariadb)])
+def databases(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[Databases]:
+    if request.param == "sqlite":
+        found = Databases(f"sqlite:///{tmp_path}/api.sqlite", f"sqlite:///{tmp_path}/cell.sqlite")
+    else:
+        server: mariadb.MariaDB = request.getfixturevalue("mariadb_server")
+        mark = uuid.uuid4().hex[:8]
+        found = Databases(server.create_schema(f"rules_{mark}_api"), server.create_schema(f"rules_{mark}_cell"))
+    yield found
+    found.close()
+
+
+def an_order() -> ServerOrder:
+    flavor = Flavor(flavor_id="tiny", name="m1.tiny", vcpus=1, memory_mib=64, root_gib=1)
+    build = BuildSpec(uuid=str(uuid.uuid4()), project_id="p", user_id="u", name="n", hostname="n", flavor=flavor)
+    return ServerOrder(build=build, request_id=new_request_id(), created_at=utcnow())
+
+
+def placed(order: ServerOrder, host: str = HOST, **changes: object) -> Placed:
+    values = {
+        "order": order, "host": host, "node_uuid": str(uuid.uuid4()), "hypervisor_hostname": host, "availability_zone": "nova",
+        "alternates": [PLACE], "resources": {"VCPU": 1}, "not_after": utcnow() + datetime.timedelta(hours=1),
+    }  # fmt: skip
+    return Placed(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def insert(connection: sa.Connection, *orders: Placed) -> None:
+    cell_db.instances.insert(connection, orders, build_deadline_s=600.0)
+
+
+def tombstone(connection: sa.Connection, server: str) -> bool:
+    return cell_db.instances.tombstone(connection, uuid=server, project_id="p", user_id="u", is_cell0=False)
+
+
+def row_of(database: Database, server: str) -> sa.Row[tuple[object, ...]]:
+    table = cell_db.tables.instances
+    with database.reading() as connection:
+        return connection.execute(sa.select(table).where(table.c.uuid == server)).one()
+
+
+def accept(databases: Databases, order: ServerOrder) -> None:
+    with databases.api.transaction() as connection:
+        api_db.journal.accept(
+            connection, request=PlacementRequest(project_id="p", user_id="u"), request_uuid=str(uuid.uuid4()), orders=[order],
+            quota_defaults=NEVER, not_after=datetime.timedelta(hours=1),
+        )  # fmt: skip
+
+
+# ---- tombstones --------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_tombstone_keeps_a_late_insert_out(databases: Databases) -> None:
+    order = an_order()
+
+    with databases.cell.transaction() as connection:
+        tombstone(connection, order.uuid)
+    with databases.cell.transaction() as connection:
+        insert(connection, placed(order))
+
+    assert row_of(databases.cell, order.uuid).state == states.GOING
+
+
+@pytest.mark.mariadb
+def test_a_tombstone_that_an_insert_forestalled_marks_its_row(request: pytest.FixtureRequest) -> None:
+    """The insert of a slow super-conductor was committed between the look for the row and the tombstone's own insert: the tombstone was
+    ignored, the delete's journal row went, and a server ran that nobody owned. SQLite lets one writer in at a time.
+    """
+    server: mariadb.MariaDB = request.getfixturevalue("mariadb_server")
+    mark = uuid.uuid4().hex[:8]
+    databases = Databases(server.create_schema(f"rules_{mark}_api"), server.create_schema(f"rules_{mark}_cell"))
+    order = an_order()
+
+    with databases.cell.transaction() as connection:
+
+        @sa.event.listens_for(connection, "before_cursor_execute")
+        def _insert_comes_in_between(conn: sa.Connection, cursor: object, statement: str, *_: object) -> None:
+            if statement.startswith("INSERT") and "instances" in statement:
+                with databases.cell.transaction() as slow:
+                    insert(slow, placed(order))
+
+        tombstone(connection, order.uuid)
+
+    row = row_of(databases.cell, order.uuid)
+    with databases.cell.reading() as connection:
+        owed = cell_db.cleanups.list_of(connection, [order.uuid])
+    databases.close()
+    assert (row.state, [(one.host, one.attempt) for one in owed]) == (states.GOING, [(HOST, 1)])
+
+
+# ---- cleanups ----------------------------------------------------------------------------------------------------------------------
+
+
+def introduce(connection: sa.Connection, host: str, **more: object) -> None:
+    beat = heartbeat_of(host, boot_id="1", intents=[], guests=None)
+    cell_db.heartbeats.beat(connection, beat)
+    cell_db.heartbeats.placed(connection, beat.inventory)
+
+
+def owing(databases: Databases) -> list[str]:
+    with databases.cell.reading() as connection:
+        return [report.host for report in cell_db.heartbeats.hosts(connection) if report.cleanups_open]
+
+
+def test_a_host_with_a_superseded_attempt_takes_nothing_new(databases: Databases) -> None:
+    order = an_order()
+    with databases.cell.transaction() as connection:
+        introduce(connection, HOST)
+        insert(connection, placed(order))
+        (build,) = cell_db.instances.building(connection, [order.uuid])
+        cell_db.instances.supersede(connection, build, reason="silence", host_said_so=False, build_deadline_s=600.0)
+
+    assert owing(databases) == [HOST]
+
+
+def test_a_host_that_is_destroying_a_deleted_server_is_open_for_others(databases: Databases) -> None:
+    """Every ordinary delete closed its host until the scheduler's next look a second later: under a steady stream of deletes all hosts
+    were closed, and builds were buried for want of a valid host. The deleted server's claim still stands, so nothing is over-used.
+    """
+    order = an_order()
+    with databases.cell.transaction() as connection:
+        introduce(connection, HOST)
+        insert(connection, placed(order))
+        tombstone(connection, order.uuid)
+
+    assert owing(databases) == []
+
+
+# ---- leases ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_only_the_current_attempt_on_its_own_host_keeps_the_lease(databases: Databases) -> None:
+    """A returned host that still listed its superseded attempt kept the sweep away from the new one, whose order was lost."""
+    order = an_order()
+    with databases.cell.transaction() as connection:
+        insert(connection, placed(order))
+        (build,) = cell_db.instances.building(connection, [order.uuid])
+        cell_db.instances.supersede(connection, build, reason="silence", host_said_so=False, build_deadline_s=600.0)
+
+        cell_db.instances.keep(connection, HOST, [(order.uuid, 1)], lease_s=30.0)
+        assert [taken.attempt for taken in cell_db.instances.take(connection, lease_s=0.0, most=10)] == [2]
+        cell_db.instances.keep(connection, OTHER, [(order.uuid, 2)], lease_s=30.0)
+        assert cell_db.instances.take(connection, lease_s=0.0, most=10) == []
+
+
+def test_orders_that_wait_for_a_cell_keep_no_other_from_its_turn(databases: Databases) -> None:
+    """Old orders for a cell that is away came first every time their second was over, and younger ones were never looked at."""
+    waiting, fresh = [an_order() for _ in range(5)], an_order()
+    for order in waiting:
+        accept(databases, order)
+    with databases.api.transaction() as connection:
+        held = api_db.journal.lease(connection, seconds=15.0, most=5)
+        api_db.journal.give_back(connection, [(entry.uuid, str(entry.token)) for entry in held], wait_s=0.0)
+    with databases.api.transaction() as connection:
+        journal = api_db.tables.build_requests
+        connection.execute(sa.update(journal).values(lease_until=now_sql(-1.0)))
+    accept(databases, fresh)
+    with databases.api.transaction() as connection:
+        connection.execute(sa.update(journal).where(journal.c.uuid == fresh.uuid).values(lease_until=now_sql(-2.0)))
+
+        assert [entry.uuid for entry in api_db.journal.lease(connection, seconds=15.0, most=1)] == [fresh.uuid]
+
+
+def test_what_was_given_back_does_not_count_as_a_try(databases: Databases) -> None:
+    """Placement away for ten seconds made every waiting order count as poisonous, and it was buried."""
+    accept(databases, an_order())
+    with databases.api.transaction() as connection:
+        for _ in range(20):
+            (entry,) = api_db.journal.lease(connection, seconds=15.0, most=1)
+            assert entry.tries == 1
+            api_db.journal.give_back(connection, [(entry.uuid, str(entry.token))], wait_s=-1.0)
+
+
+def test_a_stale_token_changes_nothing(databases: Databases) -> None:
+    order = an_order()
+    accept(databases, order)
+    with databases.api.transaction() as connection:
+        (first,) = api_db.journal.lease(connection, seconds=-1.0, most=1)
+        (second,) = api_db.journal.lease(connection, seconds=15.0, most=1)
+        assignment = api_db.journal.Assignment(
+            uuid=order.uuid, token=str(first.token), project_id="p", cell_uuid=str(uuid.uuid4()), host=HOST, alternates=[]
+        )
+
+        assert first.token != second.token
+        assert not api_db.journal.renew(connection, uuid=order.uuid, token=str(first.token), seconds=15.0)
+        assert api_db.journal.assign(connection, [assignment]) == set()
+        assert api_db.journal.drop(connection, [(order.uuid, str(first.token))]) == set()
+
+
+# ---- hosts that come back --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_late_hello_says_nothing_of_servers_launched_since(databases: Databases) -> None:
+    """A hello that was handled late (its conductor was frozen, its broker away) declared the guests lost that were built meanwhile."""
+    old, young = an_order(), an_order()
+    with databases.cell.transaction() as connection:
+        insert(connection, placed(old), placed(young))
+        cell_db.instances.active(connection, [cell_db.instances.Ran(one.uuid, 1, HOST, states.RUNNING) for one in (old, young)])
+        table = cell_db.tables.instances
+        connection.execute(sa.update(table).where(table.c.uuid == old.uuid).values(launched_at=now_sql(-60.0)))
+
+        started_at = utcnow() - datetime.timedelta(seconds=30)
+        assert cell_db.instances.live_on(connection, HOST, launched_before=started_at) == [(old.uuid, 1)]
+
+
+# ---- a cell that was away for too long ---------------------------------------------------------------------------------------------------
+
+
+def test_what_was_shown_as_a_fault_is_not_built_when_the_cell_returns(databases: Databases) -> None:
+    """It became a BUILD row that carried a fault: the user had seen ERROR, and perhaps ordered another one."""
+    order = an_order()
+    fault = cell_db.history.fault(500, "Cell east has not answered in time for this build")
+    with databases.cell.transaction() as connection:
+        insert(connection, placed(order, fault=fault))
+
+        assert cell_db.instances.building(connection, [order.uuid]) == []
+        assert cell_db.instances.over(connection, [order.uuid]) == [order.uuid]
+    row = row_of(databases.cell, order.uuid)
+    assert (row.state, row.vm_state, row.host, row.fault["message"]) == (states.FAILED, states.ERROR, None, fault["message"])
+
+
+def test_a_fault_does_not_touch_a_row_that_is_there_already(databases: Databases) -> None:
+    order = an_order()
+    with databases.cell.transaction() as connection:
+        insert(connection, placed(order))
+        insert(connection, placed(order, fault=cell_db.history.fault(500, "too late")))
+
+    assert row_of(databases.cell, order.uuid).state == states.BUILD
+
+
+# ---- reports -----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_report_of_an_older_attempt_is_dropped(databases: Databases) -> None:
+    order = an_order()
+    with databases.cell.transaction() as connection:
+        insert(connection, placed(order))
+        (build,) = cell_db.instances.building(connection, [order.uuid])
+        cell_db.instances.supersede(connection, build, reason="silence", host_said_so=False, build_deadline_s=600.0)
+
+        assert cell_db.instances.active(connection, [cell_db.instances.Ran(order.uuid, 1, HOST, states.RUNNING)]) == set()
+    assert row_of(databases.cell, order.uuid).state == states.BUILD
+
+
+def test_a_heartbeat_tells_which_attempts_are_under_way(databases: Databases) -> None:
+    server = str(uuid.uuid4())
+    with databases.cell.transaction() as connection:
+        cell_db.heartbeats.beat(connection, heartbeat_of(HOST, boot_id="1", intents=[Attempt(server, 3)], guests=None))
+
+        assert cell_db.heartbeats.listed_intents(connection) == {(server, 3)}

@@ -1,0 +1,30 @@
+"""An agent's work on one server in a process of its own, for a test to kill: `python -m tests.hypervisor.agent_process WORK …`."""
+
+import pathlib
+import sys
+
+import msgspec
+
+from compute.permit import Permit
+from objects.build import BuildSpec
+from tests.hypervisor.machine import driver_at
+
+DEADLINE_S = 120.0
+
+
+def main(work: str, spec_file: str, uri: str, log_path: str, instances: str, image: str) -> None:
+    """Says that it is ready, waits for a word, and works."""
+    spec = msgspec.json.decode(pathlib.Path(spec_file).read_bytes(), type=BuildSpec)
+    driver = driver_at(uri, pathlib.Path(log_path), pathlib.Path(instances))
+    driver.guest(spec.uuid)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    permit = Permit(attempt=1, deadline_s=DEADLINE_S)
+    if work == "spawn":
+        driver.spawn(spec, 1, image=pathlib.Path(image), permit=permit)
+    else:
+        driver.destroy(spec.uuid, 1, permit=permit)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
