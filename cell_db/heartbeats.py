@@ -39,7 +39,7 @@ def start_of(heartbeat: Heartbeat) -> datetime.datetime:
 def _service_row(host: str, binary: str, version: str, started_at: datetime.datetime) -> dict[str, Any]:
     return {
         "uuid": str(uuids.uuid4()), "host": host, "binary": binary, "version": version, "disabled": False, "forced_down": False,
-        "left": False, "started_at": started_at, "created_at": started_at, "updated_at": started_at,
+        "left": False, "deaf": False, "started_at": started_at, "created_at": started_at, "updated_at": started_at,
     }  # fmt: skip
 
 
@@ -68,10 +68,10 @@ def _note_node(connection: sa.Connection, heartbeat: Heartbeat) -> None:
         connection.execute(mine.values(**told, **usage, updated_at=now_sql()))
 
 
-def conductor_beat(connection: sa.Connection, *, host: str, version: str, started_at: datetime.datetime) -> None:
-    """Records that a conductor of this cell lives."""
+def conductor_beat(connection: sa.Connection, *, host: str, version: str, started_at: datetime.datetime, deaf: bool = False) -> None:
+    """Records that a conductor of this cell lives, and whether it is in no position to say that hosts are silent."""
     mine = sa.and_(services.c.host == host, services.c.binary == CONDUCTOR)
-    values = {"last_seen_at": now_sql(), "version": version, "started_at": started_at}
+    values = {"last_seen_at": now_sql(), "version": version, "started_at": started_at, "deaf": deaf}
     if not changed(connection.execute(sa.update(services).where(mine).values(**values))):
         insert_if_absent(connection, services, [_service_row(host, CONDUCTOR, version, started_at)])
         connection.execute(sa.update(services).where(mine).values(**values))
@@ -135,6 +135,7 @@ class HostReport:
 
     `left`: its agent stopped in good order. `silent_s` None: never seen. `cleanups_open`: superseded attempts may still be on it.
     `conductor_silent_s`: since any conductor of the cell was seen; None: none was. Without one nothing would be built.
+    `witness_silent_s`: since one was seen that hears its hosts: without one their silence proves nothing.
     """
 
     host: str
@@ -152,6 +153,7 @@ class HostReport:
     left: bool
     silent_s: float | None
     conductor_silent_s: float | None
+    witness_silent_s: float | None
     cleanups_open: bool
     reported_at: datetime.datetime
 
@@ -163,12 +165,14 @@ def hosts(connection: sa.Connection) -> list[HostReport]:
     owing = sa.select(cleanups.c.host).join(instances, superseded).distinct().subquery()
     node, service = compute_nodes.c, services.c
     conductor = services.alias()
-    conducted = sa.select(sa.func.max(conductor.c.last_seen_at)).where(conductor.c.binary == CONDUCTOR).scalar_subquery()
+    conducted = sa.select(sa.func.max(conductor.c.last_seen_at)).where(conductor.c.binary == CONDUCTOR)
+    witnessed = conducted.where(conductor.c.deaf == sa.false()).scalar_subquery()
     query = (
         sa.select(
             node.host, node.uuid, node.hypervisor_hostname, node.inventory, node.placed, node.vcpus_used, node.memory_mib_used,
             node.disk_gib_used, node.guests, node.failed_builds, service.disabled, service.forced_down, service.left,
-            service.last_seen_at, conducted.label("conducted_at"), owing.c.host.is_not(None).label("owes"), node.updated_at, now_sql().label("now"),
+            service.last_seen_at, conducted.scalar_subquery().label("conducted_at"), witnessed.label("witnessed_at"),
+            owing.c.host.is_not(None).label("owes"), node.updated_at, now_sql().label("now"),
         )
         .join(services, sa.and_(service.host == node.host, service.binary == COMPUTE))
         .outerjoin(owing, owing.c.host == node.host)
@@ -194,6 +198,7 @@ def _report(row: sa.Row[Any]) -> HostReport:
         left=row.left,
         silent_s=_since(row.last_seen_at, row.now),
         conductor_silent_s=_since(row.conducted_at, row.now),
+        witness_silent_s=_since(row.witnessed_at, row.now),
         cleanups_open=bool(row.owes),
         reported_at=row.updated_at,
     )

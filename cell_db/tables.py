@@ -180,6 +180,8 @@ services = _table(
     Column("started_at", Timestamp, nullable=False),
     Column("last_seen_at", Timestamp),
     Column("left", Boolean, nullable=False, default=False),
+    # a conductor that cannot hear its hosts, or could not until lately: their silence proves nothing
+    Column("deaf", Boolean, nullable=False, default=False),
     Column("intents", Json),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False, index=True),

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from cell_db.listing import NOT_NULL, Found
 from core.keyset import Order, Position
 
@@ -19,7 +21,7 @@ _DEVIATIONS = 2.0
 _MARGIN = 1.25
 
 
-class Place(NamedTuple):
+class Place(msgspec.Struct, frozen=True, gc=False):
     """A server's place in the merged order; `item` is whatever is known of it, `source` the source that gave it, if one did."""
 
     position: Position
@@ -189,7 +191,7 @@ def _passes(order: Order) -> list[tuple[Callable[[Place], Any], bool]]:
 def _sort_key(numbers: list[int], order: Order) -> Callable[[Place], Any]:
     nullable = [number for number in numbers if order[number].name not in NOT_NULL]
     if not nullable and len(numbers) == len(order):
-        return lambda place: place[0]
+        return lambda place: place.position
     if not nullable:
-        return lambda place: [place[0][number] for number in numbers]
-    return lambda place: [(place[0][number] is not None, place[0][number]) for number in numbers]
+        return lambda place: [place.position[number] for number in numbers]
+    return lambda place: [(place.position[number] is not None, place.position[number]) for number in numbers]

@@ -45,7 +45,7 @@ class Listing:
     when_silent: WhenSilent = WhenSilent.SHOW
     hosts_down_after_s: float | None = None
     deadline_s: float = 1.0
-    keys_per_query: float = 35.0
+    keys_per_query: float = 90.0
 
     @property
     def wanted(self) -> Wanted:

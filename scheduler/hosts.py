@@ -27,7 +27,8 @@ class HostState:
 
     `node_uuid` is also its provider in Placement. `cleanups_open`: superseded attempts may still be on it, so it takes nothing new.
     `others_free`: what is left of resource classes other than VCPU, MEMORY_MB and DISK_GB. `reported_at`: when the host last said
-    so, by its cell's clock. The fields from `free_vcpus` on are worked out from those before.
+    so, by its cell's clock. `cut_off`: it is not `up`, but nobody can say that it is down: its cell is silent, or hears nobody.
+    The fields from `free_vcpus` on are worked out from those before.
     """
 
     host: str
@@ -50,6 +51,7 @@ class HostState:
     others_free: Mapping[str, int] = dataclasses.field(default_factory=lambda: _NOTHING)
 
     up: bool = True
+    cut_off: bool = False
     disabled: bool = False
     forced_down: bool = False
     cleanups_open: bool = False

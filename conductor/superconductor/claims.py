@@ -1,5 +1,6 @@
 """Choosing hosts from the view and claiming them in Placement: optimistically chosen, strictly claimed."""
 
+import contextlib
 import dataclasses
 import random
 import threading
@@ -26,12 +27,16 @@ MOST_CLAIMS = 20  # consumers in one POST: an answer within a second, few enough
 
 @dataclasses.dataclass(slots=True)
 class Group:
-    """The servers of one request that are placed together, all or none. `neighbours`: the server group that they join."""
+    """The servers of one request that are placed together, all or none. `neighbours`: the server group that they join.
+
+    `waits`: the fault holds only as long as some cell is cut off.
+    """
 
     request: PlacementRequest
     entries: list[Entry]
     choices: list[Choice] = dataclasses.field(default_factory=list)
     fault: str | None = None
+    waits: bool = False
     doubted: set[str] = dataclasses.field(default_factory=set)
     excluded: set[str] = dataclasses.field(default_factory=set)
     neighbours: Neighbours | None = None
@@ -94,7 +99,7 @@ class Chooser:
         hopeless = [group for group in groups if group.fault is not None]
         if hopeless:
             self._look_again()
-            waiting += [group for group in hopeless if self._choose(group)]
+            waiting += [group for group in hopeless if self._choose_or_wait(group)]
         while waiting:
             batch = _first_few(waiting)
             del waiting[: len(batch)]
@@ -109,7 +114,7 @@ class Chooser:
         """
         if not self._choose(group):
             self._look_again()
-            if not self._choose(group):
+            if not self._choose_or_wait(group):
                 return
         self._claim_patiently(group, generation)
 
@@ -165,6 +170,17 @@ class Chooser:
             user_id=group.request.user_id,
             generation=generation,
         )
+
+    def _choose_or_wait(self, group: Group) -> bool:
+        """As `_choose`; notes whether hosts that are cut off would do."""
+        if self._choose(group):
+            return True
+        everything = [dataclasses.replace(host, up=True) if host.cut_off else host for host in self.view.reported()]
+        if any(host.cut_off for host in everything):
+            with contextlib.suppress(NoValidHost, core.errors.Invalid):
+                choose_with_neighbours(self._request(group), everything, len(group.entries), alternates=0, dice=self._dice)
+                group.waits = True
+        return False
 
     def _choose(self, group: Group) -> bool:
         try:

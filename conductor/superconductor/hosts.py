@@ -34,7 +34,7 @@ class _Known:
 
 
 class HostWatch:
-    """Keeps a `HostView` as fresh as the cells let it; hosts of a silent cell count as down."""
+    """Keeps a `HostView` as fresh as the cells let it; hosts of a silent cell are cut off: nothing goes there, nothing is said of them."""
 
     def __init__(
         self, conf: cfg.ConfigOpts, api: Gate, cells: Cells, placement: Placement, view: HostView, clock: Clock | None = None
@@ -85,7 +85,7 @@ class HostWatch:
 
     def _lose(self, gate: Gate) -> None:
         mine = [host for host in self._view.reported() if host.cell_uuid == gate.cell.uuid and host.up]
-        self._view.update(gate.cell.uuid, [dataclasses.replace(host, up=False) for host in mine])
+        self._view.update(gate.cell.uuid, [dataclasses.replace(host, up=False, cut_off=True) for host in mine])
 
     def _state(self, report: cell_db.heartbeats.HostReport, gate: Gate, known: _Known) -> HostState:
         inventory = report.inventory
@@ -108,6 +108,7 @@ class HostWatch:
             used_memory_mib=report.memory_mib_used,
             used_disk_gib=report.disk_gib_used,
             up=self._is_up(report),
+            cut_off=self._is_cut_off(report),
             disabled=report.disabled or gate.cell.disabled,
             forced_down=report.forced_down,
             cleanups_open=report.cleanups_open,
@@ -126,6 +127,12 @@ class HostWatch:
         if report.left or not report.placed or report.silent_s is None or report.conductor_silent_s is None:
             return False
         return max(report.silent_s, report.conductor_silent_s) < self._down_after_s
+
+    def _is_cut_off(self, report: cell_db.heartbeats.HostReport) -> bool:
+        """Silent, and no conductor of its cell is in a position to say so: its broker was away, or the conductors themselves are."""
+        if report.left or not report.placed or report.silent_s is None or report.conductor_silent_s is None or self._is_up(report):
+            return False
+        return report.witness_silent_s is None or report.witness_silent_s >= self._down_after_s
 
     def _refresh_traits(self) -> None:
         """Traits that operators set in Placement, read in bulk and kept for a while; Placement away: the old ones stand."""

@@ -241,7 +241,10 @@ class Placer:
         hold = groups[0].neighbours.hold if groups and groups[0].neighbours else None
         self._insert(self._assign(placed, hold))
         for group in groups:
-            if group.fault is not None:
+            if group.fault is not None and group.waits:
+                LOG.info("request %s waits for cells that are cut off: %s", group.entries[0].request_uuid, group.fault)
+                self._give_back(group.entries)
+            elif group.fault is not None:
                 LOG.info("request %s has no valid host: %s", group.entries[0].request_uuid, group.fault)
                 self._bury_entries(group.entries, group.fault)
 

@@ -20,11 +20,14 @@ from cells.page import Listing, Page, WhenSilent
 from core.keyset import Order, Sorting
 from lifecycle import states
 from objects.server import Server
-from tests.cells.world import Kept, Thing, World
+from tests.cells.world import ONLY_ORDERED, Kept, Thing, World
 
 ALL = 10_000
 # Case, accents (composed and not), trailing spaces, an empty name, none, and beyond the first plane.
-NAMES = [None, "", "null", "1", "a", "A", "a ", "a  ", "ab", "ä", "a\u0308", "Ä", "é", "e", "z", "Z", "web-1", "web-10", "\uffee", "\U0001d4b3", "ß", "ss", "q\"\\\\", "\n\t\x7f", "\U0001f600\u2028"]
+NAMES = [
+    None, "", "null", "1", "a", "A", "a ", "a  ", "ab", "ä", "a\u0308", "Ä", "é", "e", "z", "Z", "web-1", "web-10",
+    "\uffee", "\U0001d4b3", "ß", "ss", "q\"\\\\", "\n\t\x7f", "\U0001f600\u2028",
+]  # fmt: skip
 
 names = st.sampled_from(NAMES)
 things = st.builds(
@@ -156,7 +159,7 @@ def _at(listing: Listing, marker: str | None) -> Listing:
     filters=few_filters,
     limit=st.integers(1, 15),
     shape=st.sampled_from([Shape.BRIEF, Shape.DETAIL]),
-    keys_per_query=st.sampled_from([-1e9, 0.0, 35.0]),
+    keys_per_query=st.sampled_from([-1e9, 0.0, 90.0]),
 )
 def test_pages_over_many_cells_are_those_of_the_union(
     world: World, population: list[Thing], number: int, order: Order, filters: dict[str, Any], limit: int, shape: Shape, keys_per_query: float
@@ -182,7 +185,7 @@ def test_pages_over_many_cells_are_those_of_the_union(
     order=st.one_of(st.just(DEFAULT), orders()),
     filters=few_filters,
     limit=st.integers(1, 6),
-    keys_per_query=st.sampled_from([-1e9, 35.0]),
+    keys_per_query=st.sampled_from([-1e9, 90.0]),
 )
 def test_a_walk_neither_skips_nor_repeats_what_stands_still(
     world: World, population: list[Thing], later: list[Thing], removed: list[int], number: int, order: Order, filters: dict[str, Any], limit: int,
@@ -196,6 +199,9 @@ def test_a_walk_neither_skips_nor_repeats_what_stands_still(
     known = {thing.uuid for thing in population}
     arriving = [thing for thing in later if thing.uuid not in known]
     leaving = [population[index] for index in removed if index < len(population)]
+    if not listing.mappings_can_sort:
+        # Of a server that is deleted before a cell has its row nothing is left but its mapping: as a marker it is refused then.
+        leaving = [thing for thing in leaving if thing.kept not in ONLY_ORDERED]
     moving = [thing for thing in population if thing.kept in (Kept.WAITING, Kept.ASSIGNED) and thing not in leaving]
 
     def between(pages: int) -> None:
@@ -247,7 +253,7 @@ def test_a_marker_of_any_kind_marks_its_place(
     filters=few_filters,
     limit=st.integers(1, 10),
     silent=st.sets(st.integers(0, 8), min_size=1),
-    keys_per_query=st.sampled_from([-1e9, 35.0]),
+    keys_per_query=st.sampled_from([-1e9, 90.0]),
 )
 def test_a_silent_cell_does_not_hide_the_others(
     world: World, population: list[Thing], number: int, order: Order, filters: dict[str, Any], limit: int, silent: set[int], keys_per_query: float

@@ -52,6 +52,7 @@ from tests.faults.world import USER, World
 CELL = "east"
 FOREVER_S = 1e6
 MOST_ATTEMPTS = 99
+MOST_MESSAGES = 12
 
 
 @dataclasses.dataclass
@@ -63,6 +64,7 @@ class Message:
     arguments: Any
     context: Context = dataclasses.field(default_factory=service_context)
     handler: Worker | None = None
+    is_late: bool = False
 
     @property
     def in_hand(self) -> bool:
@@ -77,14 +79,20 @@ class Message:
 
 
 class Post:
-    """The cell's broker: what is sent lies here until the test has it delivered."""
+    """The cell's broker: what is sent lies here until the test has it delivered.
+
+    `echoes`: it doubles each message, and the second one comes late.
+    """
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
+        self.echoes = False
 
     def cast(self, queue: str, verb: Verb, arguments: msgspec.Struct, *, context: Context, deadline_s: float = 0.0) -> None:
         """As `messaging.caller.Caller`."""
         self.messages.append(Message(queue, verb, arguments, context))
+        if self.echoes and len(self.messages) < MOST_MESSAGES:
+            self.messages.append(Message(queue, verb, arguments, context, is_late=True))
 
 
 class DirectReporter:

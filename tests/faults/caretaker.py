@@ -21,6 +21,7 @@ LOG = logging.getLogger(__name__)
 SHIFT_S = 0.25
 LONGEST_FREEZE_S = 1.2
 SETTLE_S = 30.0
+MOST_KEPT = 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,19 +257,19 @@ class Caretaker:
 
     # ---- between two tests ---------------------------------------------------------------------------------------------------------
 
-    def forget_ended(self) -> None:
-        """Deletes what is left and purges it all, so that the next test begins with an empty cloud."""
-        for uuid, (_, row) in self.world.instances().items():
-            if row.state != states.GONE:
+    def tidy_up(self) -> None:
+        """Purges what is deleted; when many servers have gathered, deletes them first."""
+        left = [uuid for uuid, (_, row) in self.world.instances().items() if row.state != states.GONE]
+        if len(left) > MOST_KEPT:
+            for uuid in left:
                 self.delete(uuid)
-        self.settle()
-        instances = cell_db.tables.instances
+            self.settle()
+        instances, mappings = cell_db.tables.instances, api_db.tables.instance_mappings
         for cell in ("cell0", *self.world.cell_names):
             with self.world.databases[cell].transaction() as connection:
-                connection.execute(sa.delete(instances))
+                connection.execute(sa.delete(instances).where(instances.c.state == states.GONE))
         with self.world.databases["api"].transaction() as connection:
-            connection.execute(sa.delete(api_db.tables.instance_mappings))
-            connection.execute(sa.delete(api_db.tables.request_specs))
+            connection.execute(sa.delete(mappings).where(mappings.c.deleted.is_(sa.true())))
 
     def close(self) -> None:
         """Ends everything, whatever state it is in."""

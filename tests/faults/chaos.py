@@ -6,15 +6,18 @@
 import argparse
 import collections
 import concurrent.futures
+import configparser
 import contextlib
 import dataclasses
+import io
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +25,14 @@ import requests
 
 import api_db.tables
 from core import errors
+from devstack import identity
+from devstack.accounts import write_private
 from devstack.api_client import ApiClient
 from devstack.configure import project_id
+from devstack.waiting import wait_until
 from lifecycle import states
 from tests.faults.on_stack import StackWorld
-from tests.faults.trouble import Trouble
+from tests.faults.trouble import BACK_DEADLINE_S, Trouble
 from tests.stack import cloud as clouds
 from tests.stack.cloud import Cloud
 from tests.stack.servers import Servers
@@ -42,6 +48,9 @@ USER_DEADLINE_S = 300.0
 """For what one user wants of the API altogether: it is away at times."""
 SETTLE_DEADLINE_S = 240.0
 LOOK_EVERY_S = 1.0
+DOWN_AFTER_S = 8.0
+REPORT_S = 2.0
+SPAWN_S = 0.3
 
 Say = Callable[[str], None]
 
@@ -228,6 +237,34 @@ def lift_quota(cloud: Cloud) -> None:
     answer.raise_for_status()
 
 
+def make_nervous(cloud: Cloud) -> None:
+    """Hosts count as down after seconds, and builds take so long that some are under way whenever that happens."""
+    down = {"conductor": {"service_down_time_s": DOWN_AFTER_S}}
+    slow = {"compute": {"report_interval_s": REPORT_S}, "simulated": {"spawn_s": SPAWN_S}}
+    before = {name: identity.recorded(cloud.state.pid_file(name)) for name in own_processes(cloud)}
+    for name, process in before.items():
+        _set(cloud, name, slow if name.startswith("compute-") else down)
+        if process is not None:
+            identity.send(process, signal.SIGTERM)
+    for name, process in before.items():
+        wait_until(
+            lambda name=name, process=process: identity.recorded(cloud.state.pid_file(name)) != process and cloud.control.is_ready(name),  # type: ignore[misc]
+            what=f"new {name}", deadline_s=BACK_DEADLINE_S,
+        )  # fmt: skip
+    wait_until(cloud.api("admin").answers, what="answer of the API", deadline_s=BACK_DEADLINE_S)
+
+
+def _set(cloud: Cloud, process: str, sections: Mapping[str, Mapping[str, object]]) -> None:
+    path = cloud.state.config(process)
+    settings = configparser.ConfigParser(interpolation=None)
+    settings.read(path)
+    for section, values in sections.items():
+        settings[section] = {**(dict(settings[section]) if section in settings else {}), **{key: str(value) for key, value in values.items()}}
+    text = io.StringIO()
+    settings.write(text)
+    write_private(path, text.getvalue())
+
+
 # ---- the command -----------------------------------------------------------------------------------------------------------------------
 
 
@@ -247,6 +284,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ends = time.monotonic() + arguments.minutes * 60
     with _directory(arguments.state) as path, clouds.running(path, "--profile", "full", "--cells", str(CELLS)) as cloud:
         lift_quota(cloud)
+        make_nervous(cloud)
         number = 0
         while number == 0 or time.monotonic() < ends:
             number += 1

@@ -44,7 +44,10 @@ class StackWorld:
 
     def complaints(self) -> list[str]:
         """What is still under way, or wrong; empty at a good end."""
-        return rest.complaints(cast(World, self)) or [f"something half-built is left: {path}" for path in self.folder.glob("*/guests/*/guests/building/*")]
+        return rest.complaints(cast(World, self)) or [
+            *(f"something half-built is left: {path}" for path in self.folder.glob("*/guests/*/guests/building/*")),
+            *(f"the API level has a dead letter: {row.verb}: {row.why}" for row in self.rows("api", api_db.tables.dead_letters)),
+        ]
 
     def rows(self, where: str, table: sa.Table) -> list[sa.Row[Any]]:
         """Every row of a table of one database."""

@@ -64,7 +64,7 @@ def _guests(world: World) -> Complaints:
             yield f"(a) a guest that nobody wants: {guest}"
     for guest in wanted - set(found):
         yield f"(a) a guest is missing: {guest}"
-    for path in (world.folder / "guests").glob("*/guests/*.building"):
+    for path in (world.folder / "guests").glob("*/guests/building/*"):
         yield f"(a) something half-built is left: {path.name}"
 
 

@@ -10,6 +10,7 @@ from core.steps import Steps
 from tests.faults.steps import Killed
 
 ANSWER_S = 20.0
+WAITING = "waiting for the server"
 
 
 class Worker:
@@ -110,7 +111,7 @@ class SteppedServers:
         while uuid in self._permits:
             if threading.current_thread() not in self._steps.workers:
                 raise core.errors.Unavailable(f"server {uuid} is held by a worker that stands still")
-            self._steps.stand("waiting for the server")
+            self._steps.stand(WAITING)
         self._permits[uuid] = permit
         try:
             yield permit

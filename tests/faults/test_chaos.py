@@ -32,5 +32,6 @@ def test_nothing_is_lost_stuck_or_left_behind_in_chaos(stack: Cloud) -> None:
     seed = int(os.environ.get(SEED, random.SystemRandom().randrange(10**6)))
     print(f"{SEED}={seed}")
     chaos.lift_quota(stack)
+    chaos.make_nervous(stack)
 
     print(chaos.run_round(stack, servers=SERVERS, dice=random.Random(seed), say=print))

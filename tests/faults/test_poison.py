@@ -92,4 +92,4 @@ def _clean_up(worlds: Worlds, where: str, table: sa.Table) -> None:
     caretaker = worlds.caretaker()
     with caretaker.world.databases[where].transaction() as connection:
         connection.execute(sa.delete(table))
-    caretaker.forget_ended()
+    caretaker.tidy_up()

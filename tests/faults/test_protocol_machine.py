@@ -19,7 +19,7 @@ from compute.resources.inventory import node_uuid
 from lifecycle import states
 from tests.faults import rest
 from tests.faults.bench import CELL, Bench, Message
-from tests.faults.single_steps import Worker
+from tests.faults.single_steps import WAITING, Worker
 
 # Placement's own libraries, called in this process, use what Python is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -27,7 +27,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 EXAMPLES = int(os.environ.get("CELLPLANE_MACHINE_EXAMPLES", "40"))
 MOST_WORKERS = 5
 MOST_ROUNDS = 60
+TO_THE_END = 1000
 WHICH = strategies.integers(0, 11)
+STEPS = strategies.one_of(strategies.integers(0, 12), strategies.just(TO_THE_END))
 HOST = strategies.sampled_from((0, 1))
 
 
@@ -42,76 +44,64 @@ class Build(RuleBasedStateMachine):
         self.workers: list[Worker] = []
         self.deleted = False
 
-    @initialize()
-    def accept(self) -> None:
+    @initialize(refusing=strategies.sampled_from(((), (0,), (1,), (0, 1))), echoes=strategies.booleans())
+    def accept(self, refusing: tuple[int, ...], echoes: bool) -> None:
+        for host in refusing:
+            self.a_host_refuses(host, True)
+        self.bench.post.echoes = echoes
         self.uuid = self.bench.world.accept(hint=False)[0]
 
-    # ---- work begins ---------------------------------------------------------------------------------------------------------------
+    # ---- work --------------------------------------------------------------------------------------------------------------------------
 
-    @precondition(lambda self: not self.deleted and self._room("api"))
     @rule()
-    def the_user_deletes(self) -> None:
+    def messages_arrive(self) -> None:
+        """Those that nothing holds up."""
+        for message in self._waiting():
+            if not message.is_late:
+                self._go(self.bench.deliver(message), TO_THE_END)
+
+    @rule()
+    def agents_work(self) -> None:
+        for host in (0, 1):
+            self.an_agent_takes_up_work(host, TO_THE_END)
+
+    @precondition(lambda self: not self.deleted and self._has_room())
+    @rule(steps=STEPS)
+    def the_user_deletes(self, steps: int) -> None:
         self.deleted = True
-        self._begun(self.bench.delete(self.uuid))
+        self._go(self.bench.delete(self.uuid), steps)
 
-    @precondition(lambda self: self._room("super"))
-    @rule()
-    def a_super_conductor_looks(self) -> None:
-        self._begun(self.bench.place())
+    @precondition(lambda self: self._has_room())
+    @rule(steps=STEPS, falls_asleep=strategies.booleans())
+    def a_super_conductor_looks(self, steps: int, falls_asleep: bool) -> None:
+        self._go(self.bench.place(), steps)
+        if falls_asleep:
+            self.bench.let_leases_end()
 
-    @precondition(lambda self: self._room("builds"))
-    @rule()
-    def a_conductor_looks_for_builds(self) -> None:
-        self._begun(self.bench.worker("builds", self.bench.sweeps.builds))
+    @precondition(lambda self: self._has_room())
+    @rule(what=strategies.sampled_from(("builds", "cleanups", "claims")), steps=STEPS)
+    def a_conductor_looks(self, what: str, steps: int) -> None:
+        """When the leases are over: the hint that it would follow sooner shows it the same rows."""
+        self.bench.let_leases_end()
+        self._go(self.bench.worker(what, getattr(self.bench.sweeps, what)), steps)
 
-    @precondition(lambda self: self._room("cleanups"))
-    @rule()
-    def a_conductor_looks_for_cleanups(self) -> None:
-        self._begun(self.bench.worker("cleanups", self.bench.sweeps.cleanups))
-
-    @precondition(lambda self: self._room("claims"))
-    @rule()
-    def a_conductor_looks_for_claims(self) -> None:
-        self._begun(self.bench.worker("claims", self.bench.sweeps.claims))
-
-    @precondition(lambda self: self._waiting() and self._room("message"))
-    @rule(which=WHICH)
-    def a_message_arrives(self, which: int) -> None:
+    @precondition(lambda self: self._waiting() and self._has_room())
+    @rule(which=WHICH, steps=STEPS)
+    def a_message_arrives(self, which: int, steps: int) -> None:
         waiting = self._waiting()
-        self._begun(self.bench.deliver(waiting[which % len(waiting)]))
+        self._go(self.bench.deliver(waiting[which % len(waiting)]), steps)
 
-    @rule(host=HOST)
-    def an_agent_takes_up_work(self, host: int) -> None:
+    @rule(host=HOST, steps=STEPS)
+    def an_agent_takes_up_work(self, host: int, steps: int) -> None:
         agent = self.bench.agents[self.bench.hosts[host]]
         job = agent.lines.next()
         if job is not None:
-            self._begun(self.bench.worker(f"{agent.host} builds", job, agent))
-
-    @rule()
-    def time_passes(self) -> None:
-        """Whatever nobody holds up gets done."""
-        self.bench.place().run()
-        for message in self._waiting():
-            self._run(self._begun(self.bench.deliver(message)))
-        for host in (0, 1):
-            self.an_agent_takes_up_work(host)
-
-    # ---- work goes on ----------------------------------------------------------------------------------------------------------------
+            self._go(self.bench.worker(f"{agent.host} builds", job, agent), steps)
 
     @precondition(lambda self: self.workers)
-    @rule(which=WHICH)
-    def one_steps(self, which: int) -> None:
-        worker = self._worker(which)
-        hypothesis.note(f"{worker.name} goes on from {worker.at}")
-        worker.step()
-        self._sort_out()
-
-    @precondition(lambda self: self.workers)
-    @rule(which=WHICH)
-    def one_runs(self, which: int) -> None:
-        worker = self._worker(which)
-        hypothesis.note(f"{worker.name} runs from {worker.at}")
-        self._run(worker)
+    @rule(which=WHICH, steps=STEPS)
+    def one_goes_on(self, which: int, steps: int) -> None:
+        self._go(self.workers[which % len(self.workers)], steps)
 
     # ---- faults ----------------------------------------------------------------------------------------------------------------------
 
@@ -155,9 +145,10 @@ class Build(RuleBasedStateMachine):
     @precondition(lambda self: self._waiting() and len(self.bench.post.messages) < 8)
     @rule(which=WHICH)
     def a_message_is_doubled(self, which: int) -> None:
+        """The second one comes late."""
         waiting = self._waiting()
         message = waiting[which % len(waiting)]
-        self.bench.post.messages.append(Message(message.queue, message.verb, message.arguments))
+        self.bench.post.messages.append(Message(message.queue, message.verb, message.arguments, is_late=True))
 
     # ---- what must hold ----------------------------------------------------------------------------------------------------------------
 
@@ -177,6 +168,7 @@ class Build(RuleBasedStateMachine):
 
     def _come_to_rest(self) -> None:
         """Without further faults, and with every sweep: all ends well."""
+        self.bench.post.echoes = False
         for host, agent in self.bench.agents.items():
             agent.refuse(False)
             self.bench.force_down(host, False)
@@ -191,7 +183,7 @@ class Build(RuleBasedStateMachine):
 
     def _everybody_works(self) -> None:
         for worker in list(self.workers):
-            self._run(worker)
+            self._go(worker, TO_THE_END)
         bench = self.bench
         bench.let_leases_end()
         claims = bench.claim_sweep()
@@ -205,28 +197,24 @@ class Build(RuleBasedStateMachine):
             while job := agent.lines.next():
                 job()
 
-    # ---- workers ---------------------------------------------------------------------------------------------------------------------
+    # ---- workers -----------------------------------------------------------------------------------------------------------------------
 
-    def _begun(self, worker: Worker) -> Worker:
-        self.workers.append(worker)
-        return worker
-
-    def _worker(self, which: int) -> Worker:
-        return self.workers[which % len(self.workers)]
-
-    def _run(self, worker: Worker) -> None:
-        """To its end, or to where it waits for another one."""
-        while not worker.has_ended:
+    def _go(self, worker: Worker, steps: int) -> None:
+        """So many steps; to its end, or to where it waits for another one, if that comes before."""
+        if worker not in self.workers:
+            self.workers.append(worker)
+        hypothesis.note(f"{worker.name} goes on from {worker.at}")
+        for _ in range(steps):
             worker.step()
-            if worker.at == "waiting for the server":
+            if worker.has_ended or worker.at == WAITING:
                 break
         self._sort_out()
 
     def _sort_out(self) -> None:
         self.workers = [worker for worker in self.workers if not worker.has_ended]
 
-    def _room(self, name: str) -> bool:
-        return bool(self.uuid) and len(self.workers) < MOST_WORKERS and sum(worker.name == name for worker in self.workers) < 2
+    def _has_room(self) -> bool:
+        return bool(self.uuid) and len(self.workers) < MOST_WORKERS
 
     def _waiting(self) -> list[Message]:
         return [message for message in self.bench.post.messages if not message.in_hand]

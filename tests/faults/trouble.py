@@ -67,7 +67,7 @@ class Trouble:
     @property
     def is_enough(self) -> bool:
         """Whether everything that may come has come."""
-        return self.failure is not None or (self.rounds > 0 and not self._deck)
+        return self.failure is not None or self.rounds > 1 or (self.rounds == 1 and not self._deck)
 
     def start(self) -> None:
         """From now on nothing is sure."""

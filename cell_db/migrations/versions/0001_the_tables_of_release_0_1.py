@@ -187,6 +187,7 @@ def upgrade() -> None:
         sa.Column("started_at", Timestamp, nullable=False),
         sa.Column("last_seen_at", Timestamp, nullable=True),
         sa.Column("left", sa.Boolean(), nullable=False),
+        sa.Column("deaf", sa.Boolean(), nullable=False),
         sa.Column("intents", Json, nullable=True),
         sa.Column("created_at", Timestamp, nullable=False),
         sa.Column("updated_at", Timestamp, nullable=False),
