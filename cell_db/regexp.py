@@ -23,8 +23,7 @@ def compiled(pattern: str, field: str = "name") -> "regex.Pattern[str]":
         Invalid: it is none.
     """
     try:
-        # MariaDB's PCRE, too, knows only ASCII digits and words unless told otherwise.
-        return regex.compile(pattern, regex.ASCII)
+        return regex.compile(pattern)
     except (regex.error, OverflowError, RecursionError) as error:
         raise core.errors.Invalid(f"Invalid regular expression for {field}: {error}", field=field) from error
 

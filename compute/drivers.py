@@ -6,9 +6,10 @@ from oslo_config import cfg
 
 import core.errors
 from compute.hypervisor import Hypervisor
+from compute.libvirt.driver import libvirt_hypervisor
 from compute.simulated.driver import simulated
 
-DRIVERS: dict[str, Callable[[cfg.ConfigOpts], Hypervisor]] = {"simulated": simulated}
+DRIVERS: dict[str, Callable[[cfg.ConfigOpts], Hypervisor]] = {"libvirt": libvirt_hypervisor, "simulated": simulated}
 
 
 def driver(conf: cfg.ConfigOpts) -> Hypervisor:

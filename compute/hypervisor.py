@@ -35,6 +35,42 @@ class Capacity:
     traits: tuple[str, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConsoleAddress:
+    """Where a guest's console is served on its host; `kind` as the Compute API names it (novnc's is vnc)."""
+
+    kind: str
+    host: str
+    port: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiskDiagnostics:
+    """What went through one disk since the guest was started."""
+
+    name: str
+    read_bytes: int
+    read_requests: int
+    write_bytes: int
+    write_requests: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Diagnostics:
+    """How a guest fares now. `uptime_s` None: the hypervisor does not tell. `cpu_times_ns`: of each CPU, or of all together."""
+
+    driver: str
+    hypervisor: str
+    power_state: int
+    vcpus: int
+    cpu_times_ns: tuple[int, ...]
+    memory_maximum_mib: int
+    memory_used_mib: int
+    disks: tuple[DiskDiagnostics, ...]
+    has_config_drive: bool
+    uptime_s: int | None = None
+
+
 class Hypervisor(Protocol):
     """One host's guests."""
 
@@ -122,6 +158,53 @@ class Hypervisor(Protocol):
 
         Raises:
             WrongState: it is off, and no state is saved.
+        """
+
+    def rebuild(self, spec: BuildSpec, *, image: pathlib.Path | None, permit: Permit) -> Guest:
+        """The guest of the same attempt runs with disks made anew of this specification; its console log goes on.
+
+        Raises:
+            Invalid: as for `spawn`; the guest is as it was.
+        """
+
+    def rescue(self, uuid: str, *, image: pathlib.Path | None, disk_format: str, permit: Permit) -> Guest:
+        """The guest runs from a fresh disk made of the image; its own root disk is its last one."""
+
+    def unrescue(self, uuid: str, *, permit: Permit) -> Guest:
+        """The guest runs from its own disks again; what `rescue` made is gone."""
+
+    def snapshot(self, uuid: str, *, target: pathlib.Path, permit: Permit) -> None:
+        """`target` is a qcow2 image of the guest's root disk that needs no other file. A guest that runs goes on afterwards, and is frozen
+        meanwhile; where its agent answers, its file systems are frozen in order before.
+        """
+
+    def set_password(self, uuid: str, *, user: str, password: str, permit: Permit) -> None:
+        """The user of the guest has this password; the guest's agent sees to it.
+
+        Raises:
+            WrongState: it does not run.
+            Conflict: no agent answers in the guest.
+        """
+
+    def inject_nmi(self, uuid: str, *, permit: Permit) -> None:
+        """The guest's kernel gets the interrupt that makes it dump itself, if it is set up so.
+
+        Raises:
+            WrongState: it does not run.
+        """
+
+    def console_addresses(self, uuid: str) -> list[ConsoleAddress]:
+        """Where its consoles are served.
+
+        Raises:
+            WrongState: it does not run.
+        """
+
+    def diagnostics(self, uuid: str) -> Diagnostics:
+        """How it fares.
+
+        Raises:
+            WrongState: it does not run.
         """
 
     def console_log(self, uuid: str) -> str:

@@ -8,7 +8,7 @@ from oslo_config import cfg
 import core.config
 import core.errors
 import core.process
-from compute import simulated
+from compute import libvirt, simulated
 from compute.agent import Agent
 from core.config import OptionGroup
 
@@ -35,7 +35,7 @@ COMPUTE = OptionGroup(
 
 def options() -> list[OptionGroup]:
     """The settings of this program."""
-    return [core.config.PROCESS, COMPUTE, simulated.OPTIONS, core.config.IMAGE]
+    return [core.config.PROCESS, COMPUTE, simulated.OPTIONS, libvirt.OPTIONS, core.config.IMAGE]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

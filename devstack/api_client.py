@@ -51,12 +51,12 @@ class ApiClient:
                 return
             marker = {"marker": document[noun][-1]["id"]}
 
-    def image_named(self, name: str, content: bytes, disk_format: str = "raw") -> str:
+    def image_named(self, name: str, content: bytes, disk_format: str = "raw", **properties: str) -> str:
         """The id of the image with this name, made of these bytes if there is none."""
         images = self._ask("GET", f"{self._image}/v2/images", params={"name": name, "status": "active"})["images"]
         if images:
             return str(images[0]["id"])
-        wanted = {"name": name, "disk_format": disk_format, "container_format": "bare", "visibility": "public", "min_disk": 0, "min_ram": 0}
+        wanted = {"name": name, "disk_format": disk_format, "container_format": "bare", "visibility": "public", "min_disk": 0, "min_ram": 0, **properties}
         image_id = str(self._ask("POST", f"{self._image}/v2/images", json=wanted)["id"])
         self._ask("PUT", f"{self._image}/v2/images/{image_id}/file", data=content, headers={"Content-Type": "application/octet-stream"})
         return image_id

@@ -80,7 +80,7 @@ def _flavor(admin: ApiClient) -> str:
 
 def _image(admin: ApiClient, shape: Shape) -> str:
     if shape.driver == "libvirt":
-        return admin.image_named(IMAGE, guest_image.ensure().read_bytes(), "qcow2")
+        return admin.image_named(IMAGE, guest_image.ensure().read_bytes(), "qcow2", hw_qemu_guest_agent="yes")
     return admin.image_named(IMAGE, IMAGE_BYTES)
 
 

@@ -1,6 +1,7 @@
 """The simulated hypervisor behind the interface of all drivers."""
 
 import pathlib
+import struct
 import time
 from collections.abc import Callable
 
@@ -8,7 +9,7 @@ import msgspec
 from oslo_config import cfg
 
 import core.errors
-from compute.hypervisor import MOST_CONSOLE_BYTES, Capacity
+from compute.hypervisor import MOST_CONSOLE_BYTES, Capacity, ConsoleAddress, Diagnostics, DiskDiagnostics
 from compute.permit import Permit
 from compute.resources.tracker import need_of
 from compute.simulated.console import console_log
@@ -20,6 +21,7 @@ from objects.build import BuildSpec, Guest
 _MOST_EVENTS = 64
 _LOOK_S = 0.1
 _HYPERVISOR_VERSION = 1000000
+_VNC_PORT = 5900
 
 
 def simulated(conf: cfg.ConfigOpts) -> "SimulatedHypervisor":
@@ -173,6 +175,58 @@ class SimulatedHypervisor:
             raise _wrong_state(guest, "be resumed")
         return self._change(guest, states.RUNNING, "restore")
 
+    def rebuild(self, spec: BuildSpec, *, image: pathlib.Path | None, permit: Permit) -> Guest:
+        guest = self._ready(spec.uuid, permit)
+        fresh = _new_guest(spec, guest.attempt)
+        return self._change(msgspec.structs.replace(fresh, events=guest.events), states.RUNNING, "boot")
+
+    def rescue(self, uuid: str, *, image: pathlib.Path | None, disk_format: str, permit: Permit) -> Guest:
+        guest = self._ready(uuid, permit)
+        if guest.rescued and guest.power_state == states.RUNNING:
+            return guest.as_guest()
+        return self._change(msgspec.structs.replace(guest, rescued=True), states.RUNNING, "boot")
+
+    def unrescue(self, uuid: str, *, permit: Permit) -> Guest:
+        guest = self._ready(uuid, permit)
+        if not guest.rescued and guest.power_state == states.RUNNING:
+            return guest.as_guest()
+        return self._change(msgspec.structs.replace(guest, rescued=False), states.RUNNING, "boot")
+
+    def snapshot(self, uuid: str, *, target: pathlib.Path, permit: Permit) -> None:
+        guest = self._ready(uuid, permit)
+        # The header of an empty qcow2 image of this size: what checks formats takes it.
+        target.write_bytes(struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 2, 0, 0, 16, (guest.disk_gib or 1) * 1024**3, 0, 0, 0, 0, 0, 0, 0))
+
+    def set_password(self, uuid: str, *, user: str, password: str, permit: Permit) -> None:
+        guest = self._ready(uuid, permit)
+        if guest.power_state != states.RUNNING:
+            raise _wrong_state(guest, "be given a password")
+        self.files.put(_with_event(guest, "password"))
+
+    def inject_nmi(self, uuid: str, *, permit: Permit) -> None:
+        guest = self._ready(uuid, permit)
+        if guest.power_state != states.RUNNING:
+            raise _wrong_state(guest, "be interrupted")
+        self.files.put(_with_event(guest, "nmi"))
+
+    def console_addresses(self, uuid: str) -> list[ConsoleAddress]:
+        self._running(uuid, "show a console")
+        return [ConsoleAddress(kind="vnc", host="127.0.0.1", port=_VNC_PORT)]
+
+    def diagnostics(self, uuid: str) -> Diagnostics:
+        guest = self._running(uuid, "be diagnosed")
+        return Diagnostics(
+            driver="simulated",
+            hypervisor="simulated",
+            power_state=guest.power_state,
+            vcpus=guest.vcpus,
+            cpu_times_ns=(0,) * guest.vcpus,
+            memory_maximum_mib=guest.memory_mib,
+            memory_used_mib=0,
+            disks=(DiskDiagnostics(name="vda", read_bytes=0, read_requests=0, write_bytes=0, write_requests=0),),
+            has_config_drive=False,
+        )
+
     def console_log(self, uuid: str) -> str:
         self._setting(uuid)
         return console_log(self._known(uuid))[-MOST_CONSOLE_BYTES:]
@@ -187,6 +241,13 @@ class SimulatedHypervisor:
         guest = self.files.get(uuid)
         if guest is None:
             raise core.errors.NotFound(f"There is no guest of server {uuid} on this host", server=uuid)
+        return guest
+
+    def _running(self, uuid: str, what: str) -> SimulatedGuest:
+        self._setting(uuid)
+        guest = self._known(uuid)
+        if guest.power_state not in (states.RUNNING, states.POWER_PAUSED):
+            raise _wrong_state(guest, what)
         return guest
 
     def _ready(self, uuid: str, permit: Permit) -> SimulatedGuest:

@@ -13,7 +13,7 @@ _UNSETTLED_NS = 50_000_000
 
 
 class SimulatedGuest(msgspec.Struct, frozen=True):
-    """One guest. `events`: (seconds since 1970, boot | shutdown | reset | save | restore | pause | unpause), oldest first."""
+    """One guest. `events`: (seconds since 1970, boot | shutdown | reset | save | restore | pause | unpause | nmi …), oldest first."""
 
     uuid: str
     attempt: int
@@ -24,6 +24,7 @@ class SimulatedGuest(msgspec.Struct, frozen=True):
     memory_mib: int
     disk_gib: int
     saved: bool = False
+    rescued: bool = False
     events: tuple[tuple[float, str], ...] = ()
 
     def as_guest(self) -> Guest:

@@ -91,7 +91,7 @@ filters = st.fixed_dictionaries(
 )
 few_filters = st.one_of(st.fixed_dictionaries({"deleted": st.just(False)}), filters.map(lambda found: _some(found, 2)), filters)
 
-slow = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+slow = settings(deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def _some(found: dict[str, Any], number: int) -> dict[str, Any]:

@@ -1,0 +1,25 @@
+"""Real guests: QEMU through libvirt. What is asked of libvirt is built by pure modules; `connection` alone asks it."""
+
+from oslo_config import cfg
+
+from core.config import OptionGroup
+
+OPTIONS = OptionGroup(
+    "libvirt",
+    [
+        cfg.StrOpt("uri", default="qemu:///system", help="The host's libvirt; qemu:///session for an ordinary user's."),
+        cfg.StrOpt("virt_type", choices=("kvm", "qemu"), help="By default kvm where the CPU has vmx or svm: /dev/kvm alone proves nothing."),
+        cfg.StrOpt("instances_path", help="Directory of the guests' disks and logs; by default instances in state_path."),
+        cfg.StrOpt("log_path", default="/var/log/libvirt/qemu", help="Where libvirt keeps a log for each guest; it is removed with the guest."),
+        cfg.StrOpt("machine", choices=("pc", "q35"), default="pc", help="Machine of guests whose image names none."),
+        cfg.StrOpt("vnc_listen", default="127.0.0.1", help="Address on which guests' VNC consoles listen."),
+        cfg.BoolOpt("force_config_drive", default=True, help="Whether every guest gets a config drive, asked for or not."),
+        cfg.IntOpt("vcpus", min=1, help="CPUs to report; by default the machine's."),
+        cfg.IntOpt("memory_mib", min=1, help="Memory to report, in MiB; by default the machine's."),
+        cfg.IntOpt("disk_gib", min=0, help="Disk to report, in GiB; by default that of the file system of instances_path."),
+        cfg.IntOpt("tb_cache_mib", default=32, min=1, help="Memory for translated code of a guest with virt_type qemu, in MiB."),
+        cfg.FloatOpt("call_deadline_s", default=15.0, min=0.1, help="Seconds within which libvirt must answer what it can answer at once."),
+        cfg.FloatOpt("shutdown_timeout_s", default=60.0, min=0.0, help="Seconds that a guest has to shut itself down before it is cut off."),
+        cfg.IntOpt("calls", default=32, min=4, help="Calls to libvirt at the same time, those that hang included."),
+    ],
+)

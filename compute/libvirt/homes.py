@@ -1,0 +1,210 @@
+"""Where a guest's files are: one directory for each attempt of a server, named by both, and nothing in it is named by a user.
+
+A directory holds `building` until its guest is whole. What holds it at the agent's start, and no domain, is a crash's leftover.
+"""
+
+import dataclasses
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+
+import core.errors
+from compute.hypervisor import MOST_CONSOLE_BYTES
+from compute.libvirt import config_drive, programs
+from compute.libvirt.domain import Disk
+from compute.libvirt.image_format import ImageFacts
+from compute.permit import Permit
+
+GIB = 1024**3
+MIB = 1024**2
+
+_NAME = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.([0-9]+)")
+_BUILDING = "building"
+_ROOT = "disk.qcow2"
+_LONG_LOG_BYTES = 4 * MOST_CONSOLE_BYTES
+
+
+@dataclasses.dataclass(frozen=True)
+class Home:
+    """The directory of one attempt of a server."""
+
+    path: pathlib.Path
+    uuid: str
+    attempt: int
+
+    @property
+    def console_log(self) -> pathlib.Path:
+        """The file to which the guest's serial console goes."""
+        return self.path / "console.log"
+
+    @property
+    def is_building(self) -> bool:
+        """Whether its guest is not whole yet."""
+        return (self.path / _BUILDING).exists()
+
+    def begin(self) -> None:
+        """An empty directory, marked."""
+        self.clear()
+        self.path.mkdir(parents=True)
+        (self.path / _BUILDING).touch()
+
+    def end(self) -> None:
+        """The guest is whole."""
+        (self.path / _BUILDING).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Nothing is left of it."""
+        if not self.path.exists():
+            return
+        # Its mark goes last: a crash in between leaves what can be told from a guest.
+        (self.path / _BUILDING).touch()
+        for entry in self.path.iterdir():
+            if entry.name != _BUILDING:
+                entry.unlink()
+        shutil.rmtree(self.path)
+
+    def root_disk(self, image: pathlib.Path, facts: ImageFacts, size_bytes: int, permit: Permit) -> Disk:
+        """A disk over the image, which stays as it is."""
+        path = self.path / _ROOT
+        _overlay(path, image, facts, size_bytes, permit)
+        return Disk(path=path, format="qcow2")
+
+    def ephemeral_disk(self, size_gib: int, permit: Permit) -> Disk:
+        """An empty ext4 file system."""
+        path = self._sparse("ephemeral0.raw", size_gib * GIB)
+        programs.run(["mkfs.ext4", "-q", "-F", "-L", "ephemeral0", path], permit)
+        return Disk(path=path, format="raw")
+
+    def swap_disk(self, size_mib: int, permit: Permit) -> Disk:
+        """Swap space."""
+        path = self._sparse("swap.raw", size_mib * MIB)
+        programs.run(["mkswap", "-q", "-L", "swap0", path], permit)
+        return Disk(path=path, format="raw")
+
+    def config_drive(self, files: dict[str, bytes], permit: Permit) -> Disk:
+        """A CD with these files."""
+        path = self.path / "config.iso"
+        with tempfile.TemporaryDirectory() as tree:
+            for name, content in files.items():
+                file = pathlib.Path(tree) / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
+            options = ["-quiet", "-ldots", "-allow-lowercase", "-allow-multidot", "-l", "-J", "-r", "-V", config_drive.LABEL]
+            programs.run(["genisoimage", "-o", path, *options, tree], permit)
+        path.chmod(0o600)
+        return Disk(path=path, format="raw", is_cdrom=True)
+
+    @property
+    def rescue_path(self) -> pathlib.Path:
+        """The disk that a rescued guest boots from."""
+        return self.path / "rescue.qcow2"
+
+    @property
+    def own_document(self) -> pathlib.Path:
+        """libvirt's document of the guest as it is when it is not rescued; there while it is."""
+        return self.path / "unrescued.xml"
+
+    def rescue_disk(self, image: pathlib.Path, facts: ImageFacts, permit: Permit) -> None:
+        """A fresh disk over the image."""
+        _overlay(self.rescue_path, image, facts, facts.virtual_bytes, permit)
+
+    def unrescued(self) -> None:
+        """What a rescue made is gone."""
+        self.rescue_path.unlink(missing_ok=True)
+        self.own_document.unlink(missing_ok=True)
+
+    def keep_document(self, document: str) -> None:
+        """Writes `own_document` in one step."""
+        fresh = self.own_document.with_suffix(".fresh")
+        fresh.write_text(document)
+        fresh.replace(self.own_document)
+
+    def drop_disks(self) -> None:
+        """All disks go; the console log stays."""
+        for path in self.path.iterdir():
+            if path not in (self.console_log, self._console_before):
+                path.unlink()
+
+    def copy_root_disk(self, target: pathlib.Path, permit: Permit) -> None:
+        """The root disk with all that lies under it, as one image; the guest must not write meanwhile."""
+        # -U: a guest that is frozen still holds its lock.
+        programs.run(["qemu-img", "convert", "-q", "-U", "-c", "-f", "qcow2", "-O", "qcow2", self.path / _ROOT, target.absolute()], permit)
+
+    def read_console(self) -> str:
+        """The end of what the guest wrote."""
+        return (_end_of(self._console_before) + _end_of(self.console_log))[-MOST_CONSOLE_BYTES:].decode(errors="replace")
+
+    def bound_console(self) -> None:
+        """Sets the log aside when it has become long: a guest must not fill the host's disk with it."""
+        try:
+            size_bytes = self.console_log.stat().st_size
+        except FileNotFoundError:
+            return
+        if size_bytes > _LONG_LOG_BYTES:
+            self._console_before.write_bytes(_end_of(self.console_log))
+            # QEMU appends: it goes on at the start of the emptied file. What comes in between is lost.
+            os.truncate(self.console_log, 0)
+
+    @property
+    def _console_before(self) -> pathlib.Path:
+        return self.path / "console.before"
+
+    def _sparse(self, name: str, size_bytes: int) -> pathlib.Path:
+        path = self.path / name
+        with path.open("xb") as file:
+            file.truncate(size_bytes)
+        path.chmod(0o600)
+        return path
+
+
+class Homes:
+    """The directories below one path."""
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+
+    def prepare(self) -> None:
+        """Makes the path.
+
+        Raises:
+            Invalid: it cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise core.errors.Invalid(f"[libvirt] instances_path: {self.path} cannot be made: {error.strerror or error}", field="instances_path") from error
+
+    def of(self, uuid: str, attempt: int) -> Home:
+        """The directory of this attempt, there or not."""
+        return Home(self.path / f"{uuid}.{attempt}", uuid, attempt)
+
+    def all(self, uuid: str | None = None) -> list[Home]:
+        """Those that are there, of one server or of all."""
+        found = []
+        for path in self.path.iterdir():
+            match = _NAME.fullmatch(path.name)
+            if match and uuid in (None, match[1]):
+                found.append(Home(path, match[1], int(match[2])))
+        return sorted(found, key=lambda home: (home.uuid, home.attempt))
+
+    def disk_gib(self) -> int:
+        """The size of their file system."""
+        status = os.statvfs(self.path)
+        return status.f_blocks * status.f_frsize // GIB
+
+
+def _end_of(log: pathlib.Path) -> bytes:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - MOST_CONSOLE_BYTES))
+            # A log that grows meanwhile must not make the answer longer than it may be.
+            return file.read(MOST_CONSOLE_BYTES)
+    except FileNotFoundError:
+        return b""
+
+
+def _overlay(path: pathlib.Path, image: pathlib.Path, facts: ImageFacts, size_bytes: int, permit: Permit) -> None:
+    path.unlink(missing_ok=True)
+    programs.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", facts.format, "-b", image.absolute(), path, str(size_bytes)], permit)

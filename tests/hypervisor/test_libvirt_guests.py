@@ -1,0 +1,340 @@
+"""What only real guests can show: what they do when they are asked, and what the driver does when libvirt dies or freezes."""
+
+import base64
+import contextlib
+import logging
+import pathlib
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import threading
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+import core.errors
+from compute.libvirt.driver import LibvirtHypervisor
+from compute.libvirt.image_format import inspect
+from compute.permit import Permit
+from devstack import identity
+from devstack.waiting import wait_until
+from lifecycle import states
+from objects.build import BuildSpec
+from tests.hypervisor.machine import LibvirtBed, Machine, open_driver, qemu_processes
+from tests.hypervisor.test_libvirt_documents import DESCRIPTIONS, SERVER
+
+pytestmark = pytest.mark.libvirt
+
+BOOT_DEADLINE_S = 150.0
+ACT_DEADLINE_S = 240.0
+SOON_S = 30.0
+READY = re.compile(r"GUEST-READY (.*)")
+
+
+@pytest.fixture
+def libvirt_bed(libvirt_machine: Machine, tmp_path: pathlib.Path) -> Iterator[LibvirtBed]:
+    made = LibvirtBed(libvirt_machine, tmp_path / "instances")
+    try:
+        yield made
+    finally:
+        made.clear()
+
+
+def permit(deadline_s: float = ACT_DEADLINE_S) -> Permit:
+    return Permit(attempt=1, deadline_s=deadline_s)
+
+
+def spawn(bed: LibvirtBed, spec: BuildSpec, driver: LibvirtHypervisor | None = None) -> None:
+    (driver or bed.hypervisor).spawn(spec, 1, image=bed.image(spec), permit=permit())
+
+
+def ready_lines(driver: LibvirtHypervisor, uuid: str) -> list[dict[str, str]]:
+    """What the guest said each time it was ready, oldest first."""
+    lines = READY.findall(driver.console_log(uuid))
+    return [dict(field.split("=", 1) for field in line.split()) for line in lines]
+
+
+def wait_for_boot(driver: LibvirtHypervisor, uuid: str, boots: int) -> dict[str, str]:
+    wait_until(lambda: len(ready_lines(driver, uuid)) >= boots, what=f"ready line {boots}", deadline_s=BOOT_DEADLINE_S, every_s=0.3)
+    return ready_lines(driver, uuid)[-1]
+
+
+def test_one_guest_through_its_life(
+    libvirt_machine: Machine, libvirt_bed: LibvirtBed, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One boot takes long without KVM: all that a patient guest does is asked of this one, in a row."""
+    caplog.set_level(logging.INFO)
+    changed = threading.Event()
+    driver = open_driver(libvirt_machine, tmp_path / "instances", changed=changed.set, shutdown_timeout_s=90.0)
+    spec = libvirt_bed.spec()
+    spec = msgspec.structs.replace(
+        spec,
+        flavor=msgspec.structs.replace(spec.flavor, ephemeral_gib=1),
+        image=msgspec.structs.replace(spec.image, properties={"hw_qemu_guest_agent": "yes"}),
+        metadata={"role": "web"},
+        key_name="mine",
+        public_key="ssh-ed25519 AAAAC3Nz me",
+        user_data=base64.b64encode(b"#!/bin/sh\necho USER-DATA $(cat /root/.ssh/authorized_keys) > /dev/ttyS0\n").decode(),
+    )
+
+    with contextlib.closing(driver):
+        spawn(libvirt_bed, spec, driver)
+        ready = wait_for_boot(driver, spec.uuid, 1)
+        assert (ready["uuid"], ready["hostname"], ready["source"], ready["boot"]) == (spec.uuid, spec.hostname, "configdrive", "1")
+        sizes = dict(disk.split(":") for disk in ready["disks"].split(","))
+        assert {name: int(size) for name, size in sizes.items() if name != "sr0"} == {"vda": 2**30, "vdb": 2**30, "vdc": 2**20}
+        assert "USER-DATA ssh-ed25519 AAAAC3Nz" in driver.console_log(spec.uuid)
+
+        driver.set_password(spec.uuid, user="root", password="secret", permit=permit())
+        wait_until(lambda: "GUEST-EVENT password-set user=root" in driver.console_log(spec.uuid), what="new password", deadline_s=SOON_S)
+        driver.snapshot(spec.uuid, target=tmp_path / "snapshot", permit=permit())
+        assert "does not help" not in caplog.text, "the snapshot was not quiet"
+
+        (before,) = qemu_processes(spec.uuid)
+        driver.reboot(spec.uuid, hard=False, permit=permit())
+        assert wait_for_boot(driver, spec.uuid, 2)["boot"] == "2"
+        assert qemu_processes(spec.uuid) == [before], "the guest did not shut itself down and was cut off"
+
+        assert driver.suspend(spec.uuid, permit=permit()).power_state == states.SHUTDOWN
+        assert qemu_processes(spec.uuid) == []
+        assert driver.resume(spec.uuid, permit=permit()).power_state == states.RUNNING
+
+        assert driver.stop(spec.uuid, permit=permit()).power_state == states.SHUTDOWN
+        assert driver.console_log(spec.uuid).count("GUEST-DOWN") == 2, "it was not the guest that shut down"
+        assert len(ready_lines(driver, spec.uuid)) == 2, "it did not go on from where it was suspended"
+
+        driver.start(spec.uuid, permit=permit())
+        assert wait_for_boot(driver, spec.uuid, 3)["boot"] == "3"
+        changed.clear()
+        libvirt_bed.crash(spec.uuid)
+        assert changed.wait(SOON_S), "the end of the guest was not told"
+        assert driver.guest(spec.uuid).power_state == states.CRASHED
+
+        driver.destroy(spec.uuid, 1, permit=permit())
+        assert libvirt_bed.remains(spec.uuid) == []
+
+
+def test_one_guest_is_saved_rescued_and_rebuilt(libvirt_bed: LibvirtBed, tmp_path: pathlib.Path) -> None:
+    """The guest counts its boots on its own disk: what it counts tells which disk it runs from."""
+    driver, spec, snapshot = libvirt_bed.hypervisor, libvirt_bed.spec(), tmp_path / "snapshot"
+    image = libvirt_bed.image(spec)
+    spawn(libvirt_bed, spec)
+    wait_for_boot(driver, spec.uuid, 1)
+    with pytest.raises(core.errors.Conflict):
+        driver.set_password(spec.uuid, user="root", password="secret", permit=permit())
+    driver.snapshot(spec.uuid, target=snapshot, permit=permit())
+
+    driver.rescue(spec.uuid, image=image, disk_format="qcow2", permit=permit())
+    disks = wait_for_boot(driver, spec.uuid, 2)["disks"].split(",")
+    image_bytes = inspect(image, said="qcow2").virtual_bytes
+    assert disks[:3] == [f"vda:{image_bytes}", f"vdb:{2**20}", f"vdc:{2**30}"]
+
+    driver.unrescue(spec.uuid, permit=permit())
+    ready = wait_for_boot(driver, spec.uuid, 3)
+    assert ready["disks"].split(",")[:2] == [f"vda:{2**30}", f"vdb:{2**20}"]
+    assert int(ready["boot"]) >= 2, "it does not run from its own disk again"
+
+    driver.rebuild(spec, image=snapshot, permit=permit())
+    assert wait_for_boot(driver, spec.uuid, 4)["boot"] == "2", "it does not run from the snapshot"
+    driver.rebuild(spec, image=image, permit=permit())
+    assert wait_for_boot(driver, spec.uuid, 5)["boot"] == "1", "it does not run from the image"
+
+
+def test_a_killed_libvirtd_is_away_and_back_with_its_guests(libvirt_machine: Machine, libvirt_bed: LibvirtBed) -> None:
+    spec = libvirt_bed.spec()
+    spawn(libvirt_bed, spec)
+    (guest,) = libvirt_bed.hypervisor.guests()
+
+    libvirt_machine.kill_daemon()
+    with pytest.raises(core.errors.Unavailable):
+        libvirt_bed.hypervisor.guests()
+    with pytest.raises(core.errors.Unavailable):
+        libvirt_bed.hypervisor.destroy(spec.uuid, 1, permit=permit(5.0))
+    assert len(qemu_processes(spec.uuid)) == 1
+    libvirt_machine.start_daemon()
+
+    assert libvirt_bed.hypervisor.guests() == [guest]
+    assert libvirt_bed.hypervisor.pause(spec.uuid, permit=permit()).power_state == states.POWER_PAUSED
+
+
+def test_a_frozen_libvirtd_keeps_no_call(libvirt_machine: Machine, libvirt_bed: LibvirtBed, tmp_path: pathlib.Path) -> None:
+    driver = open_driver(libvirt_machine, tmp_path / "instances", call_deadline_s=1.0)
+    with contextlib.closing(driver):
+        assert driver.guests() == []
+        assert libvirt_machine.daemon is not None
+        libvirt_machine.daemon.send_signal(signal.SIGSTOP)
+        try:
+            for _ in range(3):
+                with pytest.raises(core.errors.Unavailable):
+                    driver.guests()
+        finally:
+            libvirt_machine.daemon.send_signal(signal.SIGCONT)
+
+        def answers() -> bool:
+            try:
+                return driver.guests() == []
+            except core.errors.Unavailable:
+                return False
+
+        wait_until(answers, what="answer of the thawed libvirtd", deadline_s=SOON_S)
+
+
+def test_a_frozen_guest_keeps_no_call_and_can_be_destroyed(libvirt_bed: LibvirtBed) -> None:
+    frozen, other = libvirt_bed.spec(), libvirt_bed.spec()
+    spawn(libvirt_bed, frozen)
+    (process,) = qemu_processes(frozen.uuid)
+    identity.send(process, signal.SIGSTOP)
+
+    with pytest.raises(core.errors.Unavailable):
+        libvirt_bed.hypervisor.suspend(frozen.uuid, permit=permit(1.0))
+    assert [guest.uuid for guest in libvirt_bed.hypervisor.guests()] == [frozen.uuid]
+    spawn(libvirt_bed, other)
+    libvirt_bed.hypervisor.destroy(frozen.uuid, 1, permit=permit())
+
+    assert [guest.uuid for guest in libvirt_bed.hypervisor.guests()] == [other.uuid]
+    assert libvirt_bed.remains(frozen.uuid) == []
+
+
+def test_an_agent_that_died_while_it_built_leaves_nothing(libvirt_bed: LibvirtBed, tmp_path: pathlib.Path) -> None:
+    spec, other = libvirt_bed.spec(), libvirt_bed.spec()
+    spawn(libvirt_bed, other)
+    begun = tmp_path / "instances" / f"{spec.uuid}.1"
+    begun.mkdir()
+    (begun / "building").touch()
+    (begun / "disk.qcow2").write_bytes(b"half")
+
+    libvirt_bed.restart()
+
+    assert [guest.uuid for guest in libvirt_bed.hypervisor.guests()] == [other.uuid]
+    assert libvirt_bed.remains(spec.uuid) == []
+
+
+def test_a_guest_that_was_defined_and_never_started_is_built_afresh(libvirt_machine: Machine, libvirt_bed: LibvirtBed) -> None:
+    spec = libvirt_bed.spec()
+    libvirt_machine.turn("fail")
+    with pytest.raises(core.errors.Broken):
+        spawn(libvirt_bed, spec)
+    assert libvirt_bed.hypervisor.guest(spec.uuid) is None, "a guest that is not whole was shown"
+    libvirt_machine.turn("normal")
+
+    libvirt_bed.restart()
+    spawn(libvirt_bed, spec)
+
+    assert [guest.power_state for guest in libvirt_bed.hypervisor.guests()] == [states.RUNNING]
+
+
+def test_an_agent_killed_while_its_guest_starts(libvirt_machine: Machine, libvirt_bed: LibvirtBed) -> None:
+    """libvirt goes on with what it was asked for; the next agent must end up with one guest, or with none."""
+    spec = libvirt_bed.spec()
+    libvirt_machine.turn("slow")
+    with libvirt_bed.another_agent("spawn", spec) as agent:
+        log = libvirt_machine.host.log_path / f"cellplane-{spec.uuid}.log"
+        wait_until(lambda: log.exists() or f"hooks/qemu cellplane-{spec.uuid} start" in commands(), what="start of the guest", deadline_s=SOON_S)
+        agent.kill()
+    libvirt_bed.restart()
+    libvirt_machine.turn("normal")
+
+    wait_until(lambda: is_spawned(libvirt_bed, spec), what="guest of the next agent", deadline_s=SOON_S)
+
+    assert [guest.uuid for guest in libvirt_bed.hypervisor.guests()] == [spec.uuid]
+    assert len(qemu_processes(spec.uuid)) == 1
+    libvirt_bed.hypervisor.destroy(spec.uuid, 1, permit=permit())
+    assert libvirt_bed.remains(spec.uuid) == []
+
+
+def test_an_agent_killed_at_any_moment_of_a_spawn_or_a_destroy(libvirt_bed: LibvirtBed) -> None:
+    spec = libvirt_bed.spec()
+    for work in ("spawn", "destroy"):
+        for delay_s in (0.02, 0.1, 0.3):
+            with libvirt_bed.another_agent(work, spec) as agent:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    agent.wait(delay_s)
+                agent.kill()
+        libvirt_bed.restart()
+        if work == "spawn":
+            wait_until(lambda: is_spawned(libvirt_bed, spec), what="guest of the next agent", deadline_s=SOON_S)
+            assert len(qemu_processes(spec.uuid)) == 1
+        else:
+            libvirt_bed.hypervisor.destroy(spec.uuid, 1, permit=permit())
+            assert libvirt_bed.hypervisor.guests() == []
+            assert libvirt_bed.remains(spec.uuid) == []
+
+
+def test_a_libvirtd_killed_while_a_guest_starts(libvirt_machine: Machine, libvirt_bed: LibvirtBed) -> None:
+    spec = libvirt_bed.spec()
+    libvirt_machine.turn("slow")
+    raised: list[type[BaseException]] = []
+
+    def build() -> None:
+        try:
+            spawn(libvirt_bed, spec)
+        except core.errors.CellplaneError as error:
+            raised.append(type(error))
+
+    builder = threading.Thread(target=build)
+    builder.start()
+    wait_until(lambda: f"hooks/qemu cellplane-{spec.uuid} start" in commands(), what="start of the guest", deadline_s=SOON_S)
+    libvirt_machine.kill_daemon()
+    builder.join(SOON_S)
+    assert raised == [core.errors.Unavailable]
+    libvirt_machine.turn("normal")
+    libvirt_machine.start_daemon()
+
+    assert libvirt_bed.hypervisor.guests() == [], "a guest that is not whole was shown"
+    wait_until(lambda: is_spawned(libvirt_bed, spec), what="guest of the next try", deadline_s=SOON_S)
+    assert len(qemu_processes(spec.uuid)) == 1
+
+
+def is_spawned(bed: LibvirtBed, spec: BuildSpec) -> bool:
+    try:
+        spawn(bed, spec)
+    except core.errors.Unavailable:
+        return False
+    return True
+
+
+def commands() -> str:
+    """The command lines of all processes, one to a line."""
+    found = []
+    for entry in pathlib.Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit():
+                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return "\n".join(found)
+
+
+@pytest.mark.parametrize("lie", ["backing file", "not qcow2", "too large"])
+def test_an_image_that_lies_makes_no_guest(libvirt_bed: LibvirtBed, tmp_path: pathlib.Path, lie: str) -> None:
+    spec, image = libvirt_bed.spec(), tmp_path / "image"
+    head = {
+        "backing file": struct.pack(">4sIQIIQ", b"QFI\xfb", 3, 104, 11, 16, 2**25),
+        "not qcow2": b"MZ",
+        "too large": struct.pack(">4sIQIIQ", b"QFI\xfb", 3, 0, 0, 16, 2**31),
+    }[lie]
+    image.write_bytes(head + bytes(1024))
+
+    with pytest.raises(core.errors.Invalid):
+        libvirt_bed.hypervisor.spawn(spec, 1, image=image, permit=permit())
+
+    assert libvirt_bed.remains(spec.uuid) == []
+
+
+def test_libvirt_takes_every_kind_of_document(libvirt_bed: LibvirtBed) -> None:
+    libvirt = libvirt_bed.hypervisor._libvirt
+    for name, description in DESCRIPTIONS.items():
+        if description.virt_type == "qemu":
+            document = (pathlib.Path(__file__).parent / "documents" / f"{name}.xml").read_text()
+            libvirt.define(SERVER, document, permit())
+            seen = libvirt.find(SERVER)
+            assert seen is not None and seen.identity == description.identity, name
+            libvirt.undefine(SERVER, permit())
+
+
+def test_without_its_programs_the_driver_does_not_open(libvirt_machine: Machine, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
+
+    with pytest.raises(core.errors.Invalid, match="qemu-img"):
+        open_driver(libvirt_machine, tmp_path)
