@@ -13,6 +13,7 @@ from oslo_config import cfg
 
 import core.errors
 import core.log
+import core.process
 from core.process import EXIT_BROKEN, EXIT_INVALID, EXIT_OK, Program
 
 LOG = core.log.get(__name__)
@@ -35,6 +36,7 @@ def serve(conf: cfg.ConfigOpts, listening: socket.socket, worker: Worker, parent
     serving = worker(conf, listening)
     try:
         serving.start()
+        core.process.settle()
     except core.errors.CellplaneError as error:
         return refused(error)
     while _signal_within(PARENT_CHECK_S, _STOP) is None:

@@ -241,7 +241,7 @@ def _locked(connection: sa.Connection, flavor_id: str) -> int:
 
 def _usable_by(project_id: str) -> sa.ColumnElement[bool]:
     mine = sa.select(flavor_projects.c.flavor_pk).where(flavor_projects.c.project_id == project_id)
-    return sa.or_(flavors.c.is_public.is_(sa.true()), flavors.c.id.in_(mine))
+    return sa.or_(flavors.c.is_public == sa.true(), flavors.c.id.in_(mine))
 
 
 def _conditions(which: Filter) -> list[sa.ColumnElement[bool]]:

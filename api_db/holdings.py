@@ -76,7 +76,7 @@ def abandon(connection: sa.Connection, holding: Holding, fault: dict[str, Any]) 
     """
     token = str(uuids.uuid4())
     mine = sa.update(build_requests).where(
-        build_requests.c.uuid == holding.uuid, build_requests.c.phase == holding.phase, build_requests.c.deleting.is_(sa.false())
+        build_requests.c.uuid == holding.uuid, build_requests.c.phase == holding.phase, build_requests.c.deleting == sa.false()
     )
     if holding.phase == ASSIGNED:
         return changed(connection.execute(mine.values(token=token, lease_until=now_sql(), fault=fault, updated_at=now_sql())))
@@ -96,7 +96,7 @@ def forget_deletes(connection: sa.Connection, wanted: Sequence[str], *, cell_uui
 def _forget_delete(connection: sa.Connection, uuid: str, cell_uuid: str) -> bool:
     token = str(uuids.uuid4())
     mine = sa.update(build_requests).where(
-        build_requests.c.uuid == uuid, build_requests.c.target == cell_uuid, build_requests.c.deleting.is_(sa.true())
+        build_requests.c.uuid == uuid, build_requests.c.target == cell_uuid, build_requests.c.deleting == sa.true()
     )
     return changed(connection.execute(mine.values(token=token))) and api_db.journal.finish(connection, uuid=uuid, token=token)
 

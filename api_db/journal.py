@@ -176,7 +176,7 @@ def waiting(connection: sa.Connection, wanted: Sequence[str]) -> set[str]:
 
 def count(connection: sa.Connection) -> dict[str, int]:
     """Rows by phase, deletes apart: `new`, `assigned`, `deleting`."""
-    phase = sa.case((build_requests.c.deleting.is_(sa.true()), "deleting"), else_=build_requests.c.phase)
+    phase = sa.case((build_requests.c.deleting == sa.true(), "deleting"), else_=build_requests.c.phase)
     rows = connection.execute(sa.select(phase, sa.func.count()).group_by(phase))
     return {NEW: 0, ASSIGNED: 0, "deleting": 0} | {str(name): int(number) for name, number in rows}
 
@@ -262,7 +262,7 @@ def _assign_one(connection: sa.Connection, assignment: Assignment) -> bool:
     mine = sa.update(build_requests).where(
         build_requests.c.uuid == assignment.uuid,
         build_requests.c.token == assignment.token,
-        build_requests.c.deleting.is_(sa.false()),
+        build_requests.c.deleting == sa.false(),
         build_requests.c.phase == NEW,
     )
     taken = mine.values(
@@ -324,7 +324,7 @@ def request_delete(connection: sa.Connection, *, uuid: str, lease_s: float) -> E
     Raises:
         NotFound: there is no such server, or it is deleted already.
     """
-    marked = sa.update(instance_mappings).where(instance_mappings.c.uuid == uuid, instance_mappings.c.deleted.is_(sa.false()))
+    marked = sa.update(instance_mappings).where(instance_mappings.c.uuid == uuid, instance_mappings.c.deleted == sa.false())
     if not changed(connection.execute(marked.values(deleted=True, updated_at=now_sql()))):
         raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
     standing = sa.update(build_requests).where(build_requests.c.uuid == uuid)
@@ -348,7 +348,7 @@ def update_order(connection: sa.Connection, uuid: str, order: ServerOrder) -> bo
     Ends any lease on it, so that a worker who read the old order cannot assign that.
     """
     waiting = sa.update(build_requests).where(
-        build_requests.c.uuid == uuid, build_requests.c.phase == NEW, build_requests.c.deleting.is_(sa.false())
+        build_requests.c.uuid == uuid, build_requests.c.phase == NEW, build_requests.c.deleting == sa.false()
     )
     values = {"instance": msgspec.to_builtins(order), "token": None, "lease_until": now_sql(), "updated_at": now_sql()}
     return changed(connection.execute(waiting.values(**values)))

@@ -80,7 +80,7 @@ def conductor_beat(connection: sa.Connection, *, host: str, version: str, starte
 def hosts_up(connection: sa.Connection, *, down_after_s: float) -> list[str]:
     """Hosts seen lately and not forced down."""
     query = sa.select(services.c.host).where(
-        services.c.binary == COMPUTE, services.c.last_seen_at > now_sql(-down_after_s), services.c.forced_down.is_(sa.false())
+        services.c.binary == COMPUTE, services.c.last_seen_at > now_sql(-down_after_s), services.c.forced_down == sa.false()
     )
     return list(connection.execute(query).scalars())
 

@@ -247,7 +247,7 @@ def servers_on(conn: sa.Connection, hosts: Iterable[str]) -> dict[str, list[str]
 
 def capacity(conn: sa.Connection) -> Capacity:
     """What the enabled hosts have and use; inventories are documents, so the sum is made here and not by the database."""
-    rows = [_host(row) for row in conn.execute(_hosts(0.0).where(services.c.disabled.is_(sa.false())))]
+    rows = [_host(row) for row in conn.execute(_hosts(0.0).where(services.c.disabled == sa.false()))]
     return Capacity(
         hosts=len(rows),
         vcpus=sum(row.inventory.vcpus for row in rows),

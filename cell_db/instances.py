@@ -29,7 +29,7 @@ SERVER_COLUMNS = tuple(instances.c[name] for name in Server.__struct_fields__)
 
 # Built once: every request about a server asks this, and building a statement costs a third of asking it.
 _ONE_OR_DELETED = sa.select(*SERVER_COLUMNS).where(instances.c.uuid == sa.bindparam("wanted"))
-_ONE = _ONE_OR_DELETED.where(instances.c.deleted.is_(sa.false()))
+_ONE = _ONE_OR_DELETED.where(instances.c.deleted == sa.false())
 
 INSERT_LEASE_S = 5.0
 
@@ -578,7 +578,7 @@ def update(connection: sa.Connection, uuid: str, changes: Mapping[str, Any]) -> 
     Raises:
         NotFound: there is none.
     """
-    mine = sa.update(instances).where(instances.c.uuid == uuid, instances.c.deleted.is_(sa.false()))
+    mine = sa.update(instances).where(instances.c.uuid == uuid, instances.c.deleted == sa.false())
     if not changed(connection.execute(mine.values(**changes, updated_at=now_sql()))):
         raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
     return get(connection, uuid)

@@ -14,6 +14,7 @@ import core.errors
 INVALID_REGEXP, STATEMENT_TIMED_OUT = 1139, 1969
 # For one name, in seconds of the processor (so the library counts): an expression that takes longer has no end.
 MOST_PER_TEXT_S = 0.1
+_WORD = r"\p{L}\p{N}_"
 
 
 def compiled(pattern: str, field: str = "name") -> "regex.Pattern[str]":
@@ -23,9 +24,26 @@ def compiled(pattern: str, field: str = "name") -> "regex.Pattern[str]":
         Invalid: it is none.
     """
     try:
-        return regex.compile(pattern)
+        return regex.compile(_as_pcre(pattern))
     except (regex.error, OverflowError, RecursionError) as error:
         raise core.errors.Invalid(f"Invalid regular expression for {field}: {error}", field=field) from error
+
+
+def _as_pcre(pattern: str) -> str:
+    r"""The expression with MariaDB's meaning of `\w`: letters, numbers and `_`. The library counts accents of their own among them.
+
+    `\b` keeps the library's meaning: next to such an accent the two differ.
+    """
+    in_set, parts = False, []
+    for part in regex.findall(r"\\.|.", pattern, regex.DOTALL):
+        if part == r"\w":
+            parts.append(_WORD if in_set else f"[{_WORD}]")
+        elif part == r"\W" and not in_set:
+            parts.append(f"[^{_WORD}]")
+        else:
+            in_set = part == "[" or (in_set and part != "]")
+            parts.append(part)
+    return "".join(parts)
 
 
 class Search:

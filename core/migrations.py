@@ -72,9 +72,7 @@ def render_type(kind: str, item: object, _: object) -> str | bool:
     if item is Timestamp or item is LongText:
         return "Timestamp" if item is Timestamp else "LongText"
     if isinstance(item, Str):
-        return f"Str({item.length})"
+        return f"{type(item).__name__}({item.length})"
     if isinstance(item, Json):
         return "Json"
-    if isinstance(item, sa.String) and item._variant_mapping and item.length:
-        return f"Ascii({item.length})"
     return False

@@ -3,9 +3,11 @@
 import asyncio
 import dataclasses
 import itertools
+import uuid
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -91,7 +93,7 @@ filters = st.fixed_dictionaries(
 )
 few_filters = st.one_of(st.fixed_dictionaries({"deleted": st.just(False)}), filters.map(lambda found: _some(found, 2)), filters)
 
-slow = settings(deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+slow = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def _some(found: dict[str, Any], number: int) -> dict[str, Any]:
@@ -314,3 +316,19 @@ def test_a_row_that_travels_packed_is_the_row(world: World, population: list[Thi
         packed = [found.item for found in query.page(connection, ALL, within_s=5.0)]
 
     assert packed == plain
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [r"^\w+$", r"^\W+$", r"^[\w-]+$", r"\d$", r"\s$", r"^[[:alpha:]]$", "^a", "^.$", "^..$", "[A-Z]", "(?i)^a", "a|z", "a{1}", r"\\", "^$", "^[^a]*$"],
+)
+def test_regular_expressions_mean_the_same_in_the_database_and_in_the_journal(world: World, pattern: str) -> None:
+    world.clear(1)
+    world.put([Thing(uuid=str(uuid.UUID(int=number)), name=name) for number, name in enumerate(NAMES)])
+    order = (Sorting("uuid"),)
+    holds = Holds({"name": pattern}, regexp_within_s=5.0)
+    with world.reading_union() as connection:
+        everything = Query(Wanted({"deleted": False}, order, Shape.DETAIL), None).page(connection, ALL, within_s=5.0)
+        found = Query(Wanted({"deleted": False, "name": pattern}, order, Shape.DETAIL), None).page(connection, ALL, within_s=5.0)
+
+    assert [each.item.display_name for each in found] == [each.item.display_name for each in everything if holds(each.item)]

@@ -1,5 +1,6 @@
 """Hosts with real guests, as far as they can be had without one."""
 
+import dataclasses
 import os
 import subprocess
 from pathlib import Path
@@ -7,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from core import errors
-from devstack import configure, identity
+from devstack import configure, identity, stack
 from devstack.configure import Addresses, Level
 from devstack.layout import FULL, Shape, State
+from devstack.progress import Progress
 from devstack.services import libvirt
 from devstack.services.libvirt import LibvirtHost, end_guests, hosts, require
 
@@ -26,6 +28,19 @@ def test_only_root_has_real_guests(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(errors.Unavailable, match="root"):
         require(REAL)
+
+
+@pytest.mark.parametrize(("shape", "euid", "why"), [(Shape(driver="libvirt"), 0, "--profile full"), (REAL, 1000, "root")])
+def test_a_stack_that_cannot_have_real_guests_says_so_and_has_simulated_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], shape: Shape, euid: int, why: str
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: euid)
+
+    possible = stack._with_possible_driver(shape, Progress(State(tmp_path)))
+
+    assert possible == dataclasses.replace(shape, driver="simulated")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "--driver libvirt falls back to simulated" in line and why in line
 
 
 def test_a_simulated_stack_has_no_such_hosts(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ from tests.faults.single_steps import SingleSteps, SteppedServers, Worker
 from tests.faults.world import USER, World
 
 CELL = "east"
+HOSTS = 3
 FOREVER_S = 1e6
 MOST_ATTEMPTS = 99
 MOST_MESSAGES = 12
@@ -240,10 +241,10 @@ class Believing(Watch):
 
 
 class Bench:
-    """A world of one cell and two hosts in which nothing happens by itself."""
+    """A world of one cell and three hosts in which nothing happens by itself."""
 
     def __init__(self, folder: pathlib.Path) -> None:
-        self.world = World(folder, (CELL,), hosts=2)
+        self.world = World(folder, (CELL,), hosts=HOSTS)
         self.steps = SingleSteps()
         self.post = Post()
         self.hosts = self.world.hosts[CELL]
@@ -273,7 +274,7 @@ class Bench:
         view = HostView()
         cell_uuid = self.world.cells.by_name(CELL).cell.uuid
         view.update(cell_uuid, [self._state(host, cell_uuid) for host in self.hosts])
-        chooser = Chooser(self.world.placement, view, lambda: None, attempts=2, steps=self.steps, dice=random.Random(0))
+        chooser = Chooser(self.world.placement, view, lambda: None, attempts=HOSTS, steps=self.steps, dice=random.Random(0))
         return Placer(
             self.world.api_db, self.world.cells, self.world.placement, chooser, steps=self.steps, clock=SystemClock(), build_deadline_s=FOREVER_S
         )

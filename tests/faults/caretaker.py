@@ -269,7 +269,7 @@ class Caretaker:
             with self.world.databases[cell].transaction() as connection:
                 connection.execute(sa.delete(instances).where(instances.c.state == states.GONE))
         with self.world.databases["api"].transaction() as connection:
-            connection.execute(sa.delete(mappings).where(mappings.c.deleted.is_(sa.true())))
+            connection.execute(sa.delete(mappings).where(mappings.c.deleted == sa.true()))
 
     def close(self) -> None:
         """Ends everything, whatever state it is in."""

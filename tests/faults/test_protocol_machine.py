@@ -18,7 +18,7 @@ from api_db.cells import CELL0_UUID
 from compute.resources.inventory import node_uuid
 from lifecycle import states
 from tests.faults import rest
-from tests.faults.bench import CELL, MOST_MESSAGES, Agent, Bench, Message
+from tests.faults.bench import CELL, HOSTS, MOST_MESSAGES, Agent, Bench, Message
 from tests.faults.single_steps import WAITING, Worker
 
 # Placement's own libraries, called in this process, use what Python is about to drop.
@@ -48,7 +48,8 @@ MOVES = {
     "an_agent_is_killed": 1,
     "leases_run_out": 1,
     "a_host_refuses": 1,
-    "a_host_is_thought_dead": 1,
+    "a_host_is_thought_dead": 2,
+    "a_host_returns": 1,
     "a_message_is_lost": 1,
     "a_message_is_doubled": 1,
 }
@@ -65,8 +66,8 @@ class Build(RuleBasedStateMachine):
         self.workers: list[Worker] = []
         self.deleted = False
 
-    @initialize(refusing=strategies.sampled_from(((), (0,), (1,), (0, 1))), echoes=strategies.booleans())
-    def accept(self, refusing: tuple[int, ...], echoes: bool) -> None:
+    @initialize(refusing=strategies.sets(strategies.integers(0, HOSTS - 1)), echoes=strategies.booleans())
+    def accept(self, refusing: set[int], echoes: bool) -> None:
         for host in refusing:
             self.bench.agents[self.bench.hosts[host]].refuse(True)
         self.bench.post.echoes = echoes
@@ -153,7 +154,16 @@ class Build(RuleBasedStateMachine):
         self._agent(which).refuse(steps % 2 == 0)
 
     def a_host_is_thought_dead(self, which: int, steps: int) -> None:
-        self.bench.force_down(self._agent(which).host, steps % 2 == 0)
+        """The one that has the server, while a conductor looks; every second time it comes back at once."""
+        row = next(iter(self.bench.world.rows(CELL, cell_db.tables.instances)), None)
+        host = row.host if row is not None and row.host else self._agent(which).host
+        self.bench.force_down(host, True)
+        self.a_conductor_looks_for_builds(which, steps)
+        if which % 2:
+            self.bench.force_down(host, False)
+
+    def a_host_returns(self, which: int, _: int) -> None:
+        self.bench.force_down(self._agent(which).host, False)
 
     def a_message_is_lost(self, which: int, _: int) -> None:
         waiting = self._waiting()

@@ -128,7 +128,7 @@ def driver_at(
 ) -> LibvirtHypervisor:
     """The driver of an agent on the machine with this libvirt."""
     conf = core.config.load("tests", [], [libvirt.OPTIONS])
-    values = {"uri": uri, "log_path": str(log_path), "virt_type": "qemu", "shutdown_timeout_s": 1.0, **settings}
+    values = {"uri": uri, "log_path": str(log_path), "virt_type": "qemu", "shutdown_timeout_s": 0.3, **settings}
     for name, value in values.items():
         conf.set_override(name, value, group="libvirt")
     driver = LibvirtHypervisor(conf.libvirt, instances)
