@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import itertools
+import os
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -93,7 +94,9 @@ filters = st.fixed_dictionaries(
 )
 few_filters = st.one_of(st.fixed_dictionaries({"deleted": st.just(False)}), filters.map(lambda found: _some(found, 2)), filters)
 
-slow = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+# Each example makes a population in up to eight databases; more of them for the night: CELLPLANE_EXAMPLES=1000.
+EXAMPLES = int(os.environ.get("CELLPLANE_EXAMPLES", "40"))
+slow = settings(deadline=None, max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 def _some(found: dict[str, Any], number: int) -> dict[str, Any]:
