@@ -21,6 +21,12 @@ class Cleanup:
 _COLUMNS = (cleanups.c.uuid, cleanups.c.host, cleanups.c.attempt)
 
 
+def insert(connection: sa.Connection, *, uuid: str, host: str, attempt: int) -> None:
+    """Remembers that the attempt may still be on the host; once."""
+    statement = sa.insert(cleanups).prefix_with("OR IGNORE" if connection.dialect.name == "sqlite" else "IGNORE")
+    connection.execute(statement.values(uuid=uuid, host=host, attempt=attempt, created_at=now_sql()))
+
+
 def list_of(connection: sa.Connection, uuids: Sequence[str]) -> list[Cleanup]:
     """The cleanups of these servers."""
     return [Cleanup(*row) for row in connection.execute(sa.select(*_COLUMNS).where(cleanups.c.uuid.in_(list(uuids))))]

@@ -7,8 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+import cell_db.builds
 import cell_db.heartbeats
-import cell_db.instances
 from cell_db.tables import cleanups, instances, services
 from core.database import changed, now_sql
 from lifecycle import states
@@ -88,11 +88,11 @@ def end_lease(connection: sa.Connection, uuid: str) -> bool:
 
 def abandon(connection: sa.Connection, holding: Holding, *, reason: str) -> bool:
     """Ends a build in ERROR, with no host after this one; its host is told to destroy what it has. False: it is not as it was seen."""
-    builds = cell_db.instances.building(connection, [holding.uuid])
+    builds = cell_db.builds.building(connection, [holding.uuid])
     if not builds or builds[0].attempt != holding.attempt:
         return False
     last = dataclasses.replace(builds[0], alternates=[])
-    return cell_db.instances.supersede(connection, last, reason=reason, host_said_so=False, build_deadline_s=0.0)
+    return cell_db.builds.supersede(connection, last, reason=reason, host_said_so=False, build_deadline_s=0.0)
 
 
 def _owes() -> sa.ColumnElement[bool]:

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 import api_db.holdings
-import api_db.instances
 import cell_db.cleanups
+import cell_db.endings
 import cell_db.hosts
-import cell_db.instances
 import core.errors
 from cell_db.cleanups import Owed
 from cellctl import cloud, commands, exits
@@ -167,15 +166,15 @@ def _say_gone(open_cloud: cloud.Cloud, gate: Gate, host: str, owed: Sequence[Owe
     for one in owed:
         upto[one.uuid] = max(one.attempt, upto.get(one.uuid, 0))
     answered = list(upto.items())
-    ended = cloud.value_of(gate.read_now(cell_db.instances.without_cleanups_but, host, answered))
+    ended = cloud.value_of(gate.read_now(cell_db.endings.without_cleanups_but, host, answered))
     _release(open_cloud, [uuid for uuid, _ in ended])
     cloud.value_of(gate.write_now(_gone, host, answered, [uuid for uuid, state in ended if state == states.GOING]))
 
 
 def _gone(connection: sa.Connection, host: str, answered: Sequence[tuple[str, int]], going: Sequence[str]) -> None:
-    cell_db.instances.gone(connection, host, answered)
+    cell_db.endings.gone(connection, host, answered)
     for uuid in going:
-        cell_db.instances.deleted(connection, uuid)
+        cell_db.endings.deleted(connection, uuid)
 
 
 # ---- in a cell's name ------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 
 import sqlalchemy as sa
 
-import api_db.cells
 import api_db.dead_letters
 import api_db.journal
 import api_db.services

@@ -9,7 +9,7 @@ from typing import Any
 
 import api_db.instances
 import api_db.journal
-import cell_db.instances
+import cell_db.endings
 import core.log
 import messaging.verbs.cell as cell_verbs
 import messaging.verbs.superconductor as superconductor
@@ -50,7 +50,7 @@ async def delete_server(reach: Reach, context: Context, mapping: api_db.instance
     doomed = Doomed(mapping.uuid, entry.token, mapping.project_id, mapping.user_id, entry.target)
     gate = reach.cells.gate(doomed.cell_uuid)
     with steps("super.tombstone"):
-        told = await gate.write(cell_db.instances.tombstone, **_tomb(doomed, gate, context))
+        told = await gate.write(cell_db.endings.tombstone, **_tomb(doomed, gate, context))
     if isinstance(told, Answer):
         with steps("super.finish"):
             await reach.api_db.write(api_db.journal.finish, uuid=doomed.uuid, token=doomed.token)
@@ -62,7 +62,7 @@ async def delete_server(reach: Reach, context: Context, mapping: api_db.instance
 def entomb(api: Gate, gate: Gate, doomed: Doomed, context: Context, steps: Steps) -> Answer[bool] | Silence | Unknown:
     """Tells the cell of a delete and ends its journal row: the same for the super-conductor's sweep, which has no event loop."""
     with steps("super.tombstone"):
-        told = gate.write_now(cell_db.instances.tombstone, **_tomb(doomed, gate, None))
+        told = gate.write_now(cell_db.endings.tombstone, **_tomb(doomed, gate, None))
     if isinstance(told, Answer):
         with steps("super.finish"):
             value_of(api.write_now(api_db.journal.finish, uuid=doomed.uuid, token=doomed.token))

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 import api_db.instances
 import cell_db.instances
+import cell_db.operations
 import core.errors
 from api.http import policy
 from api.http.call import Call
@@ -91,7 +92,7 @@ async def _begin(call: Call, operation: str, rule: str) -> None:
     uuid = found.server.uuid
     value_of(
         await gate.write(
-            cell_db.instances.begin_operation, uuid, operation, action, call.context, arguments={}, deadline_s=OPERATION_DEADLINE_S
+            cell_db.operations.begin_operation, uuid, operation, action, call.context, arguments={}, deadline_s=OPERATION_DEADLINE_S
         )
     )
     gate.hint(cell.QUEUE, cell.ACT, cell.Uuids(uuids=[uuid]), call.context)

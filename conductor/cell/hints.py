@@ -3,8 +3,10 @@
 import itertools
 from collections.abc import Iterable
 
+import cell_db.builds
 import cell_db.cleanups
-import cell_db.instances
+import cell_db.endings
+import cell_db.operations
 import messaging.verbs.compute as compute_verbs
 from conductor.cell.orders import Orders
 from core.context import Context
@@ -26,15 +28,15 @@ class Hints:
         """New builds: their orders go out at once. Those that came in ERROR (their cell was away for too long) give their claims back."""
         uuids = _uuids(deliveries)
         with self._database.reading() as connection:
-            builds = cell_db.instances.building(connection, uuids)
-            failed = cell_db.instances.over(connection, uuids) if len(builds) < len(uuids) else []
+            builds = cell_db.builds.building(connection, uuids)
+            failed = cell_db.endings.over(connection, uuids) if len(builds) < len(uuids) else []
         self._orders.build(builds)
         self._orders.release(failed)
 
     def on_act(self, deliveries: list[Delivery]) -> None:
         """New operations on living servers."""
         with self._database.reading() as connection:
-            operations = cell_db.instances.operations(connection, _uuids(deliveries))
+            operations = cell_db.operations.operations(connection, _uuids(deliveries))
         self._orders.act(operations)
 
     def on_clean(self, deliveries: list[Delivery]) -> None:
@@ -43,7 +45,7 @@ class Hints:
         with self._steps("cell.tell"), self._database.transaction() as connection:
             cleanups = cell_db.cleanups.list_of(connection, uuids)
             cell_db.cleanups.told(connection, cleanups)
-            ended = cell_db.instances.ended_without_cleanups(connection, most=len(uuids), wanted=uuids)
+            ended = cell_db.endings.ended_without_cleanups(connection, most=len(uuids), wanted=uuids)
         self._orders.destroy(cleanups)
         self._orders.end(ended)
 

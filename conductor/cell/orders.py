@@ -6,13 +6,15 @@ from typing import TypeVar
 
 import msgspec
 
+import cell_db.builds
 import cell_db.cleanups
-import cell_db.instances
+import cell_db.endings
 import core.errors
 import core.log
 import messaging.verbs.compute as compute_verbs
+from cell_db.builds import Building
 from cell_db.cleanups import Cleanup
-from cell_db.instances import Building, Operation
+from cell_db.operations import Operation
 from clients.placement import Claim, GenerationConflict, NoCapacity, Placement
 from core.context import service_context
 from core.database import Database
@@ -50,7 +52,7 @@ class Orders:
         """Step cell.claim: the claim follows the row. False: somebody else goes on with this server."""
         claimed = self._placement.read_claim(build.uuid)
         with self._database.reading() as connection:
-            now = cell_db.instances.building(connection, [build.uuid])
+            now = cell_db.builds.building(connection, [build.uuid])
         if not now or now[0].attempt != build.attempt:
             return False
         if set(claimed.providers) == {build.node_uuid}:
@@ -73,10 +75,10 @@ class Orders:
     def supersede(self, build: Building, *, reason: str, host_said_so: bool) -> None:
         """Step cell.supersede: the next alternate takes over (claim and order follow), or the server ends in ERROR."""
         with self._steps("cell.supersede"), self._database.transaction() as connection:
-            given_up = cell_db.instances.supersede(
+            given_up = cell_db.builds.supersede(
                 connection, build, reason=reason, host_said_so=host_said_so, build_deadline_s=self._build_deadline_s
             )
-            next_attempts = cell_db.instances.building(connection, [build.uuid]) if given_up else []
+            next_attempts = cell_db.builds.building(connection, [build.uuid]) if given_up else []
         if not given_up:
             return
         LOG.info("attempt %d of server %s on host %s is given up: %s", build.attempt, build.uuid, build.host, reason)
@@ -112,7 +114,7 @@ class Orders:
         for uuid in uuids:
             self.release([uuid])
             with self._steps("cell.deleted"), self._database.transaction() as connection:
-                cell_db.instances.deleted(connection, uuid)
+                cell_db.endings.deleted(connection, uuid)
 
     # ---- act ---------------------------------------------------------------------------------------------------------------
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
+import cell_db.builds
 import cell_db.dead_letters
-import cell_db.instances
 import core.log
 import messaging.verbs.compute as compute_verbs
 from conductor.cell.orders import Orders
@@ -36,7 +36,7 @@ class Poison:
     def _give_up(self, arguments: Any, why: str) -> None:
         attempts = _attempts(arguments)
         with self._database.reading() as connection:
-            builds = cell_db.instances.building(connection, list(attempts))
+            builds = cell_db.builds.building(connection, list(attempts))
         for build in builds:
             if build.attempt == attempts[build.uuid]:
                 self._orders.supersede(build, reason=f"the order could not be handled: {why}", host_said_so=False)

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+import cell_db.builds
 import cell_db.cleanups
+import cell_db.endings
 import cell_db.heartbeats
-import cell_db.instances
+import cell_db.operations
 import core.log
+from cell_db.builds import Building, Ran
 from cell_db.cleanups import Cleanup
-from cell_db.instances import Building, Ran
 from clients.placement import Placement
 from conductor.cell.orders import Orders
 from conductor.cell.watch import Watch
@@ -45,7 +47,7 @@ class Reports:
             for server in delivery.arguments.servers
         ]
         with self._steps("cell.active"), self._database.transaction() as connection:
-            done = cell_db.instances.active(connection, ran)
+            done = cell_db.builds.active(connection, ran)
             cell_db.heartbeats.build_succeeded(connection, sorted({guest.host for guest in ran if guest.uuid in done}))
             unwanted = _superseded(connection, [guest for guest in ran if guest.uuid not in done])
         self._orders.destroy(unwanted)
@@ -56,7 +58,7 @@ class Reports:
         """Attempts that their hosts gave up: nothing of them is there, nor will be."""
         refusals = [(delivery.arguments.host, refusal) for delivery in deliveries for refusal in delivery.arguments.servers]
         with self._database.transaction() as connection:
-            builds = {build.uuid: build for build in cell_db.instances.building(connection, [r.uuid for _, r in refusals])}
+            builds = {build.uuid: build for build in cell_db.builds.building(connection, [r.uuid for _, r in refusals])}
             for host, _ in refusals:
                 cell_db.heartbeats.build_failed(connection, host)
         for host, refusal in refusals:
@@ -74,15 +76,15 @@ class Reports:
 
     def _gone(self, host: str, answered: list[tuple[str, int]]) -> None:
         with self._database.reading() as connection:
-            ended = cell_db.instances.without_cleanups_but(connection, host, answered)
+            ended = cell_db.endings.without_cleanups_but(connection, host, answered)
         for uuid, _ in ended:
             with self._steps("cell.release"):
                 self._placement.release(uuid)
         with self._steps("cell.gone"), self._database.transaction() as connection:
-            cell_db.instances.gone(connection, host, answered)
+            cell_db.endings.gone(connection, host, answered)
             for uuid, state in ended:
                 if state == states.GOING:
-                    cell_db.instances.deleted(connection, uuid)
+                    cell_db.endings.deleted(connection, uuid)
 
     # ---- operations ------------------------------------------------------------------------------------------------------------
 
@@ -95,12 +97,12 @@ class Reports:
     @staticmethod
     def _settle(connection: sa.Connection, acted: Acted) -> None:
         wanted = [outcome.uuid for outcome in acted.outcomes]
-        under_way = {operation.uuid: operation for operation in cell_db.instances.operations(connection, wanted)}
+        under_way = {operation.uuid: operation for operation in cell_db.operations.operations(connection, wanted)}
         for outcome in acted.outcomes:
             operation = under_way.get(outcome.uuid)
             if operation is None or operation.operation_id != outcome.operation_id:
                 continue
-            cell_db.instances.settle_operation(
+            cell_db.operations.settle_operation(
                 connection,
                 uuid=outcome.uuid,
                 operation_id=outcome.operation_id,
@@ -115,7 +117,7 @@ class Reports:
         with self._database.transaction() as connection:
             for delivery in deliveries:
                 for server in delivery.arguments.servers:
-                    cell_db.instances.set_power_state(
+                    cell_db.operations.set_power_state(
                         connection, uuid=server.uuid, attempt=server.attempt, host=delivery.arguments.host, power_state=server.power_state
                     )
 
@@ -130,7 +132,7 @@ class Reports:
             known_nodes = [cell_db.heartbeats.beat(connection, beat) for beat in latest.values()]
             for beat in latest.values():
                 held = [(intent.uuid, intent.attempt) for intent in beat.intents]
-                cell_db.instances.keep(connection, beat.host, held, lease_s=BUILD_LEASE_S)
+                cell_db.builds.keep(connection, beat.host, held, lease_s=BUILD_LEASE_S)
         self._watch.heard(any_new=any(known_nodes))
         for greeting in greetings:
             self._greet(greeting)
@@ -145,9 +147,9 @@ class Reports:
         with self._steps("cell.greet"), self._database.transaction() as connection:
             unwanted = _superseded(connection, [Ran(uuid, attempt, hello.host, states.RUNNING) for uuid, attempt in has.items()])
             launched_before = cell_db.heartbeats.start_of(hello)
-            for uuid, attempt in cell_db.instances.live_on(connection, hello.host, launched_before=launched_before):
+            for uuid, attempt in cell_db.builds.live_on(connection, hello.host, launched_before=launched_before):
                 if uuid not in has and uuid not in building:
-                    cell_db.instances.lost_guest(connection, uuid=uuid, attempt=attempt, host=hello.host)
+                    cell_db.operations.lost_guest(connection, uuid=uuid, attempt=attempt, host=hello.host)
             owed = cell_db.cleanups.list_on(connection, hello.host)
             cell_db.cleanups.told(connection, owed)
         self._orders.destroy([*owed, *unwanted])
@@ -159,7 +161,7 @@ def _is_of(build: Building, host: str, refusal: Refusal) -> bool:
 
 def _superseded(connection: sa.Connection, guests: Sequence[Ran]) -> list[Cleanup]:
     """Guests of attempts that their rows have given up. A guest that no row knows is not ours to destroy: the audit tells of it."""
-    rows = cell_db.instances.attempts(connection, [guest.uuid for guest in guests])
+    rows = cell_db.builds.attempts(connection, [guest.uuid for guest in guests])
     unwanted = []
     for guest in guests:
         known = rows.get(guest.uuid)

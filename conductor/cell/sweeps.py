@@ -1,12 +1,14 @@
 """What a conductor looks for by itself, so that nothing depends on a message: each sweep does what the row says, nothing else."""
 
+import cell_db.builds
 import cell_db.cleanups
+import cell_db.endings
 import cell_db.heartbeats
 import cell_db.hosts
-import cell_db.instances
+import cell_db.operations
 import core.errors
 import core.log
-from cell_db.instances import Building
+from cell_db.builds import Building
 from clients.placement import Placement
 from conductor.cell.orders import Orders
 from conductor.cell.watch import Watch
@@ -40,12 +42,12 @@ class Sweeps:
         """Builds that nobody looks after are sent again; overdue ones and those on dead hosts go to their next host."""
         with self._database.reading() as connection:
             down = cell_db.heartbeats.hosts_down(connection, down_after_s=self._down_after_s)
-            late = cell_db.instances.overdue(connection, hosts_down=down if self._watch.believes_silence() else [], most=MOST)
+            late = cell_db.builds.overdue(connection, hosts_down=down if self._watch.believes_silence() else [], most=MOST)
         for build in late:
             reason = f"host {build.host} is down" if build.host in down else f"host {build.host} did not finish in time"
             self._orders.supersede(build, reason=reason, host_said_so=False)
         with self._steps("cell.take"), self._database.transaction() as connection:
-            taken = cell_db.instances.take(connection, lease_s=BUILD_LEASE_S, most=MOST)
+            taken = cell_db.builds.take(connection, lease_s=BUILD_LEASE_S, most=MOST)
         self._orders.build(self._on_hosts_up(taken, down))
         return len(taken) == MOST
 
@@ -58,7 +60,7 @@ class Sweeps:
         with self._database.transaction() as connection:
             up = cell_db.heartbeats.hosts_up(connection, down_after_s=self._down_after_s)
             owed = cell_db.cleanups.unanswered(connection, hosts_up=up, again_after_s=DESTROY_AGAIN_S, most=MOST)
-            ended = cell_db.instances.ended_without_cleanups(connection, most=MOST)
+            ended = cell_db.endings.ended_without_cleanups(connection, most=MOST)
         self._orders.destroy(owed)
         self._orders.end(ended)
         return len(owed) == MOST or len(ended) == MOST
@@ -66,13 +68,13 @@ class Sweeps:
     def operations(self) -> None:
         """Operations that nobody answered are sent again, overdue ones end with a fault."""
         with self._database.transaction() as connection:
-            for late in cell_db.instances.overdue_operations(connection, most=MOST):
+            for late in cell_db.operations.overdue_operations(connection, most=MOST):
                 fault = f"host {late.host} did not answer in time"
-                cell_db.instances.settle_operation(
+                cell_db.operations.settle_operation(
                     connection, uuid=late.uuid, operation_id=late.operation_id, action=OPERATIONS[late.operation], power_state=None,
                     fault=fault, host=late.host,
                 )  # fmt: skip
-            taken = cell_db.instances.take_operations(connection, lease_s=OPERATION_LEASE_S, most=MOST)
+            taken = cell_db.operations.take_operations(connection, lease_s=OPERATION_LEASE_S, most=MOST)
         self._orders.act(taken)
 
     def inventories(self) -> None:
@@ -120,7 +122,7 @@ class Sweeps:
         for provider in providers:
             claimed = list(self._placement.claims_on_provider(provider))
             with self._database.reading() as connection:
-                suspects |= set(cell_db.instances.over(connection, claimed))
+                suspects |= set(cell_db.endings.over(connection, claimed))
         for uuid in suspects & self._suspects:
             with self._steps("cell.release"):
                 self._placement.release(uuid)

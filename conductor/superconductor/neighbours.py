@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import api_db.server_group_holds
 import api_db.server_groups
-import cell_db.instances
+import cell_db.builds
 import core.errors
 import core.log
 from api_db.server_group_holds import Hold
@@ -88,7 +88,7 @@ class ServerGroups:
         """Host -> members there, and the cells that do not say."""
         placed = [member for member in members if member.cell_uuid not in (None, CELL0_UUID)]
         cells = {str(member.cell_uuid) for member in placed}
-        answers = scatter_now([self._cells.gate(uuid) for uuid in cells], cell_db.instances.attempts, [member.uuid for member in placed])
+        answers = scatter_now([self._cells.gate(uuid) for uuid in cells], cell_db.builds.attempts, [member.uuid for member in placed])
         hosts: collections.Counter[str] = collections.Counter()
         for member in placed:
             answer = answers[str(member.cell_uuid)]

@@ -15,8 +15,8 @@ import sqlalchemy as sa
 import api_db.instances
 import api_db.journal
 import api_db.server_group_holds
+import cell_db.builds
 import cell_db.history
-import cell_db.instances
 import core.errors
 import core.log
 import messaging.verbs.cell as cell_verbs
@@ -290,7 +290,7 @@ class Placer:
         gate = self._cells.gate(cell_uuid)
         rows = [_placed(one) for one in held if one.entry.order is not None]
         with self._steps("super.insert"):
-            told = gate.write_now(cell_db.instances.insert, rows, build_deadline_s=self._build_deadline_s)
+            told = gate.write_now(cell_db.builds.insert, rows, build_deadline_s=self._build_deadline_s)
         if not isinstance(told, Answer):
             self._wait_for_cell(gate, held, told.why)
             return
@@ -379,11 +379,11 @@ def _entries(connection: sa.Connection, uuids: Sequence[str]) -> list[Entry]:
     return [entry for entry in found if entry is not None]
 
 
-def _placed(held: _Held) -> cell_db.instances.Placed:
+def _placed(held: _Held) -> cell_db.builds.Placed:
     order = held.entry.order
     assert order is not None
     first, *rest = held.places or [{}]
-    return cell_db.instances.Placed(
+    return cell_db.builds.Placed(
         order=order,
         host=first.get("host"),
         node_uuid=first.get("node_uuid"),

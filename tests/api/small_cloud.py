@@ -13,8 +13,9 @@ import api_db.hosts
 import api_db.journal
 import api_db.keypairs
 import api_db.tables
+import cell_db.builds
 import cell_db.history
-import cell_db.instances
+import cell_db.operations
 import cell_db.tables
 import core.errors
 from api.cloud import Cloud
@@ -118,7 +119,7 @@ class SmallCloud:
     def place(self, uuid: str, cell: str = "east", host: str | None = "east-1", fault: dict[str, Any] | None = None) -> None:
         entry = self.assign(uuid, cell, host, fault)
         assert entry.order is not None and entry.token is not None
-        placed = cell_db.instances.Placed(
+        placed = cell_db.builds.Placed(
             order=entry.order,
             host=host,
             node_uuid="66f36e48-5a51-45b6-b2b8-4cd4b0d2d5b9" if host else None,
@@ -130,7 +131,7 @@ class SmallCloud:
             fault=fault,
         )
         with self.databases[cell].transaction() as connection:
-            assert cell_db.instances.insert(connection, [placed], build_deadline_s=600) == 1
+            assert cell_db.builds.insert(connection, [placed], build_deadline_s=600) == 1
         with self.api.transaction() as connection:
             assert api_db.journal.drop(connection, [(uuid, entry.token)]) == {uuid}
 
@@ -139,14 +140,14 @@ class SmallCloud:
 
     def run(self, uuid: str, cell: str = "east", host: str = "east-1") -> None:
         with self.databases[cell].transaction() as connection:
-            ran = cell_db.instances.Ran(uuid, 1, host, states.RUNNING)
-            assert cell_db.instances.active(connection, [ran]) == {uuid}
+            ran = cell_db.builds.Ran(uuid, 1, host, states.RUNNING)
+            assert cell_db.builds.active(connection, [ran]) == {uuid}
 
     def settle(self, uuid: str, cell: str = "east", fault: str | None = None) -> None:
         """The operation under way ends."""
         with self.databases[cell].transaction() as connection:
-            (operation,) = cell_db.instances.operations(connection, [uuid])
-            assert cell_db.instances.settle_operation(
+            (operation,) = cell_db.operations.operations(connection, [uuid])
+            assert cell_db.operations.settle_operation(
                 connection,
                 uuid=uuid,
                 operation_id=operation.operation_id,
@@ -156,9 +157,9 @@ class SmallCloud:
                 host=operation.host,
             )
 
-    def operation(self, uuid: str, cell: str = "east") -> cell_db.instances.Operation:
+    def operation(self, uuid: str, cell: str = "east") -> cell_db.operations.Operation:
         with self.databases[cell].reading() as connection:
-            (operation,) = cell_db.instances.operations(connection, [uuid])
+            (operation,) = cell_db.operations.operations(connection, [uuid])
         return operation
 
     def go_silent(self, cell: str) -> None:

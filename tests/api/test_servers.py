@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 import api_db.instances
-import api_db.limits
 from cells.answers import Unknown
 from tests.api.http.harness import ADMIN, ALICE, BOB
 from tests.api.small_cloud import BIG_IMAGE, CARL, IMAGE, QUEUED_IMAGE, SmallCloud

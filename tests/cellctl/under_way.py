@@ -10,8 +10,9 @@ import sqlalchemy as sa
 import api_db.dead_letters
 import api_db.journal
 import api_db.tables
+import cell_db.builds
 import cell_db.dead_letters
-import cell_db.instances
+import cell_db.endings
 import cell_db.tables
 from api_db.journal import Assignment
 from core.clock import utcnow
@@ -72,12 +73,12 @@ class UnderWay:
             entry = api_db.journal.find(connection, uuid)
         assert entry is not None
         assert entry.order is not None
-        row = cell_db.instances.Placed(
+        row = cell_db.builds.Placed(
             order=entry.order, host="east-1", node_uuid=NODES["east-1"], hypervisor_hostname="east-1", availability_zone=None,
             alternates=[_place("east-2")], resources={"VCPU": 1}, not_after=entry.not_after,
         )  # fmt: skip
         with self._terminal.opened(cell).transaction() as connection:
-            cell_db.instances.insert(connection, [row], build_deadline_s=600)
+            cell_db.builds.insert(connection, [row], build_deadline_s=600)
         with self._terminal.opened("api").transaction() as connection:
             api_db.journal.drop(connection, [(uuid, str(entry.token))])
         return uuid
@@ -90,7 +91,7 @@ class UnderWay:
     def going(self, uuid: str, cell: str = "east") -> None:
         """Its cell knows that it is deleted; its host has not answered."""
         with self._terminal.opened(cell).transaction() as connection:
-            cell_db.instances.tombstone(connection, uuid=uuid, project_id="demo", user_id="alice", is_cell0=False)
+            cell_db.endings.tombstone(connection, uuid=uuid, project_id="demo", user_id="alice", is_cell0=False)
 
     def holds_lease(self, uuid: str, cell: str = "east") -> None:
         """A conductor of the cell looks after the server."""

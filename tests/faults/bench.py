@@ -11,7 +11,6 @@ import msgspec
 import sqlalchemy as sa
 
 import api_db.instances
-import api_db.journal
 import api_db.tables
 import cell_db.heartbeats
 import cell_db.tables

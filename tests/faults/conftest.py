@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from devstack.services import mariadb, rabbitmq
+from tests.faults.bench import Bench
 from tests.faults.caretaker import Caretaker
 from tests.faults.steps import Killed
 from tests.faults.world import Addresses, World
@@ -46,6 +47,14 @@ def rabbit_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rabbitmq.R
     node.start()
     yield node
     node.stop()
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """One for all tests: each wipes what it made."""
+    bench = Bench(tmp_path_factory.mktemp("bench"))
+    yield bench
+    bench.world.stop()
 
 
 class Worlds:

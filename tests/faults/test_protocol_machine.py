@@ -4,14 +4,13 @@ The same rules as in tests/protocol/model.py, here held against the code. What i
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import hypothesis
 import pytest
 from hypothesis import strategies
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-import api_db.journal
 import api_db.tables
 import cell_db.tables
 from api_db.cells import CELL0_UUID
@@ -24,7 +23,7 @@ from tests.faults.single_steps import WAITING, Worker
 # Placement's own libraries, called in this process, use what Python is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-EXAMPLES = int(os.environ.get("CELLPLANE_MACHINE_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("CELLPLANE_MACHINE_EXAMPLES", "80"))
 MOST_WORKERS = 5
 MOST_ROUNDS = 60
 TO_THE_END = 1000
@@ -278,13 +277,6 @@ def broken_rule(bench: Bench, uuid: str) -> str | None:
     if mapping.deleted and (is_alive or any(one is not None and one.state == states.FAILED for one in (row, buried))):
         return "(d) a deleted server is alive again"
     return None
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    bench = Bench(tmp_path_factory.mktemp("bench"))
-    yield bench
-    bench.world.stop()
 
 
 def test_the_rules_hold_however_workers_interleave_and_die(bench: Bench) -> None:

@@ -11,13 +11,14 @@ import sqlalchemy as sa
 import api_db.journal
 import api_db.schema
 import api_db.tables
+import cell_db.builds
 import cell_db.cleanups
+import cell_db.endings
 import cell_db.heartbeats
 import cell_db.history
-import cell_db.instances
 import cell_db.schema
 import cell_db.tables
-from cell_db.instances import Placed
+from cell_db.builds import Placed
 from core.clock import utcnow
 from core.context import new_request_id
 from core.database import Database, now_sql
@@ -74,11 +75,11 @@ def placed(order: ServerOrder, host: str = HOST, **changes: object) -> Placed:
 
 
 def insert(connection: sa.Connection, *orders: Placed) -> None:
-    cell_db.instances.insert(connection, orders, build_deadline_s=600.0)
+    cell_db.builds.insert(connection, orders, build_deadline_s=600.0)
 
 
 def tombstone(connection: sa.Connection, server: str) -> bool:
-    return cell_db.instances.tombstone(connection, uuid=server, project_id="p", user_id="u", is_cell0=False)
+    return cell_db.endings.tombstone(connection, uuid=server, project_id="p", user_id="u", is_cell0=False)
 
 
 def row_of(database: Database, server: str) -> sa.Row[tuple[object, ...]]:
@@ -155,8 +156,8 @@ def test_a_host_with_a_superseded_attempt_takes_nothing_new(databases: Databases
     with databases.cell.transaction() as connection:
         introduce(connection, HOST)
         insert(connection, placed(order))
-        (build,) = cell_db.instances.building(connection, [order.uuid])
-        cell_db.instances.supersede(connection, build, reason="silence", host_said_so=False, build_deadline_s=600.0)
+        (build,) = cell_db.builds.building(connection, [order.uuid])
+        cell_db.builds.supersede(connection, build, reason="silence", host_said_so=False, build_deadline_s=600.0)
 
     assert owing(databases) == [HOST]
 
@@ -182,13 +183,13 @@ def test_only_the_current_attempt_on_its_own_host_keeps_the_lease(databases: Dat
     order = an_order()
     with databases.cell.transaction() as connection:
         insert(connection, placed(order))
-        (build,) = cell_db.instances.building(connection, [order.uuid])
-        cell_db.instances.supersede(connection, build, reason="silence", host_said_so=False, build_deadline_s=600.0)
+        (build,) = cell_db.builds.building(connection, [order.uuid])
+        cell_db.builds.supersede(connection, build, reason="silence", host_said_so=False, build_deadline_s=600.0)
 
-        cell_db.instances.keep(connection, HOST, [(order.uuid, 1)], lease_s=30.0)
-        assert [taken.attempt for taken in cell_db.instances.take(connection, lease_s=0.0, most=10)] == [2]
-        cell_db.instances.keep(connection, OTHER, [(order.uuid, 2)], lease_s=30.0)
-        assert cell_db.instances.take(connection, lease_s=0.0, most=10) == []
+        cell_db.builds.keep(connection, HOST, [(order.uuid, 1)], lease_s=30.0)
+        assert [taken.attempt for taken in cell_db.builds.take(connection, lease_s=0.0, most=10)] == [2]
+        cell_db.builds.keep(connection, OTHER, [(order.uuid, 2)], lease_s=30.0)
+        assert cell_db.builds.take(connection, lease_s=0.0, most=10) == []
 
 
 def test_orders_that_wait_for_a_cell_keep_no_other_from_its_turn(databases: Databases) -> None:
@@ -243,12 +244,12 @@ def test_a_late_hello_says_nothing_of_servers_launched_since(databases: Database
     old, young = an_order(), an_order()
     with databases.cell.transaction() as connection:
         insert(connection, placed(old), placed(young))
-        cell_db.instances.active(connection, [cell_db.instances.Ran(one.uuid, 1, HOST, states.RUNNING) for one in (old, young)])
+        cell_db.builds.active(connection, [cell_db.builds.Ran(one.uuid, 1, HOST, states.RUNNING) for one in (old, young)])
         table = cell_db.tables.instances
         connection.execute(sa.update(table).where(table.c.uuid == old.uuid).values(launched_at=now_sql(-60.0)))
 
         started_at = utcnow() - datetime.timedelta(seconds=30)
-        assert cell_db.instances.live_on(connection, HOST, launched_before=started_at) == [(old.uuid, 1)]
+        assert cell_db.builds.live_on(connection, HOST, launched_before=started_at) == [(old.uuid, 1)]
 
 
 # ---- a cell that was away for too long ---------------------------------------------------------------------------------------------------
@@ -261,8 +262,8 @@ def test_what_was_shown_as_a_fault_is_not_built_when_the_cell_returns(databases:
     with databases.cell.transaction() as connection:
         insert(connection, placed(order, fault=fault))
 
-        assert cell_db.instances.building(connection, [order.uuid]) == []
-        assert cell_db.instances.over(connection, [order.uuid]) == [order.uuid]
+        assert cell_db.builds.building(connection, [order.uuid]) == []
+        assert cell_db.endings.over(connection, [order.uuid]) == [order.uuid]
     row = row_of(databases.cell, order.uuid)
     assert (row.state, row.vm_state, row.host, row.fault["message"]) == (states.FAILED, states.ERROR, None, fault["message"])
 
@@ -283,10 +284,10 @@ def test_a_report_of_an_older_attempt_is_dropped(databases: Databases) -> None:
     order = an_order()
     with databases.cell.transaction() as connection:
         insert(connection, placed(order))
-        (build,) = cell_db.instances.building(connection, [order.uuid])
-        cell_db.instances.supersede(connection, build, reason="silence", host_said_so=False, build_deadline_s=600.0)
+        (build,) = cell_db.builds.building(connection, [order.uuid])
+        cell_db.builds.supersede(connection, build, reason="silence", host_said_so=False, build_deadline_s=600.0)
 
-        assert cell_db.instances.active(connection, [cell_db.instances.Ran(order.uuid, 1, HOST, states.RUNNING)]) == set()
+        assert cell_db.builds.active(connection, [cell_db.builds.Ran(order.uuid, 1, HOST, states.RUNNING)]) == set()
     assert row_of(databases.cell, order.uuid).state == states.BUILD
 
 

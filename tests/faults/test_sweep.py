@@ -76,7 +76,9 @@ def test_a_fault_at_any_step_leaves_nothing_lost_and_nothing_behind(
     except BaseException:
         worlds.give_up()
         raise
-    states = collections.Counter(str(row.state) for uuid, (_, row) in caretaker.world.instances().items() if uuid not in before)
+    rows = [row for uuid, (_, row) in caretaker.world.instances().items() if uuid not in before]
+    states = collections.Counter(str(row.state) for row in rows)
     ended = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
-    outcomes.append((worlds.profile, who, step, story.__name__, kind.value, ended, "; ".join(caretaker.story), f"{time.monotonic() - began:.2f}"))
+    story_told = "; ".join([*caretaker.story, *(row.fault["message"] for row in rows if row.fault)])
+    outcomes.append((worlds.profile, who, step, story.__name__, kind.value, ended, story_told, f"{time.monotonic() - began:.2f}"))
     caretaker.tidy_up()

@@ -17,7 +17,6 @@ import sqlalchemy as sa
 from oslo_config import cfg
 
 import api_db.cells
-import api_db.hosts
 import api_db.instances
 import api_db.journal
 import api_db.schema

@@ -1,0 +1,260 @@
+"""Builds under way: the rows and compare-and-sets from `super.insert` to `cell.active`.
+
+Rule of the protocol: every write of the row names the state and the attempt that it replaces. See docs/build-protocol.md.
+"""
+
+import dataclasses
+import datetime
+import uuid as uuids
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+import cell_db.cleanups
+import cell_db.history
+from cell_db.tables import instance_metadata, instance_tags, instances
+from core.database import changed, insert_if_absent, now_sql
+from lifecycle import states
+from objects.build import BuildSpec
+from objects.order import ServerOrder
+from objects.server import extra_of_order, flavor_values
+
+INSERT_LEASE_S = 5.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Placed:
+    """A server to insert. With a fault it is in ERROR from the start: buried in cell0, or its cell was away for too long."""
+
+    order: ServerOrder
+    host: str | None
+    node_uuid: str | None
+    hypervisor_hostname: str | None
+    availability_zone: str | None
+    alternates: list[dict[str, Any]]
+    resources: dict[str, int]
+    not_after: datetime.datetime
+    fault: dict[str, Any] | None = None
+
+    @property
+    def is_buried(self) -> bool:
+        """Whether nothing is to be built."""
+        return self.host is None or self.fault is not None
+
+
+def insert(connection: sa.Connection, placed: Sequence[Placed], *, build_deadline_s: float) -> int:
+    """Inserts the rows that are not there yet (a tombstone stays); they are runnable from this commit. Gives the number inserted."""
+    present = set(
+        connection.execute(sa.select(instances.c.uuid).where(instances.c.uuid.in_([p.order.uuid for p in placed]))).scalars()
+    )
+    missing = [p for p in placed if p.order.uuid not in present]
+    if not missing:
+        return 0
+    rows = [_row(p) for p in missing]
+    clocks = {"lease_until": now_sql(INSERT_LEASE_S), "deadline": now_sql(build_deadline_s), "updated_at": now_sql()}
+    statement = sa.insert(instances).prefix_with("OR IGNORE" if connection.dialect.name == "sqlite" else "IGNORE")
+    inserted = connection.execute(statement.values(**clocks), rows).rowcount
+    _insert_children(connection, [p.order.build for p in missing])
+    cell_db.history.insert_creations(connection, [(p.order, p.fault) for p in missing])
+    return inserted
+
+
+def _row(placed: Placed) -> dict[str, Any]:
+    order, build = placed.order, placed.order.build
+    buried = placed.is_buried
+    host = None if buried else placed.host
+    return {
+        "uuid": build.uuid,
+        "project_id": build.project_id,
+        "user_id": build.user_id,
+        "state": states.FAILED if buried else states.BUILD,
+        "attempt": 1,
+        "host": host,
+        "node_uuid": placed.node_uuid if host else None,
+        "alternates": placed.alternates,
+        "resources": placed.resources,
+        "not_after": placed.not_after,
+        "vm_state": states.ERROR if buried else states.BUILDING,
+        "task_state": states.IDLE if buried else states.SPAWNING,
+        "power_state": states.NO_STATE,
+        "display_name": build.name,
+        "display_description": order.description,
+        "hostname": build.hostname,
+        "availability_zone": placed.availability_zone,
+        "hypervisor_hostname": placed.hypervisor_hostname if host else None,
+        "image_ref": order.image_ref,
+        "flavor_id": build.flavor.flavor_id,
+        "flavor": flavor_values(build.flavor),
+        "vcpus": build.flavor.vcpus,
+        "memory_mib": build.flavor.memory_mib,
+        "root_gib": build.flavor.root_gib,
+        "ephemeral_gib": build.flavor.ephemeral_gib,
+        "key_name": build.key_name,
+        "config_drive": build.config_drive,
+        "access_ip_v4": order.access_ip_v4,
+        "access_ip_v6": order.access_ip_v6,
+        "auto_disk_config": order.auto_disk_config,
+        "root_device_name": order.root_device_name,
+        "launch_index": build.launch_index,
+        "reservation_id": build.reservation_id,
+        "progress": 0,
+        "metadata": build.metadata or None,
+        "tags": build.tags or None,
+        "fault": placed.fault,
+        "extra": extra_of_order(order),
+        "user_data": build.user_data,
+        "spec": msgspec.to_builtins(build),
+        "created_at": order.created_at,
+        "deleted": False,
+    }
+
+
+def _insert_children(connection: sa.Connection, builds: Sequence[BuildSpec]) -> None:
+    metadata = [{"uuid": b.uuid, "key": key, "value": value} for b in builds for key, value in b.metadata.items()]
+    insert_if_absent(connection, instance_metadata, metadata)
+    insert_if_absent(connection, instance_tags, [{"uuid": b.uuid, "tag": tag} for b in builds for tag in b.tags])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Building:
+    """A server under way: what its order to the host needs."""
+
+    uuid: str
+    attempt: int
+    host: str
+    node_uuid: str
+    alternates: list[dict[str, Any]]
+    project_id: str
+    user_id: str
+    resources: dict[str, int]
+    spec: BuildSpec
+
+
+_BUILDING = (
+    instances.c.uuid, instances.c.attempt, instances.c.host, instances.c.node_uuid, instances.c.alternates, instances.c.project_id,
+    instances.c.user_id, instances.c.resources, instances.c.spec,
+)  # fmt: skip
+
+
+def _building(row: Sequence[Any]) -> Building:
+    *head, alternates, project_id, user_id, resources, spec = row
+    return Building(*head, alternates or [], project_id, user_id, resources or {}, msgspec.convert(spec, BuildSpec))
+
+
+def building(connection: sa.Connection, uuids_wanted: Sequence[str]) -> list[Building]:
+    """Those of the servers that are still under way."""
+    query = sa.select(*_BUILDING).where(instances.c.uuid.in_(list(uuids_wanted)), instances.c.state == states.BUILD)
+    return [_building(row) for row in connection.execute(query)]
+
+
+def take(connection: sa.Connection, *, lease_s: float, most: int) -> list[Building]:
+    """Leases servers under way whose lease is over, oldest first, so that one conductor looks after each."""
+    free = (
+        sa.select(instances.c.id)
+        .where(instances.c.state == states.BUILD, instances.c.lease_until <= now_sql())
+        .order_by(instances.c.id)
+        .limit(most)
+        .with_for_update(skip_locked=True)
+    )
+    ids = list(connection.execute(free).scalars())
+    if not ids:
+        return []
+    token = str(uuids.uuid4())
+    connection.execute(sa.update(instances).where(instances.c.id.in_(ids)).values(token=token, lease_until=now_sql(lease_s)))
+    return [_building(row) for row in connection.execute(sa.select(*_BUILDING).where(instances.c.id.in_(ids)))]
+
+
+def keep(connection: sa.Connection, host: str, held: Sequence[tuple[str, int]], *, lease_s: float) -> None:
+    """Prolongs the lease of servers whose current attempt the host says it is building, (uuid, attempt): no sweep looks at them meanwhile."""
+    if held:
+        mine = sa.update(instances).where(
+            sa.tuple_(instances.c.uuid, instances.c.attempt).in_(list(held)), instances.c.host == host, instances.c.state == states.BUILD
+        )
+        connection.execute(mine.values(lease_until=now_sql(lease_s)))
+
+
+def overdue(connection: sa.Connection, *, hosts_down: Sequence[str], most: int) -> list[Building]:
+    """Servers under way past their deadline, or on a host that is down."""
+    late = sa.or_(instances.c.deadline <= now_sql(), instances.c.host.in_(list(hosts_down)))
+    query = sa.select(*_BUILDING).where(instances.c.state == states.BUILD, late).order_by(instances.c.id).limit(most)
+    return [_building(row) for row in connection.execute(query)]
+
+
+def supersede(
+    connection: sa.Connection, build: Building, *, reason: str, host_said_so: bool, build_deadline_s: float
+) -> bool:
+    """Gives the attempt up: the next alternate takes over, or, when none is left, the server is in ERROR with the reason as its fault.
+
+    Without the host's word the attempt is remembered as a cleanup, in the same commit. False: somebody else was faster.
+    """
+    mine = sa.update(instances).where(
+        instances.c.uuid == build.uuid, instances.c.state == states.BUILD, instances.c.attempt == build.attempt
+    )
+    if build.alternates:
+        first, *rest = build.alternates
+        values: dict[str, Any] = {
+            "attempt": build.attempt + 1, "host": first["host"], "node_uuid": first["node_uuid"], "alternates": rest,
+            "hypervisor_hostname": first.get("hypervisor_hostname"), "deadline": now_sql(build_deadline_s), "lease_until": now_sql(),
+        }  # fmt: skip
+        if first.get("availability_zone"):
+            values["availability_zone"] = first["availability_zone"]
+    else:
+        fault = cell_db.history.fault(500, f"Build of instance {build.uuid} failed: {reason}", host=build.host)
+        values = {
+            "state": states.FAILED, "vm_state": states.ERROR, "task_state": None, "host": None, "node_uuid": None, "fault": fault,
+            "hypervisor_hostname": None, "lease_until": now_sql(),
+        }  # fmt: skip
+    if not changed(connection.execute(mine.values(**values, updated_at=now_sql()))):
+        return False
+    if not host_said_so:
+        cell_db.cleanups.insert(connection, uuid=build.uuid, host=build.host, attempt=build.attempt)
+    if not build.alternates:
+        cell_db.history.insert_fault(connection, build.uuid, values["fault"])
+        cell_db.history.finish_latest(connection, uuid=build.uuid, action="create", fault=reason)
+    cell_db.history.event_of_latest(
+        connection, uuid=build.uuid, action="create", event="compute__do_build_and_run_instance", host=build.host, error=reason
+    )
+    return True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ran:
+    """A guest that runs, as its host reports it."""
+
+    uuid: str
+    attempt: int
+    host: str
+    power_state: int
+
+
+def active(connection: sa.Connection, ran: Sequence[Ran]) -> set[str]:
+    """Marks servers as running. Gives the uuids whose row took it; others were superseded, deleted, or are running already."""
+    done: set[str] = set()
+    for guest in ran:
+        mine = sa.update(instances).where(
+            instances.c.uuid == guest.uuid,
+            instances.c.state == states.BUILD,
+            instances.c.attempt == guest.attempt,
+            instances.c.host == guest.host,
+        )
+        values = {"state": states.LIVE, "vm_state": states.ACTIVE, "task_state": None, "power_state": guest.power_state}
+        if changed(connection.execute(mine.values(**values, launched_at=now_sql(), updated_at=now_sql(), fault=None))):
+            done.add(guest.uuid)
+    cell_db.history.finish_creations(connection, sorted(done), {guest.uuid: guest.host for guest in ran})
+    return done
+
+
+def attempts(connection: sa.Connection, wanted: Sequence[str]) -> dict[str, tuple[str, int, str | None]]:
+    """uuid -> (state, attempt, host) of those servers that have a row."""
+    query = sa.select(instances.c.uuid, instances.c.state, instances.c.attempt, instances.c.host).where(instances.c.uuid.in_(list(wanted)))
+    return {row.uuid: (row.state, row.attempt, row.host) for row in connection.execute(query)}
+
+
+def live_on(connection: sa.Connection, host: str, *, launched_before: datetime.datetime) -> list[tuple[str, int]]:
+    """(uuid, attempt) of the running servers of a host that were launched before then."""
+    query = sa.select(instances.c.uuid, instances.c.attempt).where(
+        instances.c.host == host, instances.c.state == states.LIVE, instances.c.launched_at < launched_before
+    )
+    return [(row.uuid, row.attempt) for row in connection.execute(query)]

@@ -1,0 +1,108 @@
+"""How servers end: from the tombstone, over the hosts' "gone", to the row that stays until it is purged. See docs/build-protocol.md."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+import cell_db.cleanups
+import cell_db.history
+from cell_db.tables import cleanups, instances
+from core.context import Context
+from core.database import changed, now_sql
+from lifecycle import states
+
+
+def tombstone(connection: sa.Connection, *, uuid: str, project_id: str, user_id: str, is_cell0: bool, context: Context | None = None) -> bool:
+    """Marks the server as going, or leaves a row that keeps a late insert out. Gives whether a host still has to say "gone".
+
+    In cell0 it is deleted at once: nothing of it is on any host.
+    """
+    standing = sa.select(instances.c.state, instances.c.attempt, instances.c.host).where(instances.c.uuid == uuid).with_for_update()
+    row = connection.execute(standing).first()
+    if row is None and _insert_tombstone(connection, uuid=uuid, project_id=project_id, user_id=user_id, is_cell0=is_cell0):
+        return False
+    if row is None:  # A late insert was faster.
+        row = connection.execute(standing).one()
+    if context is not None:
+        cell_db.history.start(connection, uuid=uuid, action="delete", context=context)
+    if is_cell0:
+        return _deleted(connection, uuid) and False
+    if row.state in (states.GOING, states.GONE):
+        return row.state == states.GOING
+    if row.host is not None:
+        cell_db.cleanups.insert(connection, uuid=uuid, host=row.host, attempt=row.attempt)
+    going = sa.update(instances).where(instances.c.uuid == uuid, instances.c.state.not_in((states.GOING, states.GONE)))
+    values = {"state": states.GOING, "task_state": states.DELETING, "operation_id": None, "operation": None}
+    connection.execute(going.values(**values, lease_until=now_sql(), updated_at=now_sql()))
+    return row.host is not None
+
+
+def _insert_tombstone(connection: sa.Connection, *, uuid: str, project_id: str, user_id: str, is_cell0: bool) -> bool:
+    row = {
+        "uuid": uuid, "project_id": project_id, "user_id": user_id, "attempt": 0, "vm_state": states.BUILDING, "power_state": 0,
+        "task_state": states.DELETING, "state": states.GONE if is_cell0 else states.GOING, "flavor": {}, "vcpus": 0, "memory_mib": 0,
+        "root_gib": 0, "ephemeral_gib": 0, "config_drive": False, "auto_disk_config": False, "launch_index": 0, "progress": 0,
+        "deleted": True,
+    }  # fmt: skip
+    statement = sa.insert(instances).prefix_with("OR IGNORE" if connection.dialect.name == "sqlite" else "IGNORE")
+    now = now_sql()
+    return changed(connection.execute(statement.values(**row, created_at=now, updated_at=now, deleted_at=now, lease_until=now)))
+
+
+def _deleted(connection: sa.Connection, uuid: str) -> bool:
+    going = sa.update(instances).where(instances.c.uuid == uuid, instances.c.state != states.GONE)
+    values = {"state": states.GONE, "vm_state": states.DELETED, "task_state": None, "power_state": states.NO_STATE, "deleted": True}
+    done = changed(
+        connection.execute(going.values(**values, deleted_at=now_sql(), terminated_at=now_sql(), updated_at=now_sql(), host=None))
+    )
+    cell_db.history.finish_latest(connection, uuid=uuid, action="delete", fault=None)
+    return done
+
+
+def gone(connection: sa.Connection, host: str, answered: Sequence[tuple[str, int]]) -> None:
+    """The host said that nothing of these (uuid, attempt) or older is left: their cleanups go."""
+    for uuid, attempt in answered:
+        connection.execute(
+            sa.delete(cleanups).where(cleanups.c.uuid == uuid, cleanups.c.host == host, cleanups.c.attempt <= attempt)
+        )
+
+
+def without_cleanups_but(connection: sa.Connection, host: str, answered: Sequence[tuple[str, int]]) -> list[tuple[str, str]]:
+    """(uuid, state) of servers that are going or failed and whose last cleanups are the ones that the host just answered."""
+    wanted = [uuid for uuid, _ in answered]
+    upto = dict(answered)
+    open_cleanups = sa.select(cleanups.c.uuid, cleanups.c.host, cleanups.c.attempt).where(cleanups.c.uuid.in_(wanted))
+    blocked = {row.uuid for row in connection.execute(open_cleanups) if row.host != host or row.attempt > upto[row.uuid]}
+    ended = sa.select(instances.c.uuid, instances.c.state).where(
+        instances.c.uuid.in_([uuid for uuid in wanted if uuid not in blocked]),
+        instances.c.state.in_((states.GOING, states.FAILED, states.GONE)),
+    )
+    return [(row.uuid, row.state) for row in connection.execute(ended)]
+
+
+def ended_without_cleanups(connection: sa.Connection, *, most: int, wanted: Sequence[str] | None = None) -> list[str]:
+    """Servers that are going and that no host has to answer for any more, their lease over."""
+    query = sa.select(instances.c.uuid).where(
+        instances.c.state == states.GOING,
+        instances.c.lease_until <= now_sql(),
+        ~sa.exists().where(cleanups.c.uuid == instances.c.uuid),
+    )
+    if wanted is not None:
+        query = query.where(instances.c.uuid.in_(list(wanted)))
+    return list(connection.execute(query.order_by(instances.c.id).limit(most)).scalars())
+
+
+def over(connection: sa.Connection, wanted: Sequence[str]) -> list[str]:
+    """Those of the servers that are in ERROR or deleted, with no host left to answer: they need no claim."""
+    query = sa.select(instances.c.uuid).where(
+        instances.c.uuid.in_(list(wanted)),
+        instances.c.state.in_((states.FAILED, states.GONE)),
+        ~sa.exists().where(cleanups.c.uuid == instances.c.uuid),
+    )
+    return list(connection.execute(query).scalars())
+
+
+def deleted(connection: sa.Connection, uuid: str) -> bool:
+    """Marks a server that is going as gone; the row stays until it is purged. False: it is gone already."""
+    row = connection.execute(sa.select(instances.c.state).where(instances.c.uuid == uuid)).first()
+    return bool(row and row.state == states.GOING) and _deleted(connection, uuid)
