@@ -1,6 +1,5 @@
 """What the agent does by itself, every report interval: tell that it lives, notice what guests did by themselves, take up what was left."""
 
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -9,6 +8,7 @@ import core.errors
 import core.log
 from compute.operation import Host
 from compute.resources.tracker import usage
+from core.clock import jittered
 from messaging.verbs import cell
 from objects.build import Guest
 from objects.host import Attempt, Heartbeat, Inventory
@@ -75,7 +75,7 @@ class Rounds:
             # Whoever asks from here on gets another round.
             self._wake.clear()
             self._round_in_frame()
-            if self._wake.wait(self._every_s * random.uniform(0.95, 1.0)):
+            if self._wake.wait(jittered(self._every_s, 0.95, 1.0)):
                 self._stopping.wait(_SHORTEST_PAUSE_S)
 
     def _round_in_frame(self) -> None:

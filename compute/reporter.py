@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import random
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable
@@ -14,6 +13,7 @@ import msgspec
 import core.context
 import core.errors
 import core.log
+from core.clock import jittered
 from core.context import Context
 from core.steps import Steps
 from messaging.verbs import Verb, cell
@@ -135,7 +135,7 @@ class Reporter:
         with self._lock:
             self._news.wait_for(lambda: any(self._waiting.values()) or self._ended)
             if retry_s:
-                self._news.wait_for(lambda: self._ended or self._stopping, retry_s * random.uniform(0.5, 1.0))
+                self._news.wait_for(lambda: self._ended or self._stopping, jittered(retry_s, 0.5, 1.0))
                 if self._stopping:
                     self._news.wait_for(lambda: self._ended, FIRST_RETRY_S)
             else:

@@ -1,6 +1,7 @@
 """Time, so that it can be handed in."""
 
 import datetime
+import random
 import threading
 import time
 from typing import Protocol
@@ -14,6 +15,11 @@ def utcnow() -> datetime.datetime:
 def iso(moment: datetime.datetime | None) -> str | None:
     """`YYYY-MM-DDTHH:MM:SSZ`, the form of the Compute API; None stays None."""
     return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def jittered(seconds: float, least: float, most: float) -> float:
+    """The time, times a random factor between `least` and `most`: so that what waits does not come back all at once."""
+    return seconds * random.SystemRandom().uniform(least, most)
 
 
 class Clock(Protocol):

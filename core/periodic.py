@@ -1,12 +1,11 @@
 """Work that is done again and again in a thread of its own."""
 
-import random
 import threading
 from collections.abc import Callable
 
 import core.errors
 import core.log
-from core.clock import Clock
+from core.clock import Clock, jittered
 
 LOG = core.log.get(__name__)
 
@@ -38,7 +37,7 @@ class Periodic:
 
     def _run(self) -> None:
         again = False
-        while not self._clock.wait(self._stopping, 0 if again else self._period_s * random.uniform(0.9, 1.1)):
+        while not self._clock.wait(self._stopping, 0 if again else jittered(self._period_s, 0.9, 1.1)):
             again = self._call() is True
 
     def _call(self) -> object:

@@ -2,7 +2,6 @@
 
 import collections
 import logging
-import random
 import threading
 import time
 import uuid
@@ -10,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from core import errors, log
+from core.clock import jittered
 from messaging.broker import REPLY, Broker, Kind
 from messaging.link import HEARTBEAT_S, Link, Raw
 
@@ -151,7 +151,7 @@ class Consumer:
             self._disconnect()
             if time.monotonic() - began_at > _LONGEST_PAUSE_S:
                 pause_s = _FIRST_PAUSE_S
-            self._pause(pause_s * random.uniform(0.5, 1.0))
+            self._pause(jittered(pause_s, 0.5, 1.0))
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     def _pause(self, pause_s: float) -> None:

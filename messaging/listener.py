@@ -7,7 +7,6 @@ heartbeats nor acks waiting. Functions must be idempotent: a message may come tw
 import contextlib
 import dataclasses
 import functools
-import random
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import msgspec
 
 from core import errors, log
+from core.clock import jittered
 from core.context import Context, service_context
 from messaging import dead_letters, wire
 from messaging.broker import WORK, Broker, NoSuchQueue
@@ -320,7 +320,7 @@ class Listener:
     def _again(self, job: "_Job", *, failures: int) -> None:
         """After a pause a copy goes to the end of the queue, with its own count: RabbitMQ's would count the pauses too."""
         tries = int(job.message.headers.get(_TRIES, 0))
-        pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**tries) * random.uniform(0.5, 1.0)
+        pause_s = jittered(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**tries), 0.5, 1.0)
         headers = {_TRIES: tries + 1, _FAILURES: failures}
         self._later.add(time.monotonic() + pause_s, lambda: self._send_again(job, headers))
         self._consumer.wake()

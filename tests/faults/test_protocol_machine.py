@@ -20,8 +20,12 @@ from tests.faults import rest
 from tests.faults.bench import CELL, HOSTS, MOST_MESSAGES, Agent, Bench, Message
 from tests.faults.single_steps import WAITING, Worker
 
-# Placement's own libraries, called in this process, use what Python is about to drop.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [
+    # Placement's own libraries, called in this process, use what Python is about to drop.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    # Threads of other tests' worlds use `random` while hypothesis draws.
+    pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning"),
+]
 
 EXAMPLES = int(os.environ.get("CELLPLANE_MACHINE_EXAMPLES", "80"))
 MOST_WORKERS = 5

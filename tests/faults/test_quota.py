@@ -161,6 +161,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     database.close()
 
 
+# Threads of other tests' worlds use `random` while hypothesis draws.
+@pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")
 @hypothesis.given(events=EVENTS)
 @hypothesis.settings(max_examples=60, deadline=None)
 def test_what_is_accepted_is_what_the_rules_allow(database: Database, events: list[tuple[object, ...]]) -> None:

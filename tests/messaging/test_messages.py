@@ -522,12 +522,3 @@ def test_a_forked_child_has_connections_of_its_own(broker: Broker, caller: Calle
 
     assert status == 0
     notes.wait_for(1, 2)
-
-
-def test_idle_listeners_cost_nothing(caller: Caller, listen: Listen, queue: str, context: Context) -> None:
-    for number in range(10):
-        listen(f"{queue}.{number}", Handle(NOTE, Notes()), HandleMany(REPORT, Batches()))
-    used_s, began_at = time.process_time(), time.monotonic()
-    wait_until(lambda: time.monotonic() > began_at + 1.0, what="time", deadline_s=DEADLINE_S, every_s=0.5)
-
-    assert time.process_time() - used_s < 0.05
