@@ -1,6 +1,7 @@
-"""Claims in Placement of servers that no cell will ever release: deleted before a cell had them, or buried in cell0, or unknown.
+"""Claims in Placement that no cell will ever release: of servers deleted before a cell had them, or buried in cell0, or unknown, or of
+another cell than the claim's host.
 
-Placement keeps no tombstone of a consumer: a claim may land after its server was deleted. (docs/build-protocol.md, section 4.)
+Placement keeps no tombstone of a consumer: a slow worker's claim may land after its server was deleted. (docs/build-protocol.md, section 4.)
 """
 
 from collections.abc import Iterable
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 import api_db.instances
 import api_db.journal
 import core.log
-from cells.answers import CELL0_UUID, value_of
+from cells.answers import value_of
 from cells.gate import Gate
 from clients.placement import GenerationConflict, Placement
 from core.steps import Steps
@@ -38,14 +39,15 @@ class ClaimSweep:
         suspects: set[str] = set()
         for host in self._view.reported():
             claims = self._placement.claims_on_provider(host.node_uuid)
-            suspects |= value_of(self._api.read_now(_ownerless, list(claims)))
+            suspects |= value_of(self._api.read_now(_ownerless, list(claims), host.cell_uuid))
         for uuid in suspects & self._suspects:
             self._release(uuid)
         self._suspects = suspects
 
     def _release(self, uuid: str) -> None:
         claimed = self._placement.read_claim(uuid)
-        if claimed.generation is None or not value_of(self._api.read_now(_ownerless, [uuid])):
+        cells = {host.cell_uuid for host in self._view.reported() if host.node_uuid in claimed.providers}
+        if claimed.generation is None or len(cells) != 1 or not value_of(self._api.read_now(_ownerless, [uuid], *cells)):
             return
         try:
             with self._steps("super.release"):
@@ -55,17 +57,19 @@ class ClaimSweep:
         LOG.info("released the claim of %s, which no server owns", uuid)
 
 
-def _ownerless(connection: sa.Connection, uuids: Iterable[str]) -> set[str]:
-    """Those without a journal row whose mapping is missing, names cell0, or is deleted and names no cell."""
+def _ownerless(connection: sa.Connection, uuids: Iterable[str], cell_uuid: str) -> set[str]:
+    """Those without a journal row whose mapping is missing, names another cell than the claim's host is in (or cell0), or is deleted and
+    names none.
+    """
     wanted = list(uuids)
     if not wanted:
         return set()
     in_journal = api_db.journal.waiting(connection, wanted)
     mappings = {mapping.uuid: mapping for mapping in api_db.instances.list_of(connection, wanted)}
-    return {uuid for uuid in wanted if uuid not in in_journal and _is_ownerless(mappings.get(uuid))}
+    return {uuid for uuid in wanted if uuid not in in_journal and _is_ownerless(mappings.get(uuid), cell_uuid)}
 
 
-def _is_ownerless(mapping: api_db.instances.Mapping | None) -> bool:
-    if mapping is None or mapping.cell_uuid == CELL0_UUID:
+def _is_ownerless(mapping: api_db.instances.Mapping | None, cell_uuid: str) -> bool:
+    if mapping is None:
         return True
-    return mapping.deleted and mapping.cell_uuid is None
+    return mapping.deleted if mapping.cell_uuid is None else mapping.cell_uuid != cell_uuid

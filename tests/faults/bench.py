@@ -278,10 +278,10 @@ class Bench:
             self.world.api_db, self.world.cells, self.world.placement, chooser, steps=self.steps, clock=SystemClock(), build_deadline_s=FOREVER_S
         )
 
-    def claim_sweep(self) -> ClaimSweep:
-        """The super-conductor's look for claims that nobody owns."""
+    def claim_sweep(self, cell_uuid: str = "") -> ClaimSweep:
+        """The super-conductor's look for claims that nobody owns; the hosts may pass for those of another cell."""
         view = HostView()
-        cell_uuid = self.world.cells.by_name(CELL).cell.uuid
+        cell_uuid = cell_uuid or self.world.cells.by_name(CELL).cell.uuid
         view.update(cell_uuid, [self._state(host, cell_uuid) for host in self.hosts])
         return ClaimSweep(self.world.api_db, self.world.placement, view, self.steps)
 

@@ -1,5 +1,6 @@
 """Worlds to break: embedded, and on a MariaDB and a RabbitMQ of the test run's own."""
 
+import itertools
 import os
 import pathlib
 import threading
@@ -44,9 +45,16 @@ def rabbit_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rabbitmq.R
     if os.geteuid() != 0:
         pytest.skip("RabbitMQ's scripts of Debian run as root or as their own user only")
     node = rabbitmq.RabbitMQ(pathlib.Path(tmp_path_factory.mktemp("rabbitmq")), name=f"faults-{uuid.uuid4().hex[:8]}")
+    for name in _vhosts(0):  # Before it starts: right afterwards it takes connections, but nothing new yet.
+        node.create_vhost(name)
     node.start()
     yield node
     node.stop()
+
+
+def _vhosts(number: int) -> dict[str, str]:
+    """The virtual hosts of a world, and whose they are."""
+    return {f"faults_{number}_{name}": name for name in ("api", *CELLS)}
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +72,7 @@ class Worlds:
         self.profile = profile
         self._request = request
         self._factory = factory
+        self._numbers = itertools.count()
         self._caretaker: Caretaker | None = None
 
     def caretaker(self) -> Caretaker:
@@ -85,12 +94,11 @@ class Worlds:
             return None
         server: mariadb.MariaDB = self._request.getfixturevalue("mariadb_server")
         node: rabbitmq.RabbitMQ = self._request.getfixturevalue("rabbit_node")
-        mark = uuid.uuid4().hex[:6]
-        names = ("api", "cell0", *CELLS)
+        number = next(self._numbers)
         return Addresses(
-            databases={name: server.create_schema(f"faults_{mark}_{name}") for name in names},
-            brokers={name: node.create_vhost(f"faults_{mark}_{name}") for name in names if name != "cell0"},
-            placement_database=server.create_schema(f"faults_{mark}_placement", collation="utf8mb4_general_ci"),
+            databases={name: server.create_schema(f"faults_{number}_{name}") for name in ("api", "cell0", *CELLS)},
+            brokers={name: node.create_vhost(vhost) for vhost, name in _vhosts(number).items()},
+            placement_database=server.create_schema(f"faults_{number}_placement", collation="utf8mb4_general_ci"),
         )
 
 

@@ -1,5 +1,6 @@
 """Single scenes of the build protocol, step by step: who is slow at which moment, and what must not come of it."""
 
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +9,7 @@ import api_db.tables
 import cell_db.tables
 import messaging.verbs.cell as cell_verbs
 import messaging.verbs.compute as compute_verbs
+from clients.placement import Claim
 from compute.resources.inventory import node_uuid
 from lifecycle import states
 from messaging.verbs import Verb
@@ -188,3 +190,37 @@ def test_a_host_wrongly_thought_dead_keeps_no_guest(scene: Scene) -> None:
     assert (first.guest(scene.uuid), scene.row().state) == (None, states.LIVE)  # type: ignore[attr-defined]
     assert scene.claimed_on() == {node_uuid(second.host)}
     assert bench.world.rows(CELL, cell_db.tables.cleanups) == []
+
+
+def test_a_late_claim_in_another_cell_is_released(scene: Scene) -> None:
+    """A frozen super-conductor's claim landed on a host of the west after the server had lived and died in the east. The west's
+    conductor knows no such server, and the super-conductor's sweep trusted the cell that the mapping names: it stood for ever.
+    """
+    bench = scene.bench
+    scene.place()
+    bench.delete(scene.uuid).run()
+    bench.let_leases_end()
+    bench.sweeps.cleanups()
+    scene.deliver(compute_verbs.DESTROY)
+    scene.deliver(cell_verbs.GONE)
+    assert (scene.row().state, scene.claimed_on()) == (states.GONE, set())  # type: ignore[attr-defined]
+    node = node_uuid(bench.hosts[0])
+    claim = Claim(uuid=scene.uuid, provider_uuid=node, resources={"VCPU": 1}, project_id="p", user_id="u", generation=None)
+    bench.world.placement.claim([claim])
+
+    sweep = bench.claim_sweep(cell_uuid=str(uuid.uuid4()))
+    for _ in range(2):
+        sweep.sweep()
+
+    assert scene.claimed_on() == set()
+
+
+def test_a_claim_of_a_server_that_lives_is_left_alone(scene: Scene) -> None:
+    bench = scene.bench
+    scene.place()
+
+    sweep = bench.claim_sweep()
+    for _ in range(2):
+        sweep.sweep()
+
+    assert scene.claimed_on() == {node_uuid(scene.row().host)}  # type: ignore[attr-defined]
