@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -202,11 +203,17 @@ def of(state: State, shape: Shape) -> Neighbours:
     return Full(state, shape) if shape.profile == FULL else Embedded(state, shape)
 
 
-def require_port(port: int) -> None:
+def require_port(port: int, *, patience_s: float = 0.0) -> None:
     """Makes sure that the API can listen.
+
+    Args:
+        patience_s: how long to wait for who listens now: workers of a killed API leave by themselves, a moment later.
 
     Raises:
         Conflict: someone else does.
     """
+    ends_at = time.monotonic() + patience_s
+    while not is_free(port) and time.monotonic() < ends_at:
+        time.sleep(0.05)
     if not is_free(port):
         raise errors.Conflict(f"port {port} is taken by another process; stop that, or choose another one with --port", field="port")

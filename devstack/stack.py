@@ -28,6 +28,7 @@ from devstack.waiting import wait_until
 
 API_DEADLINE_S = 90.0
 STOP_GRACE_S = 30.0
+LEAVING_S = 5.0
 
 
 class Stack:
@@ -204,7 +205,7 @@ def _settle_ports(state: State, shape: Shape, before: Shape | None, progress: Pr
     # In the full profile the supervisor listens, whether the API runs or restarts.
     listens = [state.pid_file(name) for name in (("api", supervisor.PID_NAME) if shape.profile == FULL else (ONE_PROCESS,))]
     if not any(identity.running(path) for path in listens) or before is None or before.port != shape.port:
-        neighbours.require_port(shape.port)
+        neighbours.require_port(shape.port, patience_s=LEAVING_S if before else 0.0)
     ours = {path.stem for path in state.run.glob("*.pid") if identity.running(path)} | set(identity.tagged(str(state.path)))
     for name in Ports(state.ports).taken_by_others({*ours, *(["image"] if ONE_PROCESS in ours else [])}):
         progress.say(f"the port of {name} was taken by another process; it has a new one")
