@@ -11,12 +11,10 @@ from oslo_config import cfg
 import api_db.services
 import clients.glance
 import core.process
-import messaging.verbs.superconductor as superconductor
 from cells.answers import value_of
 from cells.gate import Gate, GateMetrics
 from cells.registry import Cells, api_gate
 from core.clock import SystemClock, utcnow
-from core.context import Context
 from core.periodic import Periodic
 from objects.host import API
 
@@ -68,10 +66,6 @@ class Cloud:
             Unavailable: it does not answer; the transaction may have taken effect.
         """
         return value_of(await self.api_db.write(fn, *args, **kwargs))
-
-    def hint_super_conductor(self, context: Context, uuids: list[str]) -> None:
-        """Tells the super-conductor of new journal rows; if the hint is lost, its sweep finds them."""
-        self.api_db.hint(superconductor.QUEUE, superconductor.PLACE, superconductor.Place(uuids=uuids), context)
 
     def _beat(self) -> None:
         """Workers of one host share a row: the service lives while one of them does."""

@@ -18,12 +18,14 @@ import core.errors
 import core.log
 from api.cloud import Cloud
 from api.http.app import App, Limits
-from api.http.auth import Strategy, strategy_of
+from api.http.auth import strategy_of
+from api.http.caller import Strategy
 from api.http.policy import Policy
 from api.listening import BACKLOG, listening_socket
 from api.resources import (
     aggregates,
     availability_zones,
+    console_auth_tokens,
     flavors,
     health,
     hypervisors,
@@ -32,11 +34,17 @@ from api.resources import (
     limits,
     quota_classes,
     quota_sets,
+    remote_consoles,
     server_actions,
     server_addresses,
+    server_diagnostics,
     server_groups,
     server_list,
     server_metadata,
+    server_password,
+    server_rebuild,
+    server_rescue,
+    server_snapshots,
     server_tags,
     servers,
     services,
@@ -56,9 +64,16 @@ RESOURCES: tuple[ModuleType, ...] = (
     health,
     servers,
     server_actions,
+    remote_consoles,
+    console_auth_tokens,
     server_addresses,
+    server_diagnostics,
     server_list,
     server_metadata,
+    server_password,
+    server_rebuild,
+    server_rescue,
+    server_snapshots,
     server_tags,
     instance_actions,
     flavors,

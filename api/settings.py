@@ -27,6 +27,8 @@ API = OptionGroup(
         cfg.FloatOpt(
             "build_not_after_s", default=3600.0, min=1.0, help="Seconds after which an order not built yet is given up."
         ),
+        cfg.StrOpt("rescue_image_id", help="Image that servers are rescued with, unless the request names one; by default the server's own."),
+        cfg.FloatOpt("password_wait_s", default=8.0, min=0.0, help="Seconds that a request to set a server's password waits for its host's word."),
         cfg.BoolOpt(
             "list_records_by_skipping_down_cells",
             default=True,
@@ -34,6 +36,28 @@ API = OptionGroup(
         ),
     ],
 )
+
+KEYSTONE = OptionGroup(
+    "keystone_authtoken",
+    [
+        cfg.StrOpt("auth_url", help="Keystone, with or without /v3, as this program reaches it. The section is read with auth_strategy keystone only."),
+        cfg.StrOpt("www_authenticate_uri", help="Keystone as users reach it: what a 401 names. auth_url where it is left out."),
+        cfg.StrOpt("auth_type", default="password", choices=["password", "v3password"], help="How this program shows who it is."),
+        cfg.StrOpt("username", help="This program's own user; it needs the role service (or admin) to validate tokens."),
+        cfg.StrOpt("password", secret=True, help="Its password."),
+        cfg.StrOpt("project_name", help="The project in which it has that role."),
+        cfg.StrOpt("user_domain_id", default="default", help="Domain of the user, unless user_domain_name is set."),
+        cfg.StrOpt("user_domain_name", help="Domain of the user, by name."),
+        cfg.StrOpt("project_domain_id", default="default", help="Domain of the project, unless project_domain_name is set."),
+        cfg.StrOpt("project_domain_name", help="Domain of the project, by name."),
+        cfg.StrOpt("cafile", help="PEM file of the authorities trusted for an https Keystone; the system's where it is left out."),
+        cfg.FloatOpt(
+            "token_cache_time", default=60.0, min=-1.0,
+            help="Seconds for which a valid token is not asked about again: so late a revocation is noticed; 0 or -1: asked each time.",
+        ),
+        cfg.FloatOpt("timeout_s", default=5.0, min=0.1, help="Seconds within which Keystone must answer; then the request is a 503."),
+    ],
+)  # fmt: skip
 
 QUOTA = OptionGroup(
     "quota",
@@ -61,5 +85,6 @@ def options() -> list[OptionGroup]:
         core.config.IMAGE,
         core.config.HOSTS,
         API,
+        KEYSTONE,
         QUOTA,
     ]

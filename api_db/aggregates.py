@@ -57,6 +57,13 @@ def list_all(conn: sa.Connection) -> list[Aggregate]:
     return _read(conn, sa.true())
 
 
+def mark(conn: sa.Connection) -> tuple[object, ...]:
+    """Changes with every aggregate that comes, goes or changes."""
+    members = sa.select(sa.func.count()).select_from(aggregate_hosts).scalar_subquery()
+    touched = conn.execute(sa.select(aggregates.c.id, aggregates.c.updated_at).order_by(aggregates.c.id)).all()
+    return (conn.execute(sa.select(members)).scalar_one(), tuple(map(tuple, touched)))
+
+
 def get(conn: sa.Connection, aggregate_id: int) -> Aggregate:
     """
     Raises:

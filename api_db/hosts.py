@@ -26,6 +26,11 @@ def list_all(connection: sa.Connection, cell_uuid: str | None = None) -> list[Ho
     return [HostMapping(*row) for row in connection.execute(query)]
 
 
+def mark(connection: sa.Connection) -> tuple[object, ...]:
+    """Changes with every host that is mapped, moved or forgotten."""
+    return tuple(connection.execute(sa.select(sa.func.count(), sa.func.max(host_mappings.c.id))).one())
+
+
 def cell_of(connection: sa.Connection, host: str) -> str:
     """The uuid of the host's cell.
 

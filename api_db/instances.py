@@ -2,7 +2,7 @@
 
 import dataclasses
 import datetime
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -52,6 +52,20 @@ def set_locked(connection: sa.Connection, uuid: str, locked: bool) -> None:
 def list_of(connection: sa.Connection, uuids: Iterable[str]) -> list[Mapping]:
     """The mappings of these servers, those that exist, in no order."""
     return [Mapping(*row) for row in connection.execute(sa.select(*COLUMNS).where(instance_mappings.c.uuid.in_(list(uuids))))]
+
+
+def placement_requests(connection: sa.Connection, request_uuids: Sequence[str]) -> dict[str, PlacementRequest]:
+    """Request uuid -> where its servers were asked to go; one query for all of them.
+
+    Raises:
+        NotFound: one of them is not kept.
+    """
+    query = sa.select(request_specs.c.uuid, request_specs.c.spec).where(request_specs.c.uuid.in_(list(request_uuids)))
+    found = {row.uuid: msgspec.convert(row.spec, PlacementRequest) for row in connection.execute(query)}
+    missing = [uuid for uuid in request_uuids if uuid not in found]
+    if missing:
+        raise core.errors.NotFound(f"Request {missing[0]} could not be found.", request=missing[0])
+    return found
 
 
 def placement_request(connection: sa.Connection, request_uuid: str) -> PlacementRequest:

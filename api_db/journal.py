@@ -4,10 +4,11 @@ The compare-and-sets of the build protocol (docs/build-protocol.md, section 2); 
 lease is a fresh random token: whoever writes compares it, so that an older holder's write finds nothing.
 """
 
+import collections
 import dataclasses
 import datetime
 import uuid as uuids
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -142,15 +143,13 @@ def find(connection: sa.Connection, uuid: str) -> Entry | None:
     return _entry(row) if row else None
 
 
-def _mapped_with(*columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
-    joined = instance_mappings.outerjoin(build_requests, build_requests.c.uuid == instance_mappings.c.uuid)
-    selected = sa.select(*columns, *api_db.instances.COLUMNS).select_from(joined)
-    return selected.where(instance_mappings.c.uuid == sa.bindparam("wanted"))
-
-
-# Built once, and narrow for the many servers that have no journal row: every request about a server asks this.
-_MAPPED = _mapped_with(build_requests.c.uuid)
-_MAPPED_WITH_ENTRY = _mapped_with(*_COLUMNS)
+# Built once: every request about a server asks this. A mapping travels as one JSON array, which is read in C; the driver reads columns in
+# Python.
+_MAPPED = sa.select(sa.func.json_array(*api_db.instances.COLUMNS, type_=sa.Text), build_requests.c.uuid).select_from(
+    instance_mappings.outerjoin(build_requests, build_requests.c.uuid == instance_mappings.c.uuid)
+).where(instance_mappings.c.uuid == sa.bindparam("wanted"))
+_MAPPED_WITH_ENTRY = _MAPPED.add_columns(*_COLUMNS)
+_unpacked = msgspec.json.Decoder(tuple[tuple(field.type for field in dataclasses.fields(InstanceMapping))], strict=False).decode
 
 
 def find_mapped(connection: sa.Connection, uuid: str) -> tuple[InstanceMapping, Entry | None]:
@@ -160,13 +159,13 @@ def find_mapped(connection: sa.Connection, uuid: str) -> tuple[InstanceMapping, 
         NotFound: there is no such server.
     """
     row = connection.execute(_MAPPED, {"wanted": uuid}).first()
-    if row is not None and row[0] is None:
-        return InstanceMapping(*row[1:]), None
+    if row is not None and row[1] is None:
+        return InstanceMapping(*_unpacked(row[0])), None
     row = connection.execute(_MAPPED_WITH_ENTRY, {"wanted": uuid}).first()
     if row is None:
         raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
-    entry, mapping = row[: len(_COLUMNS)], row[len(_COLUMNS) :]
-    return InstanceMapping(*mapping), _entry(entry) if entry[0] is not None else None
+    packed, in_journal, *entry = row
+    return InstanceMapping(*_unpacked(packed)), _entry(entry) if in_journal is not None else None
 
 
 def waiting(connection: sa.Connection, wanted: Sequence[str]) -> set[str]:
@@ -185,14 +184,17 @@ def count(connection: sa.Connection) -> dict[str, int]:
 
 
 def lease(
-    connection: sa.Connection, *, seconds: float, most: int, uuids_wanted: Sequence[str] | None = None
+    connection: sa.Connection, *, seconds: float, most: int, uuids_wanted: Sequence[str] | None = None, hint_s: float = 0.0
 ) -> list[Entry]:
     """Takes rows whose lease is over, under a fresh token; `uuids_wanted` limits it to these.
 
-    First those that wait longest: rows that come back again and again (their cell is away) keep no other from its turn.
+    First those that wait longest: rows that come back again and again (their cell is away) keep no other from its turn. Rows that
+    nobody has held yet are left to their hint for `hint_s` seconds.
     """
     token = str(uuids.uuid4())
     free = sa.select(build_requests.c.id).where(build_requests.c.lease_until <= now_sql())
+    if hint_s:
+        free = free.where(sa.or_(build_requests.c.token.is_not(None), build_requests.c.lease_until <= now_sql(-hint_s)))
     if uuids_wanted is not None:
         free = free.where(build_requests.c.uuid.in_(list(uuids_wanted)))
     free = free.order_by(build_requests.c.lease_until, build_requests.c.id).limit(most).with_for_update(skip_locked=True)
@@ -227,9 +229,17 @@ def give_back(connection: sa.Connection, held: Sequence[tuple[str, str]], *, wai
 
     That was no try of theirs: a part that is away makes no order poisonous, however long it is away.
     """
+    for token, mine in _by_token(held).items():
+        still_mine = sa.update(build_requests).where(build_requests.c.uuid.in_(mine), build_requests.c.token == token)
+        connection.execute(still_mine.values(lease_until=now_sql(wait_s), tries=build_requests.c.tries - 1))
+
+
+def _by_token(held: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Token -> the uuids held under it: what one lease took is written together."""
+    by_token: dict[str, list[str]] = collections.defaultdict(list)
     for uuid, token in held:
-        mine = sa.update(build_requests).where(build_requests.c.uuid == uuid, build_requests.c.token == token)
-        connection.execute(mine.values(lease_until=now_sql(wait_s), tries=build_requests.c.tries - 1))
+        by_token[token].append(uuid)
+    return by_token
 
 
 # ---- step super.assign -----------------------------------------------------------------------------------------------------
@@ -252,30 +262,49 @@ def assign(connection: sa.Connection, assignments: Sequence[Assignment]) -> set[
     """The hand-over: no other cell afterwards. Gives the uuids for which it took effect; for the others the lease was lost or a
     delete came in between.
     """
-    done = {assignment.uuid for assignment in assignments if _assign_one(connection, assignment)}
+    alike: dict[tuple[str, str, bool], list[Assignment]] = collections.defaultdict(list)
+    for assignment in assignments:
+        alike[assignment.token, assignment.cell_uuid, assignment.fault is None].append(assignment)
+    done = set[str]().union(*(_assign_to_one_cell(connection, group) for group in alike.values()))
     kept = {(a.project_id, a.cell_uuid) for a in assignments if a.uuid in done}
     _remember_project_cells(connection, kept)
     return done
 
 
-def _assign_one(connection: sa.Connection, assignment: Assignment) -> bool:
-    mine = sa.update(build_requests).where(
-        build_requests.c.uuid == assignment.uuid,
-        build_requests.c.token == assignment.token,
-        build_requests.c.deleting == sa.false(),
-        build_requests.c.phase == NEW,
-    )
-    taken = mine.values(
-        phase=ASSIGNED, target=assignment.cell_uuid, host=assignment.host, alternates=assignment.alternates, fault=assignment.fault
-    )
-    if not changed(connection.execute(taken)):
-        return False
-    mapped = sa.update(instance_mappings).where(
-        instance_mappings.c.uuid == assignment.uuid, instance_mappings.c.cell_uuid.is_(None)
-    )
-    if not changed(connection.execute(mapped.values(cell_uuid=assignment.cell_uuid))):
-        raise core.errors.Broken(f"the mapping of {assignment.uuid} names a cell though its journal row is new")
-    return True
+def _assign_to_one_cell(connection: sa.Connection, assignments: Sequence[Assignment]) -> set[str]:
+    """Servers of one lease that go to one cell: a statement for the journal and one for the mappings, however many they are."""
+    first, wanted = assignments[0], [assignment.uuid for assignment in assignments]
+    free = (build_requests.c.token == first.token, build_requests.c.deleting == sa.false())
+    values = {
+        "phase": ASSIGNED,
+        "target": first.cell_uuid,
+        "host": _of_each(assignments, build_requests.c.host, lambda one: one.host),
+        "alternates": _of_each(assignments, build_requests.c.alternates, lambda one: one.alternates),
+        "fault": _of_each(assignments, build_requests.c.fault, lambda one: one.fault),
+    }
+    taken = sa.update(build_requests).where(build_requests.c.uuid.in_(wanted), *free, build_requests.c.phase == NEW)
+    number = connection.execute(taken.values(**values)).rowcount
+    if not number:
+        return set()
+    done = set(wanted)
+    if number < len(wanted):
+        # The rows of this lease that are assigned now were new before: it assigns once.
+        now_mine = sa.select(build_requests.c.uuid).where(build_requests.c.uuid.in_(wanted), *free, build_requests.c.phase == ASSIGNED)
+        done = set(connection.execute(now_mine).scalars())
+    mapped = sa.update(instance_mappings).where(instance_mappings.c.uuid.in_(sorted(done)), instance_mappings.c.cell_uuid.is_(None))
+    if connection.execute(mapped.values(cell_uuid=first.cell_uuid)).rowcount != len(done):
+        raise core.errors.Broken(f"a mapping of {', '.join(sorted(done))} names a cell though its journal row is new")
+    return done
+
+
+def _of_each(assignments: Sequence[Assignment], column: sa.Column[Any], value_of: Callable[[Assignment], Any]) -> Any:
+    """What the column becomes: one value, if it is the same for all of them, else each server's own."""
+    values = {assignment.uuid: value_of(assignment) for assignment in assignments}
+    first = values[assignments[0].uuid]
+    if all(value == first for value in values.values()):
+        return first
+    own = [(build_requests.c.uuid == uuid, sa.literal(value, column.type)) for uuid, value in values.items()]
+    return sa.case(*own, else_=column)
 
 
 def _remember_project_cells(connection: sa.Connection, pairs: set[tuple[str, str]]) -> None:
@@ -291,19 +320,20 @@ def _remember_project_cells(connection: sa.Connection, pairs: set[tuple[str, str
 
 def drop(connection: sa.Connection, held: Sequence[tuple[str, str]]) -> set[str]:
     """Removes rows (uuid, token) whose cell holds the work. Gives the uuids that are gone; the others were lost or are being deleted."""
-    return {uuid for uuid, token in held if _remove(connection, uuid, token, deleting=False)}
+    return set[str]().union(*(_remove(connection, mine, token, deleting=False) for token, mine in _by_token(held).items()))
 
 
 def finish(connection: sa.Connection, *, uuid: str, token: str) -> bool:
     """Removes the row of a delete that its cell holds (or that no cell needs to know of)."""
-    return _remove(connection, uuid, token, deleting=True)
+    return bool(_remove(connection, [uuid], token, deleting=True))
 
 
-def _remove(connection: sa.Connection, uuid: str, token: str, *, deleting: bool) -> bool:
-    mine = sa.delete(build_requests).where(
-        build_requests.c.uuid == uuid, build_requests.c.token == token, build_requests.c.deleting == deleting
-    )
-    return changed(connection.execute(mine))
+def _remove(connection: sa.Connection, wanted: Sequence[str], token: str, *, deleting: bool) -> set[str]:
+    mine = (build_requests.c.uuid.in_(list(wanted)), build_requests.c.token == token)
+    removed = connection.execute(sa.delete(build_requests).where(*mine, build_requests.c.deleting == deleting)).rowcount
+    if removed in (0, len(wanted)):
+        return set(wanted) if removed else set()
+    return set(wanted) - waiting(connection, wanted)
 
 
 def set_fault(connection: sa.Connection, *, uuid: str, token: str, fault: dict[str, Any]) -> bool:

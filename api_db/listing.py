@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import functools
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -90,7 +91,20 @@ class Window:
 
 
 _MAPPED = tuple(_mapping[field.name] for field in dataclasses.fields(Mapped))
-_WAITING = (_order.uuid, _order.phase, _order.target, _order.deleting, _order.fault, _order.instance)
+# Packed as rows of servers are (`cell_db.packed`): it is asked with every list, and there is seldom an answer.
+_WAITING = sa.func.json_array(
+    _order.uuid, _order.phase, _order.target, _order.deleting, sa.type_coerce(_order.fault, sa.Text), sa.type_coerce(_order.instance, sa.Text),
+    type_=sa.Text,
+)  # fmt: skip
+_unpacked = msgspec.json.Decoder(tuple[str, str, str | None, bool, str | None, str | None], strict=False).decode
+_journal = sa.select(_WAITING)
+_journal_of_project = _journal.where(_order.project_id == sa.bindparam("project_id"))
+_marked = (
+    sa.select(*_MAPPED, sa.case((_order.uuid.is_not(None), _WAITING)))
+    .outerjoin_from(instance_mappings, build_requests, _order.uuid == _mapping.uuid)
+    .where(_mapping.uuid == sa.bindparam("wanted"))
+)
+_cells_of_project = sa.select(project_cells.c.cell_uuid).where(project_cells.c.project_id == sa.bindparam("project_id"))
 
 
 def overview(connection: sa.Connection, *, project_id: str | None, marker: str | None) -> Overview:
@@ -108,25 +122,22 @@ def overview(connection: sa.Connection, *, project_id: str | None, marker: str |
 
 def journal(connection: sa.Connection, *, project_id: str | None) -> list[Waiting]:
     """The servers in the journal, of one project or of all, in no order."""
-    query = sa.select(*_WAITING)
-    if project_id is not None:
-        query = query.where(_order.project_id == project_id)
-    return [_waiting(*row) for row in connection.execute(query).all()]
+    query = _journal if project_id is None else _journal_of_project
+    return [_waiting(packed) for packed in connection.execute(query, {"project_id": project_id} if project_id is not None else {}).scalars()]
 
 
 def cells_of_project(connection: sa.Connection, project_id: str) -> set[str]:
     """The cells that ever held a server of the project."""
-    return set(connection.execute(sa.select(project_cells.c.cell_uuid).where(project_cells.c.project_id == project_id)).scalars())
+    return set(connection.execute(_cells_of_project, {"project_id": project_id}).scalars())
 
 
 def marked(connection: sa.Connection, uuid: str) -> Marked | None:
     """The server that a marker names, of whatever kind; None: there is none."""
-    query = sa.select(*_MAPPED, *_WAITING).outerjoin(build_requests, _order.uuid == _mapping.uuid).where(_mapping.uuid == uuid)
-    row = connection.execute(query).first()
+    row = connection.execute(_marked, {"wanted": uuid}).first()
     if row is None:
         return None
-    mapped, order = row[: len(_MAPPED)], row[len(_MAPPED) :]
-    return Marked(Mapped(*mapped), _waiting(*order) if order[0] is not None else None)
+    *mapped, packed = row
+    return Marked(Mapped(*mapped), None if packed is None else _waiting(packed))
 
 
 def window(
@@ -139,59 +150,99 @@ def window(
     limit: int,
     without_cells: Collection[str] = (),
 ) -> Window:
-    """The part of the list with the next servers after the marker or the position, in an order that the mappings know.
+    """The part of the list with the next servers after the marker or the position, in the order of (created_at, uuid) or its reverse.
 
-    Neither keys nor rows leave the database, only where the part ends and how many servers of it each cell has. The journal is read in
-    between: a server that has left it by then has its cell in its mapping.
+    Neither keys nor rows leave the database, only where the part ends and how many servers of it each cell has. The journal is read after
+    that, for servers that have a cell; those that had none may have left it meanwhile, and the cells are read once more.
     """
     start = None if marker is None else marked(connection, marker)
     if marker is not None and start is None:
         return Window(None, None, {}, [])
     after = start.position(order) if start else after
-    mine = _Mine(filters, order, without_cells)
-    until = mine.end(connection, after, limit)
-    waiting = _waiting_between(connection, filters, order, after, until)
-    return Window(after, until, mine.cells(connection, after, until), waiting, start)
+    part = _Part(filters, order, without_cells)
+    cells, until = part.first(connection, after, limit)
+    waiting = part.waiting(connection, after, until)
+    if None in cells:
+        cells = part.cells(connection, after, until)
+    return Window(after, until, {cell: number for cell, number in cells.items() if cell is not None}, waiting, start)
 
 
-class _Mine:
-    """The mappings of a list."""
+class _Part:
+    """A part of a list by the mappings."""
 
     def __init__(self, filters: Mapping[str, Any], order: Order, without_cells: Collection[str]) -> None:
+        self._equal = tuple(name for name in filters if name != "deleted")
         self._order = order
-        self._index = _index(filters, order)
-        self._conditions = _conditions(filters)
-        if without_cells:
-            self._conditions.append(sa.or_(_mapping.cell_uuid.is_(None), _mapping.cell_uuid.not_in(list(without_cells))))
+        self._without = bool(without_cells)
+        self._values = {name: filters[name] for name in self._equal} | ({"without": list(without_cells)} if without_cells else {})
 
-    def end(self, connection: sa.Connection, after: Position | None, limit: int) -> Position | None:
-        """The position of the last of so many; None: there are not more."""
-        columns = [_mapping[sorting.name] for sorting in self._order]
-        query = self._from(sa.select(*columns), after).order_by(*core.keyset.order_by(_by(self._order))).limit(1).offset(limit - 1)
-        row = connection.execute(query).first()
-        return None if row is None else tuple(row)
+    def first(self, connection: sa.Connection, after: Position | None, limit: int) -> tuple[dict[str | None, int], Position | None]:
+        """How many of the first servers each cell has (None: no cell yet), and the position of the last of them; None: there are fewer."""
+        query = _first(self._equal, self._order, self._without, after is not None)
+        rows = connection.execute(query, {**self._values, **_bounds(after, None), "most": limit}).all()
+        cells = {cell: number for cell, number, _ in rows}
+        if sum(cells.values()) < limit:
+            return cells, None
+        last = (min if self._order[-1].descending else max)(place for *_, place in rows)
+        return cells, (datetime.datetime.fromisoformat(last[:_MOMENT]), last[_MOMENT:])
 
-    def cells(self, connection: sa.Connection, after: Position | None, until: Position | None) -> dict[str, int]:
+    def cells(self, connection: sa.Connection, after: Position | None, until: Position | None) -> dict[str | None, int]:
         """How many each cell has."""
-        query = self._from(sa.select(_mapping.cell_uuid, sa.func.count()), after).group_by(_mapping.cell_uuid)
-        query = query.where(_mapping.cell_uuid.is_not(None), *_between(self._order, None, until))
-        return {row[0]: row[1] for row in connection.execute(query).all()}
+        query = _counted(self._equal, self._order, self._without, after is not None, until is not None)
+        return {row[0]: row[1] for row in connection.execute(query, {**self._values, **_bounds(after, until)}).all()}
 
-    def _from(self, query: sa.Select[Any], after: Position | None) -> sa.Select[Any]:
-        query = query.where(*self._conditions, *_between(self._order, after, None))
-        return core.keyset.by_index(query.select_from(instance_mappings), instance_mappings, self._index)
+    def waiting(self, connection: sa.Connection, after: Position | None, until: Position | None) -> list[Waiting]:
+        """The servers in the journal, those being deleted among them, whatever their cells."""
+        query = _waiting_between(self._equal, self._order, after is not None, until is not None)
+        values = {name: self._values[name] for name in self._equal}
+        return [_waiting(packed) for packed in connection.execute(query, {**values, **_bounds(after, until)}).scalars()]
 
 
-def _waiting_between(
-    connection: sa.Connection, filters: Mapping[str, Any], order: Order, after: Position | None, until: Position | None
-) -> list[Waiting]:
-    """The servers in the journal of a part of the list, those being deleted among them."""
-    query = (
-        sa.select(*_WAITING)
-        .join(instance_mappings, _mapping.uuid == _order.uuid)
-        .where(*_equal(filters), *_between(order, after, until))
-    )
-    return [_waiting(*row) for row in connection.execute(query).all()]
+# Built once for all lists that differ by values alone. A place is text that sorts as (created_at, uuid) does: both databases write a time
+# with microseconds, in so many characters.
+_MOMENT = 26
+
+
+@functools.lru_cache
+def _first(equal: tuple[str, ...], order: Order, without_cells: bool, after: bool) -> sa.Select[Any]:
+    part = _mine(sa.select(_mapping.cell_uuid, _mapping.created_at, _mapping.uuid), equal, order, without_cells)
+    part = part.where(*_between(order, _parameters("after", after), None)).order_by(*core.keyset.order_by(_by(order)))
+    first = part.limit(sa.bindparam("most", type_=sa.Integer())).subquery("part")
+    place = sa.type_coerce(first.c.created_at, sa.String).concat(first.c.uuid)
+    last = sa.func.min(place) if order[-1].descending else sa.func.max(place)
+    return sa.select(first.c.cell_uuid, sa.func.count(), last).group_by(first.c.cell_uuid)
+
+
+@functools.lru_cache
+def _counted(equal: tuple[str, ...], order: Order, without_cells: bool, after: bool, until: bool) -> sa.Select[Any]:
+    query = _mine(sa.select(_mapping.cell_uuid, sa.func.count()), equal, order, without_cells)
+    return query.where(*_between(order, _parameters("after", after), _parameters("until", until))).group_by(_mapping.cell_uuid)
+
+
+@functools.lru_cache
+def _waiting_between(equal: tuple[str, ...], order: Order, after: bool, until: bool) -> sa.Select[Any]:
+    mine = [_mapping[name] == sa.bindparam(name) for name in equal]
+    bounds = _between(order, _parameters("after", after), _parameters("until", until))
+    return _journal.join(instance_mappings, _mapping.uuid == _order.uuid).where(*mine, *bounds)
+
+
+def _mine(query: sa.Select[Any], equal: tuple[str, ...], order: Order, without_cells: bool) -> sa.Select[Any]:
+    """The mappings of a list."""
+    query = query.where(_mapping.deleted == sa.false(), *(_mapping[name] == sa.bindparam(name) for name in equal))
+    if without_cells:
+        kept = _mapping.cell_uuid.not_in(sa.bindparam("without", expanding=True))
+        query = query.where(sa.or_(_mapping.cell_uuid.is_(None), kept))
+    return core.keyset.by_index(query.select_from(instance_mappings), instance_mappings, _index(equal, order))
+
+
+def _parameters(name: str, is_there: bool) -> Position | None:
+    return (sa.bindparam(f"{name}_0"), sa.bindparam(f"{name}_1")) if is_there else None
+
+
+def _bounds(after: Position | None, until: Position | None) -> dict[str, Any]:
+    """The values of these parameters."""
+    bounds = (("after", after), ("until", until))
+    return {f"{name}_{number}": value for name, bound in bounds if bound is not None for number, value in enumerate(bound)}
 
 
 def mapped_in(
@@ -238,15 +289,18 @@ def _by(order: Order) -> list[core.keyset.Key]:
     return [core.keyset.Key(_mapping[sorting.name], sorting.descending, nullable=False) for sorting in order]
 
 
-def _index(filters: Mapping[str, Any], order: Order) -> str | None:
+def _index(equal: tuple[str, ...], order: Order) -> str | None:
     """The index that has the mappings in the wanted order, if there is one and it is the best."""
-    if core.keyset.names(order) != ("created_at", "uuid") or "uuid" in filters:
+    if core.keyset.names(order) != ("created_at", "uuid") or "uuid" in equal:
         return None
-    return "ix_instance_mappings_project_order" if "project_id" in filters else "ix_instance_mappings_order"
+    return "ix_instance_mappings_project_order" if "project_id" in equal else "ix_instance_mappings_order"
 
 
-def _waiting(
-    uuid: str, phase: str, target: str | None, deleting: bool, fault: dict[str, Any] | None, instance: dict[str, Any] | None
-) -> Waiting:
-    server = server_of_order(msgspec.convert(instance, ServerOrder), fault=fault, deleting=deleting) if instance else None
-    return Waiting(uuid, None if phase == NEW else target, deleting, server)
+def _waiting(packed: str) -> Waiting:
+    uuid, phase, target, deleting, fault, instance = _unpacked(packed)
+    return Waiting(uuid, None if phase == NEW else target, deleting, _ordered(instance, fault, deleting=deleting) if instance else None)
+
+
+def _ordered(instance: str, fault: str | None, *, deleting: bool) -> Server:
+    order = msgspec.json.decode(instance, type=ServerOrder)
+    return server_of_order(order, fault=msgspec.json.decode(fault) if fault else None, deleting=deleting)

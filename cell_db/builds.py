@@ -14,10 +14,11 @@ import sqlalchemy as sa
 
 import cell_db.cleanups
 import cell_db.history
-from cell_db.tables import instance_metadata, instance_tags, instances
+from cell_db.tables import instance_metadata, instance_tags, instances, services
 from core.database import changed, insert_if_absent, now_sql
 from lifecycle import states
 from objects.build import BuildSpec
+from objects.host import COMPUTE
 from objects.order import ServerOrder
 from objects.server import extra_of_order, flavor_values
 
@@ -37,6 +38,7 @@ class Placed:
     resources: dict[str, int]
     not_after: datetime.datetime
     fault: dict[str, Any] | None = None
+    attempt: int = 1
 
     @property
     def is_buried(self) -> bool:
@@ -45,20 +47,47 @@ class Placed:
 
 
 def insert(connection: sa.Connection, placed: Sequence[Placed], *, build_deadline_s: float) -> int:
-    """Inserts the rows that are not there yet (a tombstone stays); they are runnable from this commit. Gives the number inserted."""
+    """Inserts the rows that are not there yet (a tombstone stays); they are runnable from this commit. Gives the number inserted.
+
+    A host that was disabled since it was chosen gets nothing: its attempt is over before anything is sent, and the row begins with the
+    next one, on the first alternate that is not disabled. Without such an alternate the choice stands.
+    """
     present = set(
         connection.execute(sa.select(instances.c.uuid).where(instances.c.uuid.in_([p.order.uuid for p in placed]))).scalars()
     )
     missing = [p for p in placed if p.order.uuid not in present]
     if not missing:
         return 0
-    rows = [_row(p) for p in missing]
+    disabled = _disabled(connection, missing)
+    rows = [_row(_elsewhere(p, disabled)) for p in missing]
     clocks = {"lease_until": now_sql(INSERT_LEASE_S), "deadline": now_sql(build_deadline_s), "updated_at": now_sql()}
     statement = sa.insert(instances).prefix_with("OR IGNORE" if connection.dialect.name == "sqlite" else "IGNORE")
     inserted = connection.execute(statement.values(**clocks), rows).rowcount
     _insert_children(connection, [p.order.build for p in missing])
     cell_db.history.insert_creations(connection, [(p.order, p.fault) for p in missing])
     return inserted
+
+
+def _disabled(connection: sa.Connection, placed: Sequence[Placed]) -> set[str]:
+    """Those of the chosen hosts and alternates that take nothing new."""
+    hosts = {host for p in placed if not p.is_buried for host in (p.host, *(alternate["host"] for alternate in p.alternates))}
+    if not hosts:
+        return set()
+    mine = sa.and_(services.c.binary == COMPUTE, services.c.host.in_(sorted(map(str, hosts))), services.c.disabled == sa.true())
+    return set(connection.execute(sa.select(services.c.host).where(mine)).scalars())
+
+
+def _elsewhere(placed: Placed, disabled: set[str]) -> Placed:
+    if placed.is_buried or placed.host not in disabled:
+        return placed
+    usable = [alternate for alternate in placed.alternates if alternate["host"] not in disabled]
+    if not usable:
+        return placed
+    first, *rest = usable
+    return dataclasses.replace(
+        placed, attempt=placed.attempt + 1, host=first["host"], node_uuid=first["node_uuid"], alternates=rest,
+        hypervisor_hostname=first.get("hypervisor_hostname"), availability_zone=first.get("availability_zone") or placed.availability_zone,
+    )  # fmt: skip
 
 
 def _row(placed: Placed) -> dict[str, Any]:
@@ -70,7 +99,7 @@ def _row(placed: Placed) -> dict[str, Any]:
         "project_id": build.project_id,
         "user_id": build.user_id,
         "state": states.FAILED if buried else states.BUILD,
-        "attempt": 1,
+        "attempt": placed.attempt,
         "host": host,
         "node_uuid": placed.node_uuid if host else None,
         "alternates": placed.alternates,
@@ -229,20 +258,20 @@ class Ran:
     power_state: int
 
 
-def active(connection: sa.Connection, ran: Sequence[Ran]) -> set[str]:
-    """Marks servers as running. Gives the uuids whose row took it; others were superseded, deleted, or are running already."""
-    done: set[str] = set()
-    for guest in ran:
-        mine = sa.update(instances).where(
-            instances.c.uuid == guest.uuid,
-            instances.c.state == states.BUILD,
-            instances.c.attempt == guest.attempt,
-            instances.c.host == guest.host,
-        )
-        values = {"state": states.LIVE, "vm_state": states.ACTIVE, "task_state": None, "power_state": guest.power_state}
-        if changed(connection.execute(mine.values(**values, launched_at=now_sql(), updated_at=now_sql(), fault=None))):
-            done.add(guest.uuid)
-    cell_db.history.finish_creations(connection, sorted(done), {guest.uuid: guest.host for guest in ran})
+def active(connection: sa.Connection, ran: Sequence[Ran]) -> set[Ran]:
+    """Marks servers as running. Gives the guests whose rows took it; others were superseded, deleted, or are running already."""
+    mine = instances.c.uuid.in_([guest.uuid for guest in ran])
+    query = sa.select(instances.c.uuid, instances.c.attempt, instances.c.host).where(mine, instances.c.state == states.BUILD)
+    waiting = {tuple(row) for row in connection.execute(query.with_for_update())}
+    done = {guest for guest in ran if (guest.uuid, guest.attempt, guest.host) in waiting}
+    for power_state in sorted({guest.power_state for guest in done}):
+        alike = [guest.uuid for guest in done if guest.power_state == power_state]
+        values = {"state": states.LIVE, "vm_state": states.ACTIVE, "task_state": None, "power_state": power_state, "fault": None}
+        taken = sa.update(instances).where(instances.c.uuid.in_(alike), instances.c.state == states.BUILD)
+        connection.execute(taken.values(**values, launched_at=now_sql(), updated_at=now_sql()))
+    if done:
+        hosts = {guest.uuid: guest.host for guest in done}
+        cell_db.history.finish_creations(connection, sorted(hosts), hosts)
     return done
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 import cell_db.cleanups
+import cell_db.console_tokens
 import cell_db.history
 from cell_db.tables import cleanups, instances
 from core.context import Context
@@ -56,6 +57,7 @@ def _deleted(connection: sa.Connection, uuid: str) -> bool:
         connection.execute(going.values(**values, deleted_at=now_sql(), terminated_at=now_sql(), updated_at=now_sql(), host=None))
     )
     cell_db.history.finish_latest(connection, uuid=uuid, action="delete", fault=None)
+    cell_db.console_tokens.forget(connection, uuid)
     return done
 
 

@@ -9,9 +9,12 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+import core.log
 from cell_db.tables import cleanups, compute_nodes, instances, services
 from core.database import changed, insert_if_absent, now_sql
 from objects.host import COMPUTE, CONDUCTOR, Heartbeat, Inventory
+
+LOG = core.log.get(__name__)
 
 
 def beat(connection: sa.Connection, heartbeat: Heartbeat) -> bool:
@@ -26,6 +29,7 @@ def beat(connection: sa.Connection, heartbeat: Heartbeat) -> bool:
     values: dict[str, Any] = {"last_seen_at": now_sql(), "intents": intents, "left": heartbeat.leaving}
     if known is None or known.boot_id != heartbeat.boot_id:
         values |= {"boot_id": heartbeat.boot_id, "version": heartbeat.version, "started_at": started_at, "updated_at": now_sql()}
+        values["sealing_key"] = heartbeat.sealing_key
     connection.execute(sa.update(services).where(mine).values(**values))
     _note_node(connection, heartbeat)
     return known is None or known.boot_id != heartbeat.boot_id
@@ -57,13 +61,17 @@ def _note_node(connection: sa.Connection, heartbeat: Heartbeat) -> None:
         "disk_gib_used": heartbeat.usage.disk_gib,
         "guests": heartbeat.usage.guests,
     }
-    query = sa.select(*(compute_nodes.c[name] for name in (*told, *usage))).where(compute_nodes.c.host == heartbeat.host)
-    known = connection.execute(query).first()
+    columns = (compute_nodes.c.uuid, *(compute_nodes.c[name] for name in (*told, *usage)))
+    known = connection.execute(sa.select(*columns).where(compute_nodes.c.host == heartbeat.host)).first()
+    if known is not None and known.uuid != inventory.node_uuid:
+        # Believed, it would have Placement told of the inventory of another host's node.
+        LOG.error("host %s says that its node is %s, and it is %s: its inventory is left as it was", heartbeat.host, inventory.node_uuid, known.uuid)
+        return
     if known is None:
         row = {"uuid": inventory.node_uuid, "host": heartbeat.host, "failed_builds": 0, **told, **usage}
         statement = sa.insert(compute_nodes).prefix_with("OR IGNORE" if connection.dialect.name == "sqlite" else "IGNORE")
         connection.execute(statement.values(**row, created_at=now_sql(), updated_at=now_sql()))
-    elif tuple(known) != tuple((told | usage).values()):
+    elif tuple(known)[1:] != tuple((told | usage).values()):
         mine = sa.update(compute_nodes).where(compute_nodes.c.host == heartbeat.host)
         connection.execute(mine.values(**told, **usage, updated_at=now_sql()))
 
@@ -160,14 +168,57 @@ class HostReport:
 
 def hosts(connection: sa.Connection) -> list[HostReport]:
     """Every host of the cell, by name."""
-    # A superseded attempt's claim has moved: what is left of it takes room that Placement gives away. A deleted server's has not.
+    return [_report(row) for row in connection.execute(_hosts())]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HostNews:
+    """What a scheduler has to hear of a cell's hosts; `number`: how many there are."""
+
+    number: int
+    reports: list[HostReport]
+
+
+def host_news(connection: sa.Connection, *, recent_s: float, down_after_s: float, also: Sequence[str]) -> HostNews:
+    """Hosts that changed in the last `recent_s` seconds, that may not be used as they are now, or that are named in `also`.
+
+    Of all others nothing has to be told: they are up, and as they were.
+    """
+    node, service = compute_nodes.c, services.c
+    counted = sa.select(sa.func.count()).select_from(compute_nodes).join(services, sa.and_(service.host == node.host, service.binary == COMPUTE))
+    conductor = services.alias()
+    conducted_at = sa.select(sa.func.max(conductor.c.last_seen_at)).where(conductor.c.binary == CONDUCTOR).scalar_subquery()
+    long_ago = now_sql(-down_after_s)
+    told = sa.or_(
+        node.updated_at >= now_sql(-recent_s),
+        sa.func.coalesce(service.last_seen_at <= long_ago, sa.true()),
+        sa.func.coalesce(conducted_at <= long_ago, sa.true()),
+        sa.func.coalesce(node.placed != node.inventory, sa.true()),
+        service.disabled,
+        service.forced_down,
+        service.left,
+        node.host.in_(_owing()),
+        node.host.in_(list(also)),
+    )
+    return HostNews(int(connection.execute(counted).scalar_one()), [_report(row) for row in connection.execute(_hosts().where(told))])
+
+
+def _owing() -> sa.Select[Any]:
+    """Hosts that a superseded attempt may still be on.
+
+    Its claim has moved: what is left of it takes room that Placement gives away. A deleted server's has not.
+    """
     superseded = sa.and_(instances.c.uuid == cleanups.c.uuid, instances.c.attempt > cleanups.c.attempt)
-    owing = sa.select(cleanups.c.host).join(instances, superseded).distinct().subquery()
+    return sa.select(cleanups.c.host).join(instances, superseded).distinct()
+
+
+def _hosts() -> sa.Select[Any]:
+    owing = _owing().subquery()
     node, service = compute_nodes.c, services.c
     conductor = services.alias()
     conducted = sa.select(sa.func.max(conductor.c.last_seen_at)).where(conductor.c.binary == CONDUCTOR)
     witnessed = conducted.where(conductor.c.deaf == sa.false()).scalar_subquery()
-    query = (
+    return (
         sa.select(
             node.host, node.uuid, node.hypervisor_hostname, node.inventory, node.placed, node.vcpus_used, node.memory_mib_used,
             node.disk_gib_used, node.guests, node.failed_builds, service.disabled, service.forced_down, service.left,
@@ -178,7 +229,6 @@ def hosts(connection: sa.Connection) -> list[HostReport]:
         .outerjoin(owing, owing.c.host == node.host)
         .order_by(node.host)
     )  # fmt: skip
-    return [_report(row) for row in connection.execute(query)]
 
 
 def _report(row: sa.Row[Any]) -> HostReport:

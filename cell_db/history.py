@@ -10,7 +10,7 @@ import sqlalchemy as sa
 import core.errors
 from cell_db.tables import instance_action_events, instance_actions, instance_faults
 from core.clock import iso, utcnow
-from core.context import Context
+from core.context import Context, service_context
 from core.database import insert_if_absent, now_sql
 from objects.order import ServerOrder
 
@@ -64,6 +64,13 @@ def record(connection: sa.Connection, *, uuid: str, action: str, context: Contex
     """Records an action that is done at once."""
     row = _action_row(uuid, action, context, utcnow())
     insert_if_absent(connection, instance_actions, [{**row, "finish_time": row["start_time"]}])
+
+
+def noticed(connection: sa.Connection, *, uuid: str, action: str, host: str) -> None:
+    """Records what a guest did without being asked: an action of nobody's, over already."""
+    start(connection, uuid=uuid, action=action, context=service_context())
+    event_of_latest(connection, uuid=uuid, action=action, event="compute_sync_power_state", host=host, error=None)
+    finish_latest(connection, uuid=uuid, action=action, fault=None)
 
 
 def insert_creations(connection: sa.Connection, created: Sequence[tuple[ServerOrder, Mapping[str, Any] | None]]) -> None:

@@ -46,16 +46,6 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
-class Agent:
-    """As much of a host's agent as the servers on the host show. `is_up` as of a Service."""
-
-    host: str
-    disabled: bool
-    forced_down: bool
-    is_up: bool
-
-
-@dataclass(frozen=True, slots=True)
 class HostRow:
     """A host: its agent's service, its node, and what its guests use. `building`: attempts accepted and not yet reported."""
 
@@ -119,21 +109,27 @@ def list_services(conn: sa.Connection, *, down_after_s: float, host: str | None 
     return [Service(*row) for row in conn.execute(query)]
 
 
-# Built once and narrow: it is asked with every page of servers, and each column of an answer costs the driver as much as a value.
-_AGENTS = sa.select(
-    services.c.host, services.c.disabled, services.c.forced_down, services.c.left, services.c.last_seen_at, now_sql()
-).where(services.c.binary == COMPUTE)
-_AGENT = _AGENTS.where(services.c.host == sa.bindparam("wanted"))
+UP, DOWN, MAINTENANCE, UNKNOWN = "UP", "DOWN", "MAINTENANCE", "UNKNOWN"
 
 
-def list_agents(conn: sa.Connection, *, down_after_s: float, host: str | None = None) -> list[Agent]:
-    """The agents of the cell's hosts, or of one host, in no order."""
-    rows = conn.execute(_AGENTS) if host is None else conn.execute(_AGENT, {"wanted": host})
-    longest = datetime.timedelta(seconds=down_after_s)
-    return [
-        Agent(name, disabled, forced_down, not forced_down and not left and seen_at is not None and seen_at > now - longest)
-        for name, disabled, forced_down, left, seen_at, now in rows.all()
-    ]
+def agent_of_host(host: sa.ColumnElement[str | None]) -> sa.ColumnElement[bool]:
+    """Whether a row of `services` is the agent of this host: to join by."""
+    return sa.and_(services.c.host == host, services.c.binary == COMPUTE)
+
+
+def host_status(host: sa.ColumnElement[str | None], *, down_after_s: float) -> sa.ColumnElement[str]:
+    """The state of a host as its servers show it (Compute API, `host_status`), where `services` are joined by `agent_of_host`.
+
+    What an operator said of the host comes before what is observed; a host that nobody told us of is in an unknown state.
+    """
+    is_up = sa.and_(services.c.left == sa.false(), services.c.last_seen_at > now_sql(-down_after_s))
+    return sa.case(
+        (host.is_(None), ""),
+        (services.c.forced_down == sa.true(), DOWN),
+        (services.c.disabled == sa.true(), MAINTENANCE),
+        (is_up, UP),
+        else_=UNKNOWN,
+    )
 
 
 def find_service(conn: sa.Connection, *, down_after_s: float, uuid: str | None = None, row_id: int | None = None) -> Service | None:

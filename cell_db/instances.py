@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 import cell_db.history
@@ -13,6 +14,7 @@ from core.database import changed, now_sql
 from lifecycle import states
 from lifecycle.actions import Action
 from lifecycle.admit import admit
+from objects.build import BuildSpec
 from objects.server import Server
 
 SERVER_COLUMNS = tuple(instances.c[name] for name in Server.__struct_fields__)
@@ -39,6 +41,18 @@ def get(connection: sa.Connection, uuid: str, *, deleted: bool = False) -> Serve
     return Server(*row)
 
 
+def build_spec(connection: sa.Connection, uuid: str) -> BuildSpec:
+    """What the server was built, or built anew, from.
+
+    Raises:
+        NotFound: there is no such server.
+    """
+    spec = connection.execute(sa.select(instances.c.spec).where(instances.c.uuid == uuid, instances.c.deleted == sa.false())).scalar()
+    if spec is None:
+        raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
+    return msgspec.convert(spec, BuildSpec)
+
+
 def list_of(connection: sa.Connection, wanted: Iterable[str]) -> list[Server]:
     """These servers, those that exist, in no order."""
     return [Server(*row) for row in connection.execute(sa.select(*SERVER_COLUMNS).where(instances.c.uuid.in_(list(wanted))))]
@@ -58,7 +72,7 @@ def count_by_state(connection: sa.Connection) -> dict[str, int]:
 
 _ADMISSION = (
     instances.c.vm_state, instances.c.task_state, instances.c.state, instances.c.launched_at, instances.c.locked_by, instances.c.host,
-    instances.c.deleted,
+    instances.c.deleted, instances.c.operation_id, instances.c.operation,
 )  # fmt: skip
 
 
@@ -119,7 +133,7 @@ def unlock(connection: sa.Connection, uuid: str, action: Action, context: Contex
 
 def reset_state(connection: sa.Connection, uuid: str, vm_state: str, context: Context) -> None:
     """Sets vm_state "active" or "error" by an operator's word; ends whatever task the record shows."""
-    values = {"vm_state": vm_state, "task_state": None, "operation_id": None, "operation": None}
+    values = {"vm_state": vm_state, "task_state": None, "operation_id": None, "operation": None, "operation_arguments": None}
     update(connection, uuid, values)
     cell_db.history.record(connection, uuid=uuid, action="reset-state", context=context)
 

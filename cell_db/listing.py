@@ -7,12 +7,14 @@ cells and merges what they give.
 import dataclasses
 import datetime
 import enum
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import sqlalchemy as sa
 
+import core.errors
 import core.keyset
 from cell_db import filters as listed_by
 from cell_db import packed, regexp
@@ -37,24 +39,44 @@ class Shape(enum.Enum):
     DETAIL = enum.auto()
 
 
-Item: TypeAlias = Server | Brief | None
+Nulls: TypeAlias = tuple[bool, ...]
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
-    """A server at its position in the order; `item` is None where only keys were read."""
+    """A server at its position in the order of a list. `item`: what is known of it; None where only keys were read."""
 
     position: Position
-    item: Item
+    item: Any
+
+    @property
+    def uuid(self) -> str:
+        uuid: str = self.position[-1]
+        return uuid
+
+
+class Part(NamedTuple):
+    """The first servers that a cell has of a list. `rest`: its others stand at this position or after it; None: there are no others."""
+
+    found: list[Found]
+    rest: Position | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is read of every cell alike. `user_data`, which may be long, is left out unless somebody will see it."""
+    """What is read of every cell alike.
+
+    `user_data`, which may be long, is left out unless somebody will see it. `hosts_down_after_s`: the state of the servers' hosts is read,
+    too (`extra["host_status"]`); a host that is silent for longer is not up.
+    """
 
     filters: Filters
     order: Order
     shape: Shape
     user_data: bool = False
+    hosts_down_after_s: float | None = None
+
+    def __hash__(self) -> int:
+        return hash((frozenset(self.filters.items()), self.order, self.shape, self.user_data, self.hosts_down_after_s))
 
 
 # ---- sort keys -----------------------------------------------------------------------------------------------------------
@@ -126,51 +148,66 @@ _INDEXES = {
     (("created_at", "uuid"), False): "ix_instances_order",
     (("created_at", "uuid"), True): "ix_instances_project_order",
     (("display_name", "uuid"), False): "ix_instances_name",
+    (("display_name", "uuid"), True): "ix_instances_project_name",
 }
 # Filters that few rows fulfil, and that have an index of their own.
 _WITH_INDEX = frozenset({"uuid", "host", "reservation_id", "changes_since", "changes_before", "tags", "tags_any"})
 
 # ---- pages -----------------------------------------------------------------------------------------------------------------
 
+# Pages of the same list differ by their bounds alone; of so many different lists the statements are kept.
+_STATEMENTS_KEPT = 256
+
 
 class Query:
-    """A page's question, built once and asked of every cell: what comes after a position, and not after another if one is given."""
+    """A page's question, built once and asked of every cell: what comes after a position, and not after another if one is given.
 
-    def __init__(self, wanted: Wanted, after: Position | None, until: Position | None = None) -> None:
+    With `looks_ahead` a cell also tells where its next server stands, which is no row more. For that an index has to have the order.
+    """
+
+    def __init__(self, wanted: Wanted, after: Position | None, until: Position | None = None, *, looks_ahead: bool = False) -> None:
         self.wanted = wanted
-        self._statement = _statement(wanted, after, until)
-        self._unpacked = msgspec.json.Decoder(tuple[_types(wanted)]).decode
+        self._statement = _statement(wanted, _is_null(after), _is_null(until), looks_ahead)
+        self._bounds = {**_values("after", after), **_values("until", until)}
         self._has_regexp = listed_by.has_regexp(wanted.filters)
+        self._looks_ahead = looks_ahead
 
-    @property
-    def is_of_keys(self) -> bool:
-        """Whether it asks for keys alone."""
-        return self.wanted.shape is Shape.KEY
-
-    def page(self, connection: sa.Connection, limit: int, *, within_s: float) -> list[Found]:
+    def page(self, connection: sa.Connection, limit: int, *, within_s: float) -> Part:
         """The first servers of these, in order; none beyond `limit`.
 
         Raises:
             Invalid: the regular expression is none for this database, or took longer than `within_s`.
         """
         if not self._has_regexp:
-            return self._found(connection.execute(self._statement, {"most": limit}))
+            return self._part(connection, limit)
         with regexp.bounded(connection, within_s):
-            return self._found(connection.execute(self._statement, {"most": limit}))
+            return self._part(connection, limit)
 
-    def _found(self, result: sa.CursorResult[Any]) -> list[Found]:
-        rows = result.all()
-        match self.wanted.shape:
-            case Shape.KEY:
-                return [Found(self._unpacked(row[0]), None) for row in rows]
-            case Shape.BRIEF:
-                # The last key is the uuid, the name comes after it.
-                unpacked = [self._unpacked(row[0]) for row in rows]
-                return [Found(each[:-1], Brief(each[-2], each[-1])) for each in unpacked]
-            case Shape.DETAIL:
-                servers = [packed.server(row[0]) for row in rows]
-                getters = [SORT_KEYS[sorting.name].of for sorting in self.wanted.order]
-                return [Found(tuple([get(server) for get in getters]), server) for server in servers]
+    def _part(self, connection: sa.Connection, limit: int) -> Part:
+        rows = connection.execute(self._statement, {"most": limit, **self._bounds}).all()
+        found = self._found([row[0] for row in rows])
+        if len(rows) < limit:
+            return Part(found, None)
+        if not self._looks_ahead:
+            return Part(found, found[-1].position)
+        following = rows[-1][1]
+        return Part(found, None if following is None else _unpacked(self.wanted.order, Shape.KEY)(f"[{following}]")[0])
+
+    def _found(self, rows: Sequence[str]) -> list[Found]:
+        order, shape = self.wanted.order, self.wanted.shape
+        if shape is Shape.DETAIL:
+            getters = [SORT_KEYS[sorting.name].of for sorting in order]
+            return [Found(tuple([get(server) for get in getters]), server) for server in packed.servers(rows)]
+        unpacked = _unpacked(order, shape)(f"[{','.join(rows)}]")
+        if shape is Shape.KEY:
+            return [Found(each, None) for each in unpacked]
+        # The last key is the uuid, the name comes after it.
+        return [Found(each[:-1], Brief(each[-2], each[-1])) for each in unpacked]
+
+
+def can_look_ahead(wanted: Wanted) -> bool:
+    """Whether an index has the servers in their order, so that the next one costs next to nothing."""
+    return not wanted.filters.keys() - {"deleted", "project_id"} and _index(wanted.filters, wanted.order) is not None
 
 
 def rows_of(connection: sa.Connection, wanted: Wanted, uuids: Sequence[str]) -> dict[str, Server | Brief]:
@@ -183,9 +220,21 @@ def rows_of(connection: sa.Connection, wanted: Wanted, uuids: Sequence[str]) -> 
     deleted = {"deleted": wanted.filters.get("deleted", False)}
     mine = instances.c.uuid.in_(list(uuids)), *listed_by.conditions(deleted)
     if wanted.shape is Shape.DETAIL:
-        rows = connection.execute(sa.select(_packed(wanted)).where(*mine)).all()
-        return {server.uuid: server for server in (packed.server(row[0]) for row in rows)}
+        rows = connection.execute(_whole_servers(wanted).where(*mine)).scalars().all()
+        return {server.uuid: server for server in packed.servers(rows)}
     return {row[0]: Brief(*row) for row in connection.execute(sa.select(instances.c.uuid, instances.c.display_name).where(*mine)).all()}
+
+
+def one(connection: sa.Connection, uuid: str, *, hosts_down_after_s: float | None) -> Server:
+    """The server, with the state of its host if that is asked for.
+
+    Raises:
+        NotFound: there is none.
+    """
+    row = connection.execute(_one(hosts_down_after_s), {"wanted": uuid}).scalar()
+    if row is None:
+        raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
+    return packed.servers([row])[0]
 
 
 def present(connection: sa.Connection, uuids: Sequence[str]) -> set[str]:
@@ -203,34 +252,72 @@ def position(connection: sa.Connection, uuid: str, order: Order) -> Position | N
     return None if row is None else tuple(row)
 
 
-def _statement(wanted: Wanted, after: Position | None, until: Position | None) -> sa.Select[Any]:
+@functools.lru_cache(_STATEMENTS_KEPT)
+def _statement(wanted: Wanted, after: Nulls | None, until: Nulls | None, looks_ahead: bool) -> sa.Select[Any]:
+    """The statement of all pages that differ by the values of their bounds alone. Whoever asks gives `most` and the bounds' values."""
     keys = [core.keyset.Key(SORT_KEYS[each.name].sql, each.descending, SORT_KEYS[each.name].nullable) for each in wanted.order]
-    query = sa.select(_packed(wanted)).where(*listed_by.conditions(wanted.filters))
-    query = core.keyset.by_index(query, instances, _index(wanted))
-    query = query.where(*core.keyset.between(keys, after, until))
-    return query.order_by(*core.keyset.order_by(keys)).limit(sa.bindparam("most", type_=sa.Integer()))
+    conditions = listed_by.conditions(wanted.filters)
+    conditions += core.keyset.between(keys, _parameters("after", after), _parameters("until", until))
+    most = sa.bindparam("most", type_=sa.Integer())
+
+    def in_order(query: sa.Select[Any]) -> sa.Select[Any]:
+        query = core.keyset.by_index(query.where(*conditions), instances, _index(wanted.filters, wanted.order))
+        return query.order_by(*core.keyset.order_by(keys))
+
+    rows = in_order(_packed(wanted)).limit(most)
+    if not looks_ahead:
+        return rows
+    key = sa.func.json_array(*(each.expression for each in keys), type_=sa.Text)
+    following = in_order(sa.select(key)).limit(1).offset(most).correlate(None)
+    return rows.add_columns(following.scalar_subquery())
 
 
-def _index(wanted: Wanted) -> str | None:
+@functools.lru_cache
+def _one(hosts_down_after_s: float | None) -> sa.Select[tuple[str]]:
+    mine = packed.select(user_data=True, hosts_down_after_s=hosts_down_after_s)
+    return mine.where(instances.c.uuid == sa.bindparam("wanted"), instances.c.deleted == sa.false())
+
+
+def _is_null(bound: Position | None) -> Nulls | None:
+    """Which of its values are NULL: the statement depends on that."""
+    return None if bound is None else tuple([value is None for value in bound])
+
+
+def _parameters(name: str, nulls: Nulls | None) -> Position | None:
+    """The bound with parameters for its values."""
+    return None if nulls is None else tuple([None if null else sa.bindparam(f"{name}_{number}") for number, null in enumerate(nulls)])
+
+
+def _values(name: str, bound: Position | None) -> dict[str, Any]:
+    """The values of these parameters."""
+    return {f"{name}_{number}": value for number, value in enumerate(bound or ()) if value is not None}
+
+
+def _index(filters: Filters, order: Order) -> str | None:
     """The index that has the rows in the wanted order, unless a filter has a better one."""
-    if wanted.filters.get("deleted", False) is not False or not _WITH_INDEX.isdisjoint(wanted.filters):
+    if filters.get("deleted", False) is not False or not _WITH_INDEX.isdisjoint(filters):
         return None
-    of_project = "project_id" in wanted.filters
-    return _INDEXES.get((core.keyset.names(wanted.order), of_project))
+    return _INDEXES.get((core.keyset.names(order), "project_id" in filters))
 
 
-def _packed(wanted: Wanted) -> sa.ColumnElement[str]:
-    """What is read of a server, as one JSON array."""
+def _packed(wanted: Wanted) -> sa.Select[tuple[str]]:
+    """What is read of every server, as one JSON array."""
     if wanted.shape is Shape.DETAIL:
-        return packed.server_column(user_data=wanted.user_data)
+        return _whole_servers(wanted)
     keys = [SORT_KEYS[each.name].sql for each in wanted.order]
-    return sa.func.json_array(*keys, *([instances.c.display_name] if wanted.shape is Shape.BRIEF else []), type_=sa.Text)
+    return sa.select(sa.func.json_array(*keys, *([instances.c.display_name] if wanted.shape is Shape.BRIEF else []), type_=sa.Text))
 
 
-def _types(wanted: Wanted) -> tuple[Any, ...]:
-    """What is in the array of a key or of a brief server."""
-    keys = [SORT_KEYS[each.name].kind | None for each in wanted.order]
-    return tuple([*keys, str | None] if wanted.shape is Shape.BRIEF else keys)
+def _whole_servers(wanted: Wanted) -> sa.Select[tuple[str]]:
+    return packed.select(user_data=wanted.user_data, hosts_down_after_s=wanted.hosts_down_after_s)
+
+
+@functools.lru_cache(_STATEMENTS_KEPT)
+def _unpacked(order: Order, shape: Shape) -> Callable[[str], list[tuple[Any, ...]]]:
+    """Reads the arrays of keys, or of brief servers: all of them at once."""
+    keys = [SORT_KEYS[each.name].kind | None for each in order]
+    types = tuple([*keys, str | None] if shape is Shape.BRIEF else keys)
+    return msgspec.json.Decoder(list[tuple[types]]).decode  # type: ignore[valid-type]
 
 
 def _sort_columns(order: Order) -> list[sa.ColumnElement[Any]]:

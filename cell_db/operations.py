@@ -10,18 +10,19 @@ import sqlalchemy as sa
 import cell_db.history
 import cell_db.instances
 import core.errors
-from cell_db.tables import instances
+from cell_db.tables import instances, services
 from core.context import Context
 from core.database import changed, now_sql
 from lifecycle import states
-from lifecycle.actions import Action
+from lifecycle.actions import OPERATIONS, Action
+from objects.host import COMPUTE
 
 FIRST_LEASE_S = 5.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Operation:
-    """An operation under way, as its order to the host needs it."""
+    """An operation under way, as its order to the host needs it. `vm_state`: before it; `spec`: for those that carry it."""
 
     uuid: str
     attempt: int
@@ -29,28 +30,42 @@ class Operation:
     operation_id: str
     operation: str
     arguments: dict[str, Any]
+    vm_state: str
+    spec: dict[str, Any] | None = None
 
 
+_WITH_SPEC = [key for key, action in OPERATIONS.items() if action.with_spec]
 _OPERATION = (
     instances.c.uuid, instances.c.attempt, instances.c.host, instances.c.operation_id, instances.c.operation,
-    instances.c.operation_arguments,
+    instances.c.operation_arguments, instances.c.vm_state,
+    sa.case((instances.c.operation.in_(_WITH_SPEC), instances.c.spec)).label("spec"),
 )  # fmt: skip
 
 
 def begin_operation(
-    connection: sa.Connection, uuid: str, key: str, action: Action, context: Context, *, arguments: Mapping[str, Any], deadline_s: float
+    connection: sa.Connection,
+    uuid: str,
+    key: str,
+    action: Action,
+    context: Context,
+    *,
+    arguments: Mapping[str, Any],
+    deadline_s: float | None = None,
 ) -> str:
     """Records an operation as under way, with its action record; gives its id.
 
-    `key` is one of `lifecycle.actions.OPERATIONS`. From this commit on the cell's conductor sees that it is done, hint or no hint.
+    `key` is one of `lifecycle.actions.OPERATIONS`; `deadline_s` None: what its row of the table says. From this commit on the cell's
+    conductor sees that it is done, hint or no hint.
 
     Raises:
-        NotFound, Locked, WrongState: it may not begin.
+        NotFound, Locked, WrongState, Busy: it may not begin.
     """
     row = cell_db.instances.admitted(connection, uuid, action, context)
     if row.host is None:
         raise core.errors.WrongState(f"Cannot '{action.name}' instance {uuid} while it has no host", server=uuid, state=row.vm_state)
+    _take_over(connection, uuid, row)
     operation_id = str(uuids.uuid4())
+    deadline_s = action.deadline_s if deadline_s is None else deadline_s
     connection.execute(
         sa.update(instances)
         .where(instances.c.uuid == uuid)
@@ -61,6 +76,26 @@ def begin_operation(
     )  # fmt: skip
     cell_db.history.start(connection, uuid=uuid, action=action.name, context=context)
     return operation_id
+
+
+def _take_over(connection: sa.Connection, uuid: str, row: sa.Row[Any]) -> None:
+    """Ends the record of the operation under way, if the action admitted may take its place (a hard reboot may).
+
+    Raises:
+        Busy: one is under way that no task_state shows.
+    """
+    under_way = OPERATIONS.get(row.operation or "")
+    if row.operation_id is None or under_way is None:
+        return
+    if row.task_state is None:
+        raise core.errors.Busy(f"Instance {uuid} is busy with '{under_way.name}' at this moment, try again.", server=uuid)
+    cell_db.history.finish_latest(connection, uuid=uuid, action=under_way.name, fault="Another operation took its place")
+
+
+def sealing_key(connection: sa.Connection, host: str) -> str | None:
+    """The key to which secrets for this host's agent are sealed; None: it never told one."""
+    query = sa.select(services.c.sealing_key).where(services.c.host == host, services.c.binary == COMPUTE)
+    return connection.execute(query).scalar()
 
 
 def operations(connection: sa.Connection, wanted: Sequence[str]) -> list[Operation]:
@@ -94,34 +129,71 @@ def overdue_operations(connection: sa.Connection, *, most: int) -> list[Operatio
     return [Operation(*row) for row in connection.execute(query.limit(most))]
 
 
-def settle_operation(
-    connection: sa.Connection, *, uuid: str, operation_id: str, action: Action, power_state: int | None, fault: str | None, host: str | None
-) -> bool:
-    """Ends an operation: the states that the action's row of the table says or, with a fault, the server back where it was, with the
-    fault recorded. False: the report is late, the row knows another operation or none.
-    """
-    values: dict[str, Any] = {"operation_id": None, "operation": None, "operation_arguments": None, "task_state": None}
-    if fault is None:
-        values |= {"vm_state": action.then} if action.then else {}
-        values["power_state"] = action.power if power_state is None else power_state
-        values["fault"] = None
-    else:
-        values["fault"] = cell_db.history.fault(500, f"{action.name} failed: {fault}", host=host)
-    mine = sa.update(instances).where(instances.c.uuid == uuid, instances.c.operation_id == operation_id)
-    if not changed(connection.execute(mine.values(**values, updated_at=now_sql()))):
-        return False
-    if fault is not None:
-        cell_db.history.insert_fault(connection, uuid, values["fault"])
-    cell_db.history.event_of_latest(
-        connection, uuid=uuid, action=action.name, event=f"compute_{action.name.replace('-', '_')}_instance", host=host, error=fault
+def note_step(connection: sa.Connection, *, uuid: str, operation_id: str, host: str, step: str) -> bool:
+    """Shows how far an operation is; False: it is over, or its row of the table has no such step."""
+    keys = [key for key, action in OPERATIONS.items() if step in action.steps]
+    mine = sa.update(instances).where(
+        instances.c.uuid == uuid,
+        instances.c.operation_id == operation_id,
+        instances.c.operation.in_(keys),
+        instances.c.host == host,
+        instances.c.state == states.LIVE,
     )
+    return changed(connection.execute(mine.values(task_state=step, updated_at=now_sql())))
+
+
+def settle_operation(
+    connection: sa.Connection,
+    *,
+    uuid: str,
+    operation_id: str,
+    action: Action,
+    power_state: int | None,
+    fault: str | None,
+    host: str | None,
+    unharmed: bool = False,
+) -> bool:
+    """Ends an operation: the states that the action's row of the table says, with the fault recorded if there is one.
+
+    `unharmed`: the fault came before anything was done to the guest. False: the report is late, the row knows another operation or none.
+    """
+    over: dict[str, Any] = {"operation_id": None, "operation": None, "operation_arguments": None, "task_state": None}
+    recorded = None if fault is None else cell_db.history.fault(500, f"{action.name} failed: {fault}", host=host)
+    after = _done(action, power_state) if recorded is None else {"fault": recorded, **_failed(action, power_state, unharmed)}
+    mine = sa.update(instances).where(instances.c.uuid == uuid, instances.c.operation_id == operation_id)
+    if not changed(connection.execute(mine.values(**over, **after, updated_at=now_sql()))):
+        return False
+    if recorded is not None:
+        cell_db.history.insert_fault(connection, uuid, recorded)
+    cell_db.history.event_of_latest(connection, uuid=uuid, action=action.name, event=action.event_name, host=host, error=fault)
     cell_db.history.finish_latest(connection, uuid=uuid, action=action.name, fault=fault)
     return True
 
 
+def _done(action: Action, power_state: int | None) -> dict[str, Any]:
+    """The columns after an action that went well."""
+    power = action.power if power_state is None else power_state
+    values = {} if power is None else {"power_state": power}
+    if action.then is None:
+        return values
+    kept = instances.c.vm_state.in_(sorted(action.keeps))
+    then = sa.case((kept, instances.c.vm_state), else_=action.then) if action.keeps else action.then
+    return {**values, "vm_state": then, "fault": None}
+
+
+def _failed(action: Action, power_state: int | None, unharmed: bool) -> dict[str, Any]:
+    """The columns after one that failed. A record that says already what the guest should be (`with_spec`) is wrong in any case."""
+    if action.failed is None or (unharmed and not action.with_spec):
+        return {}
+    return {"vm_state": action.failed, **({} if power_state is None else {"power_state": power_state})}
+
+
 def set_power_state(connection: sa.Connection, *, uuid: str, attempt: int, host: str, power_state: int) -> bool:
-    """A guest stopped, crashed or started behind our back: the record follows, unless an operation is under way."""
+    """A guest stopped, crashed, started or vanished behind our back: the record follows, unless an operation is under way."""
+    if power_state == states.NO_STATE:
+        return lost_guest(connection, uuid=uuid, attempt=attempt, host=host, while_idle=True)
     vm_state = {states.RUNNING: states.ACTIVE, states.POWER_PAUSED: states.PAUSED}.get(power_state, states.STOPPED)
+    before = connection.execute(sa.select(instances.c.vm_state).where(instances.c.uuid == uuid)).scalar()
     mine = sa.update(instances).where(
         instances.c.uuid == uuid,
         instances.c.attempt == attempt,
@@ -131,11 +203,25 @@ def set_power_state(connection: sa.Connection, *, uuid: str, attempt: int, host:
         instances.c.power_state != power_state,
         instances.c.vm_state.in_((states.ACTIVE, states.STOPPED, states.PAUSED)),
     )
-    return changed(connection.execute(mine.values(power_state=power_state, vm_state=vm_state, updated_at=now_sql())))
+    if not changed(connection.execute(mine.values(power_state=power_state, vm_state=vm_state, updated_at=now_sql()))):
+        return False
+    if before != vm_state:
+        cell_db.history.noticed(connection, uuid=uuid, action=_noticed_action(before, vm_state), host=host)
+    return True
 
 
-def lost_guest(connection: sa.Connection, *, uuid: str, attempt: int, host: str) -> bool:
-    """The host came back without a guest that should run there: ERROR with a fault; its claim and its row stay."""
+def _noticed_action(before: str | None, now: str) -> str:
+    """What a user would have asked for to get there."""
+    if now == states.ACTIVE:
+        return "unpause" if before == states.PAUSED else "start"
+    return "pause" if now == states.PAUSED else "stop"
+
+
+def lost_guest(connection: sa.Connection, *, uuid: str, attempt: int, host: str, while_idle: bool = False) -> bool:
+    """The host has no such guest any more, which should run there: ERROR with a fault; its claim and its row stay.
+
+    With `while_idle` an operation under way goes before: it will find no guest, and say so.
+    """
     fault = cell_db.history.fault(500, f"Host {host} no longer has the guest of this instance", host=host)
     mine = sa.update(instances).where(
         instances.c.uuid == uuid,
@@ -143,6 +229,7 @@ def lost_guest(connection: sa.Connection, *, uuid: str, attempt: int, host: str)
         instances.c.host == host,
         instances.c.state == states.LIVE,
         instances.c.vm_state != states.ERROR,
+        *([instances.c.operation_id.is_(None)] if while_idle else []),
     )
     values = {"vm_state": states.ERROR, "power_state": states.NO_STATE, "fault": fault}
     if not changed(connection.execute(mine.values(**values, updated_at=now_sql()))):

@@ -12,8 +12,9 @@ import core.errors
 
 # MariaDB: the expression is none; the statement took longer than max_statement_time
 INVALID_REGEXP, STATEMENT_TIMED_OUT = 1139, 1969
-# For one name, in seconds of the processor (so the library counts): an expression that takes longer has no end.
-MOST_PER_TEXT_S = 0.1
+# For one name, in seconds of the processor (so the library counts): an expression that takes longer has no end. On a machine with much
+# else to do it takes many times as long by the wall, and has to be refused before the cell is taken for silent.
+MOST_PER_TEXT_S = 0.02
 _WORD = r"\p{L}\p{N}_"
 
 

@@ -184,6 +184,10 @@ services = _table(
     # a conductor that cannot hear its hosts, or could not until lately: their silence proves nothing
     Column("deaf", Boolean, nullable=False, default=False),
     Column("intents", Json),
+    # what the host's agent alone can open: secrets for it are sealed to this key
+    Column("sealing_key", Ascii(64)),
+    # a console proxy: where it is reached (objects.console.Proxy)
+    Column("console", Json),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False, index=True),
     UniqueConstraint("host", "binary", name="uq_services_host_binary"),
@@ -207,6 +211,24 @@ compute_nodes = _table(
     Column("failed_builds", Integer, nullable=False, default=0),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False, index=True),
+)
+
+# ---- consoles --------------------------------------------------------------------------------------------------------
+
+console_auth_tokens = _table(
+    "console_auth_tokens",
+    _id(),
+    # SHA-256; the token itself is in no table
+    Column("token_hash", Ascii(64), nullable=False, unique=True),
+    Column("instance_uuid", Uuid, nullable=False, index=True),
+    Column("instance_host", Str(255), nullable=False),
+    Column("kind", Ascii(16), nullable=False),
+    # an address and port, or a UNIX socket
+    Column("host", Str(255)),
+    Column("port", Integer),
+    Column("path", Str(255)),
+    Column("expires_at", Timestamp, nullable=False, index=True),
+    Column("created_at", Timestamp, nullable=False),
 )
 
 # ---- messages that nobody could handle -------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from clients.placement.client import connect
 from lifecycle import states
 from messaging.broker import Broker
 from messaging.verbs.superconductor import QUEUE
-from objects.host import API, COMPUTE, CONDUCTOR
+from objects.host import API, COMPUTE, CONDUCTOR, CONSOLE_PROXY
 
 UP = "up"
 DOWN = "down"
@@ -222,7 +222,7 @@ def _of_api_level(service: ApiService, down_after_s: float) -> Process:
 
 
 def _of_cell(cell: str, service: Service, report: HostReport | None) -> Process:
-    kind = {COMPUTE: "compute", CONDUCTOR: "cell-conductor"}.get(service.binary, service.binary)
+    kind = {COMPUTE: "compute", CONDUCTOR: "cell-conductor", CONSOLE_PROXY: "console-proxy"}.get(service.binary, service.binary)
     state = STOPPED if report and report.left and service.binary == COMPUTE else service.state
     notes = _notes(service, report, state) if service.binary == COMPUTE else []
     return Process(

@@ -26,12 +26,16 @@ class Breaker:
     def is_open(self) -> bool:
         return self._failed >= self._most
 
-    def succeeded(self) -> None:
+    def succeeded(self) -> bool:
+        """The cell answered; gives whether it was away until now."""
         with self._lock:
+            was_open = self.is_open
             self._failed = 0
             self.why = ""
+            return was_open
 
-    def failed(self, why: str, *, unreachable: bool = False) -> None:
+    def failed(self, why: str, *, unreachable: bool = False) -> bool:
+        """The cell failed; gives whether it counts as away from now on."""
         with self._lock:
             was_open = self.is_open
             self._failed = self._most if unreachable else self._failed + 1
@@ -39,6 +43,7 @@ class Breaker:
             if self.is_open:
                 self._next_probe = self._clock.monotonic() + self._probe_s
                 self.opened += not was_open
+            return self.is_open and not was_open
 
     def may_probe(self) -> bool:
         """Whether now is the time for one more probe of an open breaker; true at most once a period."""

@@ -6,8 +6,8 @@ import api_db.listing
 import cell_db.listing
 import core.errors
 from api_db.listing import Marked, Window
-from cell_db.listing import Query
-from cells.merge import Place, first_of, in_order, is_after, visible
+from cell_db.listing import Found, Query
+from cells.merge import first_of, in_order, is_after, visible
 from cells.page import Listing, Page, WhenSilent
 from cells.visits import ForPage, Visits
 from core.keyset import Position
@@ -18,7 +18,7 @@ _MOST_WINDOWS = 8
 
 async def page(visits: Visits, listing: Listing) -> Page:
     """The page; see `cells.listing.list_servers`."""
-    places: list[Place] = []
+    places: list[Found] = []
     window = await _window(visits, listing, listing.limit, marker=listing.marker)
     check_marker(listing, window.marked)
     for _ in range(_MOST_WINDOWS):
@@ -28,8 +28,7 @@ async def page(visits: Visits, listing: Listing) -> Page:
         if until is None or len(places) >= listing.limit:
             break
         window = await _window(visits, listing, listing.limit - len(places), after=until)
-    items = [(place.item, place.source) for place in places]
-    return visits.page(items, more=len(places) >= listing.limit, marker=places[-1].uuid if places else None)
+    return visits.page([place.item for place in places], more=len(places) >= listing.limit, marker=places[-1].uuid if places else None)
 
 
 def check_marker(listing: Listing, marked: Marked | None) -> None:
@@ -49,7 +48,7 @@ def bad_marker(marker: str) -> core.errors.Invalid:
 
 async def unreachable(
     visits: Visits, listing: Listing, cells: Collection[str], after: Position | None, until: Position | None, limit: int
-) -> list[Place]:
+) -> list[Found]:
     """The servers of silent cells in their places, if such are shown and the mappings can tell which and where."""
     tellable = listing.mappings_can_sort and listing.mappings_can_filter
     if not cells or not tellable or listing.when_silent is not WhenSilent.SHOW:
@@ -57,7 +56,7 @@ async def unreachable(
     found = await visits.ask_api(
         api_db.listing.mapped_in, sorted(cells), listing.filters, listing.order, after=after, until=until, limit=limit
     )
-    return [Place(position, mapped, None) for position, mapped in found]
+    return [Found(position, mapped) for position, mapped in found]
 
 
 async def _window(
@@ -69,7 +68,7 @@ async def _window(
     )
 
 
-async def _places(visits: Visits, listing: Listing, window: Window, limit: int) -> tuple[list[Place], Position | None]:
+async def _places(visits: Visits, listing: Listing, window: Window, limit: int) -> tuple[list[Found], Position | None]:
     """The servers of the window in their places, no more than `limit`, and where they end; None: with the list.
 
     A cell's row comes before what others know of the server.
@@ -79,12 +78,12 @@ async def _places(visits: Visits, listing: Listing, window: Window, limit: int) 
     visit = ForPage(Query(listing.wanted, window.after, window.until), number)
     brought = await visits.make(dict.fromkeys(window.cells, visit), visits.round_s(last=True))
     order = listing.order
-    places = [Place(found.position, found.item, cell) for cell, each in brought.items() for found in each.found]
-    places += [Place(cell_db.listing.position_of(each.server, order), each.server, None) for each in window.waiting if each.server]
+    places = [found for each in brought.values() for found in each.part.found]
+    places += [Found(cell_db.listing.position_of(each.server, order), each.server) for each in window.waiting if each.server]
     places += await unreachable(visits, listing, window.cells.keys() & visits.silent.keys(), window.after, window.until, limit)
     places = visible(in_order(places, order), hidden)
     # A cell with more rows than mappings: what comes after the last one that was read is not whole.
-    cut = [each.found[-1].position for each in brought.values() if len(each.found) == number]
+    cut = [each.part.rest for each in brought.values() if each.part.rest is not None]
     if not cut:
         return places[:limit], window.until
     until = first_of(cut, order)

@@ -8,15 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import api_db.listing
 import cell_db.filters
 import cell_db.listing
-from api_db.listing import Mapped, Marked, Waiting
-from cell_db.listing import Query, Shape, Wanted
+from api_db.listing import Marked, Waiting
+from cell_db.listing import Found, Query, Shape, Wanted
 from cells.answers import CELL0_UUID, Answer, Silence, value_of
 from cells.by_mappings import bad_marker, check_marker, unreachable
-from cells.merge import Ask, Merge, Place, first_batch, is_after
+from cells.merge import Merge, first_batches, is_after
 from cells.page import Item, Listing, Page, WhenSilent
 from cells.visits import Brought, ForPage, ForRows, Visits, within
 from core.keyset import Position
-from objects.server import Server
 
 # Of a round, this part is given to regular expressions: one without an end is to be refused, not taken for a silent cell.
 _PART_FOR_REGEXPS = 0.5
@@ -38,9 +37,9 @@ async def page(visits: Visits, listing: Listing) -> Page:
     merge = Merge(listing.order, listing.limit, cells, shares=shares, hidden=_hidden(listing, overview.waiting))
     shape = _first_shape(listing, shares)
     await _fill(visits, listing, merge, dataclasses.replace(listing.wanted, shape=shape), after, candidates)
-    places = merge.page()
-    items = await _items(visits, listing, places, shape)
-    return visits.page(items, more=len(places) >= listing.limit, marker=places[-1].uuid if places else None)
+    found = merge.page()
+    items = [each.item for each in found] if shape is listing.shape else await _rows(visits, listing, found, merge.sources())
+    return visits.page(items, more=len(found) >= listing.limit, marker=found[-1].uuid if found else None)
 
 
 # ---- before the cells are asked ----------------------------------------------------------------------------------------
@@ -85,7 +84,7 @@ async def _start_in(visits: Visits, listing: Listing, cell: str, uuid: str, in_j
 class _Candidate:
     """A server of the journal that is on the list; the cell that may have its row already."""
 
-    place: Place
+    found: Found
     target: str | None
 
 
@@ -106,7 +105,7 @@ def _matching(listing: Listing, waiting: Sequence[Waiting], after: Position | No
         if each.server is not None and holds(each.server):
             position = cell_db.listing.position_of(each.server, order)
             if after is None or is_after(position, after, order):
-                found[each.uuid] = _Candidate(Place(position, each.server, None), each.target)
+                found[each.uuid] = _Candidate(Found(position, each.server), each.target)
     return found
 
 
@@ -128,7 +127,7 @@ def _hidden(listing: Listing, waiting: Iterable[Waiting]) -> set[str]:
 def _first_shape(listing: Listing, cells: int) -> Shape:
     """What is read of the servers that may win: their rows at once, or, if most of them would be in vain, only their keys."""
     limit, shape = listing.limit, listing.shape
-    candidates = cells * first_batch(limit, cells)
+    candidates = sum(first_batches(limit, cells, shares=cells))
     once = candidates * _KEYS_PER_ROW[shape]
     twice = candidates + limit * _KEYS_PER_ROW[shape] + min(cells, limit) * listing.keys_per_query
     return shape if once <= twice else Shape.KEY
@@ -142,13 +141,14 @@ async def _fill(
 ) -> None:
     """Asks until the page is known."""
     in_journal: Mapping[str, list[str]] = _by_target(candidates)
-    first, shown = Query(wanted, after), set[str]()
+    looks_ahead = cell_db.listing.can_look_ahead(wanted)
+    first, shown = Query(wanted, after, looks_ahead=looks_ahead), set[str]()
     while asks := merge.wanted():
         within_s = visits.round_s()
         brought = await visits.make(
             {
                 cell: ForPage(
-                    first if ask.after is None else Query(wanted, ask.after),
+                    first if ask.after is None else Query(wanted, ask.after, looks_ahead=looks_ahead),
                     ask.number,
                     in_journal.get(cell, ()),
                     within_s * _PART_FOR_REGEXPS,
@@ -159,11 +159,11 @@ async def _fill(
         )
         _give(merge, asks, brought)
         present = {uuid for each in brought.values() for uuid in each.present}
-        merge.give_all([each.place for uuid, each in candidates.items() if uuid not in present])
+        merge.give_all([each.found for uuid, each in candidates.items() if uuid not in present])
         candidates, in_journal = {}, {}
         merge.give_all(await unreachable(visits, listing, visits.silent.keys() - shown, after, None, listing.limit))
         shown |= visits.silent.keys()
-    merge.give_all([each.place for each in candidates.values()])
+    merge.give_all([each.found for each in candidates.values()])
 
 
 def _by_target(candidates: Mapping[str, _Candidate]) -> dict[str, list[str]]:
@@ -174,10 +174,10 @@ def _by_target(candidates: Mapping[str, _Candidate]) -> dict[str, list[str]]:
     return found
 
 
-def _give(merge: Merge, asks: Mapping[str, Ask], brought: Mapping[str, Brought]) -> None:
-    for cell, ask in asks.items():
+def _give(merge: Merge, asked: Iterable[str], brought: Mapping[str, Brought]) -> None:
+    for cell in asked:
         if cell in brought:
-            merge.give(cell, brought[cell].found, asked=ask.number)
+            merge.give(cell, brought[cell].part)
         else:
             merge.give_up(cell)
 
@@ -185,25 +185,16 @@ def _give(merge: Merge, asks: Mapping[str, Ask], brought: Mapping[str, Brought])
 # ---- the winners ---------------------------------------------------------------------------------------------------------
 
 
-async def _items(visits: Visits, listing: Listing, places: Sequence[Place], shape: Shape) -> list[tuple[Item, str | None]]:
-    """What there is to show at these places; a second visit to the winners' cells where only keys were read."""
-    if shape is listing.shape:
-        return [(place.item, place.source) for place in places]
+async def _rows(visits: Visits, listing: Listing, found: Sequence[Found], sources: Mapping[str, str]) -> list[Item]:
+    """The servers of which only keys were read, by a second visit to their cells; the others as they are."""
     by_cell: dict[str, list[str]] = defaultdict(list)
-    for place in places:
-        if place.source is not None:
-            by_cell[place.source].append(place.uuid)
+    for each in found:
+        if each.item is None:
+            by_cell[sources[each.uuid]].append(each.uuid)
     brought = await visits.make({cell: ForRows(listing.wanted, uuids) for cell, uuids in by_cell.items()}, visits.round_s(last=True))
+    rows: dict[str, Item] = {uuid: row for each in brought.values() for uuid, row in each.rows.items()}
     lost = [uuid for cell, uuids in by_cell.items() if cell not in brought for uuid in uuids]
-    told = await visits.ask_api(api_db.listing.mapped, lost) if lost and listing.when_silent is WhenSilent.SHOW else {}
-    found = ((_item(place, brought, told), place.source) for place in places)
-    return [(item, cell) for item, cell in found if item is not None]
-
-
-def _item(place: Place, brought: Mapping[str, Brought], told: Mapping[str, Mapped]) -> Server | Item | None:
-    if place.source is None:
-        item: Item = place.item
-        return item
-    visit = brought.get(place.source)
-    row = visit.rows.get(place.uuid) if visit else None
-    return row if row is not None else told.get(place.uuid)
+    if lost and listing.when_silent is WhenSilent.SHOW:
+        rows |= await visits.ask_api(api_db.listing.mapped, lost)
+    items = (rows.get(each.uuid) if each.item is None else each.item for each in found)
+    return [item for item in items if item is not None]

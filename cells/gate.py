@@ -6,6 +6,7 @@ time-outs end them. With a shared pool of waiting threads one frozen cell took t
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from cells.answers import Answer, Cell, Silence, Unknown
 from cells.breaker import Breaker
 from core.clock import Clock, SystemClock
 from core.context import Context
-from core.database import Database, OutcomeUnknown, is_transient
+from core.database import Database, OutcomeUnknown, is_transient, timed_out
 from messaging.broker import Broker, NoSuchQueue
 from messaging.caller import Caller
 from messaging.verbs import Verb
@@ -33,6 +34,10 @@ Work = Callable[Concatenate[sa.Connection, P], T]
 LOG = core.log.get(__name__)
 STATEMENT_TIMED_OUT = 1969  # MariaDB: max_statement_time exceeded: the server is well, the query was slow
 SYNTAX_ERROR = 1064
+# MariaDB: no access to the database, a wrong password, no such database, none at all. Asking again at once changes nothing.
+REFUSALS = frozenset({1044, 1045, 1049, 1698})
+# MariaDB: no database is chosen, there is none of the name, there is no such table. `SELECT 1` still has an answer then.
+SCHEMA_MISSING = frozenset({1046, 1049, 1146})
 BROKER_THREADS = 2
 PROBED_QUEUE = "conductor"
 TRIES = 60
@@ -66,6 +71,7 @@ class _Door:
         self._lock = threading.Lock()
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
         self._closed = False
+        self.used_at = float("-inf")
 
     def submit(self, work: Callable[[], T], *, probe: bool = False) -> "concurrent.futures.Future[T] | Silence":
         """Starts the work in one of the door's threads, unless the breaker is open or too many wait already."""
@@ -83,12 +89,26 @@ class _Door:
 
     def finished(self, outcome: str, seconds: float) -> None:
         """Counts one request that reached the cell."""
+        self.used_at = time.monotonic()
         if self._metrics:
             self._metrics.requests.labels(self.cell.name, self.name, outcome).inc()
             self._metrics.seconds.labels(self.cell.name, self.name).observe(seconds)
             self._metrics.open.labels(self.cell.name, self.name).set(self.breaker.is_open)
 
+    def well(self) -> None:
+        """It answered; whoever is on call is told once that it is back."""
+        if self.breaker.succeeded():
+            LOG.info("cell is back cell=%s door=%s", self.cell.name, self.name)
+
+    def failed(self, why: str, *, unreachable: bool = False) -> None:
+        """It did not answer; whoever is on call is told once that it is away."""
+        if self.breaker.failed(why, unreachable=unreachable):
+            LOG.warning("cell is away cell=%s door=%s why=%s", self.cell.name, self.name, why)
+
     def close(self) -> None:
+        if self._metrics:
+            with contextlib.suppress(KeyError):  # a cell that was removed while it was away is not away for ever
+                self._metrics.open.remove(self.cell.name, self.name)
         with self._lock:
             self._closed = True
             if self._pool:
@@ -144,6 +164,8 @@ class Gate:
         self.deadline_s = deadline_s
         # A connection that died unnoticed is worth one more try everywhere.
         self._patience_s = patience_s or deadline_s / 4
+        self._is_patient = patience_s > 0
+        self._schema_is_missing = False
         clock = clock or SystemClock()
         self._database = Database(
             cell.database_connection, pool_size=threads, connect_timeout_s=deadline_s, io_timeout_s=deadline_s, wait_s=deadline_s
@@ -219,15 +241,32 @@ class Gate:
     def probe(self) -> None:
         """If a breaker is open and it is time, asks the cell once more, in the gate's own thread; nobody waits for it."""
         if self._door.breaker.may_probe():
-            self._reading(_ping, (), {}, probe=True)
-        if self._broker and self._broker_door.breaker.may_probe():
-            broker = self._broker
-            self._broker_door.submit(self._measured_publish(lambda: broker.waiting(PROBED_QUEUE)), probe=True)
+            self._reading(_read_version if self._schema_is_missing else _ping, (), {}, probe=True)
+        if self._broker_door.breaker.may_probe():
+            self._ask_broker()
+
+    def look_at_broker(self, *, every_s: float) -> None:
+        """Asks the broker whether it answers unless something reached it, or failed to, so lately; nobody waits for it.
+
+        For who must know before there is something to send: whether builds may go to the cell.
+        """
+        if not self._broker_door.breaker.is_open and time.monotonic() - self._broker_door.used_at > every_s:
+            self._ask_broker()
+
+    def _ask_broker(self) -> None:
+        broker = self._broker
+        if broker is not None:
+            self._broker_door.submit(self._measured_publish(lambda: broker.look(PROBED_QUEUE), is_look=True), probe=True)
 
     def health(self) -> dict[str, Any]:
         """`database` and `broker`: "up" or why not."""
         database, broker = self._door.breaker, self._broker_door.breaker
         return {"database": database.why if database.is_open else "up", "broker": broker.why if broker.is_open else "up"}
+
+    @property
+    def broker_is_away(self) -> bool:
+        """Whether the cell's broker is known not to answer."""
+        return self._broker_door.breaker.is_open
 
     def close(self) -> None:
         """Lets go of threads and connections without waiting for a cell that hangs."""
@@ -281,6 +320,8 @@ class Gate:
         raise AssertionError("the last try returns or raises")
 
     def _may_try_again(self, error: sa.exc.DBAPIError, started: float) -> bool:
+        if _number(error) in REFUSALS:
+            return False
         if error.connection_invalidated or not error.statement:
             left_s = started + self._patience_s - time.monotonic()
             if left_s > 0:
@@ -289,17 +330,21 @@ class Gate:
         return is_transient(error)
 
     def _database_failure(self, error: sa.exc.DBAPIError, started: float) -> Exception:
-        number = error.orig.args[0] if error.orig and error.orig.args else None
+        number = _number(error)
         if number == STATEMENT_TIMED_OUT:
             self._well(self._door, "slow", started)
             return _Failure("the query took too long", unsure=False)
         if number == SYNTAX_ERROR or isinstance(error, sa.exc.IntegrityError | sa.exc.DataError):  # ours, not the cell's
             self._well(self._door, "answer", started)
             return error
-        return self._away(started, f"{type(error.orig).__name__}: {error.orig}", unreachable=not error.statement)
+        self._schema_is_missing = number in SCHEMA_MISSING
+        unreachable = not error.statement or self._schema_is_missing
+        return self._away(started, f"{type(error.orig).__name__}: {error.orig}", unreachable=unreachable)
 
     def _away(self, started: float, why: str, *, unsure: bool = False, unreachable: bool = False) -> _Failure:
-        self._door.breaker.failed(core.log.masked(why), unreachable=unreachable)
+        # A server ends a statement by itself before the client gives up: one that lets the client wait does not answer at all.
+        silent = not self._is_patient and timed_out(why)
+        self._door.failed(core.log.masked(why), unreachable=unreachable or silent)
         self._door.finished("error", time.monotonic() - started)
         return _Failure(core.log.masked(why), unsure=unsure)
 
@@ -319,7 +364,7 @@ class Gate:
             self._measured_publish(lambda: caller.call(queue, verb, arguments, context=context, deadline_s=deadline_s), is_call=True)
         )
 
-    def _measured_publish(self, publish: Callable[[], T], *, is_call: bool = False) -> Callable[[], T]:
+    def _measured_publish(self, publish: Callable[[], T], *, is_call: bool = False, is_look: bool = False) -> Callable[[], T]:
         def work() -> T:
             started = time.monotonic()
             try:
@@ -329,7 +374,7 @@ class Gate:
                 raise _Failure(error.message, unsure=False) from error
             except core.errors.Unavailable as error:
                 if not is_call:  # a process that does not reply says nothing about the broker
-                    self._broker_door.breaker.failed(error.message)
+                    self._broker_door.failed(error.message, unreachable=is_look)
                 self._broker_door.finished("error", time.monotonic() - started)
                 raise _Failure(error.message, unsure=True) from error
             except core.errors.CellplaneError:
@@ -342,7 +387,7 @@ class Gate:
 
     @staticmethod
     def _well(door: _Door, outcome: str, started: float) -> None:
-        door.breaker.succeeded()
+        door.well()
         door.finished(outcome, time.monotonic() - started)
 
     # ---- waiting -------------------------------------------------------------------------------------------------------------
@@ -361,6 +406,11 @@ class Gate:
             return self._failed(failure)
         except TimeoutError:
             return self._too_late(future, deadline_s)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not future.cancelled() or (task is not None and task.cancelling()):
+                raise  # whoever asked has gone
+            return self._replaced()
 
     def _wait(self, future: "concurrent.futures.Future[T] | Silence", deadline_s: float) -> Answer[T] | Silence:
         answer = self._wait_write(future, deadline_s)
@@ -374,9 +424,13 @@ class Gate:
         except _Failure as failure:
             return self._failed(failure)
         except concurrent.futures.CancelledError:
-            return Silence(self.cell, "it was removed or is being re-addressed")
+            return self._replaced()
         except TimeoutError:
             return self._too_late(future, deadline_s)
+
+    def _replaced(self) -> Silence:
+        """Never left our queue: the gate was closed."""
+        return Silence(self.cell, "it was removed or is being re-addressed")
 
     def _failed(self, failure: _Failure) -> Silence | Unknown:
         return Unknown(self.cell, failure.why) if failure.unsure else Silence(self.cell, failure.why)
@@ -389,3 +443,12 @@ class Gate:
 
 def _ping(connection: sa.Connection) -> None:
     connection.execute(sa.select(sa.literal(1)))
+
+
+def _read_version(connection: sa.Connection) -> None:
+    connection.execute(sa.text("SELECT version_num FROM alembic_version"))
+
+
+def _number(error: sa.exc.DBAPIError) -> Any:
+    """The server's number of an error; of SQLite, which has none, its text."""
+    return error.orig.args[0] if error.orig and error.orig.args else None

@@ -1,37 +1,24 @@
 """A lazy merge of sorted servers from many cells: pure, it asks nobody itself.
 
-Each source gives the servers after the page's start in the order of the list, a few at a time. What all sources gave so far is sorted
-together: up to the first end of a source that may have more, the order is final. Only sources whose end lies inside the page are asked
-again, all of them at once.
+Each source gives the servers after the page's start in the order of the list, a few at a time, and says where its rest begins. What all
+sources gave so far is sorted together: up to the first rest of a source the order is final. Only sources whose rest begins inside the page
+are asked again, all of them at once.
 """
 
 import dataclasses
 import math
-from collections import Counter
+import operator
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
-from cell_db.listing import NOT_NULL, Found
+from cell_db.listing import NOT_NULL, Found, Part
 from core.keyset import Order, Position
 
 # Spread evenly, a cell's part of a page varies by the root of its mean; two of these and few cells are asked twice.
 _DEVIATIONS = 2.0
 _MARGIN = 1.25
-
-
-class Place(msgspec.Struct, frozen=True, gc=False):
-    """A server's place in the merged order; `item` is whatever is known of it, `source` the source that gave it, if one did."""
-
-    position: Position
-    item: Any
-    source: str | None
-
-    @property
-    def uuid(self) -> str:
-        uuid: str = self.position[-1]
-        return uuid
+# Of a page, what is left for a second question of the few cells that need one.
+_RESERVE = 0.15
 
 
 class Ask(NamedTuple):
@@ -43,9 +30,11 @@ class Ask(NamedTuple):
 
 @dataclasses.dataclass(slots=True)
 class _Source:
-    last: Position | None = None
-    ended: bool = False
-    asked: int = 0
+    """What a source gave so far, and where the rest of it begins at the earliest; None: it has no more."""
+
+    given: list[Found] = dataclasses.field(default_factory=list)
+    rest: Position | None = None
+    was_asked: bool = False
 
 
 class Merge:
@@ -65,78 +54,80 @@ class Merge:
         self._limit = limit
         self._sources = {source: _Source() for source in sources}
         self._hidden = frozenset(hidden)
-        self._places: list[Place] = []
+        self._found: list[Found] = []
         self._is_sorted = True
-        self._first = first_batch(limit, len(sources) if shares is None else shares)
+        self._first = first_batches(limit, len(sources), shares=len(sources) if shares is None else shares)
 
     def wanted(self) -> dict[str, Ask]:
         """What must be asked before the page is known; nothing: it is."""
-        new = {name: Ask(None, self._first) for name, source in self._sources.items() if not source.asked and not source.ended}
-        return new or self._short()
+        sources = zip(self._sources.items(), self._first, strict=True)
+        return {name: Ask(None, number) for (name, source), number in sources if not source.was_asked} or self._short()
 
-    def give(self, source: str, found: Sequence[Found], *, asked: int) -> None:
-        """What a source gave when asked for so many: fewer, and it has no more."""
+    def give(self, source: str, part: Part) -> None:
+        """What a source gave when asked."""
         state = self._sources[source]
-        state.asked += asked
-        state.ended = len(found) < asked
-        if found:
-            state.last = found[-1].position
-        self._places += [Place(each.position, each.item, source) for each in found]
-        self._is_sorted = False
+        state.was_asked = True
+        state.given += part.found
+        state.rest = part.rest
+        self.give_all(part.found)
 
-    def give_all(self, places: Iterable[Place]) -> None:
+    def give_all(self, found: Iterable[Found]) -> None:
         """All that some other source has, in any order. Of two with the same position the one given first is kept."""
-        self._places += places
+        self._found += found
         self._is_sorted = False
 
     def give_up(self, source: str) -> None:
         """The source is silent: what it gave counts, more will not come."""
-        self._sources[source].ended = True
+        self._sources[source].was_asked = True
+        self._sources[source].rest = None
 
-    def page(self) -> list[Place]:
+    def page(self) -> list[Found]:
         """The page, no server twice."""
         return self._visible()[: self._limit]
 
-    def _visible(self) -> list[Place]:
-        """All servers given so far, in order, each once; those beyond the end of a source that has more may not be final."""
+    def sources(self) -> dict[str, str]:
+        """uuid -> the source that gave the server."""
+        return {found.uuid: name for name, source in self._sources.items() for found in source.given}
+
+    def _visible(self) -> list[Found]:
+        """All servers given so far, in order, each once; those beyond the rest of a source may not be final."""
         if not self._is_sorted:
-            self._places = in_order(self._places, self._order)
+            self._found = in_order(self._found, self._order)
             self._is_sorted = True
-        return visible(self._places, self._hidden)
+        return visible(self._found, self._hidden)
 
     def _short(self) -> dict[str, Ask]:
-        """The sources whose end lies before the page's, with an estimate of what is missing of each."""
-        ends = {source.last: name for name, source in self._sources.items() if not source.ended and source.last is not None}
-        if not ends:
+        """The sources whose rest may begin on the page, with an estimate of what is missing of each."""
+        rests = {name: source.rest for name, source in self._sources.items() if source.rest is not None}
+        if not rests:
             return {}
-        visible = {id(place) for place in self._visible()}
-        taken, total, short = Counter[str | None](), 0, dict[str, Ask]()
-        for place in self._places:
-            if id(place) in visible:
-                taken[place.source] += 1
-                total += 1
-            if total >= self._limit:
-                break
-            if place.position in ends:
-                name = ends[place.position]
-                short[name] = Ask(place.position, self._estimate(taken[name], total))
-        return short
+        page = self.page()
+        if len(page) == self._limit:
+            last = page[-1].position
+            rests = {name: rest for name, rest in rests.items() if is_after(last, rest, self._order)}
+        return {name: self._more(self._sources[name].given, page) for name in rests}
 
-    def _estimate(self, taken: int, total: int) -> int:
-        """How many more servers a source is likely to have on the page, judging by its part of what lies before its end."""
-        missing = self._limit - total
-        share = taken / total if total else 1.0
-        return min(missing, math.ceil(missing * share * _MARGIN) + 2)
+    def _more(self, given: Sequence[Found], page: Sequence[Found]) -> Ask:
+        """As many more servers as the source is likely to have on the page, judging by its part of what lies before its end."""
+        end = given[-1].position
+        before = sum(not is_after(found.position, end, self._order) for found in page)
+        own = sum(found.uuid not in self._hidden for found in given)
+        missing, share = self._limit - before, own / before if before else 1.0
+        return Ask(end, min(missing, math.ceil(missing * share * _MARGIN) + 2))
 
 
-def first_batch(limit: int, sources: int) -> int:
-    """How many servers to ask each source for at first: its even part of the page and a margin, and never so many that all
-    together give more than twice the page and two rows each.
+def first_batches(limit: int, sources: int, *, shares: int) -> list[int]:
+    """How many servers to ask each source for at first: its even part of the page and a margin.
+
+    Those who share the page give no more than three times the page and two servers each, together and with what is asked of a few again.
     """
-    if sources <= 1:
-        return limit
-    part = limit / sources
-    return max(1, min(limit, math.ceil(part + _DEVIATIONS * math.sqrt(part)) + 1, math.floor(2 * part) + 2))
+    if shares <= 1:
+        return [limit] * sources
+    part = limit / shares
+    likely = min(limit, math.ceil(part + _DEVIATIONS * math.sqrt(part)) + 1)
+    together = min(likely * shares, 3 * limit + 2 * shares - math.floor(limit * _RESERVE))
+    least, larger = divmod(together, shares)
+    return [least + (number < larger) for number in range(sources)]
 
 
 # ---- order ---------------------------------------------------------------------------------------------------------------
@@ -151,34 +142,34 @@ def is_after(position: Position, start: Position, order: Order) -> bool:
     return False
 
 
-def in_order(places: Sequence[Place], order: Order) -> list[Place]:
-    """The places as the databases would sort them: text by code point, NULLs first ascending.
+def in_order(servers: Sequence[Found], order: Order) -> list[Found]:
+    """The servers as the databases would sort them: text by code point, NULLs first ascending.
 
     One stable sort per run of keys of the same direction, the last run first: sorted parts are merged, not sorted again.
     """
-    sorted_places = list(places)
+    found = list(servers)
     for key, descending in reversed(_passes(order)):
-        sorted_places.sort(key=key, reverse=descending)
-    return sorted_places
+        found.sort(key=key, reverse=descending)
+    return found
 
 
 def first_of(positions: Iterable[Position], order: Order) -> Position:
     """The one that comes first."""
-    return in_order([Place(position, None, None) for position in positions], order)[0].position
+    return in_order([Found(position, None) for position in positions], order)[0].position
 
 
-def visible(places: Iterable[Place], hidden: Collection[str]) -> list[Place]:
-    """The places without hidden servers, and of each server the first one."""
-    found, seen = list[Place](), set(hidden)
-    for place in places:
-        uuid = place.position[-1]
+def visible(servers: Iterable[Found], hidden: Collection[str]) -> list[Found]:
+    """The servers without hidden ones, and of each the first."""
+    found, seen = list[Found](), set(hidden)
+    for each in servers:
+        uuid = each.position[-1]
         if uuid not in seen:
             seen.add(uuid)
-            found.append(place)
+            found.append(each)
     return found
 
 
-def _passes(order: Order) -> list[tuple[Callable[[Place], Any], bool]]:
+def _passes(order: Order) -> list[tuple[Callable[[Found], Any], bool]]:
     runs: list[tuple[list[int], bool]] = []
     for number, sorting in enumerate(order):
         if runs and runs[-1][1] == sorting.descending:
@@ -188,10 +179,10 @@ def _passes(order: Order) -> list[tuple[Callable[[Place], Any], bool]]:
     return [(_sort_key(numbers, order), descending) for numbers, descending in runs]
 
 
-def _sort_key(numbers: list[int], order: Order) -> Callable[[Place], Any]:
+def _sort_key(numbers: list[int], order: Order) -> Callable[[Found], Any]:
     nullable = [number for number in numbers if order[number].name not in NOT_NULL]
     if not nullable and len(numbers) == len(order):
-        return lambda place: place.position
+        return operator.attrgetter("position")
     if not nullable:
-        return lambda place: [place.position[number] for number in numbers]
-    return lambda place: [(place.position[number] is not None, place.position[number]) for number in numbers]
+        return lambda found: [found.position[number] for number in numbers]
+    return lambda found: [(found.position[number] is not None, found.position[number]) for number in numbers]

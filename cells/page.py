@@ -2,12 +2,11 @@
 
 import dataclasses
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import api_db.listing
 from cell_db.filters import Filters
-from cell_db.hosts import Service
 from cell_db.listing import Brief, Shape, Wanted
 from core.keyset import Order
 from objects.server import Server
@@ -31,7 +30,7 @@ class Listing:
     """A list that somebody wants a page of.
 
     `filters` hold `deleted`: False, True or None for both. `order` ends with `uuid`. `marker_project`: the project that a marker must
-    belong to; None: any. `hosts_down_after_s`: read the hosts of the servers' cells too; a host silent for longer is down.
+    belong to; None: any. `hosts_down_after_s`: read the state of the servers' hosts, too; a host that is silent for longer is not up.
     `keys_per_query`: a query costs as much as so many keys.
     """
 
@@ -50,7 +49,7 @@ class Listing:
     @property
     def wanted(self) -> Wanted:
         """What every cell is asked alike."""
-        return Wanted(self.filters, self.order, self.shape, self.user_data)
+        return Wanted(self.filters, self.order, self.shape, self.user_data, self.hosts_down_after_s)
 
     @property
     def mappings_can_sort(self) -> bool:
@@ -65,13 +64,9 @@ class Listing:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Page:
-    """`cells` says for each item which cell gave it, None where no cell did; `silent` names cells of which servers may be missing or
-    shown by their mappings alone; `hosts`: cell uuid -> its hosts, if they were asked for.
-    """
+    """`silent` names cells of which servers may be missing or shown by their mappings alone."""
 
     items: Sequence[Item] = ()
-    cells: Sequence[str | None] = ()
     more: bool = False
     marker: str | None = None
     silent: Sequence[str] = ()
-    hosts: Mapping[str, Sequence[Service]] = dataclasses.field(default_factory=dict)

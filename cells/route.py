@@ -2,17 +2,12 @@
 
 import dataclasses
 import uuid as uuids
-from collections.abc import Sequence
 from typing import Protocol
-
-import sqlalchemy as sa
 
 import api_db.instances
 import api_db.journal
-import cell_db.hosts
-import cell_db.instances
+import cell_db.listing
 import core.errors
-from cell_db.hosts import Agent
 from cells.answers import Cell, value_of
 from cells.gate import Gate
 from cells.registry import Cells
@@ -29,21 +24,17 @@ class Reach(Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Found:
-    """A server and the cell that holds its row; `cell` None: it is still in the journal alone, as `entry`.
-
-    `agents`: the agent of the server's host, if it was asked for and is there.
-    """
+    """A server and the cell that holds its row; `cell` None: it is still in the journal alone, as `entry`."""
 
     server: Server
     cell: Cell | None
     entry: api_db.journal.Entry | None
-    agents: Sequence[Agent] = ()
 
 
 async def find(reach: Reach, context: Context, uuid: str, *, hosts_down_after_s: float | None = None) -> Found:
     """The server, if the caller may see it.
 
-    `hosts_down_after_s`: read the agent of its host in the same visit; one that was silent for longer is down.
+    `hosts_down_after_s`: the state of its host is read, too (`extra["host_status"]`); one that is silent for longer is not up.
 
     The journal is read before the cell: the other order can miss a server that is handed over in between.
 
@@ -58,7 +49,7 @@ async def find(reach: Reach, context: Context, uuid: str, *, hosts_down_after_s:
         raise _not_found(uuid)
     gate = reach.cells.gate(mapping.cell_uuid)
     try:
-        server, agents = value_of(await gate.read(_server_and_agents, uuid, hosts_down_after_s))
+        server = value_of(await gate.read(cell_db.listing.one, uuid, hosts_down_after_s=hosts_down_after_s))
     except core.errors.NotFound:
         if entry is not None:
             return _in_journal(uuid, entry)
@@ -67,7 +58,7 @@ async def find(reach: Reach, context: Context, uuid: str, *, hosts_down_after_s:
         if entry is not None and entry.fault is not None:
             return _in_journal(uuid, entry)
         raise
-    return Found(server, gate.cell, entry, agents)
+    return Found(server, gate.cell, entry)
 
 
 async def locate(
@@ -86,13 +77,6 @@ async def locate(
     if mapping.project_id != context.project_id and not context.is_admin:
         raise _not_found(uuid)
     return mapping, entry
-
-
-def _server_and_agents(connection: sa.Connection, uuid: str, down_after_s: float | None) -> tuple[Server, Sequence[Agent]]:
-    server = cell_db.instances.get(connection, uuid)
-    if down_after_s is None or server.host is None:
-        return server, ()
-    return server, cell_db.hosts.list_agents(connection, down_after_s=down_after_s, host=server.host)
 
 
 def _in_journal(uuid: str, entry: api_db.journal.Entry) -> Found:

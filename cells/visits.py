@@ -3,20 +3,18 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 
-import cell_db.hosts
 import cell_db.listing
-from cell_db.hosts import Service
-from cell_db.listing import Brief, Found, Query, Wanted
+from cell_db.listing import Brief, Part, Query, Wanted
 from cells.answers import Answer, Cell, Silence, value_of
 from cells.gate import Gate
 from cells.page import Item, Listing, Page, WhenSilent
 from cells.route import Reach
-from objects.host import COMPUTE
+from cells.scatter import done_within
 from objects.server import Server
 
 P = ParamSpec("P")
@@ -30,12 +28,11 @@ _LEAST_S = 0.15
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Brought:
-    """What one visit brings: servers in order, or by uuid; which of those in the journal the cell has; its hosts."""
+    """What one visit brings: servers in order, or by uuid; and which of those in the journal the cell has."""
 
-    found: list[Found] = dataclasses.field(default_factory=list)
+    part: Part = dataclasses.field(default_factory=lambda: Part([], None))
     rows: dict[str, Server | Brief] = dataclasses.field(default_factory=dict)
     present: set[str] = dataclasses.field(default_factory=set)
-    hosts: list[Service] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,12 +44,10 @@ class ForPage:
     in_journal: Sequence[str] = ()
     regexp_within_s: float = 0.0
 
-    def __call__(self, connection: sa.Connection, hosts_down_after_s: float | None) -> Brought:
+    def __call__(self, connection: sa.Connection) -> Brought:
         # Before the page: a row that appears in between is then found twice, and not missed.
         present = cell_db.listing.present(connection, self.in_journal)
-        found = self.query.page(connection, self.number, within_s=self.regexp_within_s)
-        hosts = None if self.query.is_of_keys else _hosts(connection, hosts_down_after_s, found)
-        return Brought(found=found, present=present, hosts=hosts)
+        return Brought(part=self.query.page(connection, self.number, within_s=self.regexp_within_s), present=present)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -62,18 +57,11 @@ class ForRows:
     wanted: Wanted
     uuids: Sequence[str]
 
-    def __call__(self, connection: sa.Connection, hosts_down_after_s: float | None) -> Brought:
-        rows = cell_db.listing.rows_of(connection, self.wanted, self.uuids)
-        return Brought(rows=rows, hosts=_hosts(connection, hosts_down_after_s, rows))
+    def __call__(self, connection: sa.Connection) -> Brought:
+        return Brought(rows=cell_db.listing.rows_of(connection, self.wanted, self.uuids))
 
 
 Visit = ForPage | ForRows
-
-
-def _hosts(connection: sa.Connection, down_after_s: float | None, of: Collection[object]) -> list[Service] | None:
-    if down_after_s is None or not of:
-        return None
-    return cell_db.hosts.list_services(connection, down_after_s=down_after_s, binary=COMPUTE)
 
 
 class Visits:
@@ -83,7 +71,6 @@ class Visits:
         self._reach = reach
         self._listing = listing
         self._ends = time.monotonic() + listing.deadline_s
-        self._hosts: dict[str, Sequence[Service]] = {}
         self.gates: dict[str, Gate] = {gate.cell.uuid: gate for gate in reach.cells.gates()}
         self.silent: dict[str, Cell] = {}
 
@@ -100,18 +87,15 @@ class Visits:
             Unavailable: a cell is silent and servers may not be left out.
         """
         await self.know(visits)
-        asked = {cell: visit for cell, visit in visits.items() if cell in self.gates}
-        after_s = self._listing.hosts_down_after_s
-        answers = await asyncio.gather(*(within(self.gates[cell].read(visit, after_s), within_s) for cell, visit in asked.items()))
-        answer_of: dict[str, Answer[Brought] | Silence | None] = dict(zip(asked, answers, strict=True))
+        asked = {cell: self.gates[cell].reading_soon(visit) for cell, visit in visits.items() if cell in self.gates}
+        await done_within(asked.values(), within_s)
         brought: dict[str, Brought] = {}
         for cell in visits:
-            answer = answer_of.get(cell)
+            answer = self.gates[cell].settled(asked[cell], 0.0) if cell in asked else None
             if isinstance(answer, Answer):
                 brought[cell] = answer.value
             else:
                 self._fell_silent(cell, answer)
-        self._hosts |= {cell: each.hosts for cell, each in brought.items() if each.hosts is not None}
         return brought
 
     async def know(self, cells: Iterable[str]) -> None:
@@ -132,16 +116,9 @@ class Visits:
         """The cell; one that nobody here knows is named by its uuid."""
         return self.gates[uuid].cell if uuid in self.gates else Cell(uuid, uuid, "", "none://")
 
-    def page(self, items: Sequence[tuple[Item, str | None]], *, more: bool, marker: str | None) -> Page:
-        """The page of these items, each with the cell that gave it."""
-        return Page(
-            items=[item for item, _ in items],
-            cells=[cell for _, cell in items],
-            more=more,
-            marker=marker,
-            silent=sorted(cell.name for cell in self.silent.values()),
-            hosts=self._hosts,
-        )
+    def page(self, items: Sequence[Item], *, more: bool, marker: str | None) -> Page:
+        """The page of these items."""
+        return Page(items=items, more=more, marker=marker, silent=sorted(cell.name for cell in self.silent.values()))
 
     def _fell_silent(self, uuid: str, silence: Silence | None) -> None:
         cell = self.cell(uuid)

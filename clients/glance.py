@@ -7,7 +7,7 @@ import pathlib
 import threading
 import urllib.parse
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import cachetools
@@ -18,9 +18,10 @@ from clients.wire import Headers, HttpDoor, Reply, no_headers
 
 _REMEMBERED = 256
 _REMEMBERED_S = 10.0
+_PIECE = 256 * 1024
 
 # What the service says of every image; whatever else stands there is a property.
-_NOT_PROPERTIES = frozenset(
+FIELDS = frozenset(
     {
         "id", "name", "status", "owner", "visibility", "protected", "tags", "created_at", "updated_at",
         "size", "virtual_size", "checksum", "os_hash_algo", "os_hash_value", "os_hidden",
@@ -91,6 +92,11 @@ class Images:
                 self._known[image_id] = image
         return image
 
+    def look(self, image_id: str) -> Image:
+        """The image as it is now; raises as `show` does."""
+        self.forget(image_id)
+        return self.show(image_id)
+
     def page(self, *, limit: int, marker: str | None = None, filters: Mapping[str, str] | None = None) -> list[Image]:
         """Up to `limit` images after the marker, in the service's order; `filters` are the service's own.
 
@@ -126,6 +132,61 @@ class Images:
                 part.unlink()
         return image
 
+    def create(self, record: Mapping[str, Any]) -> Image:
+        """A new image without bytes; the record's keys are the service's, properties among them.
+
+        Raises:
+            Invalid, Forbidden: the service refuses it.
+            Unavailable: the service did not answer; the image may be there.
+        """
+        reply = self._door.ask("POST", "/v2/images", dict(record))
+        if reply.status == 400:
+            raise core.errors.Invalid(f"The image service refuses the image: {_said(reply)}", field="image")
+        if reply.status in (403, 413):
+            raise core.errors.Forbidden(f"The image service refuses the image: {_said(reply)}")
+        if reply.status != 201:
+            raise core.errors.Unavailable(f"the image service answered {reply.status}: {reply.body[:200]!r}")
+        return _image(reply.json())
+
+    def upload(
+        self, image_id: str, path: str | os.PathLike[str], *, deadline_s: float = 3600.0, check: Callable[[], None] | None = None
+    ) -> Image:
+        """Gives the image, which has none yet, the bytes of this file; it is active afterwards. Bytes of an earlier try that broke off
+        are not kept by the service. `check` is called before each piece, and ends the upload by what it raises.
+
+        Raises:
+            NotFound: no such image.
+            Conflict: it takes no bytes: it has some, or somebody sends some.
+            Unavailable: they did not arrive in time, or not unharmed; another attempt may succeed.
+        """
+        self.forget(image_id)
+        sent = _Sent(pathlib.Path(path), check)
+        reply = self._door.send(f"{_path(image_id)}/file", sent.pieces, length=sent.size_bytes, deadline_s=deadline_s)
+        if reply.status in (404, 410):
+            raise core.errors.NotFound(f"there is no image {image_id}")
+        if reply.status in (403, 409, 413):
+            raise core.errors.Conflict(f"The image service does not take the bytes of image {image_id}: {_said(reply)}", image=image_id)
+        if reply.status != 204:
+            raise core.errors.Unavailable(f"the image service answered {reply.status}: {reply.body[:200]!r}")
+        image = self.look(image_id)
+        if (image.status, image.size_bytes, image.checksum or sent.checksum) != ("active", sent.size_bytes, sent.checksum):
+            raise core.errors.Unavailable(f"image {image_id} was not received as it was sent", image=image_id)
+        return image
+
+    def delete(self, image_id: str) -> None:
+        """The image is gone, as far as it was there.
+
+        Raises:
+            Forbidden: it is protected.
+            Unavailable: the service did not answer.
+        """
+        self.forget(image_id)
+        reply = self._door.ask("DELETE", _path(image_id))
+        if reply.status == 403:
+            raise core.errors.Forbidden(f"The image service does not delete image {image_id}: {_said(reply)}")
+        if reply.status not in (204, 404, 410):
+            raise core.errors.Unavailable(f"the image service answered {reply.status}: {reply.body[:200]!r}")
+
     def _fetch(self, image: Image, part: pathlib.Path, deadline_s: float) -> None:
         expected, digest = _hash_of(image)
         size_bytes = 0
@@ -140,6 +201,34 @@ class Images:
             raise core.errors.Unavailable(f"image {image.id} arrived damaged: its {digest.name} is not {expected}", image=image.id)
         if image.size_bytes is not None and size_bytes != image.size_bytes:
             raise core.errors.Unavailable(f"image {image.id} arrived with {size_bytes} of {image.size_bytes} bytes", image=image.id)
+
+
+class _Sent:
+    """A file on its way out, and the checksum of what went."""
+
+    def __init__(self, path: pathlib.Path, check: Callable[[], None] | None) -> None:
+        self._path = path
+        self._check = check
+        self._digest = hashlib.md5(usedforsecurity=False)
+        self.size_bytes = path.stat().st_size
+
+    @property
+    def checksum(self) -> str:
+        return self._digest.hexdigest()
+
+    def pieces(self) -> Iterator[bytes]:
+        """From its beginning."""
+        self._digest = hashlib.md5(usedforsecurity=False)
+        with self._path.open("rb") as file:
+            while piece := file.read(_PIECE):
+                if self._check is not None:
+                    self._check()
+                self._digest.update(piece)
+                yield piece
+
+
+def _said(reply: Reply) -> str:
+    return reply.body[:200].decode(errors="replace")
 
 
 def _hash_of(image: Image) -> "tuple[str | None, hashlib._Hash]":
@@ -179,7 +268,7 @@ def _image(row: Mapping[str, Any]) -> Image:
         visibility=row.get("visibility") or "public",
         protected=bool(row.get("protected")),
         tags=tuple(row.get("tags") or ()),
-        properties={name: str(value) for name, value in row.items() if name not in _NOT_PROPERTIES and value is not None},
+        properties={name: str(value) for name, value in row.items() if name not in FIELDS and value is not None},
         created_at=row.get("created_at"),
         updated_at=row.get("updated_at"),
     )

@@ -7,7 +7,7 @@ A keystone plugin still fits: `headers` is asked before every request, and again
 import dataclasses
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 import orjson
@@ -26,6 +26,7 @@ class Reply:
 
     status: int
     body: bytes
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def json(self) -> dict[str, object]:
         """The body as an object.
@@ -85,10 +86,18 @@ class HttpDoor:
         timeout_s: for connecting, sending and reading the whole answer together.
         headers: who asks.
         fixed: headers of every request, such as the microversion.
+        ca_file: whom to trust with https; the system's authorities without.
     """
 
     def __init__(
-        self, endpoint: str, *, who: str, timeout_s: float, headers: Headers = no_headers, fixed: Mapping[str, str] | None = None
+        self,
+        endpoint: str,
+        *,
+        who: str,
+        timeout_s: float,
+        headers: Headers = no_headers,
+        fixed: Mapping[str, str] | None = None,
+        ca_file: str | None = None,
     ) -> None:
         address = urllib3.util.parse_url(endpoint)
         self._prefix = (address.path or "").rstrip("/")
@@ -97,14 +106,20 @@ class HttpDoor:
         self._headers = headers
         self._fixed = {"Accept": "application/json", "User-Agent": "cellplane", **(fixed or {})}
         # retries=False: whoever asked knows whether asking twice is harmless, the pool does not.
-        self._pool = urllib3.connection_from_url(endpoint, maxsize=_POOL, block=False, retries=False)
+        trust = {"ca_certs": ca_file} if ca_file and address.scheme == "https" else {}
+        self._pool = urllib3.connection_from_url(endpoint, maxsize=_POOL, block=False, retries=False, **trust)
 
-    def ask(self, method: str, path: str, body: object = None) -> Reply:
-        """One exchange; a read whose kept connection had died meanwhile is asked once more."""
+    def ask(self, method: str, path: str, body: object = None, *, headers: Mapping[str, str] | None = None) -> Reply:
+        """One exchange; a read whose kept connection had died meanwhile is asked once more.
+
+        Args:
+            headers: of this request alone, beside those of every one.
+        """
         give_up_at = time.monotonic() + self._timeout_s
-        reply = self._once_more_if_harmless(method, path, body, give_up_at)
-        if reply.status == 401:
-            reply = self._exchange(method, path, body, give_up_at, renew=True)
+        own = headers or {}
+        reply = self._once_more_if_harmless(method, path, body, give_up_at, own)
+        if reply.status == 401 and self._headers is not no_headers:
+            reply = self._exchange(method, path, body, give_up_at, own, renew=True)
         return reply
 
     def pieces(self, path: str, *, deadline_s: float) -> Iterator[bytes]:
@@ -116,7 +131,7 @@ class HttpDoor:
         """
         give_up_at = time.monotonic() + deadline_s
         with self._failures_told("GET", path):
-            response = self._open("GET", path, None, give_up_at, renew=False)
+            response = self._open("GET", path, None, give_up_at, {}, renew=False)
             try:
                 if response.status in (404, 204):
                     raise core.errors.NotFound(f"{self._who} has nothing at {path}")
@@ -126,39 +141,64 @@ class HttpDoor:
             finally:
                 response.close()
 
+    def send(self, path: str, pieces: Callable[[], Iterator[bytes]], *, length: int, deadline_s: float) -> Reply:
+        """A PUT whose body comes piece by piece, `length` bytes in all; `pieces` is called anew for each try.
+
+        Raises:
+            Unavailable: no answer within the deadline; what was sent may have arrived.
+        """
+        give_up_at = time.monotonic() + deadline_s
+        reply = self._put(path, pieces(), length, give_up_at, renew=False)
+        if reply.status == 401 and self._headers is not no_headers:
+            return self._put(path, pieces(), length, give_up_at, renew=True)
+        return reply
+
     def close(self) -> None:
         self._pool.close()
 
-    def _once_more_if_harmless(self, method: str, path: str, body: object, give_up_at: float) -> Reply:
+    def _put(self, path: str, pieces: Iterator[bytes], length: int, give_up_at: float, *, renew: bool) -> Reply:
+        headers = {**self._fixed, **self._headers(renew=renew), "Content-Type": "application/octet-stream", "Content-Length": str(length)}
+        left_s = max(0.001, give_up_at - time.monotonic())
+        # The first is urllib3's time-out for each piece that is sent, too.
+        timeout = urllib3.Timeout(connect=min(self._timeout_s, left_s), read=left_s)
+        with self._failures_told("PUT", path):
+            response = self._pool.request(
+                "PUT", self._prefix + path, body=_within(pieces, give_up_at), headers=headers, timeout=timeout, preload_content=False, redirect=False
+            )
+            try:
+                return Reply(response.status, b"".join(_read(response, give_up_at)))
+            finally:
+                # Kept alive it could still hold pieces that the other side never read.
+                response.close()
+
+    def _once_more_if_harmless(self, method: str, path: str, body: object, give_up_at: float, own: Mapping[str, str]) -> Reply:
         try:
-            return self._exchange(method, path, body, give_up_at)
+            return self._exchange(method, path, body, give_up_at, own)
         except _Dropped:
             if method != "GET":
                 raise
-            return self._exchange(method, path, body, give_up_at)
+            return self._exchange(method, path, body, give_up_at, own)
 
-    def _exchange(self, method: str, path: str, body: object, give_up_at: float, *, renew: bool = False) -> Reply:
+    def _exchange(self, method: str, path: str, body: object, give_up_at: float, own: Mapping[str, str], *, renew: bool = False) -> Reply:
         with self._failures_told(method, path):
-            response = self._open(method, path, body, give_up_at, renew=renew)
+            response = self._open(method, path, body, give_up_at, own, renew=renew)
             try:
-                reply = Reply(response.status, b"".join(_read(response, give_up_at)))
+                reply = Reply(response.status, b"".join(_read(response, give_up_at)), response.headers)
             except BaseException:
                 response.close()
                 raise
             response.release_conn()
             return reply
 
-    def _open(self, method: str, path: str, body: object, give_up_at: float, *, renew: bool) -> urllib3.BaseHTTPResponse:
-        headers = {**self._fixed, **self._headers(renew=renew)}
+    def _open(self, method: str, path: str, body: object, give_up_at: float, own: Mapping[str, str], *, renew: bool) -> urllib3.BaseHTTPResponse:
+        headers = {**self._fixed, **self._headers(renew=renew), **own}
         content = None
         if body is not None:
             content = orjson.dumps(body)
             headers["Content-Type"] = "application/json"
         left_s = max(0.001, give_up_at - time.monotonic())
         timeout = urllib3.Timeout(connect=min(_CONNECT_S, left_s), read=min(self._timeout_s, left_s))
-        return self._pool.request(
-            method, self._prefix + path, body=content, headers=headers, timeout=timeout, preload_content=False, redirect=False
-        )
+        return self._pool.request(method, self._prefix + path, body=content, headers=headers, timeout=timeout, preload_content=False, redirect=False)
 
     def _failures_told(self, method: str, path: str) -> "_FailuresTold":
         return _FailuresTold(f"{self._who}: {method} {path}")
@@ -182,6 +222,13 @@ class _FailuresTold:
             raise _Dropped(f"{self._what}: {error}") from error
         if isinstance(error, urllib3.exceptions.HTTPError | OSError):
             raise core.errors.Unavailable(f"{self._what}: {error}") from error
+
+
+def _within(pieces: Iterator[bytes], give_up_at: float) -> Iterator[bytes]:
+    for piece in pieces:
+        if time.monotonic() > give_up_at:
+            raise core.errors.Unavailable("sending took too long")
+        yield piece
 
 
 def _read(response: urllib3.BaseHTTPResponse, give_up_at: float) -> Iterator[bytes]:

@@ -13,6 +13,7 @@ import core.process
 from clients.glance import Images
 from compute import drivers
 from compute.actions.act import Acts
+from compute.actions.ask import show_console_addresses, show_diagnostics
 from compute.actions.build import Builds
 from compute.actions.console import show_console
 from compute.actions.destroy import Destroys
@@ -149,10 +150,11 @@ class Agent:
             reporter=Reporter(self._caller, conf.host, steps),
             servers=Servers(),
             tracker=Tracker(lambda: inventory(conf, self.hypervisor.capacity()), self.hypervisor.guests),
-            images=ImageFiles(self.records.directory / "images", self._images, download_s=deadlines.build_s),
+            images=ImageFiles(self.records.directory / "images", self._images, download_s=deadlines.build_s, unused_s=settings.unused_image_s),
             power=PowerBook(),
             steps=steps,
             deadlines=deadlines,
+            image_service=self._images,
         )
 
     def _listener(self, host: str) -> Listener:
@@ -164,6 +166,8 @@ class Agent:
                 Handle(verbs.DESTROY, self._destroys.carry_out),
                 Handle(verbs.ACT, self._acts.accept),
                 Handle(verbs.CONSOLE, lambda context, asked: show_console(self.host, context, asked)),
+                Handle(verbs.CONSOLE_ADDRESSES, lambda context, asked: show_console_addresses(self.host, context, asked)),
+                Handle(verbs.DIAGNOSTICS, lambda context, asked: show_diagnostics(self.host, context, asked)),
             ],
             workers=LISTENER_THREADS,
             prefetch=PREFETCH,

@@ -16,8 +16,10 @@ import pathlib
 from collections.abc import Callable
 from typing import Protocol
 
+from compute.devices import DiskToAttach, NicToAttach
 from compute.permit import Permit
 from objects.build import BuildSpec, Guest
+from objects.diagnostics import Diagnostics
 
 MOST_CONSOLE_BYTES = 1024 * 1024
 
@@ -37,38 +39,12 @@ class Capacity:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConsoleAddress:
-    """Where a guest's console is served on its host; `kind` as the Compute API names it (novnc's is vnc)."""
+    """Where a guest's console is served on its host: an address and port, or a UNIX socket. `kind`: vnc (the Compute API's novnc) or serial."""
 
     kind: str
-    host: str
-    port: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DiskDiagnostics:
-    """What went through one disk since the guest was started."""
-
-    name: str
-    read_bytes: int
-    read_requests: int
-    write_bytes: int
-    write_requests: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Diagnostics:
-    """How a guest fares now. `uptime_s` None: the hypervisor does not tell. `cpu_times_ns`: of each CPU, or of all together."""
-
-    driver: str
-    hypervisor: str
-    power_state: int
-    vcpus: int
-    cpu_times_ns: tuple[int, ...]
-    memory_maximum_mib: int
-    memory_used_mib: int
-    disks: tuple[DiskDiagnostics, ...]
-    has_config_drive: bool
-    uptime_s: int | None = None
+    host: str | None = None
+    port: int | None = None
+    path: pathlib.Path | None = None
 
 
 class Hypervisor(Protocol):
@@ -102,6 +78,9 @@ class Hypervisor(Protocol):
     def guest(self, uuid: str) -> Guest | None:
         """One guest, or None."""
 
+    def images_in_use(self) -> set[pathlib.Path]:
+        """The images that were given to `spawn`, `rebuild` and `rescue` and that a guest's disks still need."""
+
     def spawn(self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, permit: Permit) -> Guest:
         """Makes the guest and starts it; what an earlier call of the same attempt left half done is completed or begun afresh.
 
@@ -126,7 +105,7 @@ class Hypervisor(Protocol):
 
     def reboot(self, uuid: str, *, hard: bool, permit: Permit) -> Guest:
         """The guest has started anew and runs. Soft: it is asked first and must run; a guest that does not react is reset. Hard: from
-        any state.
+        any state, and from its own disks, even if it is rescued.
 
         Raises:
             WrongState: soft, and it does not run.
@@ -174,9 +153,31 @@ class Hypervisor(Protocol):
         """The guest runs from its own disks again; what `rescue` made is gone."""
 
     def snapshot(self, uuid: str, *, target: pathlib.Path, permit: Permit) -> None:
-        """`target` is a qcow2 image of the guest's root disk that needs no other file. A guest that runs goes on afterwards, and is frozen
-        meanwhile; where its agent answers, its file systems are frozen in order before.
+        """`target` is a qcow2 image of the guest's root disk, as it is when the call begins, that needs no other file. A guest that runs goes
+        on meanwhile, whatever becomes of the call and of the agent; where its agent answers, its file systems are in order in the image.
         """
+
+    def attach_disk(self, uuid: str, disk: DiskToAttach, *, permit: Permit) -> str:
+        """The guest has the disk, now if it runs and after each start; gives the name it is offered under (vdb), which the guest may not use.
+
+        Raises:
+            Invalid: the hypervisor does not know such disks.
+            WrongState: it is rescued, or its state is saved.
+        """
+
+    def detach_disk(self, uuid: str, volume_id: str, *, permit: Permit) -> None:
+        """The guest has no such disk any more, nor will it after a start. It never had: a success.
+
+        Raises:
+            Conflict: the guest did not let go of it in time; it still has it.
+            WrongState: it is rescued, or its state is saved.
+        """
+
+    def attach_nic(self, uuid: str, nic: NicToAttach, *, permit: Permit) -> None:
+        """As `attach_disk`, for a network card."""
+
+    def detach_nic(self, uuid: str, mac: str, *, permit: Permit) -> None:
+        """As `detach_disk`, for a network card."""
 
     def set_password(self, uuid: str, *, user: str, password: str, permit: Permit) -> None:
         """The user of the guest has this password; the guest's agent sees to it.

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import core.errors
 import core.log
+from clients.glance import Images
 from compute.hypervisor import Hypervisor
 from compute.permit import Permit
 from compute.records import Records
@@ -98,7 +99,7 @@ class Servers:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Host:
-    """All that an action needs of its host."""
+    """All that an action needs of its host. `image_service` None: it has none."""
 
     name: str
     hypervisor: Hypervisor
@@ -110,6 +111,7 @@ class Host:
     power: PowerBook
     steps: Steps
     deadlines: Deadlines
+    image_service: Images | None = None
 
 
 @contextlib.contextmanager

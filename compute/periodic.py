@@ -101,6 +101,7 @@ class Rounds:
         if time.monotonic() - self._purged_at >= PURGE_EVERY_S or not self._purged_at:
             self._purged_at = time.monotonic()
             self._host.records.purge(older_than_s=FENCE_S, guests={guest.uuid for guest in guests})
+            self._host.images.purge(self._host.hypervisor.images_in_use())
 
     def _beat(self, guests: list[Guest], *, leaving: bool = False) -> None:
         intents = self._host.records.intents()
@@ -115,6 +116,7 @@ class Rounds:
             guests=[Attempt(guest.uuid, guest.attempt) for guest in guests] if self._hello else None,
             hello=self._hello,
             leaving=leaving,
+            sealing_key=self._host.records.opener.public_key(),
         )
         self._host.reporter.report(cell.HEARTBEAT, "heartbeat", beat, self._was_heard if self._hello else None)
 

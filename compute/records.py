@@ -5,6 +5,7 @@ Layout below the agent's directory (`<state_path>/compute/<host>`), one file per
 - `intents/<uuid>.json`: the attempt that was accepted, with its order, until the report of it is confirmed.
 - `fences/<uuid>.<attempt>`: an empty file; no attempt up to this one will ever be built here. Its time is that of the giving up.
 - `operations/<uuid>.json`: operations accepted, the last one's outcome, outcomes not yet reported.
+- `sealing.key`: opens the secrets that are sealed for this host.
 
 A write is durable when the method returns: the file is synced, renamed over the old one, and the directory synced. What may be
 repeated without harm (an intent cleared after its report, an outcome marked as reported) is not synced: a machine that loses power then
@@ -24,11 +25,13 @@ import msgspec
 
 import core.errors
 import core.log
+from core.sealed import Opener
 from messaging.verbs.cell import Outcome
 from messaging.verbs.compute import Act, Order
 
 LOG = core.log.get(__name__)
 
+_MOST_ENDED = 16
 _Kind = TypeVar("_Kind", bound=msgspec.Struct)
 
 
@@ -48,20 +51,26 @@ class Intent(msgspec.Struct, frozen=True):
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """An operation accepted and not yet done."""
+    """An operation accepted and not yet done; `accepted_at` in seconds since 1970."""
 
     act: Act
     request_id: str = ""
+    accepted_at: float = 0.0
 
 
 class Operations(msgspec.Struct, frozen=True):
-    """One guest's operations, oldest first; `last` is the newest that ended."""
+    """One guest's operations, oldest first; `last` is the newest that ended, `ended` the ids of the newest that did, it among them."""
 
     uuid: str
     attempt: int
     waiting: tuple[Waiting, ...] = ()
     last: Outcome | None = None
     unreported: tuple[Outcome, ...] = ()
+    ended: tuple[str, ...] = ()
+
+    def is_known(self, operation_id: str) -> bool:
+        """Whether this operation is accepted, or was not long ago: it is not begun (once more)."""
+        return operation_id in self.ended or any(waiting.act.operation_id == operation_id for waiting in self.waiting)
 
     def outcome(self, operation_id: str) -> Outcome | None:
         """How this operation ended, if that is still known."""
@@ -74,6 +83,7 @@ class Records:
 
     def __init__(self, directory: pathlib.Path) -> None:
         self.directory = directory
+        self.opener = Opener(directory / "sealing.key")
         self._lock = threading.Lock()
         self._flock: int | None = None
         self._intents: dict[str, Intent] = {}
@@ -184,7 +194,7 @@ class Records:
         act = waiting.act
         with self._lock, _disk_errors():
             entry = self._operations_of(act.uuid, act.attempt)
-            if any(known.act.operation_id == act.operation_id for known in entry.waiting) or entry.outcome(act.operation_id):
+            if entry.is_known(act.operation_id) or entry.outcome(act.operation_id):
                 return False
             self._keep(msgspec.structs.replace(entry, waiting=(*entry.waiting, waiting)), sync=True)
             return True
@@ -194,7 +204,9 @@ class Records:
         with self._lock, _disk_errors():
             entry = self._operations_of(uuid, attempt)
             left = tuple(waiting for waiting in entry.waiting if waiting.act.operation_id != outcome.operation_id)
-            self._keep(msgspec.structs.replace(entry, waiting=left, last=outcome, unreported=(*entry.unreported, outcome)), sync=True)
+            ended = (*entry.ended, outcome.operation_id)[-_MOST_ENDED:]
+            unreported = (*entry.unreported, outcome)
+            self._keep(msgspec.structs.replace(entry, waiting=left, last=outcome, unreported=unreported, ended=ended), sync=True)
 
     def operation_reported(self, uuid: str, operation_id: str) -> None:
         """The report of the operation is confirmed. Not synced: after a loss of power it is reported again."""

@@ -228,6 +228,7 @@ _MESSAGES: dict[Verb, _Message] = {
     cell.REFUSED: _Message(cell.Refused),
     cell.GONE: _Message(cell.Gone, step="agent.gone"),
     cell.ACTED: _Message(cell.Acted),
+    cell.STAGES: _Message(cell.Stages, step=None, deadline_s=60.0),
     cell.POWER_STATES: _Message(cell.PowerStates),
     cell.HEARTBEAT: _Message(lambda _, rows: rows[0], step=None, most=1, deadline_s=60.0),
 }

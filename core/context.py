@@ -9,7 +9,9 @@ from typing import Any
 class Context:
     """The caller of one request, as it travels with every message that the request causes.
 
-    `request_id` is `req-<uuid>`; `global_request_id` is the one that another service handed in, if any.
+    `request_id` is `req-<uuid>`; `global_request_id` is the one that another service handed in, if any. What follows `is_admin` is known
+    of Keystone's tokens only: what the token is for instead of a project (a domain, or the whole system: "all"), the domains that user and
+    project belong to, and the service that passed the user's request on, with its roles.
     """
 
     user_id: str | None
@@ -18,17 +20,26 @@ class Context:
     request_id: str = ""
     global_request_id: str | None = None
     is_admin: bool = False
+    user_domain_id: str | None = None
+    project_domain_id: str | None = None
+    domain_id: str | None = None
+    system_scope: str | None = None
+    is_admin_project: bool = True
+    service_user_id: str | None = None
+    service_roles: tuple[str, ...] = ()
 
     def to_wire(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return dataclasses.asdict(self)
+        """Plain JSON values; what is as it is by default is left out, since every message carries a context."""
+        values = {field.name: (getattr(self, field.name), field.default) for field in dataclasses.fields(self)}
+        return {name: value for name, (value, default) in values.items() if value != default}
 
     @classmethod
     def from_wire(cls, values: dict[str, Any]) -> "Context":
         """The context that `to_wire` gave; fields of a newer program are ignored."""
         known = {field.name for field in dataclasses.fields(cls)}
         kept = {name: value for name, value in values.items() if name in known}
-        kept["roles"] = tuple(kept.get("roles") or ())
+        for name in ("roles", "service_roles"):
+            kept[name] = tuple(kept.get(name) or ())
         return cls(**kept)
 
 

@@ -261,17 +261,18 @@ def _look_before_use(engine: sa.Engine) -> None:
         try:
             dbapi_connection.ping(reconnect=False)
         except pymysql.err.Error as error:
-            if _timed_out(error):
+            if timed_out(error):
                 raise sa.exc.OperationalError("", None, error) from error
             raise sa.exc.DisconnectionError("the connection was lost while it lay idle") from error
 
     @sa.event.listens_for(engine, "handle_error")
     def _keep_pool(context: Any) -> None:
-        if context.is_disconnect and _timed_out(context.original_exception):
+        if context.is_disconnect and timed_out(context.original_exception):
             context.invalidate_pool_on_disconnect = False
 
 
-def _timed_out(error: BaseException) -> bool:
+def timed_out(error: BaseException | str) -> bool:
+    """Whether the driver gave up waiting for a server that neither answers nor refuses; an error or its text."""
     return "timed out" in str(error)
 
 

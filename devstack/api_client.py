@@ -7,6 +7,7 @@ from typing import Any
 import requests
 
 from core import errors
+from devstack.token_auth import TokenAuth
 from devstack.waiting import wait_until
 
 MICROVERSION = "2.90"
@@ -18,13 +19,14 @@ class ApiClient:
     """One user of the cloud.
 
     Every method raises Unavailable when there is no answer, NotFound for a 404, and Broken with the API's own words for any other refusal.
+    With `identity`, the address of Keystone's v3, it asks with a token, else with HTTP basic.
     """
 
-    def __init__(self, compute: str, *, image: str, user: str, password: str) -> None:
+    def __init__(self, compute: str, *, image: str, user: str, password: str, identity: str | None = None) -> None:
         self._compute = compute
         self._image = image
         self._session = requests.Session()
-        self._session.auth = (user, password)
+        self._session.auth = TokenAuth(identity, user=user, password=password) if identity else (user, password)
         self._session.headers["OpenStack-API-Version"] = f"compute {MICROVERSION}"
         # Nothing of the environment (a proxy, a netrc) comes between a stack and its own machine.
         self._session.trust_env = False

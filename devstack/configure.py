@@ -12,8 +12,8 @@ import bcrypt
 import yaml
 
 from devstack.accounts import Accounts, write_private
-from devstack.layout import EMBEDDED, FULL, ONE_PROCESS, Shape, State
-from devstack.services import libvirt
+from devstack.layout import BASIC, EMBEDDED, FULL, KEYSTONE, NONE, ONE_PROCESS, Shape, State
+from devstack.services import keystone, keystone_content, libvirt
 
 BCRYPT_ROUNDS = 8
 API_WORKERS = {FULL: 2}
@@ -51,6 +51,10 @@ class Addresses:
     placement: str
     image: str
     api_port: int
+    identity: str | None = None
+    """Keystone's Identity API v3, if the stack has one."""
+    consoles: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """The port of each cell's console proxy, if its guests have consoles."""
 
     @property
     def compute(self) -> str:
@@ -66,8 +70,9 @@ def write(state: State, shape: Shape, addresses: Addresses) -> None:
     if shape.profile == EMBEDDED:
         write_private(state.config(ONE_PROCESS), _ini({"DEFAULT": _process(state, ONE_PROCESS, ONE_PROCESS, addresses.api.transport)}))
     write_private(state.cellctl, _ini(_cellctl(state, addresses)))
-    _write_users(state)
-    _write_clouds(state, addresses)
+    if shape.auth == BASIC:
+        _write_users(state)
+    _write_clouds(state, shape, addresses)
 
 
 def process_settings(state: State, shape: Shape, addresses: Addresses) -> dict[str, Sections]:
@@ -75,9 +80,16 @@ def process_settings(state: State, shape: Shape, addresses: Addresses) -> dict[s
     settings = {"api": _api(state, shape, addresses), "super-conductor": _super_conductor(state, addresses)}
     for cell in shape.cell_names:
         settings[f"cell-conductor-{cell}"] = _cell_conductor(state, cell, addresses)
+        if cell in addresses.consoles:
+            settings[console_proxy_of(cell)] = _console_proxy(state, cell, addresses)
         for host in shape.hosts_of(cell):
             settings[f"compute-{host}"] = _compute(state, shape, host, addresses.cells[cell].transport, addresses)
     return settings
+
+
+def console_proxy_of(cell: str) -> str:
+    """The name of a cell's console proxy."""
+    return f"console-proxy-{cell}"
 
 
 def project_id(name: str) -> str:
@@ -114,13 +126,30 @@ def _api(state: State, shape: Shape, addresses: Addresses) -> Sections:
             "listen_host": "127.0.0.1",
             "port": addresses.api_port,
             "workers": API_WORKERS.get(shape.profile, 1),
-            "auth_strategy": "basic",
-            "htpasswd_file": state.htpasswd,
-            "users_file": state.users,
+            "auth_strategy": shape.auth,
+            **({"htpasswd_file": state.htpasswd, "users_file": state.users} if shape.auth == BASIC else {}),
         },
+        **_keystone(state, addresses),
         "api_database": {"connection": addresses.api.database},
         "image": {"endpoint": addresses.image},
         "quota": QUOTA,
+    }
+
+
+def _keystone(state: State, addresses: Addresses) -> Sections:
+    if addresses.identity is None:
+        return {}
+    return {
+        "keystone_authtoken": {
+            "auth_url": addresses.identity,
+            "www_authenticate_uri": addresses.identity,
+            "auth_type": "password",
+            "username": keystone_content.SERVICE_USER,
+            "password": Accounts(state.accounts).password(keystone_content.SERVICE_USER),
+            "project_name": keystone_content.SERVICE_PROJECT,
+            "user_domain_name": "Default",
+            "project_domain_name": "Default",
+        }
     }
 
 
@@ -139,6 +168,16 @@ def _cell_conductor(state: State, cell: str, addresses: Addresses) -> Sections:
         "DEFAULT": _process(state, name, name, level.transport),
         "database": {"connection": level.database},
         "placement": _placement(addresses),
+    }
+
+
+def _console_proxy(state: State, cell: str, addresses: Addresses) -> Sections:
+    name = console_proxy_of(cell)
+    level = addresses.cells[cell]
+    return {
+        "DEFAULT": _process(state, name, name, level.transport),
+        "database": {"connection": level.database},
+        "console": {"listen_host": "127.0.0.1", "port": addresses.consoles[cell]},
     }
 
 
@@ -194,16 +233,44 @@ def _htpasswd_hash(old: str | None, password: str) -> str:
     return bcrypt.hashpw(password.encode(), bcrypt.gensalt(BCRYPT_ROUNDS)).decode()
 
 
-def _write_clouds(state: State, addresses: Addresses) -> None:
+def _write_clouds(state: State, shape: Shape, addresses: Addresses) -> None:
     accounts = Accounts(state.accounts)
-    clouds = {f"cellplane-{name}": _cloud(name, accounts.password(name), addresses) for name in USERS}
+    cloud = {BASIC: _basic_cloud, NONE: _open_cloud, KEYSTONE: _keystone_cloud}[shape.auth]
+    clouds = {f"cellplane-{name}": cloud(name, accounts.password(name), addresses) for name in USERS}
     write_private(state.clouds, yaml.safe_dump({"clouds": clouds}, sort_keys=True))
 
 
-def _cloud(user: str, password: str, addresses: Addresses) -> dict[str, object]:
+def _keystone_cloud(user: str, password: str, addresses: Addresses) -> dict[str, object]:
+    return {
+        "auth_type": "v3password",
+        "auth": {
+            "auth_url": addresses.identity,
+            "username": user,
+            "password": password,
+            "project_name": user,
+            "user_domain_name": "Default",
+            "project_domain_name": "Default",
+        },
+        "region_name": keystone.REGION,
+        "identity_api_version": "3",
+    }
+
+
+def _basic_cloud(user: str, password: str, addresses: Addresses) -> dict[str, object]:
     return {
         "auth_type": "http_basic",
         "auth": {"endpoint": addresses.compute, "username": user, "password": password},
+        **_without_catalog(addresses),
+    }
+
+
+def _open_cloud(user: str, password: str, addresses: Addresses) -> dict[str, object]:
+    return {"auth_type": "none", "auth": {"endpoint": addresses.compute}, **_without_catalog(addresses)}
+
+
+def _without_catalog(addresses: Addresses) -> dict[str, object]:
+    """Where the services are, for a client that has no Keystone to ask."""
+    return {
         "identity_api_version": "3",
         # The plugin answers every service with one endpoint; the client wants an identity service to exist, and asks it nothing.
         "identity_endpoint_override": addresses.compute,

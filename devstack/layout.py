@@ -12,6 +12,9 @@ from devstack.accounts import write_private
 
 EMBEDDED = "embedded"
 FULL = "full"
+BASIC, NONE, KEYSTONE = "basic", "none", "keystone"
+"""How the API knows its callers: `[api] auth_strategy`."""
+
 FIRST_CELLS = ("east", "west", "north", "south")
 ONE_PROCESS = "cellplane"
 """The name of the process that is everything in the embedded profile."""
@@ -34,6 +37,7 @@ class Shape:
     driver: str = "simulated"
     port: int = 8774
     isolate: bool = False
+    auth: str = BASIC
 
     @property
     def cell_names(self) -> tuple[str, ...]:
@@ -55,7 +59,7 @@ class Shape:
         Raises:
             Conflict: it can't become what is asked.
         """
-        for name in ("profile", "isolate"):
+        for name in ("profile", "isolate", "auth"):
             if getattr(self, name) != getattr(asked, name):
                 raise errors.Conflict(
                     f"this state directory holds a stack with {name} {getattr(self, name)}, asked is {getattr(asked, name)}: "
@@ -77,6 +81,7 @@ class State:
         self.images = self.path / "images"
         self.placement = self.path / "placement"
         self.hosts = self.path / "hosts"
+        self.keystone = self.path / "keystone"
 
         self.marker = self.path / MARKER
         self.ports = self.path / "ports.json"

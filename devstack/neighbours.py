@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core import errors
-from devstack.configure import Addresses, Level
-from devstack.layout import FULL, Shape, State
+from devstack.configure import Addresses, Level, console_proxy_of
+from devstack.layout import FULL, KEYSTONE, Shape, State
 from devstack.plan import Program
 from devstack.ports import Ports, is_free
-from devstack.services import libvirt
+from devstack.services import keystone, libvirt
+from devstack.services.keystone import Keystone
 from devstack.services.mariadb import MariaDB
 from devstack.services.placement import SCHEMA_COLLATION, Placement
 from devstack.services.rabbitmq import PortMapper, RabbitMQ
@@ -21,6 +22,7 @@ API = "api"
 API_SCHEMA = "cellplane_api"
 CELL0_SCHEMA = "cellplane_cell0"
 PLACEMENT_SCHEMA = "placement"
+KEYSTONE_SCHEMA = "keystone"
 
 MAPPER_STAGE, SERVER_STAGE, NEIGHBOUR_STAGE, CONDUCTOR_STAGE, AGENT_STAGE, API_STAGE = range(6)
 
@@ -38,6 +40,7 @@ class Embedded:
         self._shape = shape
         self._ports = Ports(state.ports)
         self.placement = Placement(state.placement, database_url=f"sqlite:///{state.databases / 'placement.sqlite'}")
+        self.keystone = _keystone(state, shape, self._ports, self._database("keystone"))
 
     def addresses(self) -> Addresses:
         """Where everything is."""
@@ -48,7 +51,12 @@ class Embedded:
             placement=self.placement.endpoint,
             image=f"http://127.0.0.1:{self._ports.of('image')}",
             api_port=self._shape.port,
+            identity=self.keystone.url if self.keystone else None,
         )
+
+    def programs(self) -> list[Program]:
+        """What runs beside the one process."""
+        return [_keystone_program(self._state, self.keystone)] if self.keystone else []
 
     def _database(self, name: str) -> str:
         return f"sqlite:///{self._state.databases / name}.sqlite"
@@ -67,6 +75,7 @@ class Full:
         self.nodes = {self._name("rabbitmq", owner): self._node(owner) for owner in owners}
         self._placement_port = self._ports.of("placement")
         self._hosts = libvirt.hosts(state, shape)
+        self.keystone = _keystone(state, shape, self._ports, self._server_of(API).url(KEYSTONE_SCHEMA))
 
     @property
     def placement(self) -> Placement:
@@ -85,12 +94,20 @@ class Full:
             placement=self.placement.endpoint,
             image=f"http://127.0.0.1:{self._ports.of('image')}",
             api_port=self._shape.port,
+            identity=self.keystone.url if self.keystone else None,
+            consoles={cell: self._ports.of(console_proxy_of(cell)) for cell in self._cells_with_consoles},
         )
+
+    @property
+    def _cells_with_consoles(self) -> tuple[str, ...]:
+        """Simulated guests have none."""
+        return self._shape.cell_names if self._shape.driver == libvirt.DRIVER else ()
 
     def initialise(self) -> None:
         """Data directories and settings of servers and nodes."""
+        fresh = [server for server in self.servers.values() if not server.is_initialised]
         for server in self.servers.values():
-            server.initialise()
+            server.initialise(like=fresh[0] if server in fresh[1:] else None)
         for node in self.nodes.values():
             node.initialise()
         self._node_of(API).create_vhost(API)
@@ -109,6 +126,8 @@ class Full:
         for schema in (API_SCHEMA, CELL0_SCHEMA):
             self._server_of(API).create_schema(schema)
         self._server_of(API).create_schema(PLACEMENT_SCHEMA, collation=SCHEMA_COLLATION)
+        if self.keystone:
+            self._server_of(API).create_schema(KEYSTONE_SCHEMA, collation=keystone.SCHEMA_COLLATION)
         for cell in self._shape.cell_names:
             self._server_of(cell).create_schema(schema_of(cell))
 
@@ -119,26 +138,33 @@ class Full:
 
     def server_programs(self) -> list[Program]:
         """Databases and brokers, and the hosts' hypervisors."""
-        programs = [self._program("epmd", self._mapper.command(), {}, stage=MAPPER_STAGE, ready_port=self._mapper.port)]
+        programs = [_program(self._state, "epmd", self._mapper.command(), {}, stage=MAPPER_STAGE, ready_port=self._mapper.port)]
         for name, server in self.servers.items():
-            programs.append(self._program(name, server.command(), server.env(), stage=SERVER_STAGE, ready_port=server.port, grace_s=30.0))
+            programs.append(_program(self._state, name, server.command(), server.env(), stage=SERVER_STAGE, ready_port=server.port, grace_s=30.0))
         for name, node in self.nodes.items():
-            programs.append(self._program(name, node.command(), node.env(), stage=SERVER_STAGE, ready_port=node.port, grace_s=30.0))
+            programs.append(_program(self._state, name, node.command(), node.env(), stage=SERVER_STAGE, ready_port=node.port, grace_s=30.0))
         for name, host in self._hosts.items():
-            programs.append(self._program(f"namespaces-{name}", host.namespaces_command(), {}, stage=MAPPER_STAGE, ready_port=None))
-            programs.append(self._program(f"libvirtd-{name}", host.daemon_command(), {}, stage=SERVER_STAGE, ready_port=None, files=host.files))
+            programs.append(_program(self._state, f"namespaces-{name}", host.namespaces_command(), {}, stage=MAPPER_STAGE, ready_port=None))
+            programs.append(_program(self._state, f"libvirtd-{name}", host.daemon_command(), {}, stage=SERVER_STAGE, ready_port=None, files=host.files))
         return programs
 
     def other_programs(self) -> list[Program]:
-        """Placement, the image service and the processes of Cellplane."""
+        """Keystone if it is wanted, Placement, the image service and the processes of Cellplane."""
         image_port = self._ports.of("image")
         image = [sys.executable, "-m", "devstack.services.images", "--directory", str(self._state.images), "--port", str(image_port)]
-        placement = self._program(
-            "placement", self.placement.command(), self.placement.env(), stage=NEIGHBOUR_STAGE, ready_port=self.placement.port, files=[self.placement.settings]
+        placement = _program(
+            self._state,
+            "placement",
+            self.placement.command(),
+            self.placement.env(),
+            stage=NEIGHBOUR_STAGE,
+            ready_port=self.placement.port,
+            files=[self.placement.settings],
         )
         return [
+            *([_keystone_program(self._state, self.keystone)] if self.keystone else []),
             placement,
-            dataclasses.replace(self._program("image", image, {}, stage=NEIGHBOUR_STAGE, ready_port=image_port), cwd=str(Path(__file__).parent.parent)),
+            dataclasses.replace(_program(self._state, "image", image, {}, stage=NEIGHBOUR_STAGE, ready_port=image_port), cwd=str(Path(__file__).parent.parent)),
             *self._own_programs(),
         ]
 
@@ -148,32 +174,17 @@ class Full:
             yield self._own(f"cell-conductor-{cell}", "cellplane-cell-conductor", stage=CONDUCTOR_STAGE)
         for host in self._shape.all_hosts:
             yield self._own(f"compute-{host}", "cellplane-compute", stage=AGENT_STAGE)
+        for cell in self._cells_with_consoles:
+            name = console_proxy_of(cell)
+            yield self._own(name, "cellplane-console-proxy", stage=AGENT_STAGE, ready_port=self._ports.of(name))
         api = self._own("api", "cellplane-api", stage=API_STAGE, ready_port=self._shape.port)
         yield dataclasses.replace(api, listen_port=self._shape.port)
 
     def _own(self, name: str, script: str, *, stage: int, ready_port: int | None = None) -> Program:
         settings = self._state.config(name)
         command = [sys.executable, str(Path(sys.executable).parent / script), "--config-file", str(settings)]
-        program = self._program(name, command, {}, stage=stage, ready_port=ready_port, files=[settings])
+        program = _program(self._state, name, command, {}, stage=stage, ready_port=ready_port, files=[settings])
         return dataclasses.replace(program, output=str(self._state.output(name)))
-
-    def _program(
-        self, name: str, command: list[str], env: dict[str, str], *, stage: int, ready_port: int | None, grace_s: float = 20.0, files: list[Path] | None = None
-    ) -> Program:
-        digest = hashlib.sha256(repr((command, sorted(env.items()))).encode())
-        for file in files or []:
-            digest.update(file.read_bytes())
-        return Program(
-            name=name,
-            command=command,
-            env=env,
-            cwd=str(self._state.path),
-            output=str(self._state.log(name)),
-            stage=stage,
-            ready_port=ready_port,
-            grace_s=grace_s,
-            version=digest.hexdigest(),
-        )
 
     def _name(self, kind: str, owner: str) -> str:
         return f"{kind}-{owner}" if self._shape.isolate else kind
@@ -193,6 +204,47 @@ class Full:
 
     def _node_of(self, owner: str) -> RabbitMQ:
         return self.nodes[self._name("rabbitmq", owner)]
+
+
+def _keystone(state: State, shape: Shape, ports: Ports, database_url: str) -> Keystone | None:
+    """The stack's Keystone, if it was asked for one."""
+    if shape.auth != KEYSTONE:
+        return None
+    return Keystone(state.keystone, database_url=database_url, port=ports.of("keystone"))
+
+
+def _keystone_program(state: State, service: Keystone) -> Program:
+    return _program(
+        state, "keystone", service.command(), service.env(), stage=NEIGHBOUR_STAGE, ready_port=service.port,
+        files=[service.settings, service.server_settings],
+    )  # fmt: skip
+
+
+def _program(
+    state: State,
+    name: str,
+    command: list[str],
+    env: dict[str, str],
+    *,
+    stage: int,
+    ready_port: int | None,
+    grace_s: float = 20.0,
+    files: list[Path] | None = None,
+) -> Program:
+    digest = hashlib.sha256(repr((command, sorted(env.items()))).encode())
+    for file in files or []:
+        digest.update(file.read_bytes())
+    return Program(
+        name=name,
+        command=command,
+        env=env,
+        cwd=str(state.path),
+        output=str(state.log(name)),
+        stage=stage,
+        ready_port=ready_port,
+        grace_s=grace_s,
+        version=digest.hexdigest(),
+    )
 
 
 Neighbours = Embedded | Full

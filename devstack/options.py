@@ -8,7 +8,7 @@ import dataclasses
 import sys
 from collections.abc import Callable
 
-from devstack.layout import EMBEDDED, FULL, Shape
+from devstack.layout import BASIC, EMBEDDED, FULL, KEYSTONE, NONE, Shape
 
 MOST_CELLS = 100
 MOST_HOSTS = 1000
@@ -34,6 +34,11 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--hosts", type=_number(1, MOST_HOSTS), metavar="M", help=f"hosts of each cell (default {DEFAULTS.hosts})")
     options.add_argument("--driver", choices=("simulated", "libvirt"), help=f"hypervisor of the hosts (default {DEFAULTS.driver})")
     options.add_argument("--port", type=_number(1, HIGHEST_PORT), metavar="P", help=f"port of the Compute API (default {DEFAULTS.port})")
+    options.add_argument(
+        "--auth",
+        choices=(BASIC, NONE, KEYSTONE),
+        help="basic: HTTP basic (default); none: everybody is the administrator; keystone: OpenStack Keystone beside it, installed from PyPI",
+    )
     options.add_argument("--isolate", action="store_true", default=None, help="full profile: a MariaDB server and a RabbitMQ node for each cell")
     return options
 

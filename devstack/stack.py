@@ -19,11 +19,11 @@ from devstack import background, configure, guest_image, identity, neighbours, o
 from devstack.accounts import Accounts
 from devstack.api_client import ApiClient
 from devstack.configure import Addresses
-from devstack.layout import FULL, ONE_PROCESS, Shape, State
+from devstack.layout import FULL, KEYSTONE, ONE_PROCESS, Shape, State
 from devstack.mapping import Cellctl
 from devstack.ports import Ports
 from devstack.progress import Progress
-from devstack.services import libvirt
+from devstack.services import keystone_content, keystone_environment, libvirt
 from devstack.waiting import wait_until
 
 API_DEADLINE_S = 90.0
@@ -53,9 +53,13 @@ class Stack:
 
     def _start_embedded(self, embedded: neighbours.Embedded) -> None:
         self._configure()
-        with self._progress.step("databases and cells", guilty=["cellctl"]):
+        with self._progress.step("databases and cells", guilty=["cellctl"]), self._keystone_prepared():
             embedded.placement.sync()
             Cellctl(self._state).sync_databases(self._addresses)
+        if embedded.keystone:
+            with self._progress.step("Keystone", guilty=["keystone"]):
+                self._supervise(embedded.programs(), keep=False)
+                self._fill_keystone()
         with self._progress.step("the cloud, in one process", guilty=[ONE_PROCESS]):
             self._start_process()
             self._wait_for_api(lambda: identity.running(self._state.pid_file(ONE_PROCESS)) is not None)
@@ -67,18 +71,45 @@ class Stack:
             self._supervise(full.server_programs(), keep=True)
             full.wait_for_servers()
             full.create_schemas()
-        with self._progress.step("schemas and cells", guilty=["cellctl"]), concurrent.futures.ThreadPoolExecutor(1) as thread:
+        with (
+            self._progress.step("schemas and cells", guilty=["cellctl"]),
+            concurrent.futures.ThreadPoolExecutor(1) as thread,
+            self._keystone_prepared(),
+        ):
             synced = thread.submit(full.placement.sync)
             Cellctl(self._state).sync_databases(self._addresses)
             synced.result()
         with self._progress.step("Placement, images, conductors, agents, API", guilty=[*full.nodes, "placement", "api"]):
             full.wait_for_nodes()
             self._supervise([*full.server_programs(), *full.other_programs()], keep=False)
+            if full.keystone:
+                self._fill_keystone()
             self._wait_for_api(lambda: True)
 
     def _configure(self) -> None:
         self._neighbours.placement.configure()
+        if self._neighbours.keystone:
+            self._neighbours.keystone.configure()
         configure.write(self._state, self._shape, self._addresses)
+
+    @contextlib.contextmanager
+    def _keystone_prepared(self) -> Iterator[None]:
+        """Makes Keystone's schema, keys and first user, if it is wanted, while the caller does something else."""
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            service = self._neighbours.keystone
+            prepared = thread.submit(service.prepare, Accounts(self._state.accounts).password("admin")) if service else None
+            yield
+            if prepared:
+                prepared.result()
+
+    def _fill_keystone(self) -> None:
+        """Users, projects and the catalog."""
+        assert self._addresses.identity is not None
+        services = {"identity": self._addresses.identity, "compute": self._addresses.compute, "image": self._addresses.image}
+        if self._addresses.placement.startswith("http:"):
+            services["placement"] = self._addresses.placement
+        users = {name: roles[0] for name, roles in configure.USERS.items()}
+        keystone_content.put(self._addresses.identity, Accounts(self._state.accounts), users=users, services=services)
 
     def _supervise(self, programs: list[plan.Program], *, keep: bool) -> None:
         """Hands programs to the supervisor; `keep` leaves those of the last plan beside them, so that a second run stops nothing."""
@@ -130,7 +161,8 @@ class Stack:
         print(_how_to_use(self._state, self._addresses))
 
     def _client(self, user: str) -> ApiClient:
-        return ApiClient(self._addresses.compute, image=self._addresses.image, user=user, password=Accounts(self._state.accounts).password(user))
+        password = Accounts(self._state.accounts).password(user)
+        return ApiClient(self._addresses.compute, image=self._addresses.image, user=user, password=password, identity=self._addresses.identity)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -178,6 +210,8 @@ def _possible(state: State, asked: Shape, before: Shape | None, progress: Progre
     progress.say(f"profile {shape.profile}, cells {', '.join(shape.cell_names)}, {shape.hosts} hosts each, driver {shape.driver}; state in {state.path}")
     if shape.profile == FULL:
         packages.ensure(progress.say)
+    if shape.auth == KEYSTONE:
+        keystone_environment.ensure(progress.say)
     _settle_ports(state, shape, before, progress)
     return shape
 
@@ -216,9 +250,10 @@ def _how_to_use(state: State, addresses: Addresses) -> str:
     shown = state.path.relative_to(here) if state.path.is_relative_to(here) else state.path
     bin_directory = Path(sys.executable).parent
     bin_shown = bin_directory.relative_to(here) if bin_directory.is_relative_to(here) else bin_directory
+    identity_shown = f", identity API {addresses.identity}" if addresses.identity else ""
     other_state = "" if state.path == here / ".devstack" else f"CELLPLANE_STATE={state.path} "
     return f"""
-Compute API   {addresses.compute}   (image API {addresses.image})
+Compute API   {addresses.compute}   (image API {addresses.image}{identity_shown})
 
 Use it        export OS_CLIENT_CONFIG_FILE={state.clouds} PATH={bin_directory}:$PATH
               openstack --os-cloud cellplane-demo server list

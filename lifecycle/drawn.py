@@ -47,9 +47,9 @@ def _diagram() -> Iterator[str]:
 
 
 def _edges(operations: dict[str, Action]) -> Iterator[tuple[str, str, str]]:
-    for key, action in operations.items():
+    for key, action in ((key, action) for key, action in operations.items() if action.then):
         for start in _ordered(action.when):
-            yield start, action.then or start, key
+            yield start, _after(action, start), key
 
 
 def _from_anywhere() -> list[Action]:
@@ -64,9 +64,12 @@ def _actions() -> Iterator[str]:
     yield ""
     yield "*Request*: the key in the body of `POST /servers/{id}/action`. *Locked*: whether the plain owner may do it to a locked server."
     yield "Whatever is refused is a 409 that names the state. All but those marked * need a server that has run at least once."
+    yield "*On a fault*: the state of a server whose host failed in the midst of the work, or was silent for longer than *within*; a fault"
+    yield "before anything was done to the guest leaves the server as it was. A failed rebuild is an error in any case: the record says already"
+    yield "what the guest should be."
     yield ""
     yield from _table(
-        ("action", "request", "from vm_state", "from task_state", "meanwhile", "then", "power", "done at", "locked"),
+        ("action", "request", "from vm_state", "from task_state", "meanwhile", "then", "power", "on a fault", "within", "done at", "locked"),
         (_action_row(action, request) for action, request in _rows()),
     )
 
@@ -89,12 +92,28 @@ def _action_row(action: Action, request: str) -> tuple[str, ...]:
         request,
         "any" if action.when == actions.ANY else ", ".join(_ordered(action.when)),
         "any" if action.while_task is None else ", ".join(sorted(task or "-" for task in action.while_task)),
-        action.during or "-",
-        action.then or "as it was",
+        ", ".join(filter(None, (action.during, *action.steps))) or "-",
+        _then(action),
         "-" if action.power is None else _POWER[action.power],
+        action.failed or ("as it was" if _is_operation(action) else "-"),
+        f"{action.deadline_s:g} s" if _is_operation(action) else "-",
         _AT[action.at],
         "yes" if action.even_if_locked else "no",
     )
+
+
+def _after(action: Action, start: str) -> str:
+    return start if action.then is None or start in action.keeps else action.then
+
+
+def _then(action: Action) -> str:
+    if action.then is None:
+        return "as it was"
+    return action.then + "".join(f"; {kept} again" for kept in _ordered(action.keeps))
+
+
+def _is_operation(action: Action) -> bool:
+    return action in actions.OPERATIONS.values()
 
 
 def _statuses() -> Iterator[str]:

@@ -39,6 +39,15 @@ PAUSING = "pausing"
 UNPAUSING = "unpausing"
 SUSPENDING = "suspending"
 RESUMING = "resuming"
+RESCUING = "rescuing"
+UNRESCUING = "unrescuing"
+REBUILDING = "rebuilding"
+REBUILD_SPAWNING = "rebuild_spawning"
+IMAGE_SNAPSHOT_PENDING = "image_snapshot_pending"
+IMAGE_SNAPSHOT = "image_snapshot"
+IMAGE_PENDING_UPLOAD = "image_pending_upload"
+IMAGE_UPLOADING = "image_uploading"
+UPDATING_PASSWORD = "updating_password"
 DELETING = "deleting"
 
 # power_state: what the hypervisor said last
@@ -48,6 +57,10 @@ POWER_PAUSED = 3
 SHUTDOWN = 4
 CRASHED = 6
 POWER_SUSPENDED = 7
+# as the Compute API writes them
+POWER_NAMES = {
+    NO_STATE: "pending", RUNNING: "running", POWER_PAUSED: "paused", SHUTDOWN: "shutdown", CRASHED: "crashed", POWER_SUSPENDED: "suspended",
+}  # fmt: skip
 
 # state: where the build protocol stands (docs/build-protocol.md), independent of what the guest does
 BUILD = "BUILD"
@@ -58,14 +71,14 @@ GONE = "DELETED"
 PROTOCOL_STATES = (BUILD, LIVE, FAILED, GOING, GONE)
 
 _RESIZE = dict.fromkeys(("resize_prep", "resize_migrating", "resize_migrated", "resize_finish"), "RESIZE")
-_REBUILD = dict.fromkeys(("rebuilding", "rebuild_block_device_mapping", "rebuild_spawning"), "REBUILD")
+_REBUILD = dict.fromkeys((REBUILDING, "rebuild_block_device_mapping", REBUILD_SPAWNING), "REBUILD")
 _REBOOT = dict.fromkeys((REBOOTING, REBOOT_PENDING, REBOOT_STARTED), "REBOOT")
 _HARD_REBOOT = dict.fromkeys((REBOOTING_HARD, REBOOT_PENDING_HARD, REBOOT_STARTED_HARD), "HARD_REBOOT")
 _MIGRATING = {"migrating": "MIGRATING"}
 
 # vm_state -> (status when nothing else applies, task_state -> status)
 _STATUS: dict[str, tuple[str, dict[str, str]]] = {
-    ACTIVE: ("ACTIVE", {**_REBOOT, **_HARD_REBOOT, "updating_password": "PASSWORD", **_REBUILD, **_MIGRATING, **_RESIZE}),
+    ACTIVE: ("ACTIVE", {**_REBOOT, **_HARD_REBOOT, UPDATING_PASSWORD: "PASSWORD", **_REBUILD, **_MIGRATING, **_RESIZE}),
     BUILDING: ("BUILD", {}),
     STOPPED: ("SHUTOFF", {**_RESIZE, **_REBUILD}),
     RESIZED: ("VERIFY_RESIZE", {"resize_reverting": "REVERT_RESIZE"}),

@@ -99,6 +99,14 @@ class Broker:
         finally:
             with_new_link.close()
 
+    def look(self, queue: str) -> None:
+        """Returns if the broker answers; asked on a publishing connection, so that it costs one round trip. Any queue that is there will do.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        self._lend(lambda link, _: _look(link, queue), self._publish_timeout_s)
+
     def purge(self, queue: str) -> None:
         """Throws away what waits in a queue."""
         self._lend(lambda link, _: link.purge(queue), self._publish_timeout_s)
@@ -208,3 +216,8 @@ class Broker:
         with self._free:
             self._open -= 1
             self._free.notify()
+
+
+def _look(link: Link, queue: str) -> None:
+    if link.waiting(queue) is None:
+        link.drop()  # The broker answered, and ended the channel of whoever asked for a queue that is not there.

@@ -109,6 +109,8 @@ class Link:
 
     def waiting(self, queue: str) -> int | None:
         """How many messages wait in the queue; `None` if there is no such queue (the link is lost then)."""
+        if self._connection is None:
+            raise self._dropped()
         try:
             return int(self._channel.queue_declare(queue, passive=True).message_count)
         except amqp.NotFound:
@@ -155,6 +157,10 @@ class Link:
 
     def close(self) -> None:
         """Ends the connection politely, after all that was sent; drops it if the broker does not answer in time."""
+        if self._connection is None:
+            return  # it was dropped
+        if self._connection is None:
+            return  # It was dropped.
         try:
             self._transport.close_connection(self._connection)
         except _LOST:
@@ -174,11 +180,14 @@ class Link:
 
     def _ask(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self._connection is None:
-            raise LinkLost(f"broker {self.address}: connection was dropped")
+            raise self._dropped()
         try:
             return function(*args, **kwargs)
         except _LOST as why:
             raise self._lost(why) from why
+
+    def _dropped(self) -> LinkLost:
+        return LinkLost(f"broker {self.address}: connection was dropped")
 
     def _lost(self, why: BaseException) -> LinkLost:
         # py-amqp turns a write that timed out into an error of its own.

@@ -6,6 +6,7 @@ import msgspec
 COMPUTE = "nova-compute"
 CONDUCTOR = "nova-conductor"
 API = "nova-osapi_compute"
+CONSOLE_PROXY = "nova-novncproxy"
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -47,6 +48,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """Sent every report interval, at start (`hello`: with every guest) and at a graceful stop (`leaving`).
 
     `intents`: attempts accepted and not yet reported. `guests`: only with `hello`. `started_at`: seconds since 1970, UTC.
+    `sealing_key`: secrets for this host are sealed to it (`core.sealed`); None: its agent cannot open any.
     """
 
     host: str
@@ -59,3 +61,4 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     guests: list[Attempt] | None = None
     hello: bool = False
     leaving: bool = False
+    sealing_key: str | None = None

@@ -1,6 +1,7 @@
 """The hosts of all cells as one process sees them, kept up to date by small changes."""
 
 import dataclasses
+import random
 import threading
 from collections.abc import Iterable, Mapping
 
@@ -37,12 +38,17 @@ class HostView:
         self._where: dict[str, str] = {}
         self._effective: dict[str, HostState] = {}
         self._snapshot: tuple[HostState, ...] | None = None
+        self._names: dict[str, list[str]] | None = None
+        """Cell -> its hosts; None: some came, left or moved."""
         self._stale: dict[str, set[str]] = {}
 
     def update(self, cell_uuid: str, changed: Iterable[HostState]) -> None:
         """Takes the newest states of hosts of a cell; hosts not among them stay as they are."""
         with self._lock:
             for state in changed:
+                known = self._reported.get(state.host)
+                if known is None or known.cell_uuid != state.cell_uuid:
+                    self._names = None
                 self._reported[state.host] = state
                 self._stale.get(cell_uuid, set()).discard(state.host)
                 self._settle(state)
@@ -57,14 +63,23 @@ class HostView:
             self._effective.pop(host, None)
             for hosts in self._stale.values():
                 hosts.discard(host)
-            self._snapshot = None
+            self._snapshot = self._names = None
+
+    def settle(self) -> None:
+        """Hosts whose reports are new enough by now count what we placed there themselves."""
+        with self._lock:
+            for host in list(self._placed):
+                placed = len(self._placed[host])
+                self._settle(self._reported[host])
+                if len(self._placed.get(host, ())) != placed:
+                    self._count(host)
 
     def keep_only(self, cell_uuid: str, hosts: Iterable[str]) -> None:
         """Removes those of the cell's hosts that are not among these: they were deleted or moved."""
-        kept = set(hosts)
-        for state in self.snapshot():
-            if state.cell_uuid == cell_uuid and state.host not in kept:
-                self.remove(state.host)
+        with self._lock:
+            gone = set(self._by_cell().get(cell_uuid, ())) - set(hosts)
+        for host in gone:
+            self.remove(host)
 
     def consume(self, host: str, uuid: str, resources: Mapping[str, int]) -> None:
         """Counts a server that we placed on the host; a server is on one host at a time."""
@@ -102,6 +117,29 @@ class HostView:
                 self._snapshot = tuple(self._effective.values())
             return self._snapshot
 
+    def some(self, cells: int, hosts: int, *, dice: random.Random) -> tuple[HostState, ...] | None:
+        """So many hosts of each of so many cells, picked by chance (larger cells more often), with what we placed on them.
+
+        None: there are hardly more than these, look at all of them. A choice among a few hundred is as good as one among thousands,
+        for whoever is best in one sample is close to the best there is, and it costs the same however large the cloud.
+        """
+        with self._lock:
+            if len(self._effective) <= cells * hosts:
+                return None
+            by_cell = self._by_cell()
+            names = list(by_cell)
+            sizes = [len(by_cell[cell]) for cell in names]
+            picked = dict.fromkeys(dice.choices(names, sizes, k=cells))
+            chosen = [host for cell in picked for host in _at_most(by_cell[cell], hosts, dice)]
+            return tuple(self._effective[host] for host in chosen)
+
+    def _by_cell(self) -> dict[str, list[str]]:
+        if self._names is None:
+            self._names = {}
+            for host, state in self._reported.items():
+                self._names.setdefault(state.cell_uuid, []).append(host)
+        return self._names
+
     def reported(self) -> tuple[HostState, ...]:
         """All hosts as they reported themselves: to try before giving up, since our own count may count a server twice."""
         with self._lock:
@@ -131,3 +169,7 @@ class HostView:
             state = state.with_server(placed.resources)
         self._effective[host] = state
         self._snapshot = None
+
+
+def _at_most(names: list[str], most: int, dice: random.Random) -> list[str]:
+    return names if len(names) <= most else dice.sample(names, most)

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -12,8 +12,8 @@ from aiohttp import web
 
 from api.cloud import Cloud
 from api.http import versions
-from api.http.auth import Identity, Strategy
 from api.http.call import Arguments, Call, Raw
+from api.http.caller import Identity, Strategy
 from api.http.errors import NOT_FOUND, Fault, HttpError, fault_of
 from api.http.policy import Policy
 from api.http.routes import COMPUTE, Access, ActionRoute, Bound, Endpoint, Match, Route, Router
@@ -29,6 +29,8 @@ _READ_TYPES = frozenset({JSON, "application/vnd.openstack.compute+json"})
 _REQUEST_ID = re.compile(r"req-[0-9a-fA-F-]{36}")
 _HOST = re.compile(r"[A-Za-z0-9._\-:\[\]]{1,255}")
 _PARAMETERS_MOST = 1000
+SECRET_SEGMENT = "token"
+"""The name of a segment of a path that no log shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,7 @@ class _Exchange:
     global_request_id: str | None
     version: Microversion | None = None
     identity: Identity | None = None
+    secret: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +121,7 @@ class App:
             if raw_path.startswith(COMPUTE + "/"):
                 await self._identify(exchange, Access.AUTHENTICATED)
             raise HttpError(404, NOT_FOUND)
+        exchange.secret = match.path.get(SECRET_SEGMENT)
         endpoint = match.endpoint
         context = await self._identify(exchange, endpoint.access)
         version = versions.MIN
@@ -138,16 +142,11 @@ class App:
         )
         if not needed:
             return Context(None, None, (), exchange.request_id, exchange.global_request_id)
-        identity = await self._strategy.identify(exchange.request.headers)
-        exchange.identity = identity
-        return Context(
-            user_id=identity.user_id,
-            project_id=identity.project_id,
-            roles=identity.roles,
-            request_id=exchange.request_id,
-            global_request_id=exchange.global_request_id,
-            is_admin=self._policy.is_admin(identity.user_id, identity.project_id, identity.roles),
-        )
+        exchange.identity = await self._strategy.identify(exchange.request.headers)
+        context = exchange.identity.context(exchange.request_id, exchange.global_request_id)
+        if access is Access.AUTHENTICATED:
+            _require_project(context)
+        return replace(context, is_admin=self._policy.is_admin(context))
 
     def _call(self, exchange: _Exchange, match: Match, context: Context, version: Microversion) -> Call:
         request = exchange.request
@@ -220,6 +219,17 @@ class App:
         return document
 
 
+def _require_project(context: Context) -> None:
+    """Everything here belongs to a project or is asked from within one, as in Nova, whose rules all demand a project's token.
+
+    Raises:
+        Forbidden: the caller's token is for something else.
+    """
+    if context.project_id is None:
+        scope = "the whole system" if context.system_scope else "a domain" if context.domain_id else "no project"
+        raise errors.Forbidden(f"This needs a token for a project; yours is for {scope}.")
+
+
 def _negotiated(exchange: _Exchange) -> Microversion:
     # A refusal, too, echoes a microversion; until one is agreed on it is the lowest.
     exchange.version = versions.MIN
@@ -278,13 +288,19 @@ def _response(answer: _Answer, exchange: _Exchange) -> web.Response:
     return response
 
 
+def _shown_path(exchange: _Exchange) -> str:
+    """The path as the log may show it: a segment that is a secret is the last one, and whatever follows it is left out, too."""
+    path = str(exchange.request.rel_url.raw_path_qs)
+    return path if exchange.secret is None else f"{exchange.request.rel_url.raw_path.rstrip('/').rpartition('/')[0]}/***"
+
+
 def _log_access(exchange: _Exchange, answer: _Answer, seconds: float) -> None:
     request, identity = exchange.request, exchange.identity
     LOG.info(
         "answered method=%s path=%s status=%d bytes=%d ms=%.1f version=%s request_id=%s global_request_id=%s "
         "user=%s project=%s remote=%s",
         request.method,
-        request.rel_url.raw_path_qs,
+        _shown_path(exchange),
         answer.status,
         len(answer.body),
         seconds * 1000,

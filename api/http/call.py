@@ -1,5 +1,6 @@
 """One request on its way through a handler."""
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,7 +50,8 @@ class Call:
 
     ``path`` holds the named segments of the route; ``body`` the validated inner object of the request
     body and ``document`` the whole of it; ``base_url`` ends in ``/v2.1`` (and the project id, where the
-    request's path held it), ``bookmark_url`` is the same without the version.
+    request's path held it), ``bookmark_url`` is the same without the version. ``began`` is its start by
+    the monotonic clock.
     """
 
     context: Context
@@ -67,6 +69,7 @@ class Call:
     document: Any = None
     status: int | None = None
     headers: list[tuple[str, str]] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
 
     def set_header(self, name: str, value: str) -> None:
         """Adds a header to the response."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from cachetools import TTLCache
@@ -25,6 +26,13 @@ _REMEMBERED_S = 5.0
 _REMEMBERED_MOST = 4096
 
 _IN_PROJECT = "project_id:%(project_id)s"
+
+# What rules may say of the caller, under OpenStack's names.
+_CREDENTIALS = (
+    "user_id", "user_domain_id", "project_id", "project_domain_id", "domain_id", "system_scope", "is_admin_project", "roles",
+    "service_user_id", "service_roles",
+)  # fmt: skip
+_credentials_of = attrgetter(*_CREDENTIALS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +87,14 @@ class Policy:
 
     def allows(self, rule: str, context: Context, target: Mapping[str, Any] | None = None) -> bool:
         """Whether the rule lets this caller act on the target; on their own project and user without one."""
-        return self._decision(rule, context.user_id, context.project_id, context.roles, target)
+        credentials = _credentials_of(context)
+        key = (rule, credentials, None if target is None else tuple(target.items()))
+        decision = self._decisions.get(key)
+        if decision is None:
+            about = {"user_id": context.user_id, "project_id": context.project_id} if target is None else dict(target)
+            decision = bool(self._enforcer.enforce(rule, about, _for_oslo(credentials)))
+            self._decisions[key] = decision
+        return decision
 
     def enforce(self, rule: str, context: Context, target: Mapping[str, Any] | None = None) -> None:
         """
@@ -89,23 +104,12 @@ class Policy:
         if not self.allows(rule, context, target):
             raise errors.Forbidden(f"Policy doesn't allow {rule} to be performed.")
 
-    def is_admin(self, user_id: str, project_id: str, roles: tuple[str, ...]) -> bool:
-        """Whether such a caller administers the cloud."""
-        return self._decision("context_is_admin", user_id, project_id, roles, None)
+    def is_admin(self, context: Context) -> bool:
+        """Whether this caller administers the cloud."""
+        return self.allows("context_is_admin", context)
 
-    def _decision(
-        self,
-        rule: str,
-        user_id: str | None,
-        project_id: str | None,
-        roles: tuple[str, ...],
-        target: Mapping[str, Any] | None,
-    ) -> bool:
-        key = (rule, user_id, project_id, roles, None if target is None else tuple(target.items()))
-        decision = self._decisions.get(key)
-        if decision is None:
-            caller = {"user_id": user_id, "project_id": project_id, "roles": list(roles)}
-            about = {"user_id": user_id, "project_id": project_id} if target is None else dict(target)
-            decision = bool(self._enforcer.enforce(rule, about, caller))
-            self._decisions[key] = decision
-        return decision
+
+def _for_oslo(credentials: tuple[Any, ...]) -> dict[str, Any]:
+    """The credentials by name; oslo.policy looks into lists, not into tuples."""
+    named = zip(_CREDENTIALS, credentials, strict=True)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in named}

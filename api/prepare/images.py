@@ -1,9 +1,53 @@
-"""Whether a flavor fits an image."""
+"""Images that requests name: found, described, and whether a flavor fits them."""
 
+import asyncio
+
+import core.errors
+from api.http.call import Call
 from api.prepare.refusals import invalid
+from clients.glance import Image
 from objects.build import Flavor, ImageRef
 
 _GIB = 1024**3
+
+
+async def find(call: Call, image_id: str, field: str) -> Image:
+    """The image; `field` is where the request names it.
+
+    Raises:
+        Invalid: there is none.
+        Unavailable: the image service does not answer.
+    """
+    try:
+        image: Image = await asyncio.to_thread(call.cloud.images.show, image_id)
+    except core.errors.NotFound as error:
+        raise invalid(field, f"Image {image_id} could not be found.") from error
+    return image
+
+
+def reference(image: Image) -> ImageRef:
+    """As much of it as a host must know."""
+    return ImageRef(
+        image_id=image.id,
+        name=image.name,
+        size_bytes=image.size_bytes or 0,
+        checksum=image.checksum,
+        hash_algorithm=image.os_hash_algo,
+        hash_value=image.os_hash_value,
+        disk_format=image.disk_format or "raw",
+        min_disk_gib=image.min_disk_gib,
+        min_ram_mib=image.min_ram_mib,
+        properties=dict(image.properties),
+    )
+
+
+def check_active(image: Image, field: str) -> None:
+    """
+    Raises:
+        Invalid: it has no bytes yet, or not any more.
+    """
+    if image.status != "active":
+        raise invalid(field, f"Image {image.id} is not active.")
 
 
 def check_fits(image: ImageRef, flavor: Flavor, status: str) -> None:

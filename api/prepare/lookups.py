@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -45,15 +46,26 @@ def look_up(connection: sa.Connection, context: Context, named: Named, quota_def
         Invalid: something that the request names does not exist, or not for this caller.
     """
     flavor = _flavor(connection, context, named.flavor_id)
-    public_key = _public_key(connection, context, named.key_name)
+    found_key = public_key(connection, str(context.user_id), named.key_name)
     _check_zone(connection, named.zone)
     _check_host(connection, named.host)
     _check_server_group(connection, context, named.server_group)
     limits = api_db.limits.effective(connection, str(context.project_id), None, quota_defaults)
     used = api_db.quota.usage(connection, str(context.project_id))
     return Found(
-        flavor=flavor, public_key=public_key, metadata_items=limits["metadata_items"], headroom=_headroom(flavor, limits, used)
+        flavor=flavor, public_key=found_key, metadata_items=limits["metadata_items"], headroom=_headroom(flavor, limits, used)
     )
+
+
+def refuse_unsupported(body: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        Invalid: the request for a server, new or built anew, asks for what is not there.
+    """
+    if body.get("personality"):
+        raise invalid("personality", "Files cannot be injected into a guest; use user_data.")
+    if body.get("trusted_image_certificates"):
+        raise invalid("trusted_image_certificates", "Images' certificates are not checked here, so none can be required.")
 
 
 def _flavor(connection: sa.Connection, context: Context, flavor_id: str) -> Flavor:
@@ -76,11 +88,16 @@ def _flavor(connection: sa.Connection, context: Context, flavor_id: str) -> Flav
     )
 
 
-def _public_key(connection: sa.Connection, context: Context, key_name: str | None) -> str | None:
+def public_key(connection: sa.Connection, user_id: str, key_name: str | None) -> str | None:
+    """The public part of a user's key pair; None for no name.
+
+    Raises:
+        Invalid: the user has no such key pair.
+    """
     if key_name is None:
         return None
     try:
-        return api_db.keypairs.get(connection, str(context.user_id), key_name).public_key
+        return api_db.keypairs.get(connection, user_id, key_name).public_key
     except core.errors.NotFound as error:
         raise invalid("key_name", f"Key pair {key_name} could not be found.") from error
 

@@ -10,12 +10,11 @@ from typing import Any
 
 import msgspec
 
-import core.errors
 from api.http.call import Call
 from api.prepare import disks, images, lookups, names, zones
+from api.prepare.metadata import refuse_too_many
 from api.prepare.networks import networks
 from api.prepare.refusals import invalid
-from clients.glance import Image
 from core.clock import utcnow
 from objects.build import BuildSpec, Flavor, ImageRef
 from objects.order import PlacementRequest, ServerOrder
@@ -47,7 +46,7 @@ async def prepare(call: Call) -> Prepared:
         Unavailable: the API database or the image service does not answer.
     """
     body = call.body
-    _refuse_unsupported(body)
+    lookups.refuse_unsupported(body)
     wish = _wish(call, body)
     image_id = disks.image_to_boot(body)
     attached = networks(body)
@@ -55,22 +54,15 @@ async def prepare(call: Call) -> Prepared:
         flavor_id=str(body["flavorRef"]), key_name=body.get("key_name"), zone=wish.zone, host=wish.host, server_group=_server_group(call)
     )
     found, image = await asyncio.gather(
-        call.cloud.api_read(lookups.look_up, call.context, named, call.cloud.quota_defaults), _image(call, image_id)
+        call.cloud.api_read(lookups.look_up, call.context, named, call.cloud.quota_defaults), images.find(call, image_id, "imageRef")
     )
-    reference = _image_ref(image)
+    reference = images.reference(image)
     images.check_fits(reference, found.flavor, image.status)
     if found.flavor.root_gib == 0:
         call.enforce(ZERO_DISK_FLAVOR)
-    _check_metadata(body.get("metadata") or {}, found.metadata_items)
+    refuse_too_many(body.get("metadata") or {}, found.metadata_items)
     count = _count(body, found.headroom)
     return _orders(call, body, wish=wish, image=reference, flavor=found.flavor, public_key=found.public_key, attached=attached, count=count)
-
-
-def _refuse_unsupported(body: Mapping[str, Any]) -> None:
-    if body.get("personality"):
-        raise invalid("personality", "Files cannot be injected into a guest; use user_data.")
-    if body.get("trusted_image_certificates"):
-        raise invalid("trusted_image_certificates", "Images' certificates are not checked here, so none can be required.")
 
 
 def _wish(call: Call, body: Mapping[str, Any]) -> zones.Wish:
@@ -85,34 +77,6 @@ def _wish(call: Call, body: Mapping[str, Any]) -> zones.Wish:
     if wish.forced:
         raise invalid("availability_zone", "It cannot force a host while host or hypervisor_hostname is requested.")
     return dataclasses.replace(wish, host=host, node=node)
-
-
-async def _image(call: Call, image_id: str) -> Image:
-    try:
-        image: Image = await asyncio.to_thread(call.cloud.images.show, image_id)
-    except core.errors.NotFound as error:
-        raise invalid("imageRef", f"Image {image_id} could not be found.") from error
-    return image
-
-
-def _image_ref(image: Image) -> ImageRef:
-    return ImageRef(
-        image_id=image.id,
-        name=image.name,
-        size_bytes=image.size_bytes or 0,
-        checksum=image.checksum,
-        hash_algorithm=image.os_hash_algo,
-        hash_value=image.os_hash_value,
-        disk_format=image.disk_format or "raw",
-        min_disk_gib=image.min_disk_gib,
-        min_ram_mib=image.min_ram_mib,
-        properties=dict(image.properties),
-    )
-
-
-def _check_metadata(metadata: Mapping[str, str], most: int) -> None:
-    if 0 <= most < len(metadata):
-        raise core.errors.OverQuota(f"Maximum number of metadata items exceeds {most}.", quota="metadata_items")
 
 
 def _count(body: Mapping[str, Any], headroom: int | None) -> int:

@@ -1,5 +1,6 @@
 """Asks every cell that has hosts on behalf of a request, and says which were silent."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Concatenate, Generic, ParamSpec, TypeVar
@@ -9,10 +10,11 @@ import sqlalchemy as sa
 from api.http.call import Call
 from cells.answers import Answer, Cell
 from cells.gate import Gate
-from cells.scatter import scatter
+from cells.scatter import scatter_within
 from core import errors
 
 MISSING_CELLS = "X-Cellplane-Missing-Cells"
+LEAST_S = 0.1
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,22 +39,30 @@ class Answers(Generic[T]):
 
 
 async def ask(call: Call, fn: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> Answers[T]:
-    """`fn(connection, *args)` in every cell but cell0, which has no hosts. The response names the cells that were silent."""
+    """`fn(connection, *args)` in every cell but cell0, which has no hosts. The response names the cells that were silent.
+
+    A request that asks more than once gives all its questions one deadline, and asks a cell that was silent no second time.
+    """
+    named = _missing(call)
     gates = [gate for gate in call.cloud.cells.gates() if not gate.cell.is_cell0]
-    answers = await scatter(gates, fn, *args, **kwargs)
-    found = [(gate, answer.value) for gate in gates if isinstance(answer := answers[gate.cell.uuid], Answer)]
-    silent = [answer.cell for answer in answers.values() if not isinstance(answer, Answer)]
-    _name_missing(call, silent)
+    left_s = max(LEAST_S, call.began + call.cloud.conf.cells.deadline_s - time.monotonic())
+    answers = await scatter_within(left_s, [gate for gate in gates if gate.cell.name not in named], fn, *args, **kwargs)
+    found = [(gate, answer.value) for gate in gates if isinstance(answer := answers.get(gate.cell.uuid), Answer)]
+    answered = {gate.cell.uuid for gate, _ in found}
+    silent = [gate.cell for gate in gates if gate.cell.uuid not in answered]
+    _name_missing(call, named | {cell.name for cell in silent})
     return Answers(found, silent)
 
 
-def _name_missing(call: Call, silent: list[Cell]) -> None:
-    """Adds the cells to the header that names the missing ones; a request may ask the cells more than once."""
-    if not silent:
-        return
-    named = {name for header, names in call.headers if header == MISSING_CELLS for name in names.split(", ")}
+def _missing(call: Call) -> set[str]:
+    """The cells that the response names as missing so far."""
+    return {name for header, names in call.headers if header == MISSING_CELLS for name in names.split(", ")}
+
+
+def _name_missing(call: Call, names: set[str]) -> None:
     call.headers = [each for each in call.headers if each[0] != MISSING_CELLS]
-    call.set_header(MISSING_CELLS, ", ".join(sorted(named | {cell.name for cell in silent})))
+    if names:
+        call.set_header(MISSING_CELLS, ", ".join(sorted(names)))
 
 
 def down_after_s(call: Call) -> float:

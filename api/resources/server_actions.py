@@ -8,30 +8,28 @@ import sqlalchemy as sa
 
 import api_db.instances
 import cell_db.instances
-import cell_db.operations
 import core.errors
 from api.http import policy
 from api.http.call import Call
 from api.http.policy import Rule
 from api.http.routes import ActionRoute
-from api.http.schema import ANY, STRING_1_255, Body, Property, choice, fixed, nullable, structure
+from api.http.schema import ANY, NULL, STRING_1_255, Body, Property, choice, fixed, nullable, structure
 from api.resources.server_of import gate_of, server_of
+from api.resources.server_operations import PATH, operate
 from cells.answers import value_of
 from cells.route import Found
 from core.context import Context
 from lifecycle import actions
-from lifecycle.actions import OPERATIONS, Action
+from lifecycle.actions import Action
 from messaging.verbs import cell
 
-PATH = "/servers/{id}/action"
-# How long a host may take for one operation before the server is back where it was, with a fault.
-OPERATION_DEADLINE_S = 300.0
 CONSOLE_DEADLINE_S = 10.0
 
 REBOOT = "os_compute_api:servers:reboot"
 LOCK = "os_compute_api:os-lock-server:lock"
 UNLOCK = "os_compute_api:os-lock-server:unlock"
 UNLOCK_OVERRIDE = "os_compute_api:os-lock-server:unlock:unlock_override"
+TRIGGER_CRASH_DUMP = "os_compute_api:servers:trigger_crash_dump"
 RESET_STATE = "os_compute_api:os-admin-actions:reset_state"
 CONSOLE_OUTPUT = "os_compute_api:os-console-output"
 
@@ -60,6 +58,7 @@ _POWER = (
 POLICIES = [
     *(Rule(row.policy, policy.MEMBER, row.description) for row in _POWER),
     Rule(REBOOT, policy.MEMBER, "Reboot a server"),
+    Rule(TRIGGER_CRASH_DUMP, policy.MEMBER, "Make the kernel of a server's guest dump itself"),
     Rule(LOCK, policy.MEMBER, "Lock a server"),
     Rule(UNLOCK, policy.MEMBER, "Unlock a server"),
     Rule(UNLOCK_OVERRIDE, policy.ADMIN, "Unlock a server that an admin locked"),
@@ -74,28 +73,14 @@ def _operates(operation: str, rule: str) -> Handler:
     """The handler that begins one operation."""
 
     async def handler(call: Call) -> None:
-        await _begin(call, operation, rule)
+        await operate(call, operation, rule)
 
     return handler
 
 
 async def reboot(call: Call) -> None:
     """Begins a reboot of the kind that was asked for."""
-    await _begin(call, f"reboot-{call.body['type'].lower()}", REBOOT)
-
-
-async def _begin(call: Call, operation: str, rule: str) -> None:
-    """Records the operation as under way; the cell's conductor does it, the hint only makes it quick."""
-    action = OPERATIONS[operation]
-    found = await server_of(call, rule)
-    gate = gate_of(call, found, action.name)
-    uuid = found.server.uuid
-    value_of(
-        await gate.write(
-            cell_db.operations.begin_operation, uuid, operation, action, call.context, arguments={}, deadline_s=OPERATION_DEADLINE_S
-        )
-    )
-    gate.hint(cell.QUEUE, cell.ACT, cell.Uuids(uuids=[uuid]), call.context)
+    await operate(call, f"reboot-{call.body['type'].lower()}", REBOOT)
 
 
 # ---- changes of the record ---------------------------------------------------------------------------------------------
@@ -176,6 +161,14 @@ _REASON = nullable(structure(Property("locked_reason", STRING_1_255, required=Tr
 ROUTES = [
     *(ActionRoute(PATH, row.key, _operates(row.operation, row.policy), policy=row.policy) for row in _POWER),
     ActionRoute(PATH, "reboot", reboot, policy=REBOOT, body=Body("reboot", Property("type", _TYPE, required=True))),
+    ActionRoute(
+        PATH,
+        "trigger_crash_dump",
+        _operates("trigger-crash-dump", TRIGGER_CRASH_DUMP),
+        policy=TRIGGER_CRASH_DUMP,
+        body=Body.holding("trigger_crash_dump", NULL),
+        since="2.17",
+    ),
     ActionRoute(PATH, "lock", lock, policy=LOCK, body=Body.holding("lock", ANY), until="2.72"),
     ActionRoute(PATH, "lock", lock, policy=LOCK, body=Body.holding("lock", _REASON), since="2.73"),
     ActionRoute(PATH, "unlock", unlock, policy=UNLOCK),

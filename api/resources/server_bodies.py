@@ -1,6 +1,6 @@
-"""What requests about servers may hold: the bodies of create, update and what they share.
+"""What requests about servers may hold: the bodies of create, rebuild, update and what they share.
 
-Source: Compute API reference, request bodies of POST /servers and PUT /servers/{id}.
+Source: Compute API reference, request bodies of POST /servers, PUT /servers/{id} and the action rebuild.
 """
 
 from api.http.schema import (
@@ -134,6 +134,25 @@ CREATE = Body(
     Property("hostname", HOSTNAME_LABEL, since="2.90", until="2.93"),
     Property("hostname", HOSTNAME_FULL, since="2.94"),
     beside=[Property("os:scheduler_hints", HINTS), Property("OS-SCH-HNT:scheduler_hints", HINTS)],
+)
+
+REBUILD = Body(
+    "rebuild",
+    Property("name", NAME),
+    Property("imageRef", UUID, required=True),
+    Property("adminPass", TEXT),
+    Property("metadata", METADATA),
+    Property("preserve_ephemeral", BOOLEAN),
+    Property("OS-DCF:diskConfig", DISK_CONFIG),
+    Property("accessIPv4", IPV4),
+    Property("accessIPv6", IPV6),
+    Property("personality", _FILES, until="2.56"),
+    Property("description", DESCRIPTION, since="2.19"),
+    Property("key_name", nullable(STRING_1_255), since="2.54"),
+    Property("user_data", nullable(USER_DATA), since="2.57"),
+    Property("trusted_image_certificates", CERTIFICATES, since="2.63"),
+    Property("hostname", HOSTNAME_LABEL, since="2.90", until="2.93"),
+    Property("hostname", HOSTNAME_FULL, since="2.94"),
 )
 
 UPDATE = Body(

@@ -5,7 +5,7 @@ Source: Compute API reference, server list query. Which way a list takes through
 
 import datetime
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +25,10 @@ from api.resources.every_cell import MISSING_CELLS
 from api.resources.server_views import EXTENDED_ATTRIBUTES, SERVER_BRIEF, SERVER_DETAIL, UNREACHABLE_BRIEF, UNREACHABLE_DETAIL
 from api.resources.times import TIME
 from cell_db.listing import Shape
-from cells.page import Item, Listing, Page, Unreachable, WhenSilent
+from cells.page import Listing, Unreachable, WhenSilent
 from core import errors
 from core.keyset import Order, Sorting
 from lifecycle import states
-from objects.server import Server
 
 INDEX = "os_compute_api:servers:index"
 DETAIL = "os_compute_api:servers:detail"
@@ -148,7 +147,8 @@ FILTERS = (
     Filter("access_ip_v6", "access_ip_v6", everybody_since=ADMINS),
     Filter("auto_disk_config", "auto_disk_config", _flag_or_false, everybody_since=ADMINS),
 )
-# Filters that are more than a condition on a row, and `soft_deleted`, which finds what Cellplane does not have yet: nothing.
+# Filters that are more than a condition on a row. And `soft_deleted`, which adds servers that were deleted and can be restored: a delete is
+# final here, there are none of those, and the list is the same with it and without.
 ADDRESSES = (Filter("ip", "ip"), Filter("ip6", "ip6", everybody_since="2.5"))
 OTHERS = ("status", "all_tenants", "project_id", "tenant_id", "soft_deleted")
 REFUSED = r"_|(block_device_mapping|services|metadata|system_metadata|info_cache|security_groups|pci_devices)$"
@@ -214,7 +214,7 @@ async def _listed(call: Call, rule: str, shape: Shape) -> paging.Page:
     page = await cells.listing.list_servers(call.cloud, _listing(call, filters, shape))
     if page.silent:
         call.set_header(MISSING_CELLS, ", ".join(page.silent))
-    return paging.Page(_with_host_status(page), more=page.more, marker=page.marker)
+    return paging.Page(page.items, more=page.more, marker=page.marker)
 
 
 def _listing(call: Call, filters: dict[str, Any], shape: Shape) -> Listing:
@@ -238,17 +238,6 @@ def _when_silent(call: Call) -> WhenSilent:
     if call.version >= SHOW_UNREACHABLE_SINCE:
         return WhenSilent.SHOW
     return WhenSilent.SKIP if call.cloud.conf.api.list_records_by_skipping_down_cells else WhenSilent.FAIL
-
-
-def _with_host_status(page: Page) -> Sequence[Item]:
-    """The servers with the state of their hosts, if those were read."""
-    if not page.hosts:
-        return page.items
-    statuses = {cell: {host.host: server_extras.host_status(host) for host in hosts} for cell, hosts in page.hosts.items()}
-    return [
-        server_extras.with_host_status(item, statuses.get(cell or "", {})) if isinstance(item, Server) else item
-        for item, cell in zip(page.items, page.cells, strict=True)
-    ]
 
 
 # ---- from the query to filters ---------------------------------------------------------------------------------------

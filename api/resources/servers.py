@@ -1,6 +1,5 @@
 """One server, or several alike: create, show, change, delete."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,11 +17,11 @@ from api.http.call import Call
 from api.http.policy import Rule
 from api.http.routes import Route
 from api.prepare import order, passwords
-from api.prepare.order import Prepared
 from api.resources import server_bodies, server_extras, server_views
 from api.resources.server_of import server_of, target_of
 from api.resources.server_views import SERVER_SHOW, SERVER_UPDATED, ShowView, UnreachableServer
-from cells.answers import Unknown, value_of
+from cells.acceptance import accept_servers
+from cells.answers import value_of
 from core.steps import Steps
 from objects.order import ServerOrder
 from objects.server import Server, flavor_values
@@ -52,8 +51,16 @@ POLICIES = [
 async def create(call: Call) -> object:
     """Accepts the servers: from here on they end ACTIVE, in ERROR with a fault, or deleted."""
     prepared = await order.prepare(call)
-    await _accept(call, prepared)
-    call.cloud.hint_super_conductor(call.context, [accepted.uuid for accepted in prepared.orders])
+    await accept_servers(
+        call.cloud,
+        call.context,
+        Steps(),
+        request=prepared.request,
+        request_uuid=prepared.request_uuid,
+        orders=prepared.orders,
+        quota_defaults=call.cloud.quota_defaults,
+        not_after=call.cloud.build_not_after,
+    )
     if call.body.get("return_reservation_id"):
         return {"reservation_id": prepared.reservation_id}
     return {"server": _created(call, prepared.orders[0])}
@@ -63,23 +70,6 @@ async def create_described_by_name(call: Call) -> object:
     """Until 2.18 a server's description was its name."""
     call.body["description"] = call.body["name"]
     return await create(call)
-
-
-async def _accept(call: Call, prepared: Prepared) -> None:
-    """Writes the request. A commit whose answer was lost is looked for: who asks again after a 503 would get twice the servers."""
-    answer = await call.cloud.api_db.write(
-        api_db.journal.accept,
-        request=prepared.request,
-        request_uuid=prepared.request_uuid,
-        orders=prepared.orders,
-        quota_defaults=call.cloud.quota_defaults,
-        not_after=call.cloud.build_not_after,
-    )
-    if isinstance(answer, Unknown):
-        accepted = await call.cloud.api_read(api_db.instances.list_of, [prepared.orders[0].uuid])
-        if accepted:
-            return
-    value_of(answer)
 
 
 def _created(call: Call, accepted: ServerOrder) -> dict[str, Any]:
@@ -99,7 +89,8 @@ def _created(call: Call, accepted: ServerOrder) -> dict[str, Any]:
 
 async def show(call: Call) -> Server:
     """The server, whole."""
-    return await server_extras.with_its_group(call, server_extras.completed(call, await server_extras.found_for_view(call, SHOW)))
+    found = await server_extras.found_for_view(call, SHOW)
+    return await server_extras.with_its_group(call, found.server)
 
 
 async def show_what_is_known(call: Call) -> Server | UnreachableServer:
@@ -154,12 +145,12 @@ async def update(call: Call) -> Server:
     if changes and found.cell is not None:
         gate = call.cloud.cells.gate(found.cell.uuid)
         columns = {_COLUMN[key]: value for key, value in changes.items()}
-        server = value_of(await gate.write(cell_db.instances.update, found.server.uuid, columns))
-        found = dataclasses.replace(found, server=server)
+        value_of(await gate.write(cell_db.instances.update, found.server.uuid, columns))
     elif changes:
         await call.cloud.api_write(_change_order, found.server.uuid, changes)
+    if changes:
         found = await server_extras.found_for_view(call, UPDATE)
-    return await server_extras.with_its_group(call, server_extras.completed(call, found))
+    return await server_extras.with_its_group(call, found.server)
 
 
 def _kept(key: str, value: Any) -> Any:

@@ -1,11 +1,12 @@
 """Operations on a guest: start, stop, reboot, pause … each done once per id, in the order they came, its outcome remembered."""
 
-from collections.abc import Callable
+import time
 
 import core.errors
 import core.log
+from compute.actions.job import Job
 from compute.actions.names import checked_uuid
-from compute.hypervisor import Hypervisor
+from compute.actions.work import WORK, undo
 from compute.operation import Host, operation
 from compute.permit import Permit
 from compute.records import Waiting
@@ -18,18 +19,6 @@ from messaging.verbs.compute import Act
 from objects.build import Guest
 
 LOG = core.log.get(__name__)
-
-# What the hypervisor does for each key of `lifecycle.actions.OPERATIONS`.
-WORK: dict[str, Callable[[Hypervisor, str, Permit], Guest]] = {
-    "start": lambda hypervisor, uuid, permit: hypervisor.start(uuid, permit=permit),
-    "stop": lambda hypervisor, uuid, permit: hypervisor.stop(uuid, permit=permit),
-    "reboot-soft": lambda hypervisor, uuid, permit: hypervisor.reboot(uuid, hard=False, permit=permit),
-    "reboot-hard": lambda hypervisor, uuid, permit: hypervisor.reboot(uuid, hard=True, permit=permit),
-    "pause": lambda hypervisor, uuid, permit: hypervisor.pause(uuid, permit=permit),
-    "unpause": lambda hypervisor, uuid, permit: hypervisor.unpause(uuid, permit=permit),
-    "suspend": lambda hypervisor, uuid, permit: hypervisor.suspend(uuid, permit=permit),
-    "resume": lambda hypervisor, uuid, permit: hypervisor.resume(uuid, permit=permit),
-}
 
 
 class Acts:
@@ -44,18 +33,24 @@ class Acts:
         uuid = checked_uuid(act.uuid)
         host = self._host
         if host.records.fence(uuid) >= act.attempt:
-            self._report(_fault(act, None, "The server was given up on this host"))
+            undo(host, act)
+            self._report(_fault(act, None, "The server was given up on this host", unharmed=True))
             return
         known = host.records.operations(uuid)
         outcome = known.outcome(act.operation_id) if known is not None else None
         if outcome is not None:
             self._report(outcome)
             return
+        if known is not None and known.is_known(act.operation_id):
+            # In the midst of it the guest may look like none that this could be done to; and a rebuild that is over must not be begun anew
+            # by a message that comes late.
+            return
         fault = self._objection(act)
         if fault is not None:
-            self._ended(act, context.request_id, _fault(act, None, fault))
+            undo(host, act)
+            self._ended(act, context.request_id, _fault(act, None, fault, unharmed=True))
             return
-        waiting = Waiting(act, context.request_id)
+        waiting = Waiting(act, context.request_id, time.time())
         with host.steps("agent.act-intent"):
             is_news = host.records.accept_operation(waiting)
         if is_news:
@@ -89,29 +84,42 @@ class Acts:
 
     def _carry_out(self, waiting: Waiting) -> None:
         host, act = self._host, waiting.act
-        permit = Permit(attempt=act.attempt, deadline_s=host.deadlines.operation_s)
+        left_s = self._left_s(waiting)
+        job = Job(host, act, Permit(attempt=act.attempt, deadline_s=left_s))
         try:
-            with operation(host, act.action, act.uuid, permit, request_id=waiting.request_id):
-                outcome = self._act(waiting, permit)
+            with operation(host, act.action, act.uuid, job.permit, request_id=waiting.request_id):
+                outcome = self._act(waiting, job)
         except core.errors.CellplaneError as error:
             if host.servers.closed:
                 return  # It stays on disk for the next agent.
-            outcome = _fault(act, self._guest(act.uuid), error.message)
+            if not undo(host, act) and left_s > 0:
+                return  # It stays for the next round.
+            is_unharmed = not job.has_begun or isinstance(error, core.errors.Invalid)
+            outcome = _fault(act, self._guest(act.uuid), error.message, unharmed=is_unharmed)
         if outcome is not None:
             self._ended(act, waiting.request_id, outcome)
 
-    def _act(self, waiting: Waiting, permit: Permit) -> Outcome | None:
+    def _act(self, waiting: Waiting, job: Job) -> Outcome | None:
         host, act = self._host, waiting.act
         known = host.records.operations(act.uuid)
         if known is None or waiting not in known.waiting:
             return None  # The server was destroyed meanwhile, and nobody asks any more.
+        if job.permit.left_s() <= 0:
+            raise core.errors.Unavailable("The host did not come to it in time")
         guest = host.hypervisor.guest(act.uuid)
         if guest is None or guest.attempt != act.attempt:
             raise core.errors.NotFound("The server has no guest on this host")
         with host.steps("agent.act"):
-            after = WORK[act.action](host.hypervisor, act.uuid, permit)
+            after = WORK[act.action](job)
         host.power.note(after)
         return Outcome(act.uuid, act.operation_id, power_state=after.power_state)
+
+    def _left_s(self, waiting: Waiting) -> float:
+        """Seconds that the operation may still take: its cell does not wait longer, and its user may be doing something else by then."""
+        action = OPERATIONS[waiting.act.action]
+        most_s = self._host.deadlines.operation_s if action.host_deadline_s is None else action.host_deadline_s
+        age_s = max(0.0, time.time() - waiting.accepted_at) if waiting.accepted_at else 0.0
+        return max(0.0, min(most_s, action.deadline_s - age_s))
 
     def _ended(self, act: Act, request_id: str, outcome: Outcome) -> None:
         try:
@@ -135,5 +143,6 @@ class Acts:
             return None
 
 
-def _fault(act: Act, guest: Guest | None, fault: str) -> Outcome:
-    return Outcome(act.uuid, act.operation_id, power_state=None if guest is None else guest.power_state, fault=fault)
+def _fault(act: Act, guest: Guest | None, fault: str, *, unharmed: bool) -> Outcome:
+    power_state = None if guest is None else guest.power_state
+    return Outcome(act.uuid, act.operation_id, power_state=power_state, fault=fault, unharmed=unharmed)

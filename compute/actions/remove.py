@@ -1,11 +1,15 @@
 """Take everything of a server's attempts off this host. The server is held by the caller."""
 
+from compute.actions.work import undo
 from compute.operation import Host
 from compute.permit import Permit
 
 
 def remove(host: Host, uuid: str, up_to_attempt: int, permit: Permit) -> None:
     """Afterwards no guest of these attempts is here, nor anything made for one. A guest of a later attempt stays."""
+    operations = host.records.operations(uuid)
+    for waiting in operations.waiting if operations is not None and operations.attempt <= up_to_attempt else ():
+        undo(host, waiting.act)
     host.hypervisor.destroy(uuid, up_to_attempt, permit=permit)
     host.records.forget_operations(uuid, up_to_attempt)
     guest = host.hypervisor.guest(uuid)

@@ -3,6 +3,9 @@
 import xml.etree.ElementTree as ET
 from typing import Any
 
+from compute.libvirt.abilities import Abilities
+from compute.libvirt.hardware import DISK_BUSES, TPM_VERSIONS, VIDEO_MODELS, VIF_MODELS
+
 # libvirt's names of features and Placement's (os-traits) of the same.
 _TRAITS = {
     "aes": "HW_CPU_X86_AESNI",
@@ -23,7 +26,15 @@ _TRAITS = {
     "svm": "HW_CPU_X86_SVM",
     "vmx": "HW_CPU_X86_VMX",
 }
-_ALWAYS = ("COMPUTE_IMAGE_TYPE_QCOW2", "COMPUTE_IMAGE_TYPE_RAW", "COMPUTE_NODE", "COMPUTE_STORAGE_BUS_SCSI", "COMPUTE_STORAGE_BUS_VIRTIO")
+_ALWAYS = (
+    "COMPUTE_ARCH_X86_64",
+    "COMPUTE_FIRMWARE_BIOS",
+    "COMPUTE_IMAGE_TYPE_QCOW2",
+    "COMPUTE_IMAGE_TYPE_RAW",
+    "COMPUTE_NODE",
+    *(f"COMPUTE_NET_VIF_MODEL_{name.upper()}" for name in VIF_MODELS),
+    *(f"COMPUTE_STORAGE_BUS_{name.upper()}" for name in DISK_BUSES),
+)
 
 
 def cpu_of(capabilities: str) -> dict[str, Any]:
@@ -39,10 +50,15 @@ def cpu_of(capabilities: str) -> dict[str, Any]:
     return found
 
 
-def traits_of(cpu: dict[str, Any], *, virt_type: str) -> tuple[str, ...]:
+def traits_of(cpu: dict[str, Any], abilities: Abilities, *, virt_type: str) -> tuple[str, ...]:
     """Placement's names of what guests can have. Without KVM they get QEMU's CPU, not the machine's."""
     features = cpu.get("features", []) if virt_type == "kvm" else []
-    return tuple(sorted({*_ALWAYS, *(_TRAITS[name] for name in features if name in _TRAITS)}))
+    found = {*_ALWAYS, *(_TRAITS[name] for name in features if name in _TRAITS)}
+    found |= {f"COMPUTE_GRAPHICS_MODEL_{name.upper()}" for name in VIDEO_MODELS if name in abilities.videos or name == "none"}
+    found |= {f"COMPUTE_SECURITY_TPM_{version.replace('.', '_')}" for version in TPM_VERSIONS if version in abilities.tpm_versions}
+    if abilities.has_uefi:
+        found.add("COMPUTE_FIRMWARE_UEFI")
+    return tuple(sorted(found))
 
 
 def memory_mib_of(meminfo: str) -> int:

@@ -29,6 +29,7 @@ LOG = core.log.get(__name__)
 _KEEPALIVE_S, _KEEPALIVE_COUNT = 5, 3
 _CLOSE_S = 2.0
 _AGENT_S = 5
+_ARCHITECTURE = "x86_64"
 
 Result = TypeVar("Result")
 
@@ -41,6 +42,11 @@ class Seen:
     identity: Identity
     power_state: int
     saved: bool
+
+    @property
+    def has_process(self) -> bool:
+        """Whether there is a QEMU of it, running or held."""
+        return self.power_state in (states.RUNNING, states.POWER_PAUSED, states.POWER_SUSPENDED)
 
 
 class Libvirt:
@@ -81,6 +87,17 @@ class Libvirt:
         """One domain of ours, or None."""
         return self._ask("look at a guest", lambda connection: _find(connection, uuid), permit=permit)
 
+    def known(self, uuid: str, permit: Permit | None = None) -> Seen:
+        """One domain of ours.
+
+        Raises:
+            NotFound: there is none of this uuid.
+        """
+        seen = self.find(uuid, permit)
+        if seen is None:
+            raise core.errors.NotFound(f"There is no guest of server {uuid} on this host", server=uuid)
+        return seen
+
     def version(self) -> int:
         """Of QEMU: 7002022 is 7.2.22."""
         return int(self._ask("tell its version", lambda connection: connection.getVersion()))
@@ -108,6 +125,18 @@ class Libvirt:
         """The domain's document: as it starts next time, or as it runs now."""
         flag = 0 if live else libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
         return str(self._ask("describe a guest", lambda connection: _domain(connection, uuid).XMLDesc(flag)))
+
+    def documents(self, *, but: str) -> list[str]:
+        """The documents of all domains of ours but this server's, as they start next time."""
+        return self._ask("describe all guests", lambda connection: _documents(connection, domain_name(but)))
+
+    def domain_capabilities(self, machine: str, virt_type: str) -> str:
+        """The document about what guests of the machine can have."""
+        return str(self._ask("tell what guests can have", lambda connection: connection.getDomainCapabilities(None, _ARCHITECTURE, machine, virt_type)))
+
+    def backup_state(self, uuid: str) -> tuple[bool, str | None]:
+        """Whether a backup is under way; and if none is, why the last one failed. None: it did not, or nobody knows of one."""
+        return self._ask("look at a guest's backup", lambda connection: _backup_state(_domain(connection, uuid)))
 
     def stats(self, uuid: str) -> dict[str, Any]:
         """libvirt's figures of the domain, by libvirt's own names."""
@@ -176,6 +205,22 @@ class Libvirt:
         """Interrupts the guest."""
         self._work("interrupt a guest", uuid, permit, lambda connection: _domain(connection, uuid).injectNMI())
 
+    def attach_device(self, uuid: str, document: str, permit: Permit, *, live: bool) -> None:
+        """Gives the domain the device: as it runs now, or as it starts next time."""
+        self._work("attach a device", uuid, permit, lambda connection: _domain(connection, uuid).attachDeviceFlags(document, _affected(live)))
+
+    def detach_device(self, uuid: str, document: str, permit: Permit, *, live: bool) -> None:
+        """Takes the device from the domain; of one that runs, asks for it: it may take until later, or never happen."""
+        self._work("detach a device", uuid, permit, lambda connection: _domain(connection, uuid).detachDeviceFlags(document, _affected(live)))
+
+    def begin_backup(self, uuid: str, document: str, permit: Permit) -> None:
+        """From this moment's disks on the backup is written, while the guest goes on."""
+        self._work("begin a backup", uuid, permit, lambda connection: _begin_backup(_domain(connection, uuid), document))
+
+    def end_backup(self, uuid: str, permit: Permit) -> None:
+        """Gives up a backup that is under way, if one is."""
+        self._work("end a backup", uuid, permit, lambda connection: _end_backup(_domain(connection, uuid)))
+
     def has_settled(self, uuid: str, deadline_s: float) -> bool:
         """Whether all work on the server that was left behind has come to an end."""
         return self._calls.wait_for(uuid, deadline_s)
@@ -241,13 +286,17 @@ class Libvirt:
             connection.setKeepAlive(_KEEPALIVE_S, _KEEPALIVE_COUNT)
             connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle, None)
             connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._on_reboot, None)
+            connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, self._on_device_removed, None)
+            connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, self._on_job_completed, None)
         except libvirt.libvirtError as error:
             raise core.errors.Unavailable(f"libvirt is away: {error.get_error_message()}") from error
         LOG.info("connected uri=%s", self._uri)
         return connection
 
-    def _on_lifecycle(self, _connection: Any, domain: Any, _event: int, _detail: int, _opaque: object) -> None:
+    def _on_lifecycle(self, _connection: Any, domain: Any, event: int, detail: int, _opaque: object) -> None:
         if is_ours(domain.name()):
+            if (event, detail) == (libvirt.VIR_DOMAIN_EVENT_SUSPENDED, libvirt.VIR_DOMAIN_EVENT_SUSPENDED_IOERROR):
+                LOG.warning("a guest cannot write its disk and is paused; is the host's disk full? server=%s", domain.UUIDString())
             self._tell()
 
     def _on_reboot(self, _connection: Any, domain: Any, _opaque: object) -> None:
@@ -255,11 +304,20 @@ class Libvirt:
             self._reboots[domain.UUIDString()] += 1
         self._tell()
 
+    def _on_device_removed(self, _connection: Any, _domain: Any, _device: str, _opaque: object) -> None:
+        self._note_news()
+
+    def _on_job_completed(self, _connection: Any, _domain: Any, _figures: object, _opaque: object) -> None:
+        self._note_news()
+
     def _tell(self) -> None:
+        self._note_news()
+        self._changed()
+
+    def _note_news(self) -> None:
         with self._news:
             self._news_count += 1
             self._news.notify_all()
-        self._changed()
 
 
 @functools.cache
@@ -309,8 +367,46 @@ def _seen(domain: Any) -> Seen | None:
     return Seen(domain.UUIDString(), identity, _power_state(state, reason), saved)
 
 
+def _documents(connection: Any, but: str) -> list[str]:
+    found = []
+    for domain in connection.listAllDomains():
+        if is_ours(domain.name()) and domain.name() != but:
+            try:
+                found.append(str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)))
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                    raise
+    return found
+
+
+def _affected(live: bool) -> int:
+    return int(libvirt.VIR_DOMAIN_AFFECT_LIVE if live else libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+
+
+def _begin_backup(domain: Any, document: str) -> None:
+    # The outcome of an earlier job would be taken for this one's.
+    domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
+    domain.backupBegin(document, None, 0)
+
+
+def _end_backup(domain: Any) -> None:
+    if domain.isActive() and domain.jobStats().get("operation") == libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP:
+        domain.abortJob()
+
+
+def _backup_state(domain: Any) -> tuple[bool, str | None]:
+    now = domain.jobStats()
+    if now["type"] != libvirt.VIR_DOMAIN_JOB_NONE:
+        return True, None
+    last = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED | libvirt.VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED)
+    if last["type"] == libvirt.VIR_DOMAIN_JOB_COMPLETED:
+        return False, None
+    return False, str(last.get("errmsg") or "the hypervisor does not know how it ended")
+
+
 def _stats(connection: Any, domain: Any) -> dict[str, Any]:
-    kinds = libvirt.VIR_DOMAIN_STATS_CPU_TOTAL | libvirt.VIR_DOMAIN_STATS_BALLOON | libvirt.VIR_DOMAIN_STATS_VCPU | libvirt.VIR_DOMAIN_STATS_BLOCK
+    names = ("CPU_TOTAL", "BALLOON", "VCPU", "BLOCK", "INTERFACE")
+    kinds = sum(getattr(libvirt, f"VIR_DOMAIN_STATS_{name}") for name in names)
     ((_, found),) = connection.domainListGetStats([domain], kinds)
     return dict(found)
 

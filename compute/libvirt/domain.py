@@ -1,17 +1,17 @@
-"""The domain that libvirt is given for a server: from a description to XML, and back to what the agent must know of it."""
+"""The domain that libvirt is given for a server: from a description to XML."""
 
-import copy
 import dataclasses
 import pathlib
-import string
 import xml.etree.ElementTree as ET
 
+from compute.libvirt.cpus import LARGE_PAGES_KIB
+from compute.libvirt.devices import Disk, Door, add_devices
 from compute.libvirt.hardware import Hardware
+from compute.libvirt.pinning import Pins
 
 NAMESPACE = "https://cellplane.invalid/domain/1"
 _PREFIX = "cellplane"
 _NAME = "cellplane-"
-_SCSI = "scsi"
 
 # With `register_namespace` the prefix would be state of the whole process; the names are written out instead.
 _TAG = f"{_PREFIX}:server"
@@ -28,22 +28,19 @@ def is_ours(name: str) -> bool:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Disk:
-    """One disk of a guest; `format` is qcow2 or raw."""
-
-    path: pathlib.Path
-    format: str
-    is_cdrom: bool = False
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What the domain says of itself: kept by libvirt, read again after the agent's end. Disk in GiB as it is claimed."""
+    """What the domain says of itself: kept by libvirt, read again after the agent's end. Disk in GiB as it is claimed.
+
+    `machine` is the one that it was made with (of an older guest ""): it stays when the host's default becomes another. `vif_model`: of
+    network cards that come later.
+    """
 
     attempt: int
     vcpus: int
     memory_mib: int
     disk_gib: int
+    machine: str = ""
+    vif_model: str = "virtio"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +53,9 @@ class Domain:
     hardware: Hardware
     disks: tuple[Disk, ...]
     console_log: pathlib.Path
-    vnc_listen: str
+    serial: Door
+    vnc: Door
+    pins: Pins = dataclasses.field(default_factory=Pins)
     tb_cache_mib: int = 32
 
 
@@ -67,15 +66,23 @@ def domain_xml(domain: Domain) -> str:
     _text(root, "uuid", domain.uuid)
     _metadata(root, domain.identity)
     _text(root, "memory", domain.identity.memory_mib, unit="MiB")
-    _text(root, "vcpu", domain.identity.vcpus)
+    _memory_backing(root, domain.hardware)
+    _cpu_places(root, domain)
     _sysinfo(root, domain.uuid)
     _boot(root, domain.hardware)
     _features(root, domain)
     _cpu(root, domain)
-    ET.SubElement(root, "clock", offset="utc")
+    _clock(root, domain.hardware)
     for event, action in (("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy")):
         _text(root, event, action)
-    _devices(ET.SubElement(root, "devices"), domain)
+    add_devices(
+        ET.SubElement(root, "devices"),
+        domain.hardware,
+        disks=domain.disks,
+        console_log=domain.console_log,
+        serial=domain.serial,
+        vnc=domain.vnc,
+    )
     ET.indent(root)
     return ET.tostring(root, encoding="unicode") + "\n"
 
@@ -88,54 +95,10 @@ def identity_of(metadata: str) -> Identity:
     """
     try:
         values = ET.fromstring(metadata).attrib
-        return Identity(**{field.name: int(values[field.name]) for field in dataclasses.fields(Identity)})
+        sizes = {name: int(values[name]) for name in ("attempt", "vcpus", "memory_mib", "disk_gib")}
     except (ET.ParseError, KeyError) as error:
         raise ValueError(f"not the metadata of a server: {error}") from error
-
-
-def rescued_xml(document: str, rescue: pathlib.Path) -> str:
-    """The domain's document with another disk to boot from; the root disk becomes the last one.
-
-    What libvirt has written down of the machine (its type, where its devices sit) stays.
-    """
-    root = ET.fromstring(document)
-    devices = _child(root, "devices")
-    disks = devices.findall("disk")
-    own = copy.deepcopy(disks[0])
-    _child(disks[0], "source").set("file", str(rescue))
-    target = _child(own, "target")
-    target.set("dev", _free_name(str(target.get("dev"))[:-1], disks))
-    for tag in ("address", "alias"):
-        for element in own.findall(tag):
-            own.remove(element)
-    devices.insert(list(devices).index(disks[-1]) + 1, own)
-    return ET.tostring(root, encoding="unicode") + "\n"
-
-
-def vnc_of(document: str) -> tuple[str, int] | None:
-    """Address and port of the console of a domain that runs, from its live document."""
-    for graphics in ET.fromstring(document).iterfind("devices/graphics[@type='vnc']"):
-        port = int(graphics.get("port", "-1"))
-        if port > 0:
-            return graphics.get("listen") or "127.0.0.1", port
-    return None
-
-
-def has_config_drive(document: str) -> bool:
-    """Whether there is a config drive."""
-    return any(str(source.get("file")).endswith("/config.iso") for source in ET.fromstring(document).iterfind("devices/disk/source"))
-
-
-def _child(parent: ET.Element, tag: str) -> ET.Element:
-    found = parent.find(tag)
-    if found is None:
-        raise ValueError(f"a {parent.tag} without {tag}")
-    return found
-
-
-def _free_name(family: str, disks: list[ET.Element]) -> str:
-    taken = {target.get("dev") for disk in disks for target in disk.findall("target")}
-    return next(name for letter in string.ascii_lowercase if (name := f"{family}{letter}") not in taken)
+    return Identity(**sizes, machine=values.get("machine", ""), vif_model=values.get("vif_model", "virtio"))
 
 
 def _metadata(root: ET.Element, identity: Identity) -> None:
@@ -143,6 +106,27 @@ def _metadata(root: ET.Element, identity: Identity) -> None:
     element.set(f"xmlns:{_PREFIX}", NAMESPACE)
     for name, value in dataclasses.asdict(identity).items():
         element.set(name, str(value))
+
+
+def _memory_backing(root: ET.Element, hardware: Hardware) -> None:
+    if hardware.page_kib is None:
+        return
+    pages = ET.SubElement(ET.SubElement(root, "memoryBacking"), "hugepages")
+    if hardware.page_kib != LARGE_PAGES_KIB:
+        ET.SubElement(pages, "page", size=str(hardware.page_kib), unit="KiB")
+
+
+def _cpu_places(root: ET.Element, domain: Domain) -> None:
+    pins = domain.pins
+    vcpu = _text(root, "vcpu", domain.identity.vcpus)
+    if pins.shared and not pins.cpus:
+        vcpu.set("cpuset", _cpuset(pins.shared))
+    if not pins.cpus:
+        return
+    tune = ET.SubElement(root, "cputune")
+    for number, cpu in enumerate(pins.cpus):
+        ET.SubElement(tune, "vcpupin", vcpu=str(number), cpuset=str(cpu))
+    ET.SubElement(tune, "emulatorpin", cpuset=_cpuset(pins.emulator or pins.cpus))
 
 
 def _sysinfo(root: ET.Element, uuid: str) -> None:
@@ -154,15 +138,25 @@ def _sysinfo(root: ET.Element, uuid: str) -> None:
 
 def _boot(root: ET.Element, hardware: Hardware) -> None:
     os = ET.SubElement(root, "os")
+    if hardware.has_uefi:
+        # libvirt chooses the firmware and keeps the guest's variables.
+        os.set("firmware", "efi")
     _text(os, "type", "hvm", arch="x86_64", machine=hardware.machine)
     ET.SubElement(os, "boot", dev="hd")
+    if hardware.has_boot_menu:
+        ET.SubElement(os, "bootmenu", enable="yes")
     ET.SubElement(os, "smbios", mode="sysinfo")
 
 
 def _features(root: ET.Element, domain: Domain) -> None:
+    hardware = domain.hardware
     features = ET.SubElement(root, "features")
     ET.SubElement(features, "acpi")
     ET.SubElement(features, "apic")
+    if hardware.has_pmu is not None:
+        ET.SubElement(features, "pmu", state=_on(hardware.has_pmu))
+    if hardware.hides_hypervisor:
+        ET.SubElement(ET.SubElement(features, "kvm"), "hidden", state="on")
     if domain.virt_type == "qemu":
         # QEMU's own choice is 1 GiB at most, which makes a small guest cost twice its memory.
         _text(ET.SubElement(features, "tcg"), "tb-cache", domain.tb_cache_mib, unit="MiB")
@@ -170,56 +164,32 @@ def _features(root: ET.Element, domain: Domain) -> None:
 
 def _cpu(root: ET.Element, domain: Domain) -> None:
     # Without a mode, TCG's own CPU is taken: it can be migrated.
-    topology = domain.hardware.topology
-    if domain.virt_type == "qemu" and topology is None:
+    topology, nodes = domain.hardware.topology, domain.hardware.numa
+    if domain.virt_type == "qemu" and topology is None and not nodes:
         return
     cpu = ET.SubElement(root, "cpu")
     if domain.virt_type == "kvm":
         cpu.set("mode", "host-model")
     if topology is not None:
         ET.SubElement(cpu, "topology", sockets=str(topology.sockets), cores=str(topology.cores), threads=str(topology.threads))
+    if nodes:
+        numa = ET.SubElement(cpu, "numa")
+        for number, node in enumerate(nodes):
+            ET.SubElement(numa, "cell", id=str(number), cpus=_cpuset(node.cpus), memory=str(node.memory_mib), unit="MiB")
 
 
-def _devices(devices: ET.Element, domain: Domain) -> None:
-    hardware = domain.hardware
-    _disks(devices, domain)
-    if _SCSI in (hardware.disk_bus, hardware.cdrom_bus):
-        ET.SubElement(devices, "controller", type="scsi", model="virtio-scsi")
-    serial = ET.SubElement(devices, "serial", type="pty")
-    # With append="off" a restart of the guest, or its arrival from another host, would empty the log.
-    ET.SubElement(serial, "log", file=str(domain.console_log), append="on")
-    ET.SubElement(serial, "target", port="0")
-    ET.SubElement(ET.SubElement(devices, "console", type="pty"), "target", type="serial", port="0")
-    if hardware.has_guest_agent:
-        ET.SubElement(ET.SubElement(devices, "channel", type="unix"), "target", type="virtio", name="org.qemu.guest_agent.0")
-    if hardware.video != "none":
-        ET.SubElement(devices, "graphics", type="vnc", autoport="yes", listen=domain.vnc_listen)
-    ET.SubElement(ET.SubElement(devices, "video"), "model", type=hardware.video)
-    if hardware.watchdog is not None:
-        ET.SubElement(devices, "watchdog", model="i6300esb", action=hardware.watchdog)
-    ET.SubElement(ET.SubElement(devices, "memballoon", model="virtio"), "stats", period="10")
-    if hardware.has_rng:
-        _text(ET.SubElement(devices, "rng", model="virtio"), "backend", "/dev/urandom", model="random")
+def _clock(root: ET.Element, hardware: Hardware) -> None:
+    clock = ET.SubElement(root, "clock", offset="utc")
+    if hardware.has_hpet is not None:
+        ET.SubElement(clock, "timer", name="hpet", present="yes" if hardware.has_hpet else "no")
 
 
-def _disks(devices: ET.Element, domain: Domain) -> None:
-    letters: dict[str, int] = {}
-    for disk in domain.disks:
-        bus = domain.hardware.cdrom_bus if disk.is_cdrom else domain.hardware.disk_bus
-        # A CD on virtio is a disk that nobody can write.
-        device = "cdrom" if disk.is_cdrom and bus != "virtio" else "disk"
-        family = {"virtio": "vd", "scsi": "sd", "ide": "hd"}[bus]
-        number = letters.get(family, 0)
-        letters[family] = number + 1
-        element = ET.SubElement(devices, "disk", type="file", device=device)
-        driver = ET.SubElement(element, "driver", name="qemu", type=disk.format)
-        if not disk.is_cdrom:
-            driver.set("cache", "none")
-            driver.set("discard", "unmap")
-        ET.SubElement(element, "source", file=str(disk.path))
-        ET.SubElement(element, "target", dev=f"{family}{chr(ord('a') + number)}", bus=bus)
-        if disk.is_cdrom:
-            ET.SubElement(element, "readonly")
+def _cpuset(cpus: tuple[int, ...]) -> str:
+    return ",".join(str(cpu) for cpu in cpus)
+
+
+def _on(is_on: bool) -> str:
+    return "on" if is_on else "off"
 
 
 def _text(parent: ET.Element, tag: str, text: object, **attributes: str) -> ET.Element:

@@ -13,8 +13,8 @@ import tempfile
 import core.errors
 from compute.hypervisor import MOST_CONSOLE_BYTES
 from compute.libvirt import config_drive, programs
-from compute.libvirt.domain import Disk
-from compute.libvirt.image_format import ImageFacts
+from compute.libvirt.devices import Disk
+from compute.libvirt.image_format import ImageFacts, backing_of
 from compute.permit import Permit
 
 GIB = 1024**3
@@ -127,10 +127,38 @@ class Home:
             if path not in (self.console_log, self._console_before):
                 path.unlink()
 
+    def images(self) -> set[pathlib.Path]:
+        """The images under its disks."""
+        found = (backing_of(path) for path in (self.path / _ROOT, self.rescue_path))
+        return {path for path in found if path is not None}
+
+    @property
+    def snapshot_disk(self) -> pathlib.Path:
+        """The root disk as it was at one moment; the hypervisor writes it while the guest runs."""
+        return self.path / "snapshot.qcow2"
+
+    @property
+    def snapshot_mark(self) -> pathlib.Path:
+        """There while a snapshot of the running guest is made, or was when the agent ended."""
+        return self.path / "snapshot.begun"
+
+    @property
+    def frozen_mark(self) -> pathlib.Path:
+        """There while the guest's file systems may be frozen."""
+        return self.path / "snapshot.frozen"
+
+    def drop_snapshot(self) -> None:
+        """Nothing is left of a snapshot; its mark goes last."""
+        for path in (self.snapshot_disk, self.frozen_mark, self.snapshot_mark):
+            path.unlink(missing_ok=True)
+
+    def copy_snapshot(self, target: pathlib.Path, permit: Permit) -> None:
+        """`snapshot_disk` as an image."""
+        programs.run(["qemu-img", "convert", "-q", "-c", "-f", "qcow2", "-O", "qcow2", self.snapshot_disk, target.absolute()], permit)
+
     def copy_root_disk(self, target: pathlib.Path, permit: Permit) -> None:
-        """The root disk with all that lies under it, as one image; the guest must not write meanwhile."""
-        # -U: a guest that is frozen still holds its lock.
-        programs.run(["qemu-img", "convert", "-q", "-U", "-c", "-f", "qcow2", "-O", "qcow2", self.path / _ROOT, target.absolute()], permit)
+        """The root disk with all that lies under it, as one image; the guest is off."""
+        programs.run(["qemu-img", "convert", "-q", "-c", "-f", "qcow2", "-O", "qcow2", self.path / _ROOT, target.absolute()], permit)
 
     def read_console(self) -> str:
         """The end of what the guest wrote."""

@@ -4,6 +4,7 @@ The formats are those of QEMU: docs/interop/qcow2.txt there; the signatures of t
 """
 
 import dataclasses
+import os
 import pathlib
 import struct
 
@@ -48,6 +49,19 @@ def inspect(path: pathlib.Path, *, said: str) -> ImageFacts:
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
     return facts_of(head, said=said, file_bytes=path.stat().st_size)
+
+
+def backing_of(path: pathlib.Path) -> pathlib.Path | None:
+    """The file under an overlay of our own making; None: there is none, or no overlay."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except FileNotFoundError:
+        return None
+    if not head.startswith(_QCOW2) or len(head) < _HEADER.size:
+        return None
+    _, _, backing_at, backing_bytes, *_ = _HEADER.unpack_from(head)
+    return pathlib.Path(os.fsdecode(head[backing_at : backing_at + backing_bytes])) if backing_at else None
 
 
 def facts_of(head: bytes, *, said: str, file_bytes: int) -> ImageFacts:

@@ -3,15 +3,19 @@
 import dataclasses
 import os
 import pathlib
+from collections.abc import Callable
 
 from oslo_config import cfg
 
 import core.errors
 from compute.libvirt import config_drive
-from compute.libvirt.domain import Disk, Domain, Identity, domain_xml
+from compute.libvirt.abilities import Abilities, require
+from compute.libvirt.devices import Disk
+from compute.libvirt.domain import Domain, Identity, domain_xml
 from compute.libvirt.hardware import Hardware, hardware_of
 from compute.libvirt.homes import GIB, Home
 from compute.libvirt.image_format import ImageFacts, inspect
+from compute.libvirt.seats import Seat
 from compute.permit import Permit
 from compute.resources.tracker import need_of
 from objects.build import BuildSpec
@@ -30,12 +34,24 @@ class Plan:
     root_bytes: int
     has_config_drive: bool
     virt_type: str
-    vnc_listen: str
     tb_cache_mib: int
 
 
-def plan_of(spec: BuildSpec, image: pathlib.Path | None, settings: cfg.ConfigOpts, virt_type: str) -> Plan:
-    """What becomes of the specification on this host; `settings` are the group `libvirt`.
+def plan_of(
+    spec: BuildSpec,
+    image: pathlib.Path | None,
+    settings: cfg.ConfigOpts,
+    *,
+    virt_type: str,
+    abilities: Callable[[str], Abilities],
+    machine: str | None = None,
+) -> Plan:
+    """What becomes of the specification on this host.
+
+    Args:
+        settings: the group `libvirt`.
+        abilities: what the host can give to a guest of this machine.
+        machine: of a guest that is there already.
 
     Raises:
         Invalid: there is no image, it is not what it is said to be, it is larger than the flavor's disk, or the hardware is not to be had.
@@ -50,32 +66,48 @@ def plan_of(spec: BuildSpec, image: pathlib.Path | None, settings: cfg.ConfigOpt
         )
     return Plan(
         spec=spec,
-        hardware=hardware_of(spec, machine=settings.machine),
+        hardware=_hardware(spec, machine or settings.machine, virt_type, abilities),
         image=image,
         facts=facts,
         root_bytes=wanted or facts.virtual_bytes,
         has_config_drive=spec.config_drive or settings.force_config_drive,
         virt_type=virt_type,
-        vnc_listen=settings.vnc_listen,
         tb_cache_mib=settings.tb_cache_mib,
     )
 
 
-def make(plan: Plan, home: Home, permit: Permit) -> str:
+def make(plan: Plan, home: Home, seat: Seat, permit: Permit) -> str:
     """Makes the disks; the document of the domain that has them."""
-    need = need_of(plan.spec)
+    need, hardware = need_of(plan.spec), plan.hardware
     return domain_xml(
         Domain(
             uuid=plan.spec.uuid,
-            identity=Identity(attempt=home.attempt, vcpus=need.vcpus, memory_mib=need.memory_mib, disk_gib=need.disk_gib),
+            identity=Identity(
+                attempt=home.attempt,
+                vcpus=need.vcpus,
+                memory_mib=need.memory_mib,
+                disk_gib=need.disk_gib,
+                machine=hardware.machine,
+                vif_model=hardware.vif_model,
+            ),
             virt_type=plan.virt_type,
-            hardware=plan.hardware,
+            hardware=hardware,
             disks=_disks(plan, home, permit),
             console_log=home.console_log,
-            vnc_listen=plan.vnc_listen,
+            serial=seat.serial,
+            vnc=seat.vnc,
+            pins=seat.pins,
             tb_cache_mib=plan.tb_cache_mib,
         )
     )
+
+
+def _hardware(spec: BuildSpec, machine: str, virt_type: str, abilities: Callable[[str], Abilities]) -> Hardware:
+    hardware = hardware_of(spec, machine=machine)
+    can = abilities(hardware.family)
+    require(hardware, can, virt_type=virt_type)
+    # Exactly: when QEMU's newest version of the machine becomes another, the guest stays what it is.
+    return dataclasses.replace(hardware, machine=can.machines[hardware.machine])
 
 
 def _disks(plan: Plan, home: Home, permit: Permit) -> tuple[Disk, ...]:

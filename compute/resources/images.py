@@ -1,8 +1,12 @@
 """Image files on the host: fetched once, shared by all guests of the image."""
 
+import contextlib
+import os
 import pathlib
 import threading
+import time
 import uuid
+from collections.abc import Iterable
 from typing import Protocol
 
 import core.errors
@@ -28,10 +32,12 @@ class ImageFiles:
     for the others.
     """
 
-    def __init__(self, directory: pathlib.Path, source: Downloads | None, *, download_s: float) -> None:
+    def __init__(self, directory: pathlib.Path, source: Downloads | None, *, download_s: float, unused_s: float = 86400.0) -> None:
         self._directory = directory
         self._source = source
         self._download_s = download_s
+        # A build that has fetched an image and not used it yet is over by then.
+        self._unused_s = max(unused_s, download_s)
         self._lock = threading.Lock()
         self._downloads: dict[str, _Download] = {}
 
@@ -44,7 +50,7 @@ class ImageFiles:
             Conflict: the permit was taken back.
         """
         path = self._directory / _file_name(image.image_id)
-        if path.exists():
+        if self._is_here(path):
             return path
         download = self._join(image.image_id, path)
         while not download.ended.wait(_LOOK_S):
@@ -52,6 +58,35 @@ class ImageFiles:
         if download.error is not None:
             raise download.error
         return path
+
+    def purge(self, in_use: Iterable[pathlib.Path]) -> None:
+        """Removes what nobody has used for long: images that are under no guest's disks, and what broken downloads left.
+
+        A file's time is that of its last use: of a fetch, or of a purge that found it used.
+
+        Raises:
+            Unavailable: the disk does not let us.
+        """
+        names = {path.name for path in in_use}
+        try:
+            for path in self._directory.glob("*"):
+                # A download may be done with its file meanwhile.
+                with self._lock, contextlib.suppress(FileNotFoundError):
+                    if path.name in names:
+                        os.utime(path)
+                    elif time.time() - path.stat().st_mtime > self._unused_s:
+                        LOG.info("an unused image is removed file=%s bytes=%d", path.name, path.stat().st_size)
+                        path.unlink()
+        except OSError as error:
+            raise core.errors.Unavailable(f"Images cannot be removed: {error.strerror or error}") from error
+
+    def _is_here(self, path: pathlib.Path) -> bool:
+        with self._lock:
+            try:
+                os.utime(path)
+            except FileNotFoundError:
+                return False
+            return True
 
     def _join(self, image_id: str, path: pathlib.Path) -> "_Download":
         with self._lock:

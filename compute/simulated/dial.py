@@ -38,6 +38,7 @@ class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         act_error, destroy_error: that fails with this reason.
         hang: a spawn does not end as long as this is set, unless its permit is taken back.
         deaf: hanging, it does not even notice its permit.
+        keeps_devices: a guest that runs does not let go of disks and network cards.
         away: every call fails, as if the hypervisor's daemon were gone.
     """
 
@@ -50,6 +51,7 @@ class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     destroy_error: str | Chance | None = None
     hang: bool | None = None
     deaf: bool | None = None
+    keeps_devices: bool | None = None
     away: bool | None = None
 
 

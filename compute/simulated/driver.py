@@ -1,6 +1,7 @@
 """The simulated hypervisor behind the interface of all drivers."""
 
 import pathlib
+import string
 import struct
 import time
 from collections.abc import Callable
@@ -9,7 +10,8 @@ import msgspec
 from oslo_config import cfg
 
 import core.errors
-from compute.hypervisor import MOST_CONSOLE_BYTES, Capacity, ConsoleAddress, Diagnostics, DiskDiagnostics
+from compute.devices import DiskToAttach, NicToAttach
+from compute.hypervisor import MOST_CONSOLE_BYTES, Capacity, ConsoleAddress
 from compute.permit import Permit
 from compute.resources.tracker import need_of
 from compute.simulated.console import console_log
@@ -17,11 +19,12 @@ from compute.simulated.dial import Dial, Setting, strikes
 from compute.simulated.guests import GuestFiles, SimulatedGuest
 from lifecycle import states
 from objects.build import BuildSpec, Guest
+from objects.diagnostics import Diagnostics, Disk, Nic
 
 _MOST_EVENTS = 64
 _LOOK_S = 0.1
+_LETTERS = len(string.ascii_lowercase)
 _HYPERVISOR_VERSION = 1000000
-_VNC_PORT = 5900
 
 
 def simulated(conf: cfg.ConfigOpts) -> "SimulatedHypervisor":
@@ -88,6 +91,9 @@ class SimulatedHypervisor:
         guest = self.files.get(uuid)
         return None if guest is None else guest.as_guest()
 
+    def images_in_use(self) -> set[pathlib.Path]:
+        return set()
+
     def spawn(self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, permit: Permit) -> Guest:
         setting = self._setting(spec.uuid, spec.name)
         known = self.files.get(spec.uuid)
@@ -140,8 +146,8 @@ class SimulatedHypervisor:
         if not hard and guest.power_state != states.RUNNING:
             raise _wrong_state(guest, "be rebooted softly")
         if not hard:
-            guest = _with_event(guest, "shutdown")
-        return self._change(guest, states.RUNNING, "reset")
+            return self._change(_with_event(guest, "shutdown"), states.RUNNING, "reset")
+        return self._change(msgspec.structs.replace(guest, rescued=False), states.RUNNING, "reset")
 
     def pause(self, uuid: str, *, permit: Permit) -> Guest:
         guest = self._ready(uuid, permit)
@@ -178,7 +184,7 @@ class SimulatedHypervisor:
     def rebuild(self, spec: BuildSpec, *, image: pathlib.Path | None, permit: Permit) -> Guest:
         guest = self._ready(spec.uuid, permit)
         fresh = _new_guest(spec, guest.attempt)
-        return self._change(msgspec.structs.replace(fresh, events=guest.events), states.RUNNING, "boot")
+        return self._change(msgspec.structs.replace(fresh, events=guest.events, disks=guest.disks, nics=guest.nics), states.RUNNING, "boot")
 
     def rescue(self, uuid: str, *, image: pathlib.Path | None, disk_format: str, permit: Permit) -> Guest:
         guest = self._ready(uuid, permit)
@@ -197,6 +203,30 @@ class SimulatedHypervisor:
         # The header of an empty qcow2 image of this size: what checks formats takes it.
         target.write_bytes(struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 2, 0, 0, 16, (guest.disk_gib or 1) * 1024**3, 0, 0, 0, 0, 0, 0, 0))
 
+    def attach_disk(self, uuid: str, disk: DiskToAttach, *, permit: Permit) -> str:
+        guest = self._changeable(uuid, permit)
+        if disk.volume_id not in guest.disks:
+            guest = msgspec.structs.replace(guest, disks=(*guest.disks, disk.volume_id))
+            self.files.put(guest)
+        return _disk_name(guest.disks.index(disk.volume_id) + 1)
+
+    def detach_disk(self, uuid: str, volume_id: str, *, permit: Permit) -> None:
+        guest = self._changeable(uuid, permit)
+        if volume_id in guest.disks:
+            self._let_go(guest)
+            self.files.put(msgspec.structs.replace(guest, disks=tuple(disk for disk in guest.disks if disk != volume_id)))
+
+    def attach_nic(self, uuid: str, nic: NicToAttach, *, permit: Permit) -> None:
+        guest = self._changeable(uuid, permit)
+        if nic.mac not in guest.nics:
+            self.files.put(msgspec.structs.replace(guest, nics=(*guest.nics, nic.mac)))
+
+    def detach_nic(self, uuid: str, mac: str, *, permit: Permit) -> None:
+        guest = self._changeable(uuid, permit)
+        if mac in guest.nics:
+            self._let_go(guest)
+            self.files.put(msgspec.structs.replace(guest, nics=tuple(nic for nic in guest.nics if nic != mac)))
+
     def set_password(self, uuid: str, *, user: str, password: str, permit: Permit) -> None:
         guest = self._ready(uuid, permit)
         if guest.power_state != states.RUNNING:
@@ -211,7 +241,7 @@ class SimulatedHypervisor:
 
     def console_addresses(self, uuid: str) -> list[ConsoleAddress]:
         self._running(uuid, "show a console")
-        return [ConsoleAddress(kind="vnc", host="127.0.0.1", port=_VNC_PORT)]
+        return []
 
     def diagnostics(self, uuid: str) -> Diagnostics:
         guest = self._running(uuid, "be diagnosed")
@@ -220,10 +250,11 @@ class SimulatedHypervisor:
             hypervisor="simulated",
             power_state=guest.power_state,
             vcpus=guest.vcpus,
-            cpu_times_ns=(0,) * guest.vcpus,
+            cpu_times_ns=[0] * guest.vcpus,
             memory_maximum_mib=guest.memory_mib,
             memory_used_mib=0,
-            disks=(DiskDiagnostics(name="vda", read_bytes=0, read_requests=0, write_bytes=0, write_requests=0),),
+            disks=[_disk_diagnostics(number) for number in range(1 + len(guest.disks))],
+            nics=[_nic_diagnostics(number, mac) for number, mac in enumerate(guest.nics)],
             has_config_drive=False,
         )
 
@@ -249,6 +280,18 @@ class SimulatedHypervisor:
         if guest.power_state not in (states.RUNNING, states.POWER_PAUSED):
             raise _wrong_state(guest, what)
         return guest
+
+    def _changeable(self, uuid: str, permit: Permit) -> SimulatedGuest:
+        guest = self._ready(uuid, permit)
+        if guest.saved or guest.rescued:
+            raise core.errors.WrongState("The devices of a guest that is saved or rescued cannot change", server=uuid)
+        return guest
+
+    def _let_go(self, guest: SimulatedGuest) -> None:
+        is_stubborn = guest.power_state == states.RUNNING and self._setting(guest.uuid, guest.name).keeps_devices
+        # A guest that is frozen hears nothing.
+        if is_stubborn or guest.power_state == states.POWER_PAUSED:
+            raise core.errors.Conflict("The guest does not let go of the device", server=guest.uuid)
 
     def _ready(self, uuid: str, permit: Permit) -> SimulatedGuest:
         """The guest, after the time and with the faults that an operation has."""
@@ -278,6 +321,19 @@ class SimulatedHypervisor:
             else:
                 permit.wait(_LOOK_S)
         permit.check()
+
+
+def _disk_name(number: int) -> str:
+    return f"vd{string.ascii_lowercase[number % _LETTERS]}"
+
+
+def _disk_diagnostics(number: int) -> Disk:
+    return Disk(name=_disk_name(number), read_bytes=0, read_requests=0, write_bytes=0, write_requests=0)
+
+
+def _nic_diagnostics(number: int, mac: str) -> Nic:
+    figures = {f"{way}_{figure}": 0 for way in ("rx", "tx") for figure in ("octets", "packets", "errors", "drop")}
+    return Nic(name=f"tap{number}", mac_address=mac, **figures)
 
 
 def _new_guest(spec: BuildSpec, attempt: int) -> SimulatedGuest:

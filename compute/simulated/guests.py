@@ -13,7 +13,11 @@ _UNSETTLED_NS = 50_000_000
 
 
 class SimulatedGuest(msgspec.Struct, frozen=True):
-    """One guest. `events`: (seconds since 1970, boot | shutdown | reset | save | restore | pause | unpause | nmi …), oldest first."""
+    """One guest.
+
+    `disks` and `nics` were attached: by volume, and by address. `events`: (seconds since 1970, boot | shutdown | reset | save | restore |
+    pause | unpause | nmi …), oldest first.
+    """
 
     uuid: str
     attempt: int
@@ -25,6 +29,8 @@ class SimulatedGuest(msgspec.Struct, frozen=True):
     disk_gib: int
     saved: bool = False
     rescued: bool = False
+    disks: tuple[str, ...] = ()
+    nics: tuple[str, ...] = ()
     events: tuple[tuple[float, str], ...] = ()
 
     def as_guest(self) -> Guest:

@@ -13,7 +13,7 @@ from core.context import Context
 from core.database import Database
 from core.steps import Steps
 from messaging.listener import Delivery, Forward
-from messaging.verbs.cell import HostConsole
+from messaging.verbs.cell import HostConsole, HostServer
 
 
 class Hints:
@@ -50,7 +50,7 @@ class Hints:
         self._orders.end(ended)
 
     @staticmethod
-    def on_console(_: Context, asked: HostConsole) -> Forward:
+    def on_host_asked(_: Context, asked: HostConsole | HostServer) -> Forward:
         """The host itself answers."""
         return Forward(compute_verbs.queue(asked.host))
 

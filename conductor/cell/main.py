@@ -30,6 +30,7 @@ NAME = "cellplane-cell-conductor"
 MOST_GATHERED = 100
 BEAT_S = 2.0
 NEWS_S = 0.5
+TOKEN_SWEEP_S = 60.0
 
 CONDUCTOR = OptionGroup(
     "conductor",
@@ -80,6 +81,7 @@ class CellConductor:
             Periodic("inventory", NEWS_S, self.sweeps.news, clock),
             Periodic("departures", settings.sweep_s, self.sweeps.departures, clock),
             Periodic("inventory sweep", settings.sweep_s * 6, self.sweeps.inventories, clock),
+            Periodic("console token sweep", TOKEN_SWEEP_S, self.sweeps.console_tokens, clock),
             Periodic("claim sweep", settings.claim_sweep_s, self.sweeps.claims, clock),
             Periodic("heartbeat", BEAT_S, self._beat, clock),
         ]
@@ -90,13 +92,14 @@ class CellConductor:
             HandleMany(verbs.START, self.hints.on_start),
             HandleMany(verbs.ACT, self.hints.on_act),
             HandleMany(verbs.CLEAN, self.hints.on_clean),
-            Handle(verbs.CONSOLE, self.hints.on_console),
+            *(Handle(verb, self.hints.on_host_asked) for verb in (verbs.CONSOLE, verbs.CONSOLE_ADDRESSES, verbs.DIAGNOSTICS)),
         ]
         reports = [
             HandleMany(verbs.ACTIVE, self.reports.on_active),
             HandleMany(verbs.REFUSED, self.reports.on_refused),
             HandleMany(verbs.GONE, self.reports.on_gone),
             HandleMany(verbs.ACTED, self.reports.on_acted),
+            HandleMany(verbs.STAGES, self.reports.on_stages),
             HandleMany(verbs.POWER_STATES, self.reports.on_power_states),
             HandleMany(verbs.HEARTBEAT, self.reports.on_heartbeat),
         ]

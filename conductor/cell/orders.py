@@ -22,6 +22,7 @@ from core.steps import Steps
 from messaging.broker import NoSuchQueue
 from messaging.caller import Caller
 from messaging.verbs import Verb
+from objects.build import BuildSpec
 
 LOG = core.log.get(__name__)
 T = TypeVar("T")
@@ -123,7 +124,8 @@ class Orders:
         for operation in operations:
             order = compute_verbs.Act(
                 uuid=operation.uuid, attempt=operation.attempt, operation_id=operation.operation_id, action=operation.operation,
-                arguments=operation.arguments,
+                arguments=operation.arguments, vm_state=operation.vm_state,
+                spec=None if operation.spec is None else msgspec.convert(operation.spec, BuildSpec),
             )  # fmt: skip
             with self._steps("cell.send"):
                 self._send(operation.host, compute_verbs.ACT, order)

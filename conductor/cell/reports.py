@@ -1,4 +1,7 @@
-"""What the hosts report: many reports share a commit, and each is acked only after it."""
+"""What the hosts report: many reports share a commit, and each is acked only after it.
+
+A report counts only for what is on the host that it names: a row, a cleanup or an operation of another host is not changed by it.
+"""
 
 from collections.abc import Sequence
 
@@ -48,8 +51,8 @@ class Reports:
         ]
         with self._steps("cell.active"), self._database.transaction() as connection:
             done = cell_db.builds.active(connection, ran)
-            cell_db.heartbeats.build_succeeded(connection, sorted({guest.host for guest in ran if guest.uuid in done}))
-            unwanted = _superseded(connection, [guest for guest in ran if guest.uuid not in done])
+            cell_db.heartbeats.build_succeeded(connection, sorted({guest.host for guest in done}))
+            unwanted = _superseded(connection, [guest for guest in ran if guest not in done])
         self._orders.destroy(unwanted)
 
     # ---- agent.cannot -> cell.supersede --------------------------------------------------------------------------------------
@@ -59,12 +62,11 @@ class Reports:
         refusals = [(delivery.arguments.host, refusal) for delivery in deliveries for refusal in delivery.arguments.servers]
         with self._database.transaction() as connection:
             builds = {build.uuid: build for build in cell_db.builds.building(connection, [r.uuid for _, r in refusals])}
-            for host, _ in refusals:
-                cell_db.heartbeats.build_failed(connection, host)
-        for host, refusal in refusals:
-            build = builds.get(refusal.uuid)
-            if build is not None and _is_of(build, host, refusal):
-                self._orders.supersede(build, reason=f"host {host}: {refusal.reason}", host_said_so=True)
+            mine = [(builds[r.uuid], r) for host, r in refusals if r.uuid in builds and _is_of(builds[r.uuid], host, r)]
+            for build, _ in mine:
+                cell_db.heartbeats.build_failed(connection, build.host)
+        for build, refusal in mine:
+            self._orders.supersede(build, reason=f"host {build.host}: {refusal.reason}", host_said_so=True)
 
     # ---- cell.gone -> cell.release, cell.deleted --------------------------------------------------------------------------------
 
@@ -100,7 +102,7 @@ class Reports:
         under_way = {operation.uuid: operation for operation in cell_db.operations.operations(connection, wanted)}
         for outcome in acted.outcomes:
             operation = under_way.get(outcome.uuid)
-            if operation is None or operation.operation_id != outcome.operation_id:
+            if operation is None or (operation.operation_id, operation.host) != (outcome.operation_id, acted.host):
                 continue
             cell_db.operations.settle_operation(
                 connection,
@@ -110,7 +112,17 @@ class Reports:
                 power_state=outcome.power_state,
                 fault=outcome.fault,
                 host=acted.host,
+                unharmed=outcome.unharmed,
             )
+
+    def on_stages(self, deliveries: list[Delivery]) -> None:
+        """How far operations are, for users to see."""
+        with self._database.transaction() as connection:
+            for delivery in deliveries:
+                for stage in delivery.arguments.servers:
+                    cell_db.operations.note_step(
+                        connection, uuid=stage.uuid, operation_id=stage.operation_id, host=delivery.arguments.host, step=stage.step
+                    )
 
     def on_power_states(self, deliveries: list[Delivery]) -> None:
         """Guests whose power state changed behind our back."""

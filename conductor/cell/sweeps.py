@@ -2,6 +2,7 @@
 
 import cell_db.builds
 import cell_db.cleanups
+import cell_db.console_tokens
 import cell_db.endings
 import cell_db.heartbeats
 import cell_db.hosts
@@ -113,6 +114,11 @@ class Sweeps:
         """Inventories at once when a host is new or has started again."""
         if self._watch.take_news():
             self.inventories()
+
+    def console_tokens(self) -> bool:
+        """Tokens that are too old go."""
+        with self._database.transaction() as connection:
+            return cell_db.console_tokens.expire(connection, most=MOST) == MOST
 
     def claims(self) -> None:
         """Claims of servers that ended are released, provider by provider; only what two sweeps in a row have found."""

@@ -10,11 +10,11 @@ from typing import Any
 import core.errors
 import core.log
 from api_db.journal import Entry
-from clients.placement import Claim, NoCapacity, Placement
+from clients.placement import Claim, GenerationConflict, NoCapacity, Placement
 from conductor.superconductor.neighbours import Neighbours, choose_with_neighbours
 from core.steps import Steps
 from objects.order import PlacementRequest
-from scheduler.choose import Choice, NoValidHost
+from scheduler.choose import Choice, NoValidHost, choose
 from scheduler.hosts import HostState
 from scheduler.request import Request
 from scheduler.resources import DISK_GB, MEMORY_MB, VCPU, resources_of
@@ -22,6 +22,10 @@ from scheduler.view import HostView
 
 LOG = core.log.get(__name__)
 ROUNDS = 4
+SOME_CELLS, SOME_HOSTS = 4, 50
+"""So many cells, and hosts of each of them, are looked at for a request that any host may do for."""
+FEW_SERVERS = 50
+"""A request for more servers looks at every host."""
 MOST_CLAIMS = 20  # consumers in one POST: an answer within a second, few enough to try again after a refusal
 
 
@@ -29,7 +33,7 @@ MOST_CLAIMS = 20  # consumers in one POST: an answer within a second, few enough
 class Group:
     """The servers of one request that are placed together, all or none. `neighbours`: the server group that they join.
 
-    `waits`: the fault holds only as long as some cell is cut off.
+    `waits`: the fault holds only as long as some cell is cut off. `unread`: cells that may have the hosts, for all that is known here.
     """
 
     request: PlacementRequest
@@ -37,6 +41,7 @@ class Group:
     choices: list[Choice] = dataclasses.field(default_factory=list)
     fault: str | None = None
     waits: bool = False
+    unread: Sequence[str] = ()
     doubted: set[str] = dataclasses.field(default_factory=set)
     excluded: set[str] = dataclasses.field(default_factory=set)
     neighbours: Neighbours | None = None
@@ -73,15 +78,18 @@ class Chooser:
 
     Args:
         look_again: reads every cell's hosts afresh; called before a request is given up, for the view may be older than the request.
+        unread: names cells whose hosts were never read, because the cells are away since this process began.
         attempts: hosts that a build may try in all; the first and `attempts - 1` alternates.
     """
 
     def __init__(
-        self, placement: Placement, view: HostView, look_again: Callable[[], None], *, attempts: int, steps: Steps, dice: random.Random
-    ) -> None:
+        self, placement: Placement, view: HostView, look_again: Callable[[], None], *, attempts: int, steps: Steps, dice: random.Random,
+        unread: Callable[[], Sequence[str]] = tuple,
+    ) -> None:  # fmt: skip
         self._placement = placement
         self.view = view
         self._look_again = look_again
+        self._unread = unread
         self._attempts = attempts
         self._steps = steps
         self._dice = dice
@@ -156,8 +164,14 @@ class Chooser:
             for resources in (group.resources(),)
             for number in range(len(group.entries))
         ]
-        with self._one_at_a_time, self._steps("super.claim"):
-            self._placement.claim(claims)
+        try:
+            with self._one_at_a_time, self._steps("super.claim"):
+                self._placement.claim(claims)
+        except GenerationConflict as conflict:
+            if conflict.fields["of"] == "consumer":
+                raise
+            # Somebody else kept changing these hosts' providers: nobody claimed for our servers, the same claim will do a moment later.
+            raise core.errors.Unavailable(f"providers of claims change too often: {conflict.message}") from conflict
 
     @staticmethod
     def _claim_of(group: Group, number: int, resources: dict[str, int], generation: int | None) -> Claim:
@@ -172,9 +186,10 @@ class Chooser:
         )
 
     def _choose_or_wait(self, group: Group) -> bool:
-        """As `_choose`; notes whether hosts that are cut off would do."""
+        """As `_choose`; notes whether hosts that are cut off would do, and which cells may have others."""
         if self._choose(group):
             return True
+        group.unread = self._unread()
         everything = [dataclasses.replace(host, up=True) if host.cut_off else host for host in self.view.reported()]
         if any(host.cut_off for host in everything):
             with contextlib.suppress(NoValidHost, core.errors.Invalid):
@@ -196,11 +211,28 @@ class Chooser:
         return True
 
     def _choices(self, request: Request, num: int) -> list[Choice]:
+        choices = self._choices_of_some(request, num)
+        if choices is not None:
+            return choices
         try:
             return choose_with_neighbours(request, self.view.snapshot(), num, alternates=self._attempts - 1, dice=self._dice)
         except NoValidHost:
             # Our own count may hold a server twice for a moment (placed here, and in the host's report): Placement decides.
             return choose_with_neighbours(request, self.view.reported(), num, alternates=self._attempts - 1, dice=self._dice)
+
+    def _choices_of_some(self, request: Request, num: int) -> list[Choice] | None:
+        """Choices among a few hosts of many, with all their alternates; None: look at every host."""
+        alternates = self._attempts - 1
+        if num > FEW_SERVERS or request.group is not None or request.target_host is not None:
+            return None
+        some = self.view.some(SOME_CELLS, SOME_HOSTS, dice=self._dice)
+        if some is None:
+            return None
+        try:
+            choices = choose(request, some, num, alternates=alternates, random=self._dice)
+        except NoValidHost:
+            return None
+        return choices if all(len(choice.alternates) == alternates for choice in choices) else None
 
     @staticmethod
     def _request(group: Group) -> Request:

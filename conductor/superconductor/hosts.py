@@ -1,7 +1,9 @@
 """The view of all hosts, pulled from the cells every second; new hosts are mapped on the way."""
 
 import dataclasses
+import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from oslo_config import cfg
@@ -11,17 +13,25 @@ import api_db.hosts
 import cell_db.heartbeats
 import core.errors
 import core.log
+from cell_db.heartbeats import HostReport
 from cells.answers import Answer, value_of
 from cells.gate import Gate
 from cells.registry import Cells
 from cells.scatter import scatter_now
 from clients.placement import Placement
-from core.clock import Clock, SystemClock
+from core.clock import Clock, SystemClock, jittered
 from scheduler.hosts import DEFAULT_ZONE, AggregateState, HostState
 from scheduler.view import HostView
 
 LOG = core.log.get(__name__)
 PLACEMENT_S = 30.0
+BROKER_LOOK_S = 2.0
+SLOW_PART = 0.5
+READ_WHOLE = 50
+"""A cell of at most so many hosts is read whole at each look."""
+WHOLE_AGAIN_S = 30.0
+OVERLAP_S = 5.0
+"""News are asked for so much further back than the last look: a commit may show what was written before it."""
 ZONE_KEY = "availability_zone"
 
 
@@ -33,8 +43,31 @@ class _Known:
     aggregates: Mapping[str, tuple[AggregateState, ...]]
 
 
+@dataclasses.dataclass(slots=True)
+class _Memo:
+    """A large cell when it was read last: how many hosts it had, which of them are in no state to stay so, when it is read whole again."""
+
+    number: int
+    disabled: bool
+    read_at_s: float
+    whole_at_s: float
+    to_watch: set[str] = dataclasses.field(default_factory=set)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Reported:
+    """What a cell says of its hosts, and the seconds that the question took, the way through our own queue left out."""
+
+    reports: Sequence[HostReport]
+    took_s: float
+
+
 class HostWatch:
-    """Keeps a `HostView` as fresh as the cells let it; hosts of a silent cell are cut off: nothing goes there, nothing is said of them."""
+    """Keeps a `HostView` as fresh as the cells let it; hosts of a silent cell are cut off: nothing goes there, nothing is said of them.
+
+    A cell whose broker is silent is as good as silent: what is built there would wait for the broker. So is one whose database takes so
+    long for one question that no order could be written within the deadline.
+    """
 
     def __init__(
         self, conf: cfg.ConfigOpts, api: Gate, cells: Cells, placement: Placement, view: HostView, clock: Clock | None = None
@@ -48,32 +81,100 @@ class HostWatch:
         self._traits: Mapping[str, frozenset[str]] = {}
         self._traits_due = 0.0
         self._clashes: set[str] = set()
+        self._read: set[str] = set()
+        self._known = _Known({}, {})
+        self._mark: tuple[Any, ...] | None = None
+        self._memos: dict[str, _Memo] = {}
 
-    def pull(self) -> None:
+    def pull(self, *, whole: bool = False) -> None:
         """One look at every cell: hosts in the view are as their cells know them now.
+
+        `whole`: every host is read, not only what changed since the last look; small cells are always read so.
 
         Raises:
             Unavailable: the API database does not answer.
         """
-        self._refresh_traits()
-        known = value_of(self._api.read_now(_known))
         gates = [gate for gate in self._cells.gates() if not gate.cell.is_cell0]
-        answers = scatter_now(gates, cell_db.heartbeats.hosts)
+        if self._refresh_traits() or self._refresh_known() or whole:
+            self._memos.clear()
+        news = self._news([gate for gate in gates if self._may_ask_for_news(gate)])
+        reports = scatter_now([gate for gate in gates if gate.cell.uuid not in news], _reported)
         for gate in gates:
-            answer = answers[gate.cell.uuid]
-            if isinstance(answer, Answer):
-                self._take(gate, answer.value, known)
+            gate.look_at_broker(every_s=BROKER_LOOK_S)
+            told = news.get(gate.cell.uuid)
+            answer = reports.get(gate.cell.uuid)
+            if gate.broker_is_away or (isinstance(answer, Answer) and answer.value.took_s > gate.deadline_s * SLOW_PART):
+                self._lose(gate)
+            elif told is not None:
+                self._take_news(gate, told)
+            elif isinstance(answer, Answer):
+                self._take(gate, answer.value.reports)
             else:
                 self._lose(gate)
+        self._view.settle()
 
-    def _take(self, gate: Gate, reports: Sequence[cell_db.heartbeats.HostReport], known: _Known) -> None:
+    # ---- large cells: only what is new -----------------------------------------------------------------------------------------------
+
+    def _may_ask_for_news(self, gate: Gate) -> bool:
+        memo = self._memos.get(gate.cell.uuid)
+        return memo is not None and memo.disabled == gate.cell.disabled and self._clock.monotonic() < memo.whole_at_s
+
+    def _news(self, gates: Sequence[Gate]) -> dict[str, list[HostReport]]:
+        """Cell -> its hosts that changed, of those cells whose hosts are still as many; the others have to be read whole."""
+        if not gates:
+            return {}
+        memos = {gate.cell.uuid: self._memos[gate.cell.uuid] for gate in gates}
+        asked_at_s = self._clock.monotonic()
+        recent_s = asked_at_s - min(memo.read_at_s for memo in memos.values()) + OVERLAP_S
+        also = sorted(set().union(*(memo.to_watch for memo in memos.values())))
+        answers = scatter_now(gates, cell_db.heartbeats.host_news, recent_s=recent_s, down_after_s=self._down_after_s, also=also)
+        found = {}
+        for uuid, answer in answers.items():
+            if isinstance(answer, Answer) and answer.value.number == memos[uuid].number:
+                found[uuid] = answer.value.reports
+                memos[uuid].read_at_s = asked_at_s
+        return found
+
+    def _take_news(self, gate: Gate, reports: Sequence[HostReport]) -> None:
+        states = [self._state(report, gate) for report in reports if self._known.cells.get(report.host) == gate.cell.uuid]
+        self._view.update(gate.cell.uuid, states)
+        self._remember_to_watch(gate, states)
+
+    def _remember(self, gate: Gate, number: int, states: Sequence[HostState]) -> None:
+        """Notes what news would be; of a small cell nothing is noted, it is read whole each time."""
+        now_s = self._clock.monotonic()
+        if number <= READ_WHOLE:
+            self._memos.pop(gate.cell.uuid, None)
+            return
+        whole_at_s = now_s + jittered(WHOLE_AGAIN_S, 0.7, 1.3)
+        self._memos[gate.cell.uuid] = _Memo(number, gate.cell.disabled, read_at_s=now_s, whole_at_s=whole_at_s)
+        self._remember_to_watch(gate, states)
+
+    def _remember_to_watch(self, gate: Gate, states: Sequence[HostState]) -> None:
+        to_watch = {state.host for state in states if not state.up or state.disabled or state.forced_down or state.cleanups_open}
+        if len(to_watch) > READ_WHOLE:
+            self._memos.pop(gate.cell.uuid, None)
+        else:
+            self._memos[gate.cell.uuid].to_watch = to_watch
+
+    def unread_cells(self) -> list[str]:
+        """The names of cells that may have hosts and were never read by this process: nobody can say here what they have."""
+        gates = [gate for gate in self._cells.gates() if not (gate.cell.is_cell0 or gate.cell.disabled)]
+        return sorted(gate.cell.name for gate in gates if gate.cell.uuid not in self._read)
+
+    def _take(self, gate: Gate, reports: Sequence[HostReport]) -> None:
         cell_uuid = gate.cell.uuid
-        new = [report.host for report in reports if report.host not in known.cells]
+        self._read.add(cell_uuid)
+        known = self._known.cells
+        new = [report.host for report in reports if report.host not in known]
         if new:
             self._discover(new, gate)
-        mine = [report for report in reports if report.host in new or known.cells.get(report.host) == cell_uuid]
+        mine = [report for report in reports if report.host in new or known.get(report.host) == cell_uuid]
         self._view.keep_only(cell_uuid, [report.host for report in mine])
-        self._view.update(cell_uuid, [self._state(report, gate, known) for report in mine])
+        states = [self._state(report, gate) for report in mine]
+        self._view.update(cell_uuid, states)
+        if not new:  # else the next look knows them
+            self._remember(gate, len(reports), states)
 
     def _discover(self, hosts: list[str], gate: Gate) -> None:
         elsewhere = value_of(self._api.write_now(api_db.hosts.insert, hosts, gate.cell.uuid))
@@ -84,12 +185,13 @@ class HostWatch:
             LOG.info("host %s of cell %s was discovered", host, gate.cell.name)
 
     def _lose(self, gate: Gate) -> None:
+        self._memos.pop(gate.cell.uuid, None)
         mine = [host for host in self._view.reported() if host.cell_uuid == gate.cell.uuid and host.up]
         self._view.update(gate.cell.uuid, [dataclasses.replace(host, up=False, cut_off=True) for host in mine])
 
-    def _state(self, report: cell_db.heartbeats.HostReport, gate: Gate, known: _Known) -> HostState:
+    def _state(self, report: HostReport, gate: Gate) -> HostState:
         inventory = report.inventory
-        aggregates = known.aggregates.get(report.host, ())
+        aggregates = self._known.aggregates.get(report.host, ())
         return HostState(
             host=report.host,
             node_uuid=report.node_uuid,
@@ -122,27 +224,55 @@ class HostWatch:
             reported_at=report.reported_at,
         )
 
-    def _is_up(self, report: cell_db.heartbeats.HostReport) -> bool:
+    def _is_up(self, report: HostReport) -> bool:
         """A host that Placement does not know yet cannot be claimed on; without a conductor nothing would be built there."""
         if report.left or not report.placed or report.silent_s is None or report.conductor_silent_s is None:
             return False
         return max(report.silent_s, report.conductor_silent_s) < self._down_after_s
 
-    def _is_cut_off(self, report: cell_db.heartbeats.HostReport) -> bool:
-        """Silent, and no conductor of its cell is in a position to say so: its broker was away, or the conductors themselves are."""
-        if report.left or not report.placed or report.silent_s is None or report.conductor_silent_s is None or self._is_up(report):
+    def _is_cut_off(self, report: HostReport) -> bool:
+        """Not up, but nobody can say that it is down: it has just come, and its conductor is about to tell Placement of it; or it is
+        silent, and no conductor of its cell is in a position to say so: its broker was away, or the conductors themselves are.
+        """
+        if report.left or report.silent_s is None or self._is_up(report):
             return False
+        if not report.placed or report.conductor_silent_s is None:
+            return report.silent_s < self._down_after_s
         return report.witness_silent_s is None or report.witness_silent_s >= self._down_after_s
 
-    def _refresh_traits(self) -> None:
-        """Traits that operators set in Placement, read in bulk and kept for a while; Placement away: the old ones stand."""
+    def _refresh_traits(self) -> bool:
+        """Traits that operators set in Placement, read in bulk and kept for a while; Placement away: the old ones stand.
+
+        Gives whether there are others now.
+        """
         if self._clock.monotonic() < self._traits_due:
-            return
+            return False
         self._traits_due = self._clock.monotonic() + PLACEMENT_S
+        before = self._traits
         try:
             self._traits = {provider.uuid: provider.traits for provider in self._placement.providers()}
         except core.errors.CellplaneError as error:
             LOG.warning("the traits of hosts could not be read from Placement: %s", error.message)
+        return before != self._traits
+
+    def _refresh_known(self) -> bool:
+        """Reads mappings and aggregates if they changed. Gives whether they did."""
+        mark = value_of(self._api.read_now(_mark))
+        if mark == self._mark:
+            return False
+        self._known = value_of(self._api.read_now(_known))
+        self._mark = mark
+        return True
+
+
+def _mark(connection: sa.Connection) -> tuple[Any, ...]:
+    """Changes with every change of host mappings and aggregates."""
+    return (*api_db.hosts.mark(connection), *api_db.aggregates.mark(connection))
+
+
+def _reported(connection: sa.Connection) -> _Reported:
+    began = time.monotonic()
+    return _Reported(cell_db.heartbeats.hosts(connection), time.monotonic() - began)
 
 
 def _known(connection: sa.Connection) -> _Known:

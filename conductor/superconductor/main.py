@@ -36,6 +36,7 @@ MOST_GATHERED = 50
 PULL_S = 1.0
 FLUSH_S = 0.25
 BEAT_S = 2.0
+HINT_S = 1.0  # a hint comes within milliseconds; while one is under way the sweep would only compete for the same claims
 
 SCHEDULER = OptionGroup(
     "scheduler",
@@ -46,6 +47,10 @@ SETTINGS = OptionGroup(
     [
         *core.config.HOSTS.options,
         cfg.FloatOpt("build_deadline_s", default=600.0, min=1, help="Seconds that one attempt of a build may take on a host."),
+        cfg.FloatOpt(
+            "unread_cell_wait_s", default=120.0, min=0,
+            help="Seconds that a build without a valid host waits for cells that have not answered since the super-conductor started.",
+        ),
         cfg.FloatOpt("sweep_s", default=2.0, min=0.05, help="Seconds between two looks for orders that nobody works on."),
         cfg.FloatOpt("claim_sweep_s", default=600.0, min=1, help="Seconds between two looks for claims that no server owns."),
     ],
@@ -71,11 +76,13 @@ class SuperConductor:
         self.watch = HostWatch(conf, self.api, self.cells, self.placement, self.view, clock)
         dice = random.Random()
         chooser = Chooser(
-            self.placement, self.view, self.watch.pull, attempts=conf.scheduler.max_attempts, steps=steps, dice=dice
-        )
+            self.placement, self.view, self._look_again, attempts=conf.scheduler.max_attempts, steps=steps, dice=dice,
+            unread=self.watch.unread_cells,
+        )  # fmt: skip
         self.placer = Placer(
-            self.api, self.cells, self.placement, chooser, steps=steps, clock=clock, build_deadline_s=conf.conductor.build_deadline_s
-        )
+            self.api, self.cells, self.placement, chooser, steps=steps, clock=clock, build_deadline_s=conf.conductor.build_deadline_s,
+            unread_cell_wait_s=conf.conductor.unread_cell_wait_s, hint_s=HINT_S,
+        )  # fmt: skip
         self._broker = Broker(core.config.required(conf, None, "transport_url"))
         self._listeners = self._new_listeners()
         claims = ClaimSweep(self.api, self.placement, self.view, steps)
@@ -130,6 +137,10 @@ class SuperConductor:
         self.api.close()
         self._broker.close()
         self.placement.close()
+
+    def _look_again(self) -> None:
+        """A build is to be given up: not for want of a host that nobody looked at."""
+        self.watch.pull(whole=True)
 
     def _beat(self) -> None:
         value_of(

@@ -5,7 +5,10 @@ lease runs out; the sweep takes them up from their phase.
 """
 
 import collections
+import concurrent.futures
+import contextlib
 import dataclasses
+import datetime
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -60,6 +63,8 @@ class Placer:
 
     Args:
         build_deadline_s: seconds that one attempt may take on a host; written with the row.
+        unread_cell_wait_s: seconds that a build without a host waits, from its acceptance, for cells that this process never read.
+        hint_s: seconds that the sweep leaves a new order to its hint.
     """
 
     def __init__(
@@ -72,6 +77,8 @@ class Placer:
         steps: Steps,
         clock: Clock,
         build_deadline_s: float,
+        unread_cell_wait_s: float = 0.0,
+        hint_s: float = 0.0,
     ) -> None:
         self._api = api
         self._cells = cells
@@ -81,6 +88,8 @@ class Placer:
         self._steps = steps
         self._clock = clock
         self._build_deadline_s = build_deadline_s
+        self._unread_cell_wait = datetime.timedelta(seconds=unread_cell_wait_s)
+        self._hint_s = hint_s
         self._to_drop: list[_Held] = []
         self._lock = threading.Lock()
 
@@ -125,8 +134,8 @@ class Placer:
         with self._lock:
             dropping, self._to_drop = self._to_drop, []
         try:
-            with self._steps("super.lease"):
-                dropped, entries = value_of(self._api.write_now(_drop_and_lease, dropping, wanted, most))
+            with self._steps("super.drop") if dropping else contextlib.nullcontext(), self._steps("super.lease"):
+                dropped, entries = value_of(self._api.write_now(_drop_and_lease, dropping, wanted, most, self._hint_s))
         except core.errors.Unavailable:
             with self._lock:
                 self._to_drop += dropping
@@ -204,7 +213,7 @@ class Placer:
             by_request[entry.request_uuid].append(entry)
         if not by_request:
             return []
-        requests = value_of(self._api.read_now(_requests, list(by_request)))
+        requests = value_of(self._api.read_now(api_db.instances.placement_requests, list(by_request)))
         return [Group(requests[request_uuid], entries) for request_uuid, entries in by_request.items()]
 
     def _place_again(self, group: Group) -> None:
@@ -244,9 +253,16 @@ class Placer:
             if group.fault is not None and group.waits:
                 LOG.info("request %s waits for cells that are cut off: %s", group.entries[0].request_uuid, group.fault)
                 self._give_back(group.entries)
+            elif group.fault is not None and group.unread and self._may_wait_for_unread(group):
+                LOG.info("request %s waits for cells that were never read: %s", group.entries[0].request_uuid, ", ".join(group.unread))
+                self._give_back(group.entries)
             elif group.fault is not None:
-                LOG.info("request %s has no valid host: %s", group.entries[0].request_uuid, group.fault)
-                self._bury_entries(group.entries, group.fault)
+                silent = f" Cells that have not answered: {', '.join(group.unread)}." if group.unread else ""
+                LOG.info("request %s has no valid host: %s%s", group.entries[0].request_uuid, group.fault, silent)
+                self._bury_entries(group.entries, group.fault + silent)
+
+    def _may_wait_for_unread(self, group: Group) -> bool:
+        return group.entries[0].created_at + self._unread_cell_wait > self._clock.now()
 
     def _assign(self, held: Sequence[_Held], hold: Hold | None = None) -> list[_Held]:
         """The hand-over. Gives what is assigned now; of the rest, what was deleted meanwhile is undone, what was lost is left.
@@ -283,8 +299,16 @@ class Placer:
         by_cell: dict[str, list[_Held]] = collections.defaultdict(list)
         for one in held:
             by_cell[one.cell_uuid].append(one)
-        for cell_uuid, mine in by_cell.items():
-            self._framed([one.entry for one in mine], lambda _, c=cell_uuid, m=mine: self._insert_in(c, m))  # type: ignore[misc]
+        if len(by_cell) > 1:
+            # Side by side: a cell that turns out to be away holds up nobody's build in another.
+            with concurrent.futures.ThreadPoolExecutor(len(by_cell)) as threads:
+                list(threads.map(self._insert_framed, by_cell.keys(), by_cell.values()))
+        else:
+            for cell_uuid, mine in by_cell.items():
+                self._insert_framed(cell_uuid, mine)
+
+    def _insert_framed(self, cell_uuid: str, held: Sequence[_Held]) -> None:
+        self._framed([one.entry for one in held], lambda _: self._insert_in(cell_uuid, held))
 
     def _insert_in(self, cell_uuid: str, held: Sequence[_Held]) -> None:
         gate = self._cells.gate(cell_uuid)
@@ -362,16 +386,13 @@ class Placer:
 
 
 def _drop_and_lease(
-    connection: sa.Connection, dropping: Sequence[_Held], wanted: Sequence[str] | None, most: int
+    connection: sa.Connection, dropping: Sequence[_Held], wanted: Sequence[str] | None, most: int, hint_s: float
 ) -> tuple[set[str], list[Entry]]:
     dropped = api_db.journal.drop(connection, [held.lease for held in dropping])
     if most == 0:
         return dropped, []
-    return dropped, api_db.journal.lease(connection, seconds=LEASE_S, most=most, uuids_wanted=wanted)
-
-
-def _requests(connection: sa.Connection, request_uuids: Sequence[str]) -> dict[str, Any]:
-    return {uuid: api_db.instances.placement_request(connection, uuid) for uuid in request_uuids}
+    wait_s = hint_s if wanted is None else 0.0
+    return dropped, api_db.journal.lease(connection, seconds=LEASE_S, most=most, uuids_wanted=wanted, hint_s=wait_s)
 
 
 def _entries(connection: sa.Connection, uuids: Sequence[str]) -> list[Entry]:

@@ -26,6 +26,7 @@ LONGEST_SOCKET_PATH = 107
 """sun_path of unix(7), less its closing zero."""
 PIP_DEADLINE_S = 300.0
 _SOCKET = "libvirt-sock"
+_LONGEST_CONSOLE = f"{uuid.UUID(int=0)}.serial"
 _QEMU = "qemu-system-"
 
 _LIBVIRTD = """\
@@ -108,11 +109,12 @@ def install_library() -> None:
 
 
 class LibvirtHost:
-    """One host's directories, and the commands that keep it up."""
+    """One host's directories, and the commands that keep it up. `consoles`: where its guests' consoles listen, for nobody reaches its network."""
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, name: str, directory: Path, *, consoles: Path | None = None) -> None:
         self.name = name
         self.directory = directory
+        self.consoles = consoles
 
     @property
     def uri(self) -> str:
@@ -135,9 +137,9 @@ class LibvirtHost:
         Raises:
             Invalid: the directory's path is too long for a socket.
         """
-        socket = self.directory / "run" / _SOCKET
-        if len(os.fsencode(socket)) > LONGEST_SOCKET_PATH:
-            raise errors.Invalid(f"{socket} is too long for a socket; choose a state directory with a shorter name", field="CELLPLANE_STATE")
+        for socket in (self.directory / "run" / _SOCKET, *([self.consoles / _LONGEST_CONSOLE] if self.consoles else [])):
+            if len(os.fsencode(socket)) > LONGEST_SOCKET_PATH:
+                raise errors.Invalid(f"{socket} is too long for a socket; choose a state directory with a shorter name", field="CELLPLANE_STATE")
         for folder in ("etc", "run", "lib", "log", "cache"):
             (self.directory / folder).mkdir(parents=True, exist_ok=True)
         settings = self.directory / "etc" / "libvirtd.conf"
@@ -158,7 +160,10 @@ class LibvirtHost:
 
 def hosts(state: State, shape: Shape) -> dict[str, LibvirtHost]:
     """The stack's hosts that have real guests, by name."""
-    return {host: LibvirtHost(host, state.hosts / host / "libvirt") for host in shape.all_hosts} if shape.driver == DRIVER else {}
+    if shape.driver != DRIVER:
+        return {}
+    # The shortest name that there is below the state: a socket's path has little room.
+    return {host: LibvirtHost(host, state.hosts / host / "libvirt", consoles=state.run / host) for host in shape.all_hosts}
 
 
 def settings(host: LibvirtHost, shape: Shape) -> dict[str, object]:
@@ -167,7 +172,8 @@ def settings(host: LibvirtHost, shape: Shape) -> dict[str, object]:
     memory_mib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB // share
     # Not what is free of it: that changes, and an agent whose settings change is started anew.
     disk_gib = shutil.disk_usage(host.directory.parent.parent).total // GIB // share
-    return {"uri": host.uri, "log_path": host.log_path, "memory_mib": memory_mib, "disk_gib": disk_gib}
+    consoles = {} if host.consoles is None else {"console_path": host.consoles}
+    return {"uri": host.uri, "log_path": host.log_path, "memory_mib": memory_mib, "disk_gib": disk_gib, **consoles}
 
 
 def end_guests(path: Path) -> int:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Self
 
 import pymysql
 
@@ -16,6 +17,7 @@ from devstack.waiting import wait_until
 
 ADMIN = "cellplane_admin"
 OUR_COLLATION = "utf8mb4_bin"
+LOG_FILE_SIZE = "32M"
 INITIALISE_DEADLINE_S = 120.0
 READY_DEADLINE_S = 60.0
 STOP_GRACE_S = 20.0
@@ -34,20 +36,31 @@ class MariaDB:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.port = port or ports.free_port()
         self._data = self.directory / "data"
+        self._whole = self.directory / "initialised"
         self._first_statements = self.directory / "first-statements.sql"
         self._accounts = Accounts(self.directory / "accounts.json")
         self._child = Child(self.command(), env=self.env(), log=self.directory / "mariadbd.log", cwd=self.directory)
 
-    def initialise(self) -> None:
-        """Makes the data directory, unless a whole one is there."""
+    def initialise(self, *, like: Self | None = None) -> None:
+        """Makes the data directory, unless a whole one is there.
+
+        `like`: a server that was initialised and has never run: its files are copied, in a tenth of the time. They hold no secret.
+        """
         write_private(self._first_statements, _first_statements(self._accounts.password(ADMIN)))
-        whole = self.directory / "initialised"
-        if whole.exists():
+        if self.is_initialised:
             return
         shutil.rmtree(self._data, ignore_errors=True)
         (self.directory / "tmp").mkdir(exist_ok=True)
-        _run_to_end(self._install_command())
-        whole.touch()
+        if like is None:
+            _run_to_end(self._install_command())
+        else:
+            shutil.copytree(like._data, self._data)
+        self._whole.touch()
+
+    @property
+    def is_initialised(self) -> bool:
+        """Whether its data directory is there and whole."""
+        return self._whole.exists()
 
     def command(self) -> list[str]:
         """The server in the foreground, logging to its standard error."""
@@ -67,7 +80,7 @@ class MariaDB:
             "--character-set-server=utf8mb4",
             "--default-time-zone=+00:00",
             "--innodb-buffer-pool-size=64M",
-            "--innodb-log-file-size=32M",
+            f"--innodb-log-file-size={LOG_FILE_SIZE}",
             # Commits survive the end of the server, not that of the machine.
             "--innodb-flush-log-at-trx-commit=2",
             "--innodb-use-native-aio=0",
@@ -140,6 +153,7 @@ class MariaDB:
             "--no-defaults",
             f"--datadir={self._data}",
             "--skip-test-db",
+            f"--innodb-log-file-size={LOG_FILE_SIZE}",
             # root has no password but can come through the socket only, as the system's own user.
             "--auth-root-authentication-method=socket",
             f"--auth-root-socket-user={getpass.getuser()}",

@@ -7,7 +7,8 @@ the cell's hosts say, gathered on both sides so that many reports share a messag
 import msgspec
 
 from messaging.verbs import Verb
-from messaging.verbs.compute import ConsoleOutput
+from messaging.verbs.compute import ConsoleAddresses, ConsoleOutput
+from objects.diagnostics import Diagnostics
 from objects.host import Attempt, Heartbeat
 
 QUEUE = "conductor"
@@ -28,10 +29,19 @@ class HostConsole(msgspec.Struct, frozen=True):
     lines: int | None = None
 
 
+class HostServer(msgspec.Struct, frozen=True):
+    """Something that the host which the server's row names knows of it."""
+
+    uuid: str
+    host: str
+
+
 START = Verb("start", "1.0", Uuids)
 ACT = Verb("act", "1.0", Uuids)
 CLEAN = Verb("clean", "1.0", Uuids)
 CONSOLE = Verb("console", "1.0", HostConsole, ConsoleOutput)
+CONSOLE_ADDRESSES = Verb("console-addresses", "1.0", HostServer, ConsoleAddresses)
+DIAGNOSTICS = Verb("diagnostics", "1.0", HostServer, Diagnostics)
 
 
 class Built(msgspec.Struct, frozen=True):
@@ -68,17 +78,33 @@ class Gone(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How an operation on a guest ended; `fault` None: well."""
+    """How an operation on a guest ended; `fault` None: well; `unharmed`: it failed before anything was done to the guest."""
 
     uuid: str
     operation_id: str
     power_state: int | None = None
     fault: str | None = None
+    unharmed: bool = False
 
 
 class Acted(msgspec.Struct, frozen=True):
     host: str
     outcomes: list[Outcome]
+
+
+class Stage(msgspec.Struct, frozen=True):
+    """How far an operation is: one of the `steps` of its row in `lifecycle.actions`."""
+
+    uuid: str
+    operation_id: str
+    step: str
+
+
+class Stages(msgspec.Struct, frozen=True):
+    """For users to look at: nothing rests on it."""
+
+    host: str
+    servers: list[Stage]
 
 
 class PowerStates(msgspec.Struct, frozen=True):
@@ -91,6 +117,7 @@ class PowerStates(msgspec.Struct, frozen=True):
 ACTIVE = Verb("active", "1.0", Active)
 REFUSED = Verb("refused", "1.0", Refused)
 GONE = Verb("gone", "1.0", Gone)
-ACTED = Verb("acted", "1.0", Acted)
+ACTED = Verb("acted", "1.1", Acted)
+STAGES = Verb("stages", "1.0", Stages)
 HEARTBEAT = Verb("heartbeat", "1.0", Heartbeat)
 POWER_STATES = Verb("power-states", "1.0", PowerStates)

@@ -4,6 +4,8 @@ import msgspec
 
 from messaging.verbs import Verb
 from objects.build import BuildSpec
+from objects.console import Address
+from objects.diagnostics import Diagnostics
 
 
 def queue(host: str) -> str:
@@ -36,7 +38,8 @@ class Destroy(msgspec.Struct, frozen=True):
 class Act(msgspec.Struct, frozen=True):
     """One operation on the guest of this attempt; `action` is a key of `lifecycle.actions.OPERATIONS`.
 
-    Done once per `operation_id`: an agent that did it already answers again with the outcome.
+    Done once per `operation_id`: an agent that did it already answers again with the outcome. `vm_state`: what the server was before;
+    `spec`: for actions of the table that carry it, the server as it is to be. A secret among the arguments is sealed to the host.
     """
 
     uuid: str
@@ -44,6 +47,8 @@ class Act(msgspec.Struct, frozen=True):
     operation_id: str
     action: str
     arguments: dict[str, object] = {}
+    vm_state: str = ""
+    spec: BuildSpec | None = None
 
 
 class Console(msgspec.Struct, frozen=True):
@@ -57,7 +62,19 @@ class ConsoleOutput(msgspec.Struct, frozen=True):
     output: str
 
 
+class OneServer(msgspec.Struct, frozen=True):
+    """Something that one guest's host knows of it."""
+
+    uuid: str
+
+
+class ConsoleAddresses(msgspec.Struct, frozen=True):
+    addresses: list[Address]
+
+
 BUILD = Verb("build", "1.0", Build)
 DESTROY = Verb("destroy", "1.0", Destroy)
-ACT = Verb("act", "1.0", Act)
+ACT = Verb("act", "1.1", Act)
 CONSOLE = Verb("console", "1.0", Console, ConsoleOutput)
+CONSOLE_ADDRESSES = Verb("console-addresses", "1.0", OneServer, ConsoleAddresses)
+DIAGNOSTICS = Verb("diagnostics", "1.0", OneServer, Diagnostics)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
+import uuid as uuids
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,28 +15,42 @@ import api_db.journal
 import api_db.keypairs
 import api_db.tables
 import cell_db.builds
+import cell_db.heartbeats
 import cell_db.history
 import cell_db.operations
 import cell_db.tables
 import core.errors
 from api.cloud import Cloud
-from api.http.auth import Identity
+from api.http.caller import Identity
 from api.resources import (
+    console_auth_tokens,
     instance_actions,
+    remote_consoles,
     server_actions,
     server_addresses,
+    server_diagnostics,
     server_groups,
     server_metadata,
+    server_password,
+    server_rebuild,
+    server_rescue,
+    server_snapshots,
     server_tags,
     servers,
 )
 from clients.glance import Image
 from core.database import Database
+from core.sealed import Opener
 from lifecycle import states
 from lifecycle.actions import OPERATIONS
+from objects.host import Heartbeat, Inventory, Usage
 from tests.api.http.harness import ADMIN, ALICE, BOB, LIMITS, Asker, Reply, Trusting, serving_tables, settings
 
-RESOURCES = (servers, server_actions, server_addresses, server_groups, server_metadata, server_tags, instance_actions)
+RESOURCES = (
+    servers, server_actions, server_addresses, server_groups, server_metadata, server_tags, instance_actions,
+    server_password, server_rebuild, server_rescue, server_snapshots,
+    remote_consoles, console_auth_tokens, server_diagnostics,
+)  # fmt: skip
 CARL = Identity("carl-id", "0ca51", ("member", "reader"))
 _LIMITS = dataclasses.replace(LIMITS, max_body_bytes=114688)
 PEOPLE = (ALICE, BOB, CARL, ADMIN)
@@ -54,11 +69,21 @@ class Shelf:
             BIG_IMAGE: Image(id=BIG_IMAGE, name="big", status="active", size_bytes=1, min_disk_gib=50, min_ram_mib=4096),
             QUEUED_IMAGE: Image(id=QUEUED_IMAGE, name="queued", status="queued"),
         }
+        self.records: dict[str, dict[str, Any]] = {}
 
     def show(self, image_id: str) -> Image:
         if image_id not in self.images:
             raise core.errors.NotFound(f"there is no image {image_id}")
         return self.images[image_id]
+
+    def create(self, record: dict[str, Any]) -> Image:
+        image = Image(id=str(uuids.uuid4()), name=record["name"], status="queued")
+        self.images[image.id] = image
+        self.records[image.id] = record
+        return image
+
+    def delete(self, image_id: str) -> None:
+        del self.images[image_id]
 
 
 class SmallCloud:
@@ -141,9 +166,25 @@ class SmallCloud:
     def run(self, uuid: str, cell: str = "east", host: str = "east-1") -> None:
         with self.databases[cell].transaction() as connection:
             ran = cell_db.builds.Ran(uuid, 1, host, states.RUNNING)
-            assert cell_db.builds.active(connection, [ran]) == {uuid}
+            assert cell_db.builds.active(connection, [ran]) == {ran}
 
-    def settle(self, uuid: str, cell: str = "east", fault: str | None = None) -> None:
+    def greet(self, host: str, cell: str = "east", opener: Opener | None = None) -> None:
+        """The host's agent says hello; secrets for it are opened by this one."""
+        inventory = Inventory(
+            node_uuid=str(uuids.uuid4()), hypervisor_hostname=host, hypervisor_type="simulated", hypervisor_version=1, vcpus=8,
+            memory_mib=8192, disk_gib=100,
+        )  # fmt: skip
+        opener = opener or Opener(self.folder / f"{host}.key")
+        beat = Heartbeat(
+            host=host, boot_id=str(uuids.uuid4()), version="0.1", started_at=1.0, inventory=inventory, usage=Usage(),
+            sealing_key=opener.public_key(),
+        )  # fmt: skip
+        with self.databases[cell].transaction() as connection:
+            cell_db.heartbeats.beat(connection, beat)
+
+    def settle(
+        self, uuid: str, cell: str = "east", fault: str | None = None, *, power_state: int | None = None, unharmed: bool = False
+    ) -> None:
         """The operation under way ends."""
         with self.databases[cell].transaction() as connection:
             (operation,) = cell_db.operations.operations(connection, [uuid])
@@ -152,9 +193,10 @@ class SmallCloud:
                 uuid=uuid,
                 operation_id=operation.operation_id,
                 action=OPERATIONS[operation.operation],
-                power_state=None,
+                power_state=power_state,
                 fault=fault,
                 host=operation.host,
+                unharmed=unharmed,
             )
 
     def operation(self, uuid: str, cell: str = "east") -> cell_db.operations.Operation:
@@ -207,7 +249,7 @@ def small_cloud(folder: pathlib.Path, text: str = "") -> Iterator[SmallCloud]:
         database.close()
     _fill(api, folder)
     api.close()
-    conf = settings(folder, "[cells]\nrefresh_s = 3600\n" + text)
+    conf = settings(folder, "[cells]\nrefresh_s = 3600\n" + (text or "[api]\npassword_wait_s = 0\n"))
     cloud = Cloud(conf)
     cloud.images = Shelf()  # type: ignore[assignment]
     cloud.start()

@@ -52,7 +52,7 @@ class Terminal:
         all_sections: dict[str, dict[str, object]] = {
             "DEFAULT": {"transport_url": "inproc://api"},
             "api_database": {"connection": self.database("api")},
-            "cells": {"deadline_s": 0.5},
+            "cells": {"deadline_s": 3.0},
             **sections,
         }
         lines = [line for name, section in all_sections.items() for line in (f"[{name}]", *(f"{key} = {value}" for key, value in section.items()))]

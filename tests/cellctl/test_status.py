@@ -128,6 +128,7 @@ def test_a_cell_that_is_away_does_not_hide_the_others(cloud: Terminal) -> None:
 def test_a_frozen_cell_costs_its_deadline_and_no_password_is_shown(cloud: Terminal) -> None:
     cloud.everything_up()
     cloud.frozen("east")
+    cloud.configure(cells={"deadline_s": 0.5})
     started = time.monotonic()
 
     ended = cloud.runs("status", "-f", "json")

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 import cells.listing
 from cell_db.filters import Holds
 from cell_db.instances import SERVER_COLUMNS
-from cell_db.listing import SORT_KEYS, Query, Shape, Wanted, position_of
+from cell_db.listing import SORT_KEYS, Found, Query, Shape, Wanted, position_of
 from cell_db.tables import instances
-from cells.merge import Place, in_order, is_after
+from cells.merge import in_order, is_after
 from cells.page import Listing, Page, WhenSilent
 from core.keyset import Order, Sorting
 from lifecycle import states
@@ -108,14 +108,14 @@ def union(world: World, listing: Listing) -> list[str]:
     """The uuids of the whole list, from the one cell that holds all, by one statement."""
     query = Query(Wanted(listing.filters, listing.order, Shape.KEY), None)
     with world.reading_union() as connection:
-        return [found.position[-1] for found in query.page(connection, ALL, within_s=5.0)]
+        return [found.position[-1] for found in query.page(connection, ALL, within_s=5.0).found]
 
 
 def shown_in_union(world: World, listing: Listing) -> list[dict[str, Any]]:
     """The servers of the whole list, as far as the shape goes."""
     query = Query(Wanted(listing.filters, listing.order, listing.shape), None)
     with world.reading_union() as connection:
-        return [shown(found.item) for found in query.page(connection, ALL, within_s=5.0)]
+        return [shown(found.item) for found in query.page(connection, ALL, within_s=5.0).found]
 
 
 def shown(item: Any) -> dict[str, Any]:
@@ -294,13 +294,13 @@ def test_filters_and_orders_are_alike_in_sql_and_in_python(world: World, populat
     everything = Query(Wanted({"deleted": None}, order, Shape.DETAIL), None)
     asked = Query(Wanted(filters, order, Shape.KEY), None)
     with world.reading_union() as connection:
-        all_servers = everything.page(connection, ALL, within_s=5.0)
-        found = [each.position for each in asked.page(connection, ALL, within_s=5.0)]
+        all_servers = everything.page(connection, ALL, within_s=5.0).found
+        found = [each.position for each in asked.page(connection, ALL, within_s=5.0).found]
 
     holds = Holds(filters, regexp_within_s=5.0)
-    kept = [Place(each.position, None, None) for each in all_servers if holds(each.item)]
+    kept = [Found(each.position, None) for each in all_servers if holds(each.item)]
 
-    assert [place.position for place in in_order(kept, order)] == found
+    assert [each.position for each in in_order(kept, order)] == found
     assert [each.position for each in all_servers] == [position_of(each.item, order) for each in all_servers]
     assert all(is_after(later, earlier, order) for earlier, later in itertools.pairwise(found))
 
@@ -316,7 +316,7 @@ def test_a_row_that_travels_packed_is_the_row(world: World, population: list[Thi
             connection.execute(sa.update(instances).values({column: document, "user_data": "null"}))
         plain = [Server(*row) for row in connection.execute(sa.select(*SERVER_COLUMNS).order_by(instances.c.uuid)).all()]
         query = Query(Wanted({"deleted": None}, (Sorting("uuid"),), Shape.DETAIL, user_data=True), None)
-        packed = [found.item for found in query.page(connection, ALL, within_s=5.0)]
+        packed = [found.item for found in query.page(connection, ALL, within_s=5.0).found]
 
     assert packed == plain
 
@@ -331,7 +331,7 @@ def test_regular_expressions_mean_the_same_in_the_database_and_in_the_journal(wo
     order = (Sorting("uuid"),)
     holds = Holds({"name": pattern}, regexp_within_s=5.0)
     with world.reading_union() as connection:
-        everything = Query(Wanted({"deleted": False}, order, Shape.DETAIL), None).page(connection, ALL, within_s=5.0)
-        found = Query(Wanted({"deleted": False, "name": pattern}, order, Shape.DETAIL), None).page(connection, ALL, within_s=5.0)
+        everything = Query(Wanted({"deleted": False}, order, Shape.DETAIL), None).page(connection, ALL, within_s=5.0).found
+        found = Query(Wanted({"deleted": False, "name": pattern}, order, Shape.DETAIL), None).page(connection, ALL, within_s=5.0).found
 
     assert [each.item.display_name for each in found] == [each.item.display_name for each in everything if holds(each.item)]

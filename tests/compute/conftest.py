@@ -27,7 +27,7 @@ __all__ = ["rabbit_node"]
 
 HOST = "host-1"
 DEADLINE_S = 20.0
-REPORTS = (cell.ACTIVE, cell.REFUSED, cell.GONE, cell.ACTED, cell.POWER_STATES, cell.HEARTBEAT)
+REPORTS = (cell.ACTIVE, cell.REFUSED, cell.GONE, cell.ACTED, cell.STAGES, cell.POWER_STATES, cell.HEARTBEAT)
 
 
 def spec_of(uuid: str, **flavor: int) -> BuildSpec:
@@ -61,8 +61,9 @@ class Cell:
     def destroy(self, *servers: tuple[str, int]) -> None:
         self.order(compute.DESTROY, compute.Destroy([compute.Farewell(uuid, attempt) for uuid, attempt in servers]))
 
-    def act(self, uuid: str, attempt: int, operation_id: str, action: str) -> None:
-        self.order(compute.ACT, compute.Act(uuid, attempt, operation_id, action))
+    def act(self, uuid: str, attempt: int, operation_id: str, action: str, **more: Any) -> None:
+        """`more`: other fields of the order."""
+        self.order(compute.ACT, compute.Act(uuid, attempt, operation_id, action, **more))
 
     def console(self, uuid: str, lines: int | None = None) -> str:
         asked = compute.Console(uuid, lines)

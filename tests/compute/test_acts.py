@@ -7,7 +7,7 @@ import pytest
 import core.errors
 from devstack.waiting import wait_until
 from lifecycle import states
-from lifecycle.actions import OPERATIONS
+from lifecycle.actions import POWER_OPERATIONS
 from messaging.verbs import cell
 from tests.compute.conftest import DEADLINE_S, Bench, new_uuid
 
@@ -26,7 +26,7 @@ def server(bench: Bench) -> str:
 BEFORE = {"start": ["stop"], "unpause": ["pause"], "resume": ["suspend"]}
 
 
-@pytest.mark.parametrize("action", OPERATIONS)
+@pytest.mark.parametrize("action", POWER_OPERATIONS)
 def test_an_operation_leaves_the_guest_as_the_lifecycle_table_says(bench: Bench, server: str, action: str) -> None:
     for step in BEFORE.get(action, []):
         bench.cell.act(server, 1, step, step)
@@ -35,7 +35,7 @@ def test_an_operation_leaves_the_guest_as_the_lifecycle_table_says(bench: Bench,
     bench.cell.act(server, 1, "op-1", action)
 
     outcome = bench.cell.hear(cell.ACTED, lambda row: row.operation_id == "op-1")
-    assert outcome == cell.Outcome(server, "op-1", power_state=OPERATIONS[action].power)
+    assert outcome == cell.Outcome(server, "op-1", power_state=POWER_OPERATIONS[action].power)
 
 
 def test_an_operation_is_done_once_and_its_outcome_said_again(bench: Bench, server: str) -> None:

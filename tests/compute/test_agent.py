@@ -38,8 +38,29 @@ def test_the_first_heartbeat_says_hello_with_all_guests(bench: Bench) -> None:
     assert plain.guests is None
 
 
+def test_an_agent_removes_images_that_nobody_has_used_for_long(bench: Bench) -> None:
+    images = bench.agent_directory / "images"
+    images.mkdir(parents=True)
+    old, new = images / new_uuid(), images / new_uuid()
+    for path in (old, new):
+        path.write_bytes(b"image")
+    os.utime(old, (0, 0))
+
+    bench.start()
+
+    wait_until(lambda: not old.exists(), what="end of the old image", deadline_s=DEADLINE_S)
+    assert new.exists()
+
+
 def test_a_heartbeat_tells_what_the_host_has_and_uses(bench: Bench) -> None:
-    bench.start(simulated__vcpus=8, simulated__memory_mib=4096, simulated__disk_gib=50, compute__reserved_memory_mib=256)
+    bench.start(
+        simulated__vcpus=8,
+        simulated__memory_mib=4096,
+        simulated__disk_gib=50,
+        compute__reserved_memory_mib=256,
+        compute__reserved_vcpus=2,
+        compute__reserved_disk_gib=4,
+    )
     built, building = new_uuid(), new_uuid()
     bench.cell.build((built, 1), vcpus=2, memory_mib=128, root_gib=3, ephemeral_gib=2, swap_mib=1)
     bench.cell.hear(cell.ACTIVE)
@@ -51,6 +72,7 @@ def test_a_heartbeat_tells_what_the_host_has_and_uses(bench: Bench) -> None:
     assert beat.usage == Usage(vcpus=3, memory_mib=192, disk_gib=7, guests=2)
     assert (beat.inventory.vcpus, beat.inventory.memory_mib, beat.inventory.disk_gib) == (8, 4096, 50)
     assert (beat.inventory.reserved_memory_mib, beat.inventory.cpu_allocation_ratio) == (256, 4.0)
+    assert (beat.inventory.reserved_vcpus, beat.inventory.reserved_disk_gib) == (2, 4)
     assert (beat.host, beat.inventory.hypervisor_hostname) == (HOST, HOST)
 
 

@@ -1,5 +1,6 @@
 """The agent's parts, each alone."""
 
+import os
 import pathlib
 import threading
 import time
@@ -353,6 +354,39 @@ def test_a_download_that_fails_is_tried_again_by_the_next(tmp_path: pathlib.Path
     downloads.error = None
 
     assert files.fetch(image, Permit(attempt=1, deadline_s=DEADLINE_S)).read_bytes() == b"image"
+
+
+def test_an_image_that_no_guest_uses_goes_after_a_time(tmp_path: pathlib.Path) -> None:
+    downloads = Downloads()
+    downloads.go_on.set()
+    files = ImageFiles(tmp_path / "images", downloads, download_s=60.0, unused_s=3600.0)
+    files.purge([])
+    used, unused, wanted = (files.fetch(ImageRef(image_id=new_uuid()), Permit(attempt=1, deadline_s=DEADLINE_S)) for _ in range(3))
+    fresh = files.fetch(ImageRef(image_id=new_uuid()), Permit(attempt=1, deadline_s=DEADLINE_S))
+    broken = tmp_path / "images" / ".part"
+    broken.touch()
+    for path in (used, unused, wanted, broken):
+        os.utime(path, (0, 0))
+    files.fetch(ImageRef(image_id=wanted.name), Permit(attempt=1, deadline_s=DEADLINE_S))
+
+    files.purge([pathlib.Path("/elsewhere"), used])
+
+    assert {path for path in (used, unused, wanted, fresh, broken) if path.exists()} == {used, wanted, fresh}
+    files.purge([])
+    assert used.exists(), "it was used until now"
+
+
+def test_an_image_that_was_purged_is_fetched_again(tmp_path: pathlib.Path) -> None:
+    downloads = Downloads()
+    downloads.go_on.set()
+    files = ImageFiles(tmp_path / "images", downloads, download_s=0.0, unused_s=0.0)
+    image = ImageRef(image_id=new_uuid())
+    os.utime(files.fetch(image, Permit(attempt=1, deadline_s=DEADLINE_S)), (0, 0))
+
+    files.purge([])
+
+    assert files.fetch(image, Permit(attempt=1, deadline_s=DEADLINE_S)).exists()
+    assert downloads.count == 2
 
 
 def test_an_image_whose_id_is_a_path_is_not_found(tmp_path: pathlib.Path) -> None:

@@ -110,6 +110,37 @@ def test_the_clouds_file_names_users_whose_passwords_the_api_takes(written: Writ
     assert users["admin"]["project_id"] != users["demo"]["project_id"]
 
 
+def test_with_keystone_the_clouds_file_names_its_users_and_the_api_has_an_account_of_its_own(tmp_path: Path) -> None:
+    written = Written(tmp_path / "state", Shape(auth="keystone"))
+    clouds = yaml.safe_load(written.state.clouds.read_text())["clouds"]
+    accounts, options = Accounts(written.state.accounts), written.options("api")
+
+    assert set(clouds) == {"cellplane-admin", "cellplane-demo"}
+    for name in ("admin", "demo"):
+        cloud = clouds[f"cellplane-{name}"]
+        assert cloud["auth_type"] == "v3password"
+        assert cloud["auth"]["auth_url"] == written.addresses.identity == options["keystone_authtoken.auth_url"]
+        assert (cloud["auth"]["username"], cloud["auth"]["project_name"]) == (name, name)
+        assert cloud["auth"]["password"] == accounts.password(name)
+        assert not [key for key in cloud if key.endswith("_override")]  # the catalog says where everything is
+    assert options["api.auth_strategy"] == "keystone"
+    assert options["keystone_authtoken.password"] == accounts.password("cellplane")
+    assert len({accounts.password(name) for name in ("admin", "demo", "cellplane")}) == 3
+    assert not written.state.htpasswd.exists()
+    for process in ("super-conductor", "cell-conductor-east", "compute-east-1"):
+        assert "keystone_authtoken" not in written.text(process)
+        assert accounts.password("cellplane") not in written.text(process)
+
+
+def test_without_auth_the_clouds_file_holds_no_password(tmp_path: Path) -> None:
+    written = Written(tmp_path / "state", Shape(auth="none"))
+    clouds = yaml.safe_load(written.state.clouds.read_text())["clouds"]
+
+    assert {cloud["auth_type"] for cloud in clouds.values()} == {"none"}
+    assert "password" not in written.state.clouds.read_text()
+    assert written.options("api")["api.auth_strategy"] == "none"
+
+
 def test_passwords_outlive_a_run(tmp_path: Path) -> None:
     first = Accounts(tmp_path / "accounts.json").password("demo")
 

@@ -37,8 +37,14 @@ class Service:
         return [image["name"] for image in self.ask("GET", f"/v2/images{query}").json()["images"]]
 
 
+def _endpoints() -> int:
+    """How many there are in this process: other tests may have some running."""
+    return sum(thread.name == "image-endpoint" for thread in threading.enumerate())
+
+
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
+    before = _endpoints()
     port = free_port()
     endpoint = ImageEndpoint(tmp_path / "images", port)
     endpoint.start()
@@ -46,7 +52,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
     yield service
     service.session.close()
     endpoint.stop()
-    assert "image-endpoint" not in [thread.name for thread in threading.enumerate()]
+    assert _endpoints() == before
 
 
 def test_an_image_is_active_once_its_bytes_are_there(service: Service) -> None:

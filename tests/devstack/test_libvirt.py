@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core import errors
-from devstack import configure, identity, stack
+from devstack import configure, identity, neighbours, stack
 from devstack.configure import Addresses, Level
 from devstack.layout import FULL, Shape, State
 from devstack.progress import Progress
@@ -62,6 +62,42 @@ def test_the_agent_is_told_where_its_libvirtd_is(tmp_path: Path) -> None:
     assert int(str(east["memory_mib"])) > 0
     assert settings["compute-east-1"]["compute"]["driver"] == "libvirt"
     assert "libvirt" not in configure.process_settings(state, Shape(profile=FULL, hosts=1), addresses)["compute-east-1"]
+
+
+def test_each_cell_with_real_guests_has_a_console_proxy_that_knows_its_own_cell_only(tmp_path: Path) -> None:
+    state = State(tmp_path / "state")
+    state.prepare()
+    stack_of_two = neighbours.Full(state, REAL)
+    addresses = stack_of_two.addresses()
+
+    settings = configure.process_settings(state, REAL, addresses)
+
+    assert {name for name in settings if name.startswith("console")} == {"console-proxy-east", "console-proxy-west"}
+    for cell, other in (("east", "west"), ("west", "east")):
+        proxy = settings[f"console-proxy-{cell}"]
+        assert set(proxy) == {"DEFAULT", "database", "console"}
+        assert proxy["database"]["connection"] == addresses.cells[cell].database
+        assert proxy["DEFAULT"]["transport_url"] == addresses.cells[cell].transport
+        for level in (addresses.api, addresses.cell0, addresses.cells[other]):
+            assert level.database not in repr(proxy) and level.transport not in repr(proxy)
+    assert settings["console-proxy-east"]["console"]["port"] != settings["console-proxy-west"]["console"]["port"]
+    assert settings["compute-east-1"]["libvirt"]["console_path"] == state.run / "east-1"
+
+
+def test_simulated_guests_have_no_console_proxy(tmp_path: Path) -> None:
+    state = State(tmp_path / "state")
+    state.prepare()
+    shape = Shape(profile=FULL, hosts=1)
+
+    settings = configure.process_settings(state, shape, neighbours.Full(state, shape).addresses())
+
+    assert not [name for name in settings if name.startswith("console")]
+
+
+def test_a_path_too_long_for_a_console_is_refused(tmp_path: Path) -> None:
+    host = LibvirtHost("east-1", tmp_path / "east-1", consoles=tmp_path / ("x" * 70))
+    with pytest.raises(errors.Invalid, match="too long"):
+        host.prepare()
 
 
 def test_preparing_a_host_again_keeps_its_uuid(tmp_path: Path) -> None:

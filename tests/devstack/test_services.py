@@ -1,5 +1,6 @@
 """Private MariaDB servers and RabbitMQ nodes: started, frozen, killed, started again."""
 
+import pathlib
 from collections.abc import Iterator
 
 import kombu
@@ -47,6 +48,21 @@ def test_nobody_comes_in_without_a_password(server: MariaDB) -> None:
     for user in ("root", "mariadb.sys", "", "cellplane_admin"):
         with pytest.raises(pymysql.err.OperationalError):
             pymysql.connect(host="127.0.0.1", port=server.port, user=user, password="", ssl_disabled=True, connect_timeout=5)
+
+
+@pytest.mark.mariadb
+def test_a_server_may_be_a_copy_of_another_that_never_ran(tmp_path: pathlib.Path) -> None:
+    first, second = MariaDB(tmp_path / "first"), MariaDB(tmp_path / "second")
+    first.initialise()
+    second.initialise(like=first)
+    second.start()
+    try:
+        url = second.create_schema("cellplane_east")
+        assert _one_value(url, "SELECT @@datadir") == f"{second.directory}/data/"
+    finally:
+        second.stop()
+    second.initialise(like=first)  # it has its own by now
+    assert second.is_initialised
 
 
 @pytest.mark.mariadb

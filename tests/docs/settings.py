@@ -9,6 +9,7 @@ import cellctl.cloud
 import compute.main
 import conductor.cell.main
 import conductor.superconductor.main
+import console.main
 from core.config import OptionGroup
 
 PROGRAMS: dict[str, Sequence[OptionGroup]] = {
@@ -16,6 +17,7 @@ PROGRAMS: dict[str, Sequence[OptionGroup]] = {
     "cellplane-super-conductor": conductor.superconductor.main.options(),
     "cellplane-cell-conductor": conductor.cell.main.options(),
     "cellplane-compute": compute.main.options(),
+    "cellplane-console-proxy": console.main.options(),
     "cellctl": cellctl.cloud.OPTIONS,
 }
 

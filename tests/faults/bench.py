@@ -351,6 +351,12 @@ class Bench:
         with self.database.transaction() as connection:
             connection.execute(sa.update(services).where(services.c.host == host).values(forced_down=down))
 
+    def disable(self, host: str, disabled: bool) -> None:
+        """An operator says that the host takes nothing new, or that it does again."""
+        services = cell_db.tables.services
+        with self.database.transaction() as connection:
+            connection.execute(sa.update(services).where(services.c.host == host).values(disabled=disabled))
+
     def wipe(self, uuid: str) -> None:
         """Nothing is left of the server anywhere, but its fences."""
         self.post.messages.clear()

@@ -12,6 +12,7 @@ import pytest
 from devstack.services import mariadb, rabbitmq
 from tests.faults.bench import Bench
 from tests.faults.caretaker import Caretaker
+from tests.faults.scene import Scene
 from tests.faults.steps import Killed
 from tests.faults.world import Addresses, World
 
@@ -65,6 +66,18 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     bench.world.stop()
 
 
+@pytest.fixture
+def scene(bench: Bench) -> Iterator[Scene]:
+    bench.post.echoes = False
+    scene = Scene(bench)
+    yield scene
+    for host, agent in bench.agents.items():
+        agent.refuse(False)
+        bench.force_down(host, False)
+        bench.disable(host, False)
+    bench.wipe(scene.uuid)
+
+
 class Worlds:
     """Hands out one world to many tests, and a new one after a test that left it in disorder."""
 
@@ -108,29 +121,3 @@ def worlds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     worlds = Worlds(request.param, request, tmp_path_factory)
     yield worlds
     worlds.give_up()
-
-
-Outcome = tuple[str, ...]
-_COLUMNS = ("profile", "who", "step", "story", "fault", "servers", "what happened", "s")
-
-
-@pytest.fixture(scope="session")
-def outcomes(request: pytest.FixtureRequest) -> list[Outcome]:
-    """Rows of the table that is printed when all tests have run."""
-    rows: list[Outcome] = []
-    request.config.stash[_OUTCOMES] = rows
-    return rows
-
-
-_OUTCOMES = pytest.StashKey[list[Outcome]]()
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The table of crash points and outcomes."""
-    rows = config.stash.get(_OUTCOMES, [])
-    if not rows:
-        return
-    terminalreporter.section("crash points")
-    widths = [max(len(row[column]) for row in (_COLUMNS, *rows)) for column in range(len(_COLUMNS))]
-    for row in (_COLUMNS, *rows):
-        terminalreporter.write_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -71,6 +71,8 @@ def _guests(world: World) -> Complaints:
 def _intents(world: World) -> Complaints:
     for path in world.folder.glob("*/compute/*/intents/*.json"):
         yield f"an intent is open: {path.stem} on {path.parent.parent.name}"
+    for path in world.folder.glob("*/compute/*/snapshots/*"):
+        yield f"a copy of a disk is left: {path.name} on {path.parent.parent.name}"
 
 
 def _quota(world: World) -> Complaints:

@@ -33,6 +33,26 @@ def everyday(caretaker: Caretaker, arm: Arm) -> None:
     caretaker.settle()
 
 
+def accepted(caretaker: Caretaker, arm: Arm) -> None:
+    """A request for two servers: both are accepted or neither, and both if the user was told so."""
+    world = caretaker.world
+    orders = world.orders("plain", "plain")
+    told: list[str] = []
+    arm()
+
+    def request() -> None:
+        world.create(orders, caretaker.api_steps)
+        told.append("202")
+
+    caretaker.call(request)
+    caretaker.settle()
+    there = [order.uuid for order in orders if order.uuid in world.instances()]
+    assert len(there) in ((2,) if told else (0, 2)), f"{len(there)} of 2 are there; the user was told {told}"
+    for uuid in there:
+        caretaker.delete(uuid)
+    caretaker.settle()
+
+
 def claimed_before(caretaker: Caretaker, arm: Arm) -> None:
     """An earlier super-conductor claimed for the server and died."""
     world = caretaker.world

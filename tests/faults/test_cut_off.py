@@ -8,11 +8,14 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
+import api_db.tables
 import cell_db.heartbeats
 import cell_db.tables
+import conductor.superconductor.hosts
 from core.clock import utcnow
 from core.database import now_sql
 from lifecycle import states
+from messaging import in_process
 from objects.host import Heartbeat, Inventory, Usage
 from tests.faults.world import World, wait_until
 
@@ -42,11 +45,12 @@ class _Closing:
         self.close = world.stop
 
 
-def _heard(world: World, *, silent_s: float = 0.0) -> None:
+def _heard(world: World, *, silent_s: float = 0.0, placed: bool = True) -> None:
     beat = Heartbeat(host=HOST, boot_id=str(uuids.uuid4()), version="1", started_at=0.0, inventory=INVENTORY, usage=Usage())
     with world.databases[CELL].transaction() as connection:
         cell_db.heartbeats.beat(connection, beat)
-        cell_db.heartbeats.placed(connection, INVENTORY)
+        if placed:
+            cell_db.heartbeats.placed(connection, INVENTORY)
         services = cell_db.tables.services
         connection.execute(sa.update(services).where(services.c.host == HOST).values(last_seen_at=now_sql(-silent_s)))
 
@@ -84,6 +88,20 @@ def test_a_build_waits_while_nobody_listens_for_hosts(world: World) -> None:
     wait_until(lambda: not world.rows("api", sa.table("build_requests", sa.column("uuid"))), "an empty journal")
 
 
+def test_a_build_waits_for_a_host_that_has_just_come(world: World) -> None:
+    _heard(world, placed=False)
+    _conductor(world, deaf=False)
+    program = world.start("super", world.super_conductor())
+    wait_until(lambda: [host.cut_off for host in program.view.reported()] == [True], "the host is in the view")
+
+    server = world.accept(hint=False)
+    program.placer.sweep()
+    assert world.state_of(server[0]) is None
+
+    _heard(world)
+    world.wait_for(server, states.BUILD)
+
+
 def test_a_build_waits_while_its_only_cell_is_away(world: World) -> None:
     _heard(world)
     _conductor(world, deaf=False)
@@ -99,3 +117,102 @@ def test_a_build_waits_while_its_only_cell_is_away(world: World) -> None:
     assert world.state_of(server[0]) is None
 
     world.wait_for(server, states.BUILD)
+
+
+def test_a_build_waits_while_the_broker_of_its_only_cell_is_away(world: World) -> None:
+    _heard(world)
+    _conductor(world, deaf=False)
+    program = world.start("super", world.super_conductor())
+    wait_until(lambda: [host.up for host in program.view.reported()] == [True], "the host is up in the view")
+    broker = in_process.broker(world.at.brokers[CELL].removeprefix(in_process.SCHEME))
+
+    broker.go_away()
+    wait_until(lambda: [host.cut_off for host in program.view.reported()] == [True], "the host is cut off")
+    server = world.accept(hint=False)
+    program.placer.sweep()
+    assert world.state_of(server[0]) is None
+
+    broker.come_back()
+
+    def is_built() -> bool:
+        _heard(world)
+        _conductor(world, deaf=False)
+        return world.state_of(server[0]) == states.BUILD
+
+    wait_until(is_built, "the build is in its cell")
+
+
+def test_nothing_is_built_in_a_cell_that_is_too_slow_to_be_written_to(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    _heard(world)
+    _conductor(world, deaf=False)
+    program = world.super_conductor()
+    program.cells.refresh()
+    program.watch.pull()
+    assert [(host.up, host.cut_off) for host in program.view.reported()] == [(True, False)]
+
+    with monkeypatch.context() as slowly:
+        slowly.setattr(conductor.superconductor.hosts, "SLOW_PART", 0.0)
+        program.watch.pull()
+        assert [(host.up, host.cut_off) for host in program.view.reported()] == [(False, True)]
+
+    program.watch.pull()
+    assert [(host.up, host.cut_off) for host in program.view.reported()] == [(True, False)]
+    program.stop(1.0)
+
+
+# ---- a super-conductor that starts while a cell is away --------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _away(world: World) -> Iterator[None]:
+    """Inside, nobody who looks at the mappings afresh finds the cell's database."""
+    mappings = api_db.tables.cell_mappings
+    for url in (f"sqlite:///{world.folder}/nowhere/{CELL}.sqlite", world.at.databases[CELL]):
+        with world.databases["api"].transaction() as connection:
+            connection.execute(sa.update(mappings).where(mappings.c.name == CELL).values(database_connection=url))
+        if "nowhere" in url:
+            yield
+
+
+def _in_journal(world: World) -> list[str]:
+    return [row.uuid for row in world.rows("api", api_db.tables.build_requests)]
+
+
+def test_a_build_waits_for_a_cell_that_was_never_read(world: World) -> None:
+    """A super-conductor that was restarted while the only cell was away knew of no hosts, and buried the build."""
+    _heard(world)
+    _conductor(world, deaf=False)
+    with _away(world):
+        program = world.start("super", world.super_conductor())
+        server = world.accept()
+        wait_until(lambda: world.rows("api", api_db.tables.build_requests)[0].token, "the order was looked at")
+        program.placer.sweep()
+        assert program.watch.unread_cells() == [CELL]
+        assert (_in_journal(world), world.state_of(server[0])) == (server, None)
+
+    program.cells.refresh()
+    world.wait_for(server, states.BUILD)
+    assert program.watch.unread_cells() == []
+
+
+def test_a_build_that_waited_long_enough_names_the_cells_that_did_not_answer(world: World) -> None:
+    with _away(world):
+        world.start("super", world.super_conductor(unread_cell_wait_s=0.5))
+        server = world.accept()
+        world.wait_for(server, states.FAILED)
+
+    fault = world.instances()[server[0]][1].fault["message"]
+    assert fault.startswith("No valid host was found.")
+    assert fault.endswith(f"Cells that have not answered: {CELL}.")
+
+
+def test_nobody_waits_for_a_cell_that_is_disabled(world: World) -> None:
+    mappings = api_db.tables.cell_mappings
+    with _away(world):
+        with world.databases["api"].transaction() as connection:
+            connection.execute(sa.update(mappings).where(mappings.c.name == CELL).values(disabled=True))
+        world.start("super", world.super_conductor(unread_cell_wait_s=600))
+        server = world.accept()
+        world.wait_for(server, states.FAILED)
+
+    assert "have not answered" not in world.instances()[server[0]][1].fault["message"]

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
+import api_db.cells
 import api_db.journal
 import api_db.schema
 import api_db.tables
@@ -234,6 +235,99 @@ def test_a_stale_token_changes_nothing(databases: Databases) -> None:
         assert not api_db.journal.renew(connection, uuid=order.uuid, token=str(first.token), seconds=15.0)
         assert api_db.journal.assign(connection, [assignment]) == set()
         assert api_db.journal.drop(connection, [(order.uuid, str(first.token))]) == set()
+
+
+def test_the_sweep_leaves_a_new_order_to_its_hint(databases: Databases) -> None:
+    """It took part in every burst: two claims at once touched the same providers, and Placement refused one of them."""
+    order = an_order()
+    accept(databases, order)
+    with databases.api.transaction() as connection:
+        assert api_db.journal.lease(connection, seconds=15.0, most=5, hint_s=60.0) == []
+        (hinted,) = api_db.journal.lease(connection, seconds=-1.0, most=5, uuids_wanted=[order.uuid])
+        (swept,) = api_db.journal.lease(connection, seconds=15.0, most=5, hint_s=60.0)
+
+    assert (hinted.uuid, swept.uuid) == (order.uuid, order.uuid)
+
+
+# ---- the hand-over of many -----------------------------------------------------------------------------------------------------------
+
+
+def two_cells(databases: Databases) -> tuple[str, str]:
+    uuids = str(uuid.uuid4()), str(uuid.uuid4())
+    with databases.api.transaction() as connection:
+        for cell_uuid in uuids:
+            api_db.cells.create(connection, name=cell_uuid[:8], uuid=cell_uuid, database_connection=f"sqlite:///{cell_uuid}", transport_url="none:///")
+    return uuids
+
+
+def test_of_many_that_are_assigned_together_each_is_compared_by_itself(databases: Databases) -> None:
+    """Two statements for each cell, however many servers: those that were deleted or lost meanwhile are not among those that are done."""
+    east, west = two_cells(databases)
+    orders = [an_order() for _ in range(6)]
+    for order in orders:
+        accept(databases, order)
+    deleted, lost = orders[1], orders[2]
+    fault = cell_db.history.fault(500, "No valid host was found.")
+    with databases.api.transaction() as connection:
+        held = {entry.uuid: entry for entry in api_db.journal.lease(connection, seconds=-1.0, most=6)}
+        api_db.journal.request_delete(connection, uuid=deleted.uuid, lease_s=5.0)
+        api_db.journal.lease(connection, seconds=15.0, most=1, uuids_wanted=[lost.uuid])
+        wanted = [
+            api_db.journal.Assignment(
+                uuid=order.uuid, token=str(held[order.uuid].token), project_id="p", cell_uuid=east if number < 4 else west, host=f"host-{number}",
+                alternates=[{**PLACE, "host": f"other-{number}"}], fault=fault if number == 5 else None,
+            )
+            for number, order in enumerate(orders)
+        ]  # fmt: skip
+
+        done = api_db.journal.assign(connection, wanted)
+        again = api_db.journal.assign(connection, wanted)
+
+    kept = [order.uuid for order in orders if order not in (deleted, lost)]
+    assert done == set(kept)
+    assert again == set()
+    with databases.api.reading() as connection:
+        journal, mappings = api_db.tables.build_requests, api_db.tables.instance_mappings
+        rows = {row.uuid: row for row in connection.execute(sa.select(journal))}
+        cells = {row.uuid: row.cell_uuid for row in connection.execute(sa.select(mappings))}
+    for number, order in enumerate(orders):
+        row, cell_uuid = rows[order.uuid], east if number < 4 else west
+        if order.uuid in kept:
+            assert (row.phase, row.target, row.host, cells[order.uuid]) == (api_db.journal.ASSIGNED, cell_uuid, f"host-{number}", cell_uuid)
+            assert row.alternates == [{**PLACE, "host": f"other-{number}"}]
+            assert row.fault == (fault if number == 5 else None)
+        else:
+            assert (row.phase, row.target, row.host, cells[order.uuid]) == (api_db.journal.NEW, None, None, None)
+
+
+def test_of_many_that_are_dropped_together_those_that_are_being_deleted_stay(databases: Databases) -> None:
+    orders = [an_order() for _ in range(3)]
+    for order in orders:
+        accept(databases, order)
+    with databases.api.transaction() as connection:
+        held = [(entry.uuid, str(entry.token)) for entry in api_db.journal.lease(connection, seconds=15.0, most=3)]
+        api_db.journal.request_delete(connection, uuid=orders[1].uuid, lease_s=5.0)
+
+        assert api_db.journal.drop(connection, held) == {orders[0].uuid, orders[2].uuid}
+        assert api_db.journal.drop(connection, [(orders[1].uuid, str(uuid.uuid4()))]) == set()
+        assert api_db.journal.waiting(connection, [order.uuid for order in orders]) == {orders[1].uuid}
+
+
+def test_of_many_that_are_reported_active_each_is_compared_by_itself(databases: Databases) -> None:
+    one, other, older = an_order(), an_order(), an_order()
+    with databases.cell.transaction() as connection:
+        insert(connection, placed(one), placed(other, OTHER), placed(older))
+        (build,) = cell_db.builds.building(connection, [older.uuid])
+        cell_db.builds.supersede(connection, build, reason="silence", host_said_so=False, build_deadline_s=600.0)
+        ran = [
+            cell_db.builds.Ran(one.uuid, 1, HOST, states.RUNNING), cell_db.builds.Ran(one.uuid, 1, OTHER, states.RUNNING),
+            cell_db.builds.Ran(other.uuid, 1, OTHER, states.POWER_PAUSED), cell_db.builds.Ran(older.uuid, 1, HOST, states.RUNNING),
+        ]  # fmt: skip
+
+        assert cell_db.builds.active(connection, ran) == {ran[0], ran[2]}
+        assert cell_db.builds.active(connection, ran) == set()
+    assert [row_of(databases.cell, order.uuid).state for order in (one, other, older)] == [states.LIVE, states.LIVE, states.BUILD]
+    assert [row_of(databases.cell, order.uuid).power_state for order in (one, other)] == [states.RUNNING, states.POWER_PAUSED]
 
 
 # ---- hosts that come back --------------------------------------------------------------------------------------------------------------

@@ -1,80 +1,25 @@
 """Single scenes of the build protocol, step by step: who is slow at which moment, and what must not come of it."""
 
 import uuid
-from collections.abc import Iterator
 
 import pytest
 
+import api_db.quota
 import api_db.tables
 import cell_db.tables
+import core.errors
 import messaging.verbs.cell as cell_verbs
 import messaging.verbs.compute as compute_verbs
 from clients.placement import Claim
 from compute.resources.inventory import node_uuid
 from lifecycle import states
-from messaging.verbs import Verb
-from tests.faults.bench import CELL, Agent, Bench, Message
-from tests.faults.single_steps import Worker
+from tests.faults.bench import CELL, Bench, Message
+from tests.faults.scene import Scene, until
+from tests.faults.steps import BreakableSteps, Killed, Kind, Trap
+from tests.faults.world import UNLIMITED
 
 # Placement's own libraries, called in this process, use what Python is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
-
-class Scene:
-    """One server on the bench."""
-
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.uuid = bench.world.accept(hint=False)[0]
-
-    def row(self) -> object:
-        return self.bench.world.rows(CELL, cell_db.tables.instances)[0]
-
-    def agent(self) -> Agent:
-        """That of the host that the row names."""
-        return self.bench.agents[self.row().host]  # type: ignore[attr-defined]
-
-    def place(self) -> None:
-        """A super-conductor hands it over."""
-        self.bench.place().run()
-
-    def send(self) -> None:
-        """A conductor sends what its row says."""
-        self.bench.let_leases_end()
-        self.bench.sweeps.builds()
-
-    def message(self, verb: Verb) -> Message:
-        return next(message for message in self.bench.post.messages if message.verb is verb and not message.in_hand)
-
-    def deliver(self, verb: Verb) -> None:
-        self.bench.deliver(self.message(verb)).run()
-
-    def build(self, agent: Agent) -> None:
-        """The agent does what it has accepted."""
-        job = agent.lines.next()
-        assert job is not None
-        job()
-
-    def claimed_on(self) -> set[str]:
-        return set(self.bench.world.placement.read_claim(self.uuid).providers)
-
-
-def until(worker: Worker, at: str) -> None:
-    """The worker goes on until it stands there."""
-    while worker.at != at:
-        assert not worker.has_ended, f"{worker.name} never came to {at}"
-        worker.step()
-
-
-@pytest.fixture
-def scene(bench: Bench) -> Iterator[Scene]:
-    bench.post.echoes = False
-    scene = Scene(bench)
-    yield scene
-    for host, agent in bench.agents.items():
-        agent.refuse(False)
-        bench.force_down(host, False)
-    bench.wipe(scene.uuid)
 
 
 def test_a_refusal_answers_for_no_cleanup(scene: Scene) -> None:
@@ -224,3 +169,81 @@ def test_a_claim_of_a_server_that_lives_is_left_alone(scene: Scene) -> None:
         sweep.sweep()
 
     assert scene.claimed_on() == {node_uuid(scene.row().host)}  # type: ignore[attr-defined]
+
+
+def test_a_host_that_was_disabled_since_it_was_chosen_gets_nothing(scene: Scene) -> None:
+    """The view of hosts is up to a second old: the host was disabled in between, and got the build all the same."""
+    bench = scene.bench
+    slow = bench.place()
+    until(slow, "before super.insert")
+    chosen = bench.world.rows("api", api_db.tables.build_requests)[0].host
+    bench.disable(chosen, True)
+
+    slow.run()
+    scene.send()
+
+    row = scene.row()
+    assert (row.state, row.attempt) == (states.BUILD, 2)  # type: ignore[attr-defined]
+    assert row.host != chosen  # type: ignore[attr-defined]
+    assert chosen not in {alternate["host"] for alternate in row.alternates}  # type: ignore[attr-defined]
+    assert {message.queue for message in bench.post.messages} == {compute_verbs.queue(row.host)}  # type: ignore[attr-defined]
+    assert scene.claimed_on() == {node_uuid(row.host)}  # type: ignore[attr-defined]
+    assert bench.world.rows(CELL, cell_db.tables.cleanups) == []
+
+
+def test_a_build_stays_where_it_was_meant_to_go_when_every_alternate_is_disabled(scene: Scene) -> None:
+    bench = scene.bench
+    slow = bench.place()
+    until(slow, "before super.insert")
+    chosen = bench.world.rows("api", api_db.tables.build_requests)[0].host
+    for host in bench.hosts:
+        bench.disable(host, True)
+
+    slow.run()
+
+    assert (scene.row().host, scene.row().attempt) == (chosen, 1)  # type: ignore[attr-defined]
+    assert scene.claimed_on() == {node_uuid(chosen)}
+
+
+# ---- accepting -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_create_whose_commit_nobody_confirmed_is_answered_like_any_other(bench: Bench) -> None:
+    """The user was told 503, asked again, and had twice the servers."""
+    steps = BreakableSteps("api")
+    steps.trap = Trap("api.accept", Kind.ERROR_AFTER)
+    orders = bench.world.orders("one", "two")
+
+    bench.world.create(orders, steps)
+
+    journal = {row.uuid for row in bench.world.rows("api", api_db.tables.build_requests)}
+    bench.wipe(orders[0].uuid)
+    assert journal == {order.uuid for order in orders}
+
+
+@pytest.mark.parametrize(("kind", "kept"), [(Kind.KILLED_BEFORE, 0), (Kind.KILLED_AFTER, 2)])
+def test_a_killed_create_is_whole_or_nothing(bench: Bench, kind: Kind, kept: int) -> None:
+    steps = BreakableSteps("api")
+    steps.trap = Trap("api.accept", kind)
+    orders = bench.world.orders("one", "two", project="killed")
+
+    with pytest.raises(Killed):
+        bench.world.create(orders, steps)
+
+    with bench.world.databases["api"].reading() as connection:
+        charged = api_db.quota.usage(connection, "killed")
+    journal = bench.world.rows("api", api_db.tables.build_requests)
+    bench.wipe(orders[0].uuid)
+    assert (len(journal), charged["instances"]) == (kept, kept)
+
+
+def test_a_create_above_the_quota_leaves_nothing(bench: Bench) -> None:
+    steps = BreakableSteps("api")
+    steps.trap = Trap("api.accept", Kind.ERROR_AFTER)
+    orders = bench.world.orders("one", "two", project="poor")
+
+    with pytest.raises(core.errors.OverQuota):
+        bench.world.create(orders, steps, quota={**UNLIMITED, "instances": 1})
+
+    assert bench.world.rows("api", api_db.tables.build_requests) == []
+    assert bench.world.rows("api", api_db.tables.instance_mappings) == []

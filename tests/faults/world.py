@@ -10,7 +10,7 @@ import datetime
 import pathlib
 import time
 import uuid as uuids
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -31,20 +31,24 @@ import core.errors
 import devstack.services.placement
 import messaging.verbs.compute
 import messaging.verbs.superconductor as superconductor
+from cells.acceptance import accept_servers
 from cells.answers import value_of
 from cells.deletion import delete_server
 from cells.gate import Gate
 from cells.registry import Cells, api_gate
+from clients.glance import Images
 from clients.placement import Placement, connect
 from compute.permit import Permit
 from compute.simulated.dial import turn
 from compute.simulated.driver import SimulatedHypervisor
 from compute.simulated.guests import GuestFiles
-from core.clock import utcnow
+from core.clock import Clock, utcnow
 from core.context import Context, new_request_id
 from core.database import Database, now_sql
 from core.migrations import sync
 from core.steps import Steps
+from devstack.ports import free_port
+from devstack.services.images import ImageEndpoint
 from messaging.broker import Broker
 from objects.build import BuildSpec, Flavor, Guest
 from objects.order import PlacementRequest, ServerOrder
@@ -58,6 +62,10 @@ HOPELESS = "hopeless"
 SLOW = "slow"
 """Servers whose names begin so take `SLOW_S` to spawn."""
 SLOW_S = 0.3
+CLUMSY = "clumsy"
+"""Servers whose names begin so run, and every operation on them fails."""
+CONDUCTOR = {"service_down_time_s": 5, "sweep_s": 0.1, "claim_sweep_s": 1}
+"""The settings of every conductor, unless a test asks for others."""
 UNLIMITED = {"instances": -1, "cores": -1, "ram": -1, "server_groups": -1, "server_group_members": -1}
 USER = Context(user_id="u", project_id="p", roles=("member", "reader"), request_id=new_request_id())
 
@@ -96,17 +104,17 @@ def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEAD
 class PickyHypervisor(SimulatedHypervisor):
     """A simulated hypervisor that refuses the first attempt of some servers."""
 
-    @classmethod
-    def of(cls, conf: cfg.ConfigOpts) -> "PickyHypervisor":
-        """The driver as the settings describe it."""
-        settings = conf.simulated
-        root = pathlib.Path(settings.path) / conf.host
-        return cls(root, vcpus=settings.vcpus, memory_mib=settings.memory_mib, disk_gib=settings.disk_gib)
-
     def spawn(self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, permit: Permit) -> Guest:
         if attempt == 1 and spec.name.startswith(PICKY):
             raise core.errors.Conflict("not this one, not here", server=spec.uuid)
         return super().spawn(spec, attempt, image=image, permit=permit)
+
+
+def driver_of(kind: type[SimulatedHypervisor], conf: cfg.ConfigOpts) -> SimulatedHypervisor:
+    """A simulated driver as the settings describe it."""
+    settings = conf.simulated
+    root = pathlib.Path(settings.path) / conf.host
+    return kind(root, vcpus=settings.vcpus, memory_mib=settings.memory_mib, disk_gib=settings.disk_gib)
 
 
 class World:
@@ -130,6 +138,10 @@ class World:
         self.placement: Placement = connect(self.conf)
         self.brokers = {name: Broker(url) for name, url in self.at.brokers.items()}
         self._dial()
+        self._image_port = free_port()
+        self.image_endpoint = ImageEndpoint(folder / "images", self._image_port)
+        self.image_endpoint.start()
+        self.images = Images(f"http://127.0.0.1:{self._image_port}", timeout_s=20)
 
     # ---- making it -----------------------------------------------------------------------------------------------------------
 
@@ -160,6 +172,7 @@ class World:
         for hosts in self.hosts.values():
             for host in hosts:
                 servers = {f"{SLOW}*": {"spawn_s": SLOW_S}, f"{HOPELESS}*": {"refuse": "no host likes this one"}}
+                servers |= {f"{CLUMSY}*": {"act_error": "the host is clumsy"}}
                 turn(self.folder / "guests" / host, servers=servers)
 
     def configure(self, name: str, groups: Sequence[core.config.OptionGroup], text: str) -> cfg.ConfigOpts:
@@ -181,20 +194,18 @@ deadline_s = 5
 endpoint = {self.placement_endpoint}
 timeout_s = 20
 [conductor]
-service_down_time_s = 5
-sweep_s = 0.1
-claim_sweep_s = 1
 """
 
     # ---- its programs ----------------------------------------------------------------------------------------------------------
 
-    def super_conductor(self, name: str = "super", steps: Steps | None = None) -> Any:
-        """A super-conductor that is not started."""
-        conf = self.configure(name, conductor.superconductor.main.options(), self._api_level(name))
-        return conductor.superconductor.main.SuperConductor(conf, steps=steps)
+    def super_conductor(self, name: str = "super", steps: Steps | None = None, clock: Clock | None = None, **settings: float) -> Any:
+        """A super-conductor that is not started; `settings` of its group `conductor`."""
+        text = self._api_level(name) + _lines({**CONDUCTOR, **settings})
+        conf = self.configure(name, conductor.superconductor.main.options(), text)
+        return conductor.superconductor.main.SuperConductor(conf, steps=steps, clock=clock)
 
-    def cell_conductor(self, cell: str, steps: Steps | None = None, name: str = "") -> Any:
-        """A conductor of the cell that is not started."""
+    def cell_conductor(self, cell: str, steps: Steps | None = None, name: str = "", clock: Clock | None = None, **settings: float) -> Any:
+        """A conductor of the cell that is not started; `settings` of its group `conductor`."""
         name = name or f"conductor-{cell}"
         text = f"""
 [DEFAULT]
@@ -206,22 +217,23 @@ connection = {self.at.databases[cell]}
 endpoint = {self.placement_endpoint}
 timeout_s = 20
 [conductor]
-service_down_time_s = 5
-sweep_s = 0.1
-claim_sweep_s = 1
-"""
+{_lines({**CONDUCTOR, **settings})}"""
         conf = self.configure(name, conductor.cell.main.options(), text)
-        return conductor.cell.main.CellConductor(conf, steps=steps)
+        return conductor.cell.main.CellConductor(conf, steps=steps, clock=clock)
 
-    def agent(self, cell: str, host: str, steps: Steps | None = None) -> Any:
-        """A host's agent that is not started."""
+    def agent(
+        self, cell: str, host: str, steps: Steps | None = None, *, kind: type[SimulatedHypervisor] = PickyHypervisor, broker: str = "",
+        **settings: float,
+    ) -> Any:  # fmt: skip
+        """A host's agent that is not started; `settings` of its group `compute`. `broker`: the cell's own unless another URL leads there."""
         text = f"""
 [DEFAULT]
 host = {host}
 state_path = {self.folder}/{host}
-transport_url = {self.at.brokers[cell]}
+transport_url = {broker or self.at.brokers[cell]}
 [compute]
-report_interval_s = 0.5
+{_lines({"report_interval_s": 0.5, **settings})}[image]
+endpoint = http://127.0.0.1:{self._image_port}
 [simulated]
 path = {self.folder}/guests
 vcpus = 16
@@ -229,7 +241,7 @@ memory_mib = 16384
 disk_gib = 500
 """
         conf = self.configure(f"compute-{host}", compute.main.options(), text)
-        return compute.main.Agent(conf, steps=steps, hypervisor=PickyHypervisor.of(conf))
+        return compute.main.Agent(conf, steps=steps, hypervisor=driver_of(kind, conf))
 
     def start(self, name: str, program: Any) -> Any:
         """Starts a program; it is stopped with the world."""
@@ -255,6 +267,8 @@ disk_gib = 500
         """Stops what runs, in reverse order."""
         while self.programs:
             self.end(next(reversed(self.programs)))
+        self.images.close()
+        self.image_endpoint.stop()
         self.cells.stop()
         self.api_db.close()
         self.placement.close()
@@ -287,6 +301,21 @@ disk_gib = 500
         if hint and not asleep:
             self.hint(accepted)
         return accepted
+
+    @staticmethod
+    def orders(*names: str, project: str = "p") -> list[ServerOrder]:
+        """What a request for these servers is made into before it is accepted."""
+        return [_order(project, name) for name in names]
+
+    def create(self, orders: Sequence[ServerOrder], steps: Steps | None = None, *, quota: Mapping[str, int] = UNLIMITED) -> None:
+        """Accepts servers by what a request to the API does; its errors are those of the request."""
+        build = orders[0].build
+        request = PlacementRequest(project_id=build.project_id, user_id=build.user_id)
+        accepting = accept_servers(
+            self, USER, steps or Steps(), request=request, request_uuid=str(uuids.uuid4()), orders=orders, quota_defaults=quota,
+            not_after=datetime.timedelta(minutes=10),
+        )  # fmt: skip
+        asyncio.run(accepting)
 
     def hint(self, wanted: Sequence[str]) -> None:
         """Tells the super-conductor of new orders, as the API does after its commit."""
@@ -357,6 +386,10 @@ disk_gib = 500
 def _order(project: str, name: str) -> ServerOrder:
     build = BuildSpec(uuid=str(uuids.uuid4()), project_id=project, user_id="u", name=name, hostname=name, flavor=FLAVOR)
     return ServerOrder(build=build, request_id=new_request_id(), created_at=utcnow())
+
+
+def _lines(settings: Mapping[str, float]) -> str:
+    return "".join(f"{name} = {value}\n" for name, value in settings.items())
 
 
 def _simulated_guests(folder: pathlib.Path) -> list[Any]:

@@ -22,6 +22,8 @@ def main(work: str, spec_file: str, uri: str, log_path: str, instances: str, ima
     permit = Permit(attempt=1, deadline_s=DEADLINE_S)
     if work == "spawn":
         driver.spawn(spec, 1, image=pathlib.Path(image), permit=permit)
+    elif work == "snapshot":
+        driver.snapshot(spec.uuid, target=pathlib.Path(spec_file).with_suffix(".snapshot"), permit=permit)
     else:
         driver.destroy(spec.uuid, 1, permit=permit)
 

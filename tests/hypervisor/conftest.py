@@ -22,10 +22,11 @@ class Bed(Protocol):
 
     Attributes:
         hypervisor: opened.
-        slow_spawn_s: how long at least a spawn may be made to take by `slow_down`.
+        console_kinds: of a guest that runs.
     """
 
     hypervisor: Hypervisor
+    console_kinds: tuple[str, ...]
 
     def restart(self) -> None:
         """Another agent's driver over the same guests takes the place of the first, which is simply forgotten."""
@@ -38,6 +39,12 @@ class Bed(Protocol):
 
     def remains(self, uuid: str) -> list[str]:
         """Whatever of the server is still here: files, definitions, networks."""
+
+    def wait_until_up(self, uuid: str) -> None:
+        """The guest has booted."""
+
+    def attached(self, uuid: str) -> set[str]:
+        """The volumes and addresses of what is attached, as the hypervisor itself knows it, now and after the next start."""
 
     def slow_down(self) -> None:
         """From now on a spawn takes so long that it can be interrupted."""
@@ -53,6 +60,8 @@ class Bed(Protocol):
 
 
 class SimulatedBed:
+    console_kinds = ()
+
     def __init__(self, directory: pathlib.Path) -> None:
         self._directory = directory
         self.hypervisor = self._open()
@@ -70,6 +79,14 @@ class SimulatedBed:
 
     def remains(self, uuid: str) -> list[str]:
         return [str(path) for path in self._directory.rglob(f"{uuid}*")]
+
+    def wait_until_up(self, uuid: str) -> None:
+        assert "GUEST-READY" in self.hypervisor.console_log(uuid)
+
+    def attached(self, uuid: str) -> set[str]:
+        guest = self.hypervisor.files.get(uuid)
+        assert guest is not None
+        return {*guest.disks, *guest.nics}
 
     def slow_down(self) -> None:
         self._turn(spawn_s=60.0)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import uuid
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -23,7 +24,10 @@ from objects.build import BuildSpec, Flavor, ImageRef
 
 START_DEADLINE_S = 90.0
 STOP_DEADLINE_S = 20.0
+BOOT_DEADLINE_S = 150.0
+DETACH_DEADLINE_S = 15.0
 MEMORY_MIB = 96
+SMALL_DISK_BYTES = 64 * 1024**2
 MOST_ATTEMPT = 1000
 
 # libvirt asks this before it runs a guest: the place where a test makes it slow, or fail.
@@ -61,6 +65,8 @@ class Machine:
         self._output = (directory / "output").open("ab")
         self._processes: list[subprocess.Popen[bytes]] = []
         self.daemon: subprocess.Popen[bytes] | None = None
+        self.small_disk = directory / "small"
+        """A file system of a few MiB, for tests that fill it."""
 
     def start(self) -> None:
         """Namespaces and libvirtd."""
@@ -70,6 +76,8 @@ class Machine:
         (hooks / "qemu").write_text(_HOOK)
         (hooks / "qemu").chmod(0o755)
         self.turn("normal")
+        # Before the namespaces: they see it too.
+        _make_small_disk(self.directory / "small.ext4", self.small_disk)
         self._spawn(self.host.namespaces_command())
         self.start_daemon()
 
@@ -97,12 +105,22 @@ class Machine:
         for process in reversed(self._processes):
             process.kill()
             process.wait(STOP_DEADLINE_S)
+        if self.small_disk.is_mount():
+            subprocess.run(["umount", self.small_disk], check=True, timeout=STOP_DEADLINE_S)
         self._output.close()
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output, start_new_session=True)
         self._processes.append(process)
         return process
+
+
+def _make_small_disk(file: pathlib.Path, mountpoint: pathlib.Path) -> None:
+    with file.open("wb") as empty:
+        empty.truncate(SMALL_DISK_BYTES)
+    mountpoint.mkdir()
+    for command in (["mkfs.ext4", "-q", "-F", "-m", "0", file], ["mount", "-o", "loop", file, mountpoint]):
+        subprocess.run(command, check=True, timeout=STOP_DEADLINE_S)
 
 
 @contextlib.contextmanager
@@ -116,9 +134,7 @@ def machine(directory: pathlib.Path) -> Iterator[Machine]:
         made.stop()
 
 
-def open_driver(
-    machine: Machine, instances: pathlib.Path, *, changed: Callable[[], None] = lambda: None, **settings: object
-) -> LibvirtHypervisor:
+def open_driver(machine: Machine, instances: pathlib.Path, *, changed: Callable[[], None] = lambda: None, **settings: object) -> LibvirtHypervisor:
     """The driver of an agent on this machine."""
     return driver_at(machine.host.uri, machine.host.log_path, instances, changed=changed, **settings)
 
@@ -128,7 +144,14 @@ def driver_at(
 ) -> LibvirtHypervisor:
     """The driver of an agent on the machine with this libvirt."""
     conf = core.config.load("tests", [], [libvirt.OPTIONS])
-    values = {"uri": uri, "log_path": str(log_path), "virt_type": "qemu", "shutdown_timeout_s": 0.3, **settings}
+    values = {
+        "uri": uri,
+        "log_path": str(log_path),
+        "virt_type": "qemu",
+        "shutdown_timeout_s": 0.3,
+        "detach_timeout_s": DETACH_DEADLINE_S,
+        **settings,
+    }
     for name, value in values.items():
         conf.set_override(name, value, group="libvirt")
     driver = LibvirtHypervisor(conf.libvirt, instances)
@@ -138,6 +161,8 @@ def driver_at(
 
 class LibvirtBed:
     """The bed of tests.hypervisor.conftest with real guests."""
+
+    console_kinds = ("vnc", "serial")
 
     def __init__(self, machine: Machine, instances: pathlib.Path) -> None:
         self._machine = machine
@@ -159,6 +184,15 @@ class LibvirtBed:
     def remains(self, uuid: str) -> list[str]:
         files = [path for directory in (self._instances, self._machine.host.directory) for path in directory.rglob(f"*{uuid}*")]
         return [str(path) for path in files] + [f"process {process.pid}" for process in qemu_processes(uuid)]
+
+    def wait_until_up(self, uuid: str) -> None:
+        wait_until(lambda: "GUEST-READY" in self.hypervisor.console_log(uuid), what="ready line", deadline_s=BOOT_DEADLINE_S, every_s=0.3)
+
+    def attached(self, uuid: str) -> set[str]:
+        libvirt = self.hypervisor._libvirt
+        kept, now = (_attached_in(libvirt.document(uuid, live=live)) for live in (False, True))
+        assert kept == now, "the guest that runs has other devices than it will have after a start"
+        return kept
 
     def slow_down(self) -> None:
         self._machine.turn("slow")
@@ -200,6 +234,12 @@ class LibvirtBed:
         with contextlib.closing(driver):
             for uuid_ in {path.name.partition(".")[0] for path in self._instances.iterdir()}:
                 wait_until(lambda uuid_=uuid_: _is_destroyed(driver, uuid_), what=f"end of {uuid_}", deadline_s=START_DEADLINE_S)
+
+
+def _attached_in(document: str) -> set[str]:
+    devices = ET.fromstring(document)
+    macs = (mac.get("address") for mac in devices.iterfind("devices/interface/mac"))
+    return {name for name in (*(serial.text for serial in devices.iterfind("devices/disk/serial")), *macs) if name}
 
 
 def qemu_processes(uuid: str) -> list[identity.Process]:

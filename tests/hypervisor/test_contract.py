@@ -8,12 +8,13 @@ from collections.abc import Callable
 import pytest
 
 import core.errors
+from compute.devices import DiskToAttach, FileSource, NicToAttach
 from compute.hypervisor import Hypervisor
 from compute.libvirt.image_format import inspect
 from compute.permit import Permit
 from devstack.waiting import wait_until
 from lifecycle import states
-from lifecycle.actions import OPERATIONS
+from lifecycle.actions import OPERATIONS, POWER_OPERATIONS
 from objects.build import BuildSpec, Guest
 from tests.hypervisor.conftest import Bed
 
@@ -37,6 +38,8 @@ TABLE = {
     "suspended": {START: 1, STOP: 4, SOFT: None, HARD: 1, PAUSE: None, UNPAUSE: None, SUSPEND: 4, RESUME: 1},
 }
 NAMES = {"start": START, "stop": STOP, "reboot-soft": SOFT, "reboot-hard": HARD, "pause": PAUSE, "unpause": UNPAUSE, "suspend": SUSPEND, "resume": RESUME}
+# What has a test of its own below: it is about a guest's disks or its inside, not its power.
+TOLD_APART = {"rebuild", "rescue", "unrescue", "create-image", "change-password", "trigger-crash-dump"}
 
 
 def spawn(bed: Bed, spec: BuildSpec, attempt: int = 1) -> Guest:
@@ -163,14 +166,15 @@ def test_a_spawn_keeps_its_deadline(bed: Bed) -> None:
 
 
 def test_every_operation_of_the_lifecycle_table_is_covered() -> None:
-    assert set(NAMES) == set(OPERATIONS)
+    assert set(NAMES) == set(POWER_OPERATIONS)
+    assert set(OPERATIONS) - set(POWER_OPERATIONS) == TOLD_APART
 
 
 @pytest.mark.parametrize("state", TABLE)
 def test_operations(bed: Bed, permit: Permit, state: str) -> None:
     """All operations from one state, on one guest: real ones take long to make."""
     spec = bed.spec()
-    spawn(bed, spec)
+    sizes = sizes_of(spawn(bed, spec))
 
     for name, act in NAMES.items():
         START(bed.hypervisor, spec.uuid, permit)
@@ -184,7 +188,12 @@ def test_operations(bed: Bed, permit: Permit, state: str) -> None:
             assert bed.hypervisor.guest(spec.uuid) == before, f"{name} was refused and changed it"
         else:
             assert act(bed.hypervisor, spec.uuid, permit).power_state == expected, name
-            assert [guest.power_state for guest in bed.hypervisor.guests()] == [expected], name
+            assert [(guest.power_state, sizes_of(guest)) for guest in bed.hypervisor.guests()] == [(expected, sizes)], name
+
+
+def sizes_of(guest: Guest) -> tuple[int, int, int]:
+    """What the host reports as used, whatever the guest does."""
+    return guest.vcpus, guest.memory_mib, guest.disk_gib
 
 
 def test_an_operation_may_be_repeated(bed: Bed, permit: Permit) -> None:
@@ -257,6 +266,78 @@ def test_a_snapshot_is_an_image_and_leaves_the_guest_as_it_was(bed: Bed, permit:
         assert bed.hypervisor.guest(spec.uuid) == before
 
 
+def new_disk(path: pathlib.Path) -> DiskToAttach:
+    with path.open("wb") as file:
+        file.truncate(4 * 1024**2)
+    return DiskToAttach(volume_id=str(uuid.uuid4()), source=FileSource(path=path))
+
+
+def new_nic() -> NicToAttach:
+    part = uuid.uuid4().hex[:6]
+    return NicToAttach(mac=f"fa:16:3e:{part[:2]}:{part[2:4]}:{part[4:]}", kind="ethernet", tap=f"tap{part}")
+
+
+def test_disks_and_cards_come_to_a_guest_and_go(bed: Bed, tmp_path: pathlib.Path) -> None:
+    spec, hypervisor = bed.spec(), bed.hypervisor
+    server, disk, other, nic = spec.uuid, new_disk(tmp_path / "volume"), new_disk(tmp_path / "other"), new_nic()
+    guest = spawn(bed, spec)
+    bed.wait_until_up(server)
+    permit = Permit(attempt=1, deadline_s=180.0)
+
+    for _ in range(2):
+        name = hypervisor.attach_disk(server, disk, permit=permit)
+        hypervisor.attach_nic(server, nic, permit=permit)
+        assert bed.attached(server) == {disk.volume_id, nic.mac}
+    assert hypervisor.attach_disk(server, other, permit=permit) != name
+    assert [known.mac_address for known in hypervisor.diagnostics(server).nics] == [nic.mac]
+    for _ in range(2):
+        hypervisor.detach_disk(server, disk.volume_id, permit=permit)
+        hypervisor.detach_nic(server, nic.mac, permit=permit)
+        assert bed.attached(server) == {other.volume_id}
+
+    PAUSE(hypervisor, server, permit)
+    with pytest.raises(core.errors.Conflict):
+        hypervisor.detach_disk(server, other.volume_id, permit=permit)
+    assert bed.attached(server) == {other.volume_id}, "it is not there any more, though it was said that it is"
+    assert hypervisor.stop(server, permit=permit).power_state == states.SHUTDOWN
+
+    hypervisor.attach_disk(server, disk, permit=permit)
+    hypervisor.attach_nic(server, nic, permit=permit)
+    hypervisor.detach_disk(server, other.volume_id, permit=permit)
+    assert START(hypervisor, server, permit) == guest
+    assert bed.attached(server) == {disk.volume_id, nic.mac}
+    assert hypervisor.rebuild(spec, image=bed.image(spec), permit=permit) == guest
+    assert bed.attached(server) == {disk.volume_id, nic.mac}, "a rebuilt guest lost what was attached to it"
+
+
+def test_the_devices_of_a_guest_that_is_saved_or_rescued_stay(bed: Bed, permit: Permit, tmp_path: pathlib.Path) -> None:
+    spec, disk = bed.spec(), new_disk(tmp_path / "volume")
+    spawn(bed, spec)
+    SUSPEND(bed.hypervisor, spec.uuid, permit)
+    with pytest.raises(core.errors.WrongState):
+        bed.hypervisor.attach_disk(spec.uuid, disk, permit=permit)
+    bed.hypervisor.rescue(spec.uuid, image=bed.image(spec), disk_format="qcow2", permit=permit)
+    for act in (
+        lambda: bed.hypervisor.attach_disk(spec.uuid, disk, permit=permit),
+        lambda: bed.hypervisor.detach_disk(spec.uuid, disk.volume_id, permit=permit),
+        lambda: bed.hypervisor.attach_nic(spec.uuid, new_nic(), permit=permit),
+        lambda: bed.hypervisor.detach_nic(spec.uuid, new_nic().mac, permit=permit),
+    ):
+        with pytest.raises(core.errors.WrongState):
+            act()
+
+
+def test_only_images_under_a_guests_disks_are_in_use(bed: Bed, permit: Permit) -> None:
+    spec = bed.spec()
+    image = bed.image(spec)
+    spawn(bed, spec)
+
+    assert bed.hypervisor.images_in_use() == ({image} if bed.hypervisor.wants_image_files else set())
+
+    bed.hypervisor.destroy(spec.uuid, 1, permit=permit)
+    assert bed.hypervisor.images_in_use() == set()
+
+
 def test_what_only_a_running_guest_tells(bed: Bed, permit: Permit) -> None:
     spec = bed.spec()
     guest = spawn(bed, spec)
@@ -265,7 +346,7 @@ def test_what_only_a_running_guest_tells(bed: Bed, permit: Permit) -> None:
     assert (found.power_state, found.vcpus) == (guest.power_state, guest.vcpus)
     assert found.memory_maximum_mib == spec.flavor.memory_mib
     assert found.disks[0].name and len(found.cpu_times_ns) in (1, guest.vcpus)
-    assert [address.kind for address in bed.hypervisor.console_addresses(spec.uuid)] == ["vnc"]
+    assert [address.kind for address in bed.hypervisor.console_addresses(spec.uuid)] == list(bed.console_kinds)
     bed.hypervisor.inject_nmi(spec.uuid, permit=permit)
 
     STOP(bed.hypervisor, spec.uuid, permit)
@@ -288,6 +369,10 @@ def test_without_a_guest_there_is_nothing_to_do_it_with(bed: Bed, permit: Permit
         lambda: hypervisor.snapshot(spec.uuid, target=tmp_path / "snapshot", permit=permit),
         lambda: hypervisor.inject_nmi(spec.uuid, permit=permit),
         lambda: hypervisor.set_password(spec.uuid, user="root", password="secret", permit=permit),
+        lambda: hypervisor.attach_disk(spec.uuid, new_disk(tmp_path / "volume"), permit=permit),
+        lambda: hypervisor.detach_disk(spec.uuid, "any", permit=permit),
+        lambda: hypervisor.attach_nic(spec.uuid, new_nic(), permit=permit),
+        lambda: hypervisor.detach_nic(spec.uuid, "any", permit=permit),
         lambda: hypervisor.console_addresses(spec.uuid),
         lambda: hypervisor.diagnostics(spec.uuid),
     ):

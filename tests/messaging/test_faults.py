@@ -12,7 +12,7 @@ from messaging import in_process
 from messaging.broker import Broker, NoSuchQueue
 from messaging.caller import Caller
 from messaging.listener import Handle
-from tests.messaging.conftest import Listen, Place
+from tests.messaging.conftest import Listen, Place, Rabbit
 from tests.messaging.test_messages import DEADLINE_S, Notes, add_one
 from tests.messaging.vocabulary import ADD_ONE, NOTE, Number, Sum
 
@@ -41,6 +41,35 @@ def test_a_frozen_broker_is_unavailable_in_time_and_goes_on_later(
     assert works_again(caller, queue, context)
     caller.cast(queue, NOTE, Number(2), context=context)
     wait_until(lambda: 2 in notes.numbers, what="second note", deadline_s=DEADLINE_S)
+
+
+def test_a_look_says_whether_the_broker_answers(place: Place, broker: Broker, queue: str) -> None:
+    broker.declare(queue)
+    for asked in (queue, "nobody-made-it", queue):
+        broker.look(asked)
+    other = Broker(place.url, publish_timeout_s=1.0)
+    other.look("nobody-made-it")
+    other.close()
+
+    if isinstance(place, Rabbit):  # the one in the process answers such a question even when it is frozen
+        place.freeze()
+        for _ in range(2):
+            began_at = time.monotonic()
+            with pytest.raises(errors.Unavailable):
+                broker.look(queue)
+            assert time.monotonic() - began_at < 1.5
+        place.thaw()
+
+    place.restart()
+    wait_until(lambda: _answers(broker, queue), what="answer of the broker", deadline_s=RECOVERY_S)
+
+
+def _answers(broker: Broker, queue: str) -> bool:
+    try:
+        broker.look(queue)
+    except errors.Unavailable:
+        return False
+    return True
 
 
 def test_a_frozen_broker_holds_up_no_stop(place: Place, broker: Broker, caller: Caller, listen: Listen, queue: str, context: Context) -> None:

@@ -18,7 +18,7 @@ from collections import Counter
 from typing import NamedTuple
 
 FAULTS = 2
-LIMIT = {"crash": 2, "expire": 2, "dup": 1, "lose": 1, "suspect": 1, "die": 1, "refuse": 1, "full": 1, "celldown": 1}
+LIMIT = {"crash": 2, "expire": 2, "dup": 1, "lose": 1, "suspect": 1, "die": 1, "refuse": 1, "full": 1, "celldown": 1, "disable": 1}
 KINDS = tuple(LIMIT)
 BREAKS = {
     "no-fencing": "the agent forgets superseded attempts",
@@ -204,6 +204,10 @@ class Model:
             row = s.row or ("BUILD", 1, host, ())
             nxt = "assign" if self.b == "insert-before-assign" and j and j[0] == "new" else "drop"
             add("super.insert", to(s._replace(row=row), nxt, valid, host, None))
+            f = self.fault(s, "disable") if s.row is None and host else None
+            if f:                                     # disabled since it was chosen: attempt 1 is over before it began
+                row = ("BUILD", 2, "B" if host == "A" else "A", ())
+                add("super.insert (host disabled)", to(f._replace(row=row), nxt, valid, host, None), "disable")
         elif pc == "release0":
             add("super.release", self.claim_written(to(s, "insert0", valid, None, None), None))
         elif pc == "insert0":

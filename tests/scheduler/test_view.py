@@ -1,6 +1,8 @@
 """The view of hosts: incremental, and aware of what was placed a moment ago."""
 
+import collections
 import datetime
+import random
 import threading
 
 from scheduler.view import HostView
@@ -178,3 +180,78 @@ def test_many_threads_lose_no_placement() -> None:
         thread.join(10)
 
     assert view.snapshot()[0].servers == 200
+
+
+# ---- some of many ------------------------------------------------------------------------------------------------------------------
+
+
+def many(view: HostView, *, cells: int, hosts: int) -> None:
+    for number in range(cells):
+        cell = f"cell-{number}"
+        view.update(cell, [host(f"{cell}-{one}", cell_uuid=cell) for one in range(hosts)])
+
+
+def test_of_few_hosts_none_are_picked_out() -> None:
+    view = HostView(clock=HandClock())
+    many(view, cells=4, hosts=5)
+
+    assert view.some(4, 5, dice=random.Random(1)) is None
+
+
+def test_some_hosts_are_so_many_of_each_of_so_many_cells_with_what_was_placed() -> None:
+    view = HostView(clock=HandClock())
+    many(view, cells=20, hosts=30)
+    for number in range(20):
+        for one in range(30):
+            view.consume(f"cell-{number}-{one}", f"server-{number}-{one}", SMALL)
+
+    some = view.some(4, 5, dice=random.Random(1))
+
+    assert some is not None
+    by_cell = collections.Counter(state.cell_uuid for state in some)
+    assert len(by_cell) in range(1, 5)
+    assert set(by_cell.values()) == {5}
+    assert len({state.host for state in some}) == len(some)
+    assert {state.used_memory_mib for state in some} == {1024}
+
+
+def test_every_host_is_among_some_sooner_or_later_and_larger_cells_more_often() -> None:
+    view = HostView(clock=HandClock())
+    many(view, cells=4, hosts=5)
+    view.update("large", [host(f"large-{one}", cell_uuid="large") for one in range(80)])
+    dice, seen = random.Random(1), collections.Counter[str]()
+    for _ in range(400):
+        seen.update(state.host for state in view.some(2, 5, dice=dice) or ())
+
+    assert len(seen) == 100
+    cells = collections.Counter(name.rpartition("-")[0] for name in seen.elements())
+    assert cells["large"] > 3 * max(cells[f"cell-{number}"] for number in range(4))
+
+
+def test_hosts_that_left_or_moved_are_not_picked_any_more() -> None:
+    view = HostView(clock=HandClock())
+    many(view, cells=2, hosts=20)
+    view.some(2, 5, dice=random.Random(1))
+    view.keep_only("cell-0", ["cell-0-1"])
+    view.update("cell-2", [host("cell-1-3", cell_uuid="cell-2")])
+
+    picked = {(state.cell_uuid, state.host) for seed in range(50) for state in view.some(3, 6, dice=random.Random(seed)) or ()}
+
+    assert {name for cell, name in picked if cell == "cell-0"} == {"cell-0-1"}
+    assert ("cell-1", "cell-1-3") not in picked
+    assert ("cell-2", "cell-1-3") in picked
+
+
+def test_what_was_placed_is_settled_without_another_report() -> None:
+    """The host's report came too soon to count the server, and is not sent again while nothing changes there."""
+    clock = HandClock()
+    view = view_of_one(clock)
+    view.consume("a", "server", SMALL)
+    clock.seconds += 1
+    view.update(EAST, [host("a", reported_at=at(1), used_memory_mib=1024)])
+    assert used(view) == 2048
+
+    clock.seconds += 2
+    view.settle()
+
+    assert used(view) == 1024

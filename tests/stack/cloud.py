@@ -11,6 +11,7 @@ from typing import Any
 
 import openstack
 import requests
+import requests.auth
 import sqlalchemy as sa
 
 import api_db.tables
@@ -19,9 +20,10 @@ from core.database import Database
 from devstack.accounts import Accounts
 from devstack.api_client import ApiClient
 from devstack.background import REPOSITORY
-from devstack.layout import Shape, State
+from devstack.layout import KEYSTONE, Shape, State
 from devstack.ports import Ports, free_port
 from devstack.supervisor import Control
+from devstack.token_auth import TokenAuth
 from lifecycle.states import GONE
 from tests.stack.client import Client
 
@@ -41,11 +43,17 @@ class Cloud:
         self.control = Control(state)
         self.compute = f"http://127.0.0.1:{shape.port}/v2.1"
         self.image = f"http://127.0.0.1:{Ports(state.ports).of('image')}"
+        self.identity = f"http://127.0.0.1:{Ports(state.ports).of('keystone')}/v3" if shape.auth == KEYSTONE else None
         self._clients: dict[str, Client] = {}
 
     def api(self, user: str) -> ApiClient:
         """The stack's own small client, with a connection of its own."""
-        return ApiClient(self.compute, image=self.image, user=user, password=self.password(user))
+        return ApiClient(self.compute, image=self.image, user=user, password=self.password(user), identity=self.identity)
+
+    def auth(self, user: str) -> requests.auth.AuthBase:
+        """How this user's own requests show who it is."""
+        password = self.password(user)
+        return TokenAuth(self.identity, user=user, password=password) if self.identity else requests.auth.HTTPBasicAuth(user, password)
 
     def password(self, user: str) -> str:
         """What the stack chose for this user."""

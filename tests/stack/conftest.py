@@ -28,7 +28,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 @pytest.fixture(scope="session")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """The real servers: three cells of two hosts."""
-    _skip_without_servers()
+    skip_without_servers()
     with clouds.running(tmp_path_factory.mktemp("full") / "state", "--profile", "full", "--cells", "3") as cloud:
         yield cloud
 
@@ -36,13 +36,21 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 @pytest.fixture(scope="session")
 def isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """Two cells of one host, each with a database server and a broker of its own."""
-    _skip_without_servers()
+    skip_without_servers()
     options = ("--profile", "full", "--isolate", "--cells", "2", "--hosts", "1")
     with clouds.running(tmp_path_factory.mktemp("isolated") / "state", *options) as cloud:
         yield cloud
 
 
-def _skip_without_servers() -> None:
+@pytest.fixture(scope="session")
+def with_keystone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """Everything in one process, and Keystone beside it: two cells of two hosts."""
+    with clouds.running(tmp_path_factory.mktemp("keystone") / "state", "--auth", "keystone") as cloud:
+        yield cloud
+
+
+def skip_without_servers() -> None:
+    """Skips the test where the full profile cannot run."""
     missing = packages.missing()
     if missing and os.geteuid() != 0:
         pytest.skip(f"the full profile needs Debian's packages {', '.join(missing)}, and only root can install them")

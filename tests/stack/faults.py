@@ -43,10 +43,10 @@ def kill(cloud: Cloud, name: str) -> None:
 def kill_api_worker(cloud: Cloud) -> None:
     """Ends one of the API's workers without grace; its parent starts another."""
     parent = cloud.control.pid("api")
-    before = _children(parent)
+    before = children(parent)
     os.kill(before[0], signal.SIGKILL)
     wait_until(
-        lambda: before[0] not in _children(parent) and len(_children(parent)) == len(before), what="new API worker", deadline_s=BACK_DEADLINE_S
+        lambda: before[0] not in children(parent) and len(children(parent)) == len(before), what="new API worker", deadline_s=BACK_DEADLINE_S
     )  # fmt: skip
 
 
@@ -59,6 +59,7 @@ def _wait_for_another(cloud: Cloud, name: str, old: identity.Process | None) -> 
     wait_until(is_another, what=f"new {name}", deadline_s=BACK_DEADLINE_S)
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """The pids of a process's children."""
     tasks = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(child) for child in tasks.read_text().split()]

@@ -55,6 +55,27 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_compute_nodes_updated_at"), ["updated_at"], unique=False)
 
     op.create_table(
+        "console_auth_tokens",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
+        sa.Column("token_hash", Ascii(64), nullable=False),
+        sa.Column("instance_uuid", Ascii(36), nullable=False),
+        sa.Column("instance_host", Str(255), nullable=False),
+        sa.Column("kind", Ascii(16), nullable=False),
+        sa.Column("host", Str(255), nullable=True),
+        sa.Column("port", sa.Integer(), nullable=True),
+        sa.Column("path", Str(255), nullable=True),
+        sa.Column("expires_at", Timestamp, nullable=False),
+        sa.Column("created_at", Timestamp, nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("token_hash", name=op.f("uq_console_auth_tokens_token_hash")),
+        mysql_charset="utf8mb4",
+        mysql_engine="InnoDB",
+    )
+    with op.batch_alter_table("console_auth_tokens", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_console_auth_tokens_expires_at"), ["expires_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_console_auth_tokens_instance_uuid"), ["instance_uuid"], unique=False)
+
+    op.create_table(
         "dead_letters",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("verb", Ascii(64), nullable=False),
@@ -190,6 +211,8 @@ def upgrade() -> None:
         sa.Column("left", sa.Boolean(), nullable=False),
         sa.Column("deaf", sa.Boolean(), nullable=False),
         sa.Column("intents", Json, nullable=True),
+        sa.Column("sealing_key", Ascii(64), nullable=True),
+        sa.Column("console", Json, nullable=True),
         sa.Column("created_at", Timestamp, nullable=False),
         sa.Column("updated_at", Timestamp, nullable=False),
         sa.PrimaryKeyConstraint("id"),
@@ -275,6 +298,11 @@ def downgrade() -> None:
     op.drop_table("instance_faults")
     op.drop_table("instance_actions")
     op.drop_table("dead_letters")
+    with op.batch_alter_table("console_auth_tokens", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_console_auth_tokens_instance_uuid"))
+        batch_op.drop_index(batch_op.f("ix_console_auth_tokens_expires_at"))
+
+    op.drop_table("console_auth_tokens")
     with op.batch_alter_table("compute_nodes", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_compute_nodes_updated_at"))
 

@@ -16,7 +16,7 @@ import api.main
 import core.config
 from api.cloud import Cloud
 from api.http.app import App, Limits
-from api.http.auth import Identity, Strategy
+from api.http.caller import Identity, Strategy
 from api.http.policy import Policy, Rule, with_implied
 from api.http.routes import ActionRoute, Route
 from api_db.tables import metadata

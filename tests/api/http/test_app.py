@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from api.http.app import Limits
-from api.http.auth import Identity
 from api.http.call import Call, Raw
+from api.http.caller import Identity
 from api.http.errors import HttpError
 from api.http.paging import LIMIT, MARKER, limit_of, page_of
 from api.http.policy import ADMIN as ADMIN_ONLY

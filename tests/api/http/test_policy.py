@@ -68,8 +68,8 @@ def test_a_policy_file_stands_above_the_defaults(tmp_path: pathlib.Path) -> None
 
     assert rules.allows("admin", somebody("boss"))
     assert not rules.allows("admin", somebody("admin"))
-    assert rules.is_admin("me", "mine", ("boss",))
-    assert not rules.is_admin("me", "mine", ("admin",))
+    assert rules.is_admin(somebody("boss"))
+    assert not rules.is_admin(somebody("admin"))
 
 
 def test_a_decision_is_remembered(rules: Policy, monkeypatch: pytest.MonkeyPatch) -> None:

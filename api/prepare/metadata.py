@@ -1,0 +1,32 @@
+"""How many items of metadata a project may give one thing."""
+
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+
+import api_db.limits
+import core.errors
+from api.http.call import Call
+
+
+async def check(call: Call, metadata: Mapping[str, str]) -> None:
+    """
+    Raises:
+        OverQuota: these are more.
+    """
+    if metadata:
+        refuse_too_many(metadata, await call.cloud.api_read(limit, str(call.context.project_id), call.cloud.quota_defaults))
+
+
+def limit(connection: sa.Connection, project_id: str, quota_defaults: Mapping[str, int]) -> int:
+    """The most; negative: no limit."""
+    return int(api_db.limits.effective(connection, project_id, None, quota_defaults)["metadata_items"])
+
+
+def refuse_too_many(metadata: Mapping[str, str], most: int) -> None:
+    """
+    Raises:
+        OverQuota: there are more than that.
+    """
+    if 0 <= most < len(metadata):
+        raise core.errors.OverQuota(f"Maximum number of metadata items exceeds {most}.", quota="metadata_items")

@@ -1,0 +1,62 @@
+"""From a validated request for a rebuild to what changes: checked as the request for a new server is."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from api.http.call import Call
+from api.prepare import images, lookups
+from api.prepare.metadata import limit, refuse_too_many
+from api.prepare.refusals import invalid
+from cell_db.rebuilds import Changes
+from objects.build import Flavor
+from objects.server import Server
+
+_COLUMN = {
+    "name": "display_name",
+    "description": "display_description",
+    "hostname": "hostname",
+    "accessIPv4": "access_ip_v4",
+    "accessIPv6": "access_ip_v6",
+    "OS-DCF:diskConfig": "auto_disk_config",
+    "key_name": "key_name",
+    "user_data": "user_data",
+}
+
+
+async def prepare(call: Call, server: Server) -> Changes:
+    """
+    Raises:
+        Invalid: the request asks for something that does not exist, does not fit, or is not supported; names the field.
+        OverQuota: more metadata than the project may have.
+        Unavailable: the API database or the image service does not answer.
+    """
+    body = call.body
+    _refuse_unsupported(body)
+    image, (public_key, most) = await asyncio.gather(
+        images.find(call, body["imageRef"], "imageRef"),
+        call.cloud.api_read(_look_up, server.project_id, server.user_id, body.get("key_name"), call.cloud.quota_defaults),
+    )
+    reference = images.reference(image)
+    images.check_fits(reference, msgspec.convert(server.flavor, Flavor), image.status)
+    refuse_too_many(body.get("metadata") or {}, most)
+    columns = {_COLUMN[name]: _kept(name, value) for name, value in body.items() if name in _COLUMN}
+    return Changes(image=reference, columns=columns, metadata=body.get("metadata"), public_key=public_key)
+
+
+def _refuse_unsupported(body: Mapping[str, Any]) -> None:
+    lookups.refuse_unsupported(body)
+    if body.get("preserve_ephemeral"):
+        raise invalid("preserve_ephemeral", "No hypervisor here can make a root disk anew and keep the ephemeral one.")
+
+
+def _look_up(connection: sa.Connection, project_id: str, user_id: str, key_name: str | None, quota_defaults: Mapping[str, int]) -> tuple[str | None, int]:
+    """The key pair is one of the server's own user, whoever asks."""
+    return lookups.public_key(connection, user_id, key_name), limit(connection, project_id, quota_defaults)
+
+
+def _kept(name: str, value: Any) -> Any:
+    return value == "AUTO" if name == "OS-DCF:diskConfig" else value

@@ -1,0 +1,40 @@
+"""What the image service is told of an image that is made of a server."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from clients.glance import FIELDS
+from core.context import Context
+from objects.build import BuildSpec, ImageRef
+from objects.server import Server
+
+# What the server's own image has and an image of the server has not: it describes other bytes.
+_NOT_INHERITED = frozenset({"cache_in_nova", "bittorrent", "cinder_encryption_key_id", "cinder_encryption_key_deletion_policy"})
+_NOT_INHERITED_PREFIXES = ("img_signature", "os_glance_", "owner_specified.openstack.")
+
+
+def record(context: Context, server: Server, spec: BuildSpec, *, name: str, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The image's record: whoever boots from it gets what the server had, and room enough."""
+    image = spec.image or ImageRef(image_id=server.image_ref or "")
+    return {
+        **_properties(image.properties),
+        **_properties(metadata),
+        "name": name,
+        "visibility": "private",
+        "disk_format": "qcow2",
+        "container_format": "bare",
+        "min_disk": max(spec.flavor.root_gib, image.min_disk_gib),
+        "min_ram": image.min_ram_mib,
+        "owner": server.project_id,
+        "image_type": "snapshot",
+        "image_location": "snapshot",
+        "image_state": "available",
+        "base_image_ref": server.image_ref or "",
+        "instance_uuid": server.uuid,
+        "user_id": str(context.user_id),
+        "owner_id": server.project_id,
+    }
+
+
+def _properties(wanted: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in wanted.items() if name not in FIELDS and name not in _NOT_INHERITED and not name.startswith(_NOT_INHERITED_PREFIXES)}

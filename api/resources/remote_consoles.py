@@ -1,0 +1,179 @@
+"""A server's consoles: who may see one gets an address that opens it for a while.
+
+The host says where the console is served, the cell keeps a token for that, and the address is one of the cell's console proxies. Source of
+types and protocols: OpenStack Compute API, server consoles.
+"""
+
+import dataclasses
+from collections.abc import Awaitable, Callable
+
+import sqlalchemy as sa
+
+import cell_db.console_proxies
+import cell_db.console_tokens
+import core.errors
+from api.http import policy
+from api.http.call import Call
+from api.http.errors import HttpError
+from api.http.policy import Rule
+from api.http.routes import ActionRoute, Route
+from api.http.schema import Body, Property, choice
+from api.http.view import Field, View
+from api.resources.every_cell import down_after_s
+from api.resources.host_answers import ask_host
+from api.resources.server_of import gate_of, server_of
+from cells.answers import value_of
+from cells.route import Found
+from lifecycle import states
+from messaging.verbs import cell
+from objects import console
+from objects.console import Address
+
+CREATE = "os_compute_api:os-remote-consoles"
+POLICIES = [Rule(CREATE, policy.MEMBER, "Get an address that opens a console of a server")]
+
+WHAT = "get-console"
+_NOT_WHILE = (states.DELETING, "migrating")
+
+Handler = Callable[[Call], Awaitable[object]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ConsoleType:
+    """A type of console that may be asked for. `kind` None: no driver here offers it; not `is_implemented`: nor could it be switched on."""
+
+    name: str
+    protocol: str
+    kind: str | None = None
+    is_implemented: bool = True
+
+
+TYPES = {
+    row.name: row
+    for row in (
+        ConsoleType("novnc", "vnc", console.VNC),
+        ConsoleType("serial", "serial", console.SERIAL),
+        ConsoleType("xvpvnc", "vnc"),
+        ConsoleType("spice-html5", "spice"),
+        ConsoleType("spice-direct", "spice"),
+        ConsoleType("rdp-html5", "rdp"),
+        ConsoleType("webmks", "mks", is_implemented=False),
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Opened:
+    """A console that was asked for, and the address that opens it."""
+
+    protocol: str
+    type: str
+    url: str
+
+
+async def create(call: Call) -> Opened:
+    """The address of a console of this protocol and type."""
+    return await _open(call, call.body["protocol"], call.body["type"], segment="server_id")
+
+
+def _opens(protocol: str) -> Handler:
+    """The handler of an action that names its protocol."""
+
+    async def handler(call: Call) -> Opened:
+        return await _open(call, protocol, call.body["type"], segment="id")
+
+    return handler
+
+
+async def _open(call: Call, protocol: str, name: str, *, segment: str) -> Opened:
+    found = await server_of(call, CREATE, segment)
+    kind = _kind_of(protocol, name)
+    _refuse_leaving(found)
+    answer = await ask_host(call, found, cell.CONSOLE_ADDRESSES, WHAT)
+    address = next((address for address in answer.addresses if address.kind == kind), None)
+    if address is None:
+        raise _not_offered(name)
+    return Opened(protocol, name, await _address(call, found, address, name))
+
+
+def _kind_of(protocol: str, name: str) -> str:
+    """
+    Raises:
+        Invalid: no such console is offered here, or the two do not go together.
+        HttpError: no driver can.
+    """
+    asked = TYPES[name]
+    if asked.protocol != protocol:
+        raise core.errors.Invalid(f"Invalid console type {name} for protocol {protocol}", field="type")
+    if not asked.is_implemented:
+        raise HttpError(501, f"Consoles of type {name} are not implemented here.")
+    if asked.kind is None:
+        raise _not_offered(name)
+    return asked.kind
+
+
+def _not_offered(name: str) -> core.errors.Invalid:
+    return core.errors.Invalid(f"Unavailable console type {name}.", field="type")
+
+
+def _refuse_leaving(found: Found) -> None:
+    server = found.server
+    if server.task_state in _NOT_WHILE:
+        raise core.errors.WrongState(
+            f"Cannot '{WHAT}' instance {server.uuid} while it is in task_state {server.task_state}",
+            server=server.uuid, state=server.task_state,
+        )  # fmt: skip
+
+
+async def _address(call: Call, found: Found, address: Address, name: str) -> str:
+    server = found.server
+    assert server.host is not None  # It answered.
+    url = value_of(await gate_of(call, found, WHAT).write(_issue, server.uuid, server.host, address, down_after_s(call)))
+    if url is None:
+        raise _not_offered(name)
+    return url
+
+
+def _issue(connection: sa.Connection, uuid: str, host: str, address: Address, proxy_down_after_s: float) -> str | None:
+    """The address with a fresh token; None: the cell has no console proxy."""
+    proxy = cell_db.console_proxies.living(connection, down_after_s=proxy_down_after_s)
+    if proxy is None:
+        return None
+    token = cell_db.console_tokens.issue(connection, uuid, instance_host=host, address=address, ttl_s=proxy.token_ttl_s)
+    return console.url_of(proxy.public_url, address.kind, token)
+
+
+_PATH = "/servers/{server_id}/remote-consoles"
+_ACTION_PATH = "/servers/{id}/action"
+_TYPES = ("novnc", "xvpvnc", "rdp-html5", "spice-html5", "serial")
+_BODY = Body(
+    "remote_console",
+    Property("protocol", choice("vnc", "spice", "serial", "rdp"), required=True, until="2.7"),
+    Property("protocol", choice("vnc", "spice", "serial", "rdp", "mks"), required=True, since="2.8"),
+    Property("type", choice(*_TYPES), required=True, until="2.7"),
+    Property("type", choice(*_TYPES, "webmks"), required=True, since="2.8", until="2.98"),
+    Property("type", choice(*_TYPES, "webmks", "spice-direct"), required=True, since="2.99"),
+)
+_REMOTE_CONSOLE = View("remote_console", Field("protocol"), Field("type"), Field("url"))
+_CONSOLE = View("console", Field("type"), Field("url"))
+
+ROUTES = [
+    Route("POST", _PATH, create, policy=CREATE, body=_BODY, view=_REMOTE_CONSOLE, since="2.6"),
+    *(
+        ActionRoute(
+            _ACTION_PATH,
+            action,
+            _opens(protocol),
+            policy=CREATE,
+            status=200,
+            until="2.5",
+            body=Body(action, Property("type", choice(*types), required=True)),
+            view=_CONSOLE,
+        )
+        for action, protocol, types in (
+            ("os-getVNCConsole", "vnc", ("novnc", "xvpvnc")),
+            ("os-getSPICEConsole", "spice", ("spice-html5",)),
+            ("os-getSerialConsole", "serial", ("serial",)),
+        )
+    ),
+]

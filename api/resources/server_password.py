@@ -1,0 +1,120 @@
+"""Passwords of servers: one is set by the agent in the guest, and none is ever readable in a row, a queue or a log."""
+
+import asyncio
+import time
+
+import sqlalchemy as sa
+
+import cell_db.history
+import cell_db.instances
+import cell_db.operations
+import core.errors
+import core.sealed
+from api.http import policy
+from api.http.call import Call
+from api.http.errors import HttpError
+from api.http.policy import Rule
+from api.http.routes import ActionRoute, Route
+from api.http.schema import TEXT, Body, Property
+from api.http.view import Value
+from api.resources.server_of import gate_of, server_of
+from api.resources.server_operations import PATH, begin, refuse_early
+from cells.answers import Answer, value_of
+from cells.gate import Gate
+from objects.build import BuildSpec
+
+CHANGE = "os_compute_api:os-admin-password"
+SHOW = "os_compute_api:os-server-password:show"
+CLEAR = "os_compute_api:os-server-password:clear"
+OPERATION = "change-password"
+_PATH_OF_STORED = "/servers/{server_id}/os-server-password"
+_STORED = "password"
+_FIRST_LOOK_S = 0.05
+_LONGEST_PAUSE_S = 0.5
+
+POLICIES = [
+    Rule(CHANGE, policy.MEMBER, "Set the password of a server's administrator"),
+    Rule(SHOW, policy.READER, "See the password that a server's guest left, sealed to its key pair"),
+    Rule(CLEAR, policy.MEMBER, "Forget that password"),
+]
+
+# ---- set one -----------------------------------------------------------------------------------------------------------
+
+
+async def change_password(call: Call) -> None:
+    """Begins it with the password sealed to the server's host, and waits for a while whether that can do it.
+
+    Raises:
+        Conflict: it cannot: no agent answers in the guest, for one.
+        HttpError: 501: nothing can be sealed to this host.
+    """
+    found = await server_of(call, CHANGE)
+    gate = refuse_early(call, found, OPERATION)
+    uuid = found.server.uuid
+    spec, key = value_of(await gate.read(_guest_and_key, uuid, found.server.host))
+    if key is None:
+        raise HttpError(501, f"The host of instance {uuid} cannot set passwords.")
+    sealed = core.sealed.seal(call.body["adminPass"], key=key, about=uuid)
+    await begin(call, found, OPERATION, {"user": _administrator(spec), "sealed": sealed})
+    await _wait(call, gate, uuid)
+
+
+def _guest_and_key(connection: sa.Connection, uuid: str, host: str | None) -> tuple[BuildSpec, str | None]:
+    return cell_db.instances.build_spec(connection, uuid), cell_db.operations.sealing_key(connection, host) if host else None
+
+
+def _administrator(spec: BuildSpec) -> str:
+    """The user whose password it is, by the image's word."""
+    properties = spec.image.properties if spec.image else {}
+    return properties.get("os_admin_user") or ("Administrator" if properties.get("os_type") == "windows" else "root")
+
+
+async def _wait(call: Call, gate: Gate, uuid: str) -> None:
+    """Returns when it is done, or goes on behind our back.
+
+    Raises:
+        Conflict: it failed.
+    """
+    ends, pause_s = time.monotonic() + call.cloud.conf.api.password_wait_s, _FIRST_LOOK_S
+    while (left_s := ends - time.monotonic()) > 0:
+        await asyncio.sleep(min(pause_s, left_s))
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        answer = await gate.read(cell_db.history.get_action, uuid, call.context.request_id)
+        if not isinstance(answer, Answer):
+            continue
+        action, events = answer.value
+        if action.finish_time is None:
+            continue
+        if action.message:
+            why = next((event.details for event in events if event.details), None)
+            raise core.errors.Conflict(f"Failed to set admin password on {uuid} because {why or 'its host could not'}", server=uuid)
+        return
+
+
+# ---- the one that the guest left -----------------------------------------------------------------------------------------
+
+
+async def show_stored(call: Call) -> str:
+    """What the guest left; empty when it left none."""
+    found = await server_of(call, SHOW, "server_id")
+    return str((found.server.extra or {}).get(_STORED, ""))
+
+
+async def clear_stored(call: Call) -> None:
+    """Forgets it."""
+    found = await server_of(call, CLEAR, "server_id")
+    gate = gate_of(call, found, "clear password")
+    value_of(await gate.write(_clear, found.server.uuid))
+
+
+def _clear(connection: sa.Connection, uuid: str) -> None:
+    extra = cell_db.instances.get(connection, uuid).extra or {}
+    if _STORED in extra:
+        cell_db.instances.update(connection, uuid, {"extra": {name: value for name, value in extra.items() if name != _STORED}})
+
+
+ROUTES = [
+    ActionRoute(PATH, "changePassword", change_password, policy=CHANGE, body=Body("changePassword", Property("adminPass", TEXT, required=True))),
+    Route("GET", _PATH_OF_STORED, show_stored, policy=SHOW, view=Value("password")),
+    Route("DELETE", _PATH_OF_STORED, clear_stored, policy=CLEAR, status=204),
+]

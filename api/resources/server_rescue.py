@@ -1,0 +1,57 @@
+"""Rescue: the server boots from another disk, with its own beside it, until it is unrescued."""
+
+import msgspec
+
+import cell_db.instances
+from api.http import policy
+from api.http.call import Call
+from api.http.policy import Rule
+from api.http.routes import ActionRoute
+from api.http.schema import TEXT, UUID, Body, Property, nullable, structure
+from api.prepare import images, passwords
+from api.resources.server_of import server_of
+from api.resources.server_operations import PATH, begin, operate, refuse_early
+from cells.answers import value_of
+from cells.gate import Gate
+from objects.build import ImageRef
+
+RESCUE = "os_compute_api:os-rescue"
+UNRESCUE = "os_compute_api:os-unrescue"
+
+POLICIES = [
+    Rule(RESCUE, policy.MEMBER, "Rescue a server"),
+    Rule(UNRESCUE, policy.MEMBER, "Let a rescued server be itself again"),
+]
+
+
+async def rescue(call: Call) -> dict[str, str]:
+    """Begins it; the password in the answer is told once and kept nowhere."""
+    found = await server_of(call, RESCUE)
+    gate = refuse_early(call, found, "rescue")
+    asked = call.body or {}
+    image = await _image(call, gate, found.server.uuid, asked.get("rescue_image_ref"))
+    await begin(call, found, "rescue", {"image": msgspec.to_builtins(image)})
+    return {"adminPass": asked.get("adminPass") or passwords.generate()}
+
+
+async def unrescue(call: Call) -> None:
+    """Begins its end."""
+    await operate(call, "unrescue", UNRESCUE)
+
+
+async def _image(call: Call, gate: Gate, uuid: str, asked: str | None) -> ImageRef | None:
+    """The image that was asked for, else the operators', else the server's own, which may be gone from the image service by now."""
+    wanted = asked or call.cloud.conf.api.rescue_image_id
+    if not wanted:
+        return value_of(await gate.read(cell_db.instances.build_spec, uuid)).image
+    image = await images.find(call, wanted, "rescue_image_ref")
+    images.check_active(image, "rescue_image_ref")
+    return images.reference(image)
+
+
+_WISH = nullable(structure(Property("adminPass", TEXT), Property("rescue_image_ref", UUID)))
+
+ROUTES = [
+    ActionRoute(PATH, "rescue", rescue, policy=RESCUE, body=Body.holding("rescue", _WISH), status=200),
+    ActionRoute(PATH, "unrescue", unrescue, policy=UNRESCUE),
+]

@@ -1,0 +1,45 @@
+"""What a guest's host is asked about it at once: where its consoles are, how it fares."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import core.errors
+from compute.actions.names import checked_uuid
+from compute.operation import Host
+from core.context import Context
+from lifecycle import states
+from messaging.verbs.compute import ConsoleAddresses, OneServer
+from objects.console import Address
+from objects.diagnostics import Diagnostics
+
+T = TypeVar("T")
+
+
+def show_console_addresses(host: Host, _: Context, asked: OneServer) -> ConsoleAddresses:
+    """Where its consoles are served now; none: the hypervisor has none for it.
+
+    Raises:
+        NotFound: the server has no guest on this host.
+        WrongState: it does not run; the message names its power state.
+    """
+    found = _ask(host, "get-console", asked.uuid, host.hypervisor.console_addresses)
+    return ConsoleAddresses([Address(kind=one.kind, host=one.host, port=one.port, path=None if one.path is None else str(one.path)) for one in found])
+
+
+def show_diagnostics(host: Host, _: Context, asked: OneServer) -> Diagnostics:
+    """How it fares now.
+
+    Raises:
+        NotFound: the server has no guest on this host.
+        WrongState: it does not run; the message names its power state.
+    """
+    return _ask(host, "get-diagnostics", asked.uuid, host.hypervisor.diagnostics)
+
+
+def _ask(host: Host, what: str, uuid: str, ask: Callable[[str], T]) -> T:
+    try:
+        return ask(checked_uuid(uuid))
+    except core.errors.WrongState as error:
+        guest = host.hypervisor.guest(uuid)
+        state = states.POWER_NAMES[states.NO_STATE if guest is None else guest.power_state]
+        raise core.errors.WrongState(f"Cannot '{what}' instance {uuid} while it is in power_state {state}", server=uuid, state=state) from error

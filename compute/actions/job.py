@@ -1,0 +1,59 @@
+"""One operation in hand."""
+
+from collections.abc import Callable, Mapping
+
+import core.errors
+from compute.operation import Host
+from compute.permit import Permit
+from messaging.verbs import cell
+from messaging.verbs.compute import Act
+from objects.build import Guest
+
+
+class Job:
+    """What the work of an operation is given, and what it says of itself meanwhile."""
+
+    def __init__(self, host: Host, act: Act, permit: Permit) -> None:
+        self.host = host
+        self.act = act
+        self.permit = permit
+        self.has_begun = False
+
+    @property
+    def uuid(self) -> str:
+        return self.act.uuid
+
+    def begins(self) -> None:
+        """From here on the guest is not what it was. Raises as the permit does."""
+        self.permit.check()
+        self.has_begun = True
+
+    def stage(self, step: str) -> None:
+        """Tells users how far it is."""
+        self.host.reporter.report(cell.STAGES, (self.act.uuid, self.act.operation_id), cell.Stage(self.act.uuid, self.act.operation_id, step))
+
+    def guest(self) -> Guest:
+        """The guest as it is now.
+
+        Raises:
+            NotFound: there is none any more.
+        """
+        guest = self.host.hypervisor.guest(self.act.uuid)
+        if guest is None:
+            raise core.errors.NotFound("The server has no guest on this host")
+        return guest
+
+
+Work = Callable[[Job], Guest]
+
+
+def text_of(arguments: Mapping[str, object], name: str) -> str:
+    """An argument of an operation that is text.
+
+    Raises:
+        Invalid: the order lacks it.
+    """
+    value = arguments.get(name)
+    if not isinstance(value, str):
+        raise core.errors.Invalid(f"The order lacks {name}", field=name)
+    return value

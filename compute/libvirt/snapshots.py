@@ -1,0 +1,87 @@
+"""An image of a guest's root disk, taken while the guest runs.
+
+QEMU itself writes the disk as it was at one moment into a file beside it; the guest goes on, whatever becomes of the agent. What an agent
+that was killed left behind (a job of QEMU's, file systems that are frozen, files) is cleaned up by the next snapshot, or the next agent.
+"""
+
+import pathlib
+import xml.etree.ElementTree as ET
+
+import core.errors
+import core.log
+from compute.libvirt.connection import Libvirt
+from compute.libvirt.documents import disk_names
+from compute.libvirt.homes import Home
+from compute.permit import Permit
+
+LOG = core.log.get(__name__)
+
+_LOOK_S = 0.5
+_RELEASE_S = 30.0
+
+
+def backup_xml(disks: list[str], target: pathlib.Path) -> str:
+    """The document for `virDomainBackupBegin`: the first of the disks into the target, the others not at all."""
+    root = ET.Element("domainbackup", mode="push")
+    elements = ET.SubElement(root, "disks")
+    own = ET.SubElement(elements, "disk", name=disks[0], backup="yes", type="file")
+    ET.SubElement(own, "driver", type="qcow2")
+    ET.SubElement(own, "target", file=str(target))
+    for name in disks[1:]:
+        ET.SubElement(elements, "disk", name=name, backup="no")
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode") + "\n"
+
+
+def live_snapshot(libvirt: Libvirt, home: Home, *, target: pathlib.Path, permit: Permit) -> None:
+    """`target` is an image of the guest's root disk as it was at the begin of the call."""
+    drop_leftovers(libvirt, home, permit)
+    # Let go of whatever becomes of the work: with a permit of its own.
+    release = Permit(attempt=permit.attempt, deadline_s=permit.left_s() + _RELEASE_S)
+    try:
+        _begin(libvirt, home, permit, release)
+        _finish(libvirt, home.uuid, permit)
+        home.copy_snapshot(target, permit)
+    finally:
+        drop_leftovers(libvirt, home, release)
+
+
+def drop_leftovers(libvirt: Libvirt, home: Home, permit: Permit) -> None:
+    """Nothing of a snapshot is under way, and the guest's file systems are not frozen by one."""
+    if not home.snapshot_mark.exists():
+        return
+    try:
+        libvirt.end_backup(home.uuid, permit)
+        if home.frozen_mark.exists():
+            libvirt.thaw_file_systems(home.uuid, permit)
+    except core.errors.NotFound:
+        LOG.info("a guest went while it was saved server=%s", home.uuid)
+    home.drop_snapshot()
+
+
+def _begin(libvirt: Libvirt, home: Home, permit: Permit, release: Permit) -> None:
+    document = backup_xml(disk_names(libvirt.document(home.uuid, live=True)), home.snapshot_disk)
+    home.snapshot_mark.touch()
+    home.frozen_mark.touch()
+    is_quiet = libvirt.freeze_file_systems(home.uuid, permit)
+    try:
+        libvirt.begin_backup(home.uuid, document, permit)
+    finally:
+        if is_quiet:
+            libvirt.thaw_file_systems(home.uuid, release)
+        home.frozen_mark.unlink()
+
+
+def _finish(libvirt: Libvirt, uuid: str, permit: Permit) -> None:
+    while True:
+        news = libvirt.news_count()
+        is_under_way, failure = libvirt.backup_state(uuid)
+        if not is_under_way:
+            break
+        permit.check()
+        libvirt.wait_for_news(news, min(_LOOK_S, permit.left_s()))
+    if failure is not None:
+        LOG.warning("a snapshot failed server=%s why=%s", uuid, failure)
+        if "No space left" in failure:
+            raise core.errors.Unavailable("The host's disk is full (snapshot)", server=uuid)
+        raise core.errors.Broken("The hypervisor failed to save the guest's disk", server=uuid)

@@ -1,0 +1,220 @@
+"""`cellplane-console-proxy`: one or more per cell; holds nothing of the API level."""
+
+import asyncio
+import pathlib
+import socket
+import sys
+import threading
+import urllib.parse
+from collections.abc import Sequence
+
+from aiohttp import web
+from oslo_config import cfg
+
+import cell_db.console_proxies
+import core.config
+import core.errors
+import core.log
+import core.process
+from cell_db.schema import SCHEMA
+from console.doorkeeper import Doorkeeper
+from console.pages import Pages
+from console.proxy import Limits, Proxy
+from core.clock import SystemClock, utcnow
+from core.config import OptionGroup
+from core.database import OwnDatabase
+from core.periodic import Periodic
+from messaging.broker import Broker
+from messaging.caller import Caller
+from objects.console import Proxy as Said
+
+LOG = core.log.get(__name__)
+
+NAME = "cellplane-console-proxy"
+BEAT_S = 5.0
+START_TIMEOUT_S = 30.0
+BACKLOG = 256
+
+CONSOLE = OptionGroup(
+    "console",
+    [
+        cfg.StrOpt("listen_host", default="127.0.0.1", help="Address to listen on."),
+        cfg.PortOpt("port", default=6080, help="Port to listen on; 0 takes a free one."),
+        cfg.StrOpt(
+            "public_url",
+            help="http or https URL under which users reach this proxy: the API hands it out. By default that of listen_host and port.",
+        ),
+        cfg.ListOpt("allowed_origins", default=[], help="Web pages of these origins (https://dashboard.example:8443) may open consoles, beside noVNC's here."),
+        cfg.FloatOpt("token_ttl_s", default=600.0, min=1.0, help="Seconds for which an address that was handed out opens its console."),
+        cfg.StrOpt("novnc_path", default="/usr/share/novnc", help="Directory of noVNC's files; without them there is no console in a browser."),
+        cfg.IntOpt("most_sessions", default=200, min=1, help="Consoles that may be open at the same time; more are refused."),
+        cfg.IntOpt("threads", default=4, min=1, help="Tokens that are judged at the same time."),
+        cfg.FloatOpt("host_timeout_s", default=5.0, min=0.1, help="Seconds within which a host must say that the console is still there."),
+        cfg.FloatOpt("connect_timeout_s", default=5.0, min=0.1, help="Seconds within which a guest's console must take the connection."),
+        cfg.FloatOpt("idle_timeout_s", default=3600.0, min=0.1, help="Seconds without a byte in either direction after which a console is closed."),
+        cfg.FloatOpt("ping_s", default=30.0, min=0.1, help="Seconds between two pings to a user; one that does not answer in half of it is gone."),
+    ],
+)
+
+
+def options() -> list[OptionGroup]:
+    """The settings that this program reads: nothing of the API level is among them."""
+    return [core.config.PROCESS, core.config.CELL_DATABASE, CONSOLE]
+
+
+class ConsoleProxy:
+    """The program; several may serve a cell at once.
+
+    Raises:
+        Invalid: a setting is missing or makes no sense.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self._conf = conf
+        self._settings = conf.console
+        self._started_at = utcnow()
+        _refuse_bad_url(self._settings.public_url)
+        self.database = OwnDatabase(
+            core.config.required(conf, "database", "connection"), pool_size=conf.database.pool_size, io_timeout_s=self._settings.host_timeout_s
+        )
+        self._broker = Broker(core.config.required(conf, None, "transport_url"))
+        self._caller = Caller(self._broker, sent_by=f"console proxy {conf.host}")
+        self._heartbeat = Periodic("heartbeat", BEAT_S, self._beat, SystemClock())
+        self._listening: socket.socket | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._runner: web.AppRunner | None = None
+        self.proxy: Proxy | None = None
+
+    @property
+    def public_url(self) -> str:
+        """Where users reach it, once it was started."""
+        host = self._settings.listen_host
+        return str(self._settings.public_url or f"http://{f'[{host}]' if ':' in host else host}:{self.port}").rstrip("/")
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, once it was started."""
+        if self._listening is None:
+            raise core.errors.Broken("The console proxy was not started.")
+        return int(self._listening.getsockname()[1])
+
+    def start(self) -> None:
+        """Serves when this returns.
+
+        Raises:
+            Broken: the cell's database has a schema that this release does not know.
+            Invalid: the address can't be had.
+            Unavailable: the database does not answer.
+        """
+        SCHEMA.check(self.database)
+        self._listening = _listen(self._settings.listen_host, self._settings.port)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=_run, args=(self._loop,), name="console proxy", daemon=True)
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._serve(self._listening), self._loop).result(START_TIMEOUT_S)
+        self._beat()
+        self._heartbeat.start()
+        LOG.info("console proxy serves port=%d public_url=%s", self.port, self.public_url)
+
+    def stop(self, timeout_s: float) -> None:
+        """Takes no more users, says goodbye to those who are there, and lets go of everything."""
+        self._heartbeat.stop(timeout_s / 4)
+        if self._loop is not None and self._thread is not None and self._thread.is_alive():
+            self._say_that_it_leaves()
+            leaving = asyncio.run_coroutine_threadsafe(self._leave(), self._loop)
+            try:
+                leaving.result(timeout_s / 2)
+            except TimeoutError:
+                LOG.warning("console proxy stops with consoles still open")
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(timeout_s / 4)
+        if self._listening is not None:
+            self._listening.close()
+        self._caller.close()
+        self._broker.close()
+        self.database.close()
+
+    async def _serve(self, listening: socket.socket) -> None:
+        settings = self._settings
+        limits = Limits(
+            most_sessions=settings.most_sessions,
+            threads=settings.threads,
+            admit_timeout_s=settings.host_timeout_s * 2,
+            connect_timeout_s=settings.connect_timeout_s,
+            idle_timeout_s=settings.idle_timeout_s,
+            ping_s=settings.ping_s,
+        )
+        doorkeeper = Doorkeeper(self.database, self._caller, host_timeout_s=settings.host_timeout_s)
+        pages = Pages(pathlib.Path(settings.novnc_path))
+        origins = {*settings.allowed_origins, _origin_of(self.public_url)}
+        self.proxy = Proxy(doorkeeper, pages, origins=origins, limits=limits, why_not_ready=self._why_not_ready)
+        # What is asked for holds tokens: no access log.
+        self._runner = web.AppRunner(self.proxy.application(), access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await self._runner.setup()
+        await web.SockSite(self._runner, listening, backlog=BACKLOG).start()
+
+    async def _leave(self) -> None:
+        if self.proxy is not None:
+            await self.proxy.leave()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def _beat(self) -> None:
+        said = Said(public_url=self.public_url, token_ttl_s=self._settings.token_ttl_s)
+        with self.database.transaction() as connection:
+            cell_db.console_proxies.beat(connection, host=self._conf.host, version=core.process.version(), started_at=self._started_at, proxy=said)
+
+    def _say_that_it_leaves(self) -> None:
+        try:
+            with self.database.transaction() as connection:
+                cell_db.console_proxies.leave(connection, host=self._conf.host)
+        except core.errors.Unavailable as error:
+            LOG.warning("the cell does not hear that this console proxy stops: %s", error.message)
+
+    def _why_not_ready(self) -> str | None:
+        try:
+            SCHEMA.check(self.database)
+        except core.errors.Broken:
+            return "has a schema that this release does not know"
+        except core.errors.Unavailable:
+            return "does not answer"
+        return None
+
+
+def _refuse_bad_url(url: str | None) -> None:
+    parts = urllib.parse.urlsplit(url or "http://default")
+    if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
+        raise core.errors.Invalid(f"[console] public_url {url} must be http://host:port or https://host:port, with or without a path", field="public_url")
+
+
+def _origin_of(url: str) -> str:
+    parts = urllib.parse.urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise core.errors.Invalid(f"can't listen on {host} port {port}: {error.strerror}", field="port") from error
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_forever()
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    loop.close()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program until it is told to stop."""
+    return core.process.run(NAME, argv, options(), ConsoleProxy)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

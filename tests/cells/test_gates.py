@@ -1,0 +1,208 @@
+"""What a gate makes of each way in which a cell can fail: silence, at once where that is possible, and an end of it by itself."""
+
+import asyncio
+import contextlib
+import pathlib
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import prometheus_client
+import pymysql
+import pytest
+import sqlalchemy as sa
+
+from cells.answers import Answer, Cell, Silence
+from cells.gate import Gate, GateMetrics
+from devstack.accounts import Accounts
+from devstack.services import mariadb
+from devstack.services.mariadb import ADMIN
+from devstack.waiting import wait_until
+from messaging import in_process
+from messaging.broker import Broker
+
+DEADLINE_S = 1.0
+BACK_WITHIN_S = 10.0
+SCHEMA = "gated"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mariadb.MariaDB]:
+    if not mariadb.is_installed():
+        pytest.skip("mariadbd is not installed")
+    server = mariadb.MariaDB(pathlib.Path(tmp_path_factory.mktemp("gated")))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def gate(server: mariadb.MariaDB) -> Iterator[Gate]:
+    """To a cell with one row in one table."""
+    url = server.create_schema(SCHEMA)
+    _as_admin(server, f"CREATE OR REPLACE TABLE {SCHEMA}.alembic_version (version_num VARCHAR(32))", f"INSERT INTO {SCHEMA}.alembic_version VALUES ('1')")
+    gate = Gate(Cell(str(uuid.uuid4()), "west", url, "none://"), threads=2, deadline_s=DEADLINE_S)
+    assert isinstance(gate.read_now(_version), Answer)
+    yield gate
+    gate.close()
+
+
+def _as_admin(server: mariadb.MariaDB, *statements: str) -> None:
+    password = Accounts(server.directory / "accounts.json").password(ADMIN)
+    connection = pymysql.connect(host="127.0.0.1", port=server.port, user=ADMIN, password=password, autocommit=True, ssl_disabled=True)
+    with contextlib.closing(connection), connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+def _version(connection: sa.Connection) -> str:
+    return str(connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar())
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
+
+
+def _is_back(gate: Gate) -> bool:
+    gate.probe()
+    return isinstance(gate.read_now(_version), Answer)
+
+
+@pytest.mark.mariadb
+def test_the_first_request_that_a_frozen_server_leaves_without_an_answer_is_the_last(server: mariadb.MariaDB, gate: Gate) -> None:
+    server.freeze()
+    try:
+        assert isinstance(gate.read_now(_version), Silence)
+        wait_until(lambda: gate.health()["database"] != "up", what="open breaker", deadline_s=DEADLINE_S)
+        assert max(_seconds(lambda: gate.read_now(_version)) for _ in range(5)) < DEADLINE_S / 2
+        gate.probe()
+    finally:
+        server.thaw()
+
+    wait_until(lambda: _is_back(gate), what="the cell", deadline_s=BACK_WITHIN_S)
+
+
+@pytest.mark.mariadb
+def test_a_wrong_password_is_silence_and_not_tried_twice(server: mariadb.MariaDB, gate: Gate) -> None:
+    _as_admin(server, f"ALTER USER {SCHEMA}@'127.0.0.1' IDENTIFIED BY 'another'", f"KILL USER {SCHEMA}@'127.0.0.1'")
+    refused = gate.read_now(_version)
+    assert isinstance(refused, Silence)
+    assert "Access denied" in refused.why
+    assert gate.health()["database"] != "up"
+
+    _as_admin(server, f"ALTER USER {SCHEMA}@'127.0.0.1' IDENTIFIED BY '{Accounts(server.directory / 'accounts.json').password(SCHEMA)}'")
+    wait_until(lambda: _is_back(gate), what="the cell", deadline_s=BACK_WITHIN_S)
+
+
+@pytest.mark.mariadb
+def test_a_cell_without_its_schema_stays_away_though_its_server_answers(server: mariadb.MariaDB, gate: Gate) -> None:
+    _as_admin(server, f"DROP DATABASE {SCHEMA}")
+    assert isinstance(gate.read_now(_version), Silence)
+    health = gate.health()["database"]
+    assert health != "up"
+
+    # The server would answer a plain question, and the cell would come and go.
+    asked_at = gate._door.used_at
+    wait_until(lambda: _was_probed(gate, asked_at), what="probe", deadline_s=BACK_WITHIN_S)
+    assert gate.health()["database"] != "up"
+
+    server.create_schema(SCHEMA)
+    _as_admin(server, f"CREATE TABLE {SCHEMA}.alembic_version (version_num VARCHAR(32))", f"INSERT INTO {SCHEMA}.alembic_version VALUES ('1')")
+    wait_until(lambda: _is_back(gate), what="the cell", deadline_s=BACK_WITHIN_S)
+
+
+def _was_probed(gate: Gate, asked_at: float) -> bool:
+    gate.probe()
+    return gate._door.used_at > asked_at
+
+
+@pytest.mark.mariadb
+def test_a_slow_query_is_no_reason_to_ask_no_more(gate: Gate) -> None:
+    def slow(connection: sa.Connection) -> None:
+        connection.execute(sa.text("SELECT SLEEP(5)"))
+
+    assert isinstance(gate.read_now(slow), Silence)
+    assert isinstance(gate.read_now(_version), Answer)
+    assert gate.health()["database"] == "up"
+
+
+def test_who_still_waits_when_a_cell_is_re_addressed_is_told_so(tmp_path: pathlib.Path) -> None:
+    gate = Gate(Cell(str(uuid.uuid4()), "west", f"sqlite:///{tmp_path}/west.sqlite", "none://"), threads=1, deadline_s=30.0)
+    is_busy, may_end = threading.Event(), threading.Event()
+
+    def busy(_: sa.Connection) -> None:
+        is_busy.set()
+        may_end.wait(30.0)
+
+    async def ask() -> list[object]:
+        first = asyncio.ensure_future(gate.read(busy))
+        await asyncio.to_thread(is_busy.wait, 30.0)
+        second = asyncio.ensure_future(gate.read(busy))
+        await asyncio.sleep(0)
+        gate.close()
+        may_end.set()
+        return [await first, await second]
+
+    first, second = asyncio.run(ask())
+
+    assert isinstance(first, Answer)
+    assert isinstance(second, Silence)
+    assert "re-addressed" in second.why
+
+
+def test_a_cell_that_was_removed_while_it_was_away_does_not_stay_away_in_the_metrics(tmp_path: pathlib.Path) -> None:
+    registry = prometheus_client.CollectorRegistry()
+    gate = Gate(Cell(str(uuid.uuid4()), "west", f"sqlite:///{tmp_path}/nowhere/west.sqlite", "none://"), metrics=GateMetrics(registry))
+    labels = {"cell": "west", "door": "database"}
+    assert isinstance(gate.read_now(_version), Silence)
+    assert registry.get_sample_value("cellplane_gate_open", labels) == 1.0
+
+    gate.close()
+
+    assert registry.get_sample_value("cellplane_gate_open", labels) is None
+
+
+def test_a_request_that_is_given_up_is_not_taken_for_a_cells_silence(tmp_path: pathlib.Path) -> None:
+    gate = Gate(Cell(str(uuid.uuid4()), "west", f"sqlite:///{tmp_path}/west.sqlite", "none://"), threads=1, deadline_s=30.0)
+    may_end = threading.Event()
+
+    async def ask() -> None:
+        busy = asyncio.ensure_future(gate.read(lambda _: may_end.wait(30.0)))
+        waiting = asyncio.ensure_future(gate.read(lambda _: None))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        may_end.set()
+        await busy
+
+    asyncio.run(ask())
+    gate.close()
+
+
+def test_a_broker_that_is_away_is_known_before_there_is_something_to_send() -> None:
+    name = f"looked-at-{uuid.uuid4()}"
+    broker = in_process.broker(name)
+    Broker(f"inproc://{name}").declare("conductor")
+    gate = Gate(Cell(str(uuid.uuid4()), "west", "sqlite://", f"inproc://{name}"), deadline_s=0.2)
+    gate.look_at_broker(every_s=0.0)
+    assert not gate.broker_is_away
+
+    broker.go_away()
+    wait_until(lambda: _looked(gate), what="notice of its end", deadline_s=BACK_WITHIN_S)
+    broker.come_back()
+    wait_until(lambda: _probed(gate), what="notice of its return", deadline_s=BACK_WITHIN_S)
+    gate.close()
+
+
+def _looked(gate: Gate) -> bool:
+    gate.look_at_broker(every_s=0.0)
+    return gate.broker_is_away
+
+
+def _probed(gate: Gate) -> bool:
+    gate.probe()
+    return not gate.broker_is_away
