@@ -1,6 +1,7 @@
 """Debian's packages that the full profile needs: installed as root, else named.
 
-`python -m devstack.packages` makes sure of them; exit code 1 and their names when they are missing and can't be installed.
+`python -m devstack.packages` makes sure of them, with the argument `libvirt` of what real guests need, too; exit code 1 and their names when
+they are missing and can't be installed.
 """
 
 import contextlib
@@ -8,11 +9,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from core import errors
-from devstack.services import mariadb, rabbitmq
+from devstack.services import libvirt, mariadb, rabbitmq
 
 NEEDED: dict[str, Callable[[], bool]] = {
     "mariadb-server-core": mariadb.is_installed,
@@ -81,10 +82,13 @@ def _apt(*arguments: str) -> None:
         raise errors.Unavailable(f"apt-get {' '.join(arguments)} ended with {result.returncode}: {result.stderr[-2000:] or result.stdout[-2000:]}")
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Makes sure of all of them."""
     try:
         ensure(print)
+        if libvirt.DRIVER in arguments:
+            ensure(print, libvirt.needed())
+            libvirt.install_library()
     except errors.CellplaneError as error:
         print(error.message, file=sys.stderr)
         return 1
@@ -92,4 +96,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

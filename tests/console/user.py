@@ -17,6 +17,7 @@ class User:
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
         self._session: aiohttp.ClientSession = self._runner.run(self._new_session())
+        self._opened: list[aiohttp.ClientWebSocketResponse] = []
 
     def open(self, proxy: ConsoleProxy, token: str | None, *, path: str = "/", **more: Any) -> aiohttp.ClientWebSocketResponse:
         """A console that is open."""
@@ -24,7 +25,9 @@ class User:
         return self.open_url(f"http://127.0.0.1:{proxy.port}{path}{question}", **more)
 
     def open_url(self, url: str, **more: Any) -> aiohttp.ClientWebSocketResponse:
-        return self._run(self._session.ws_connect(url, **more))
+        opened: aiohttp.ClientWebSocketResponse = self._run(self._session.ws_connect(url, **more))
+        self._opened.append(opened)
+        return opened
 
     def refused(self, proxy: ConsoleProxy, token: str | None, **more: Any) -> int:
         """The status with which it is not opened."""
@@ -63,6 +66,8 @@ class User:
         self._run(self._abort(transport))
 
     def close(self) -> None:
+        for console in self._opened:
+            self.leave(console)
         self._runner.run(self._session.close())
         self._runner.close()
 

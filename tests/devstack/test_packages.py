@@ -21,7 +21,7 @@ def test_who_is_not_root_is_told_what_is_missing(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(errors.Unavailable, match=r"needs Debian's packages mariadb-server-core; as root: apt-get install"):
         packages.ensure(print)
 
-    assert packages.main() == 1
+    assert packages.main([]) == 1
     assert "mariadb-server-core" in capsys.readouterr().err
 
 
