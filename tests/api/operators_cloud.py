@@ -22,6 +22,7 @@ from core.clock import utcnow
 from core.database import Database, now_sql
 from objects.host import COMPUTE, CONDUCTOR, Inventory
 from tests.api.http.harness import Asker, serving_tables, settings
+from tests.empty_sqlite import make_tables
 
 INVENTORY = Inventory(
     node_uuid="",
@@ -44,8 +45,8 @@ class FilledCell:
 
     def __init__(self, cloud: "OperatorsCloud", name: str, url: str) -> None:
         self.cloud, self.name, self.uuid = cloud, name, str(uuid.uuid4())
+        make_tables(url, cell_db.tables.metadata)
         self.database = Database(url)
-        cell_db.tables.metadata.create_all(self.database.engine)
         with cloud.database.transaction() as conn:
             api_db.cells.create(conn, name=name, database_connection=url, transport_url=f"inproc://{name}", uuid=self.uuid)
 
@@ -93,8 +94,8 @@ class OperatorsCloud:
 
     def __init__(self, folder: pathlib.Path, text: str) -> None:
         self.conf = settings(folder, text)
+        make_tables(self.conf.api_database.connection, api_db.tables.metadata)
         self.database = Database(self.conf.api_database.connection)
-        api_db.tables.metadata.create_all(self.database.engine)
         self.cloud = Cloud(self.conf)
         self._make_cell0(f"sqlite:///{folder}/cell0.sqlite")
         self.east, self.west = (FilledCell(self, name, f"sqlite:///{folder}/{name}.sqlite") for name in ("east", "west"))

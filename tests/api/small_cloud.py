@@ -45,6 +45,7 @@ from lifecycle import states
 from lifecycle.actions import OPERATIONS
 from objects.host import Heartbeat, Inventory, Usage
 from tests.api.http.harness import ADMIN, ALICE, BOB, LIMITS, Asker, Reply, Trusting, serving_tables, settings
+from tests.empty_sqlite import make_tables
 
 RESOURCES = (
     servers, server_actions, server_addresses, server_groups, server_metadata, server_tags, instance_actions,
@@ -241,12 +242,10 @@ def _fill(api: Database, folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def small_cloud(folder: pathlib.Path, text: str = "") -> Iterator[SmallCloud]:
-    api = Database(f"sqlite:///{folder}/api.sqlite")
-    api_db.tables.metadata.create_all(api.engine)
+    make_tables(f"sqlite:///{folder}/api.sqlite", api_db.tables.metadata)
     for name in ("cell0", "east", "west"):
-        database = Database(f"sqlite:///{folder}/{name}.sqlite")
-        cell_db.tables.metadata.create_all(database.engine)
-        database.close()
+        make_tables(f"sqlite:///{folder}/{name}.sqlite", cell_db.tables.metadata)
+    api = Database(f"sqlite:///{folder}/api.sqlite")
     _fill(api, folder)
     api.close()
     conf = settings(folder, "[cells]\nrefresh_s = 3600\n" + (text or "[api]\npassword_wait_s = 0\n"))

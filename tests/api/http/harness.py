@@ -21,7 +21,7 @@ from api.http.policy import Policy, Rule, with_implied
 from api.http.routes import ActionRoute, Route
 from api_db.tables import metadata
 from core.clock import SystemClock
-from core.database import Database
+from tests.empty_sqlite import make_tables
 
 ALICE = Identity("alice-id", "0a11ce", with_implied(["member"]))
 BOB = Identity("bob-id", "0b0b", with_implied(["reader"]))
@@ -163,9 +163,7 @@ def serving_tables(
 @contextlib.contextmanager
 def serving_everything(conf: cfg.ConfigOpts, strategy: Strategy | None = None) -> Iterator[Asker]:
     """All resources on a new, empty API database."""
-    database = Database(conf.api_database.connection)
-    metadata.create_all(database.engine)
-    database.close()
+    make_tables(conf.api_database.connection, metadata)
     cloud = Cloud(conf)
     cloud.start()
     try:
