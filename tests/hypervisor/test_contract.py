@@ -40,6 +40,7 @@ TABLE = {
 NAMES = {"start": START, "stop": STOP, "reboot-soft": SOFT, "reboot-hard": HARD, "pause": PAUSE, "unpause": UNPAUSE, "suspend": SUSPEND, "resume": RESUME}
 # What has a test of its own below: it is about a guest's disks or its inside, not its power.
 TOLD_APART = {"rebuild", "rescue", "unrescue", "create-image", "change-password", "trigger-crash-dump"}
+NOTICE_DEADLINE_S = 10.0
 
 
 def spawn(bed: Bed, spec: BuildSpec, attempt: int = 1) -> Guest:
@@ -222,8 +223,11 @@ def test_a_guest_that_ended_by_itself_is_listed_so_and_can_be_started(bed: Bed, 
 
     bed.crash(spec.uuid)
 
-    (guest,) = bed.hypervisor.guests()
-    assert guest.power_state in (states.SHUTDOWN, states.CRASHED)
+    wait_until(
+        lambda: [guest.power_state in (states.SHUTDOWN, states.CRASHED) for guest in bed.hypervisor.guests()] == [True],
+        what="notice of the guest's end",
+        deadline_s=NOTICE_DEADLINE_S,
+    )
     assert bed.hypervisor.start(spec.uuid, permit=permit).power_state == states.RUNNING
 
 
