@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from devstack.services.keystone import Keystone
 from devstack.services.mariadb import MariaDB
 from devstack.services.placement import SCHEMA_COLLATION, Placement
 from devstack.services.rabbitmq import PortMapper, RabbitMQ
+from devstack.waiting import wait_until
 
 API = "api"
 API_SCHEMA = "cellplane_api"
@@ -264,8 +264,7 @@ def require_port(port: int, *, patience_s: float = 0.0) -> None:
     Raises:
         Conflict: someone else does.
     """
-    ends_at = time.monotonic() + patience_s
-    while not is_free(port) and time.monotonic() < ends_at:
-        time.sleep(0.05)
-    if not is_free(port):
-        raise errors.Conflict(f"port {port} is taken by another process; stop that, or choose another one with --port", field="port")
+    try:
+        wait_until(lambda: is_free(port), what=f"end of who listens on port {port}", deadline_s=patience_s)
+    except errors.Unavailable as error:
+        raise errors.Conflict(f"port {port} is taken by another process; stop that, or choose another one with --port", field="port") from error

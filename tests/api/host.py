@@ -13,11 +13,11 @@ from tests.api.small_cloud import SmallCloud
 
 
 @contextlib.contextmanager
-def host_that_answers(cloud: SmallCloud, verb: Verb, answer: Any) -> Iterator[list[cell.HostServer]]:
+def host_that_answers(cloud: SmallCloud, verb: Verb, answer: Any) -> Iterator[list[Any]]:
     """Inside the `with` it answers, or raises, this; gives what it was asked."""
-    asked: list[cell.HostServer] = []
+    asked: list[Any] = []
 
-    def reply(_: Context, wanted: cell.HostServer) -> Any:
+    def reply(_: Context, wanted: Any) -> Any:
         asked.append(wanted)
         if isinstance(answer, core.errors.CellplaneError):
             raise answer

@@ -1,18 +1,14 @@
 """What can be done to a server, and when it cannot."""
 
-import contextlib
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from core.context import Context
 from lifecycle import states
 from lifecycle.actions import BY_REQUEST, OPERATIONS, REBOOT_HARD, REBOOT_SOFT
-from messaging.broker import Broker
-from messaging.listener import Handle, Listener
 from messaging.verbs import cell, compute
+from tests.api.host import host_that_answers
 from tests.api.http.harness import ADMIN, BOB
 from tests.api.small_cloud import IMAGE, SmallCloud
 
@@ -141,31 +137,11 @@ def test_readers_only_read(cloud: SmallCloud) -> None:
 @pytest.mark.parametrize(("length", "lines"), [(None, None), (-1, None), ("-1", None), (3, 3), ("10", 10), (0, 0)])
 def test_the_console_log_comes_from_the_servers_host(cloud: SmallCloud, length: object, lines: int | None) -> None:
     uuid = cloud.running()
-    with _conductor(cloud) as asked:
+    with host_that_answers(cloud, cell.CONSOLE, compute.ConsoleOutput(output="line\n")) as asked:
         reply = cloud.act(uuid, "os-getConsoleOutput", {} if length is None else {"length": length})
 
     assert reply.status == 200 and reply.json == {"output": "line\n"}
     assert asked == [cell.HostConsole(uuid=uuid, host="east-1", lines=lines)]
-
-
-@contextlib.contextmanager
-def _conductor(cloud: SmallCloud) -> Iterator[list[cell.HostConsole]]:
-    """Answers for the host; gives what it was asked."""
-    asked: list[cell.HostConsole] = []
-
-    def answer(context: Context, wanted: cell.HostConsole) -> compute.ConsoleOutput:
-        asked.append(wanted)
-        return compute.ConsoleOutput(output="line\n")
-
-    broker = Broker(cloud.cloud.cells.by_name("east").cell.transport_url)
-    listener = Listener(broker, cell.QUEUE, [Handle(cell.CONSOLE, answer)], workers=1, prefetch=1)
-    listener.start()
-    assert listener.wait_until_listening(5)
-    try:
-        yield asked
-    finally:
-        listener.stop(5)
-        broker.close()
 
 
 def test_a_silent_cell_is_unavailable(cloud: SmallCloud) -> None:

@@ -1,6 +1,5 @@
 """`benchmarks/boot.py` on a tiny cloud: it runs, and what it writes is whole. How fast it is is not asked here."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,10 +10,10 @@ import orjson
 import pytest
 
 from benchmarks.boots import CASES
-from devstack import packages
 from devstack.background import REPOSITORY
 from tests.stack import cloud as clouds
 from tests.stack.cloud import Cloud
+from tests.stack.conftest import skip_without_servers
 
 pytestmark = [pytest.mark.stack, pytest.mark.mariadb, pytest.mark.rabbitmq]
 
@@ -33,9 +32,7 @@ OF_A_LARGE_RUN = (
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    missing = packages.missing()
-    if missing and os.geteuid() != 0:
-        pytest.skip(f"the full profile needs Debian's packages {', '.join(missing)}, and only root can install them")
+    skip_without_servers()
     state = tmp_path_factory.mktemp("benchmark") / "state"
     with clouds.running(state, "--profile", "full", "--cells", str(CELLS), "--hosts", "1") as cloud:
         yield cloud

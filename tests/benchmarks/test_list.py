@@ -24,7 +24,7 @@ LARGE_CASES = ("large_show", "large_project", "large_all")
 OF_A_CASE = ("wall_s", "cpu_s", "floor_cpu_s", "rows_returned", "queries")
 TINY = ("--scale", "0.02", "--seconds", "0.3")
 DEADLINE_S = 240.0
-needs_mariadb = pytest.mark.skipif(not mariadb.is_installed(), reason="mariadbd is not installed")
+needs_mariadb = pytest.mark.skipif(not mariadb.is_installed(), reason="MariaDB is not installed: apt-get install mariadb-server-core mariadb-client-core")
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,12 @@
 """Worlds of one API database, cell0, eight cells and one cell that holds the union, on each kind of database."""
 
-import pathlib
 from collections.abc import Iterator
 
 import pytest
 
 from devstack.services import mariadb
 from tests.cells.world import World
+from tests.mariadb_server import running_mariadb
 
 MOST_CELLS = 8
 NAMES = ("api", "cell0", *(f"cell{number}" for number in range(1, MOST_CELLS + 1)), "all")
@@ -22,12 +22,8 @@ def sqlite_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.fixture(scope="session")
 def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mariadb.MariaDB]:
-    if not mariadb.is_installed():
-        pytest.skip("mariadbd is not installed")
-    server = mariadb.MariaDB(pathlib.Path(tmp_path_factory.mktemp("mariadb")))
-    server.start()
-    yield server
-    server.stop()
+    with running_mariadb(tmp_path_factory.mktemp("mariadb")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

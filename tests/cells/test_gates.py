@@ -21,6 +21,7 @@ from devstack.services.mariadb import ADMIN
 from devstack.waiting import wait_until
 from messaging import in_process
 from messaging.broker import Broker
+from tests.mariadb_server import running_mariadb
 
 DEADLINE_S = 1.0
 BACK_WITHIN_S = 10.0
@@ -29,12 +30,8 @@ SCHEMA = "gated"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mariadb.MariaDB]:
-    if not mariadb.is_installed():
-        pytest.skip("mariadbd is not installed")
-    server = mariadb.MariaDB(pathlib.Path(tmp_path_factory.mktemp("gated")))
-    server.start()
-    yield server
-    server.stop()
+    with running_mariadb(tmp_path_factory.mktemp("gated")) as server:
+        yield server
 
 
 @pytest.fixture

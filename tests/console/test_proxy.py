@@ -8,6 +8,7 @@ import threading
 import urllib.parse
 from collections.abc import Callable
 
+import aiohttp
 import pytest
 import sqlalchemy as sa
 
@@ -167,7 +168,7 @@ def test_so_many_at_once_and_no_more(cell: CellWithProxy, guest: Guest, user: Us
 def is_open(user: User, proxy: object, token: str) -> bool:
     try:
         user.open(proxy, token)  # type: ignore[arg-type]
-    except Exception:
+    except aiohttp.WSServerHandshakeError:
         return False
     return True
 

@@ -15,6 +15,7 @@ from tests.faults.caretaker import Caretaker
 from tests.faults.scene import Scene
 from tests.faults.steps import Killed
 from tests.faults.world import Addresses, World
+from tests.mariadb_server import running_mariadb
 
 CELLS = ("east", "west")
 PROFILES = ["embedded", pytest.param("full", marks=[pytest.mark.mariadb, pytest.mark.rabbitmq])]
@@ -31,12 +32,8 @@ def dead_threads_are_quiet() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mariadb.MariaDB]:
-    if not mariadb.is_installed():
-        pytest.skip("MariaDB is not installed: apt-get install mariadb-server-core mariadb-client-core")
-    server = mariadb.MariaDB(pathlib.Path(tmp_path_factory.mktemp("mariadb")))
-    server.start()
-    yield server
-    server.stop()
+    with running_mariadb(tmp_path_factory.mktemp("mariadb")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,10 @@
 """How a guest fares, from figures as libvirt gives them."""
 
-import pytest
-
-from lifecycle import states
-from objects.diagnostics import Disk, Nic
-
-pytest.importorskip("libvirt")
-
 from compute.libvirt.connection import Seen
 from compute.libvirt.diagnostics import diagnostics_of
 from compute.libvirt.domain import Identity
+from lifecycle import states
+from objects.diagnostics import Disk, Nic
 
 SEEN = Seen("a-uuid", Identity(attempt=1, vcpus=2, memory_mib=96, disk_gib=1), states.RUNNING, False)
 DOCUMENT = """
