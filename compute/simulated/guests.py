@@ -62,11 +62,12 @@ class GuestFiles:
     def all(self) -> list[SimulatedGuest]:
         """Every guest. Files that did not change since the last call are not read again: an idle host costs one `stat`."""
         with self._lock:
+            now_ns = time.time_ns()  # Before the list is made: that may take a while, and what changes in it must not pass for seen.
             changed_ns = self._directory.stat().st_mtime_ns
             if changed_ns != self._listed_ns:
                 self._listed = self._list()
                 # A change within the same tick of the file system's clock would go unseen: so soon after one, look again next time.
-                self._listed_ns = changed_ns if time.time_ns() - changed_ns > _UNSETTLED_NS else 0
+                self._listed_ns = changed_ns if now_ns - changed_ns > _UNSETTLED_NS else 0
             return [guest for _, _, guest in self._listed.values()]
 
     def get(self, uuid: str) -> SimulatedGuest | None:

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -75,6 +75,14 @@ class Cell:
             found = self._changed.wait_for(lambda: [row for row in self.heard(verb) if matches(row)], DEADLINE_S)
         assert found, f"no such {verb.name}; heard: {[said for said in self.said if said[0] != 'heartbeat']}"
         return found[0]
+
+    def hear_of(self, servers: Iterable[str], *verbs: Any) -> None:
+        """Waits until each of the servers was in a report of one of the verbs. A report may come twice: rows are not counted."""
+        missing = set(servers)
+        with self._changed:
+            self._changed.wait_for(lambda: not missing.difference(row.uuid for verb in verbs for row in self.heard(verb)), DEADLINE_S)
+        missing.difference_update(row.uuid for verb in verbs for row in self.heard(verb))
+        assert not missing, f"nothing was heard of {sorted(missing)}"
 
     def heard(self, verb: Any) -> list[Any]:
         return [row for name, arguments in list(self.said) if name == verb.name for row in _rows(arguments)]

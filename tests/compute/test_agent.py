@@ -175,7 +175,7 @@ def test_a_stopped_agent_leaves_long_builds_to_the_next(bench: Bench) -> None:
     bench.dial()
     bench.start()
 
-    wait_until(lambda: {row.uuid for row in bench.cell.heard(cell.ACTIVE)} == servers, what="15 builds", deadline_s=DEADLINE_S)
+    bench.cell.hear_of(servers, cell.ACTIVE)
 
 
 def test_an_agent_may_be_stopped_twice_and_unstarted(bench: Bench) -> None:

@@ -82,7 +82,7 @@ def test_many_builds_share_reports(bench: Bench) -> None:
     servers = {new_uuid() for _ in range(40)}
 
     bench.cell.build(*((server, 1) for server in servers))
-    wait_until(lambda: {row.uuid for row in bench.cell.heard(cell.ACTIVE)} == servers, what="40 reports", deadline_s=DEADLINE_S)
+    bench.cell.hear_of(servers, cell.ACTIVE)
 
     assert len([name for name, _ in bench.cell.said if name == "active"]) <= 20
     assert set(bench.guests()) == servers
@@ -154,7 +154,7 @@ def test_builds_side_by_side_do_not_overfill_the_host(bench: Bench) -> None:
     servers = [new_uuid() for _ in range(8)]
 
     bench.cell.build(*((server, 1) for server in servers), memory_mib=400)
-    wait_until(lambda: len(bench.cell.heard(cell.ACTIVE)) + len(bench.cell.heard(cell.REFUSED)) == 8, what="8 ends", deadline_s=DEADLINE_S)
+    bench.cell.hear_of(servers, cell.ACTIVE, cell.REFUSED)
 
     assert len(bench.guests()) == 2
 
@@ -251,7 +251,7 @@ def test_no_more_builds_at_a_time_than_slots(bench: Bench) -> None:
     servers = [new_uuid() for _ in range(9)]
 
     bench.cell.build(*((server, 1) for server in servers))
-    wait_until(lambda: len(bench.cell.heard(cell.ACTIVE)) == 9, what="9 builds", deadline_s=DEADLINE_S)
+    bench.cell.hear_of(servers, cell.ACTIVE)
 
     assert counting.most == 3
 

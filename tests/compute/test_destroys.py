@@ -129,10 +129,10 @@ def test_many_servers_in_one_message(bench: Bench) -> None:
     bench.start()
     servers = [new_uuid() for _ in range(20)]
     bench.cell.build(*((server, 1) for server in servers))
-    wait_until(lambda: len(bench.cell.heard(cell.ACTIVE)) == 20, what="20 guests", deadline_s=DEADLINE_S)
+    bench.cell.hear_of(servers, cell.ACTIVE)
 
     bench.cell.destroy(*((server, 1) for server in servers))
-    wait_until(lambda: len(bench.cell.heard(cell.GONE)) == 20, what="20 gone", deadline_s=DEADLINE_S)
+    bench.cell.hear_of(servers, cell.GONE)
 
     assert bench.guests() == {}
 
