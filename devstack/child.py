@@ -59,8 +59,10 @@ class Child:
             self._popen.wait(timeout=10.0)
 
     def freeze(self) -> None:
-        """Stops it in its tracks: connections stay open, nothing is answered."""
-        os.kill(self.pid, signal.SIGSTOP)
+        """Stops it in its tracks: connections stay open, nothing is answered. When this returns, none of its threads runs any more."""
+        pid = self.pid
+        os.kill(pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def thaw(self) -> None:
         """Lets a frozen one go on."""

@@ -1,5 +1,6 @@
 """TCP ports of a stack: chosen free once, then kept, so that two stacks run side by side."""
 
+import collections
 import contextlib
 import json
 import random
@@ -51,12 +52,32 @@ class Ports:
 
 
 def free_port(*, avoid: set[int] | None = None) -> int:
-    """A port of the loopback address on which nobody listens now."""
+    """A port of the loopback address on which nobody listens now, and which no other process of ours was given lately."""
     for _ in range(ATTEMPTS):
         port = random.randint(LOWEST_PORT, HIGHEST_PORT)
-        if port not in (avoid or set()) and is_free(port):
+        if port not in (avoid or set()) and is_free(port) and _claim(port):
             return port
     raise errors.Unavailable(f"no free port between {LOWEST_PORT} and {HIGHEST_PORT}")
+
+
+# The newest claims of this process: by then the services of older ones listen.
+_claims: collections.deque[socket.socket] = collections.deque(maxlen=64)
+
+
+def _claim(port: int) -> bool:
+    """Marks the port as given away; False if it was already.
+
+    Some seconds pass before a service listens on its port, and several stacks or test processes may choose ports meanwhile. A name in
+    Linux's abstract namespace is one process's at a time, and gone with it.
+    """
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        claim.bind(f"\0cellplane-port-{port}")
+    except OSError:
+        claim.close()
+        return False
+    _claims.append(claim)
+    return True
 
 
 def is_free(port: int, address: str = "127.0.0.1") -> bool:

@@ -1,7 +1,11 @@
 """Ports are chosen once and kept."""
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from devstack.ports import Ports, answers, free_port, is_free
 
@@ -38,3 +42,15 @@ def test_a_listener_is_seen() -> None:
     with socket.create_server(("127.0.0.1", port)):
         assert not is_free(port)
         assert answers(port)
+
+
+def test_no_port_is_given_twice_while_its_service_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = free_port()
+    at_random = iter([first, first, first + 1, *range(first + 2, first + 50)])
+    monkeypatch.setattr("devstack.ports.random.randint", lambda *_: next(at_random))
+
+    # Nobody listens there yet.
+    assert is_free(first)
+    assert free_port() > first
+    in_another_process = f"import socket; socket.socket(socket.AF_UNIX).bind('\\0cellplane-port-{first}')"
+    assert subprocess.run([sys.executable, "-c", in_another_process], capture_output=True, check=False).returncode != 0
