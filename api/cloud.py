@@ -12,7 +12,8 @@ import api_db.services
 import clients.glance
 import core.process
 from cells.answers import value_of
-from cells.gate import Gate, GateMetrics
+from cells.door import GateMetrics
+from cells.gate import Gate
 from cells.registry import Cells, api_gate
 from core.clock import SystemClock, utcnow
 from core.periodic import Periodic

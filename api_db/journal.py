@@ -22,6 +22,7 @@ import core.log
 from api_db.instances import Mapping as InstanceMapping
 from api_db.tables import build_requests, instance_mappings, project_cells, request_specs
 from core.database import changed, insert_if_absent, now_sql
+from core.frequent import Frequent
 from objects.order import PlacementRequest, ServerOrder
 from objects.server import Server, server_of_order
 
@@ -145,10 +146,11 @@ def find(connection: sa.Connection, uuid: str) -> Entry | None:
 
 # Built once: every request about a server asks this. A mapping travels as one JSON array, which is read in C; the driver reads columns in
 # Python.
-_MAPPED = sa.select(sa.func.json_array(*api_db.instances.COLUMNS, type_=sa.Text), build_requests.c.uuid).select_from(
+_MAPPED_ROW = sa.select(sa.func.json_array(*api_db.instances.COLUMNS, type_=sa.Text), build_requests.c.uuid).select_from(
     instance_mappings.outerjoin(build_requests, build_requests.c.uuid == instance_mappings.c.uuid)
 ).where(instance_mappings.c.uuid == sa.bindparam("wanted"))
-_MAPPED_WITH_ENTRY = _MAPPED.add_columns(*_COLUMNS)
+_MAPPED = Frequent(_MAPPED_ROW)
+_MAPPED_WITH_ENTRY = _MAPPED_ROW.add_columns(*_COLUMNS)
 _unpacked = msgspec.json.Decoder(tuple[tuple(field.type for field in dataclasses.fields(InstanceMapping))], strict=False).decode
 
 
@@ -158,9 +160,9 @@ def find_mapped(connection: sa.Connection, uuid: str) -> tuple[InstanceMapping, 
     Raises:
         NotFound: there is no such server.
     """
-    row = connection.execute(_MAPPED, {"wanted": uuid}).first()
-    if row is not None and row[1] is None:
-        return InstanceMapping(*_unpacked(row[0])), None
+    for mapped, in_journal in _MAPPED.rows(connection, {"wanted": uuid}):
+        if in_journal is None:
+            return InstanceMapping(*_unpacked(mapped)), None
     row = connection.execute(_MAPPED_WITH_ENTRY, {"wanted": uuid}).first()
     if row is None:
         raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 import core.keyset
 from api_db.journal import NEW
 from api_db.tables import build_requests, instance_mappings, project_cells
+from core.frequent import Frequent
 from core.keyset import Order, Position
 from objects.order import ServerOrder
 from objects.server import Server, server_of_order
@@ -97,14 +98,14 @@ _WAITING = sa.func.json_array(
     type_=sa.Text,
 )  # fmt: skip
 _unpacked = msgspec.json.Decoder(tuple[str, str, str | None, bool, str | None, str | None], strict=False).decode
-_journal = sa.select(_WAITING)
-_journal_of_project = _journal.where(_order.project_id == sa.bindparam("project_id"))
+_journal = Frequent(sa.select(_WAITING))
+_journal_of_project = Frequent(sa.select(_WAITING).where(_order.project_id == sa.bindparam("project_id")))
 _marked = (
     sa.select(*_MAPPED, sa.case((_order.uuid.is_not(None), _WAITING)))
     .outerjoin_from(instance_mappings, build_requests, _order.uuid == _mapping.uuid)
     .where(_mapping.uuid == sa.bindparam("wanted"))
 )
-_cells_of_project = sa.select(project_cells.c.cell_uuid).where(project_cells.c.project_id == sa.bindparam("project_id"))
+_cells_of_project = Frequent(sa.select(project_cells.c.cell_uuid).where(project_cells.c.project_id == sa.bindparam("project_id")))
 
 
 def overview(connection: sa.Connection, *, project_id: str | None, marker: str | None) -> Overview:
@@ -122,13 +123,14 @@ def overview(connection: sa.Connection, *, project_id: str | None, marker: str |
 
 def journal(connection: sa.Connection, *, project_id: str | None) -> list[Waiting]:
     """The servers in the journal, of one project or of all, in no order."""
-    query = _journal if project_id is None else _journal_of_project
-    return [_waiting(packed) for packed in connection.execute(query, {"project_id": project_id} if project_id is not None else {}).scalars()]
+    of_project = {} if project_id is None else {"project_id": project_id}
+    query = _journal_of_project if of_project else _journal
+    return [_waiting(packed) for (packed,) in query.rows(connection, of_project)]
 
 
 def cells_of_project(connection: sa.Connection, project_id: str) -> set[str]:
     """The cells that ever held a server of the project."""
-    return set(connection.execute(_cells_of_project, {"project_id": project_id}).scalars())
+    return {cell for (cell,) in _cells_of_project.rows(connection, {"project_id": project_id})}
 
 
 def marked(connection: sa.Connection, uuid: str) -> Marked | None:
@@ -179,7 +181,7 @@ class _Part:
     def first(self, connection: sa.Connection, after: Position | None, limit: int) -> tuple[dict[str | None, int], Position | None]:
         """How many of the first servers each cell has (None: no cell yet), and the position of the last of them; None: there are fewer."""
         query = _first(self._equal, self._order, self._without, after is not None)
-        rows = connection.execute(query, {**self._values, **_bounds(after, None), "most": limit}).all()
+        rows = query.rows(connection, {**self._values, **_bounds(after, None), "most": limit})
         cells = {cell: number for cell, number, _ in rows}
         if sum(cells.values()) < limit:
             return cells, None
@@ -189,13 +191,13 @@ class _Part:
     def cells(self, connection: sa.Connection, after: Position | None, until: Position | None) -> dict[str | None, int]:
         """How many each cell has."""
         query = _counted(self._equal, self._order, self._without, after is not None, until is not None)
-        return {row[0]: row[1] for row in connection.execute(query, {**self._values, **_bounds(after, until)}).all()}
+        return {row[0]: row[1] for row in query.rows(connection, {**self._values, **_bounds(after, until)})}
 
     def waiting(self, connection: sa.Connection, after: Position | None, until: Position | None) -> list[Waiting]:
         """The servers in the journal, those being deleted among them, whatever their cells."""
         query = _waiting_between(self._equal, self._order, after is not None, until is not None)
         values = {name: self._values[name] for name in self._equal}
-        return [_waiting(packed) for packed in connection.execute(query, {**values, **_bounds(after, until)}).scalars()]
+        return [_waiting(packed) for (packed,) in query.rows(connection, {**values, **_bounds(after, until)})]
 
 
 # Built once for all lists that differ by values alone. A place is text that sorts as (created_at, uuid) does: both databases write a time
@@ -204,26 +206,27 @@ _MOMENT = 26
 
 
 @functools.lru_cache
-def _first(equal: tuple[str, ...], order: Order, without_cells: bool, after: bool) -> sa.Select[Any]:
+def _first(equal: tuple[str, ...], order: Order, without_cells: bool, after: bool) -> Frequent:
     part = _mine(sa.select(_mapping.cell_uuid, _mapping.created_at, _mapping.uuid), equal, order, without_cells)
     part = part.where(*_between(order, _parameters("after", after), None)).order_by(*core.keyset.order_by(_by(order)))
     first = part.limit(sa.bindparam("most", type_=sa.Integer())).subquery("part")
     place = sa.type_coerce(first.c.created_at, sa.String).concat(first.c.uuid)
     last = sa.func.min(place) if order[-1].descending else sa.func.max(place)
-    return sa.select(first.c.cell_uuid, sa.func.count(), last).group_by(first.c.cell_uuid)
+    return Frequent(sa.select(first.c.cell_uuid, sa.func.count(), last).group_by(first.c.cell_uuid))
 
 
 @functools.lru_cache
-def _counted(equal: tuple[str, ...], order: Order, without_cells: bool, after: bool, until: bool) -> sa.Select[Any]:
+def _counted(equal: tuple[str, ...], order: Order, without_cells: bool, after: bool, until: bool) -> Frequent:
     query = _mine(sa.select(_mapping.cell_uuid, sa.func.count()), equal, order, without_cells)
-    return query.where(*_between(order, _parameters("after", after), _parameters("until", until))).group_by(_mapping.cell_uuid)
+    query = query.where(*_between(order, _parameters("after", after), _parameters("until", until)))
+    return Frequent(query.group_by(_mapping.cell_uuid))
 
 
 @functools.lru_cache
-def _waiting_between(equal: tuple[str, ...], order: Order, after: bool, until: bool) -> sa.Select[Any]:
+def _waiting_between(equal: tuple[str, ...], order: Order, after: bool, until: bool) -> Frequent:
     mine = [_mapping[name] == sa.bindparam(name) for name in equal]
     bounds = _between(order, _parameters("after", after), _parameters("until", until))
-    return _journal.join(instance_mappings, _mapping.uuid == _order.uuid).where(*mine, *bounds)
+    return Frequent(sa.select(_WAITING).join(instance_mappings, _mapping.uuid == _order.uuid).where(*mine, *bounds))
 
 
 def _mine(query: sa.Select[Any], equal: tuple[str, ...], order: Order, without_cells: bool) -> sa.Select[Any]:

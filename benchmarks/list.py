@@ -9,7 +9,7 @@ directory in which the worlds are kept for the next run; otherwise they are made
 
 Requests come one after another, as admin over all projects, through HTTP, authentication and policy. The floor reads the same rows by
 plain SQL from one merged table, through the same driver, into the same dictionaries (compared with the API's answer) and dumps them with
-orjson; its CPU is this process's and the database server's. In the cases whose names end with `_slow` every query of every cell takes
+orjson; its CPU is this process's and the database server's. In the cases with `_slow` in their names every query of every cell takes
 100 ms longer (`benchmarks.delay`).
 
 CPU is read from /proc, whose clock ticks at 10 ms: a case is repeated until that does not matter.
@@ -135,9 +135,10 @@ def _show(name: str, *, world: str = FEW) -> Case:
     )
 
 
-def _slow(name: str, world: str) -> Case:
+def _slow(name: str, world: str, *, detail: bool = False) -> Case:
     """Not in the order that the mappings know: every cell is asked."""
-    return _page(name, f"/servers?limit=50&{_SORTED}", most=200, world=world, delay_s=SLOW_S, detail=False, order=BY_NAME, limit=50)
+    path = "/servers/detail" if detail else "/servers"
+    return _page(name, f"{path}?limit=50&{_SORTED}", most=200, world=world, delay_s=SLOW_S, detail=detail, order=BY_NAME, limit=50)
 
 
 _SORTED = "sort_key=display_name&sort_dir=asc"
@@ -161,6 +162,8 @@ _CASES = (
     _show("show"),
     _slow("cells_1_slow", ONE),
     _slow("cells_80_slow", MANY),
+    _slow("cells_1_slow_detail", ONE, detail=True),
+    _slow("cells_80_slow_detail", MANY, detail=True),
 )  # fmt: skip
 _LARGE_CASES = (
     _show("large_show", world=LARGE),
@@ -308,9 +311,8 @@ def show(figures: Mapping[str, Any], console: Console) -> None:
     console.print(table)
 
 
-def _far_and_many(figures: Mapping[str, Any], cells: int) -> dict[str, float]:
+def _far_and_many(one: Mapping[str, Any], many: Mapping[str, Any], cells: int) -> dict[str, float]:
     """What many slow cells cost beside one."""
-    one, many = figures["cells_1_slow"], figures["cells_80_slow"]
     return {"latency_ratio": many["wall_s"] / one["wall_s"], "more_cpu_s_per_cell": (many["cpu_s"] - one["cpu_s"]) / cells}
 
 
@@ -337,9 +339,10 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.json:
         arguments.json.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2) + b"\n")
     show({name: figures[name] for name in names}, console)
-    if "many_slow_cells" in figures:
-        said = "Many slow cells beside one: {latency_ratio:.2f} times as long, {more_cpu_s_per_cell:.5f} CPU s more per cell."
-        console.print(said.format(**figures["many_slow_cells"]))
+    for name, what in (("many_slow_cells", "brief"), ("many_slow_cells_detail", "detail")):
+        if name in figures:
+            said = "Many slow cells beside one, {what}: {latency_ratio:.2f} times as long, {more_cpu_s_per_cell:.5f} CPU s more per cell."
+            console.print(said.format(what=what, **figures[name]))
     console.print(noise.said(figures["yardstick_cpu_s"]))
     return 0
 
@@ -363,8 +366,10 @@ def _measured(cases: list[Case], arguments: argparse.Namespace, console: Console
             found, used_here = _staged(kept.running(sizes[name], delay_s=delay_s), list(of_stage), arguments.seconds, progress)
             figures |= found
             used[f"{name}_slow" if delay_s else name] = dataclasses.asdict(sizes[name]) | used_here
-    if {"cells_1_slow", "cells_80_slow"} <= figures.keys():
-        figures["many_slow_cells"] = _far_and_many(figures, sizes[MANY].cells)
+    for suffix in ("", "_detail"):
+        one, many = f"cells_1_slow{suffix}", f"cells_80_slow{suffix}"
+        if {one, many} <= figures.keys():
+            figures[f"many_slow_cells{suffix}"] = _far_and_many(figures[one], figures[many], sizes[MANY].cells)
     yardstick = {"before": before, "after": noise.yardstick_cpu_s()}
     return {"machine": cloud.machine(), "versions": cloud.versions(), "worlds": used, "yardstick_cpu_s": yardstick, **figures}
 

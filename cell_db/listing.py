@@ -20,6 +20,7 @@ from cell_db import filters as listed_by
 from cell_db import packed, regexp
 from cell_db.filters import Filters
 from cell_db.tables import instances
+from core.frequent import Frequent
 from core.keyset import Order, Position
 from objects.server import Server
 
@@ -183,8 +184,12 @@ class Query:
         with regexp.bounded(connection, within_s):
             return self._part(connection, limit)
 
-    def _part(self, connection: sa.Connection, limit: int) -> Part:
-        rows = connection.execute(self._statement, {"most": limit, **self._bounds}).all()
+    def statement(self, limit: int) -> tuple[Frequent, dict[str, Any]] | None:
+        """The one statement, and its parameters, whose rows are `part_of` the list; None: it takes more than one."""
+        return None if self._has_regexp else (self._statement, self._parameters(limit))
+
+    def part_of(self, rows: Sequence[Sequence[Any]], limit: int) -> Part:
+        """What the rows of the statement say."""
         found = self._found([row[0] for row in rows])
         if len(rows) < limit:
             return Part(found, None)
@@ -192,6 +197,12 @@ class Query:
             return Part(found, found[-1].position)
         following = rows[-1][1]
         return Part(found, None if following is None else _unpacked(self.wanted.order, Shape.KEY)(f"[{following}]")[0])
+
+    def _part(self, connection: sa.Connection, limit: int) -> Part:
+        return self.part_of(self._statement.rows(connection, self._parameters(limit)), limit)
+
+    def _parameters(self, limit: int) -> dict[str, Any]:
+        return {"most": limit, **self._bounds}
 
     def _found(self, rows: Sequence[str]) -> list[Found]:
         order, shape = self.wanted.order, self.wanted.shape
@@ -231,10 +242,10 @@ def one(connection: sa.Connection, uuid: str, *, hosts_down_after_s: float | Non
     Raises:
         NotFound: there is none.
     """
-    row = connection.execute(_one(hosts_down_after_s), {"wanted": uuid}).scalar()
-    if row is None:
+    rows = _one(hosts_down_after_s).rows(connection, {"wanted": uuid})
+    if not rows:
         raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
-    return packed.servers([row])[0]
+    return packed.servers([rows[0][0]])[0]
 
 
 def present(connection: sa.Connection, uuids: Sequence[str]) -> set[str]:
@@ -253,7 +264,7 @@ def position(connection: sa.Connection, uuid: str, order: Order) -> Position | N
 
 
 @functools.lru_cache(_STATEMENTS_KEPT)
-def _statement(wanted: Wanted, after: Nulls | None, until: Nulls | None, looks_ahead: bool) -> sa.Select[Any]:
+def _statement(wanted: Wanted, after: Nulls | None, until: Nulls | None, looks_ahead: bool) -> Frequent:
     """The statement of all pages that differ by the values of their bounds alone. Whoever asks gives `most` and the bounds' values."""
     keys = [core.keyset.Key(SORT_KEYS[each.name].sql, each.descending, SORT_KEYS[each.name].nullable) for each in wanted.order]
     conditions = listed_by.conditions(wanted.filters)
@@ -266,16 +277,16 @@ def _statement(wanted: Wanted, after: Nulls | None, until: Nulls | None, looks_a
 
     rows = in_order(_packed(wanted)).limit(most)
     if not looks_ahead:
-        return rows
+        return Frequent(rows)
     key = sa.func.json_array(*(each.expression for each in keys), type_=sa.Text)
     following = in_order(sa.select(key)).limit(1).offset(most).correlate(None)
-    return rows.add_columns(following.scalar_subquery())
+    return Frequent(rows.add_columns(following.scalar_subquery()))
 
 
 @functools.lru_cache
-def _one(hosts_down_after_s: float | None) -> sa.Select[tuple[str]]:
+def _one(hosts_down_after_s: float | None) -> Frequent:
     mine = packed.select(user_data=True, hosts_down_after_s=hosts_down_after_s)
-    return mine.where(instances.c.uuid == sa.bindparam("wanted"), instances.c.deleted == sa.false())
+    return Frequent(mine.where(instances.c.uuid == sa.bindparam("wanted"), instances.c.deleted == sa.false()))
 
 
 def _is_null(bound: Position | None) -> Nulls | None:

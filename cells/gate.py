@@ -1,28 +1,29 @@
-"""The one door to a cell: bounded threads and connections, a deadline, a circuit breaker.
+"""The one way to a cell: bounded threads and connections, a deadline, a circuit breaker.
 
 No thread waits for another: a coroutine awaits the gate's future with the deadline, the gate's own few threads block on PyMySQL, whose
 time-outs end them. With a shared pool of waiting threads one frozen cell took the others' p50 from 3 ms to 1.6 s (DESIGN section 5).
+Short questions of a list need no thread at all (`cells.wires`).
 """
 
 import asyncio
 import concurrent.futures
-import contextlib
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
-import prometheus_client
+import pymysql
 import sqlalchemy as sa
 
 import core.errors
 import core.log
 from cells.answers import Answer, Cell, Silence, Unknown
-from cells.breaker import Breaker
+from cells.door import Door, GateMetrics
+from cells.wires import Question, Wires, ask
 from core.clock import Clock, SystemClock
 from core.context import Context
 from core.database import Database, OutcomeUnknown, is_transient, timed_out
+from core.wire import Rows, Wire
 from messaging.broker import Broker, NoSuchQueue
 from messaging.caller import Caller
 from messaging.verbs import Verb
@@ -31,7 +32,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Work = Callable[Concatenate[sa.Connection, P], T]
 
-LOG = core.log.get(__name__)
 STATEMENT_TIMED_OUT = 1969  # MariaDB: max_statement_time exceeded: the server is well, the query was slow
 SYNTAX_ERROR = 1064
 # MariaDB: no access to the database, a wrong password, no such database, none at all. Asking again at once changes nothing.
@@ -39,94 +39,10 @@ REFUSALS = frozenset({1044, 1045, 1049, 1698})
 # MariaDB: no database is chosen, there is none of the name, there is no such table. `SELECT 1` still has an answer then.
 SCHEMA_MISSING = frozenset({1046, 1049, 1146})
 BROKER_THREADS = 2
+MOST_WIRES = 2
 PROBED_QUEUE = "conductor"
 TRIES = 60
 PAUSE_S = 0.1
-
-
-class GateMetrics:
-    """What `/cellplane/metrics` shows of the gates of this process."""
-
-    def __init__(self, registry: prometheus_client.CollectorRegistry) -> None:
-        labels = ("cell", "door", "outcome")
-        self.requests = prometheus_client.Counter("cellplane_gate_requests", "Requests to a cell", labels, registry=registry)
-        self.seconds = prometheus_client.Histogram(
-            "cellplane_gate_seconds", "Seconds that a cell took to answer", ("cell", "door"), registry=registry,
-            buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3),
-        )  # fmt: skip
-        self.open = prometheus_client.Gauge("cellplane_gate_open", "1: the breaker is open, the cell is not asked", ("cell", "door"),
-                                            registry=registry)  # fmt: skip
-
-
-class _Door:
-    """A bounded number of threads behind one breaker; the database's and the broker's doors of a gate are alike."""
-
-    def __init__(self, cell: Cell, name: str, *, threads: int, waiting: int, clock: Clock, metrics: GateMetrics | None) -> None:
-        self.cell = cell
-        self.name = name
-        self.breaker = Breaker(clock)
-        self._threads = threads
-        self._places = threading.BoundedSemaphore(threads + waiting)
-        self._metrics = metrics
-        self._lock = threading.Lock()
-        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
-        self._closed = False
-        self.used_at = float("-inf")
-
-    def submit(self, work: Callable[[], T], *, probe: bool = False) -> "concurrent.futures.Future[T] | Silence":
-        """Starts the work in one of the door's threads, unless the breaker is open or too many wait already."""
-        if self.breaker.is_open and not probe:
-            return self._refused("down", self.breaker.why)
-        if not self._places.acquire(blocking=False):
-            return self._refused("busy", "too many requests wait for it")
-        try:
-            future = self._executor().submit(work)
-        except RuntimeError:
-            self._places.release()
-            return self._refused("closed", "it was removed or is being re-addressed")
-        future.add_done_callback(lambda _: self._places.release())
-        return future
-
-    def finished(self, outcome: str, seconds: float) -> None:
-        """Counts one request that reached the cell."""
-        self.used_at = time.monotonic()
-        if self._metrics:
-            self._metrics.requests.labels(self.cell.name, self.name, outcome).inc()
-            self._metrics.seconds.labels(self.cell.name, self.name).observe(seconds)
-            self._metrics.open.labels(self.cell.name, self.name).set(self.breaker.is_open)
-
-    def well(self) -> None:
-        """It answered; whoever is on call is told once that it is back."""
-        if self.breaker.succeeded():
-            LOG.info("cell is back cell=%s door=%s", self.cell.name, self.name)
-
-    def failed(self, why: str, *, unreachable: bool = False) -> None:
-        """It did not answer; whoever is on call is told once that it is away."""
-        if self.breaker.failed(why, unreachable=unreachable):
-            LOG.warning("cell is away cell=%s door=%s why=%s", self.cell.name, self.name, why)
-
-    def close(self) -> None:
-        if self._metrics:
-            with contextlib.suppress(KeyError):  # a cell that was removed while it was away is not away for ever
-                self._metrics.open.remove(self.cell.name, self.name)
-        with self._lock:
-            self._closed = True
-            if self._pool:
-                self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _refused(self, outcome: str, why: str) -> Silence:
-        if self._metrics:
-            self._metrics.requests.labels(self.cell.name, self.name, outcome).inc()
-        return Silence(self.cell, why)
-
-    def _executor(self) -> concurrent.futures.ThreadPoolExecutor:
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("closed")
-            if self._pool is None:
-                prefix = f"gate-{self.cell.name}-{self.name}"
-                self._pool = concurrent.futures.ThreadPoolExecutor(self._threads, thread_name_prefix=prefix)
-            return self._pool
 
 
 class _Failure(Exception):
@@ -170,8 +86,9 @@ class Gate:
         self._database = Database(
             cell.database_connection, pool_size=threads, connect_timeout_s=deadline_s, io_timeout_s=deadline_s, wait_s=deadline_s
         )
-        self._door = _Door(cell, "database", threads=threads, waiting=waiting, clock=clock, metrics=metrics)
-        self._broker_door = _Door(cell, "broker", threads=BROKER_THREADS, waiting=waiting, clock=clock, metrics=metrics)
+        self._wires = Wires(self._database.wire, most=0 if self._database.is_sqlite else MOST_WIRES)
+        self._door = Door(cell, "database", threads=threads, waiting=waiting, clock=clock, metrics=metrics)
+        self._broker_door = Door(cell, "broker", threads=BROKER_THREADS, waiting=waiting, clock=clock, metrics=metrics)
         self._broker = None if cell.transport_url.startswith("none") else Broker(
             cell.transport_url, connect_timeout_s=deadline_s, publish_timeout_s=deadline_s
         )  # fmt: skip
@@ -232,6 +149,20 @@ class Gate:
         """Starts a read and gives its future: the way in for `cells.scatter`."""
         return self._reading(fn, args, kwargs)
 
+    def asking_soon(self, question: Question[T] | None, fn: Work[[], T]) -> "concurrent.futures.Future[T] | Silence":
+        """As `reading_soon(fn)`, in an event loop, which asks the question itself if there is a wire for it; `fn` brings the same."""
+        wire = None if question is None or self._door.breaker.is_open else self._wires.take()
+        if question is None or wire is None:
+            future = self._reading(fn, (), {})
+            if question is not None and not isinstance(future, Silence):
+                future.add_done_callback(self._open_wire)
+            return future
+        text = question.statement.text(wire, question.parameters)
+        if text is None:
+            self._wires.give_back(wire)
+            return self._reading(fn, (), {})
+        return self._asking(wire, text, question, fn)
+
     def settled(self, future: "concurrent.futures.Future[T] | Silence", deadline_s: float) -> Answer[T] | Silence:
         """Waits for a future of `reading_soon`."""
         return self._wait(future, deadline_s)
@@ -272,11 +203,50 @@ class Gate:
         """Lets go of threads and connections without waiting for a cell that hangs."""
         self._door.close()
         self._broker_door.close()
+        self._wires.close()
         self._database.close()
         if self._caller:
             self._caller.close()
         if self._broker:
             self._broker.close()
+
+    # ---- on a wire, in the event loop ----------------------------------------------------------------------------------------
+
+    def _asking(self, wire: Wire, text: str, question: Question[T], fn: Work[[], T]) -> "concurrent.futures.Future[T] | Silence":
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        future.set_running_or_notify_cancel()
+        started = time.monotonic()
+
+        def answered(rows: Rows) -> None:
+            self._wires.give_back(wire)
+            self._well(self._door, "answer", started)
+            _fulfil(future, lambda: question.answer(rows))
+
+        def broke(_: Exception) -> None:
+            """What to make of the error is known where a thread asks."""
+            self._wires.drop(wire)
+            later = self._reading(fn, (), {})
+            if isinstance(later, Silence):
+                future.set_exception(_Failure(later.why, unsure=False))
+            else:
+                later.add_done_callback(lambda done: _fulfil(future, done.result))
+
+        def was_late() -> None:
+            self._wires.drop(wire)
+            future.set_exception(self._away(started, "the query timed out"))
+
+        try:
+            ask(wire, text, within_s=self.deadline_s, answered=answered, broke=broke, was_late=was_late)
+        except pymysql.err.Error as error:
+            broke(error)
+        return future
+
+    def _open_wire(self, done: "concurrent.futures.Future[Any]") -> None:
+        """One more for the next question; nobody waits for it."""
+        if not done.cancelled() and done.exception() is None and self._wires.wants_more():
+            opening = self._door.submit(self._wires.open_one)
+            if isinstance(opening, Silence):
+                self._wires.opened_none()
 
     # ---- in the gate's threads ---------------------------------------------------------------------------------------------
 
@@ -386,7 +356,7 @@ class Gate:
         return work
 
     @staticmethod
-    def _well(door: _Door, outcome: str, started: float) -> None:
+    def _well(door: Door, outcome: str, started: float) -> None:
         door.well()
         door.finished(outcome, time.monotonic() - started)
 
@@ -439,6 +409,13 @@ class Gate:
         why = f"no answer within {deadline_s:g} s"
         # Cancelled: it never left our queue. Otherwise its thread ends by PyMySQL's own time-out and tells the breaker then.
         return Silence(self.cell, why) if future.cancel() else Unknown(self.cell, why)
+
+
+def _fulfil(future: "concurrent.futures.Future[T]", value: Callable[[], T]) -> None:
+    try:
+        future.set_result(value())
+    except Exception as error:
+        future.set_exception(error)
 
 
 def _ping(connection: sa.Connection) -> None:

@@ -9,7 +9,8 @@ import core.config
 import core.errors
 import core.log
 from cells.answers import CELL0_UUID, Answer, Cell
-from cells.gate import Gate, GateMetrics
+from cells.door import GateMetrics
+from cells.gate import Gate
 from core.clock import Clock, SystemClock
 from core.periodic import Periodic
 

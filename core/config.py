@@ -52,7 +52,7 @@ CELLS = OptionGroup(
     "cells",
     [
         cfg.FloatOpt("deadline_s", default=1.0, min=0.05, help="Seconds within which a cell must answer a read or a write."),
-        cfg.IntOpt("threads", default=4, min=1, help="Threads and database connections per cell in this process."),
+        cfg.IntOpt("threads", default=4, min=1, help="Threads and database connections per cell in this process; the API has two more connections for lists."),
         cfg.FloatOpt("refresh_s", default=2.0, min=0.1, help="Seconds between two looks at the cell mappings."),
     ],
 )

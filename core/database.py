@@ -19,6 +19,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 import core.errors
+from core.wire import Wire
 
 DEADLOCK_CODES = {1205, 1213}  # MariaDB: lock wait timeout, deadlock
 DUPLICATE_CODES = {1062}
@@ -160,6 +161,19 @@ class Database:
         with connection:
             yield connection
 
+    def wire(self) -> Wire:
+        """A connection apart from the pool, for an event loop to ask. SQLite has nothing of the kind.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError, pymysql.err.Error: none can be opened.
+        """
+        lent = self.engine.raw_connection()
+        wire = lent.dbapi_connection
+        lent.detach()
+        assert isinstance(wire, Wire)
+        wire.never_wait()
+        return wire
+
     def close(self) -> None:
         """Drops the pool's idle connections."""
         self.engine.dispose()
@@ -227,6 +241,7 @@ def _mysql_engine(url: sa.URL, pool_size: int, connect_timeout_s: float, io_time
         skip_autocommit_rollback=True,
         connect_args=arguments,
     )
+    sa.event.listen(engine, "do_connect", lambda _dialect, _record, args, kwargs: Wire(*args, **kwargs))
     if io_timeout_s is not None:
         _limit_statements(engine, io_timeout_s)
     _look_before_use(engine)

@@ -14,7 +14,8 @@ import pytest
 import sqlalchemy as sa
 
 from cells.answers import Answer, Cell, Silence
-from cells.gate import Gate, GateMetrics
+from cells.door import GateMetrics
+from cells.gate import Gate
 from devstack.accounts import Accounts
 from devstack.services import mariadb
 from devstack.services.mariadb import ADMIN

@@ -7,17 +7,20 @@ import random
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from unittest import mock
 
 import pytest
 import sqlalchemy as sa
+from pymysql.constants import COMMAND
 
 import cells.listing
 from cell_db.listing import Shape
 from cells.gate import Gate
 from cells.page import Listing
 from core.keyset import Order, Sorting
+from core.wire import Wire
 from tests.cells.world import Kept, Registry, Thing, World
 
 DEFAULT = (Sorting("created_at", True), Sorting("uuid", True))
@@ -50,22 +53,47 @@ class Cost:
 
 @contextlib.contextmanager
 def counted(world: World) -> Iterator[Cost]:
-    """Counts at the gates' own connections, of which each has one."""
+    """Counts what the databases are asked and give, whichever way."""
+    cost = Cost(Counter())
+    gates = [world.api_db, *world.cells_registry.gates()]
     with contextlib.ExitStack() as stack:
-        cost = Cost(Counter())
-        for gate in (world.api_db, *world.cells_registry.gates()):
-            stack.enter_context(_counted_at(gate, cost))
+        for gate in gates:
+            if gate._database.is_sqlite:
+                stack.enter_context(_counted_on_sqlite(gate, cost))
+        stack.enter_context(_counted_on_mariadb({gate._database.url.database: gate.cell.name for gate in gates}, cost))
         yield cost
 
 
 @contextlib.contextmanager
-def _counted_at(gate: Gate, cost: Cost) -> Iterator[None]:
+def _counted_on_mariadb(names: Mapping[str | None, str], cost: Cost) -> Iterator[None]:
+    """At the connections, whether a thread or the event loop asks. What a new connection sets and asks about itself has no FROM."""
+    send, receive = Wire._execute_command, Wire._read_query_result
+    about_tables = set[Wire]()
+
+    def counting_send(wire: Wire, command: int, text: str | bytes) -> None:
+        if command == COMMAND.COM_QUERY and "FROM" in str(text):
+            cost.queries[names[wire.db.decode()]] += 1
+            about_tables.add(wire)
+        send(wire, command, text)
+
+    def counting_receive(wire: Wire, unbuffered: bool = False) -> int:
+        number = receive(wire, unbuffered)
+        if wire in about_tables:
+            about_tables.remove(wire)
+            cost.rows += len(wire._result.rows)
+        return number
+
+    with mock.patch.object(Wire, "_execute_command", counting_send), mock.patch.object(Wire, "_read_query_result", counting_receive):
+        yield
+
+
+@contextlib.contextmanager
+def _counted_on_sqlite(gate: Gate, cost: Cost) -> Iterator[None]:
+    """At the gate's connections, of which it has one; a row is counted when it is read."""
     engine = gate._database.engine
 
-    def count_query(_: Any, cursor: Any, *__: Any) -> None:
+    def count_query(*_: Any) -> None:
         cost.queries[gate.cell.name] += 1
-        # SQLite does not know how many there will be: there each is counted when it is read.
-        cost.rows += max(cursor.rowcount, 0)
 
     def count_row(_: Any, row: tuple[Any, ...]) -> tuple[Any, ...]:
         cost.rows += 1
@@ -75,13 +103,11 @@ def _counted_at(gate: Gate, cost: Cost) -> Iterator[None]:
         with gate._database.reading() as connection:
             connection.connection.dbapi_connection.row_factory = factory  # type: ignore[union-attr]
 
-    if gate._database.is_sqlite:
-        set_row_factory(count_row)
+    set_row_factory(count_row)
     sa.event.listen(engine, "after_cursor_execute", count_query)
     yield
     sa.event.remove(engine, "after_cursor_execute", count_query)
-    if gate._database.is_sqlite:
-        set_row_factory(None)
+    set_row_factory(None)
 
 
 def asked(world: World, listing: Listing) -> tuple[list[str], Cost]:
@@ -198,7 +224,7 @@ class Together:
         self._gate = gate
         self._asked: threading.Barrier | None = asked
 
-    def reading_soon(self, visit: Callable[[sa.Connection], Any]) -> Any:
+    def asking_soon(self, _: Any, visit: Callable[[sa.Connection], Any]) -> Any:
         asked, self._asked = self._asked, None
 
         def together(connection: sa.Connection) -> Any:

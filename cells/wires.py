@@ -1,0 +1,132 @@
+"""A gate's wires: connections on which an event loop asks short questions itself, with no thread of the gate's between.
+
+Only what an open wire can answer goes this way. Whatever is out of the ordinary (no wire, a lost one, a database that refuses) is left to
+the gate's threads, which know what to make of it.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import pymysql
+import sqlalchemy as sa
+
+from core.frequent import Frequent
+from core.wire import Rows, Wire
+
+T = TypeVar("T")
+
+AGAIN_S = 5.0
+"""So long after none could be opened no other is tried."""
+
+
+class Question(NamedTuple, Generic[T]):
+    """What one statement can answer; `answer` makes sense of its rows. Few rows: the event loop reads them itself."""
+
+    statement: Frequent
+    parameters: Mapping[str, Any]
+    answer: Callable[[Rows], T]
+
+
+class Wires:
+    """The wires of one gate, `most` of them; `opened` opens one."""
+
+    def __init__(self, opened: Callable[[], Wire], *, most: int) -> None:
+        self._opened = opened
+        self._most = most
+        self._lock = threading.Lock()
+        self._idle: list[Wire] = []
+        self._number = 0
+        self._not_before = float("-inf")
+        self._closed = False
+
+    def take(self) -> Wire | None:
+        """An idle wire, the taker's until `give_back` or `drop`; None: there is none now."""
+        with self._lock:
+            return self._idle.pop() if self._idle else None
+
+    def give_back(self, wire: Wire) -> None:
+        """It has answered, and may be asked again."""
+        with self._lock:
+            if not self._closed:
+                self._idle.append(wire)
+                return
+        self.drop(wire)
+
+    def drop(self, wire: Wire) -> None:
+        """It does not answer, or nobody needs it any more."""
+        with self._lock:
+            self._number -= 1
+        wire.hang_up()
+
+    def wants_more(self) -> bool:
+        """Whether one more is to be opened; who is told so calls `open_one` or `opened_none`."""
+        with self._lock:
+            if self._closed or self._number == self._most or time.monotonic() < self._not_before:
+                return False
+            self._number += 1
+            return True
+
+    def open_one(self) -> None:
+        """Opens one more, in a thread of the gate."""
+        try:
+            wire = self._opened()
+        except (sa.exc.SQLAlchemyError, pymysql.err.Error):
+            self.opened_none()  # Threads ask the database, too, and say what ails it.
+        else:
+            self.give_back(wire)
+
+    def opened_none(self) -> None:
+        """None could be opened."""
+        with self._lock:
+            self._number -= 1
+            self._not_before = time.monotonic() + AGAIN_S
+
+    def close(self) -> None:
+        """Lets go of those that are idle, at once, and of the others as they come back."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for wire in idle:
+            self.drop(wire)
+
+
+def ask(
+    wire: Wire,
+    text: str,
+    *,
+    within_s: float,
+    answered: Callable[[Rows], None],
+    broke: Callable[[Exception], None],
+    was_late: Callable[[], None],
+) -> None:
+    """Sends the question; later the running event loop calls one of the three.
+
+    Raises:
+        pymysql.err.Error: the wire is lost; none of them will be called.
+    """
+    loop = asyncio.get_running_loop()
+    wire.ask(text)
+    number = wire.fileno()
+
+    def readable() -> None:
+        try:
+            rows = wire.read()
+        except Exception as error:
+            timer.cancel()
+            loop.remove_reader(number)
+            broke(error)
+            return
+        if rows is not None:
+            timer.cancel()
+            loop.remove_reader(number)
+            answered(rows)
+
+    def time_is_over() -> None:
+        loop.remove_reader(number)
+        was_late()
+
+    timer = loop.call_later(within_s, time_is_over)
+    loop.add_reader(number, readable)

@@ -1,0 +1,166 @@
+"""A short question goes by wire where there is one, and by a thread wherever anything is out of the ordinary; the answer is the same."""
+
+import asyncio
+import contextlib
+import pathlib
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pymysql
+import pytest
+import sqlalchemy as sa
+
+from cells.answers import Answer, Cell, Silence
+from cells.gate import MOST_WIRES, Gate
+from cells.wires import Question
+from core.frequent import Frequent
+from core.wire import Rows
+from devstack.accounts import Accounts
+from devstack.services import mariadb
+from devstack.services.mariadb import ADMIN
+from devstack.waiting import wait_until
+from tests.mariadb_server import running_mariadb
+
+DEADLINE_S = 1.0
+BACK_WITHIN_S = 20.0
+SCHEMA = "asked"
+WIRE, THREAD = "wire", "thread"
+
+_STATEMENT = sa.select(sa.table("things", sa.column("name")).c.name)
+
+
+class Asker:
+    """Asks a gate one question, and tells which way the answer came."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+        self._statement = Frequent(_STATEMENT)
+
+    def ask(self, times: int = 1) -> list[Answer[tuple[str, list[str]]] | Silence]:
+        """So many times at once."""
+        return asyncio.run(self._ask(times))
+
+    def way(self) -> str | None:
+        """The way of one right answer; None: there was none."""
+        (answer,) = self.ask()
+        if isinstance(answer, Silence):
+            return None
+        way, names = answer.value
+        assert names == ["one"]
+        return way
+
+    def wait_for(self, way: str) -> None:
+        def came() -> bool:
+            self.gate.probe()
+            return self.way() == way
+
+        wait_until(came, what=f"answer by {way}", deadline_s=BACK_WITHIN_S)
+
+    async def _ask(self, times: int) -> list[Answer[tuple[str, list[str]]] | Silence]:
+        question = Question(self._statement, {}, lambda rows: (WIRE, _names(rows)))
+        asked = [self.gate.asking_soon(question, lambda connection: (THREAD, _names(self._statement.rows(connection, {})))) for _ in range(times)]
+        return [await self.gate._await(each, DEADLINE_S * 2) for each in asked]
+
+
+def _names(rows: Rows) -> list[str]:
+    return [str(name) for (name,) in rows]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mariadb.MariaDB]:
+    with running_mariadb(tmp_path_factory.mktemp("asked")) as server:
+        yield server
+
+
+@pytest.fixture
+def gate(server: mariadb.MariaDB) -> Iterator[Gate]:
+    url = server.create_schema(SCHEMA)
+    _as_admin(server, f"CREATE OR REPLACE TABLE {SCHEMA}.things (name VARCHAR(20))", f"INSERT INTO {SCHEMA}.things VALUES ('one')")
+    gate = Gate(Cell(str(uuid.uuid4()), "west", url, "none://"), threads=2, deadline_s=DEADLINE_S)
+    yield gate
+    gate.close()
+
+
+@pytest.fixture
+def asker(gate: Gate) -> Asker:
+    """Of a gate that has a wire."""
+    asker = Asker(gate)
+    asker.wait_for(WIRE)
+    return asker
+
+
+def _as_admin(server: mariadb.MariaDB, *statements: str) -> list[Any]:
+    """What the last of them gives."""
+    password = Accounts(server.directory / "accounts.json").password(ADMIN)
+    connection = pymysql.connect(host="127.0.0.1", port=server.port, user=ADMIN, password=password, autocommit=True, ssl_disabled=True)
+    with contextlib.closing(connection), connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+        return list(cursor.fetchall())
+
+
+def _connections(server: mariadb.MariaDB) -> int:
+    return len(_as_admin(server, f"SELECT id FROM information_schema.processlist WHERE user = '{SCHEMA}'"))
+
+
+@pytest.mark.mariadb
+def test_more_questions_than_wires_are_all_answered(server: mariadb.MariaDB, asker: Asker) -> None:
+    for _ in range(3):
+        answers = asker.ask(20)
+        assert all(isinstance(answer, Answer) and answer.value[1] == ["one"] for answer in answers)
+
+    ways = [answer.value[0] for answer in asker.ask(20) if isinstance(answer, Answer)]
+    assert (ways.count(WIRE), ways.count(THREAD)) == (MOST_WIRES, 20 - MOST_WIRES)
+    assert _connections(server) <= 2 + MOST_WIRES
+
+
+@pytest.mark.mariadb
+def test_a_lost_wire_costs_no_answer(server: mariadb.MariaDB, asker: Asker) -> None:
+    _as_admin(server, f"KILL USER {SCHEMA}@'127.0.0.1'")
+
+    assert asker.way() == THREAD
+    asker.wait_for(WIRE)
+
+
+@pytest.mark.mariadb
+def test_a_frozen_server_is_silent_by_wire_as_by_thread_and_comes_back(server: mariadb.MariaDB, asker: Asker) -> None:
+    server.freeze()
+    try:
+        (answer,) = asker.ask()
+        assert isinstance(answer, Silence)
+        assert "timed out" in answer.why
+        assert asker.gate.health()["database"] != "up"
+        assert all(isinstance(answer, Silence) for answer in asker.ask(5))
+    finally:
+        server.thaw()
+
+    asker.wait_for(WIRE)
+
+
+@pytest.mark.mariadb
+def test_what_the_server_refuses_a_thread_looks_into(server: mariadb.MariaDB, asker: Asker) -> None:
+    _as_admin(server, f"DROP TABLE {SCHEMA}.things")
+
+    (answer,) = asker.ask()
+
+    assert isinstance(answer, Silence)
+    assert "things" in answer.why
+    assert asker.gate.health()["database"] != "up"
+
+
+@pytest.mark.mariadb
+def test_a_closed_gate_leaves_no_connection(server: mariadb.MariaDB, asker: Asker) -> None:
+    asker.gate.close()
+
+    assert isinstance(asker.ask()[0], Silence)
+    wait_until(lambda: _connections(server) == 0, what="end of the connections", deadline_s=BACK_WITHIN_S)
+
+
+def test_sqlite_has_no_wires(tmp_path: pathlib.Path) -> None:
+    gate = Gate(Cell(str(uuid.uuid4()), "west", f"sqlite:///{tmp_path}/cell.sqlite", "none://"), threads=2, deadline_s=DEADLINE_S)
+    gate.write_now(lambda connection: connection.exec_driver_sql("CREATE TABLE things AS SELECT 'one' AS name").close())
+    asker = Asker(gate)
+
+    assert {asker.way() for _ in range(20)} == {THREAD}
+    gate.close()
