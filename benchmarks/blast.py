@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import cloud as measured
-from benchmarks import noise
+from benchmarks import noise, output
 from core import errors
 from devstack.waiting import wait_until
 from tests.stack import cloud as clouds
@@ -125,7 +125,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.cells < LEAST_CELLS:
         parser.error(f"--cells: {LEAST_CELLS} at least")
-    console = Console()
+    console = output.console()
     try:
         with tempfile.TemporaryDirectory(prefix="cellplane-benchmark-") as folder, contextlib.ExitStack() as stack:
             options = ("--profile", "full", "--isolate", "--cells", str(arguments.cells), "--hosts", "1")

@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks import cloud, large, noise
+from benchmarks import cloud, large, noise, output
 from benchmarks.boots import CASES, Benchmark, Case, sized
 from benchmarks.cloud import Cloud
 from benchmarks.users import user_of
@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> int:
     if unknown := set(arguments.cases.split(",")) - set(CASES):
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
     cases = [sized(CASES[name], arguments.boots) for name in arguments.cases.split(",")]
-    console = Console()
+    console = output.console()
     try:
         figures = _measured(arguments, cases, console)
     except (errors.CellplaneError, pymysql.MySQLError) as error:

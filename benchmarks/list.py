@@ -39,7 +39,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks import cloud, noise, processes, synthetic
+from benchmarks import cloud, noise, output, processes, synthetic
 from benchmarks.counters import DatabaseCounters
 from benchmarks.floor import BY_NAME, Floor
 from benchmarks.synthetic import PROJECT, TENANT, Synthetic, World
@@ -300,7 +300,7 @@ def _differences(ours: list[dict[str, Any]], least: list[dict[str, Any]]) -> str
 def show(figures: Mapping[str, Any], console: Console) -> None:
     """Prints the table."""
     table = Table(title="Lists", title_justify="left")
-    table.add_column("case")
+    table.add_column("case", no_wrap=True)
     for column in ("p50 ms", "p95 ms", "CPU ms", "of it API", "of it MariaDB", "floor ms", "x floor", "rows", "queries", "servers"):
         table.add_column(column, justify="right")
     for name, each in figures.items():
@@ -330,7 +330,7 @@ def main(argv: list[str] | None = None) -> int:
     names = arguments.cases.split(",") if arguments.cases else [*known]
     if unknown := set(names) - known.keys():
         parser.error(f"no such case: {', '.join(sorted(unknown))}")
-    console = Console()
+    console = output.console()
     try:
         figures = _measured([known[name] for name in names], arguments, console)
     except errors.CellplaneError as error:

@@ -60,8 +60,10 @@ def free_port(*, avoid: set[int] | None = None) -> int:
     raise errors.Unavailable(f"no free port between {LOWEST_PORT} and {HIGHEST_PORT}")
 
 
-# The newest claims of this process: by then the services of older ones listen.
-_claims: collections.deque[socket.socket] = collections.deque(maxlen=64)
+_MOST_CLAIMS = 64
+"""Of one process. When so many more were given away, the services of the first ones listen."""
+
+_claims: collections.deque[socket.socket] = collections.deque()
 
 
 def _claim(port: int) -> bool:
@@ -77,6 +79,8 @@ def _claim(port: int) -> bool:
         claim.close()
         return False
     _claims.append(claim)
+    if len(_claims) > _MOST_CLAIMS:
+        _claims.popleft().close()
     return True
 
 

@@ -39,9 +39,10 @@ class Destroys:
             self._host.servers.interrupt(uuid, attempt, "The server is being deleted")
         with self._taken_up(attempts) as ours:
             gone = self._destroy_all(ours, context.request_id)
-            self._host.reporter.report_now(
-                cell.GONE, [((uuid, ours[uuid]), Attempt(uuid, ours[uuid])) for uuid in gone], deadline_s=self._host.deadlines.report_s
-            )
+        # No longer taken up: a message that comes now is answered by itself, for this answer may have been heard already.
+        self._host.reporter.report_now(
+            cell.GONE, [((uuid, ours[uuid]), Attempt(uuid, ours[uuid])) for uuid in gone], deadline_s=self._host.deadlines.report_s
+        )
         if len(gone) < len(ours):
             raise core.errors.Unavailable(f"{len(ours) - len(gone)} of {len(ours)} servers are not destroyed yet")
 

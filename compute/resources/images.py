@@ -50,9 +50,9 @@ class ImageFiles:
             Conflict: the permit was taken back.
         """
         path = self._directory / _file_name(image.image_id)
-        if self._is_here(path):
-            return path
         download = self._join(image.image_id, path)
+        if download is None:
+            return path
         while not download.ended.wait(_LOOK_S):
             permit.check()
         if download.error is not None:
@@ -80,16 +80,12 @@ class ImageFiles:
         except OSError as error:
             raise core.errors.Unavailable(f"Images cannot be removed: {error.strerror or error}") from error
 
-    def _is_here(self, path: pathlib.Path) -> bool:
-        with self._lock:
-            try:
+    def _join(self, image_id: str, path: pathlib.Path) -> "_Download | None":
+        """The download to wait for, begun if nobody has begun it; None: the file is here."""
+        with self._lock:  # One look at both: a download that ends between two looks would be made again.
+            with contextlib.suppress(FileNotFoundError):
                 os.utime(path)
-            except FileNotFoundError:
-                return False
-            return True
-
-    def _join(self, image_id: str, path: pathlib.Path) -> "_Download":
-        with self._lock:
+                return None
             download = self._downloads.get(image_id)
             if download is None:
                 download = self._downloads[image_id] = _Download()

@@ -1,0 +1,11 @@
+"""Where the programs print their tables."""
+
+from rich.console import Console
+
+NARROWEST = 120
+
+
+def console() -> Console:
+    """As wide as the terminal; without one (a file, a log) wide enough for every table."""
+    found = Console()
+    return found if found.is_terminal else Console(width=max(NARROWEST, found.width))
