@@ -132,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
             cloud = stack.enter_context(clouds.running(Path(folder) / "state", *options))
             figures = measure(cloud, arguments, console)
     except errors.CellplaneError as error:
-        console.print(f"benchmarks/blast.py: {error}", style="red", markup=False)
+        console.print(f"benchmarks/blast.py: {error}", style="red", markup=False, soft_wrap=True)
         return 1
     if arguments.json:
         arguments.json.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2) + b"\n")

@@ -334,7 +334,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         figures = _measured([known[name] for name in names], arguments, console)
     except errors.CellplaneError as error:
-        console.print(f"benchmarks/list.py: {error}", style="red", markup=False)
+        console.print(f"benchmarks/list.py: {error}", style="red", markup=False, soft_wrap=True)
         return 1
     if arguments.json:
         arguments.json.write_bytes(orjson.dumps(figures, option=orjson.OPT_INDENT_2) + b"\n")

@@ -59,7 +59,7 @@ class Wires:
         """It does not answer, or nobody needs it any more."""
         with self._lock:
             self._number -= 1
-        wire.hang_up()
+        wire.close()
 
     def wants_more(self) -> bool:
         """Whether one more is to be opened; who is told so calls `open_one` or `opened_none`."""

@@ -46,12 +46,8 @@ class Wire(_Connection):
         super().__init__(*args, **kwargs)
 
     def never_wait(self) -> None:
-        """From now on nothing that is called waits for the server."""
+        """From now on nothing that is called waits for the server, `close` neither."""
         self._read_timeout = self._write_timeout = 0.0
-
-    def hang_up(self) -> None:
-        """Closes it without a word to the server, which may not listen."""
-        self._force_close()
 
     def fileno(self) -> int:
         """The socket's, for a selector."""
@@ -81,6 +77,8 @@ class Wire(_Connection):
         finally:
             if self.open:
                 self._rfile = on_socket
+            else:
+                on_socket.close()
         rows: Rows = self._result.rows
         return rows
 

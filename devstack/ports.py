@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import json
+import os
 import random
 import socket
 from pathlib import Path
@@ -63,7 +64,8 @@ def free_port(*, avoid: set[int] | None = None) -> int:
 _MOST_CLAIMS = 64
 """Of one process. When so many more were given away, the services of the first ones listen."""
 
-_claims: collections.deque[socket.socket] = collections.deque()
+_claims: collections.deque[int] = collections.deque()
+"""File descriptors, closed with the process at the latest."""
 
 
 def _claim(port: int) -> bool:
@@ -78,9 +80,9 @@ def _claim(port: int) -> bool:
     except OSError:
         claim.close()
         return False
-    _claims.append(claim)
+    _claims.append(claim.detach())
     if len(_claims) > _MOST_CLAIMS:
-        _claims.popleft().close()
+        os.close(_claims.popleft())
     return True
 
 

@@ -54,7 +54,7 @@ def database(server: mariadb.MariaDB) -> Iterator[Database]:
 def wire(database: Database) -> Iterator[Wire]:
     wire = database.wire()
     yield wire
-    wire.hang_up()
+    wire.close()
 
 
 def answer(wire: Wire) -> Rows:

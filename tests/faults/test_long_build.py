@@ -197,10 +197,11 @@ def test_a_build_of_forty_minutes_survives_three_losses_of_the_broker(cloud: Clo
             cloud.hop_in_touch()
         sent = cloud.count("cell.send")
         cloud.losses.cut(number)
-        while cloud.passed_s < lost_at_s + LOST_FOR_S:
+        # Until the lease is over and the order was sent again. That may be later: a heartbeat from before the cut can still lie in the queue
+        # of a conductor that has to connect anew.
+        while cloud.passed_s < lost_at_s + LOST_FOR_S or cloud.count("cell.send") == sent:
             cloud.hop()
-        assert cloud.row().state == states.BUILD
-        assert cloud.count("cell.send") > sent, "the lease was over, and the order was sent again"
+            assert (cloud.row().state, cloud.row().attempt) == (states.BUILD, 1)
         cloud.losses.mend()
         cloud.wait_for_touch()
         # Whoever lost his connection gets again what was not acked: the hint, and with it the order to a host that is at it.
