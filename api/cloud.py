@@ -39,7 +39,7 @@ class Cloud:
         self.images = clients.glance.Images(conf.image.endpoint, timeout_s=conf.image.timeout_s)
         self.quota_defaults = {resource: int(conf.quota[resource]) for resource in QUOTA_RESOURCES}
         self._started_at = utcnow()
-        self._heartbeat = Periodic("heartbeat", BEAT_S, self._beat, SystemClock())
+        self._heartbeat = Periodic("heartbeat", BEAT_S, self._beat, SystemClock(), at_once=True)
         self.build_not_after = datetime.timedelta(seconds=conf.api.build_not_after_s)
 
     def start(self) -> None:

@@ -13,20 +13,21 @@ LOG = core.log.get(__name__)
 class Periodic:
     """Calls `work` every `period_s` seconds, give or take a tenth, until it is stopped. What it raises is logged, and it goes on.
 
-    `work` may return true for "there is more": then it is called again at once.
+    `work` may return true for "there is more": then it is called again at once. `at_once`: the first call does not wait for a period.
     """
 
-    def __init__(self, name: str, period_s: float, work: Callable[[], object], clock: Clock) -> None:
+    def __init__(self, name: str, period_s: float, work: Callable[[], object], clock: Clock, *, at_once: bool = False) -> None:
         self._name = name
         self._period_s = period_s
         self._work = work
         self._clock = clock
+        self._at_once = at_once
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._was_unavailable = ""
 
     def start(self) -> None:
-        """The first call comes after one period."""
+        """Begins; the calls come in a thread of its own."""
         self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
@@ -36,7 +37,7 @@ class Periodic:
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        again = False
+        again = self._at_once
         while not self._clock.wait(self._stopping, 0 if again else jittered(self._period_s, 0.9, 1.1)):
             again = self._call() is True
 
