@@ -412,6 +412,7 @@ class Gate:
 
 
 def _fulfil(future: "concurrent.futures.Future[T]", value: Callable[[], T]) -> None:
+    """As a thread of a pool does: whatever is raised goes to whoever waits."""
     try:
         future.set_result(value())
     except Exception as error:

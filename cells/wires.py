@@ -111,21 +111,23 @@ def ask(
     wire.ask(text)
     number = wire.fileno()
 
+    def end() -> None:
+        timer.cancel()
+        loop.remove_reader(number)
+
     def readable() -> None:
         try:
             rows = wire.read()
-        except Exception as error:
-            timer.cancel()
-            loop.remove_reader(number)
+        except Exception as error:  # The frame of this callback: the loop would only log it, and call again and again.
+            end()
             broke(error)
             return
         if rows is not None:
-            timer.cancel()
-            loop.remove_reader(number)
+            end()
             answered(rows)
 
     def time_is_over() -> None:
-        loop.remove_reader(number)
+        end()
         was_late()
 
     timer = loop.call_later(within_s, time_is_over)

@@ -3,9 +3,11 @@
 import contextlib
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from benchmarks.counters import administrator, ask
 from devstack.services import mariadb
 
 
@@ -18,3 +20,12 @@ def running_mariadb(directory: pathlib.Path) -> Iterator[mariadb.MariaDB]:
     server.start()
     yield server
     server.stop()
+
+
+def as_admin(server: mariadb.MariaDB, *statements: str) -> list[tuple[Any, ...]]:
+    """Says these as the server's administrator; the rows of the last one."""
+    rows: list[tuple[Any, ...]] = []
+    with contextlib.closing(administrator(server)) as connection:
+        for statement in statements:
+            rows = ask(connection, statement)
+    return rows

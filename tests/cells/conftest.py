@@ -28,6 +28,13 @@ def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mariadb
         yield server
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mariadb.MariaDB]:
+    """One that a module's tests may freeze and break."""
+    with running_mariadb(tmp_path_factory.mktemp("broken")) as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def mariadb_world(mariadb_server: mariadb.MariaDB) -> Iterator[World]:
     world = World([mariadb_server.create_schema(f"cp_{name}") for name in NAMES])

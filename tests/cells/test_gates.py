@@ -1,7 +1,6 @@
 """What a gate makes of each way in which a cell can fail: silence, at once where that is possible, and an end of it by itself."""
 
 import asyncio
-import contextlib
 import pathlib
 import threading
 import time
@@ -9,7 +8,6 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import prometheus_client
-import pymysql
 import pytest
 import sqlalchemy as sa
 
@@ -18,40 +16,25 @@ from cells.door import GateMetrics
 from cells.gate import Gate
 from devstack.accounts import Accounts
 from devstack.services import mariadb
-from devstack.services.mariadb import ADMIN
 from devstack.waiting import wait_until
 from messaging import in_process
 from messaging.broker import Broker
-from tests.mariadb_server import running_mariadb
+from tests.mariadb_server import as_admin
 
 DEADLINE_S = 1.0
 BACK_WITHIN_S = 10.0
 SCHEMA = "gated"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mariadb.MariaDB]:
-    with running_mariadb(tmp_path_factory.mktemp("gated")) as server:
-        yield server
-
-
 @pytest.fixture
 def gate(server: mariadb.MariaDB) -> Iterator[Gate]:
     """To a cell with one row in one table."""
     url = server.create_schema(SCHEMA)
-    _as_admin(server, f"CREATE OR REPLACE TABLE {SCHEMA}.alembic_version (version_num VARCHAR(32))", f"INSERT INTO {SCHEMA}.alembic_version VALUES ('1')")
+    as_admin(server, f"CREATE OR REPLACE TABLE {SCHEMA}.alembic_version (version_num VARCHAR(32))", f"INSERT INTO {SCHEMA}.alembic_version VALUES ('1')")
     gate = Gate(Cell(str(uuid.uuid4()), "west", url, "none://"), threads=2, deadline_s=DEADLINE_S)
     assert isinstance(gate.read_now(_version), Answer)
     yield gate
     gate.close()
-
-
-def _as_admin(server: mariadb.MariaDB, *statements: str) -> None:
-    password = Accounts(server.directory / "accounts.json").password(ADMIN)
-    connection = pymysql.connect(host="127.0.0.1", port=server.port, user=ADMIN, password=password, autocommit=True, ssl_disabled=True)
-    with contextlib.closing(connection), connection.cursor() as cursor:
-        for statement in statements:
-            cursor.execute(statement)
 
 
 def _version(connection: sa.Connection) -> str:
@@ -85,19 +68,19 @@ def test_the_first_request_that_a_frozen_server_leaves_without_an_answer_is_the_
 
 @pytest.mark.mariadb
 def test_a_wrong_password_is_silence_and_not_tried_twice(server: mariadb.MariaDB, gate: Gate) -> None:
-    _as_admin(server, f"ALTER USER {SCHEMA}@'127.0.0.1' IDENTIFIED BY 'another'", f"KILL USER {SCHEMA}@'127.0.0.1'")
+    as_admin(server, f"ALTER USER {SCHEMA}@'127.0.0.1' IDENTIFIED BY 'another'", f"KILL USER {SCHEMA}@'127.0.0.1'")
     refused = gate.read_now(_version)
     assert isinstance(refused, Silence)
     assert "Access denied" in refused.why
     assert gate.health()["database"] != "up"
 
-    _as_admin(server, f"ALTER USER {SCHEMA}@'127.0.0.1' IDENTIFIED BY '{Accounts(server.directory / 'accounts.json').password(SCHEMA)}'")
+    as_admin(server, f"ALTER USER {SCHEMA}@'127.0.0.1' IDENTIFIED BY '{Accounts(server.directory / 'accounts.json').password(SCHEMA)}'")
     wait_until(lambda: _is_back(gate), what="the cell", deadline_s=BACK_WITHIN_S)
 
 
 @pytest.mark.mariadb
 def test_a_cell_without_its_schema_stays_away_though_its_server_answers(server: mariadb.MariaDB, gate: Gate) -> None:
-    _as_admin(server, f"DROP DATABASE {SCHEMA}")
+    as_admin(server, f"DROP DATABASE {SCHEMA}")
     assert isinstance(gate.read_now(_version), Silence)
     health = gate.health()["database"]
     assert health != "up"
@@ -108,7 +91,7 @@ def test_a_cell_without_its_schema_stays_away_though_its_server_answers(server: 
     assert gate.health()["database"] != "up"
 
     server.create_schema(SCHEMA)
-    _as_admin(server, f"CREATE TABLE {SCHEMA}.alembic_version (version_num VARCHAR(32))", f"INSERT INTO {SCHEMA}.alembic_version VALUES ('1')")
+    as_admin(server, f"CREATE TABLE {SCHEMA}.alembic_version (version_num VARCHAR(32))", f"INSERT INTO {SCHEMA}.alembic_version VALUES ('1')")
     wait_until(lambda: _is_back(gate), what="the cell", deadline_s=BACK_WITHIN_S)
 
 

@@ -1,13 +1,10 @@
 """A short question goes by wire where there is one, and by a thread wherever anything is out of the ordinary; the answer is the same."""
 
 import asyncio
-import contextlib
 import pathlib
 import uuid
 from collections.abc import Iterator
-from typing import Any
 
-import pymysql
 import pytest
 import sqlalchemy as sa
 
@@ -16,15 +13,14 @@ from cells.gate import MOST_WIRES, Gate
 from cells.wires import Question
 from core.frequent import Frequent
 from core.wire import Rows
-from devstack.accounts import Accounts
 from devstack.services import mariadb
-from devstack.services.mariadb import ADMIN
 from devstack.waiting import wait_until
-from tests.mariadb_server import running_mariadb
+from tests.mariadb_server import as_admin
 
 DEADLINE_S = 1.0
 BACK_WITHIN_S = 20.0
 SCHEMA = "asked"
+AT_ONCE = 20
 WIRE, THREAD = "wire", "thread"
 
 _STATEMENT = sa.select(sa.table("things", sa.column("name")).c.name)
@@ -50,6 +46,12 @@ class Asker:
         assert names == ["one"]
         return way
 
+    def ways(self, times: int) -> list[str]:
+        """The ways of so many right answers at once."""
+        answers = self.ask(times)
+        assert all(isinstance(answer, Answer) and answer.value[1] == ["one"] for answer in answers)
+        return [answer.value[0] for answer in answers if isinstance(answer, Answer)]
+
     def wait_for(self, way: str) -> None:
         def came() -> bool:
             self.gate.probe()
@@ -67,16 +69,10 @@ def _names(rows: Rows) -> list[str]:
     return [str(name) for (name,) in rows]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mariadb.MariaDB]:
-    with running_mariadb(tmp_path_factory.mktemp("asked")) as server:
-        yield server
-
-
 @pytest.fixture
 def gate(server: mariadb.MariaDB) -> Iterator[Gate]:
     url = server.create_schema(SCHEMA)
-    _as_admin(server, f"CREATE OR REPLACE TABLE {SCHEMA}.things (name VARCHAR(20))", f"INSERT INTO {SCHEMA}.things VALUES ('one')")
+    as_admin(server, f"CREATE OR REPLACE TABLE {SCHEMA}.things (name VARCHAR(20))", f"INSERT INTO {SCHEMA}.things VALUES ('one')")
     gate = Gate(Cell(str(uuid.uuid4()), "west", url, "none://"), threads=2, deadline_s=DEADLINE_S)
     yield gate
     gate.close()
@@ -84,40 +80,27 @@ def gate(server: mariadb.MariaDB) -> Iterator[Gate]:
 
 @pytest.fixture
 def asker(gate: Gate) -> Asker:
-    """Of a gate that has a wire."""
+    """Of a gate that has all its wires."""
     asker = Asker(gate)
-    asker.wait_for(WIRE)
+    wait_until(lambda: asker.ways(AT_ONCE).count(WIRE) == MOST_WIRES, what="all wires", deadline_s=BACK_WITHIN_S)
     return asker
 
 
-def _as_admin(server: mariadb.MariaDB, *statements: str) -> list[Any]:
-    """What the last of them gives."""
-    password = Accounts(server.directory / "accounts.json").password(ADMIN)
-    connection = pymysql.connect(host="127.0.0.1", port=server.port, user=ADMIN, password=password, autocommit=True, ssl_disabled=True)
-    with contextlib.closing(connection), connection.cursor() as cursor:
-        for statement in statements:
-            cursor.execute(statement)
-        return list(cursor.fetchall())
-
-
 def _connections(server: mariadb.MariaDB) -> int:
-    return len(_as_admin(server, f"SELECT id FROM information_schema.processlist WHERE user = '{SCHEMA}'"))
+    return len(as_admin(server, f"SELECT id FROM information_schema.processlist WHERE user = '{SCHEMA}'"))
 
 
 @pytest.mark.mariadb
 def test_more_questions_than_wires_are_all_answered(server: mariadb.MariaDB, asker: Asker) -> None:
     for _ in range(3):
-        answers = asker.ask(20)
-        assert all(isinstance(answer, Answer) and answer.value[1] == ["one"] for answer in answers)
-
-    ways = [answer.value[0] for answer in asker.ask(20) if isinstance(answer, Answer)]
-    assert (ways.count(WIRE), ways.count(THREAD)) == (MOST_WIRES, 20 - MOST_WIRES)
+        ways = asker.ways(AT_ONCE)
+        assert (ways.count(WIRE), ways.count(THREAD)) == (MOST_WIRES, AT_ONCE - MOST_WIRES)
     assert _connections(server) <= 2 + MOST_WIRES
 
 
 @pytest.mark.mariadb
 def test_a_lost_wire_costs_no_answer(server: mariadb.MariaDB, asker: Asker) -> None:
-    _as_admin(server, f"KILL USER {SCHEMA}@'127.0.0.1'")
+    as_admin(server, f"KILL USER {SCHEMA}@'127.0.0.1'")
 
     assert asker.way() == THREAD
     asker.wait_for(WIRE)
@@ -140,7 +123,7 @@ def test_a_frozen_server_is_silent_by_wire_as_by_thread_and_comes_back(server: m
 
 @pytest.mark.mariadb
 def test_what_the_server_refuses_a_thread_looks_into(server: mariadb.MariaDB, asker: Asker) -> None:
-    _as_admin(server, f"DROP TABLE {SCHEMA}.things")
+    as_admin(server, f"DROP TABLE {SCHEMA}.things")
 
     (answer,) = asker.ask()
 
