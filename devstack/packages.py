@@ -1,7 +1,7 @@
 """Debian's packages that the full profile needs: installed as root, else named.
 
-`python -m devstack.packages` makes sure of them, with the argument `libvirt` of what real guests need, too; exit code 1 and their names when
-they are missing and can't be installed.
+`python -m devstack.packages` makes sure of them, with the argument `libvirt` of what real guests need, too, with `ha` of what a cluster of
+databases needs; exit code 1 and their names when they are missing and can't be installed.
 """
 
 import contextlib
@@ -20,6 +20,8 @@ NEEDED: dict[str, Callable[[], bool]] = {
     "mariadb-client-core": mariadb.is_installed,
     "rabbitmq-server": rabbitmq.is_installed,
 }
+NEEDED_FOR_HA: dict[str, Callable[[], bool]] = {"galera-4": mariadb.has_galera}
+HA = "ha"
 POLICY = Path("/usr/sbin/policy-rc.d")
 INSTALL_DEADLINE_S = 900.0
 LOCK_TIMEOUT_S = 120
@@ -89,6 +91,8 @@ def main(arguments: Sequence[str]) -> int:
         if libvirt.DRIVER in arguments:
             ensure(print, libvirt.needed())
             libvirt.install_library()
+        if HA in arguments:
+            ensure(print, NEEDED_FOR_HA)
     except errors.CellplaneError as error:
         print(error.message, file=sys.stderr)
         return 1

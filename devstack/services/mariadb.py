@@ -16,6 +16,7 @@ from devstack.child import Child
 from devstack.waiting import wait_until
 
 ADMIN = "cellplane_admin"
+GALERA = Path("/usr/lib/galera/libgalera_smm.so")
 OUR_COLLATION = "utf8mb4_bin"
 LOG_FILE_SIZE = "32M"
 INITIALISE_DEADLINE_S = 120.0
@@ -200,6 +201,11 @@ def is_installed() -> bool:
         return bool(program("mariadbd") and program("mariadb-install-db"))
     except errors.Unavailable:
         return False
+
+
+def has_galera() -> bool:
+    """Whether its servers could form a cluster (Debian's galera-4)."""
+    return GALERA.exists()
 
 
 def _first_statements(password: str) -> str:
