@@ -1,60 +1,83 @@
-"""Images from a Glance-shaped service."""
+"""Images from a Glance-shaped service, which is asked with our own credentials.
+
+What it says of an image reaches a user's request through `Images.show` alone, which asks whether that user may see it.
+"""
 
 import contextlib
 import hashlib
 import os
 import pathlib
+import re
 import threading
 import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+from typing import Annotated, Any, BinaryIO, TypeVar
 
 import cachetools
 import msgspec
 
 import core.errors
+from clients.visible import Access, Audience, visible_to
 from clients.wire import Headers, HttpDoor, Reply, no_headers
+from core.context import Context
+from objects.build import ImageRef
 
-_REMEMBERED = 256
-_REMEMBERED_S = 10.0
+REMEMBERED_S = 10.0
+"""So late it takes effect that an image was made private, or a project's membership was withdrawn."""
+
+_REMEMBERED = 1024
 _PIECE = 256 * 1024
+_MOST_PROPERTIES_CHARACTERS = 64 * 1024
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+# Those whose digest has a length of its own.
+_HASHES = hashlib.algorithms_guaranteed - {"shake_128", "shake_256"}
 
-# What the service says of every image; whatever else stands there is a property.
+# What the service says of every image, what it keeps for itself, and what it refuses to be given (glance/api/v2/images.py, 33.0);
+# whatever else stands there is a property.
 FIELDS = frozenset(
     {
         "id", "name", "status", "owner", "visibility", "protected", "tags", "created_at", "updated_at",
         "size", "virtual_size", "checksum", "os_hash_algo", "os_hash_value", "os_hidden",
         "disk_format", "container_format", "min_disk", "min_ram",
         "file", "self", "schema", "locations", "direct_url", "stores",
+        "location", "deleted", "deleted_at", "is_public", "members", "properties",
     }
 )  # fmt: skip
 
+_AUDIENCES = {"public": Audience.EVERYBODY, "community": Audience.EVERYBODY, "shared": Audience.MEMBERS, "private": Audience.NOBODY}
+_GONE = ("deleted", "pending_delete")
+_Kind = TypeVar("_Kind", bound=msgspec.Struct)
+
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """An image as the service describes it; `size_bytes` and the hashes are None until it has been uploaded.
+    """An image that the caller may see; `size_bytes` and the hashes are None until it has been uploaded.
 
-    `properties` holds whatever was added to it (hw_…, os_…, img_…), as text. Times are ISO 8601 with a Z.
+    `virtual_bytes` is the size of the disk in it, where the service knows it. `properties` holds whatever was added to it (hw_…, os_…,
+    img_…), as text.
     """
 
     id: str
     name: str
     status: str
     size_bytes: int | None = None
+    virtual_bytes: int | None = None
     checksum: str | None = None
     os_hash_algo: str | None = None
     os_hash_value: str | None = None
     disk_format: str | None = None
-    container_format: str | None = None
     min_disk_gib: int = 0
     min_ram_mib: int = 0
-    owner: str | None = None
-    visibility: str = "public"
-    protected: bool = False
-    tags: tuple[str, ...] = ()
     properties: Mapping[str, str] = {}
-    created_at: str | None = None
-    updated_at: str | None = None
+
+
+class ImageStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How far an image's bytes are: all that is told of it to whoever fills it or removes it."""
+
+    id: str
+    status: str
+    size_bytes: int | None
+    checksum: str | None
 
 
 class Images:
@@ -64,75 +87,70 @@ class Images:
         endpoint: URL below which `/v2/images` lies.
         timeout_s: for one answer; a download has its own deadline.
         headers: who asks.
-        remember_s: how long an active image is taken as known.
+        remember_s: how long an active image is taken as known, and as visible to the project that saw it.
     """
 
-    def __init__(self, endpoint: str, timeout_s: float, *, headers: Headers = no_headers, remember_s: float = _REMEMBERED_S) -> None:
+    def __init__(self, endpoint: str, timeout_s: float, *, headers: Headers = no_headers, remember_s: float = REMEMBERED_S) -> None:
         self._door = HttpDoor(endpoint, who="the image service", timeout_s=timeout_s, headers=headers)
-        self._known: cachetools.TTLCache[str, Image] = cachetools.TTLCache(_REMEMBERED, remember_s)
+        # Only what was visible, and to whom: a stranger's question is never answered faster because somebody else knows the image.
+        self._known: cachetools.TTLCache[tuple[str | None, bool, str], Image] = cachetools.TTLCache(_REMEMBERED, remember_s)
         self._lock = threading.Lock()
 
     def close(self) -> None:
         self._door.close()
 
-    def show(self, image_id: str) -> Image:
-        """The image, as it is or was seconds ago.
+    def show(self, image_id: str, context: Context) -> Image:
+        """The image, as it is or was seconds ago, if this caller may see it.
+
+        Raises:
+            NotFound: no such image, or not for this caller.
+            Invalid: its properties are too large to be passed on.
+            Unavailable: the service did not answer, or not with an image.
+        """
+        seen_by = (context.project_id, context.is_admin, image_id)
+        with self._lock:
+            known = self._known.get(seen_by)
+        if known is not None:
+            return known
+        image = self._visible(image_id, context)
+        if image.status == "active":
+            with self._lock:
+                self._known[seen_by] = image
+        return image
+
+    def look(self, image_id: str) -> ImageStatus:
+        """How far the image is now.
 
         Raises:
             NotFound: no such image.
-            Unavailable: the service did not answer, or not with an image.
-        """
-        with self._lock:
-            known = self._known.get(image_id)
-        if known is not None:
-            return known
-        image = _image(_good(self._door.ask("GET", _path(image_id)), f"image {image_id}").json())
-        if image.status == "active":
-            with self._lock:
-                self._known[image_id] = image
-        return image
-
-    def look(self, image_id: str) -> Image:
-        """The image as it is now; raises as `show` does."""
-        self.forget(image_id)
-        return self.show(image_id)
-
-    def page(self, *, limit: int, marker: str | None = None, filters: Mapping[str, str] | None = None) -> list[Image]:
-        """Up to `limit` images after the marker, in the service's order; `filters` are the service's own.
-
-        Raises:
-            NotFound: there is no such marker.
             Unavailable: as for `show`.
         """
-        query = {"limit": str(limit), **({"marker": marker} if marker else {}), **(filters or {})}
-        document = _good(self._door.ask("GET", f"/v2/images?{urllib.parse.urlencode(query)}"), f"image {marker}").json()
-        return [_image(row) for row in cast("list[dict[str, Any]]", document.get("images", []))]
+        row = self._row(image_id)
+        if row is None:
+            raise _no_image(image_id)
+        return _status(row)
 
-    def forget(self, image_id: str) -> None:
-        """The next `show` asks the service."""
-        with self._lock:
-            self._known.pop(image_id, None)
+    def download(self, image: ImageRef, path: str | os.PathLike[str], *, deadline_s: float = 3600.0) -> None:
+        """Puts the bytes of this very image under `path`, whole and checked, or leaves nothing there.
 
-    def download(self, image_id: str, path: str | os.PathLike[str], *, deadline_s: float = 3600.0) -> Image:
-        """Puts the image's bytes under `path`, whole and checked, or leaves nothing there.
+        Its size and hash are those of the order: what the service has under the same id by now does not count.
 
         Raises:
             NotFound: no such image, or it has no bytes.
-            Unavailable: it did not arrive in time, or not unharmed; another attempt may succeed.
+            Unavailable: it did not arrive in time, or not as ordered; another attempt may succeed.
         """
-        self.forget(image_id)
-        image = self.show(image_id)
         target = pathlib.Path(path)
         part = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         try:
             self._fetch(image, part, deadline_s)
             part.replace(target)
+        except core.errors.NotFound as error:
+            raise _no_image(image.image_id) from error
         finally:
             with contextlib.suppress(FileNotFoundError):
                 part.unlink()
-        return image
 
-    def create(self, record: Mapping[str, Any]) -> Image:
+    def create(self, record: Mapping[str, Any]) -> ImageStatus:
         """A new image without bytes; the record's keys are the service's, properties among them.
 
         Raises:
@@ -145,12 +163,12 @@ class Images:
         if reply.status in (403, 413):
             raise core.errors.Forbidden(f"The image service refuses the image: {_said(reply)}")
         if reply.status != 201:
-            raise core.errors.Unavailable(f"the image service answered {reply.status}: {reply.body[:200]!r}")
-        return _image(reply.json())
+            raise _odd(reply)
+        return _status(_row_of(reply))
 
     def upload(
         self, image_id: str, path: str | os.PathLike[str], *, deadline_s: float = 3600.0, check: Callable[[], None] | None = None
-    ) -> Image:
+    ) -> ImageStatus:
         """Gives the image, which has none yet, the bytes of this file; it is active afterwards. Bytes of an earlier try that broke off
         are not kept by the service. `check` is called before each piece, and ends the upload by what it raises.
 
@@ -159,15 +177,14 @@ class Images:
             Conflict: it takes no bytes: it has some, or somebody sends some.
             Unavailable: they did not arrive in time, or not unharmed; another attempt may succeed.
         """
-        self.forget(image_id)
         sent = _Sent(pathlib.Path(path), check)
         reply = self._door.send(f"{_path(image_id)}/file", sent.pieces, length=sent.size_bytes, deadline_s=deadline_s)
         if reply.status in (404, 410):
-            raise core.errors.NotFound(f"there is no image {image_id}")
+            raise _no_image(image_id)
         if reply.status in (403, 409, 413):
             raise core.errors.Conflict(f"The image service does not take the bytes of image {image_id}: {_said(reply)}", image=image_id)
         if reply.status != 204:
-            raise core.errors.Unavailable(f"the image service answered {reply.status}: {reply.body[:200]!r}")
+            raise _odd(reply)
         image = self.look(image_id)
         if (image.status, image.size_bytes, image.checksum or sent.checksum) != ("active", sent.size_bytes, sent.checksum):
             raise core.errors.Unavailable(f"image {image_id} was not received as it was sent", image=image_id)
@@ -180,27 +197,68 @@ class Images:
             Forbidden: it is protected.
             Unavailable: the service did not answer.
         """
-        self.forget(image_id)
         reply = self._door.ask("DELETE", _path(image_id))
         if reply.status == 403:
             raise core.errors.Forbidden(f"The image service does not delete image {image_id}: {_said(reply)}")
         if reply.status not in (204, 404, 410):
-            raise core.errors.Unavailable(f"the image service answered {reply.status}: {reply.body[:200]!r}")
+            raise _odd(reply)
 
-    def _fetch(self, image: Image, part: pathlib.Path, deadline_s: float) -> None:
+    def _visible(self, image_id: str, context: Context) -> Image:
+        row = self._row(image_id)
+        if not visible_to(context, _access(row), lambda project_id: self._is_member(image_id, project_id)) or row is None:
+            raise _no_image(image_id)
+        return _image(row)
+
+    def _row(self, image_id: str) -> "_Row | None":
+        """What the service says of the image; None: it says that there is none.
+
+        Raises:
+            NotFound: this cannot be an image's id.
+            Unavailable: it says nothing, or nothing of this image.
+        """
+        reply = self._door.ask("GET", _path(image_id))
+        # It answers 400 to what cannot be an id, and 403 or 404 to what we may not see.
+        if reply.status in (400, 403, 404):
+            return None
+        if reply.status != 200:
+            raise _odd(reply)
+        row = _row_of(reply)
+        if row.id.lower() != image_id.lower():
+            raise core.errors.Unavailable(f"the image service was asked for image {image_id} and answered with another")
+        return None if row.status in _GONE else row
+
+    def _is_member(self, image_id: str, project_id: str) -> bool:
+        """Whether the image was shared with the project, and the project has accepted.
+
+        Raises:
+            Unavailable: it can't be found out.
+        """
+        reply = self._door.ask("GET", f"{_path(image_id)}/members/{urllib.parse.quote(project_id, safe='')}")
+        if reply.status in (400, 403, 404):
+            return False
+        if reply.status != 200:
+            raise _odd(reply)
+        member = _decoded(reply.json(), _Member)
+        return (member.image_id.lower(), member.member_id, member.status) == (image_id.lower(), project_id, "accepted")
+
+    def _fetch(self, image: ImageRef, part: pathlib.Path, deadline_s: float) -> None:
         expected, digest = _hash_of(image)
         size_bytes = 0
-        with part.open("wb") as file:
-            for piece in self._door.pieces(f"{_path(image.id)}/file", deadline_s=deadline_s):
+        with _private(part) as file:
+            for piece in self._door.pieces(f"{_path(image.image_id)}/file", deadline_s=deadline_s):
+                size_bytes += len(piece)
+                if size_bytes > image.size_bytes:
+                    raise core.errors.Unavailable(f"image {image.image_id} has more than the {image.size_bytes} bytes that it was said to have")
                 file.write(piece)
                 digest.update(piece)
-                size_bytes += len(piece)
             file.flush()
             os.fsync(file.fileno())
-        if expected is not None and digest.hexdigest() != expected:
-            raise core.errors.Unavailable(f"image {image.id} arrived damaged: its {digest.name} is not {expected}", image=image.id)
-        if image.size_bytes is not None and size_bytes != image.size_bytes:
-            raise core.errors.Unavailable(f"image {image.id} arrived with {size_bytes} of {image.size_bytes} bytes", image=image.id)
+        if size_bytes != image.size_bytes:
+            raise core.errors.Unavailable(f"image {image.image_id} arrived with {size_bytes} of {image.size_bytes} bytes", image=image.image_id)
+        if expected is not None and digest.hexdigest() != expected.lower():
+            raise core.errors.Unavailable(
+                f"image {image.image_id} arrived damaged, or is another by now: its {digest.name} is not {expected}", image=image.image_id
+            )
 
 
 class _Sent:
@@ -231,44 +289,104 @@ def _said(reply: Reply) -> str:
     return reply.body[:200].decode(errors="replace")
 
 
-def _hash_of(image: Image) -> "tuple[str | None, hashlib._Hash]":
+def _private(path: pathlib.Path) -> BinaryIO:
+    """A new file that nobody else reads, whatever the umask."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
+
+
+def _hash_of(image: ImageRef) -> "tuple[str | None, hashlib._Hash]":
     """The strongest hash that is known of it (None: none), and what computes it."""
-    if image.os_hash_value and image.os_hash_algo in hashlib.algorithms_available:
-        return image.os_hash_value, hashlib.new(str(image.os_hash_algo), usedforsecurity=False)
+    if image.hash_value and image.hash_algorithm in _HASHES:
+        return image.hash_value, hashlib.new(str(image.hash_algorithm), usedforsecurity=False)
     return image.checksum, hashlib.md5(usedforsecurity=False)
 
 
 def _path(image_id: str) -> str:
-    return f"/v2/images/{urllib.parse.quote(image_id, safe='')}"
+    """Where the image is.
+
+    Raises:
+        NotFound: an image has a uuid, and this is none; `..` would name something else of the service's.
+    """
+    if not _UUID.fullmatch(image_id):
+        raise _no_image(image_id)
+    return f"/v2/images/{image_id}"
 
 
-def _good(reply: Reply, what: str) -> Reply:
-    # The service answers 400 to what cannot be an id, and 403 or 404 to what the caller may not see.
-    if reply.status in (400, 403, 404):
-        raise core.errors.NotFound(f"there is no {what}")
-    if reply.status != 200:
-        raise core.errors.Unavailable(f"the image service answered {reply.status}: {reply.body[:200]!r}")
-    return reply
+def _no_image(image_id: str) -> core.errors.NotFound:
+    return core.errors.NotFound(f"there is no image {image_id}")
 
 
-def _image(row: Mapping[str, Any]) -> Image:
+def _odd(reply: Reply) -> core.errors.Unavailable:
+    return core.errors.Unavailable(f"the image service answered {reply.status}: {reply.body[:200]!r}")
+
+
+# ---- the answers, as the Image API v2 has them (only what is read) ----------------------------------------------------------------
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+_Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{32,128}$")]
+
+
+class _Row(msgspec.Struct, kw_only=True):
+    id: Annotated[str, msgspec.Meta(pattern=f"^{_UUID.pattern}$")]
+    status: str
+    owner: str | None = None
+    visibility: str | None = None
+    name: str | None = None
+    size: _Count | None = None
+    virtual_size: _Count | None = None
+    checksum: _Digest | None = None
+    os_hash_algo: str | None = None
+    os_hash_value: _Digest | None = None
+    disk_format: str | None = None
+    min_disk: _Count | None = None
+    min_ram: _Count | None = None
+    properties: dict[str, str] = {}
+
+
+class _Member(msgspec.Struct):
+    image_id: str
+    member_id: str
+    status: str
+
+
+def _decoded(document: Mapping[str, object], kind: type[_Kind]) -> _Kind:
+    try:
+        return msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        raise core.errors.Unavailable(f"the image service's answer makes no sense: {error}") from error
+
+
+def _row_of(reply: Reply) -> _Row:
+    document = reply.json()
+    properties = {name: str(value) for name, value in document.items() if name not in FIELDS and value is not None}
+    return _decoded({**document, "properties": properties}, _Row)
+
+
+def _access(row: _Row | None) -> Access | None:
+    """An audience that is not known, or a word that is new, is nobody's: the owner remains."""
+    return None if row is None else Access(owner=row.owner, audience=_AUDIENCES.get(row.visibility or "", Audience.NOBODY))
+
+
+def _status(row: _Row) -> ImageStatus:
+    return ImageStatus(id=row.id, status=row.status, size_bytes=row.size, checksum=row.checksum)
+
+
+def _image(row: _Row) -> Image:
+    # They travel with every order, and lie in the rows of the server.
+    if sum(len(name) + len(value) for name, value in row.properties.items()) > _MOST_PROPERTIES_CHARACTERS:
+        raise core.errors.Invalid(f"Image {row.id} has more than {_MOST_PROPERTIES_CHARACTERS} characters of properties.", field="image")
     return Image(
-        id=row["id"],
-        name=row.get("name") or "",
-        status=row["status"],
-        size_bytes=row.get("size"),
-        checksum=row.get("checksum"),
-        os_hash_algo=row.get("os_hash_algo"),
-        os_hash_value=row.get("os_hash_value"),
-        disk_format=row.get("disk_format"),
-        container_format=row.get("container_format"),
-        min_disk_gib=row.get("min_disk") or 0,
-        min_ram_mib=row.get("min_ram") or 0,
-        owner=row.get("owner"),
-        visibility=row.get("visibility") or "public",
-        protected=bool(row.get("protected")),
-        tags=tuple(row.get("tags") or ()),
-        properties={name: str(value) for name, value in row.items() if name not in FIELDS and value is not None},
-        created_at=row.get("created_at"),
-        updated_at=row.get("updated_at"),
+        id=row.id,
+        name=row.name or "",
+        status=row.status,
+        size_bytes=row.size,
+        virtual_bytes=row.virtual_size,
+        checksum=row.checksum,
+        os_hash_algo=row.os_hash_algo,
+        os_hash_value=row.os_hash_value,
+        disk_format=row.disk_format,
+        min_disk_gib=row.min_disk or 0,
+        min_ram_mib=row.min_ram or 0,
+        properties=row.properties,
     )

@@ -11,17 +11,23 @@ from objects.build import Flavor, ImageRef
 _GIB = 1024**3
 
 
+# An image that names others, or volumes, as what it boots with: nobody has asked yet whether the caller may see those.
+_NAMES_OTHERS = ("kernel_id", "ramdisk_id", "block_device_mapping")
+
+
 async def find(call: Call, image_id: str, field: str) -> Image:
     """The image; `field` is where the request names it.
 
     Raises:
-        Invalid: there is none.
+        Invalid: there is none, or none that the caller may see; or it needs others.
         Unavailable: the image service does not answer.
     """
     try:
-        image: Image = await asyncio.to_thread(call.cloud.images.show, image_id)
+        image: Image = await asyncio.to_thread(call.cloud.images.show, image_id, call.context)
     except core.errors.NotFound as error:
         raise invalid(field, f"Image {image_id} could not be found.") from error
+    if named := [name for name in _NAMES_OTHERS if image.properties.get(name)]:
+        raise invalid(field, f"Image {image_id} needs other images or volumes ({', '.join(named)}): such images are not booted.")
     return image
 
 
@@ -50,7 +56,7 @@ def check_active(image: Image, field: str) -> None:
         raise invalid(field, f"Image {image.id} is not active.")
 
 
-def check_fits(image: ImageRef, flavor: Flavor, status: str) -> None:
+def check_fits(image: Image, flavor: Flavor) -> None:
     """Returns if a server of this flavor can boot from the image.
 
     A flavor whose root disk is 0 takes a disk as large as the image, so there is nothing to compare.
@@ -58,23 +64,23 @@ def check_fits(image: ImageRef, flavor: Flavor, status: str) -> None:
     Raises:
         Invalid: the image is not ready, or needs more memory or disk than the flavor has.
     """
-    if status != "active":
-        raise invalid("imageRef", f"Image {image.image_id} is not active.")
+    check_active(image, "imageRef")
     if flavor.memory_mib < image.min_ram_mib:
         raise invalid(
             "flavorRef",
             f"Flavor's memory is too small for requested image: it has {flavor.memory_mib} MiB, "
-            f"image {image.image_id} needs {image.min_ram_mib} MiB.",
+            f"image {image.id} needs {image.min_ram_mib} MiB.",
         )
     if flavor.root_gib and flavor.root_gib < image.min_disk_gib:
         raise invalid(
             "flavorRef",
             f"Flavor's disk is smaller than the minimum size specified in image metadata: it has {flavor.root_gib} GiB, "
-            f"image {image.image_id} needs {image.min_disk_gib} GiB.",
+            f"image {image.id} needs {image.min_disk_gib} GiB.",
         )
-    if flavor.root_gib and flavor.root_gib * _GIB < image.size_bytes:
+    needed_bytes = max(image.size_bytes or 0, image.virtual_bytes or 0)
+    if flavor.root_gib and flavor.root_gib * _GIB < needed_bytes:
         raise invalid(
             "flavorRef",
             f"Flavor's disk is too small for requested image: it has {flavor.root_gib * _GIB} bytes, "
-            f"image {image.image_id} is {image.size_bytes} bytes.",
+            f"image {image.id} is {needed_bytes} bytes.",
         )

@@ -56,13 +56,12 @@ async def prepare(call: Call) -> Prepared:
     found, image = await asyncio.gather(
         call.cloud.api_read(lookups.look_up, call.context, named, call.cloud.quota_defaults), images.find(call, image_id, "imageRef")
     )
-    reference = images.reference(image)
-    images.check_fits(reference, found.flavor, image.status)
+    images.check_fits(image, found.flavor)
     if found.flavor.root_gib == 0:
         call.enforce(ZERO_DISK_FLAVOR)
     refuse_too_many(body.get("metadata") or {}, found.metadata_items)
     count = _count(body, found.headroom)
-    return _orders(call, body, wish=wish, image=reference, flavor=found.flavor, public_key=found.public_key, attached=attached, count=count)
+    return _orders(call, body, wish=wish, image=images.reference(image), flavor=found.flavor, public_key=found.public_key, attached=attached, count=count)
 
 
 def _wish(call: Call, body: Mapping[str, Any]) -> zones.Wish:

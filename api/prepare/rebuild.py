@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from api.http.call import Call
 from api.prepare import images, lookups
 from api.prepare.metadata import limit, refuse_too_many
+from api.prepare.order import ZERO_DISK_FLAVOR
 from api.prepare.refusals import invalid
 from cell_db.rebuilds import Changes
 from objects.build import Flavor
@@ -40,11 +41,14 @@ async def prepare(call: Call, server: Server) -> Changes:
         images.find(call, body["imageRef"], "imageRef"),
         call.cloud.api_read(_look_up, server.project_id, server.user_id, body.get("key_name"), call.cloud.quota_defaults),
     )
-    reference = images.reference(image)
-    images.check_fits(reference, msgspec.convert(server.flavor, Flavor), image.status)
+    flavor = msgspec.convert(server.flavor, Flavor)
+    images.check_fits(image, flavor)
+    if flavor.root_gib == 0 and image.id != server.image_ref:
+        # The image alone says how large the disk is: such a server is for who may have one created.
+        call.enforce(ZERO_DISK_FLAVOR)
     refuse_too_many(body.get("metadata") or {}, most)
     columns = {_COLUMN[name]: _kept(name, value) for name, value in body.items() if name in _COLUMN}
-    return Changes(image=reference, columns=columns, metadata=body.get("metadata"), public_key=public_key)
+    return Changes(image=images.reference(image), columns=columns, metadata=body.get("metadata"), public_key=public_key)
 
 
 def _refuse_unsupported(body: Mapping[str, Any]) -> None:

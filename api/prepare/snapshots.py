@@ -10,7 +10,7 @@ from objects.server import Server
 
 # What the server's own image has and an image of the server has not: it describes other bytes.
 _NOT_INHERITED = frozenset({"cache_in_nova", "bittorrent", "cinder_encryption_key_id", "cinder_encryption_key_deletion_policy"})
-_NOT_INHERITED_PREFIXES = ("img_signature", "os_glance_", "owner_specified.openstack.")
+_NOT_INHERITED_PREFIXES = ("img_signature", "os_glance_", "os_hash_", "owner_specified.openstack.")
 
 
 def record(context: Context, server: Server, spec: BuildSpec, *, name: str, metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -37,4 +37,9 @@ def record(context: Context, server: Server, spec: BuildSpec, *, name: str, meta
 
 
 def _properties(wanted: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in wanted.items() if name not in FIELDS and name not in _NOT_INHERITED and not name.startswith(_NOT_INHERITED_PREFIXES)}
+    return {name: value for name, value in wanted.items() if not _is_reserved(name.strip().lower())}
+
+
+def _is_reserved(name: str) -> bool:
+    """Whether the name is a field of the service's own, or says something of other bytes. In no spelling: not every database tells them apart."""
+    return name in FIELDS or name in _NOT_INHERITED or name.startswith(_NOT_INHERITED_PREFIXES)

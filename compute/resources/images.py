@@ -22,7 +22,7 @@ _LOOK_S = 0.2
 class Downloads(Protocol):
     """What is needed of `clients.glance.Images`."""
 
-    def download(self, image_id: str, path: pathlib.Path, *, deadline_s: float) -> object: ...
+    def download(self, image: ImageRef, path: pathlib.Path, *, deadline_s: float) -> object: ...
 
 
 class ImageFiles:
@@ -50,7 +50,7 @@ class ImageFiles:
             Conflict: the permit was taken back.
         """
         path = self._directory / _file_name(image.image_id)
-        download = self._join(image.image_id, path)
+        download = self._join(image, path)
         if download is None:
             return path
         while not download.ended.wait(_LOOK_S):
@@ -80,34 +80,34 @@ class ImageFiles:
         except OSError as error:
             raise core.errors.Unavailable(f"Images cannot be removed: {error.strerror or error}") from error
 
-    def _join(self, image_id: str, path: pathlib.Path) -> "_Download | None":
+    def _join(self, image: ImageRef, path: pathlib.Path) -> "_Download | None":
         """The download to wait for, begun if nobody has begun it; None: the file is here."""
         with self._lock:  # One look at both: a download that ends between two looks would be made again.
             with contextlib.suppress(FileNotFoundError):
                 os.utime(path)
                 return None
-            download = self._downloads.get(image_id)
+            download = self._downloads.get(path.name)
             if download is None:
-                download = self._downloads[image_id] = _Download()
-                threading.Thread(target=self._run, args=(image_id, path, download), name="image", daemon=True).start()
+                download = self._downloads[path.name] = _Download()
+                threading.Thread(target=self._run, args=(image, path, download), name="image", daemon=True).start()
             return download
 
-    def _run(self, image_id: str, path: pathlib.Path, download: "_Download") -> None:
+    def _run(self, image: ImageRef, path: pathlib.Path, download: "_Download") -> None:
         try:
             if self._source is None:
                 raise core.errors.Unavailable("[image] endpoint is not set: this host cannot fetch images")
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._source.download(image_id, path, deadline_s=self._download_s)
+            self._source.download(image, path, deadline_s=self._download_s)
         except core.errors.CellplaneError as error:
             download.error = error
         except OSError as error:
-            download.error = core.errors.Unavailable(f"Image {image_id} cannot be stored: {error.strerror or error}", image=image_id)
+            download.error = core.errors.Unavailable(f"Image {image.image_id} cannot be stored: {error.strerror or error}", image=image.image_id)
         except Exception as error:
-            LOG.exception("a download broke image=%s", image_id)
-            download.error = core.errors.Broken(f"Image {image_id} cannot be fetched ({type(error).__name__})", image=image_id)
+            LOG.exception("a download broke image=%s", image.image_id)
+            download.error = core.errors.Broken(f"Image {image.image_id} cannot be fetched ({type(error).__name__})", image=image.image_id)
         finally:
             with self._lock:
-                del self._downloads[image_id]
+                del self._downloads[path.name]
             download.ended.set()
 
 

@@ -7,6 +7,8 @@ import uuid as uuids
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
+
 import api_db.aggregates
 import api_db.cells
 import api_db.flavors
@@ -19,7 +21,7 @@ import cell_db.heartbeats
 import cell_db.history
 import cell_db.operations
 import cell_db.tables
-import core.errors
+import clients.wire
 from api.cloud import Cloud
 from api.http.caller import Identity
 from api.resources import (
@@ -38,7 +40,6 @@ from api.resources import (
     server_tags,
     servers,
 )
-from clients.glance import Image
 from core.database import Database
 from core.sealed import Opener
 from lifecycle import states
@@ -62,29 +63,47 @@ QUEUED_IMAGE = "a440c04b-79fa-479c-bed1-0b816eaec379"
 
 
 class Shelf:
-    """Images that are there without a service."""
+    """The image service's answers without a service: rows and members as the Image API v2 has them."""
 
     def __init__(self) -> None:
-        self.images = {
-            IMAGE: Image(id=IMAGE, name="cirros", status="active", size_bytes=12_000_000, disk_format="qcow2", min_ram_mib=64),
-            BIG_IMAGE: Image(id=BIG_IMAGE, name="big", status="active", size_bytes=1, min_disk_gib=50, min_ram_mib=4096),
-            QUEUED_IMAGE: Image(id=QUEUED_IMAGE, name="queued", status="queued"),
-        }
+        self.images: dict[str, dict[str, Any]] = {}
+        self.members: dict[tuple[str, str], str] = {}
         self.records: dict[str, dict[str, Any]] = {}
+        self.asked: list[str] = []
+        self.put(IMAGE, name="cirros", size=12_000_000, disk_format="qcow2", min_ram=64)
+        self.put(BIG_IMAGE, name="big", size=1, min_disk=50, min_ram=4096)
+        self.put(QUEUED_IMAGE, name="queued", status="queued")
 
-    def show(self, image_id: str) -> Image:
+    def put(self, image_id: str, **row: Any) -> str:
+        """An image that is there from now on; public and active if nothing else is said."""
+        self.images[image_id] = {"id": image_id, "status": "active", "visibility": "public", "owner": "0ad1", "size": 1, **row}
+        return image_id
+
+    def ask(self, method: str, path: str, body: Any = None) -> clients.wire.Reply:
+        self.asked.append(f"{method} {path}")
+        if method == "POST":
+            return self._reply(201, self.create(body))
+        image_id, _, project_id = path.removeprefix("/v2/images/").partition("/members/")
         if image_id not in self.images:
-            raise core.errors.NotFound(f"there is no image {image_id}")
+            return clients.wire.Reply(404, b"")
+        if method == "DELETE":
+            del self.images[image_id]
+            return clients.wire.Reply(204, b"")
+        if not project_id:
+            return self._reply(200, self.images[image_id])
+        status = self.members.get((image_id, project_id))
+        return self._reply(200, {"image_id": image_id, "member_id": project_id, "status": status}) if status else clients.wire.Reply(404, b"")
+
+    def create(self, record: dict[str, Any]) -> dict[str, Any]:
+        image_id = self.put(str(uuids.uuid4()), **{**record, "status": "queued", "size": None})
+        self.records[image_id] = record
         return self.images[image_id]
 
-    def create(self, record: dict[str, Any]) -> Image:
-        image = Image(id=str(uuids.uuid4()), name=record["name"], status="queued")
-        self.images[image.id] = image
-        self.records[image.id] = record
-        return image
+    def close(self) -> None:
+        """Holds nothing."""
 
-    def delete(self, image_id: str) -> None:
-        del self.images[image_id]
+    def _reply(self, status: int, document: Any) -> clients.wire.Reply:
+        return clients.wire.Reply(status, orjson.dumps(document))
 
 
 class SmallCloud:
@@ -96,6 +115,12 @@ class SmallCloud:
         self.ask = ask
         self.api = Database(f"sqlite:///{folder}/api.sqlite")
         self.databases = {name: Database(f"sqlite:///{folder}/{name}.sqlite") for name in ("cell0", "east", "west")}
+
+    @property
+    def shelf(self) -> Shelf:
+        shelf: Any = self.cloud.images._door
+        assert isinstance(shelf, Shelf)
+        return shelf
 
     # ---- through the API -------------------------------------------------------------------------------------------
 
@@ -250,7 +275,7 @@ def small_cloud(folder: pathlib.Path, text: str = "") -> Iterator[SmallCloud]:
     api.close()
     conf = settings(folder, "[cells]\nrefresh_s = 3600\n" + (text or "[api]\npassword_wait_s = 0\n"))
     cloud = Cloud(conf)
-    cloud.images = Shelf()  # type: ignore[assignment]
+    cloud.images._door = Shelf()  # type: ignore[assignment]
     cloud.start()
     rules = [rule for resource in RESOURCES for rule in resource.POLICIES]
     try:

@@ -32,7 +32,7 @@ def spec_of(cloud: SmallCloud, uuid: str) -> Any:
 
 
 def shelf(cloud: SmallCloud) -> Any:
-    return cloud.cloud.images
+    return cloud.shelf
 
 
 # ---- rescue ------------------------------------------------------------------------------------------------------------------

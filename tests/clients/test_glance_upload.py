@@ -12,10 +12,13 @@ import pytest
 
 import core.errors
 from clients.glance import Images
+from core.context import Context
 from devstack.ports import free_port
 from devstack.services.images import ImageEndpoint
+from objects.build import ImageRef
 
 BYTES = bytes(range(256)) * 8192
+ADMIN = Context("admin", "admin", is_admin=True)
 RECORD = {"name": "copy", "disk_format": "qcow2", "container_format": "bare", "visibility": "private", "hw_disk_bus": "virtio", "min_disk": 1}
 
 
@@ -45,12 +48,14 @@ def file(tmp_path: pathlib.Path) -> pathlib.Path:
 
 def test_an_image_is_made_filled_and_removed(service: Service, file: pathlib.Path, tmp_path: pathlib.Path) -> None:
     made = service.images.create(RECORD)
-    assert (made.status, made.properties, made.visibility, made.min_disk_gib) == ("queued", {"hw_disk_bus": "virtio"}, "private", 1)
+    assert (made.status, made.size_bytes) == ("queued", None)
 
     filled = service.images.upload(made.id, file)
 
     assert (filled.status, filled.size_bytes, filled.checksum) == ("active", len(BYTES), hashlib.md5(BYTES).hexdigest())
-    service.images.download(made.id, tmp_path / "back")
+    shown = service.images.show(made.id, ADMIN)
+    assert (shown.properties, shown.min_disk_gib, shown.size_bytes) == ({"hw_disk_bus": "virtio"}, 1, len(BYTES))
+    service.images.download(ImageRef(image_id=made.id, size_bytes=len(BYTES), hash_algorithm="sha512", hash_value=shown.os_hash_value), tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == BYTES
     service.images.delete(made.id)
     service.images.delete(made.id)

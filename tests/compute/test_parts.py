@@ -291,7 +291,7 @@ class Downloads:
         self.go_on = threading.Event()
         self.error: Exception | None = None
 
-    def download(self, image_id: str, path: pathlib.Path, *, deadline_s: float) -> object:
+    def download(self, image: ImageRef, path: pathlib.Path, *, deadline_s: float) -> object:
         self.count += 1
         assert self.go_on.wait(DEADLINE_S)
         if self.error is not None:
