@@ -26,7 +26,7 @@ import core.log
 from core import errors
 from devstack.layout import ONE_PROCESS, Shape, State
 from devstack.ports import Ports
-from devstack.services.images import ImageEndpoint
+from devstack.services.images import ImageEndpoint, strategy_from
 
 STOP_EACH_S = 5.0
 
@@ -75,7 +75,7 @@ class Composer:
         shape = self._shape
         image_port = Ports(self._state.ports).of("image")
         return [
-            ("image", lambda: ImageEndpoint(self._state.images, image_port)),
+            ("image", lambda: ImageEndpoint(self._state.images, image_port, strategy_from(self._state.config("api")))),
             self._part("super-conductor", conductor.superconductor.main, conductor.superconductor.main.SuperConductor),
             *(self._part(f"cell-conductor-{cell}", conductor.cell.main, conductor.cell.main.CellConductor) for cell in shape.cell_names),
             *(self._part(f"compute-{host}", compute.main, compute.main.Agent) for host in shape.all_hosts),

@@ -151,7 +151,11 @@ class Full:
     def other_programs(self) -> list[Program]:
         """Keystone if it is wanted, Placement, the image service and the processes of Cellplane."""
         image_port = self._ports.of("image")
-        image = [sys.executable, "-m", "devstack.services.images", "--directory", str(self._state.images), "--port", str(image_port)]
+        api_settings = self._state.config("api")
+        image = [
+            sys.executable, "-m", "devstack.services.images",
+            "--directory", str(self._state.images), "--port", str(image_port), "--api-settings", str(api_settings),
+        ]  # fmt: skip
         placement = _program(
             self._state,
             "placement",
@@ -164,7 +168,10 @@ class Full:
         return [
             *([_keystone_program(self._state, self.keystone)] if self.keystone else []),
             placement,
-            dataclasses.replace(_program(self._state, "image", image, {}, stage=NEIGHBOUR_STAGE, ready_port=image_port), cwd=str(Path(__file__).parent.parent)),
+            dataclasses.replace(
+                _program(self._state, "image", image, {}, stage=NEIGHBOUR_STAGE, ready_port=image_port, files=[api_settings]),
+                cwd=str(Path(__file__).parent.parent),
+            ),
             *self._own_programs(),
         ]
 

@@ -1,4 +1,4 @@
-"""Images as files of one directory: `<id>.json` says what it is, `<id>.img` holds its bytes."""
+"""Images as files of one directory: `<id>.json` says what it is, `<id>.members` with whom it is shared, `<id>.img` holds its bytes."""
 
 import contextlib
 import dataclasses
@@ -118,7 +118,35 @@ class ImageStore:
         if self.get(image_id)["protected"]:
             raise errors.Forbidden(f"Image {image_id} is protected and cannot be deleted.")
         self._description(image_id).unlink(missing_ok=True)
+        self._file(image_id, "members").unlink(missing_ok=True)
         self.bytes_of(image_id).unlink(missing_ok=True)
+
+    def set_status(self, image_id: str, *, before: tuple[str, ...], after: str) -> None:
+        """Changes the status of an image that has one of those before.
+
+        Raises:
+            NotFound: it is not there.
+            Forbidden: it has another.
+        """
+        image = self.get(image_id)
+        if image["status"] not in before:
+            raise errors.Forbidden(f"Not allowed to change the status of an image from {image['status']} to {after}")
+        self._write(image | {"status": after, "updated_at": _now()})
+
+    def members(self, image_id: str) -> dict[str, dict[str, Any]]:
+        """With whom it is shared, by project: `status`, `created_at`, `updated_at`."""
+        with contextlib.suppress(FileNotFoundError):
+            members: dict[str, dict[str, Any]] = json.loads(self._file(image_id, "members").read_text())
+            return members
+        return {}
+
+    def set_member(self, image_id: str, project_id: str, status: str | None) -> None:
+        """The project is a member of this status; None: none any more."""
+        members = self.members(image_id)
+        before = members.pop(project_id, {"created_at": _now()})
+        if status is not None:
+            members[project_id] = {**before, "status": status, "updated_at": _now()}
+        _replace(self._file(image_id, "members"), members)
 
     def bytes_of(self, image_id: str) -> Path:
         """The file that holds, or will hold, its bytes."""
@@ -144,10 +172,7 @@ class ImageStore:
         self._write(image | dataclasses.asdict(facts) | {"os_hash_algo": "sha512", "status": "active", "updated_at": _now()})
 
     def _write(self, image: dict[str, Any]) -> None:
-        path = self._description(image["id"])
-        fresh = path.with_suffix(".fresh")
-        fresh.write_text(json.dumps(image, indent=1) + "\n")
-        fresh.replace(path)
+        _replace(self._description(image["id"]), image)
 
     def _description(self, image_id: str) -> Path:
         return self._file(image_id, "json")
@@ -211,6 +236,12 @@ def _check(image_id: str, wanted: dict[str, Any]) -> None:
             raise errors.Invalid(f"Provided object does not match schema 'image': {name} cannot be {value!r}", field=name)
     if wanted.get("visibility", "public") not in VISIBILITIES:
         raise errors.Invalid(f"Provided object does not match schema 'image': visibility is one of {', '.join(VISIBILITIES)}", field="visibility")
+
+
+def _replace(path: Path, document: dict[str, Any]) -> None:
+    fresh = path.with_suffix(f"{path.suffix}.fresh")
+    fresh.write_text(json.dumps(document, indent=1) + "\n")
+    fresh.replace(path)
 
 
 def _now() -> str:
