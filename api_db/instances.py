@@ -8,7 +8,7 @@ import msgspec
 import sqlalchemy as sa
 
 import core.errors
-from api_db.tables import instance_mappings, request_specs
+from api_db.tables import build_requests, instance_mappings, request_specs
 from objects.order import PlacementRequest
 
 
@@ -28,6 +28,22 @@ class Mapping:
     created_at: datetime.datetime
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where a server is, as far as the API database knows: `host` only of one that its cell has no row of yet."""
+
+    uuid: str
+    cell_uuid: str | None
+    host: str | None
+
+
+WHEREABOUTS = (
+    sa.select(instance_mappings.c.uuid, instance_mappings.c.cell_uuid, build_requests.c.host)
+    .select_from(instance_mappings.outerjoin(build_requests, build_requests.c.uuid == instance_mappings.c.uuid))
+    .where(instance_mappings.c.deleted == sa.false())
+)
+"""The whereabouts of all living servers: narrow it down."""
+
 COLUMNS = tuple(instance_mappings.c[field.name] for field in dataclasses.fields(Mapping))
 """The columns of a Mapping, in its order: `Mapping(*row)`."""
 
@@ -42,6 +58,12 @@ def get(connection: sa.Connection, uuid: str) -> Mapping:
     if row is None:
         raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
     return Mapping(*row)
+
+
+def whereabouts(connection: sa.Connection, uuids: Iterable[str], *, project_id: str) -> list[Whereabouts]:
+    """Where these servers are, those of them that the project has; what is deleted or another's is left out."""
+    mine = sa.and_(instance_mappings.c.uuid.in_(list(uuids)), instance_mappings.c.project_id == project_id)
+    return [Whereabouts(*row) for row in connection.execute(WHEREABOUTS.where(mine))]
 
 
 def set_locked(connection: sa.Connection, uuid: str, locked: bool) -> None:

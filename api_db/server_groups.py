@@ -13,7 +13,8 @@ import sqlalchemy as sa
 import api_db.limits
 import api_db.quota
 import core.errors
-from api_db.tables import build_requests, instance_mappings, server_group_members, server_groups
+from api_db.instances import WHEREABOUTS, Whereabouts
+from api_db.tables import instance_mappings, server_group_members, server_groups
 from core.database import now_sql
 
 POLICIES = ("affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity")
@@ -31,15 +32,6 @@ class ServerGroup:
     policy: str
     rules: dict[str, Any]
     members: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Member:
-    """Where a member is, as far as the API database knows: `host` only of one that its cell has no row of yet."""
-
-    uuid: str
-    cell_uuid: str | None
-    host: str | None
 
 
 _COLUMNS = tuple(server_groups.c[field.name] for field in dataclasses.fields(ServerGroup) if field.name != "members")
@@ -140,13 +132,11 @@ def join(connection: sa.Connection, uuid: str, servers: Sequence[str], *, projec
     connection.execute(sa.insert(server_group_members), rows)
 
 
-def members(connection: sa.Connection, uuid: str) -> list[Member]:
+def members(connection: sa.Connection, uuid: str) -> list[Whereabouts]:
     """Where a group's members are."""
-    in_journal = build_requests.c.uuid == server_group_members.c.instance_uuid
-    joined = _living().join(server_groups, server_groups.c.id == server_group_members.c.group_id).outerjoin(build_requests, in_journal)
-    query = sa.select(instance_mappings.c.uuid, instance_mappings.c.cell_uuid, build_requests.c.host).select_from(joined)
-    query = query.where(server_groups.c.uuid == uuid, instance_mappings.c.deleted == sa.false())
-    return [Member(*row) for row in connection.execute(query)]
+    joined = server_group_members.join(server_groups, server_groups.c.id == server_group_members.c.group_id)
+    mine = sa.select(server_group_members.c.instance_uuid).select_from(joined).where(server_groups.c.uuid == uuid)
+    return [Whereabouts(*row) for row in connection.execute(WHEREABOUTS.where(instance_mappings.c.uuid.in_(mine)))]
 
 
 def _count_members(connection: sa.Connection, group_id: int, user_id: str) -> int:

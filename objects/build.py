@@ -34,7 +34,7 @@ class ImageRef(msgspec.Struct, frozen=True, omit_defaults=True):
 class BuildSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """One server as it is to be built. Version 1.0.
 
-    `user_data` is base64 as the user sent it; `networks` "none" or "auto" (no network service is configured yet: the same).
+    `user_data` is base64 as the user sent it. It has no networks: no network service is configured yet.
     """
 
     uuid: str
@@ -51,7 +51,6 @@ class BuildSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     user_data: str | None = None
     config_drive: bool = False
     availability_zone: str | None = None
-    networks: str = "none"
     launch_index: int = 0
     reservation_id: str = ""
 

@@ -34,7 +34,8 @@ class PlacementRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
     """Where the servers of one request may go: kept as the request spec. Version 1.0.
 
     `availability_zone` is what the user asked for (pinned); `host` / `node` a target that filters still check, `forced` skips them.
-    `server_group` is the uuid of the group that the servers join. `flavor` and `image_ref` are what can be told of the servers while their cell is away.
+    `server_group` is the uuid of the group that the servers join. `same_host` and `different_host` are uuids of servers of the same
+    project (scheduler hints). `flavor` and `image_ref` are what can be told of the servers while their cell is away.
     """
 
     project_id: str
@@ -43,8 +44,8 @@ class PlacementRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
     host: str | None = None
     node: str | None = None
     forced: bool = False
-    scheduler_hints: dict[str, object] = {}
     server_group: str | None = None
-    requested_at: datetime.datetime | None = None
+    same_host: list[str] = []
+    different_host: list[str] = []
     flavor: Flavor | None = None
     image_ref: str = ""

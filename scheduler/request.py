@@ -5,7 +5,8 @@ import re
 from collections.abc import Mapping
 
 import core.errors
-from objects.build import BuildSpec
+from objects.build import Flavor, ImageRef
+from objects.order import PlacementRequest
 from scheduler.resources import resources_of
 
 # `trait:X`, and `trait1:X` in a group of its own: a host of ours is one provider and answers for all groups.
@@ -63,63 +64,34 @@ class Request:
         object.__setattr__(self, "forbidden_traits", forbidden)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Place:
-    """`availability_zone` as a user may write it; None: any."""
-
-    zone: str | None = None
-    host: str | None = None
-    node: str | None = None
-
-
-def place_of(availability_zone: str | None) -> Place:
-    """The parts of `zone`, `zone:host`, `zone:host:node` or `zone::node`; empty parts are None.
-
-    Raises:
-        Invalid: there are more than two colons.
-    """
-    parts = (availability_zone or "").split(":")
-    if len(parts) > 3:
-        raise core.errors.Invalid(f"availability_zone {availability_zone!r} is not of the form zone:host:node", field="availability_zone")
-    return Place(*(part or None for part in parts))
-
-
 def request_for(
-    spec: BuildSpec,
+    asked: PlacementRequest,
+    flavor: Flavor,
+    image: ImageRef | None,
     *,
     num: int = 1,
-    target_host: str | None = None,
-    target_node: str | None = None,
     excluded_hosts: frozenset[str] = frozenset(),
     group: Group | None = None,
     hints: Hints = NO_HINTS,
 ) -> Request:
-    """What a build asks for. `target_host` and `target_node` are wishes (2.74); those in the zone's name are forced.
+    """What servers of this flavor and image ask for: the one way from a request spec to a request.
+
+    `group` and `hints` are what the spec's `server_group`, `same_host` and `different_host` stand for at this moment.
 
     Raises:
-        Invalid: zone or extra specs cannot be read.
+        Invalid: the extra specs cannot be read.
     """
-    place = place_of(spec.availability_zone)
-    flavor = spec.flavor
     return Request(
-        resources=resources_of(
-            vcpus=flavor.vcpus,
-            memory_mib=flavor.memory_mib,
-            root_gib=flavor.root_gib,
-            ephemeral_gib=flavor.ephemeral_gib,
-            swap_mib=flavor.swap_mib,
-            extra_specs=flavor.extra_specs,
-            boots_from_volume=spec.image is None,
-        ),
+        resources=resources_of(flavor, boots_from_volume=image is None),
         num=num,
-        project_id=spec.project_id,
+        project_id=asked.project_id,
         flavor_name=flavor.name,
         extra_specs=flavor.extra_specs,
-        image_properties=spec.image.properties if spec.image else {},
-        availability_zone=place.zone,
-        target_host=place.host or target_host,
-        target_node=place.node or target_node,
-        forced=place.host is not None or place.node is not None,
+        image_properties=image.properties if image else {},
+        availability_zone=asked.availability_zone,
+        target_host=asked.host,
+        target_node=asked.node,
+        forced=asked.forced,
         excluded_hosts=excluded_hosts,
         group=group,
         hints=hints,

@@ -1,9 +1,9 @@
 """What a flavor takes from a host, in Placement's resource classes."""
 
 import re
-from collections.abc import Mapping
 
 import core.errors
+from objects.build import Flavor
 
 VCPU = "VCPU"
 PCPU = "PCPU"
@@ -14,16 +14,7 @@ DISK_GB = "DISK_GB"
 _AMOUNT = re.compile(r"^resources(?P<group>[A-Za-z0-9_-]{0,64}):(?P<name>[A-Z0-9_]+)$")
 
 
-def resources_of(
-    *,
-    vcpus: int,
-    memory_mib: int,
-    root_gib: int,
-    ephemeral_gib: int = 0,
-    swap_mib: int = 0,
-    extra_specs: Mapping[str, str] | None = None,
-    boots_from_volume: bool = False,
-) -> dict[str, int]:
+def resources_of(flavor: Flavor, *, boots_from_volume: bool = False) -> dict[str, int]:
     """Resource class -> amount; nothing is asked of a class at 0.
 
     `resources:CLASS=N` in the extra specs replaces what the flavor says, 0 removes it. Groups of their own add up: a host of ours
@@ -32,12 +23,11 @@ def resources_of(
     Raises:
         Invalid: an amount is no whole number of at least 0.
     """
-    specs = extra_specs or {}
-    disk_gib = (0 if boots_from_volume else root_gib) + ephemeral_gib + -(-swap_mib // 1024)
-    cpus = PCPU if specs.get("hw:cpu_policy") == "dedicated" else VCPU
-    amounts = {cpus: vcpus, MEMORY_MB: memory_mib, DISK_GB: disk_gib}
+    disk_gib = (0 if boots_from_volume else flavor.root_gib) + flavor.ephemeral_gib + -(-flavor.swap_mib // 1024)
+    cpus = PCPU if flavor.extra_specs.get("hw:cpu_policy") == "dedicated" else VCPU
+    amounts = {cpus: flavor.vcpus, MEMORY_MB: flavor.memory_mib, DISK_GB: disk_gib}
     in_groups: dict[str, int] = {}
-    for key, value in specs.items():
+    for key, value in flavor.extra_specs.items():
         match = _AMOUNT.match(key)
         if match is None:
             continue

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 import api_db.aggregates
 import api_db.flavors
 import api_db.hosts
+import api_db.instances
 import api_db.keypairs
 import api_db.limits
 import api_db.quota
@@ -28,6 +29,7 @@ class Named:
     zone: str | None
     host: str | None
     server_group: str | None = None
+    same_host: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,7 @@ def look_up(connection: sa.Connection, context: Context, named: Named, quota_def
     _check_zone(connection, named.zone)
     _check_host(connection, named.host)
     _check_server_group(connection, context, named.server_group)
+    _check_same_host(connection, context, named.same_host)
     limits = api_db.limits.effective(connection, str(context.project_id), None, quota_defaults)
     used = api_db.quota.usage(connection, str(context.project_id))
     return Found(
@@ -124,6 +127,12 @@ def _check_server_group(connection: sa.Connection, context: Context, uuid: str |
         api_db.server_groups.get(connection, uuid, project_id=str(context.project_id))
     except core.errors.NotFound as error:
         raise invalid("group", f"Server group {uuid} could not be found.") from error
+
+
+def _check_same_host(connection: sa.Connection, context: Context, uuids: tuple[str, ...]) -> None:
+    """A hint may name servers that are gone, as long as one is there to be with; servers of other projects are none, for anybody."""
+    if uuids and not api_db.instances.whereabouts(connection, uuids, project_id=str(context.project_id)):
+        raise invalid("same_host", f"Instance {', '.join(uuids)} could not be found.")
 
 
 def _headroom(flavor: Flavor, limits: Mapping[str, int], used: Mapping[str, int]) -> int | None:

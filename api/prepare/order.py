@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import datetime
 import secrets
 import uuid as uuids
 from collections.abc import Mapping
@@ -11,9 +10,9 @@ from typing import Any
 import msgspec
 
 from api.http.call import Call
-from api.prepare import disks, images, lookups, names, zones
+from api.prepare import disks, hints, images, lookups, names, zones
 from api.prepare.metadata import refuse_too_many
-from api.prepare.networks import networks
+from api.prepare.networks import refuse_networks
 from api.prepare.refusals import invalid
 from core.clock import utcnow
 from objects.build import BuildSpec, Flavor, ImageRef
@@ -48,10 +47,16 @@ async def prepare(call: Call) -> Prepared:
     body = call.body
     lookups.refuse_unsupported(body)
     wish = _wish(call, body)
+    others = hints.parse(call.document)
     image_id = disks.image_to_boot(body)
-    attached = networks(body)
+    refuse_networks(body)
     named = lookups.Named(
-        flavor_id=str(body["flavorRef"]), key_name=body.get("key_name"), zone=wish.zone, host=wish.host, server_group=_server_group(call)
+        flavor_id=str(body["flavorRef"]),
+        key_name=body.get("key_name"),
+        zone=wish.zone,
+        host=wish.host,
+        server_group=others.group,
+        same_host=others.same_host,
     )
     found, image = await asyncio.gather(
         call.cloud.api_read(lookups.look_up, call.context, named, call.cloud.quota_defaults), images.find(call, image_id, "imageRef")
@@ -61,7 +66,20 @@ async def prepare(call: Call) -> Prepared:
         call.enforce(ZERO_DISK_FLAVOR)
     refuse_too_many(body.get("metadata") or {}, found.metadata_items)
     count = _count(body, found.headroom)
-    return _orders(call, body, wish=wish, image=images.reference(image), flavor=found.flavor, public_key=found.public_key, attached=attached, count=count)
+    request = PlacementRequest(
+        project_id=str(call.context.project_id),
+        user_id=str(call.context.user_id),
+        availability_zone=wish.zone,
+        host=wish.host,
+        node=wish.node,
+        forced=wish.forced,
+        server_group=others.group,
+        same_host=list(others.same_host),
+        different_host=list(others.different_host),
+        flavor=found.flavor,
+        image_ref=image.id,
+    )
+    return _orders(call, body, request=request, image=images.reference(image), flavor=found.flavor, public_key=found.public_key, count=count)
 
 
 def _wish(call: Call, body: Mapping[str, Any]) -> zones.Wish:
@@ -97,11 +115,10 @@ def _orders(
     call: Call,
     body: Mapping[str, Any],
     *,
-    wish: zones.Wish,
+    request: PlacementRequest,
     image: ImageRef,
     flavor: Flavor,
     public_key: str | None,
-    attached: str,
     count: int,
 ) -> Prepared:
     now = utcnow()
@@ -123,12 +140,11 @@ def _orders(
         public_key=public_key,
         user_data=body.get("user_data"),
         config_drive=body.get("config_drive") or False,
-        availability_zone=wish.zone,
-        networks=attached,
+        availability_zone=request.availability_zone,
         reservation_id=reservation_id,
     )
     return Prepared(
-        request=_placement_request(call, wish, flavor, image, now),
+        request=request,
         request_uuid=str(uuids.uuid4()),
         reservation_id=reservation_id,
         orders=[
@@ -141,34 +157,8 @@ def _orders(
                 access_ip_v4=body.get("accessIPv4"),
                 access_ip_v6=body.get("accessIPv6"),
                 auto_disk_config=body.get("OS-DCF:diskConfig") == "AUTO",
-                server_group=_server_group(call),
+                server_group=request.server_group,
             )
             for index, (uuid, name, hostname) in enumerate(zip(ids, display_names, hostnames, strict=True))
         ],
     )
-
-
-def _placement_request(call: Call, wish: zones.Wish, flavor: Flavor, image: ImageRef, now: datetime.datetime) -> PlacementRequest:
-    return PlacementRequest(
-        project_id=str(call.context.project_id),
-        user_id=str(call.context.user_id),
-        availability_zone=wish.zone,
-        host=wish.host,
-        node=wish.node,
-        forced=wish.forced,
-        scheduler_hints=dict(_hints(call)),
-        server_group=_server_group(call),
-        requested_at=now,
-        flavor=flavor,
-        image_ref=image.image_id,
-    )
-
-
-def _hints(call: Call) -> Mapping[str, Any]:
-    return call.document.get("os:scheduler_hints") or call.document.get("OS-SCH-HNT:scheduler_hints") or {}
-
-
-def _server_group(call: Call) -> str | None:
-    """The group that the servers are to join; a list holds one."""
-    group = _hints(call).get("group")
-    return group[0] if isinstance(group, list) else group

@@ -91,16 +91,12 @@ DEVICES = list_of(
 _FILES = list_of(structure(Property("path", TEXT), Property("contents", TEXT)))
 _SECURITY_GROUPS = list_of(structure(Property("name", STRING_1_255)))
 
+# Hints that the scheduler reads, and no others: one that nobody reads is refused, not kept and forgotten (decision 0022).
+MOST_HINTED = 100
 HINTS = structure(
     Property("group", either(UUID, list_of(UUID, minimum=1, maximum=1))),
-    Property("different_host", either(UUID, list_of(UUID))),
-    Property("same_host", either(UUID, list_of(UUID))),
-    Property("query", either(TEXT, structure(closed=False))),
-    Property("target_cell", NAME),
-    Property("different_cell", either(TEXT, list_of(TEXT, minimum=1))),
-    Property("build_near_host_ip", either(IPV4, IPV6)),
-    Property("cidr", text(0, 64)),
-    closed=False,
+    Property("different_host", either(UUID, list_of(UUID, maximum=MOST_HINTED))),
+    Property("same_host", either(UUID, list_of(UUID, minimum=1, maximum=MOST_HINTED))),
 )
 
 CREATE = Body(

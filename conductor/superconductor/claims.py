@@ -11,12 +11,13 @@ import core.errors
 import core.log
 from api_db.journal import Entry
 from clients.placement import Claim, GenerationConflict, NoCapacity, Placement
-from conductor.superconductor.neighbours import Neighbours, choose_with_neighbours
+from conductor.superconductor.neighbours import NO_NEIGHBOURS, Neighbours, choose_with_neighbours
 from core.steps import Steps
+from objects.build import BuildSpec
 from objects.order import PlacementRequest
 from scheduler.choose import Choice, NoValidHost, choose
 from scheduler.hosts import HostState
-from scheduler.request import Request
+from scheduler.request import Request, request_for
 from scheduler.resources import DISK_GB, MEMORY_MB, VCPU, resources_of
 from scheduler.view import HostView
 
@@ -31,7 +32,7 @@ MOST_CLAIMS = 20  # consumers in one POST: an answer within a second, few enough
 
 @dataclasses.dataclass(slots=True)
 class Group:
-    """The servers of one request that are placed together, all or none. `neighbours`: the server group that they join.
+    """The servers of one request that are placed together, all or none. `neighbours`: other servers that their request names.
 
     `waits`: the fault holds only as long as some cell is cut off. `unread`: cells that may have the hosts, for all that is known here.
     """
@@ -44,21 +45,30 @@ class Group:
     unread: Sequence[str] = ()
     doubted: set[str] = dataclasses.field(default_factory=set)
     excluded: set[str] = dataclasses.field(default_factory=set)
-    neighbours: Neighbours | None = None
+    neighbours: Neighbours = NO_NEIGHBOURS
 
     def resources(self) -> dict[str, int]:
         """What one of the servers takes; all servers of a request have the same flavor."""
+        build = self._build()
+        return resources_of(build.flavor, boots_from_volume=build.image is None)
+
+    def asked(self) -> Request:
+        """What the scheduler is asked for."""
+        build, neighbours = self._build(), self.neighbours
+        return request_for(
+            self.request,
+            build.flavor,
+            build.image,
+            num=len(self.entries),
+            excluded_hosts=frozenset(self.excluded) | neighbours.unknown,
+            group=neighbours.group,
+            hints=neighbours.hints,
+        )
+
+    def _build(self) -> BuildSpec:
         order = self.entries[0].order
         assert order is not None
-        flavor = order.build.flavor
-        return resources_of(
-            vcpus=flavor.vcpus,
-            memory_mib=flavor.memory_mib,
-            root_gib=flavor.root_gib,
-            ephemeral_gib=flavor.ephemeral_gib,
-            swap_mib=flavor.swap_mib,
-            extra_specs=flavor.extra_specs,
-        )
+        return order.build
 
     def alternates(self, number: int) -> list[dict[str, Any]]:
         """The chosen host first, then its alternates, as journal and row keep them."""
@@ -191,15 +201,16 @@ class Chooser:
             return True
         group.unread = self._unread()
         everything = [dataclasses.replace(host, up=True) if host.cut_off else host for host in self.view.reported()]
-        if any(host.cut_off for host in everything):
+        if group.neighbours.unknown or any(host.cut_off for host in everything):
             with contextlib.suppress(NoValidHost, core.errors.Invalid):
-                choose_with_neighbours(self._request(group), everything, len(group.entries), alternates=0, dice=self._dice)
+                asked = dataclasses.replace(group.asked(), excluded_hosts=frozenset(group.excluded))
+                choose_with_neighbours(asked, everything, len(group.entries), alternates=0, dice=self._dice)
                 group.waits = True
         return False
 
     def _choose(self, group: Group) -> bool:
         try:
-            request = self._request(group)
+            request = group.asked()
             group.choices = self._choices(request, len(group.entries))
         except (NoValidHost, core.errors.Invalid) as refusal:
             group.fault = refusal.message
@@ -233,26 +244,6 @@ class Chooser:
         except NoValidHost:
             return None
         return choices if all(len(choice.alternates) == alternates for choice in choices) else None
-
-    @staticmethod
-    def _request(group: Group) -> Request:
-        order = group.entries[0].order
-        assert order is not None
-        flavor, image, asked = order.build.flavor, order.build.image, group.request
-        return Request(
-            resources=group.resources(),
-            num=len(group.entries),
-            project_id=asked.project_id,
-            flavor_name=flavor.name,
-            extra_specs=flavor.extra_specs,
-            image_properties=image.properties if image else {},
-            availability_zone=asked.availability_zone,
-            target_host=asked.host,
-            target_node=asked.node,
-            forced=asked.forced,
-            excluded_hosts=frozenset(group.excluded) | (group.neighbours.unknown if group.neighbours else frozenset()),
-            group=group.neighbours.group if group.neighbours else None,
-        )
 
     def _doubt(self, group: Group, refusal: NoCapacity) -> None:
         """The host that Placement named (or every chosen one) is read afresh; one that refuses again is not tried any more."""

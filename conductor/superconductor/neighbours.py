@@ -1,29 +1,32 @@
-"""The members of a server group: where they are, and how new ones are put beside them or apart from them.
+"""Other servers that a request names: members of its server group, servers of its hints. Where they are decides where new ones may go.
 
-Only requests that name a group come here. While hosts are chosen the group is held, so that of two super-conductors that place members
-at the same time the second knows of the first one's choice.
+Only requests that name some come here. While hosts are chosen for a server group it is held, so that of two super-conductors that place
+members at the same time the second knows of the first one's choice.
 """
 
 import collections
 import contextlib
 import dataclasses
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
+import api_db.instances
 import api_db.server_group_holds
 import api_db.server_groups
 import cell_db.builds
 import core.errors
 import core.log
+from api_db.instances import Whereabouts
 from api_db.server_group_holds import Hold
-from api_db.server_groups import Member, ServerGroup
+from api_db.server_groups import ServerGroup
 from cells.answers import CELL0_UUID, Answer, value_of
 from cells.gate import Gate
 from cells.registry import Cells
 from cells.scatter import scatter_now
+from objects.order import PlacementRequest
 from scheduler.choose import Choice, NoValidHost, choose
 from scheduler.hosts import HostState
-from scheduler.request import Group, Request
+from scheduler.request import NO_HINTS, Group, Hints, Request
 from scheduler.view import HostView
 from scheduler.weighers import DEFAULT, far_from_members, near_members
 
@@ -36,15 +39,27 @@ MOST_PER_HOST = "max_server_per_host"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Neighbours:
-    """A held group as the scheduler sees it; `unknown`: hosts of cells that do not say which members they have."""
+    """The other servers as the scheduler sees them; `unknown`: hosts of cells that do not say which of those servers they have.
 
-    group: Group
-    unknown: frozenset[str]
-    hold: Hold
+    `hold`: on the server group that the new servers join.
+    """
+
+    group: Group | None = None
+    hints: Hints = NO_HINTS
+    unknown: frozenset[str] = frozenset()
+    hold: Hold | None = None
 
 
-class ServerGroups:
-    """Finds the members of groups, and keeps other super-conductors away meanwhile."""
+NO_NEIGHBOURS = Neighbours()
+
+
+def names_others(request: PlacementRequest) -> bool:
+    """Whether other servers have a say in where the request's servers go."""
+    return bool(request.server_group or request.same_host or request.different_host)
+
+
+class OtherServers:
+    """Finds the servers that a request names, and keeps other super-conductors away from its server group meanwhile."""
 
     def __init__(self, api: Gate, cells: Cells, view: HostView) -> None:
         self._api = api
@@ -52,12 +67,15 @@ class ServerGroups:
         self._view = view
 
     @contextlib.contextmanager
-    def held(self, uuid: str) -> Iterator[tuple[ServerGroup, Hold] | None]:
-        """The group, held for the body of the `with`. None: it was deleted, and nobody has any wishes.
+    def held(self, uuid: str | None) -> Iterator[tuple[ServerGroup, Hold] | None]:
+        """The group, held for the body of the `with`. None: there is none (any more), and nobody has any wishes.
 
         Raises:
             Unavailable: another super-conductor chooses hosts for it just now, or the API database does not answer.
         """
+        if uuid is None:
+            yield None
+            return
         try:
             taken = value_of(self._api.write_now(api_db.server_group_holds.hold, uuid, seconds=HOLD_S))
         except core.errors.NotFound:
@@ -70,34 +88,68 @@ class ServerGroups:
         finally:
             self._api.write_now(api_db.server_group_holds.let_go, taken[1])
 
-    def neighbours(self, group: ServerGroup, hold: Hold) -> Neighbours:
-        """Where the group's members are now; cells are asked all at once.
+    def neighbours(self, request: PlacementRequest, taken: tuple[ServerGroup, Hold] | None) -> Neighbours:
+        """Where the servers are that the request names, and the members of its group; cells are asked all at once.
 
         Raises:
-            Unavailable: all members may be in cells that do not answer, and the new one has to be with them.
+            Unavailable: the new servers have to be with some of these, and those may all be in cells that do not answer; or a server
+                that a hint names has no host yet.
         """
-        members = value_of(self._api.read_now(api_db.server_groups.members, group.uuid))
-        hosts, silent = self._hosts(members)
-        if silent and group.policy == AFFINITY and not hosts:
-            raise core.errors.Unavailable(f"cells that hold members of server group {group.uuid} do not answer")
-        most = int(group.rules.get(MOST_PER_HOST, 1))
-        unknown = frozenset(host.host for host in self._view.reported() if host.cell_uuid in silent)
-        return Neighbours(Group(group.policy, hosts, most), unknown, hold)
+        members = value_of(self._api.read_now(api_db.server_groups.members, taken[0].uuid)) if taken else []
+        hinted = self._hinted(request)
+        hosts, silent = self._hosts({*members, *hinted})
+        return Neighbours(
+            group=_group(taken[0], members, hosts, silent) if taken else None,
+            hints=_hints(request, hinted, hosts, silent),
+            unknown=frozenset(host.host for host in self._view.reported() if host.cell_uuid in silent),
+            hold=taken[1] if taken else None,
+        )
 
-    def _hosts(self, members: Sequence[Member]) -> tuple[dict[str, int], set[str]]:
-        """Host -> members there, and the cells that do not say."""
-        placed = [member for member in members if member.cell_uuid not in (None, CELL0_UUID)]
-        cells = {str(member.cell_uuid) for member in placed}
-        answers = scatter_now([self._cells.gate(uuid) for uuid in cells], cell_db.builds.attempts, [member.uuid for member in placed])
-        hosts: collections.Counter[str] = collections.Counter()
-        for member in placed:
-            answer = answers[str(member.cell_uuid)]
-            row = answer.value.get(member.uuid) if isinstance(answer, Answer) else None
+    def _hinted(self, request: PlacementRequest) -> list[Whereabouts]:
+        """The servers of the hints that there are: living ones of the request's project. All others are none to it.
+
+        Raises:
+            Unavailable: one of them is still to be placed; it was accepted before this request, so neither waits for the other.
+        """
+        wanted = [*request.same_host, *request.different_host]
+        if not wanted:
+            return []
+        hinted = value_of(self._api.read_now(api_db.instances.whereabouts, wanted, project_id=request.project_id))
+        unplaced = [server.uuid for server in hinted if server.cell_uuid is None]
+        if unplaced:
+            raise core.errors.Unavailable(f"servers that a scheduler hint names have no host yet: {', '.join(unplaced)}")
+        return hinted
+
+    def _hosts(self, servers: Collection[Whereabouts]) -> tuple[dict[str, str], set[str]]:
+        """Server -> its host, of those that have one, and the cells that do not say."""
+        placed = [server for server in servers if server.cell_uuid not in (None, CELL0_UUID)]
+        cells = {str(server.cell_uuid) for server in placed}
+        answers = scatter_now([self._cells.gate(uuid) for uuid in cells], cell_db.builds.attempts, [server.uuid for server in placed])
+        hosts: dict[str, str] = {}
+        for server in placed:
+            answer = answers[str(server.cell_uuid)]
+            row = answer.value.get(server.uuid) if isinstance(answer, Answer) else None
             # Before its cell has the row the journal knows where it goes; afterwards the row does.
-            host = row[2] if row is not None else member.host
+            host = row[2] if row is not None else server.host
             if host is not None:
-                hosts[host] += 1
-        return dict(hosts), {uuid for uuid, answer in answers.items() if not isinstance(answer, Answer)}
+                hosts[server.uuid] = host
+        return hosts, {uuid for uuid, answer in answers.items() if not isinstance(answer, Answer)}
+
+
+def _group(group: ServerGroup, members: Sequence[Whereabouts], hosts: Mapping[str, str], silent: Collection[str]) -> Group:
+    counted = collections.Counter(hosts[member.uuid] for member in members if member.uuid in hosts)
+    if group.policy == AFFINITY and not counted and any(member.cell_uuid in silent for member in members):
+        raise core.errors.Unavailable(f"cells that hold members of server group {group.uuid} do not answer")
+    return Group(group.policy, dict(counted), int(group.rules.get(MOST_PER_HOST, 1)))
+
+
+def _hints(request: PlacementRequest, hinted: Sequence[Whereabouts], hosts: Mapping[str, str], silent: Collection[str]) -> Hints:
+    same, different = (frozenset(hosts[uuid] for uuid in named if uuid in hosts) for named in (request.same_host, request.different_host))
+    if not request.same_host:
+        return Hints(different_hosts=different)
+    if not same and any(server.cell_uuid in silent for server in hinted if server.uuid in request.same_host):
+        raise core.errors.Unavailable("cells that hold servers of the scheduler hint same_host do not answer")
+    return Hints(same_hosts=same, different_hosts=different)
 
 
 def choose_with_neighbours(request: Request, hosts: Sequence[HostState], num: int, *, alternates: int, dice: random.Random) -> list[Choice]:

@@ -31,7 +31,7 @@ from cells.gate import Gate
 from cells.registry import Cells
 from clients.placement import GenerationConflict, Placement
 from conductor.superconductor.claims import Chooser, Group
-from conductor.superconductor.neighbours import ServerGroups
+from conductor.superconductor.neighbours import OtherServers, names_others
 from core.clock import Clock
 from core.context import service_context
 from core.steps import Steps
@@ -84,7 +84,7 @@ class Placer:
         self._cells = cells
         self._placement = placement
         self._chooser = chooser
-        self._server_groups = ServerGroups(api, cells, chooser.view)
+        self._other_servers = OtherServers(api, cells, chooser.view)
         self._steps = steps
         self._clock = clock
         self._build_deadline_s = build_deadline_s
@@ -178,9 +178,9 @@ class Placer:
         hopeless = [entry for entry in entries if entry.tries > POISON_TRIES or entry.not_after <= self._clock.now()]
         self._bury_entries(hopeless, "The build could not be placed in time; it was tried again and again without success.")
         groups = self._groups([entry for entry in entries if entry not in hopeless])
-        self._place_together([group for group in groups if group.request.server_group is None])
+        self._place_together([group for group in groups if not names_others(group.request)])
         for group in groups:
-            if group.request.server_group is not None:
+            if names_others(group.request):
                 self._framed(group.entries, lambda _, group=group: self._place_with_neighbours(group))  # type: ignore[misc]
 
     def _place_together(self, groups: Sequence[Group]) -> None:
@@ -193,16 +193,17 @@ class Placer:
         self._hand_over(groups)
 
     def _place_with_neighbours(self, group: Group) -> None:
-        """Members of a server group, while nobody else chooses hosts for it; handed over before the next one looks."""
-        with self._server_groups.held(str(group.request.server_group)) as taken:
-            if taken is not None:
-                group.neighbours = self._server_groups.neighbours(*taken)
+        """Servers whose request names others; members of a server group while nobody else chooses hosts for it, handed over before the
+        next one looks.
+        """
+        with self._other_servers.held(group.request.server_group) as taken:
+            group.neighbours = self._other_servers.neighbours(group.request, taken)
             try:
                 self._chooser.place([group])
             except GenerationConflict:
                 self._chooser.forget(group)
                 for entry in group.entries:
-                    neighbours = self._server_groups.neighbours(*taken) if taken is not None else None
+                    neighbours = self._other_servers.neighbours(group.request, taken)
                     self._place_one_again(Group(group.request, [entry], neighbours=neighbours))
                 return
             self._hand_over([group])
@@ -247,7 +248,7 @@ class Placer:
             if group.fault is None
             for number, entry in enumerate(group.entries)
         ]
-        hold = groups[0].neighbours.hold if groups and groups[0].neighbours else None
+        hold = groups[0].neighbours.hold if groups else None
         self._insert(self._assign(placed, hold))
         for group in groups:
             if group.fault is not None and group.waits:

@@ -54,7 +54,8 @@ def _without_servers(request: Request) -> Check | None:
     return check
 
 
-ANTI_AFFINITY = Filter("ServerGroupAntiAffinityFilter", _apart)
-AFFINITY = Filter("ServerGroupAffinityFilter", _together)
-SAME_HOST = Filter("SameHostFilter", _with_servers)
-DIFFERENT_HOST = Filter("DifferentHostFilter", _without_servers)
+# Facts: whoever forces a host and names other servers has said both, and neither is forgotten in silence.
+ANTI_AFFINITY = Filter("ServerGroupAntiAffinityFilter", _apart, is_a_fact=True)
+AFFINITY = Filter("ServerGroupAffinityFilter", _together, is_a_fact=True)
+SAME_HOST = Filter("SameHostFilter", _with_servers, is_a_fact=True)
+DIFFERENT_HOST = Filter("DifferentHostFilter", _without_servers, is_a_fact=True)

@@ -17,4 +17,5 @@ def _in_zone(request: Request) -> Check | None:
     return check
 
 
-AVAILABILITY_ZONE = Filter("AvailabilityZoneFilter", _in_zone)
+# A fact: a server that is pinned to one zone is never in another, whoever chose its host.
+AVAILABILITY_ZONE = Filter("AvailabilityZoneFilter", _in_zone, is_a_fact=True)

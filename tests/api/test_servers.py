@@ -177,15 +177,64 @@ def test_only_admins_choose_hosts_and_diskless_flavors(cloud: SmallCloud) -> Non
     assert (request.availability_zone, request.host, request.forced) == ("east", "east-1", True)
 
 
-def test_hints_are_kept_for_the_scheduler(cloud: SmallCloud) -> None:
-    hints = {"same_host": ["11111111-2222-3333-4444-555555555555"], "own": "x"}
-    uuid = cloud.created(beside={"os:scheduler_hints": hints})
-    entry = cloud.entry(uuid)
-    assert entry is not None
-    with cloud.api.reading() as connection:
-        assert api_db.instances.placement_request(connection, entry.request_uuid).scheduler_hints == hints
-    group = {"group": "11111111-2222-3333-4444-555555555555"}
-    assert cloud.create(beside={"os:scheduler_hints": group}).status == 400
+NOBODY = "11111111-2222-3333-4444-555555555555"
+HINTS = "os:scheduler_hints"
+
+
+def test_hints_reach_the_scheduler_as_lists_whatever_their_name_and_form(cloud: SmallCloud) -> None:
+    first = cloud.created()
+    for key, hints, same, different in (
+        (HINTS, {"same_host": first.upper()}, [first], []),
+        (HINTS, {"same_host": [NOBODY, first], "different_host": [NOBODY]}, [NOBODY, first], [NOBODY]),
+        ("OS-SCH-HNT:scheduler_hints", {"different_host": [first, first.upper()]}, [], [first]),
+    ):
+        entry = cloud.entry(cloud.created(beside={key: hints}))
+        assert entry is not None
+        with cloud.api.reading() as connection:
+            request = api_db.instances.placement_request(connection, entry.request_uuid)
+        assert (request.same_host, request.different_host) == (same, different)
+
+
+@pytest.mark.parametrize(
+    "hints",
+    [
+        {"query": '["=", "$free_ram_mb", 1]'},
+        {"target_cell": "east"},
+        {"different_cell": ["east"]},
+        {"build_near_host_ip": "10.0.0.1"},
+        {"cidr": "/24"},
+        {"reservation": NOBODY},
+        {"diffrent_host": NOBODY},
+        {"group": NOBODY},
+        {"same_host": ""},
+        {"same_host": []},
+        {"same_host": NOBODY},
+        {"different_host": "web"},
+        {"different_host": [NOBODY] * 101},
+    ],
+    ids=lambda hints: "".join(hints),
+)
+def test_a_hint_that_nobody_reads_or_that_cannot_be_is_refused_and_named(cloud: SmallCloud, hints: dict[str, Any]) -> None:
+    assert "".join(hints) in _refused(cloud, beside={HINTS: hints})
+
+
+def test_hints_that_contradict_each_other_are_refused(cloud: SmallCloud) -> None:
+    first = cloud.created()
+
+    assert "different_host" in _refused(cloud, beside={HINTS: {"same_host": first, "different_host": first}})
+    assert HINTS in _refused(cloud, beside={HINTS: {"same_host": first}, "OS-SCH-HNT:scheduler_hints": {"same_host": first}})
+
+
+def test_a_hint_tells_nothing_of_servers_of_other_projects(cloud: SmallCloud) -> None:
+    foreign, gone = cloud.created(user=CARL), cloud.created()
+    assert cloud.ask.delete(f"/v2.1/servers/{gone}", user=ALICE).status == 204
+
+    for user in (ALICE, ADMIN):
+        told = {
+            _refused(cloud, beside={HINTS: {"same_host": server}}, user=user).replace(server, "X") for server in (foreign, gone, NOBODY)
+        }
+        assert len(told) == 1
+        assert {cloud.create(beside={HINTS: {"different_host": server}}, user=user).status for server in (foreign, gone, NOBODY)} == {202}
 
 
 def test_more_metadata_than_the_quota_is_refused(cloud: SmallCloud) -> None:

@@ -281,13 +281,16 @@ disk_gib = 500
 
     def accept(
         self, *names: str, zone: str | None = None, host: str | None = None, project: str = "p", group: str | None = None, hint: bool = True,
-        asleep: bool = False,
+        asleep: bool = False, same_host: Sequence[str] = (), different_host: Sequence[str] = (),
     ) -> list[str]:  # fmt: skip
         """Orders servers as the API does: step api.accept, then the hint. Gives their uuids.
 
         `asleep`: nobody takes them up before their leases are made to end.
         """
-        request = PlacementRequest(project_id=project, user_id="u", availability_zone=zone, host=host, server_group=group)
+        request = PlacementRequest(
+            project_id=project, user_id="u", availability_zone=zone, host=host, server_group=group, same_host=list(same_host),
+            different_host=list(different_host),
+        )  # fmt: skip
         orders = [_order(project, name) for name in names or ("server",)]
         with self.databases["api"].transaction() as connection:
             api_db.journal.accept(

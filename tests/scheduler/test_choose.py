@@ -2,6 +2,7 @@
 
 import collections
 import random
+from typing import Any
 
 import hypothesis
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies
 from scheduler import filters
 from scheduler.choose import Choice, NoValidHost, choose
 from scheduler.hosts import AggregateState, HostState
-from scheduler.request import Group, Request
+from scheduler.request import Group, Hints, Request
 from tests.scheduler.hosts import EAST, WEST, host, request
 
 
@@ -106,10 +107,25 @@ def test_the_host_asked_for_is_chosen() -> None:
 
 
 def test_a_forced_host_is_asked_facts_only() -> None:
-    elsewhere = host("b", availability_zone="other", aggregates=(AggregateState("a", "a", {"filter_tenant_id": "red"}),))
+    of_others = host("b", aggregates=(AggregateState("a", "a", {"filter_tenant_id": "red"}),))
     forced = request(target_host="b", forced=True, availability_zone="nova")
 
-    assert chosen(choose(forced, [host("a"), elsewhere], random=dice())) == ["b"]
+    assert chosen(choose(forced, [host("a"), of_others], random=dice())) == ["b"]
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"availability_zone": "other"},
+        {"hints": Hints(same_hosts=frozenset({"a"}))},
+        {"hints": Hints(different_hosts=frozenset({"b"}))},
+        {"group": Group("affinity", {"a": 1})},
+        {"group": Group("anti-affinity", {"b": 1})},
+    ],
+)
+def test_a_forced_host_makes_nobody_forget_what_else_the_request_says(wish: dict[str, Any]) -> None:
+    with pytest.raises(NoValidHost):
+        choose(request(target_host="b", forced=True, **wish), [host("a"), host("b")], random=dice())
 
 
 @pytest.mark.parametrize("broken", [{"up": False}, {"disabled": True}, {"cleanups_open": True}, {"used_memory_mib": 16384}])
