@@ -21,8 +21,10 @@ def resources_of(flavor: Flavor, *, boots_from_volume: bool = False) -> dict[str
     is one provider and has to hold them all. Dedicated CPUs (`hw:cpu_policy`) are of the class PCPU.
 
     Raises:
-        Invalid: an amount is no whole number of at least 0.
+        Invalid: an amount is no whole number of at least 0; or the groups have to come from different providers.
     """
+    if flavor.extra_specs.get("group_policy", "none") != "none":
+        raise core.errors.Invalid("extra spec group_policy can only be none: a host is one resource provider", field="group_policy")
     disk_gib = (0 if boots_from_volume else flavor.root_gib) + flavor.ephemeral_gib + -(-flavor.swap_mib // 1024)
     cpus = PCPU if flavor.extra_specs.get("hw:cpu_policy") == "dedicated" else VCPU
     amounts = {cpus: flavor.vcpus, MEMORY_MB: flavor.memory_mib, DISK_GB: disk_gib}

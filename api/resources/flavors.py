@@ -29,7 +29,7 @@ from api.http.schema import (
     structure,
 )
 from api.http.view import Field, ListView, Value, View
-from api.resources.extra_specs import refuse_invalid
+from api.resources.extra_specs import refuse_invalid, refuse_unread
 from api_db.flavors import Filter, Flavor, Order
 from core import errors
 
@@ -184,11 +184,11 @@ _ONE_SPEC = map_of(_SPEC_VALUE, keys=METADATA_KEY, minimum=1, maximum=1)
 
 ADD_SPECS = Body.of(
     structure(
-        Property("extra_specs", _SPECS_MAP, required=True, until="2.85"),
+        Property("extra_specs", checked(_SPECS_MAP, refuse_unread), required=True, until="2.85"),
         Property("extra_specs", checked(_SPECS_MAP, refuse_invalid), required=True, since="2.86"),
     )
 )
-SET_SPEC = Body.of(_ONE_SPEC)
+SET_SPEC = Body.of(checked(_ONE_SPEC, refuse_unread))
 SET_CHECKED_SPEC = Body.of(checked(_ONE_SPEC, refuse_invalid))
 
 _TENANT = Property("tenant", STRING_1_255, required=True)

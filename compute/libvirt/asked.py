@@ -47,7 +47,7 @@ class Asked:
         value = self.take(name)
         if value is None:
             return None
-        if not (value.isascii() and value.isdecimal() and len(value) <= len(str(MOST)) and least <= int(value) <= most):
+        if not (value.isascii() and value.isdecimal() and len(value) <= len(str(most)) and least <= int(value) <= most):
             raise self.refusal(name, f"it is a number from {least} to {most}")
         return int(value)
 

@@ -12,6 +12,7 @@ from compute.devices import DiskToAttach, NicToAttach
 from compute.libvirt.connection import Libvirt, Seen
 from compute.libvirt.devices import disk_xml, nic_xml
 from compute.libvirt.documents import attached_disk, attached_nic, disk_name, free_disk_name, has_scsi
+from compute.libvirt.limits import nic_limits_in
 from compute.permit import Permit
 
 _LOOK_S = 0.5
@@ -33,7 +34,7 @@ def attach_disk(libvirt: Libvirt, seen: Seen, disk: DiskToAttach, permit: Permit
 
 def attach_nic(libvirt: Libvirt, seen: Seen, nic: NicToAttach, permit: Permit, *, is_live: bool) -> None:
     """The guest has the card."""
-    xml = nic_xml(nic, model=seen.identity.vif_model)
+    xml = nic_xml(nic, model=seen.identity.vif_model, may_take=nic_limits_in(seen.identity.vif_limits))
     _attach(libvirt, seen.uuid, xml, lambda document: attached_nic(document, nic.mac), permit, is_live=is_live)
 
 

@@ -6,7 +6,9 @@ import xml.etree.ElementTree as ET
 
 import core.errors
 from compute.devices import BlockSource, DiskToAttach, FileSource, NetworkSource, NicToAttach
+from compute.libvirt import limits
 from compute.libvirt.hardware import VIF_MODELS, Hardware
+from compute.libvirt.limits import Limits
 
 _FAMILIES = {"virtio": "vd", "scsi": "sd", "ide": "hd", "sata": "sd", "usb": "sd"}
 # What can be plugged into a machine that runs.
@@ -15,6 +17,7 @@ _PROTOCOLS = ("nbd", "iscsi", "rbd")
 # A q35 guest takes a new card only where a port was left free for it.
 _Q35_PORTS = 16
 _KIB_PER_MIB = 1024
+NO_LIMITS = Limits()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,8 +88,8 @@ def disk_xml(disk: DiskToAttach, name: str) -> str:
     return _document(element)
 
 
-def nic_xml(nic: NicToAttach, *, model: str) -> str:
-    """As `disk_xml`; `model` is what the guest's image asks for."""
+def nic_xml(nic: NicToAttach, *, model: str, may_take: Limits = NO_LIMITS) -> str:
+    """As `disk_xml`; `model` is what the guest's image asks for, `may_take` what its flavor allows."""
     model = nic.model or model
     if model not in VIF_MODELS:
         raise core.errors.Invalid(f"A network card cannot be of the model {model!r}; it is one of: {', '.join(VIF_MODELS)}", field="model")
@@ -102,6 +105,7 @@ def nic_xml(nic: NicToAttach, *, model: str) -> str:
     ET.SubElement(element, "model", type=model)
     if nic.mtu is not None:
         ET.SubElement(element, "mtu", size=str(nic.mtu))
+    limits.bandwidth(element, may_take)
     # Nothing boots from the network here; the card's own firmware would cost memory.
     ET.SubElement(element, "rom", enabled="no")
     return _document(element)
@@ -141,6 +145,8 @@ def _disks(devices: ET.Element, hardware: Hardware, disks: tuple[Disk, ...]) -> 
         ET.SubElement(element, "target", dev=f"{family}{chr(ord('a') + number)}", bus=bus)
         if disk.is_cdrom:
             ET.SubElement(element, "readonly")
+        else:
+            limits.io_tune(element, hardware.limits)
 
 
 def _serial(devices: ET.Element, console_log: pathlib.Path, door: Door) -> None:

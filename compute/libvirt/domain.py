@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import xml.etree.ElementTree as ET
 
+from compute.libvirt import limits
 from compute.libvirt.cpus import LARGE_PAGES_KIB
 from compute.libvirt.devices import Disk, Door, add_devices
 from compute.libvirt.hardware import Hardware
@@ -31,8 +32,8 @@ def is_ours(name: str) -> bool:
 class Identity:
     """What the domain says of itself: kept by libvirt, read again after the agent's end. Disk in GiB as it is claimed.
 
-    `machine` is the one that it was made with (of an older guest ""): it stays when the host's default becomes another. `vif_model`: of
-    network cards that come later.
+    `machine` is the one that it was made with (of an older guest ""): it stays when the host's default becomes another. `vif_model` and
+    `vif_limits` (`limits.nic_limits_text`): of network cards that come later.
     """
 
     attempt: int
@@ -41,6 +42,7 @@ class Identity:
     disk_gib: int
     machine: str = ""
     vif_model: str = "virtio"
+    vif_limits: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,14 +100,17 @@ def identity_of(metadata: str) -> Identity:
         sizes = {name: int(values[name]) for name in ("attempt", "vcpus", "memory_mib", "disk_gib")}
     except (ET.ParseError, KeyError) as error:
         raise ValueError(f"not the metadata of a server: {error}") from error
-    return Identity(**sizes, machine=values.get("machine", ""), vif_model=values.get("vif_model", "virtio"))
+    return Identity(
+        **sizes, machine=values.get("machine", ""), vif_model=values.get("vif_model", "virtio"), vif_limits=values.get("vif_limits", "")
+    )
 
 
 def _metadata(root: ET.Element, identity: Identity) -> None:
     element = ET.SubElement(ET.SubElement(root, "metadata"), _TAG)
     element.set(f"xmlns:{_PREFIX}", NAMESPACE)
     for name, value in dataclasses.asdict(identity).items():
-        element.set(name, str(value))
+        if value != "":
+            element.set(name, str(value))
 
 
 def _memory_backing(root: ET.Element, hardware: Hardware) -> None:
@@ -121,12 +126,14 @@ def _cpu_places(root: ET.Element, domain: Domain) -> None:
     vcpu = _text(root, "vcpu", domain.identity.vcpus)
     if pins.shared and not pins.cpus:
         vcpu.set("cpuset", _cpuset(pins.shared))
-    if not pins.cpus:
+    if not (pins.cpus or domain.hardware.limits.cpu):
         return
     tune = ET.SubElement(root, "cputune")
+    limits.cpu_tune(tune, domain.hardware.limits)
     for number, cpu in enumerate(pins.cpus):
         ET.SubElement(tune, "vcpupin", vcpu=str(number), cpuset=str(cpu))
-    ET.SubElement(tune, "emulatorpin", cpuset=_cpuset(pins.emulator or pins.cpus))
+    if pins.cpus:
+        ET.SubElement(tune, "emulatorpin", cpuset=_cpuset(pins.emulator or pins.cpus))
 
 
 def _sysinfo(root: ET.Element, uuid: str) -> None:

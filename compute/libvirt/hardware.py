@@ -7,8 +7,10 @@ flavor or its image names must not run.
 import dataclasses
 
 import core.errors
+from compute.libvirt import limits
 from compute.libvirt.asked import Asked, Both
 from compute.libvirt.cpus import CpuPolicy, NumaNode, Topology, numa_of, page_kib_of, policy_of, topology_of
+from compute.libvirt.limits import Limits, limits_of
 from objects.build import BuildSpec
 
 DISK_BUSES = ("virtio", "scsi", "ide", "sata", "usb")
@@ -36,7 +38,8 @@ IGNORED = (
 )
 """Image properties of other hypervisors, or wishes that change nothing that a guest could rely on."""
 
-_FLAVOR = ("hw:", "hw_rng:", "hw_video:")
+# All that says how a guest is made; of the last three nothing is known here but one name.
+_FLAVOR = ("hw:", "hw_rng:", "hw_video:", limits.PREFIX, "accel:", "os:", "pci_passthrough:")
 # What we lack may be asked for in one way only: that it be left out.
 _LACKING = ("locked_memory", "mem_encryption", "virtio_packed_ring", "ephemeral_encryption", "cpu_realtime")
 _MOST_VIDEO_MIB = 1024
@@ -90,6 +93,7 @@ class Hardware:
     sound: str | None = None
     vif_model: str = "virtio"
     has_guest_agent: bool = False
+    limits: Limits = dataclasses.field(default_factory=Limits)
 
     @property
     def family(self) -> str:
@@ -145,6 +149,7 @@ def hardware_of(spec: BuildSpec, *, machine: str) -> Hardware:
         sound=image.choice("hw_sound_model", SOUND_MODELS),
         vif_model=image.choice("hw_vif_model", VIF_MODELS) or "virtio",
         has_guest_agent=bool(image.flag("hw_qemu_guest_agent")),
+        limits=limits_of(flavor),
     )
     _refuse_ide_on_q35(found)
     image.ignore(IGNORED)
@@ -173,6 +178,8 @@ def _refuse_what_is_lacking(both: Both) -> None:
             raise core.errors.Invalid(f"This hypervisor does not offer hw:{name}", field=f"hw:{name}")
     if both.image.flag("hw_firmware_stateless"):
         raise core.errors.Invalid("This hypervisor does not offer hw_firmware_stateless", field="hw_firmware_stateless")
+    for asked, name in ((both.flavor, "os:secure_boot"), (both.image, "os_secure_boot")):
+        asked.choice(name, ("disabled", "optional"))
     # One serial port is what every guest has.
     both.choice("serial_port_count", ("1",))
     both.choice("pci_numa_affinity_policy", ("legacy", "preferred"))
@@ -194,8 +201,8 @@ def _video_ram_mib(both: Both) -> int | None:
 
 
 def _hides_hypervisor(both: Both) -> bool:
-    older = both.image.flag("img_hide_hypervisor_id")
-    return bool(both.flag("hide_hypervisor_id") or older)
+    older = both.image.flag("img_hide_hypervisor_id"), both.flavor.flag("hide_hypervisor_id")
+    return bool(both.flag("hide_hypervisor_id") or any(older))
 
 
 def _watchdog(both: Both) -> str | None:

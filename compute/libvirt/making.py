@@ -15,6 +15,7 @@ from compute.libvirt.domain import Domain, Identity, domain_xml
 from compute.libvirt.hardware import Hardware, hardware_of
 from compute.libvirt.homes import GIB, Home
 from compute.libvirt.image_format import ImageFacts, inspect
+from compute.libvirt.limits import nic_limits_text
 from compute.libvirt.seats import Seat
 from compute.permit import Permit
 from compute.resources.tracker import need_of
@@ -89,6 +90,7 @@ def make(plan: Plan, home: Home, seat: Seat, permit: Permit) -> str:
                 disk_gib=need.disk_gib,
                 machine=hardware.machine,
                 vif_model=hardware.vif_model,
+                vif_limits=nic_limits_text(hardware.limits),
             ),
             virt_type=plan.virt_type,
             hardware=hardware,

@@ -431,6 +431,15 @@ def test_one_extra_spec_is_set_at_a_time(asker: Asker, body: dict[str, Any]) -> 
         ("group_policy", "none", True),
         ("quota:vif_inbound_peak", "100", True),
         ("quota:nonsense", "100", False),
+        ("quota:cpu_quota", "-1", True),
+        ("quota:cpu_shares", "-1", False),
+        # VMware's, which nothing here heeds.
+        ("quota:cpu_limit", "100", False),
+        ("quota:memory_reservation", "100", False),
+        ("quota:vif_shares_level", "high", False),
+        ("group_policy", "isolate", False),
+        ("os:secure_boot", "optional", True),
+        ("os:monitors", "2", False),
         ("hw_rng:allowed", "True", True),
         ("capabilities:hypervisor_type", "QEMU", True),
         ("aggregate_instance_extra_specs:ssd", "true", True),
@@ -445,6 +454,18 @@ def test_known_namespaces_are_checked_from_2_86_on(asker: Asker, name: str, valu
         reply = asker.put(f"{SPECS}/{name}", {name: value}, version=version)
         assert reply.status == status
         assert status == 200 or "Validation failed" in reply.fault
+
+
+@pytest.mark.parametrize("name", ["accel:device_profile", "pci_passthrough:alias", "powervm:uncapped", "vmware:hw_version"])
+@pytest.mark.parametrize("version", ["2.1", "2.86"])
+def test_extra_specs_that_nothing_here_heeds_are_refused_at_any_version(asker: Asker, version: str, name: str) -> None:
+    create(asker, id="1")
+
+    for reply in (
+        asker.post(SPECS, {"extra_specs": {name: "a:1"}}, version=version),
+        asker.put(f"{SPECS}/{name}", {name: "a:1"}, version=version),
+    ):
+        assert reply.status == 400 and name in reply.fault
 
 
 # The rest of what clients ask first

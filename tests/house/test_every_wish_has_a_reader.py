@@ -7,6 +7,7 @@ looser than types, and enough: every field that has ever been forgotten had a na
 import ast
 import dataclasses
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ import msgspec
 import pytest
 
 import scheduler.request
+from api.resources.extra_specs import KNOWN, LIBVIRT, SCHEDULER, UNREAD
 from objects.build import BuildSpec, Flavor, ImageRef
 from objects.host import Heartbeat, Inventory, Usage
 from objects.order import PlacementRequest, ServerOrder
@@ -63,6 +65,29 @@ def test_nobody_else_makes_a_request() -> None:
     makers = [path for path, tree in _trees() for node in ast.walk(tree) if isinstance(node, ast.Call) and _name_of(node) == "Request"]
 
     assert [path.relative_to(REPOSITORY).as_posix() for path in makers] == ["scheduler/request.py"]
+
+
+NAMESPACES = {
+    SCHEDULER: {"aggregate_instance_extra_specs", "capabilities", "group_policy", "resources", "trait"},
+    LIBVIRT: {"hide_hypervisor_id", "hw", "hw_rng", "hw_video", "os", "quota"},
+}
+READ_IN = {SCHEDULER: "scheduler", LIBVIRT: "compute/libvirt"}
+
+
+def test_every_namespace_of_extra_specs_has_its_reader_or_is_refused() -> None:
+    found: dict[str, set[str]] = {}
+    for known in KNOWN:
+        found.setdefault(known.reader, set()).add(re.split(r"[:({]", known.name.pattern)[0])
+
+    assert found == NAMESPACES
+    assert set().union(*found.values()).isdisjoint(UNREAD)
+
+
+@pytest.mark.parametrize(("reader", "namespace"), [(reader, space) for reader, spaces in NAMESPACES.items() for space in sorted(spaces)])
+def test_the_reader_of_a_namespace_knows_its_name(reader: str, namespace: str) -> None:
+    source = "\n".join(path.read_text() for path in (REPOSITORY / READ_IN[reader]).rglob("*.py"))
+
+    assert re.search(rf"""["'^]{namespace}[:"'(\[]""", source)
 
 
 def _name_of(call: ast.Call) -> str:

@@ -29,6 +29,7 @@ from compute.libvirt.documents import (
 )
 from compute.libvirt.domain import Domain, Identity, domain_name, domain_xml, identity_of, is_ours
 from compute.libvirt.hardware import Hardware, Rng, Tpm
+from compute.libvirt.limits import Limits, nic_limits_in, nic_limits_text
 from compute.libvirt.pinning import Pins, pins_in
 from compute.libvirt.snapshots import backup_xml
 
@@ -55,7 +56,15 @@ def domain(
     hardware = hardware or Hardware()
     return Domain(
         uuid=SERVER,
-        identity=Identity(attempt=1, vcpus=vcpus, memory_mib=96, disk_gib=1, machine=hardware.machine, vif_model=hardware.vif_model),
+        identity=Identity(
+            attempt=1,
+            vcpus=vcpus,
+            memory_mib=96,
+            disk_gib=1,
+            machine=hardware.machine,
+            vif_model=hardware.vif_model,
+            vif_limits=nic_limits_text(hardware.limits),
+        ),
         virt_type=virt_type,
         hardware=hardware,
         disks=disks,
@@ -83,6 +92,12 @@ WISHES = Hardware(
     sound="ich6",
     vif_model="e1000",
 )
+LIMITS = Limits(
+    cpu=(("shares", 512), ("period", 20000), ("quota", 10000)),
+    disk=(("read_bytes_sec", 10485760), ("write_bytes_sec", 5242880), ("total_iops_sec", 300)),
+    inbound=(("average", 1024), ("peak", 2048), ("burst", 4096)),
+    outbound=(("average", 512),),
+)
 
 
 DESCRIPTIONS = {
@@ -102,6 +117,8 @@ DESCRIPTIONS = {
     "kvm-hidden": domain(virt_type="kvm", hardware=Hardware(hides_hypervisor=True, has_pmu=True)),
     "pinned": domain(hardware=Hardware(cpu_policy=CpuPolicy(is_dedicated=True, emulator="isolate")), vcpus=2, pins=Pins(cpus=(4, 2), emulator=(3,))),
     "shared-cpus": domain(pins=Pins(shared=(0, 1))),
+    "limits": domain(hardware=Hardware(limits=LIMITS), disks=(ROOT, EPHEMERAL, CONFIG)),
+    "limits-pinned": domain(hardware=Hardware(limits=Limits(cpu=LIMITS.cpu)), pins=Pins(cpus=(4,))),
     "large-pages": domain(hardware=Hardware(page_kib=2048)),
     "any-large-pages": domain(hardware=Hardware(page_kib=LARGE_PAGES_KIB)),
     "uefi-tpm": domain(hardware=Hardware(machine="q35", cdrom_bus="scsi", has_uefi=True, tpm=Tpm(model="tpm-crb", version="2.0"))),
@@ -118,6 +135,7 @@ DEVICES = {
     "bridge": nic_xml(NicToAttach(mac=MAC, kind="bridge", bridge="br0", tap="tap0", mtu=1450), model="virtio"),
     "ethernet": nic_xml(NicToAttach(mac=MAC, kind="ethernet", tap="tap0", model="rtl8139"), model="virtio"),
     "tap": nic_xml(NicToAttach(mac=MAC, kind="tap", tap="tap0"), model="e1000"),
+    "tap-limited": nic_xml(NicToAttach(mac=MAC, kind="tap", tap="tap0"), model="virtio", may_take=LIMITS),
     "backup": backup_xml(["vda", "vdb", "hda"], HOME / "snapshot.qcow2"),
 }
 
@@ -244,6 +262,8 @@ def test_the_identity_is_read_back_as_libvirt_gives_it() -> None:
     assert identity_of(f"<server {sizes}/>") == Identity(attempt=3, vcpus=2, memory_mib=512, disk_gib=7)
     full = Identity(attempt=3, vcpus=2, memory_mib=512, disk_gib=7, machine="pc-q35-7.2", vif_model="e1000")
     assert identity_of(f'<server {sizes} machine="pc-q35-7.2" vif_model="e1000"/>') == full
+    limited = identity_of(f'<server {sizes} vif_limits="{nic_limits_text(LIMITS)}"/>')
+    assert nic_limits_in(limited.vif_limits) == Limits(inbound=LIMITS.inbound, outbound=LIMITS.outbound)
 
 
 @pytest.mark.parametrize("foreign", ["", "<server/>", "<a", '<server attempt="x" vcpus="1" memory_mib="1" disk_gib="1"/>'])

@@ -26,6 +26,7 @@ from compute.libvirt.documents import serial_port_of
 from compute.libvirt.hardware import IGNORED, TPM_VERSIONS, VIDEO_MODELS, Hardware, Rng, Tpm, hardware_of
 from compute.libvirt.homes import Homes
 from compute.libvirt.image_format import ImageFacts, backing_of, facts_of
+from compute.libvirt.limits import Limits
 from compute.libvirt.pinning import HostCpus, Pins, host_cpus, pins_of
 from compute.libvirt.seats import Seats
 from compute.permit import Permit
@@ -167,6 +168,27 @@ def test_hardware_that_the_flavor_asks_for() -> None:
     )
 
 
+def test_the_hypervisor_is_hidden_by_its_older_name_too() -> None:
+    assert hardware_of(spec(extra_specs={"hide_hypervisor_id": "true"}), machine="pc") == Hardware(hides_hypervisor=True)
+
+
+def test_what_the_flavor_limits_is_limited() -> None:
+    extra_specs = {
+        "quota:cpu_shares": "512", "quota:cpu_period": "20000", "quota:cpu_quota": "10000",
+        "quota:disk_read_bytes_sec": "1", "quota:disk_write_bytes_sec": "2", "quota:disk_total_iops_sec": "3",
+        "quota:vif_inbound_average": "4", "quota:vif_inbound_peak": "5", "quota:vif_inbound_burst": "6", "quota:vif_outbound_average": "7",
+    }  # fmt: skip
+
+    assert hardware_of(spec(extra_specs=extra_specs), machine="pc").limits == Limits(
+        cpu=(("shares", 512), ("period", 20000), ("quota", 10000)),
+        disk=(("read_bytes_sec", 1), ("write_bytes_sec", 2), ("total_iops_sec", 3)),
+        inbound=(("average", 4), ("peak", 5), ("burst", 6)),
+        outbound=(("average", 7),),
+    )
+    assert hardware_of(spec(extra_specs=dict.fromkeys(extra_specs, "0")), machine="pc") == Hardware()
+    assert hardware_of(spec(extra_specs={"quota:cpu_quota": "-1"}), machine="pc") == Hardware()
+
+
 @pytest.mark.parametrize(
     ("asked", "size_kib"),
     [("small", None), ("any", None), ("4", None), ("4KB", None), ("large", LARGE_PAGES_KIB), ("2048", 2048), ("2MiB", 2048), ("1 GB", 1024**2)],
@@ -275,6 +297,19 @@ def test_topologies_use_all_cpus(asked: dict[str, str], found: Topology) -> None
         ({}, {"hw_machine_type": "q35", "hw_disk_bus": "ide"}, "hw_disk_bus"),
         ({}, {"hw_machine_type": "q35", "hw_cdrom_bus": "ide"}, "hw_cdrom_bus"),
         ({}, {"hw_video_model": "3dfx"}, "hw_video_model"),
+        ({"quota:cpu_shares": "-1"}, {}, "quota:cpu_shares"),
+        ({"quota:cpu_shares": "262145"}, {}, "quota:cpu_shares"),
+        ({"quota:cpu_period": "999"}, {}, "quota:cpu_period"),
+        ({"quota:cpu_quota": "-2"}, {}, "quota:cpu_quota"),
+        ({"quota:cpu_limit": "1"}, {}, "quota:cpu_limit"),
+        ({"quota:disk_total_bytes_sec": "1", "quota:disk_read_bytes_sec": "1"}, {}, "quota:disk_total_bytes_sec"),
+        ({"quota:disk_read_iops_sec": "many"}, {}, "quota:disk_read_iops_sec"),
+        ({"quota:vif_inbound_peak": "1"}, {}, "quota:vif_inbound_average"),
+        ({"os:secure_boot": "required"}, {}, "os:secure_boot"),
+        ({}, {"os_secure_boot": "required"}, "os_secure_boot"),
+        ({"os:vram": "1"}, {}, "os:vram"),
+        ({"accel:device_profile": "gpu"}, {}, "accel:device_profile"),
+        ({"pci_passthrough:alias": "gpu:1"}, {}, "pci_passthrough:alias"),
     ],
 )
 def test_what_is_not_known_is_refused_by_name(extra_specs: dict[str, str], properties: dict[str, str], field: str) -> None:

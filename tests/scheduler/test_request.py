@@ -33,6 +33,11 @@ def test_resources_of_a_flavor(flavor: dict[str, object], resources: dict[str, i
     assert resources_of(msgspec.structs.replace(small, **changed), boots_from_volume="boots_from_volume" in flavor) == resources
 
 
+def test_groups_that_must_come_from_different_providers_are_refused() -> None:
+    with pytest.raises(core.errors.Invalid, match="group_policy"):
+        resources_of(Flavor(flavor_id="1", name="n", vcpus=1, memory_mib=1, root_gib=1, extra_specs={"group_policy": "isolate"}))
+
+
 @pytest.mark.parametrize("amount", ["", "-1", "1.5", "many"])
 def test_an_amount_that_is_no_number_is_refused(amount: str) -> None:
     with pytest.raises(core.errors.Invalid, match="resources:VCPU"):
