@@ -29,6 +29,7 @@ _READ_TYPES = frozenset({JSON, "application/vnd.openstack.compute+json"})
 _REQUEST_ID = re.compile(r"req-[0-9a-fA-F-]{36}")
 _HOST = re.compile(r"[A-Za-z0-9._\-:\[\]]{1,255}")
 _PARAMETERS_MOST = 1000
+_YES = "True"
 SECRET_SEGMENT = "token"
 """The name of a segment of a path that no log shows."""
 
@@ -248,10 +249,13 @@ def _own_address(request: web.Request) -> str:
 
 
 def _parameters(raw: str) -> list[tuple[str, str]]:
+    """Names and values. A bare name (`?all_tenants`) says yes; one whose value was left out (`?all_tenants=`) says nothing."""
     try:
-        return parse_qsl(raw, keep_blank_values=True, max_num_fields=_PARAMETERS_MOST)
+        found = parse_qsl(raw, keep_blank_values=True, max_num_fields=_PARAMETERS_MOST)
     except ValueError:
         raise errors.Invalid(f"More than {_PARAMETERS_MOST} query parameters.", field="query") from None
+    parts = filter(None, raw.split("&"))
+    return [(name, value if "=" in part else _YES) for part, (name, value) in zip(parts, found, strict=True)]
 
 
 def _rendered(value: object, bound: Bound, call: Call) -> _Answer:

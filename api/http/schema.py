@@ -407,7 +407,8 @@ class Query:
     """The query parameters of a route.
 
     Unknown ones are dropped, from ``strict_since`` on they are refused; those that fit ``refused`` are
-    refused always.
+    refused always. A known one without a value is refused, whatever it is: no filter of nothing means everything
+    (decision 0023).
     """
 
     def __init__(
@@ -451,6 +452,8 @@ class QueryCheck:
 
     def _value(self, key: str, value: str) -> Any:
         validator, convert = self._known[key]
+        if not value:
+            raise _query_refusal(key, value, "It has no value.")
         error = next(validator.iter_errors(value), None)
         if error is not None:
             raise _query_refusal(key, value, _why(error))

@@ -6,7 +6,7 @@ from api.http.call import Call
 from api.http.paging import LIMIT
 from api.http.policy import Rule
 from api.http.routes import Route
-from api.http.schema import NAME, POSITIVE_INT, TEXT, Body, Param, Property, Query, choice, list_of, structure, whole_number
+from api.http.schema import BOOLEAN, NAME, POSITIVE_INT, Body, Param, Property, Query, choice, list_of, structure, whole_number
 from api.http.view import Field, ListView, View
 from api.resources.server_of import target_of
 from api_db.server_groups import ServerGroup
@@ -40,7 +40,7 @@ GROUP = View(
     Field("project_id", since="2.13"),
     Field("user_id", since="2.13"),
 )
-LIST_QUERY = Query(Param("all_projects", TEXT), LIMIT, Param("offset", whole_number(0, None)), strict_since="2.75")
+LIST_QUERY = Query(Param("all_projects", BOOLEAN), LIMIT, Param("offset", whole_number(0, None)), strict_since="2.75")
 CREATE_BODY = Body(
     "server_group",
     Property("name", NAME, required=True),
@@ -54,7 +54,7 @@ CREATE_BODY = Body(
 async def index(call: Call) -> list[ServerGroup]:
     """The project's groups, or with `all_projects` everybody's."""
     project_id = call.context.project_id
-    if "all_projects" in call.query:
+    if call.query.get("all_projects"):
         call.enforce(ALL_PROJECTS)
         project_id = None
     limit, offset = call.query.get("limit"), call.query.get("offset") or 0

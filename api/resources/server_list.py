@@ -64,10 +64,6 @@ def _flag(text: str) -> bool:
     return text.strip().lower() in _TRUE
 
 
-def _flag_or_false(text: str) -> bool:
-    return text.strip().lower() in _TRUE
-
-
 def _number(text: str) -> int:
     try:
         return int(text[:20])
@@ -87,7 +83,10 @@ def _one(text: str) -> tuple[str, ...]:
 
 
 def _list(text: str) -> tuple[str, ...]:
-    return tuple(text.split(","))
+    tags = tuple(text.split(","))
+    if "" in tags:
+        raise ValueError("A tag has at least one character.")
+    return tags
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +118,7 @@ FILTERS = (
     Filter("not-tags-any", "not_tags_any", _list, since="2.26", everybody_since="2.26"),
     Filter("locked", "locked", _flag, since="2.73", everybody_since="2.73"),
     Filter("availability_zone", "availability_zone", everybody_since="2.83"),
-    Filter("config_drive", "config_drive", _flag_or_false, everybody_since="2.83"),
+    Filter("config_drive", "config_drive", _flag, everybody_since="2.83"),
     Filter("key_name", "key_name", everybody_since="2.83"),
     Filter("created_at", "created_at", _moment, everybody_since="2.83"),
     Filter("launched_at", "launched_at", _moment, everybody_since="2.83"),
@@ -132,7 +131,7 @@ FILTERS = (
     Filter("hostname", "hostname", everybody_since="2.90"),
     Filter("host", "host", everybody_since=ADMINS),
     Filter("node", "node", everybody_since=ADMINS),
-    Filter("deleted", "deleted", _flag_or_false, everybody_since=ADMINS),
+    Filter("deleted", "deleted", _flag, everybody_since=ADMINS),
     Filter("uuid", "uuid", everybody_since=ADMINS),
     Filter("display_name", "name", everybody_since=ADMINS),
     Filter("description", "description", everybody_since=ADMINS),
@@ -145,7 +144,7 @@ FILTERS = (
     Filter("root_device_name", "root_device_name", everybody_since=ADMINS),
     Filter("access_ip_v4", "access_ip_v4", everybody_since=ADMINS),
     Filter("access_ip_v6", "access_ip_v6", everybody_since=ADMINS),
-    Filter("auto_disk_config", "auto_disk_config", _flag_or_false, everybody_since=ADMINS),
+    Filter("auto_disk_config", "auto_disk_config", _flag, everybody_since=ADMINS),
 )
 # Filters that are more than a condition on a row. And `soft_deleted`, which adds servers that were deleted and can be restored: a delete is
 # final here, there are none of those, and the list is the same with it and without.
@@ -251,17 +250,22 @@ def _filters(call: Call, rule: str) -> dict[str, Any] | None:
         Forbidden: the servers of all projects, or deleted ones, are not for this caller.
     """
     may_all = call.can(ALL_FILTERS)
+    if may_all:
+        _flag_of(call, "soft_deleted")
     found: dict[str, Any] = {}
     for each in FILTERS:
         if each.name in call.query and _may_use(call, each, may_all):
             found[each.by] = _converted(each, call.query.get(each.name))
     _check_times(found)
-    found.update(_project(call, rule, may_all))
+    project = _project(call, rule, may_all)
+    if project is None:
+        return None
+    found.update(project)
     # Who asks for changes wants to know of deleted servers, too.
     found.setdefault("deleted", None if found.keys() & {"changes_since", "changes_before"} else False)
     if not _by_status(call, found) or _by_address(call, may_all):
         return None
-    return _without_empty_regexps(found)
+    return _with_checked_regexps(found)
 
 
 def _may_use(call: Call, each: Filter, may_all: bool) -> bool:
@@ -281,20 +285,18 @@ def _check_times(found: dict[str, Any]) -> None:
         raise errors.Invalid("The value of changes-since must be less than or equal to changes-before.", field="changes-since")
 
 
-def _project(call: Call, rule: str, may_all: bool) -> dict[str, str]:
-    """Whose servers: the caller's, or those of all projects, or of one of them."""
-    if not _asks_for_all(call):
-        return {"project_id": call.context.project_id or ""}
-    call.enforce(rule + ALL_TENANTS)
-    project_id = call.query.get("project_id", call.query.get("tenant_id"))
-    return {"project_id": project_id} if project_id and may_all else {}
+def _project(call: Call, rule: str, may_all: bool) -> dict[str, str] | None:
+    """Whose servers: the caller's, or those of all projects, or of one of them; None: those of a project that was not asked for."""
+    asked = call.query.get("project_id", call.query.get("tenant_id")) if may_all else None
+    if _flag_of(call, "all_tenants"):
+        call.enforce(rule + ALL_TENANTS)
+        return {"project_id": asked} if asked else {}
+    own = call.context.project_id or ""
+    return {"project_id": own} if asked in (None, own) else None
 
 
-def _asks_for_all(call: Call) -> bool:
-    asked = call.query.get("all_tenants")
-    if not asked:
-        return "all_tenants" in call.query
-    return bool(_converted(Filter("all_tenants", "", _flag), asked))
+def _flag_of(call: Call, name: str) -> bool:
+    return name in call.query and bool(_converted(Filter(name, "", _flag), call.query.get(name)))
 
 
 def _by_status(call: Call, found: dict[str, Any]) -> bool:
@@ -317,19 +319,16 @@ def _by_status(call: Call, found: dict[str, Any]) -> bool:
 
 def _by_address(call: Call, may_all: bool) -> bool:
     """Whether servers with certain addresses were asked for: without networks none has any."""
-    asked = [each for each in ADDRESSES if call.query.get(each.name) and _may_use(call, each, may_all)]
+    asked = [each for each in ADDRESSES if each.name in call.query and _may_use(call, each, may_all)]
     for each in asked:
         cell_db.regexp.compiled(call.query.get(each.name), each.name)
     return bool(asked)
 
 
-def _without_empty_regexps(found: dict[str, Any]) -> dict[str, Any]:
-    """An empty expression is found in every name; the others are compiled once to see that they are some."""
+def _with_checked_regexps(found: dict[str, Any]) -> dict[str, Any]:
+    """The filters, whose expressions are compiled once to see that they are some."""
     for field in cell_db.filters.REGEXPS & found.keys():
-        if found[field]:
-            cell_db.regexp.compiled(found[field], field)
-        else:
-            del found[field]
+        cell_db.regexp.compiled(found[field], field)
     return found
 
 
