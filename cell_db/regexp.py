@@ -9,42 +9,26 @@ import regex
 import sqlalchemy as sa
 
 import core.errors
+from cell_db import regexp_subset
 
 # MariaDB: the expression is none; the statement took longer than max_statement_time
 INVALID_REGEXP, STATEMENT_TIMED_OUT = 1139, 1969
 # For one name, in seconds of the processor (so the library counts): an expression that takes longer has no end. On a machine with much
 # else to do it takes many times as long by the wall, and has to be refused before the cell is taken for silent.
 MOST_PER_TEXT_S = 0.02
-_WORD = r"\p{L}\p{N}_"
 
 
 def compiled(pattern: str, field: str = "name") -> "regex.Pattern[str]":
     """A regular expression that is searched for in a text; case matters.
 
     Raises:
-        Invalid: it is none.
+        Invalid: it is none, or none that is taken.
     """
     try:
-        return regex.compile(_as_pcre(pattern))
-    except (regex.error, OverflowError, RecursionError) as error:
+        # Not kept: the library would keep 500 of them, whatever they weigh.
+        return regex.compile(regexp_subset.in_python(pattern), cache_pattern=False)
+    except (ValueError, regex.error, OverflowError, RecursionError) as error:
         raise core.errors.Invalid(f"Invalid regular expression for {field}: {error}", field=field) from error
-
-
-def _as_pcre(pattern: str) -> str:
-    r"""The expression with MariaDB's meaning of `\w`: letters, numbers and `_`. The library counts accents of their own among them.
-
-    `\b` keeps the library's meaning: next to such an accent the two differ.
-    """
-    in_set, parts = False, []
-    for part in regex.findall(r"\\.|.", pattern, regex.DOTALL):
-        if part == r"\w":
-            parts.append(_WORD if in_set else f"[{_WORD}]")
-        elif part == r"\W" and not in_set:
-            parts.append(f"[^{_WORD}]")
-        else:
-            in_set = part == "[" or (in_set and part != "]")
-            parts.append(part)
-    return "".join(parts)
 
 
 class Search:

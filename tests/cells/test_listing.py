@@ -323,7 +323,9 @@ def test_a_row_that_travels_packed_is_the_row(world: World, population: list[Thi
 
 @pytest.mark.parametrize(
     "pattern",
-    [r"^\w+$", r"^\W+$", r"^[\w-]+$", r"\d$", r"\s$", r"^[[:alpha:]]$", "^a", "^.$", "^..$", "[A-Z]", "(?i)^a", "a|z", "a{1}", r"\\", "^$", "^[^a]*$"],
+    [r"^\w+$", r"^\W+$", r"^[\w-]+$", r"\d$", r"\s$", r"^[[:alpha:]]$", "^a", "^.$", "^..$", "[A-Z]", "(?i)^a", "a|z", "a{1}", r"\\", "^$", "^[^a]*$",
+     "^[[:upper:]]", "[[:space:]]", "[[:digit:]]", "[[:alnum:]]$", "[[:lower:][:digit:]]", "[]a]", "^[^]a]",
+     r"\p{Lu}", r"\P{L}", "a++", "^.{2,}?$", "(?!a)^.", r"\x41", r"[\s\d]"],
 )
 def test_regular_expressions_mean_the_same_in_the_database_and_in_the_journal(world: World, pattern: str) -> None:
     world.clear(1)
