@@ -30,6 +30,8 @@ _REQUEST_ID = re.compile(r"req-[0-9a-fA-F-]{36}")
 _HOST = re.compile(r"[A-Za-z0-9._\-:\[\]]{1,255}")
 _PARAMETERS_MOST = 1000
 _YES = "True"
+_LEVELS_MOST = 32
+"""Of lists and objects inside each other in a body: none that is served needs ten, and whoever walks a document may do so recursively."""
 SECRET_SEGMENT = "token"
 """The name of a segment of a path that no log shows."""
 
@@ -217,7 +219,18 @@ class App:
             raise errors.Invalid("Malformed request body: it is no JSON.", field="body") from None
         if not isinstance(document, dict):
             raise errors.Invalid("Malformed request body: it is no object.", field="body")
+        _refuse_deep(document)
         return document
+
+
+def _refuse_deep(document: dict[str, Any]) -> None:
+    level: list[Any] = [document]
+    for _ in range(_LEVELS_MOST):
+        inner = (value for each in level for value in (each.values() if isinstance(each, dict) else each))
+        level = [value for value in inner if isinstance(value, dict | list)]
+        if not level:
+            return
+    raise errors.Invalid(f"Malformed request body: more than {_LEVELS_MOST} levels are nested.", field="body")
 
 
 def _require_project(context: Context) -> None:

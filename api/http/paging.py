@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.http.call import Call
-from api.http.schema import Param, text, whole_number
+from api.http.schema import MAX_BIGINT, Param, text, whole_number
 
-LIMIT = Param("limit", whole_number(0, None))
-MARKER = Param("marker", text())
+LIMIT = Param("limit", whole_number(0, MAX_BIGINT))
+MARKER = Param("marker", text(0, 255))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,12 @@ from api.http.policy import Rule
 from api.http.routes import ActionRoute, Route
 from api.http.schema import (
     BOOLEAN,
+    MAX_BIGINT,
     METADATA_KEY,
     NAME,
     NON_NEGATIVE_INT,
     POSITIVE_INT,
     STRING_1_255,
-    TEXT,
     Body,
     Param,
     Property,
@@ -27,6 +27,7 @@ from api.http.schema import (
     fixed,
     map_of,
     structure,
+    text,
 )
 from api.http.view import Field, ListView, Value, View
 from api.resources.extra_specs import refuse_invalid, refuse_unread
@@ -130,20 +131,20 @@ def _one_of(keys: dict[str, str]) -> Type:
 LIST_QUERY = Query(
     LIMIT,
     MARKER,
-    Param("is_public", fixed({"type": "string"}, _to_is_public)),
+    Param("is_public", fixed({"type": "string", "maxLength": 255}, _to_is_public)),
     Param("minRam", NON_NEGATIVE_INT),
     Param("minDisk", NON_NEGATIVE_INT),
     Param("sort_key", _one_of(_EVERY_SORT_KEY), until="2.101"),
     Param("sort_key", _one_of(_SORT_KEYS), since="2.102"),
     Param("sort_dir", choice("asc", "desc")),
-    Param("name", TEXT, since="2.102"),
+    Param("name", text(0, 255), since="2.102"),
     strict_since="2.75",
 )
 
 
 def _to_rxtx_factor(value: Any) -> float:
     factor = float(value)
-    if not 0 < factor <= 3.40282e38:
+    if not 0 < factor <= _RXTX_MOST:
         raise ValueError(f"{value} is not between 0 and 3.40282e+38")
     return factor
 
@@ -154,10 +155,15 @@ _ID = fixed(
         "pattern": r"^(?! )[a-zA-Z0-9. _-]+(?<! )\Z",
         "minLength": 1,
         "maxLength": 255,
+        "minimum": -MAX_BIGINT,
+        "maximum": MAX_BIGINT,
     },
     lambda value: None if value is None else str(value),
 )
-_RXTX_FACTOR = fixed({"type": ["string", "number"], "pattern": r"^[0-9]{1,40}(\.[0-9]{1,20})?\Z"}, _to_rxtx_factor)
+_RXTX_MOST = 3.40282e38
+_RXTX_FACTOR = fixed(
+    {"type": ["string", "number"], "maxLength": 61, "minimum": 0, "maximum": _RXTX_MOST, "pattern": r"^[0-9]{1,40}(\.[0-9]{1,20})?\Z"}, _to_rxtx_factor
+)
 _DESCRIPTION = description(65535)
 
 CREATE = Body(
@@ -176,8 +182,7 @@ CREATE = Body(
 
 UPDATE = Body("flavor", Property("description", _DESCRIPTION, required=True))
 
-_SPEC_VALUE = fixed({"type": ["string", "number"], "maxLength": 255}, str)
-
+_SPEC_VALUE = fixed({"type": ["string", "number"], "maxLength": 255, "minimum": -MAX_BIGINT, "maximum": MAX_BIGINT}, str)
 
 _SPECS_MAP = map_of(_SPEC_VALUE, keys=METADATA_KEY)
 _ONE_SPEC = map_of(_SPEC_VALUE, keys=METADATA_KEY, minimum=1, maximum=1)

@@ -6,7 +6,7 @@ from api.http.call import Call
 from api.http.paging import LIMIT
 from api.http.policy import Rule
 from api.http.routes import Route
-from api.http.schema import BOOLEAN, NAME, POSITIVE_INT, Body, Param, Property, Query, choice, list_of, structure, whole_number
+from api.http.schema import BOOLEAN, MAX_BIGINT, NAME, POSITIVE_INT, Body, Param, Property, Query, choice, list_of, structure, whole_number
 from api.http.view import Field, ListView, View
 from api.resources.server_of import target_of
 from api_db.server_groups import ServerGroup
@@ -40,7 +40,7 @@ GROUP = View(
     Field("project_id", since="2.13"),
     Field("user_id", since="2.13"),
 )
-LIST_QUERY = Query(Param("all_projects", BOOLEAN), LIMIT, Param("offset", whole_number(0, None)), strict_since="2.75")
+LIST_QUERY = Query(Param("all_projects", BOOLEAN), LIMIT, Param("offset", whole_number(0, MAX_BIGINT)), strict_since="2.75")
 CREATE_BODY = Body(
     "server_group",
     Property("name", NAME, required=True),

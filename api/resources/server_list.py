@@ -17,11 +17,12 @@ from api.http.call import Call
 from api.http.paging import LIMIT, MARKER, limit_of
 from api.http.policy import Rule
 from api.http.routes import Route
-from api.http.schema import TEXT, Param, Query, choice
+from api.http.schema import MAX_INT, Param, Query, choice, text
 from api.http.versions import Microversion
 from api.http.view import Render, View, compiled
 from api.resources import server_extras
 from api.resources.every_cell import MISSING_CELLS
+from api.resources.server_bodies import MOST_TAGS
 from api.resources.server_views import EXTENDED_ATTRIBUTES, SERVER_BRIEF, SERVER_DETAIL, UNREACHABLE_BRIEF, UNREACHABLE_DETAIL
 from api.resources.times import TIME
 from cell_db.listing import Shape
@@ -66,9 +67,11 @@ def _flag(text: str) -> bool:
 
 def _number(text: str) -> int:
     try:
-        return int(text[:20])
+        number = int(text)
     except ValueError:
         raise ValueError(f"{text[:64]!r} is no integer.") from None
+    # No row has a number beyond what the column holds, and SQLite's driver takes none beyond 64 bits.
+    return max(-MAX_INT - 1, min(number, MAX_INT))
 
 
 def _moment(text: str) -> datetime.datetime:
@@ -82,10 +85,12 @@ def _one(text: str) -> tuple[str, ...]:
     return (text,)
 
 
-def _list(text: str) -> tuple[str, ...]:
-    tags = tuple(text.split(","))
+def _tags(text: str) -> tuple[str, ...]:
+    tags = tuple(dict.fromkeys(text.split(",")))
     if "" in tags:
         raise ValueError("A tag has at least one character.")
+    if len(tags) > MOST_TAGS:
+        raise ValueError(f"These are more than {MOST_TAGS} tags, which is as many as a server may have.")
     return tags
 
 
@@ -112,10 +117,10 @@ FILTERS = (
     Filter("reservation_id", "reservation_id"),
     Filter("changes-since", "changes_since", _moment),
     Filter("changes-before", "changes_before", _moment, since="2.66", everybody_since="2.66"),
-    Filter("tags", "tags", _list, since="2.26", everybody_since="2.26"),
-    Filter("tags-any", "tags_any", _list, since="2.26", everybody_since="2.26"),
-    Filter("not-tags", "not_tags", _list, since="2.26", everybody_since="2.26"),
-    Filter("not-tags-any", "not_tags_any", _list, since="2.26", everybody_since="2.26"),
+    Filter("tags", "tags", _tags, since="2.26", everybody_since="2.26"),
+    Filter("tags-any", "tags_any", _tags, since="2.26", everybody_since="2.26"),
+    Filter("not-tags", "not_tags", _tags, since="2.26", everybody_since="2.26"),
+    Filter("not-tags-any", "not_tags_any", _tags, since="2.26", everybody_since="2.26"),
     Filter("locked", "locked", _flag, since="2.73", everybody_since="2.73"),
     Filter("availability_zone", "availability_zone", everybody_since="2.83"),
     Filter("config_drive", "config_drive", _flag, everybody_since="2.83"),
@@ -180,6 +185,9 @@ INTERNAL_SORT_KEYS = (
 _SINCE_LOCKED = tuple(SORT_KEYS)
 _BEFORE_LOCKED = tuple(name for name in SORT_KEYS if name != "locked")
 
+_ONE = text(0, 255)
+_SEVERAL = text(0, MOST_TAGS * 61)
+
 QUERY = Query(
     LIMIT,
     MARKER,
@@ -187,8 +195,8 @@ QUERY = Query(
     Param("sort_key", choice(*_SINCE_LOCKED, *INTERNAL_SORT_KEYS), since="2.73", until="2.74"),
     Param("sort_key", choice(*_SINCE_LOCKED), since="2.75"),
     Param("sort_dir", choice("asc", "desc")),
-    *(Param(each.name, TEXT, since=each.since) for each in (*FILTERS, *ADDRESSES)),
-    *(Param(name, TEXT) for name in OTHERS),
+    *(Param(each.name, _SEVERAL if each.convert is _tags else _ONE, since=each.since) for each in (*FILTERS, *ADDRESSES)),
+    *(Param(name, _ONE) for name in OTHERS),
     strict_since="2.75",
     refused=REFUSED,
 )
@@ -304,7 +312,7 @@ def _by_status(call: Call, found: dict[str, Any]) -> bool:
     if "status" not in call.query:
         return True
     asked = [status.upper() for status in call.query.getall("status")]
-    known = tuple(status for status in asked if status in states.known_statuses())
+    known = tuple(status for status in dict.fromkeys(asked) if status in states.known_statuses())
     if not known:
         if call.version >= REFUSE_STATUS_SINCE:
             raise errors.Invalid(f"Invalid status value: {', '.join(asked)[:255]}", field="status")

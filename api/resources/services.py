@@ -15,7 +15,7 @@ from api.http import policy
 from api.http.call import Call
 from api.http.policy import Rule
 from api.http.routes import Route
-from api.http.schema import BOOLEAN, STRING_1_255, TEXT, Body, Param, Property, Query, choice, text
+from api.http.schema import BOOLEAN, STRING_1_255, Body, Param, Property, Query, choice, text
 from api.http.view import Field, ListView, View, with_microseconds
 from api.resources.api_processes import ApiProcess, api_processes
 from api.resources.every_cell import ask, down_after_s
@@ -77,7 +77,7 @@ STATUS = View("service", Field("host"), Field("binary"), Field("status"))
 STATUS_AND_REASON = View("service", Field("host"), Field("binary"), Field("status"), Field("disabled_reason"))
 FORCED_DOWN = View("service", Field("host"), Field("binary"), Field("forced_down"))
 
-LIST_QUERY = Query(Param("host", TEXT), Param("binary", TEXT), strict_since="2.75")
+LIST_QUERY = Query(Param("host", text(0, 255)), Param("binary", text(0, 255)), strict_since="2.75")
 HOST = text(1, 255, r"^[a-zA-Z0-9._-]+\Z")
 OF_HOST = (Property("host", HOST, required=True), Property("binary", text(1, 255), required=True))
 # Until 2.52 one schema serves all verbs: each ignores what is another's.
