@@ -44,6 +44,8 @@ host_mappings = _table(
     _id(),
     Column("host", Str(255), nullable=False, unique=True),
     Column("cell_uuid", Uuid, ForeignKey("cell_mappings.uuid"), nullable=False, index=True),
+    # false: an operator has yet to say that this host may be used
+    Column("accepted", Boolean, nullable=False, server_default=sa.true()),
     *_times(),
 )
 

@@ -21,7 +21,6 @@ if __package__ in (None, ""):
 
 import messaging.verbs.cell as cell_verbs
 import messaging.verbs.compute as compute_verbs
-from compute.resources.inventory import node_uuid
 from core.context import service_context
 from devstack.layout import State
 from lifecycle import states
@@ -29,7 +28,7 @@ from messaging import wire
 from messaging.broker import Broker
 from messaging.link import Link, Raw
 from messaging.verbs import Verb
-from objects.host import Attempt, Heartbeat, Inventory, Usage
+from objects.host import Attempt, Heartbeat, Inventory, Usage, node_uuid
 
 PREFETCH = 64
 EXPIRES_S = 600.0

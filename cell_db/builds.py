@@ -219,7 +219,10 @@ def supersede(
     Without the host's word the attempt is remembered as a cleanup, in the same commit. False: somebody else was faster.
     """
     mine = sa.update(instances).where(
-        instances.c.uuid == build.uuid, instances.c.state == states.BUILD, instances.c.attempt == build.attempt
+        instances.c.uuid == build.uuid,
+        instances.c.state == states.BUILD,
+        instances.c.attempt == build.attempt,
+        instances.c.host == build.host,
     )
     if build.alternates:
         first, *rest = build.alternates
@@ -265,9 +268,10 @@ def active(connection: sa.Connection, ran: Sequence[Ran]) -> set[Ran]:
     waiting = {tuple(row) for row in connection.execute(query.with_for_update())}
     done = {guest for guest in ran if (guest.uuid, guest.attempt, guest.host) in waiting}
     for power_state in sorted({guest.power_state for guest in done}):
-        alike = [guest.uuid for guest in done if guest.power_state == power_state]
+        alike = [(guest.uuid, guest.attempt, guest.host) for guest in done if guest.power_state == power_state]
         values = {"state": states.LIVE, "vm_state": states.ACTIVE, "task_state": None, "power_state": power_state, "fault": None}
-        taken = sa.update(instances).where(instances.c.uuid.in_(alike), instances.c.state == states.BUILD)
+        as_ordered = sa.tuple_(instances.c.uuid, instances.c.attempt, instances.c.host).in_(alike)
+        taken = sa.update(instances).where(as_ordered, instances.c.state == states.BUILD)
         connection.execute(taken.values(**values, launched_at=now_sql(), updated_at=now_sql()))
     if done:
         hosts = {guest.uuid: guest.host for guest in done}

@@ -62,7 +62,7 @@ def _deleted(connection: sa.Connection, uuid: str) -> bool:
 
 
 def gone(connection: sa.Connection, host: str, answered: Sequence[tuple[str, int]]) -> None:
-    """The host said that nothing of these (uuid, attempt) or older is left: their cleanups go."""
+    """The host said that nothing of these (uuid, attempt) or older is left on it: its own cleanups of them go."""
     for uuid, attempt in answered:
         connection.execute(
             sa.delete(cleanups).where(cleanups.c.uuid == uuid, cleanups.c.host == host, cleanups.c.attempt <= attempt)
@@ -70,13 +70,19 @@ def gone(connection: sa.Connection, host: str, answered: Sequence[tuple[str, int
 
 
 def without_cleanups_but(connection: sa.Connection, host: str, answered: Sequence[tuple[str, int]]) -> list[tuple[str, str]]:
-    """(uuid, state) of servers that are going or failed and whose last cleanups are the ones that the host just answered."""
-    wanted = [uuid for uuid, _ in answered]
-    upto = dict(answered)
-    open_cleanups = sa.select(cleanups.c.uuid, cleanups.c.host, cleanups.c.attempt).where(cleanups.c.uuid.in_(wanted))
-    blocked = {row.uuid for row in connection.execute(open_cleanups) if row.host != host or row.attempt > upto[row.uuid]}
+    """(uuid, state) of servers that are going or failed and whose last cleanups are the ones that the host just answered.
+
+    A server that owes this host nothing is not among them, whatever the host says of it: those that nobody answers for are ended elsewhere.
+    """
+    upto: dict[str, int] = {}
+    for uuid, attempt in answered:
+        upto[uuid] = max(attempt, upto.get(uuid, attempt))
+    open_cleanups = sa.select(cleanups.c.uuid, cleanups.c.host, cleanups.c.attempt).where(cleanups.c.uuid.in_(list(upto)))
+    rows = connection.execute(open_cleanups).all()
+    owed = {row.uuid for row in rows if row.host == host}
+    blocked = {row.uuid for row in rows if row.host != host or row.attempt > upto[row.uuid]}
     ended = sa.select(instances.c.uuid, instances.c.state).where(
-        instances.c.uuid.in_([uuid for uuid in wanted if uuid not in blocked]),
+        instances.c.uuid.in_(sorted(owed - blocked)),
         instances.c.state.in_((states.GOING, states.FAILED, states.GONE)),
     )
     return [(row.uuid, row.state) for row in connection.execute(ended)]

@@ -9,10 +9,13 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+import cell_db.inventories
 import core.log
+from cell_db.inventories import as_text
 from cell_db.tables import cleanups, compute_nodes, instances, services
 from core.database import changed, insert_if_absent, now_sql
-from objects.host import COMPUTE, CONDUCTOR, Heartbeat, Inventory
+from objects.host import COMPUTE, CONDUCTOR, Heartbeat, Inventory, Usage
+from objects.host_limits import usage_defect
 
 LOG = core.log.get(__name__)
 
@@ -54,6 +57,7 @@ def _note_node(connection: sa.Connection, heartbeat: Heartbeat) -> None:
         "hypervisor_type": inventory.hypervisor_type,
         "hypervisor_version": inventory.hypervisor_version,
         "inventory": msgspec.to_builtins(inventory),
+        "refuses": heartbeat.refuses,
     }
     usage = {
         "vcpus_used": heartbeat.usage.vcpus,
@@ -61,19 +65,25 @@ def _note_node(connection: sa.Connection, heartbeat: Heartbeat) -> None:
         "disk_gib_used": heartbeat.usage.disk_gib,
         "guests": heartbeat.usage.guests,
     }
-    columns = (compute_nodes.c.uuid, *(compute_nodes.c[name] for name in (*told, *usage)))
-    known = connection.execute(sa.select(*columns).where(compute_nodes.c.host == heartbeat.host)).first()
+    # The inventory as text: what is there may be no document, and is replaced by the one that came.
+    columns = (compute_nodes.c[name] for name in (*told, *usage) if name != "inventory")
+    query = sa.select(compute_nodes.c.uuid, as_text(compute_nodes.c.inventory), *columns).where(compute_nodes.c.host == heartbeat.host)
+    known = connection.execute(query).first()
     if known is not None and known.uuid != inventory.node_uuid:
         # Believed, it would have Placement told of the inventory of another host's node.
         LOG.error("host %s says that its node is %s, and it is %s: its inventory is left as it was", heartbeat.host, inventory.node_uuid, known.uuid)
         return
     if known is None:
-        row = {"uuid": inventory.node_uuid, "host": heartbeat.host, "failed_builds": 0, **told, **usage}
+        row = {"uuid": inventory.node_uuid, "host": heartbeat.host, "failed_builds": 0, "accepted": False, **told, **usage}
         statement = sa.insert(compute_nodes).prefix_with("OR IGNORE" if connection.dialect.name == "sqlite" else "IGNORE")
         connection.execute(statement.values(**row, created_at=now_sql(), updated_at=now_sql()))
-    elif tuple(known)[1:] != tuple((told | usage).values()):
+    elif dict(known._mapping) != {"uuid": known.uuid, **told, **usage, "inventory": _text(told["inventory"])}:
         mine = sa.update(compute_nodes).where(compute_nodes.c.host == heartbeat.host)
         connection.execute(mine.values(**told, **usage, updated_at=now_sql()))
+
+
+def _text(document: object) -> str:
+    return msgspec.json.encode(document).decode()
 
 
 def conductor_beat(connection: sa.Connection, *, host: str, version: str, started_at: datetime.datetime, deaf: bool = False) -> None:
@@ -99,27 +109,58 @@ def hosts_down(connection: sa.Connection, *, down_after_s: float) -> list[str]:
     return list(connection.execute(sa.select(services.c.host).where(services.c.binary == COMPUTE, silent)).scalars())
 
 
-def listed_intents(connection: sa.Connection) -> set[tuple[str, int]]:
-    """(uuid, attempt) that hosts said they are building, in their latest heartbeats."""
-    rows = connection.execute(sa.select(services.c.intents).where(services.c.binary == COMPUTE, services.c.intents.is_not(None)))
-    return {(uuid, attempt) for intents in rows.scalars() for uuid, attempt in intents}
+def listed_intents(connection: sa.Connection) -> set[tuple[str, str, int]]:
+    """(host, uuid, attempt) that hosts said they are building, in their latest heartbeats."""
+    query = sa.select(services.c.host, services.c.intents).where(services.c.binary == COMPUTE, services.c.intents.is_not(None))
+    return {(host, uuid, attempt) for host, intents in connection.execute(query) for uuid, attempt in intents}
 
 
 # ---- Placement ---------------------------------------------------------------------------------------------------------------
 
 
-def inventories_to_place(connection: sa.Connection) -> list[Inventory]:
-    """Inventories that Placement has not been told of as they are now."""
-    query = sa.select(compute_nodes.c.inventory, compute_nodes.c.placed).join(
-        services, sa.and_(services.c.host == compute_nodes.c.host, services.c.binary == COMPUTE)
+@dataclasses.dataclass(frozen=True, slots=True)
+class ToPlace:
+    """Inventories that Placement is to be told of; `unreadable`: host -> why its own cannot be."""
+
+    inventories: list[Inventory]
+    unreadable: dict[str, str]
+
+
+def inventories_to_place(connection: sa.Connection, *, again_after_s: float | None = None, most: int = 100) -> ToPlace:
+    """Inventories of accepted hosts that Placement has not been told of as they are now.
+
+    `again_after_s`: and those that it was told of longer ago than that, the oldest first, at most so many: Placement may have forgotten.
+    """
+    node = compute_nodes.c
+    query = (
+        sa.select(node.host, node.uuid, as_text(node.inventory), as_text(node.placed))
+        .join(services, sa.and_(services.c.host == node.host, services.c.binary == COMPUTE))
+        .where(node.accepted == sa.true())
     )
-    return [msgspec.convert(row.inventory, Inventory) for row in connection.execute(query) if row.inventory != row.placed]
+    rows = [row for row in connection.execute(query) if row.inventory != row.placed]
+    if again_after_s is not None:
+        told_long_ago = sa.or_(node.placed_at.is_(None), node.placed_at <= now_sql(-again_after_s))
+        old = query.where(told_long_ago, node.placed == node.inventory).order_by(node.placed_at).limit(most)
+        rows += connection.execute(old).all()
+    read = [(row.host, *cell_db.inventories.read(row.host, row.uuid, row.inventory)) for row in rows]
+    return ToPlace(
+        [inventory for _, inventory, defect in read if defect is None], {host: defect for host, _, defect in read if defect is not None}
+    )
+
+
+def unplaced(connection: sa.Connection) -> list[str]:
+    """Accepted hosts of which Placement has never been told."""
+    node = compute_nodes.c
+    return list(connection.execute(sa.select(node.host).where(node.accepted == sa.true(), node.placed.is_(sa.null()))).scalars())
 
 
 def placed(connection: sa.Connection, inventory: Inventory) -> None:
     """Placement knows this inventory now."""
     mine = sa.update(compute_nodes).where(compute_nodes.c.uuid == inventory.node_uuid)
-    connection.execute(mine.values(placed=msgspec.to_builtins(inventory), updated_at=now_sql()))
+    told = msgspec.to_builtins(inventory)
+    news = mine.where(sa.or_(compute_nodes.c.placed.is_(sa.null()), compute_nodes.c.placed != told))
+    connection.execute(news.values(placed=told, updated_at=now_sql()))
+    connection.execute(mine.values(placed_at=now_sql()))
 
 
 def build_failed(connection: sa.Connection, host: str) -> None:
@@ -141,7 +182,9 @@ def build_succeeded(connection: sa.Connection, hosts: Sequence[str]) -> None:
 class HostReport:
     """One host as its cell knows it.
 
-    `left`: its agent stopped in good order. `silent_s` None: never seen. `cleanups_open`: superseded attempts may still be on it.
+    `defect`: what makes its record unusable; its inventory is then one of nothing. `accepted`: the cell's copy of what the API level
+    says. `refuses`: why it takes no builds at the moment. `left`: its agent stopped in good order.
+    `silent_s` None: never seen. `cleanups_open`: superseded attempts may still be on it.
     `conductor_silent_s`: since any conductor of the cell was seen; None: none was. Without one nothing would be built.
     `witness_silent_s`: since one was seen that hears its hosts: without one their silence proves nothing.
     """
@@ -150,6 +193,9 @@ class HostReport:
     node_uuid: str
     hypervisor_hostname: str
     inventory: Inventory
+    defect: str | None
+    accepted: bool
+    refuses: str | None
     placed: bool
     vcpus_used: int
     memory_mib_used: int
@@ -194,6 +240,8 @@ def host_news(connection: sa.Connection, *, recent_s: float, down_after_s: float
         sa.func.coalesce(service.last_seen_at <= long_ago, sa.true()),
         sa.func.coalesce(conducted_at <= long_ago, sa.true()),
         sa.func.coalesce(node.placed != node.inventory, sa.true()),
+        node.accepted == sa.false(),
+        node.refuses.is_not(None),
         service.disabled,
         service.forced_down,
         service.left,
@@ -220,8 +268,8 @@ def _hosts() -> sa.Select[Any]:
     witnessed = conducted.where(conductor.c.deaf == sa.false()).scalar_subquery()
     return (
         sa.select(
-            node.host, node.uuid, node.hypervisor_hostname, node.inventory, node.placed, node.vcpus_used, node.memory_mib_used,
-            node.disk_gib_used, node.guests, node.failed_builds, service.disabled, service.forced_down, service.left,
+            node.host, node.uuid, as_text(node.inventory), as_text(node.placed), node.accepted, node.refuses, node.vcpus_used,
+            node.memory_mib_used, node.disk_gib_used, node.guests, node.failed_builds, service.disabled, service.forced_down, service.left,
             service.last_seen_at, conducted.scalar_subquery().label("conducted_at"), witnessed.label("witnessed_at"),
             owing.c.host.is_not(None).label("owes"), node.updated_at, now_sql().label("now"),
         )
@@ -232,16 +280,24 @@ def _hosts() -> sa.Select[Any]:
 
 
 def _report(row: sa.Row[Any]) -> HostReport:
+    inventory, defect = cell_db.inventories.read(row.host, row.uuid, row.inventory)
+    usage = Usage(row.vcpus_used, row.memory_mib_used, row.disk_gib_used, row.guests)
+    defect = defect or usage_defect(usage)
+    if defect is not None:
+        usage = Usage()
     return HostReport(
         host=row.host,
         node_uuid=row.uuid,
-        hypervisor_hostname=row.hypervisor_hostname,
-        inventory=msgspec.convert(row.inventory, Inventory),
+        hypervisor_hostname=inventory.hypervisor_hostname,
+        inventory=inventory,
+        defect=defect,
+        accepted=row.accepted,
+        refuses=row.refuses,
         placed=row.inventory == row.placed,
-        vcpus_used=row.vcpus_used,
-        memory_mib_used=row.memory_mib_used,
-        disk_gib_used=row.disk_gib_used,
-        guests=row.guests,
+        vcpus_used=usage.vcpus,
+        memory_mib_used=usage.memory_mib,
+        disk_gib_used=usage.disk_gib,
+        guests=usage.guests,
         failed_builds=row.failed_builds,
         disabled=row.disabled,
         forced_down=row.forced_down,

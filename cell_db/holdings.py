@@ -109,7 +109,7 @@ def _completed(connection: sa.Connection, query: sa.Select[Any], down_after_s: f
         dataclasses.replace(
             holding,
             host_is_up=holding.host in up if holding.host in known else None,
-            is_listed=(holding.uuid, holding.attempt) in listed,
+            is_listed=(holding.host, holding.uuid, holding.attempt) in listed,
             owed=tuple(owed.get(holding.uuid, ())),
         )
         for holding in found

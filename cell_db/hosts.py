@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 
+import cell_db.inventories
 import core.errors
+from cell_db.inventories import as_text
 from cell_db.tables import compute_nodes, instances, services
 from core.database import changed, now_sql
 from objects.host import COMPUTE, Inventory
@@ -90,10 +91,11 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class Departed:
-    """A node whose host was deleted."""
+    """A node whose host was deleted. Not `accepted`: its provider, if there is one of its uuid, was never ours."""
 
     uuid: str
     host: str
+    accepted: bool
 
 
 # ---- services --------------------------------------------------------------------------------------------------------
@@ -257,12 +259,33 @@ def capacity(conn: sa.Connection) -> Capacity:
     )
 
 
+def set_accepted(conn: sa.Connection, hosts: Iterable[str], accepted: bool) -> None:
+    """Notes what the API level says of these hosts: they are this cell's and may be used, or not. Placement is told of accepted ones alone."""
+    mine = sa.and_(compute_nodes.c.host.in_(sorted(hosts)), compute_nodes.c.accepted != accepted)
+    conn.execute(sa.update(compute_nodes).where(mine).values(accepted=accepted))
+
+
+def address_of(conn: sa.Connection, host: str) -> str | None:
+    """The address (`host_ip`) under which this host of the cell is known; None: it is not, or another host says that it has the same."""
+    node = compute_nodes.c
+    mine = conn.execute(sa.select(node.uuid, as_text(node.inventory)).where(node.host == host)).first()
+    if mine is None:
+        return None
+    inventory, defect = cell_db.inventories.read(host, mine.uuid, mine.inventory)
+    if defect is not None:
+        return None
+    # As the document has it: hosts' addresses have one form (`objects.host_limits`).
+    alike = as_text(node.inventory).contains(f'"host_ip":"{inventory.host_ip}"', autoescape=True)
+    others = conn.execute(sa.select(sa.func.count()).select_from(compute_nodes).where(alike, node.host != host)).scalar_one()
+    return None if others else inventory.host_ip
+
+
 # ---- nodes whose host was deleted: the conductor's part ----------------------------------------------------------------
 
 
 def list_departed(conn: sa.Connection) -> list[Departed]:
     """Nodes whose provider in Placement is to be deleted, and then they themselves with `forget_node`."""
-    query = sa.select(compute_nodes.c.uuid, compute_nodes.c.host).where(~_has_agent()).order_by(compute_nodes.c.id)
+    query = sa.select(compute_nodes.c.uuid, compute_nodes.c.host, compute_nodes.c.accepted).where(~_has_agent()).order_by(compute_nodes.c.id)
     return [Departed(*row) for row in conn.execute(query)]
 
 
@@ -297,7 +320,7 @@ def _hosts(down_after_s: float) -> sa.Select[Any]:
     nodes = compute_nodes.c
     node = (
         nodes.id.label("node_id"), nodes.uuid.label("node_uuid"), nodes.hypervisor_hostname, nodes.hypervisor_type, nodes.hypervisor_version,
-        nodes.inventory, nodes.vcpus_used, nodes.memory_mib_used, nodes.disk_gib_used, nodes.guests, services.c.intents,
+        as_text(nodes.inventory), nodes.vcpus_used, nodes.memory_mib_used, nodes.disk_gib_used, nodes.guests, services.c.intents,
     )  # fmt: skip
     agent = sa.and_(services.c.host == nodes.host, services.c.binary == COMPUTE)
     return sa.select(*_service_columns(down_after_s), *node).select_from(compute_nodes.join(services, agent))
@@ -311,7 +334,7 @@ def _host(row: sa.Row[Any]) -> HostRow:
         hypervisor_hostname=row.hypervisor_hostname,
         hypervisor_type=row.hypervisor_type,
         hypervisor_version=row.hypervisor_version,
-        inventory=msgspec.convert(row.inventory, Inventory),
+        inventory=cell_db.inventories.shown(row.host, row.node_uuid, row.inventory),
         vcpus_used=row.vcpus_used,
         memory_mib_used=row.memory_mib_used,
         disk_gib_used=row.disk_gib_used,

@@ -150,17 +150,22 @@ def settle_operation(
     action: Action,
     power_state: int | None,
     fault: str | None,
-    host: str | None,
+    host: str,
     unharmed: bool = False,
 ) -> bool:
-    """Ends an operation: the states that the action's row of the table says, with the fault recorded if there is one.
+    """Ends an operation on a server of this host: the states that the action's row of the table says, with the fault recorded if there is one.
 
-    `unharmed`: the fault came before anything was done to the guest. False: the report is late, the row knows another operation or none.
+    `unharmed`: the fault came before anything was done to the guest. False: the row knows another operation or none, or another host.
     """
     over: dict[str, Any] = {"operation_id": None, "operation": None, "operation_arguments": None, "task_state": None}
     recorded = None if fault is None else cell_db.history.fault(500, f"{action.name} failed: {fault}", host=host)
     after = _done(action, power_state) if recorded is None else {"fault": recorded, **_failed(action, power_state, unharmed)}
-    mine = sa.update(instances).where(instances.c.uuid == uuid, instances.c.operation_id == operation_id)
+    mine = sa.update(instances).where(
+        instances.c.uuid == uuid,
+        instances.c.operation_id == operation_id,
+        instances.c.host == host,
+        instances.c.state == states.LIVE,
+    )
     if not changed(connection.execute(mine.values(**over, **after, updated_at=now_sql()))):
         return False
     if recorded is not None:

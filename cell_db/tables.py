@@ -204,6 +204,11 @@ compute_nodes = _table(
     Column("inventory", Json, nullable=False),
     # the inventory that Placement was last told of; differs from `inventory`: the conductor tells it
     Column("placed", Json),
+    Column("placed_at", Timestamp),
+    # a copy of what the API level says: the host is one of this cell's, and may be used. Placement is told of no other
+    Column("accepted", Boolean, nullable=False, server_default=sa.false()),
+    # why the host itself takes no builds at the moment
+    Column("refuses", Str(255)),
     Column("vcpus_used", Integer, nullable=False, default=0),
     Column("memory_mib_used", Integer, nullable=False, default=0),
     Column("disk_gib_used", Integer, nullable=False, default=0),

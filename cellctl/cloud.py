@@ -25,7 +25,7 @@ CONNECT_S = 3.0
 API_LEVEL = "api"
 """What commands call the API level where they take the name of a cell; no cell may be called so."""
 
-OPTIONS = [core.config.PROCESS, core.config.API_DATABASE, core.config.CELLS, core.config.PLACEMENT, core.config.HOSTS]
+OPTIONS = [core.config.PROCESS, core.config.API_DATABASE, core.config.CELLS, core.config.PLACEMENT, core.config.HOSTS, core.config.NEW_HOSTS]
 
 
 def settings(config_files: Sequence[str]) -> cfg.ConfigOpts:

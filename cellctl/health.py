@@ -239,6 +239,12 @@ def _notes(service: Service, report: HostReport | None, state: str) -> list[str]
         notes.append("forced down")
     if report is not None and state == DOWN and report.silent_s is not None:
         notes.append(_silence(report.silent_s, state))
+    if report is not None and report.defect is not None:
+        notes.append(f"not used: {report.defect}")
+    if report is not None and report.refuses is not None:
+        notes.append(f"takes no builds: {report.refuses}")
+    if report is not None and not report.accepted:
+        notes.append("not accepted")
     if report is not None and not report.placed:
         notes.append("Placement does not know it as it is now")
     if report is not None and report.cleanups_open:

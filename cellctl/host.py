@@ -1,4 +1,4 @@
-"""Hosts: `cellctl host list|discover|delete`."""
+"""Hosts: `cellctl host list|discover|accept|delete`."""
 
 import argparse
 import dataclasses
@@ -11,6 +11,7 @@ import api_db.cells
 import api_db.hosts
 import cell_db.heartbeats
 import cell_db.hosts
+import core.config
 import core.errors
 from cell_db.hosts import Service
 from cellctl import cloud, commands, exits
@@ -20,13 +21,15 @@ from cells.gate import Gate
 from cells.scatter import scatter_now
 from objects.host import COMPUTE
 
+ACCEPTED, WAITING = "accepted", "waiting"
+
 # ---- host list ---------------------------------------------------------------------------------------------------------------
 
 
 class ListHosts(commands.Lister):
     """List the hosts that are mapped to cells, by name.
 
-    Columns: host, cell, cell_uuid, mapped_at (UTC).
+    Columns: host, cell, cell_uuid, mapped_at (UTC), state (accepted, or waiting: it takes nothing before `cellctl host accept`).
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -39,8 +42,10 @@ class ListHosts(commands.Lister):
         only = open_cloud.find_cell(parsed_args.cell).uuid if parsed_args.cell else None
         names = {cell.uuid: cell.name for cell in open_cloud.api_read(api_db.cells.list_all)}
         mapped = open_cloud.api_read(api_db.hosts.list_all, only)
-        rows: list[tuple[object, ...]] = [(one.host, names[one.cell_uuid], one.cell_uuid, moment(one.created_at)) for one in mapped]
-        return ("host", "cell", "cell_uuid", "mapped_at"), rows
+        rows: list[tuple[object, ...]] = [
+            (one.host, names[one.cell_uuid], one.cell_uuid, moment(one.created_at), ACCEPTED if one.accepted else WAITING) for one in mapped
+        ]
+        return ("host", "cell", "cell_uuid", "mapped_at", "state"), rows
 
 
 # ---- host discover -------------------------------------------------------------------------------------------------------------
@@ -48,17 +53,22 @@ class ListHosts(commands.Lister):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Found:
-    """Hosts that cells know and the API database does not; `clashes`: hosts whose name another cell holds already."""
+    """Hosts that cells know and the API database does not; `clashes`: hosts whose name another cell holds already.
+
+    `unusable`: (host, why): what the cell says of it cannot be.
+    """
 
     fresh: dict[str, list[str]]
     clashes: dict[str, list[str]]
+    unusable: dict[str, list[tuple[str, str]]]
 
 
 class DiscoverHosts(commands.Lister):
     """Map the hosts that cells know and the API level does not.
 
     The super-conductor does this by itself every second; this is for when it is away, and shows names that two cells use. Columns: host,
-    cell, result (mapped; would be mapped; clash: the name belongs to a host of another cell).
+    cell, result (mapped; would be mapped; clash: the name belongs to a host of another cell; unusable: its record says what cannot be).
+    Where `[scheduler] new_hosts` is accept, what is mapped waits for `cellctl host accept`.
     """
 
     exit_codes = "Exit code 3: some name clashes. 5: some cell did not answer; the others' hosts are mapped."
@@ -84,13 +94,14 @@ class DiscoverHosts(commands.Lister):
         for uuid, name in names.items():
             rows += [(host, name, done) for host in found.fresh[uuid]]
             rows += [(host, name, "clash: another cell has a host of this name") for host in found.clashes[uuid]]
+            rows += [(host, name, f"unusable: {why}") for host, why in found.unusable[uuid]]
         if any(found.clashes.values()) and self.exit_code == exits.DONE:
             self.exit_code = exits.CONFLICT
         return ("host", "cell", "result"), rows
 
     def _found(self, open_cloud: cloud.Cloud, gates: Sequence[Gate]) -> Found:
         owners = {one.host: one.cell_uuid for one in open_cloud.api_read(api_db.hosts.list_all)}
-        found = Found({gate.cell.uuid: [] for gate in gates}, {gate.cell.uuid: [] for gate in gates})
+        found = Found(*({gate.cell.uuid: [] for gate in gates} for _ in dataclasses.fields(Found)))
         for uuid, answer in scatter_now(gates, cell_db.heartbeats.hosts).items():
             if not isinstance(answer, Answer):
                 self.complain(f"cell {answer.cell.name} does not answer: {answer.why}")
@@ -98,7 +109,9 @@ class DiscoverHosts(commands.Lister):
                 continue
             for report in answer.value:
                 owner = owners.setdefault(report.host, "")
-                if not owner:
+                if report.defect is not None:
+                    found.unusable[uuid].append((report.host, report.defect))
+                elif not owner:
                     owners[report.host] = uuid
                     found.fresh[uuid].append(report.host)
                 elif owner != uuid:
@@ -110,10 +123,38 @@ def _map(open_cloud: cloud.Cloud, found: Found) -> Found:
     """Writes the mappings; a name that another cell took since we looked becomes a clash."""
     fresh, clashes = dict(found.fresh), dict(found.clashes)
     for uuid, hosts in found.fresh.items():
-        lost = set(open_cloud.api_write(api_db.hosts.insert, hosts, uuid)) if hosts else set()
+        accepted = open_cloud.conf.scheduler.new_hosts == core.config.ENABLED
+        lost = set(open_cloud.api_write(api_db.hosts.insert, hosts, uuid, accepted=accepted)) if hosts else set()
         fresh[uuid] = [host for host in hosts if host not in lost]
         clashes[uuid] = [*clashes[uuid], *sorted(lost)]
-    return Found(fresh, clashes)
+    return dataclasses.replace(found, fresh=fresh, clashes=clashes)
+
+
+# ---- host accept -----------------------------------------------------------------------------------------------------------------
+
+
+class AcceptHost(commands.Command):
+    """Let a new host take builds.
+
+    Where `[scheduler] new_hosts` is accept, a host that reports for the first time waits for this. Its cell's conductor tells Placement of it
+    within a second or two. A host that was accepted before stays so.
+    """
+
+    exit_codes = "Exit code 4: no such host is mapped (yet): `cellctl host discover` says what cells know."
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("host", metavar="HOST", help="name of the host")
+        parser.add_argument("--dry-run", action="store_true", help="say what would be done and change nothing")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        open_cloud, host = self.cloud(), parsed_args.host
+        mapping = open_cloud.api_read(api_db.hosts.get, host)
+        if not parsed_args.dry_run:
+            open_cloud.api_write(api_db.hosts.accept, host)
+        done = "is accepted already" if mapping.accepted else "would be accepted" if parsed_args.dry_run else "is accepted"
+        self.app.stdout.write(f"host {host} {done}\n")
 
 
 # ---- host delete -----------------------------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ COMMANDS = {
     "cleanup list": "cellctl.cleanup:ListCleanups",
     "db sync": "cellctl.db:SyncDatabases",
     "db version": "cellctl.db:ListVersions",
+    "host accept": "cellctl.host:AcceptHost",
     "host delete": "cellctl.host:DeleteHost",
     "host discover": "cellctl.host:DiscoverHosts",
     "host list": "cellctl.host:ListHosts",

@@ -18,6 +18,8 @@ import core.errors
 _PIECE = 256 * 1024
 _CONNECT_S = 2.0
 _POOL = 16
+MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
+"""Of an answer that is kept in memory; what may be longer (an image) comes piece by piece."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -166,7 +168,7 @@ class HttpDoor:
                 "PUT", self._prefix + path, body=_within(pieces, give_up_at), headers=headers, timeout=timeout, preload_content=False, redirect=False
             )
             try:
-                return Reply(response.status, b"".join(_read(response, give_up_at)))
+                return Reply(response.status, _document(response, give_up_at))
             finally:
                 # Kept alive it could still hold pieces that the other side never read.
                 response.close()
@@ -183,7 +185,7 @@ class HttpDoor:
         with self._failures_told(method, path):
             response = self._open(method, path, body, give_up_at, own, renew=renew)
             try:
-                reply = Reply(response.status, b"".join(_read(response, give_up_at)), response.headers)
+                reply = Reply(response.status, _document(response, give_up_at), response.headers)
             except BaseException:
                 response.close()
                 raise
@@ -229,6 +231,15 @@ def _within(pieces: Iterator[bytes], give_up_at: float) -> Iterator[bytes]:
         if time.monotonic() > give_up_at:
             raise core.errors.Unavailable("sending took too long")
         yield piece
+
+
+def _document(response: urllib3.BaseHTTPResponse, give_up_at: float) -> bytes:
+    body = bytearray()
+    for piece in _read(response, give_up_at):
+        body += piece
+        if len(body) > MAX_DOCUMENT_BYTES:
+            raise core.errors.Unavailable(f"the answer is longer than {MAX_DOCUMENT_BYTES} bytes")
+    return bytes(body)
 
 
 def _read(response: urllib3.BaseHTTPResponse, give_up_at: float) -> Iterator[bytes]:

@@ -27,7 +27,7 @@ COMPUTE = OptionGroup(
         cfg.IntOpt("reserved_vcpus", default=0, min=0, help="CPUs that no guest gets."),
         cfg.IntOpt("reserved_memory_mib", default=512, min=0, help="Memory that no guest gets."),
         cfg.IntOpt("reserved_disk_gib", default=0, min=0, help="Disk that no guest gets."),
-        cfg.StrOpt("host_ip", default="127.0.0.1", help="The address that the API shows for this host."),
+        cfg.IPOpt("host_ip", default="127.0.0.1", help="The address that the API shows for this host, and that of its guests' consoles."),
         cfg.FloatOpt("unused_image_s", default=86400.0, min=0.0, help="Seconds that an image stays on the host after its last use by a guest."),
         cfg.FloatOpt("build_deadline_s", default=600.0, min=0.1, help="Seconds within which a guest must be built, else the attempt is given up."),
         cfg.FloatOpt(

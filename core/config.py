@@ -74,6 +74,17 @@ IMAGE = OptionGroup(
     ],
 )
 
+ENABLED, ACCEPT = "enabled", "accept"
+NEW_HOSTS = OptionGroup(
+    "scheduler",
+    [
+        cfg.StrOpt(
+            "new_hosts", default=ENABLED, choices=[ENABLED, ACCEPT],
+            help="What a host that nobody has seen before may do: enabled: take builds at once; accept: wait for `cellctl host accept`.",
+        ),
+    ],
+)  # fmt: skip
+
 HOSTS = OptionGroup(
     "conductor",
     [

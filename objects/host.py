@@ -1,5 +1,8 @@
 """What a host says of itself: it travels from its agent to the cell, and on to the scheduler's view."""
 
+import uuid
+from typing import Annotated
+
 import msgspec
 
 # The names under which clients and dashboards of the Compute API know the kinds of process.
@@ -8,10 +11,26 @@ CONDUCTOR = "nova-conductor"
 API = "nova-osapi_compute"
 CONSOLE_PROXY = "nova-novncproxy"
 
+# What a host says is compared in databases: what no column takes would fail a commit that others share. A message with such is malformed.
+Uuid = Annotated[str, msgspec.Meta(max_length=36)]
+Number = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+
+# The node's uuid is derived from the host's name, which is unique in the cloud, and not drawn and kept on disk: a host whose directory
+# was wiped, or whose disk was replaced, is the same resource provider in Placement. A fresh uuid would clash there with the old
+# provider of the same name and strand its allocations. And whoever reads a host's report can check it.
+_NODES = uuid.UUID("6ce4c0c5-9f1f-5d0b-8a53-53b1c7d7f3a2")
+
+
+def node_uuid(host: str) -> str:
+    """The uuid under which Placement and the API know the host's node."""
+    return str(uuid.uuid5(_NODES, host))
+
 
 class Attempt(msgspec.Struct, frozen=True):
-    uuid: str
-    attempt: int
+    """One attempt at building a server."""
+
+    uuid: Uuid
+    attempt: Number
 
 
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +68,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
 
     `intents`: attempts accepted and not yet reported. `guests`: only with `hello`. `started_at`: seconds since 1970, UTC.
     `sealing_key`: secrets for this host are sealed to it (`core.sealed`); None: its agent cannot open any.
+    `refuses`: why the host takes no builds at the moment; None: it takes them.
     """
 
     host: str
@@ -62,3 +82,4 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     hello: bool = False
     leaving: bool = False
     sealing_key: str | None = None
+    refuses: str | None = None

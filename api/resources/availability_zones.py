@@ -15,6 +15,7 @@ from api.http.routes import Route
 from api.http.view import Field, ListView, View, with_microseconds
 from api.resources.api_processes import ApiProcess, api_processes
 from api.resources.every_cell import Answers, ask, down_after_s
+from api.resources.own_hosts import OwnHosts
 from api_db.aggregates import DEFAULT_ZONE, INTERNAL_ZONE
 from cell_db.hosts import Service
 from objects.host import COMPUTE
@@ -60,7 +61,7 @@ async def _zones(call: Call) -> list[Zone]:
         api_processes(call),
     )
     zones: dict[str, Zone] = {}
-    for service in _services(answers):
+    for service in _services(answers, OwnHosts(mapped)):
         name = zones_of_hosts.get(service.host, DEFAULT_ZONE) if service.binary == COMPUTE else INTERNAL_ZONE
         _put(zones, name, service)
     silent = {cell.uuid for cell in answers.silent}
@@ -74,8 +75,9 @@ async def _zones(call: Call) -> list[Zone]:
     return [zones[name] for name in sorted(zones)]
 
 
-def _services(answers: Answers[list[Service]]) -> Iterable[Service]:
-    return (service for _, services in answers.found for service in services)
+def _services(answers: Answers[list[Service]], own: OwnHosts) -> Iterable[Service]:
+    told = ((gate, service) for gate, services in answers.found for service in services)
+    return (service for gate, service in told if service.binary != COMPUTE or own.is_of(gate, service.host))
 
 
 def _put(zones: dict[str, Zone], name: str, service: Service) -> None:

@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import api_db.hosts
 import cell_db.hosts
 from api.http import policy
 from api.http.call import Call
@@ -16,6 +17,7 @@ from api.http.schema import BOOLEAN, NON_NEGATIVE_INT, STRING_1_255, UUID, Param
 from api.http.view import AnyView, Field, ListView, View
 from api.resources.every_cell import ask, down_after_s
 from api.resources.ids import number_in_path, uuid_in_path
+from api.resources.own_hosts import OwnHosts
 from cell_db.hosts import Capacity, HostRow
 from core import errors
 
@@ -187,7 +189,8 @@ async def statistics(call: Call) -> Capacity:
 
 async def _hosts(call: Call, **which: Any) -> list[HostRow]:
     answers = await ask(call, cell_db.hosts.list_hosts, down_after_s=down_after_s(call), **which)
-    return [host for _, hosts in answers.found for host in hosts]
+    own = OwnHosts(await call.cloud.api_read(api_db.hosts.list_all))
+    return [host for gate, hosts in answers.found for host in hosts if own.is_of(gate, host.service.host)]
 
 
 async def _shown(call: Call, hosts: list[HostRow]) -> list[Hypervisor]:

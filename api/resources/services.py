@@ -20,6 +20,7 @@ from api.http.view import Field, ListView, View, with_microseconds
 from api.resources.api_processes import ApiProcess, api_processes
 from api.resources.every_cell import ask, down_after_s
 from api.resources.ids import number_in_path, uuid_in_path
+from api.resources.own_hosts import OwnHosts
 from api_db.aggregates import DEFAULT_ZONE, INTERNAL_ZONE
 from cell_db.hosts import Service
 from cells.answers import value_of
@@ -112,16 +113,22 @@ async def index_with_unknown(call: Call) -> list[Row]:
 
 async def _rows(call: Call) -> tuple[list[Row], list[Row]]:
     host, binary = call.query.get("host"), call.query.get("binary")
-    answers, of_api, zones = await asyncio.gather(
+    answers, of_api, zones, mapped = await asyncio.gather(
         ask(call, cell_db.hosts.list_services, down_after_s=down_after_s(call), host=host, binary=binary),
         api_processes(call),
         call.cloud.api_read(api_db.aggregates.zones_of_hosts),
+        call.cloud.api_read(api_db.hosts.list_all),
     )
+    own = OwnHosts(mapped)
     known = [_api_row(process) for process in of_api if host in (None, process.host) and binary in (None, process.binary)]
-    known += [_row(service, zones) for _, services in answers.found for service in services]
+    known += [
+        _row(service, zones)
+        for gate, services in answers.found
+        for service in services
+        if service.binary != COMPUTE or own.is_of(gate, service.host)
+    ]
     if not answers.silent or binary not in (None, COMPUTE):
         return known, []
-    mapped = await call.cloud.api_read(api_db.hosts.list_all)
     silent = {cell.uuid for cell in answers.silent}
     unknown = [each.host for each in mapped if each.cell_uuid in silent and host in (None, each.host)]
     return known, [Row(binary=COMPUTE, host=each, status="UNKNOWN", known=False) for each in unknown]

@@ -8,18 +8,35 @@ import importlib
 import random
 import time
 import urllib.parse
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TypeVar
 
+import msgspec
 from oslo_config import cfg
 
 import core.errors
 import core.log
 from clients.placement import inventory
-from clients.placement.answers import GenerationConflict, detail, refused
-from clients.wire import Door, HttpDoor, token_headers
+from clients.placement.answers import (
+    Aggregates,
+    Allocations,
+    GenerationConflict,
+    Inventories,
+    ProviderAllocations,
+    ProviderRow,
+    Providers,
+    ProviderTraits,
+    Traits,
+    Usages,
+    Versions,
+    decoded,
+    detail,
+    refused,
+)
+from clients.wire import Door, HttpDoor, Reply, token_headers
 
 LOG = core.log.get(__name__)
+T = TypeVar("T", bound=msgspec.Struct)
 
 _VERSION = (1, 36)
 _HEADERS = {"OpenStack-API-Version": f"placement {_VERSION[0]}.{_VERSION[1]}"}
@@ -110,15 +127,16 @@ class Placement:
 
     def read_claim(self, uuid: str) -> ClaimState:
         """What the consumer holds."""
-        document = self._get(f"/allocations/{uuid}")
-        allocations = cast("dict[str, dict[str, dict[str, int]]]", document["allocations"])
-        if not allocations:
+        found = self._get(f"/allocations/{uuid}", Allocations)
+        if not found.allocations:
             return ClaimState()
+        if found.consumer_generation is None:
+            raise core.errors.Unavailable(f"Placement: the claim of {uuid} has no generation")
         return ClaimState(
-            generation=cast(int, document["consumer_generation"]),
-            providers={name: held["resources"] for name, held in allocations.items()},
-            project_id=cast(str, document["project_id"]),
-            user_id=cast(str, document["user_id"]),
+            generation=found.consumer_generation,
+            providers={name: held.resources for name, held in found.allocations.items()},
+            project_id=found.project_id,
+            user_id=found.user_id,
         )
 
     def release(self, uuid: str) -> None:
@@ -141,7 +159,7 @@ class Placement:
             GenerationConflict: it is not.
         """
         body = {"allocations": {}, "project_id": project_id, "user_id": user_id, "consumer_generation": generation}
-        self._send("PUT", f"/allocations/{uuid}", body, consumers=[uuid])
+        self._send("PUT", f"/allocations/{uuid}", body, success=(204,), consumers=[uuid])
 
     def claims_on_provider(self, provider_uuid: str) -> dict[str, dict[str, int]]:
         """Consumer -> what it holds of this provider.
@@ -149,8 +167,8 @@ class Placement:
         Raises:
             NotFound: no such provider.
         """
-        allocations = cast("dict[str, dict[str, dict[str, int]]]", self._get(_path(provider_uuid, "allocations"))["allocations"])
-        return {consumer: held["resources"] for consumer, held in allocations.items()}
+        found = self._get(_path(provider_uuid, "allocations"), ProviderAllocations)
+        return {consumer: held.resources for consumer, held in found.allocations.items()}
 
     # Providers
 
@@ -169,8 +187,9 @@ class Placement:
         Custom resource classes and traits that operators added stay. `aggregates` None leaves them as they are.
 
         Raises:
-            Conflict: another provider has this name, or an inventory would shrink below what is used of it (`classes`; traits and
-                aggregates are written all the same). `even_below_usage` shrinks it: nothing more will fit until enough is released.
+            Conflict: another provider has this name, or the provider of this uuid has another: it is not ours, and nothing was written. Or
+                an inventory would shrink below what is used of it (`classes`; traits and aggregates are written all the same).
+                `even_below_usage` shrinks it: nothing more will fit until enough is released.
         """
         self._ensure_named(uuid, name)
         self._ensure_traits(uuid, lambda now: inventory.traits_after(now, traits))
@@ -178,12 +197,13 @@ class Placement:
             self.set_aggregates(uuid, aggregates)
         self._at_its_generation(lambda: self._try_inventories(uuid, inventories, even_below_usage))
 
-    def delete_provider(self, uuid: str) -> None:
+    def delete_provider(self, uuid: str, name: str) -> None:
         """Forgets the host; one that is not known is fine.
 
         Raises:
-            Conflict: something is claimed on it, or it has child providers.
+            Conflict: something is claimed on it, or it has child providers, or it is of another name: somebody else's.
         """
+        self._refuse_others(uuid, name)
         reply = self._door.ask("DELETE", _path(uuid))
         if reply.status not in (204, 404):
             raise refused(reply, "DELETE", _path(uuid))
@@ -204,7 +224,7 @@ class Placement:
         Raises:
             NotFound: no such provider.
         """
-        return cast("dict[str, dict[str, float]]", self._get(_path(uuid, "inventories"))["inventories"])
+        return self._get(_path(uuid, "inventories"), Inventories).inventories
 
     def provider_usages(self, uuid: str) -> dict[str, int]:
         """Resource class -> what is claimed of it.
@@ -212,7 +232,7 @@ class Placement:
         Raises:
             NotFound: no such provider.
         """
-        return cast("dict[str, int]", self._get(_path(uuid, "usages"))["usages"])
+        return self._get(_path(uuid, "usages"), Usages).usages
 
     def provider_traits(self, uuid: str) -> frozenset[str]:
         """The provider's traits.
@@ -220,7 +240,7 @@ class Placement:
         Raises:
             NotFound: no such provider.
         """
-        return frozenset(cast("list[str]", self._get(_path(uuid, "traits"))["traits"]))
+        return frozenset(self._get(_path(uuid, "traits"), ProviderTraits).traits)
 
     def provider_aggregates(self, uuid: str) -> frozenset[str]:
         """The uuids of the provider's aggregates.
@@ -228,7 +248,7 @@ class Placement:
         Raises:
             NotFound: no such provider.
         """
-        return frozenset(cast("list[str]", self._get(_path(uuid, "aggregates"))["aggregates"]))
+        return frozenset(self._get(_path(uuid, "aggregates"), Aggregates).aggregates)
 
     def providers(self, traits: Iterable[str] | None = None) -> list[Provider]:
         """All providers, with those of these traits that they have; None: with all their traits.
@@ -236,14 +256,14 @@ class Placement:
         One request, and one more for each trait: Placement tells traits of many providers no other way.
         """
         names = self._traits_in_use() if traits is None else list(traits)
-        having = {name: {str(row["uuid"]) for row in self._rows(f"?required={name}")} for name in names}
+        having = {name: {row.uuid for row in self._rows(f"?required={name}")} for name in names}
         return [
             Provider(
-                uuid=str(row["uuid"]),
-                name=str(row["name"]),
-                generation=cast(int, row["generation"]),
-                parent_uuid=cast("str | None", row["parent_provider_uuid"]),
-                traits=frozenset(name for name in names if row["uuid"] in having[name]),
+                uuid=row.uuid,
+                name=row.name,
+                generation=row.generation,
+                parent_uuid=row.parent_provider_uuid,
+                traits=frozenset(name for name in names if row.uuid in having[name]),
             )
             for row in self._rows("")
         ]
@@ -251,16 +271,16 @@ class Placement:
     def healthy(self) -> bool:
         """True if it answers and speaks a microversion that we know."""
         try:
-            versions = cast("list[dict[str, str]]", self._get("/")["versions"])
-        except core.errors.CellplaneError:
+            versions = self._get("/", Versions).versions
+            return any(_number(row.min_version) <= _VERSION <= _number(row.max_version) for row in versions)
+        except (core.errors.CellplaneError, ValueError):
             return False
-        return any(_number(row["min_version"]) <= _VERSION <= _number(row["max_version"]) for row in versions)
 
     # Private: claims
 
     def _write_claims(self, claims: Sequence[Claim]) -> None:
         body = {claim.uuid: _wire(claim) for claim in claims}
-        self._at_its_generation(lambda: self._send("POST", "/allocations", body, consumers=list(body)))
+        self._at_its_generation(lambda: self._send("POST", "/allocations", body, success=(204,), consumers=list(body)))
 
     def _with_leftovers(self, claims: Sequence[Claim], conflict: GenerationConflict) -> list[Claim]:
         """The claims once more, at generation 0 where nothing is held.
@@ -287,76 +307,89 @@ class Placement:
     # Private: providers
 
     def _ensure_named(self, uuid: str, name: str) -> None:
+        if self._refuse_others(uuid, name):
+            return
+        reply = self._door.ask("POST", "/resource_providers", {"uuid": uuid, "name": name})
+        if reply.status == 200:
+            decoded(reply, ProviderRow, "POST", "/resource_providers")
+        elif reply.status != 409:
+            raise refused(reply, "POST", "/resource_providers")
+        elif not self._refuse_others(uuid, name):  # Another conductor may have made it between our two requests.
+            raise core.errors.Conflict(f"Placement already has a provider named {name}, with another uuid", provider_uuid=uuid)
+
+    def _refuse_others(self, uuid: str, name: str) -> bool:
+        """Whether Placement knows the provider.
+
+        Raises:
+            Conflict: it has another name: whoever made it, it is not the host of this name.
+        """
         reply = self._door.ask("GET", _path(uuid))
-        if reply.status == 404:
-            reply = self._door.ask("POST", "/resource_providers", {"uuid": uuid, "name": name})
-        if reply.status == 409:
-            # Another conductor may have made it between our two requests.
-            reply = self._door.ask("GET", _path(uuid))
-            if reply.status == 404:
-                raise core.errors.Conflict(f"Placement already has a provider named {name}, with another uuid", provider_uuid=uuid)
-        if reply.status not in (200, 201):
+        if reply.status == 404 and isinstance(refused(reply, "GET", _path(uuid)), core.errors.NotFound):
+            return False
+        if reply.status != 200:
             raise refused(reply, "GET", _path(uuid))
-        if reply.json()["name"] != name:
-            self._send("PUT", _path(uuid), {"name": name})
+        known = decoded(reply, ProviderRow, "GET", _path(uuid))
+        if known.name != name:
+            raise core.errors.Conflict(f"provider {uuid} is {known.name} and not {name}: it is left alone", provider_uuid=uuid)
+        return True
 
     def _ensure_traits(self, uuid: str, after: Callable[[set[str]], set[str]]) -> None:
         self._at_its_generation(lambda: self._try_traits(uuid, after))
 
     def _try_traits(self, uuid: str, after: Callable[[set[str]], set[str]]) -> None:
-        document = self._get(_path(uuid, "traits"))
-        now = set(cast("list[str]", document["traits"]))
+        found = self._get(_path(uuid, "traits"), ProviderTraits)
+        now = set(found.traits)
         wanted = after(now)
         if wanted - now:
             wanted = self._known_traits(wanted)
         if wanted != now:
-            body = {"resource_provider_generation": document["resource_provider_generation"], "traits": sorted(wanted)}
-            self._send("PUT", _path(uuid, "traits"), body)
+            body = {"resource_provider_generation": found.resource_provider_generation, "traits": sorted(wanted)}
+            self._put(_path(uuid, "traits"), body, ProviderTraits)
 
     def _known_traits(self, wanted: set[str]) -> set[str]:
         """Those that Placement knows, or can be taught; an older Placement has fewer standard traits than a newer host."""
         query = urllib.parse.quote("in:" + ",".join(sorted(wanted)), safe=":,")
-        known = set(cast("list[str]", self._get(f"/traits?name={query}")["traits"]))
+        known = set(self._get(f"/traits?name={query}", Traits).traits)
         for name in sorted(wanted - known):
             if name.startswith("CUSTOM_"):
-                self._send("PUT", f"/traits/{name}")
+                self._send("PUT", f"/traits/{name}", success=(201, 204))
                 known.add(name)
             else:
                 LOG.warning("trait unknown to Placement, left out: trait=%s", name)
         return wanted & known
 
     def _try_inventories(self, uuid: str, wanted: inventory.Inventories, even_below_usage: bool) -> None:
-        document = self._get(_path(uuid, "inventories"))
-        now = cast("dict[str, dict[str, float]]", document["inventories"])
+        found = self._get(_path(uuid, "inventories"), Inventories)
+        now = found.inventories
         new = inventory.after(now, wanted)
         if new == now:
             return
-        small = inventory.too_small(new, self._usages_at(uuid, document["resource_provider_generation"]), now)
+        small = inventory.too_small(new, self._usages_at(uuid, found.resource_provider_generation), now)
         if small and not even_below_usage:
             raise core.errors.Conflict(f"less would be offered than is used: {'; '.join(small)}", provider_uuid=uuid, classes=small)
         for name in new.keys() - now.keys():
             if name.startswith("CUSTOM_"):
-                self._send("PUT", f"/resource_classes/{name}")
-        body = {"resource_provider_generation": document["resource_provider_generation"], "inventories": new}
-        self._send("PUT", _path(uuid, "inventories"), body)
+                self._send("PUT", f"/resource_classes/{name}", success=(201, 204))
+        body = {"resource_provider_generation": found.resource_provider_generation, "inventories": new}
+        self._put(_path(uuid, "inventories"), body, Inventories)
 
-    def _usages_at(self, uuid: str, generation: object) -> dict[str, int]:
-        document = self._get(_path(uuid, "usages"))
-        if document["resource_provider_generation"] != generation:
+    def _usages_at(self, uuid: str, generation: int) -> dict[str, int]:
+        found = self._get(_path(uuid, "usages"), Usages)
+        if found.resource_provider_generation != generation:
             raise GenerationConflict(f"provider {uuid} changed between two reads", of="provider", consumers=[])
-        return cast("dict[str, int]", document["usages"])
+        return found.usages
 
     def _try_aggregates(self, uuid: str, wanted: list[str]) -> None:
-        document = self._get(_path(uuid, "aggregates"))
-        if sorted(cast("list[str]", document["aggregates"])) != wanted:
-            body = {"resource_provider_generation": document["resource_provider_generation"], "aggregates": wanted}
-            self._send("PUT", _path(uuid, "aggregates"), body)
+        found = self._get(_path(uuid, "aggregates"), Aggregates)
+        if sorted(found.aggregates) != wanted:
+            body = {"resource_provider_generation": found.resource_provider_generation, "aggregates": wanted}
+            self._put(_path(uuid, "aggregates"), body, Aggregates)
 
     def _traits_in_use(self) -> list[str]:
-        return cast("list[str]", self._get("/traits?associated=true")["traits"])
+        return self._get("/traits?associated=true", Traits).traits
 
-    def _rows(self, query: str) -> list[dict[str, object]]:
-        return cast("list[dict[str, object]]", self._get(f"/resource_providers{query}")["resource_providers"])
+    def _rows(self, query: str) -> list[ProviderRow]:
+        return self._get(f"/resource_providers{query}", Providers).resource_providers
 
     # Private: asking
 
@@ -372,16 +405,22 @@ class Placement:
                     raise
             time.sleep(self._dice.uniform(0.0, 0.05))
 
-    def _get(self, path: str) -> dict[str, Any]:
-        reply = self._door.ask("GET", path)
-        if reply.status != 200:
-            raise refused(reply, "GET", path)
-        return reply.json()
+    def _get(self, path: str, kind: type[T]) -> T:
+        return decoded(self._answered("GET", path, None, success=(200,)), kind, "GET", path)
 
-    def _send(self, method: str, path: str, body: object = None, *, consumers: Sequence[str] = ()) -> None:
+    def _put(self, path: str, body: object, kind: type[T]) -> None:
+        """A write that Placement answers with what there is now."""
+        decoded(self._answered("PUT", path, body, success=(200,)), kind, "PUT", path)
+
+    def _send(self, method: str, path: str, body: object = None, *, success: Collection[int], consumers: Sequence[str] = ()) -> None:
+        """A write that is answered with a status alone. Any other than these is no success, 200 included."""
+        self._answered(method, path, body, success=success, consumers=consumers)
+
+    def _answered(self, method: str, path: str, body: object, *, success: Collection[int], consumers: Sequence[str] = ()) -> Reply:
         reply = self._door.ask(method, path, body)
-        if reply.status not in (200, 201, 204):
+        if reply.status not in success:
             raise refused(reply, method, path, consumers)
+        return reply
 
 
 def _wire(claim: Claim) -> dict[str, object]:

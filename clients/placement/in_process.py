@@ -46,7 +46,7 @@ class InProcessDoor:
         Raises:
             Unavailable: others kept the application busy for the whole time-out; nothing was done.
         """
-        request = webob.Request.blank(path, method=method, headers={**self._fixed, **self._headers()})
+        request = webob.Request.blank(path, method=method, headers={"Accept": "application/json", **self._fixed, **self._headers()})
         if body is not None:
             request.content_type = "application/json"
             request.body = orjson.dumps(body)

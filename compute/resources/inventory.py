@@ -1,21 +1,11 @@
 """What the host reports that it has to give."""
 
-import uuid
+import ipaddress
 
 from oslo_config import cfg
 
 from compute.hypervisor import Capacity
-from objects.host import Inventory
-
-# The node's uuid is derived from the host's name, which is unique in the cloud, and not drawn and kept on disk: a host whose directory
-# was wiped, or whose disk was replaced, is the same resource provider in Placement. A fresh uuid would clash there with the old
-# provider of the same name and strand its allocations.
-_NODES = uuid.UUID("6ce4c0c5-9f1f-5d0b-8a53-53b1c7d7f3a2")
-
-
-def node_uuid(host: str) -> str:
-    """The uuid under which Placement and the API know the host's node."""
-    return str(uuid.uuid5(_NODES, host))
+from objects.host import Inventory, node_uuid
 
 
 def inventory(conf: cfg.ConfigOpts, capacity: Capacity) -> Inventory:
@@ -35,7 +25,7 @@ def inventory(conf: cfg.ConfigOpts, capacity: Capacity) -> Inventory:
         cpu_allocation_ratio=settings.cpu_allocation_ratio,
         ram_allocation_ratio=settings.ram_allocation_ratio,
         disk_allocation_ratio=settings.disk_allocation_ratio,
-        host_ip=settings.host_ip,
+        host_ip=str(ipaddress.ip_address(settings.host_ip)),
         cpu_info=capacity.cpu_info,
         traits=list(capacity.traits),
     )

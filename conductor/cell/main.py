@@ -11,6 +11,7 @@ import core.process
 import messaging.dead_letters as dead_letters
 import messaging.verbs.cell as verbs
 from clients.placement import connect
+from conductor.cell.dropped import Dropped
 from conductor.cell.hints import Hints
 from conductor.cell.orders import Orders
 from conductor.cell.poison import Poison
@@ -38,6 +39,9 @@ CONDUCTOR = OptionGroup(
         *core.config.HOSTS.options,
         cfg.FloatOpt("build_deadline_s", default=600.0, min=1, help="Seconds that one attempt of a build may take on a host."),
         cfg.FloatOpt("sweep_s", default=5.0, min=0.05, help="Seconds between two sweeps over builds, cleanups and operations."),
+        cfg.FloatOpt(
+            "inventory_again_s", default=600.0, min=1, help="Seconds after which Placement is told of a host again, even if nothing changed."
+        ),
         cfg.FloatOpt("claim_sweep_s", default=600.0, min=1, help="Seconds between two looks for claims of servers that ended."),
         cfg.IntOpt("workers", default=4, min=1, help="Messages that are handled at the same time."),
     ],
@@ -68,10 +72,12 @@ class CellConductor:
         )
         self.watch = Watch(clock, down_after_s=settings.service_down_time_s)
         self.hints = Hints(self.database, self.orders, steps=steps)
-        self.reports = Reports(self.database, self.placement, self.orders, self.watch, steps=steps)
+        dropped = Dropped(clock)
+        self.reports = Reports(self.database, self.placement, self.orders, self.watch, steps=steps, dropped=dropped)
         self.sweeps = Sweeps(
-            self.database, self.placement, self.orders, self.watch, steps=steps, down_after_s=settings.service_down_time_s
-        )
+            self.database, self.placement, self.orders, self.watch, steps=steps, down_after_s=settings.service_down_time_s,
+            inventory_again_s=settings.inventory_again_s, dropped=dropped,
+        )  # fmt: skip
         self._listeners = self._new_listeners(settings.workers)
         self._sweep_s = settings.sweep_s
         self._periodic = [

@@ -1,9 +1,10 @@
 """What the hosts report: many reports share a commit, and each is acked only after it.
 
-A report counts only for what is on the host that it names: a row, a cleanup or an operation of another host is not changed by it.
+A report is a claim. Who sent it is known (the listener has compared `arguments.host` with the sender); the rest counts only for what is on
+that host: every write names the host that the row, the cleanup or the operation must name. Whatever else it says is dropped and counted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 
@@ -12,10 +13,10 @@ import cell_db.cleanups
 import cell_db.endings
 import cell_db.heartbeats
 import cell_db.operations
-import core.log
 from cell_db.builds import Building, Ran
 from cell_db.cleanups import Cleanup
 from clients.placement import Placement
+from conductor.cell.dropped import Dropped
 from conductor.cell.orders import Orders
 from conductor.cell.watch import Watch
 from core.database import Database
@@ -23,36 +24,45 @@ from core.steps import Steps
 from lifecycle import states
 from lifecycle.actions import OPERATIONS
 from messaging.listener import Delivery
-from messaging.verbs.cell import Acted, Refusal
+from messaging.verbs import cell as verbs
+from messaging.verbs.cell import Acted, Outcome, Refusal
 from objects.host import Heartbeat
+from objects.host_limits import heartbeat_defect
 
-LOG = core.log.get(__name__)
 BUILD_LEASE_S = 30.0
+MAX_REASON = 1000
+"""Characters of a host's explanation that are kept."""
+NOT_ITS_OWN = "this cell knows no such server, or it is not on this host"
+NO_SUCH_STATE = "there is no such power state"
 
 
 class Reports:
     """Handlers of the queue `reports`."""
 
-    def __init__(self, database: Database, placement: Placement, orders: Orders, watch: Watch, *, steps: Steps) -> None:
+    def __init__(
+        self, database: Database, placement: Placement, orders: Orders, watch: Watch, *, steps: Steps, dropped: Dropped | None = None
+    ) -> None:
         self._database = database
         self._placement = placement
         self._orders = orders
         self._watch = watch
         self._steps = steps
+        self.dropped = dropped or Dropped()
 
     # ---- cell.active -------------------------------------------------------------------------------------------------------
 
     def on_active(self, deliveries: list[Delivery]) -> None:
         """Guests that run. Those that their rows do not know any more are told to go."""
-        ran = [
+        said = [
             Ran(server.uuid, server.attempt, delivery.arguments.host, server.power_state)
             for delivery in deliveries
             for server in delivery.arguments.servers
         ]
+        ran = [guest for guest in said if self._is_power_state(guest.host, verbs.ACTIVE.name, guest.power_state)]
         with self._steps("cell.active"), self._database.transaction() as connection:
             done = cell_db.builds.active(connection, ran)
             cell_db.heartbeats.build_succeeded(connection, sorted({guest.host for guest in done}))
-            unwanted = _superseded(connection, [guest for guest in ran if guest not in done])
+            unwanted = self._superseded(connection, verbs.ACTIVE.name, [guest for guest in ran if guest not in done])
         self._orders.destroy(unwanted)
 
     # ---- agent.cannot -> cell.supersede --------------------------------------------------------------------------------------
@@ -62,11 +72,13 @@ class Reports:
         refusals = [(delivery.arguments.host, refusal) for delivery in deliveries for refusal in delivery.arguments.servers]
         with self._database.transaction() as connection:
             builds = {build.uuid: build for build in cell_db.builds.building(connection, [r.uuid for _, r in refusals])}
-            mine = [(builds[r.uuid], r) for host, r in refusals if r.uuid in builds and _is_of(builds[r.uuid], host, r)]
-            for build, _ in mine:
+            mine = {r.uuid: (builds[r.uuid], r) for host, r in refusals if r.uuid in builds and _is_of(builds[r.uuid], host, r)}
+            for build, _ in mine.values():
                 cell_db.heartbeats.build_failed(connection, build.host)
-        for build, refusal in mine:
-            self._orders.supersede(build, reason=f"host {build.host}: {refusal.reason}", host_said_so=True)
+            self._drop_foreign(connection, verbs.REFUSED.name, [(host, r.uuid, r.attempt) for host, r in refusals if r.uuid not in mine])
+        for build, refusal in mine.values():
+            reason = f"host {build.host}: {_short(refusal.reason)}"
+            self._orders.supersede(build, reason=reason, host_said_so=refusal.is_fenced)
 
     # ---- cell.gone -> cell.release, cell.deleted --------------------------------------------------------------------------------
 
@@ -79,6 +91,9 @@ class Reports:
     def _gone(self, host: str, answered: list[tuple[str, int]]) -> None:
         with self._database.reading() as connection:
             ended = cell_db.endings.without_cleanups_but(connection, host, answered)
+            owed = {cleanup.uuid for cleanup in cell_db.cleanups.list_of(connection, [uuid for uuid, _ in answered]) if cleanup.host == host}
+            foreign = [(host, uuid, attempt) for uuid, attempt in answered if uuid not in owed]
+            self._drop_foreign(connection, verbs.GONE.name, foreign)
         for uuid, _ in ended:
             with self._steps("cell.release"):
                 self._placement.release(uuid)
@@ -96,48 +111,67 @@ class Reports:
             for delivery in deliveries:
                 self._settle(connection, delivery.arguments)
 
-    @staticmethod
-    def _settle(connection: sa.Connection, acted: Acted) -> None:
+    def _settle(self, connection: sa.Connection, acted: Acted) -> None:
         wanted = [outcome.uuid for outcome in acted.outcomes]
         under_way = {operation.uuid: operation for operation in cell_db.operations.operations(connection, wanted)}
+        late = []
         for outcome in acted.outcomes:
             operation = under_way.get(outcome.uuid)
-            if operation is None or (operation.operation_id, operation.host) != (outcome.operation_id, acted.host):
+            action = OPERATIONS.get(operation.operation) if operation is not None else None
+            if action is None or not self._is_believable(acted.host, outcome):
+                late.append((acted.host, outcome.uuid, None))
                 continue
-            cell_db.operations.settle_operation(
+            done = cell_db.operations.settle_operation(
                 connection,
                 uuid=outcome.uuid,
                 operation_id=outcome.operation_id,
-                action=OPERATIONS[operation.operation],
+                action=action,
                 power_state=outcome.power_state,
-                fault=outcome.fault,
+                fault=None if outcome.fault is None else _short(outcome.fault),
                 host=acted.host,
                 unharmed=outcome.unharmed,
             )
+            if not done:
+                late.append((acted.host, outcome.uuid, None))
+        self._drop_foreign(connection, verbs.ACTED.name, late)
+
+    def _is_believable(self, host: str, outcome: Outcome) -> bool:
+        return outcome.power_state is None or self._is_power_state(host, verbs.ACTED.name, outcome.power_state)
 
     def on_stages(self, deliveries: list[Delivery]) -> None:
         """How far operations are, for users to see."""
         with self._database.transaction() as connection:
             for delivery in deliveries:
-                for stage in delivery.arguments.servers:
-                    cell_db.operations.note_step(
-                        connection, uuid=stage.uuid, operation_id=stage.operation_id, host=delivery.arguments.host, step=stage.step
+                host = delivery.arguments.host
+                late = [
+                    (host, stage.uuid, None)
+                    for stage in delivery.arguments.servers
+                    if not cell_db.operations.note_step(
+                        connection, uuid=stage.uuid, operation_id=stage.operation_id, host=host, step=stage.step
                     )
+                ]
+                self._drop_foreign(connection, verbs.STAGES.name, late)
 
     def on_power_states(self, deliveries: list[Delivery]) -> None:
         """Guests whose power state changed behind our back."""
         with self._database.transaction() as connection:
             for delivery in deliveries:
-                for server in delivery.arguments.servers:
-                    cell_db.operations.set_power_state(
-                        connection, uuid=server.uuid, attempt=server.attempt, host=delivery.arguments.host, power_state=server.power_state
+                host = delivery.arguments.host
+                late = [
+                    (host, server.uuid, server.attempt)
+                    for server in delivery.arguments.servers
+                    if not self._is_power_state(host, verbs.POWER_STATES.name, server.power_state)
+                    or not cell_db.operations.set_power_state(
+                        connection, uuid=server.uuid, attempt=server.attempt, host=host, power_state=server.power_state
                     )
+                ]
+                self._drop_foreign(connection, verbs.POWER_STATES.name, late)
 
     # ---- heartbeats --------------------------------------------------------------------------------------------------------------
 
     def on_heartbeat(self, deliveries: list[Delivery]) -> None:
-        """Hosts that live; the latest of each counts, a hello is never skipped."""
-        beats: list[Heartbeat] = [delivery.arguments for delivery in deliveries]
+        """Hosts that live; the latest of each counts, a hello is never skipped. One that says what cannot be was not heard."""
+        beats = [delivery.arguments for delivery in deliveries if self._is_sane(delivery.arguments)]
         latest = {beat.host: beat for beat in beats}
         greetings = [beat for beat in beats if beat.hello]
         with self._database.transaction() as connection:
@@ -149,6 +183,12 @@ class Reports:
         for greeting in greetings:
             self._greet(greeting)
 
+    def _is_sane(self, beat: Heartbeat) -> bool:
+        defect = heartbeat_defect(beat)
+        if defect is not None:
+            self.dropped.note(beat.host, verbs.HEARTBEAT.name, defect)
+        return defect is None
+
     def _greet(self, hello: Heartbeat) -> None:
         """A host that starts says what it has: unwanted guests are told to go, missing ones end in ERROR or are sent again.
 
@@ -157,7 +197,7 @@ class Reports:
         has = {guest.uuid: guest.attempt for guest in hello.guests or []}
         building = {intent.uuid for intent in hello.intents}
         with self._steps("cell.greet"), self._database.transaction() as connection:
-            unwanted = _superseded(connection, [Ran(uuid, attempt, hello.host, states.RUNNING) for uuid, attempt in has.items()])
+            unwanted = self._superseded(connection, verbs.HEARTBEAT.name, [Ran(uuid, attempt, hello.host, states.RUNNING) for uuid, attempt in has.items()])
             launched_before = cell_db.heartbeats.start_of(hello)
             for uuid, attempt in cell_db.builds.live_on(connection, hello.host, launched_before=launched_before):
                 if uuid not in has and uuid not in building:
@@ -166,22 +206,47 @@ class Reports:
             cell_db.cleanups.told(connection, owed)
         self._orders.destroy([*owed, *unwanted])
 
+    # ---- what is dropped -----------------------------------------------------------------------------------------------------------
+
+    def _superseded(self, connection: sa.Connection, verb: str, guests: Sequence[Ran]) -> list[Cleanup]:
+        """Guests of attempts that their rows have given up. A guest that no row knows is not ours to destroy: the audit tells of it."""
+        rows = cell_db.builds.attempts(connection, [guest.uuid for guest in guests])
+        self._drop_foreign(connection, verb, [(guest.host, guest.uuid, guest.attempt) for guest in guests])
+        over = [guest for guest in guests if guest.uuid in rows and _is_over(rows[guest.uuid], guest)]
+        return [Cleanup(guest.uuid, guest.host, guest.attempt) for guest in over]
+
+    def _drop_foreign(self, connection: sa.Connection, verb: str, unused: Iterable[tuple[str, str, int | None]]) -> None:
+        """Counts those of the (host, uuid, attempt) that changed nothing which were never that host's to speak of; the others came late."""
+        said = list(unused)
+        if not said:
+            return
+        rows = cell_db.builds.attempts(connection, [uuid for _, uuid, _ in said])
+        for host, uuid, attempt in said:
+            if _is_foreign(rows.get(uuid), host, attempt):
+                self.dropped.note(host, verb, f"{uuid}: {NOT_ITS_OWN}")
+
+    def _is_power_state(self, host: str, verb: str, power_state: int) -> bool:
+        known = power_state in states.POWER_NAMES
+        if not known:
+            self.dropped.note(host, verb, f"{power_state}: {NO_SUCH_STATE}")
+        return known
+
 
 def _is_of(build: Building, host: str, refusal: Refusal) -> bool:
     return (build.host, build.attempt) == (host, refusal.attempt)
 
 
-def _superseded(connection: sa.Connection, guests: Sequence[Ran]) -> list[Cleanup]:
-    """Guests of attempts that their rows have given up. A guest that no row knows is not ours to destroy: the audit tells of it."""
-    rows = cell_db.builds.attempts(connection, [guest.uuid for guest in guests])
-    unwanted = []
-    for guest in guests:
-        known = rows.get(guest.uuid)
-        if known is None:
-            LOG.warning("host %s has a guest of %s, which this cell does not know", guest.host, guest.uuid)
-        elif _is_over(known, guest):
-            unwanted.append(Cleanup(guest.uuid, guest.host, guest.attempt))
-    return unwanted
+def _is_foreign(known: tuple[str, int, str | None] | None, host: str, attempt: int | None) -> bool:
+    """Whether the host could never have said so: the server is on another one, unless the attempt was an older one or it has ended."""
+    if known is None:
+        return True
+    state, current, owner = known
+    is_late = state in (states.GONE, states.FAILED) or (attempt is not None and attempt < current)
+    return owner != host and not is_late
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…"
 
 
 def _is_over(known: tuple[str, int, str | None], guest: Ran) -> bool:

@@ -11,6 +11,7 @@ import core.errors
 import core.log
 from cell_db.builds import Building
 from clients.placement import Placement
+from conductor.cell.dropped import Dropped
 from conductor.cell.orders import Orders
 from conductor.cell.watch import Watch
 from core.database import Database
@@ -23,13 +24,24 @@ MOST = 100
 BUILD_LEASE_S = 15.0
 OPERATION_LEASE_S = 15.0
 DESTROY_AGAIN_S = 10.0
+INVENTORY_AGAIN_S = 600.0
+ITS_RECORD = "inventory"
 
 
 class Sweeps:
     """The sweeps of one cell. Several conductors may run them at once: leases keep them apart, and repeating does no harm."""
 
     def __init__(
-        self, database: Database, placement: Placement, orders: Orders, watch: Watch, *, steps: Steps, down_after_s: float
+        self,
+        database: Database,
+        placement: Placement,
+        orders: Orders,
+        watch: Watch,
+        *,
+        steps: Steps,
+        down_after_s: float,
+        inventory_again_s: float = INVENTORY_AGAIN_S,
+        dropped: Dropped | None = None,
     ) -> None:
         self._database = database
         self._placement = placement
@@ -37,7 +49,10 @@ class Sweeps:
         self._watch = watch
         self._steps = steps
         self._down_after_s = down_after_s
+        self._inventory_again_s = inventory_again_s
+        self._dropped = dropped or Dropped()
         self._suspects: set[str] = set()
+        self._unplaced: set[str] = set()
 
     def builds(self) -> bool:
         """Builds that nobody looks after are sent again; overdue ones and those on dead hosts go to their next host."""
@@ -79,10 +94,15 @@ class Sweeps:
         self._orders.act(taken)
 
     def inventories(self) -> None:
-        """Placement is told of hosts that are new or have changed."""
+        """Placement is told of hosts that are new or have changed, and from time to time of each again: what it lost meanwhile is back."""
+        self._place(again_after_s=self._inventory_again_s)
+
+    def _place(self, *, again_after_s: float | None) -> None:
         with self._database.reading() as connection:
-            changed = cell_db.heartbeats.inventories_to_place(connection)
-        for inventory in changed:
+            found = cell_db.heartbeats.inventories_to_place(connection, again_after_s=again_after_s, most=MOST)
+        for host, defect in found.unreadable.items():
+            self._dropped.note(host, ITS_RECORD, defect)
+        for inventory in found.inventories:
             try:
                 self._placement.ensure_provider(
                     inventory.node_uuid,
@@ -91,19 +111,23 @@ class Sweeps:
                     traits=inventory.traits,
                     even_below_usage=True,
                 )
-            except core.errors.Conflict as conflict:
-                LOG.error("Placement does not take the inventory of host %s: %s", inventory.hypervisor_hostname, conflict.message)
+            except (core.errors.Conflict, core.errors.Broken) as refusal:
+                LOG.error("Placement does not take the inventory of host %s: %s", inventory.hypervisor_hostname, refusal.message)
                 continue
             with self._database.transaction() as connection:
                 cell_db.heartbeats.placed(connection, inventory)
 
     def departures(self) -> None:
-        """Hosts whose service an operator deleted leave Placement, then the cell; one that still has claims is tried again."""
+        """Hosts whose service an operator deleted leave Placement, then the cell; one that still has claims is tried again.
+
+        The provider of a host that was never accepted is not ours to delete: it may be that of a host of another cell.
+        """
         with self._database.reading() as connection:
             departed = cell_db.hosts.list_departed(connection)
         for node in departed:
             try:
-                self._placement.delete_provider(node.uuid)
+                if node.accepted:
+                    self._placement.delete_provider(node.uuid, node.host)
             except core.errors.Conflict as conflict:
                 LOG.warning("the provider of host %s, which was deleted, is still in use: %s", node.host, conflict.message)
                 continue
@@ -111,9 +135,14 @@ class Sweeps:
                 cell_db.hosts.forget_node(connection, node.uuid)
 
     def news(self) -> None:
-        """Inventories at once when a host is new or has started again."""
-        if self._watch.take_news():
-            self.inventories()
+        """Inventories at once when a host has started again, or is new and was accepted just now."""
+        with self._database.reading() as connection:
+            unplaced = set(cell_db.heartbeats.unplaced(connection))
+        # One that Placement did not take is tried again by the sweep, not at every look.
+        is_new = bool(unplaced - self._unplaced)
+        self._unplaced = unplaced
+        if self._watch.take_news() or is_new:
+            self._place(again_after_s=None)
 
     def console_tokens(self) -> bool:
         """Tokens that are too old go."""
@@ -124,7 +153,8 @@ class Sweeps:
         """Claims of servers that ended are released, provider by provider; only what two sweeps in a row have found."""
         suspects: set[str] = set()
         with self._database.reading() as connection:
-            providers = [report.node_uuid for report in cell_db.heartbeats.hosts(connection)]
+            hosts = cell_db.heartbeats.hosts(connection)
+            providers = [report.node_uuid for report in hosts if report.accepted and report.defect is None]
         for provider in providers:
             claimed = list(self._placement.claims_on_provider(provider))
             with self._database.reading() as connection:

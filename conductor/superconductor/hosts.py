@@ -1,20 +1,28 @@
-"""The view of all hosts, pulled from the cells every second; new hosts are mapped on the way."""
+"""The view of all hosts, pulled from the cells every second; new hosts are mapped on the way.
+
+What a cell says of its hosts is a claim: a host is this cell's if its mapping says so, its node is named after it, and its values are
+within bounds. Only of such hosts the cell's conductor may tell Placement (`accepted`), and only they are in the view.
+"""
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import msgspec
 import sqlalchemy as sa
 from oslo_config import cfg
 
 import api_db.aggregates
 import api_db.hosts
 import cell_db.heartbeats
+import cell_db.hosts
+import core.config
 import core.errors
 import core.log
+from api_db.hosts import HostMapping
 from cell_db.heartbeats import HostReport
-from cells.answers import Answer, value_of
+from cells.answers import Answer, Silence, value_of
 from cells.gate import Gate
 from cells.registry import Cells
 from cells.scatter import scatter_now
@@ -24,6 +32,8 @@ from scheduler.hosts import DEFAULT_ZONE, AggregateState, HostState
 from scheduler.view import HostView
 
 LOG = core.log.get(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
 PLACEMENT_S = 30.0
 BROKER_LOOK_S = 2.0
 SLOW_PART = 0.5
@@ -37,9 +47,9 @@ ZONE_KEY = "availability_zone"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Known:
-    """What the API database knows of hosts: host -> its cell, host -> its aggregates."""
+    """What the API database knows of hosts: host -> its mapping, host -> its aggregates."""
 
-    cells: Mapping[str, str]
+    mappings: Mapping[str, HostMapping]
     aggregates: Mapping[str, tuple[AggregateState, ...]]
 
 
@@ -62,6 +72,13 @@ class _Reported:
     took_s: float
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Nonsense:
+    """A cell answered with rows that cannot be read at all. It is as good as silent; the other cells are not to notice."""
+
+    why: str
+
+
 class HostWatch:
     """Keeps a `HostView` as fresh as the cells let it; hosts of a silent cell are cut off: nothing goes there, nothing is said of them.
 
@@ -73,6 +90,7 @@ class HostWatch:
         self, conf: cfg.ConfigOpts, api: Gate, cells: Cells, placement: Placement, view: HostView, clock: Clock | None = None
     ) -> None:
         self._down_after_s = conf.conductor.service_down_time_s
+        self._accepts_new = conf.scheduler.new_hosts == core.config.ENABLED
         self._api = api
         self._cells = cells
         self._placement = placement
@@ -80,7 +98,8 @@ class HostWatch:
         self._clock = clock or SystemClock()
         self._traits: Mapping[str, frozenset[str]] = {}
         self._traits_due = 0.0
-        self._clashes: set[str] = set()
+        self._told: dict[tuple[str, str], str] = {}
+        """(cell, host) -> what was logged about it last; each new thing is said once."""
         self._read: set[str] = set()
         self._known = _Known({}, {})
         self._mark: tuple[Any, ...] | None = None
@@ -98,7 +117,7 @@ class HostWatch:
         if self._refresh_traits() or self._refresh_known() or whole:
             self._memos.clear()
         news = self._news([gate for gate in gates if self._may_ask_for_news(gate)])
-        reports = scatter_now([gate for gate in gates if gate.cell.uuid not in news], _reported)
+        reports = _ask([gate for gate in gates if gate.cell.uuid not in news], _reported)
         for gate in gates:
             gate.look_at_broker(every_s=BROKER_LOOK_S)
             told = news.get(gate.cell.uuid)
@@ -127,7 +146,7 @@ class HostWatch:
         asked_at_s = self._clock.monotonic()
         recent_s = asked_at_s - min(memo.read_at_s for memo in memos.values()) + OVERLAP_S
         also = sorted(set().union(*(memo.to_watch for memo in memos.values())))
-        answers = scatter_now(gates, cell_db.heartbeats.host_news, recent_s=recent_s, down_after_s=self._down_after_s, also=also)
+        answers = _ask(gates, cell_db.heartbeats.host_news, recent_s=recent_s, down_after_s=self._down_after_s, also=also)
         found = {}
         for uuid, answer in answers.items():
             if isinstance(answer, Answer) and answer.value.number == memos[uuid].number:
@@ -136,9 +155,16 @@ class HostWatch:
         return found
 
     def _take_news(self, gate: Gate, reports: Sequence[HostReport]) -> None:
-        states = [self._state(report, gate) for report in reports if self._known.cells.get(report.host) == gate.cell.uuid]
+        admitted = self._admitted(reports, gate)
+        self._remove(gate, {report.host for report in reports} - {report.host for report in admitted})
+        states = [self._state(report, gate) for report in admitted]
         self._view.update(gate.cell.uuid, states)
         self._remember_to_watch(gate, states)
+
+    def _remove(self, gate: Gate, hosts: set[str]) -> None:
+        for state in self._view.reported() if hosts else ():
+            if state.host in hosts and state.cell_uuid == gate.cell.uuid:
+                self._view.remove(state.host)
 
     def _remember(self, gate: Gate, number: int, states: Sequence[HostState]) -> None:
         """Notes what news would be; of a small cell nothing is noted, it is read whole each time."""
@@ -165,11 +191,11 @@ class HostWatch:
     def _take(self, gate: Gate, reports: Sequence[HostReport]) -> None:
         cell_uuid = gate.cell.uuid
         self._read.add(cell_uuid)
-        known = self._known.cells
-        new = [report.host for report in reports if report.host not in known]
+        new = [report.host for report in reports if report.host not in self._known.mappings and report.defect is None]
         if new:
             self._discover(new, gate)
-        mine = [report for report in reports if report.host in new or known.get(report.host) == cell_uuid]
+            self._refresh_known()
+        mine = self._admitted(reports, gate)
         self._view.keep_only(cell_uuid, [report.host for report in mine])
         states = [self._state(report, gate) for report in mine]
         self._view.update(cell_uuid, states)
@@ -177,12 +203,46 @@ class HostWatch:
             self._remember(gate, len(reports), states)
 
     def _discover(self, hosts: list[str], gate: Gate) -> None:
-        elsewhere = value_of(self._api.write_now(api_db.hosts.insert, hosts, gate.cell.uuid))
-        for host in set(elsewhere) - self._clashes:
-            LOG.error("host %s of cell %s has the name of a host in another cell and is not used", host, gate.cell.name)
-        self._clashes |= set(elsewhere)
+        elsewhere = value_of(self._api.write_now(api_db.hosts.insert, hosts, gate.cell.uuid, accepted=self._accepts_new))
         for host in set(hosts) - set(elsewhere):
-            LOG.info("host %s of cell %s was discovered", host, gate.cell.name)
+            LOG.info("host %s of cell %s was discovered%s", host, gate.cell.name, "" if self._accepts_new else " and waits to be accepted")
+
+    # ---- what is believed of a cell's hosts ------------------------------------------------------------------------------------------
+
+    def _admitted(self, reports: Sequence[HostReport], gate: Gate) -> list[HostReport]:
+        """Those of the hosts that may be used; the cell is told which, before it tells Placement of any."""
+        why_not = {report.host: self._why_not(report, gate) for report in reports}
+        for accepted in (True, False):
+            wrong = [report.host for report in reports if report.accepted != accepted and (why_not[report.host] is None) == accepted]
+            if wrong:
+                self._tell(gate, wrong, accepted)
+        for host, why in why_not.items():
+            self._say_once(gate, host, why)
+        return [report for report in reports if why_not[report.host] is None]
+
+    def _why_not(self, report: HostReport, gate: Gate) -> str | None:
+        """Why the host is not used; None: it is."""
+        mapping = self._known.mappings.get(report.host)
+        if mapping is not None and mapping.cell_uuid != gate.cell.uuid:
+            return "it has the name of a host in another cell"
+        if report.defect is not None:
+            return report.defect
+        if mapping is None:
+            return "it is not mapped yet"
+        return None if mapping.accepted else "it waits for `cellctl host accept`"
+
+    def _tell(self, gate: Gate, hosts: Sequence[str], accepted: bool) -> None:
+        answer = gate.write_now(cell_db.hosts.set_accepted, hosts, accepted)
+        if not isinstance(answer, Answer):  # the next look tells it again
+            LOG.warning("cell %s does not hear which of its hosts are accepted: %s", gate.cell.name, answer.why)
+
+    def _say_once(self, gate: Gate, host: str, why: str | None) -> None:
+        key = (gate.cell.uuid, host)
+        if why is None:
+            self._told.pop(key, None)
+        elif self._told.get(key) != why:
+            LOG.error("host %s of cell %s is not used: %s", host, gate.cell.name, why)
+            self._told[key] = why
 
     def _lose(self, gate: Gate) -> None:
         self._memos.pop(gate.cell.uuid, None)
@@ -211,7 +271,7 @@ class HostWatch:
             used_disk_gib=report.disk_gib_used,
             up=self._is_up(report),
             cut_off=self._is_cut_off(report),
-            disabled=report.disabled or gate.cell.disabled,
+            disabled=report.disabled or gate.cell.disabled or report.refuses is not None,
             forced_down=report.forced_down,
             cleanups_open=report.cleanups_open,
             servers=report.guests,
@@ -265,6 +325,26 @@ class HostWatch:
         return True
 
 
+def _ask(
+    gates: Sequence[Gate], fn: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+) -> dict[str, Answer[T] | Silence]:
+    """As `scatter_now`, and a cell whose rows cannot be read is silent; they are not to keep the other cells from being looked at."""
+
+    def read(connection: sa.Connection) -> T | _Nonsense:
+        try:
+            return fn(connection, *args, **kwargs)
+        except (sa.exc.DataError, msgspec.MsgspecError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+            return _Nonsense(f"its rows cannot be read: {type(error).__name__}: {error}"[:300])
+
+    answers: dict[str, Answer[T] | Silence] = {}
+    for uuid, answer in scatter_now(gates, read).items():
+        if isinstance(answer, Answer) and isinstance(answer.value, _Nonsense):
+            LOG.error("cell %s: %s", answer.cell.name, answer.value.why)
+            answer = Silence(answer.cell, answer.value.why)
+        answers[uuid] = answer  # type: ignore[assignment]
+    return answers
+
+
 def _mark(connection: sa.Connection) -> tuple[Any, ...]:
     """Changes with every change of host mappings and aggregates."""
     return (*api_db.hosts.mark(connection), *api_db.aggregates.mark(connection))
@@ -276,13 +356,13 @@ def _reported(connection: sa.Connection) -> _Reported:
 
 
 def _known(connection: sa.Connection) -> _Known:
-    cells = {mapping.host: mapping.cell_uuid for mapping in api_db.hosts.list_all(connection)}
+    mappings = {mapping.host: mapping for mapping in api_db.hosts.list_all(connection)}
     aggregates: dict[str, tuple[AggregateState, ...]] = {}
     for aggregate in api_db.aggregates.list_all(connection):
         state = AggregateState(aggregate.uuid, aggregate.name, aggregate.metadata)
         for host in aggregate.hosts:
             aggregates[host] = (*aggregates.get(host, ()), state)
-    return _Known(cells, aggregates)
+    return _Known(mappings, aggregates)
 
 
 def _zone(aggregates: Sequence[AggregateState]) -> str:

@@ -40,7 +40,10 @@ HINT_S = 1.0  # a hint comes within milliseconds; while one is under way the swe
 
 SCHEDULER = OptionGroup(
     "scheduler",
-    [cfg.IntOpt("max_attempts", default=3, min=1, help="Hosts that a build may try: the chosen one and its alternates.")],
+    [
+        *core.config.NEW_HOSTS.options,
+        cfg.IntOpt("max_attempts", default=3, min=1, help="Hosts that a build may try: the chosen one and its alternates."),
+    ],
 )
 SETTINGS = OptionGroup(
     "conductor",

@@ -9,7 +9,7 @@ import msgspec
 from messaging.verbs import Verb
 from messaging.verbs.compute import ConsoleAddresses, ConsoleOutput
 from objects.diagnostics import Diagnostics
-from objects.host import Attempt, Heartbeat
+from objects.host import Attempt, Heartbeat, Number, Uuid
 
 QUEUE = "conductor"
 REPORTS = "reports"
@@ -47,9 +47,9 @@ DIAGNOSTICS = Verb("diagnostics", "1.0", HostServer, Diagnostics)
 class Built(msgspec.Struct, frozen=True):
     """One guest of an attempt that runs."""
 
-    uuid: str
-    attempt: int
-    power_state: int
+    uuid: Uuid
+    attempt: Number
+    power_state: Number
 
 
 class Active(msgspec.Struct, frozen=True):
@@ -58,11 +58,12 @@ class Active(msgspec.Struct, frozen=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """Nothing of this attempt is on the host, nor will be."""
+    """Nothing of this attempt is on the host, nor will be. Not `is_fenced`: the host could not note that down, and may yet forget it."""
 
-    uuid: str
-    attempt: int
+    uuid: Uuid
+    attempt: Number
     reason: str
+    is_fenced: bool = True
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -80,9 +81,9 @@ class Gone(msgspec.Struct, frozen=True):
 class Outcome(msgspec.Struct, frozen=True):
     """How an operation on a guest ended; `fault` None: well; `unharmed`: it failed before anything was done to the guest."""
 
-    uuid: str
-    operation_id: str
-    power_state: int | None = None
+    uuid: Uuid
+    operation_id: Uuid
+    power_state: Number | None = None
     fault: str | None = None
     unharmed: bool = False
 
@@ -95,8 +96,8 @@ class Acted(msgspec.Struct, frozen=True):
 class Stage(msgspec.Struct, frozen=True):
     """How far an operation is: one of the `steps` of its row in `lifecycle.actions`."""
 
-    uuid: str
-    operation_id: str
+    uuid: Uuid
+    operation_id: Uuid
     step: str
 
 
@@ -115,9 +116,9 @@ class PowerStates(msgspec.Struct, frozen=True):
 
 
 ACTIVE = Verb("active", "1.0", Active)
-REFUSED = Verb("refused", "1.0", Refused)
+REFUSED = Verb("refused", "1.1", Refused)
 GONE = Verb("gone", "1.0", Gone)
 ACTED = Verb("acted", "1.1", Acted)
 STAGES = Verb("stages", "1.0", Stages)
-HEARTBEAT = Verb("heartbeat", "1.0", Heartbeat)
+HEARTBEAT = Verb("heartbeat", "1.1", Heartbeat)
 POWER_STATES = Verb("power-states", "1.0", PowerStates)

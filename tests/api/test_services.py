@@ -46,6 +46,17 @@ def test_the_list_holds_the_processes_of_every_cell_and_of_the_api_level(cloud: 
     assert {each["status"] for each in listed.values()} == {"enabled"}
 
 
+def test_a_name_that_is_another_cells_is_shown_once(cloud: OperatorsCloud) -> None:
+    """An agent of east reported as w1: it stood twice in the list, and nobody could say which was which."""
+    cloud.east.add_host("w1")
+
+    listed = cloud.ask.get(URL, version="2.96").json["services"]
+
+    assert [each["host"] for each in listed] == ["e1", "w1"]
+    with cloud.west.database.reading() as conn:
+        assert listed[1]["id"] == cell_db.hosts.list_services(conn, down_after_s=60, host="w1")[0].uuid
+
+
 def test_the_list_can_be_narrowed_to_a_host_or_a_binary(cloud: OperatorsCloud) -> None:
     cloud.add_super_conductor("api-1")
 

@@ -21,7 +21,7 @@ from cellctl.main import main
 from core.clock import utcnow
 from core.database import Database
 from lifecycle import states
-from objects.host import API, CONDUCTOR, Heartbeat, Inventory, Usage
+from objects.host import API, CONDUCTOR, Heartbeat, Inventory, Usage, node_uuid
 
 CELLS = ("east", "west")
 STARTED_AT = 1_700_000_000.0  # 2023-11-14T22:13:20Z
@@ -123,7 +123,7 @@ class Terminal:
     def host(self, host: str, cell: str, *, leaving: bool = False) -> None:
         """The agent of the host reported to its cell's conductor just now."""
         inventory = Inventory(
-            node_uuid=str(uuids.uuid5(uuids.NAMESPACE_DNS, host)), hypervisor_hostname=host, hypervisor_type="simulated", hypervisor_version=1,
+            node_uuid=node_uuid(host), hypervisor_hostname=host, hypervisor_type="simulated", hypervisor_version=1,
             vcpus=8, memory_mib=16384, disk_gib=100,
         )  # fmt: skip
         heartbeat = Heartbeat(

@@ -74,6 +74,44 @@ def test_discover_maps_the_hosts_of_the_cells_that_answer(cloud: Terminal) -> No
     assert hosts(cloud) == [("west-1", "west")]
 
 
+# ---- accept ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_host_that_waits_is_shown_and_accepted(cloud: Terminal) -> None:
+    cloud.host("east-1", "east")
+    with cloud.opened("api").transaction() as connection:
+        api_db.hosts.insert(connection, ["east-1"], cloud.uuid_of("east"), accepted=False)
+    assert [host["state"] for host in cloud.gets("host", "list")] == ["waiting"]
+
+    would = cloud.does("host", "accept", "east-1", "--dry-run")
+    assert [host["state"] for host in cloud.gets("host", "list")] == ["waiting"]
+    did = cloud.does("host", "accept", "east-1")
+    again = cloud.does("host", "accept", "east-1")
+
+    assert ("would be accepted" in would.out, "is accepted\n" in did.out, "is accepted already" in again.out) == (True, True, True)
+    assert [host["state"] for host in cloud.gets("host", "list")] == ["accepted"]
+
+
+def test_a_host_that_nobody_knows_is_not_accepted(cloud: Terminal) -> None:
+    cloud.host("east-1", "east")
+
+    for words in ([], ["--dry-run"]):
+        ended = cloud.runs("host", "accept", "east-1", *words)
+        assert (ended.code, "could not be found" in ended.err) == (4, True)
+
+
+def test_a_host_whose_record_says_what_cannot_be_is_not_mapped(cloud: Terminal) -> None:
+    cloud.host("east-1", "east")
+    cloud.host("east-2", "east")
+    with cloud.opened("east").transaction() as connection:
+        connection.exec_driver_sql("UPDATE compute_nodes SET inventory = '[1' WHERE host = 'east-1'")
+
+    found = {row["host"]: row["result"] for row in cloud.gets("host", "discover")}
+
+    assert (found["east-2"], found["east-1"].partition(":")[0]) == ("mapped", "unusable")
+    assert hosts(cloud) == [("east-2", "east")]
+
+
 # ---- delete ----------------------------------------------------------------------------------------------------------------
 
 

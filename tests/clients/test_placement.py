@@ -254,11 +254,30 @@ def test_a_sync_follows_the_host_and_keeps_what_operators_set(placement: Placeme
     host = new_host(placement, traits=["HW_CPU_X86_AVX", "CUSTOM_OPERATORS", "STORAGE_DISK_SSD"])
     placement.set_disabled(host, True)
 
-    placement.ensure_provider(host, f"new-{host[:8]}", inventories={"VCPU": {"total": 4}}, traits=["HW_CPU_X86_AVX2"])
+    placement.ensure_provider(host, f"host-{host[:8]}", inventories={"VCPU": {"total": 4}}, traits=["HW_CPU_X86_AVX2"])
 
     assert placement.provider_traits(host) == {"HW_CPU_X86_AVX2", "CUSTOM_OPERATORS", "STORAGE_DISK_SSD", "COMPUTE_STATUS_DISABLED"}
     assert placement.inventories(host).keys() == {"VCPU"}
-    assert named(placement, host).name == f"new-{host[:8]}"
+
+
+def test_the_provider_of_another_name_is_left_alone(placement: Placement) -> None:
+    """A host that gave the uuid of another's node had it renamed, and its inventory written."""
+    host = new_host(placement)
+    before = (named(placement, host), placement.inventories(host))
+
+    with pytest.raises(core.errors.Conflict):
+        placement.ensure_provider(host, "evil-1", inventories={"VCPU": {"total": 1}}, traits=[])
+    with pytest.raises(core.errors.Conflict):
+        placement.delete_provider(host, "evil-1")
+
+    assert (named(placement, host), placement.inventories(host)) == before
+
+
+def test_a_name_that_another_provider_has_is_not_taken(placement: Placement) -> None:
+    host = new_host(placement)
+
+    with pytest.raises(core.errors.Conflict):
+        placement.ensure_provider(new_uuid(), f"host-{host[:8]}", inventories={"VCPU": {"total": 1}}, traits=[])
 
 
 def test_custom_classes_of_operators_stay(placement: Placement) -> None:
@@ -374,10 +393,10 @@ def test_a_host_in_use_is_not_deleted(placement: Placement) -> None:
     placement.claim([first])
 
     with pytest.raises(core.errors.Conflict):
-        placement.delete_provider(host)
+        placement.delete_provider(host, f"host-{host[:8]}")
     placement.release(first.uuid)
-    placement.delete_provider(host)
-    placement.delete_provider(host)
+    placement.delete_provider(host, f"host-{host[:8]}")
+    placement.delete_provider(host, f"host-{host[:8]}")
 
     with pytest.raises(core.errors.NotFound):
         placement.inventories(host)

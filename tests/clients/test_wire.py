@@ -1,5 +1,6 @@
 """HTTP to a neighbour: kept connections, tokens, deadlines."""
 
+import contextlib
 import http.server
 import socket
 import threading
@@ -7,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
+import clients.wire
 import core.errors
 from clients.wire import HttpDoor
 
@@ -22,7 +24,7 @@ def neighbour() -> Iterator[Callable[[list[list[bytes]]], int]]:
     def serve(connections: list[list[bytes]]) -> None:
         for answers in connections:
             client, _ = listener.accept()
-            with client:
+            with client, contextlib.suppress(ConnectionError):
                 client.settimeout(5)
                 for answer in answers:
                     read_request(client)
@@ -116,3 +118,13 @@ def test_an_answer_that_is_not_http_is_unavailable(neighbour: Callable[[list[lis
     with pytest.raises(core.errors.Unavailable):
         to.ask("GET", "/")
     to.close()
+
+
+def test_an_answer_without_an_end_is_cut_off_at_its_limit(neighbour: Callable[[list[list[bytes]]], int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was kept in memory for as long as it came: 672 MB within ten seconds."""
+    monkeypatch.setattr(clients.wire, "MAX_DOCUMENT_BYTES", 1024 * 1024)
+    piece = b"100000\r\n" + b"x" * 0x100000 + b"\r\n"
+    endless = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + piece + piece
+
+    with pytest.raises(core.errors.Unavailable, match="longer than"):
+        door(neighbour([[endless]])).ask("GET", "/")

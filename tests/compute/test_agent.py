@@ -12,11 +12,10 @@ import msgspec
 import pytest
 
 from compute.main import main
-from compute.resources.inventory import node_uuid
 from devstack.waiting import wait_until
 from lifecycle import states
 from messaging.verbs import cell
-from objects.host import Attempt, Usage
+from objects.host import Attempt, Usage, node_uuid
 from tests.compute.conftest import DEADLINE_S, HOST, Bench, Place, new_uuid
 from tests.messaging.conftest import Rabbit
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 import api_db.instances
 import api_db.tables
 import cell_db.heartbeats
+import cell_db.hosts
 import cell_db.tables
 import messaging.verbs.cell as cell_verbs
 import messaging.verbs.compute as compute_verbs
@@ -25,7 +26,6 @@ from compute.operation import Deadlines, Host
 from compute.permit import Permit
 from compute.records import Records
 from compute.resources.images import ImageFiles
-from compute.resources.inventory import node_uuid
 from compute.resources.power import PowerBook
 from compute.resources.tracker import Tracker
 from compute.simulated.dial import turn
@@ -42,7 +42,7 @@ from core.context import Context, service_context
 from core.database import now_sql
 from messaging.verbs import Verb
 from objects.build import Guest
-from objects.host import Attempt, Heartbeat, Inventory, Usage
+from objects.host import Attempt, Heartbeat, Inventory, Usage, node_uuid
 from scheduler.hosts import HostState
 from scheduler.view import HostView
 from tests.faults.single_steps import SingleSteps, SteppedServers, Worker
@@ -262,6 +262,7 @@ class Bench:
             with self.database.transaction() as connection:
                 cell_db.heartbeats.beat(connection, heartbeat_of(host, boot_id="0", intents=[], guests=None))
                 cell_db.heartbeats.placed(connection, inventory)
+                cell_db.hosts.set_accepted(connection, [host], True)
         self.sweeps.inventories()
         totals = {"VCPU": 64, "MEMORY_MB": 65536, "DISK_GB": 500}
         for host in self.hosts:
@@ -330,6 +331,9 @@ class Bench:
             cell_verbs.ACTIVE: self.reports.on_active,
             cell_verbs.REFUSED: self.reports.on_refused,
             cell_verbs.GONE: self.reports.on_gone,
+            cell_verbs.ACTED: self.reports.on_acted,
+            cell_verbs.STAGES: self.reports.on_stages,
+            cell_verbs.POWER_STATES: self.reports.on_power_states,
             cell_verbs.HEARTBEAT: self.reports.on_heartbeat,
         }
         return lambda: handlers[message.verb]([message])

@@ -16,14 +16,14 @@ from core.clock import utcnow
 from core.database import now_sql
 from lifecycle import states
 from messaging import in_process
-from objects.host import Heartbeat, Inventory, Usage
+from objects.host import Heartbeat, Inventory, Usage, node_uuid
 from tests.faults.world import World, wait_until
 
 # Placement's own libraries, called in this process, use what Python is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 HOST, CELL = "east-1", "east"
 INVENTORY = Inventory(
-    node_uuid=str(uuids.uuid4()), hypervisor_hostname=HOST, hypervisor_type="simulated", hypervisor_version=1, vcpus=8, memory_mib=16384, disk_gib=100
+    node_uuid=node_uuid(HOST), hypervisor_hostname=HOST, hypervisor_type="simulated", hypervisor_version=1, vcpus=8, memory_mib=16384, disk_gib=100
 )
 SILENT_S = 60.0
 

@@ -1,11 +1,15 @@
 """A host's reports count only for what is on that host: whatever it says of other hosts' servers changes nothing.
 
-Whether the host that a report names is the one that sent it, the broker would have to say (a user for each host, its `user_id` checked):
-that is not asked yet, so here a forger reports under its own name.
+Whether the host that a report names is the one that sent it, the listener says. Here a forger reports under its own name, and lies about
+everything else.
 """
 
+import pathlib
 import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import msgspec
 import pytest
 
 import cell_db.heartbeats
@@ -14,10 +18,12 @@ import cell_db.tables
 import messaging.verbs.cell as cell_verbs
 import messaging.verbs.compute as compute_verbs
 from cells.answers import value_of
-from compute.resources.inventory import node_uuid
+from core.sealed import Opener
 from lifecycle import states
 from lifecycle.actions import OPERATIONS
-from objects.host import Attempt
+from messaging.verbs import Verb
+from objects.host import Attempt, Usage, node_uuid
+from objects.host_limits import heartbeat_defect
 from tests.faults.bench import CELL, Bench, Message, heartbeat_of, inventory_of
 from tests.faults.scene import Scene
 from tests.faults.world import USER
@@ -39,9 +45,13 @@ def failed_builds(bench: Bench, host: str) -> int:
     return next(int(node.failed_builds) for node in bench.world.rows(CELL, cell_db.tables.compute_nodes) if node.host == host)
 
 
-def report(bench: Bench, verb: object, arguments: object) -> None:
-    """A message of the queue `reports`, handled at once."""
-    bench.deliver(Message(cell_verbs.REPORTS, verb, arguments)).run()  # type: ignore[arg-type]
+def report(bench: Bench, verb: Verb, arguments: Any) -> None:
+    """A message of the queue `reports`, handled at once; a malformed one ends at the listener."""
+    try:
+        received = msgspec.json.decode(msgspec.json.encode(arguments), type=verb.arguments)
+    except msgspec.ValidationError:
+        return
+    bench.deliver(Message(cell_verbs.REPORTS, verb, received)).run()
 
 
 def under_way(scene: Scene) -> tuple[str, str]:
@@ -60,6 +70,188 @@ def running(scene: Scene) -> tuple[str, str]:
     scene.deliver(cell_verbs.ACTIVE)
     assert scene.row().state == states.LIVE  # type: ignore[attr-defined]
     return host, forger
+
+
+# ---- every verb, of every server that is not its own, in every state ---------------------------------------------------------
+
+
+def busy(scene: Scene) -> tuple[str, str]:
+    """A server with an operation under way."""
+    host, forger = running(scene)
+    begin(scene, "create-image")
+    return host, forger
+
+
+def going(scene: Scene) -> tuple[str, str]:
+    """A server that was deleted, and that its host still has to answer for."""
+    host, forger = running(scene)
+    scene.bench.delete(scene.uuid).run()
+    return host, forger
+
+
+def begin(scene: Scene, key: str) -> str:
+    gate = scene.bench.world.cells.by_name(CELL)
+    begun = gate.write_now(cell_db.operations.begin_operation, scene.uuid, key, OPERATIONS[key], USER, arguments={}, deadline_s=600.0)
+    return value_of(begun)
+
+
+SCENES: dict[str, Callable[[Scene], tuple[str, str]]] = {"building": under_way, "running": running, "busy": busy, "going": going}
+ABSURD = (-1, 2**31, 2**70)
+POWER = (states.RUNNING, states.SHUTDOWN, states.NO_STATE)
+
+
+def claims(host: str, server: str, attempt: int, operation: str) -> Iterator[tuple[Verb, Any]]:
+    """All that a host can say of a server."""
+    for power_state in (*POWER, 2, *ABSURD):
+        yield cell_verbs.ACTIVE, cell_verbs.Active(host, [cell_verbs.Built(server, attempt, power_state)])
+        yield cell_verbs.POWER_STATES, cell_verbs.PowerStates(host, [cell_verbs.Built(server, attempt, power_state)])
+        for fault in (None, "it is broken"):
+            yield cell_verbs.ACTED, cell_verbs.Acted(host, [cell_verbs.Outcome(server, operation, power_state, fault)])
+    for is_fenced in (True, False):
+        yield cell_verbs.REFUSED, cell_verbs.Refused(host, [cell_verbs.Refusal(server, attempt, "so there", is_fenced)])
+    yield cell_verbs.GONE, cell_verbs.Gone(host, [Attempt(server, attempt)])
+    yield cell_verbs.STAGES, cell_verbs.Stages(host, [cell_verbs.Stage(server, operation, states.IMAGE_UPLOADING)])
+    named = [Attempt(server, attempt)]
+    for intents, guests in ((named, []), ([], named), ([], [])):
+        yield cell_verbs.HEARTBEAT, heartbeat_of(host, boot_id=str(uuid.uuid4()), intents=intents, guests=guests)
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_a_host_changes_nothing_of_another_hosts_server(scene: Scene, name: str) -> None:
+    _, forger = SCENES[name](scene)
+    bench = scene.bench
+    operation = scene.row().operation_id or str(uuid.uuid4())  # type: ignore[attr-defined]
+    before, claimed, orders = rows(bench), scene.claimed_on(), for_others(bench, forger)
+
+    for attempt in (0, 1, 2, 99, *ABSURD):
+        for verb, arguments in claims(forger, scene.uuid, attempt, operation):
+            report(bench, verb, arguments)
+            assert rows(bench) == before, (verb.name, arguments)
+
+    assert (scene.claimed_on(), for_others(bench, forger)) == (claimed, orders)
+    assert failed_builds(bench, forger) == 0
+    dropped = {verb for (who, verb), count in bench.reports.dropped.counts().items() if who == forger and count}
+    assert {"active", "power-states", "acted"} <= dropped
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_a_host_changes_nothing_of_an_attempt_or_an_operation_that_it_was_not_given(scene: Scene, name: str) -> None:
+    host, _ = SCENES[name](scene)
+    before, claimed = rows(scene.bench), scene.claimed_on()
+
+    for attempt in (0, 2, 99, *ABSURD):
+        for verb, arguments in claims(host, scene.uuid, attempt, str(uuid.uuid4())):
+            # What a host says that it has, or has not, of its own servers is its own to say.
+            if verb is cell_verbs.HEARTBEAT or (verb is cell_verbs.GONE and attempt > 0):
+                continue
+            report(scene.bench, verb, arguments)
+            assert rows(scene.bench) == before, (verb.name, arguments)
+
+    assert scene.claimed_on() == claimed
+
+
+def test_a_server_that_no_cell_knows_is_nobodys(scene: Scene) -> None:
+    host, _ = running(scene)
+    before = rows(scene.bench)
+
+    for server in (str(uuid.uuid4()), "", "x" * 36, "x" * 5000, "' or 1=1 --"):
+        for verb, arguments in claims(host, server, 1, str(uuid.uuid4())):
+            if verb is not cell_verbs.HEARTBEAT:
+                report(scene.bench, verb, arguments)
+                assert rows(scene.bench) == before, (verb.name, arguments)
+
+
+def for_others(bench: Bench, host: str) -> list[object]:
+    """The orders under way to other hosts: what a host says of its own guests may bring it orders, but nobody else."""
+    return [message for message in bench.post.messages if message.queue != compute_verbs.queue(host)]
+
+
+# ---- what a host says of itself -----------------------------------------------------------------------------------------------
+
+
+LIES: dict[str, dict[str, Any]] = {
+    "node_uuid": {"node_uuid": str(uuid.uuid4())},
+    "hypervisor_hostname": {"hypervisor_hostname": "west-1"},
+    "hypervisor_hostname, long": {"hypervisor_hostname": "x" * 5000},
+    "hypervisor_type": {"hypervisor_type": "x" * 65},
+    "hypervisor_type, not ascii": {"hypervisor_type": "ü"},
+    "hypervisor_version": {"hypervisor_version": 2**31},
+    "vcpus": {"vcpus": 10**9},
+    "vcpus, negative": {"vcpus": -1},
+    "memory_mib": {"memory_mib": 2**70},
+    "disk_gib": {"disk_gib": 2**31},
+    "reserved_vcpus": {"reserved_vcpus": -5},
+    "reserved_memory_mib": {"reserved_memory_mib": 10**6},
+    "cpu_allocation_ratio": {"cpu_allocation_ratio": 1e300},
+    "ram_allocation_ratio": {"ram_allocation_ratio": 0.0},
+    "disk_allocation_ratio": {"disk_allocation_ratio": float("nan")},
+    "host_ip": {"host_ip": "db.example"},
+    "host_ip, mapped": {"host_ip": "::ffff:10.0.0.1"},
+    "traits": {"traits": ["CUSTOM_PAYMENT_CARDS"]},
+    "traits, many": {"traits": [f"HW_CPU_{number}" for number in range(5000)]},
+    "traits, long": {"traits": ["HW_" + "X" * 300]},
+    "cpu_info": {"cpu_info": {"features": ["x" * 100_000]}},
+}
+OTHER_LIES: dict[str, dict[str, Any]] = {
+    "started_at": {"started_at": 1e300},
+    "version": {"version": "x" * 33},
+    "boot_id": {"boot_id": "ü"},
+    "sealing_key": {"sealing_key": "no key"},
+    "refuses": {"refuses": "x" * 5000},
+    "usage.vcpus": {"usage": Usage(vcpus=2**40)},
+    "intents": {"intents": [Attempt("s", 1)] * 30_000},
+}
+
+
+@pytest.mark.parametrize("lie", [*LIES, *OTHER_LIES])
+def test_a_heartbeat_that_says_what_cannot_be_was_not_heard(bench: Bench, lie: str) -> None:
+    """Placement would have been told, sums would have overflown, or one commit failed for all hosts that report at the time."""
+    liar, honest = bench.hosts[:2]
+    inventory = msgspec.structs.replace(inventory_of(liar), **LIES.get(lie, {}))
+    lying = msgspec.structs.replace(heartbeat_of(liar, boot_id="b", intents=[], guests=None), inventory=inventory, **OTHER_LIES.get(lie, {}))
+    honestly = heartbeat_of(honest, boot_id=f"boot {lie}"[:36], intents=[], guests=None)
+    before = known_of(bench, liar)
+
+    bench.reports.on_heartbeat([Message(cell_verbs.REPORTS, cell_verbs.HEARTBEAT, beat) for beat in (lying, honestly)])  # type: ignore[misc]
+
+    assert known_of(bench, liar) == before
+    assert boot_of(bench, honest) == honestly.boot_id
+    assert heartbeat_defect(lying).startswith(lie.partition(",")[0])  # type: ignore[union-attr]
+    assert heartbeat_defect(honestly) is None
+
+
+def known_of(bench: Bench, host: str) -> list[object]:
+    tables = (cell_db.tables.services, cell_db.tables.compute_nodes)
+    return [row for table in tables for row in bench.world.rows(CELL, table) if row.host == host]
+
+
+def boot_of(bench: Bench, host: str) -> str | None:
+    services = bench.world.rows(CELL, cell_db.tables.services)
+    return next(service.boot_id for service in services if service.host == host)
+
+
+def test_only_a_host_itself_changes_the_key_to_which_its_secrets_are_sealed(bench: Bench, tmp_path: pathlib.Path) -> None:
+    """Its agent may be installed anew, with a new key; the listener knows that it was it. Nobody else's report touches its row."""
+    host, other = bench.hosts[:2]
+    keys = {name: Opener(tmp_path / f"{name}.key").public_key() for name in ("old", "new", "theirs")}
+
+    def beat(name: str, key: str) -> None:
+        said = heartbeat_of(name, boot_id=str(uuid.uuid4()), intents=[], guests=None)
+        report(bench, cell_verbs.HEARTBEAT, msgspec.structs.replace(said, sealing_key=keys[key]))
+
+    beat(host, "old")
+    beat(other, "theirs")
+    assert sealing_key(bench, host) == keys["old"]
+    beat(host, "new")
+    assert (sealing_key(bench, host), sealing_key(bench, other)) == (keys["new"], keys["theirs"])
+
+
+def sealing_key(bench: Bench, host: str) -> str | None:
+    with bench.database.reading() as connection:
+        return cell_db.operations.sealing_key(connection, host)
+
+
+# ---- single stories -----------------------------------------------------------------------------------------------------------
 
 
 def test_another_host_cannot_report_a_server_active(scene: Scene) -> None:
@@ -181,4 +373,4 @@ def test_a_host_cannot_speak_for_another_hosts_node(scene: Scene) -> None:
         (node.uuid, node.inventory) for node in (nodes[victim], nodes[forger])
     ]
     with bench.database.reading() as connection:
-        assert node_uuid(victim) not in {inventory.node_uuid for inventory in cell_db.heartbeats.inventories_to_place(connection)}
+        assert cell_db.heartbeats.inventories_to_place(connection).inventories == []

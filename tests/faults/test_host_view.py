@@ -15,7 +15,7 @@ from conductor.superconductor import hosts as watching
 from conductor.superconductor.hosts import HostWatch
 from core.clock import utcnow
 from core.database import now_sql
-from objects.host import Heartbeat, Inventory, Usage
+from objects.host import Heartbeat, Inventory, Usage, node_uuid
 from scheduler.hosts import HostState
 from scheduler.view import HostView
 from tests.faults.passing_time import HandedClock
@@ -107,7 +107,7 @@ class Large:
 
 def _beat(connection: sa.Connection, name: str, guests: int = 0, *, vcpus: int = 16, placed: bool = True) -> None:
     inventory = Inventory(
-        node_uuid=str(uuid.uuid5(uuid.NAMESPACE_DNS, name)), hypervisor_hostname=name, hypervisor_type="rows", hypervisor_version=1, vcpus=vcpus,
+        node_uuid=node_uuid(name), hypervisor_hostname=name, hypervisor_type="rows", hypervisor_version=1, vcpus=vcpus,
         memory_mib=16384, disk_gib=100,
     )  # fmt: skip
     beat = Heartbeat(host=name, boot_id="1", version="1", started_at=0.0, inventory=inventory, usage=Usage(guests, 64 * guests, guests, guests))

@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 import api_db.tables
 import cell_db.tables
 from api_db.cells import CELL0_UUID
-from compute.resources.inventory import node_uuid
 from lifecycle import states
+from objects.host import node_uuid
 from tests.faults import rest
 from tests.faults.bench import CELL, HOSTS, MOST_MESSAGES, Agent, Bench, Message
 from tests.faults.single_steps import WAITING, Worker

@@ -390,4 +390,4 @@ def test_a_heartbeat_tells_which_attempts_are_under_way(databases: Databases) ->
     with databases.cell.transaction() as connection:
         cell_db.heartbeats.beat(connection, heartbeat_of(HOST, boot_id="1", intents=[Attempt(server, 3)], guests=None))
 
-        assert cell_db.heartbeats.listed_intents(connection) == {(server, 3)}
+        assert cell_db.heartbeats.listed_intents(connection) == {(HOST, server, 3)}

@@ -11,8 +11,8 @@ import core.errors
 import messaging.verbs.cell as cell_verbs
 import messaging.verbs.compute as compute_verbs
 from clients.placement import Claim
-from compute.resources.inventory import node_uuid
 from lifecycle import states
+from objects.host import node_uuid
 from tests.faults.bench import CELL, Bench, Message
 from tests.faults.scene import Scene, until
 from tests.faults.steps import BreakableSteps, Killed, Kind, Trap

@@ -1,0 +1,41 @@
+"""The inventories of hosts as rows keep them: read one by one, so that a row that nobody can read is one host's loss and not its cell's."""
+
+import msgspec
+import sqlalchemy as sa
+
+from objects.host import Inventory
+from objects.host_limits import inventory_defect
+
+UNREADABLE = "its record in the cell's database cannot be read"
+
+
+def as_text(column: "sa.Column[object]") -> sa.ColumnElement[str | None]:
+    """A JSON column as the text that it is. Decoded by the column's own type, one bad document fails the whole result."""
+    return sa.type_coerce(column, sa.Text()).label(column.name)
+
+
+def read(host: str, node_uuid: str, text: str) -> tuple[Inventory, str | None]:
+    """The inventory in the row of this host, and what makes it unusable; then it is an inventory of nothing."""
+    inventory = _decoded(text)
+    if inventory is None:
+        return _nothing(host, node_uuid), UNREADABLE
+    defect = inventory_defect(host, inventory) or (None if inventory.node_uuid == node_uuid else f"node {node_uuid}")
+    return (inventory, None) if defect is None else (_nothing(host, node_uuid), defect)
+
+
+def shown(host: str, node_uuid: str, text: str) -> Inventory:
+    """The inventory in the row of this host, to be looked at: whatever it says, or nothing where it is no inventory."""
+    return _decoded(text) or _nothing(host, node_uuid)
+
+
+def _decoded(text: str) -> Inventory | None:
+    try:
+        return msgspec.json.decode(text, type=Inventory)
+    except (msgspec.MsgspecError, TypeError, ValueError):
+        return None
+
+
+def _nothing(host: str, node_uuid: str) -> Inventory:
+    return Inventory(
+        node_uuid=node_uuid, hypervisor_hostname=host, hypervisor_type="", hypervisor_version=0, vcpus=0, memory_mib=0, disk_gib=0
+    )
