@@ -30,7 +30,11 @@ class Ticket:
 
     @property
     def address(self) -> Address:
-        """Where the console was served when the token was issued."""
+        """Where the console was served when the token was issued.
+
+        Raises:
+            ValueError: the row holds no address.
+        """
         return Address(kind=self.kind, host=self.host, port=self.port, path=self.path)
 
 

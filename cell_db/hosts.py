@@ -265,19 +265,13 @@ def set_accepted(conn: sa.Connection, hosts: Iterable[str], accepted: bool) -> N
     conn.execute(sa.update(compute_nodes).where(mine).values(accepted=accepted))
 
 
-def address_of(conn: sa.Connection, host: str) -> str | None:
-    """The address (`host_ip`) under which this host of the cell is known; None: it is not, or another host says that it has the same."""
+def hosts_at(conn: sa.Connection, address: str) -> list[str]:
+    """The hosts of the cell that say that this address is theirs (`host_ip`, in the one form that `objects.host_limits` lets in)."""
     node = compute_nodes.c
-    mine = conn.execute(sa.select(node.uuid, as_text(node.inventory)).where(node.host == host)).first()
-    if mine is None:
-        return None
-    inventory, defect = cell_db.inventories.read(host, mine.uuid, mine.inventory)
-    if defect is not None:
-        return None
-    # As the document has it: hosts' addresses have one form (`objects.host_limits`).
-    alike = as_text(node.inventory).contains(f'"host_ip":"{inventory.host_ip}"', autoescape=True)
-    others = conn.execute(sa.select(sa.func.count()).select_from(compute_nodes).where(alike, node.host != host)).scalar_one()
-    return None if others else inventory.host_ip
+    # As the document has it; what is looked at closer are the few rows in which it stands anywhere.
+    alike = as_text(node.inventory).contains(f'"host_ip":"{address}"', autoescape=True)
+    rows = conn.execute(sa.select(node.host, node.uuid, as_text(node.inventory)).where(alike)).all()
+    return [row.host for row in rows if cell_db.inventories.shown(row.host, row.uuid, row.inventory).host_ip == address]
 
 
 # ---- nodes whose host was deleted: the conductor's part ----------------------------------------------------------------

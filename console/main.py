@@ -1,7 +1,10 @@
 """`cellplane-console-proxy`: one or more per cell; holds nothing of the API level."""
 
 import asyncio
+import ipaddress
+import os
 import pathlib
+import pwd
 import socket
 import sys
 import threading
@@ -20,13 +23,16 @@ from cell_db.schema import SCHEMA
 from console.doorkeeper import Doorkeeper
 from console.pages import Pages
 from console.proxy import Limits, Proxy
+from console.targets import Targets
 from core.clock import SystemClock, utcnow
 from core.config import OptionGroup
 from core.database import OwnDatabase
 from core.periodic import Periodic
 from messaging.broker import Broker
 from messaging.caller import Caller
+from objects.console import MAX_PORT
 from objects.console import Proxy as Said
+from objects.console_rules import Allowed
 
 LOG = core.log.get(__name__)
 
@@ -46,6 +52,15 @@ CONSOLE = OptionGroup(
         ),
         cfg.ListOpt("allowed_origins", default=[], help="Web pages of these origins (https://dashboard.example:8443) may open consoles, beside noVNC's here."),
         cfg.FloatOpt("token_ttl_s", default=600.0, min=1.0, help="Seconds for which an address that was handed out opens its console."),
+        cfg.ListOpt(
+            "networks", default=[],
+            help="CIDR networks in which guests' consoles may be. Without any: at the address ([compute] host_ip) under which the cell knows the "
+            "guest's own host. This machine's own addresses and the loopback are opened only by a network of exactly that address (10.1.0.5/32), "
+            "or 127.0.0.0/8.",
+        ),
+        cfg.ListOpt("ports", default=["5900-6099", "10000-20000"], help="Ports at which guests' consoles may be: numbers, and ranges FIRST-LAST."),
+        cfg.StrOpt("paths", help="Directory of UNIX sockets at which guests' consoles may be, where proxy and guests share a machine; without it: at none."),
+        cfg.StrOpt("path_user", help="User (name or number) to whom these sockets belong: the one that runs QEMU. By default the proxy's own."),
         cfg.StrOpt("novnc_path", default="/usr/share/novnc", help="Directory of noVNC's files; without them there is no console in a browser."),
         cfg.IntOpt("most_sessions", default=200, min=1, help="Consoles that may be open at the same time; more are refused."),
         cfg.IntOpt("threads", default=4, min=1, help="Tokens that are judged at the same time."),
@@ -73,6 +88,8 @@ class ConsoleProxy:
         self._conf = conf
         self._settings = conf.console
         self._started_at = utcnow()
+        self._allowed = _allowed(self._settings)
+        self._targets = Targets(self._allowed, owner=_user_id(self._settings.path_user))
         _refuse_bad_url(self._settings.public_url)
         self.database = OwnDatabase(
             core.config.required(conf, "database", "connection"), pool_size=conf.database.pool_size, io_timeout_s=self._settings.host_timeout_s
@@ -145,7 +162,7 @@ class ConsoleProxy:
             idle_timeout_s=settings.idle_timeout_s,
             ping_s=settings.ping_s,
         )
-        doorkeeper = Doorkeeper(self.database, self._caller, host_timeout_s=settings.host_timeout_s)
+        doorkeeper = Doorkeeper(self.database, self._caller, self._targets, host_timeout_s=settings.host_timeout_s)
         pages = Pages(pathlib.Path(settings.novnc_path))
         origins = {*settings.allowed_origins, _origin_of(self.public_url)}
         self.proxy = Proxy(doorkeeper, pages, origins=origins, limits=limits, why_not_ready=self._why_not_ready)
@@ -161,7 +178,7 @@ class ConsoleProxy:
             await self._runner.cleanup()
 
     def _beat(self) -> None:
-        said = Said(public_url=self.public_url, token_ttl_s=self._settings.token_ttl_s)
+        said = Said(public_url=self.public_url, token_ttl_s=self._settings.token_ttl_s, allowed=self._allowed)
         with self.database.transaction() as connection:
             cell_db.console_proxies.beat(connection, host=self._conf.host, version=core.process.version(), started_at=self._started_at, proxy=said)
 
@@ -180,6 +197,35 @@ class ConsoleProxy:
         except core.errors.Unavailable:
             return "does not answer"
         return None
+
+
+def _allowed(settings: cfg.ConfigOpts) -> Allowed:
+    try:
+        networks = tuple(str(ipaddress.ip_network(text)) for text in settings.networks)
+    except ValueError as error:
+        raise core.errors.Invalid(f"[console] networks: {error}", field="networks") from error
+    directory = None if settings.paths is None else str(pathlib.Path(settings.paths).absolute())
+    return Allowed(networks=networks, ports=tuple(_range(text) for text in settings.ports), directory=directory)
+
+
+def _range(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    try:
+        found = int(first), int(last or first)
+    except ValueError as error:
+        raise core.errors.Invalid(f"[console] ports: {text!r} is neither a port nor a range FIRST-LAST", field="ports") from error
+    if not 0 < found[0] <= found[1] <= MAX_PORT:
+        raise core.errors.Invalid(f"[console] ports: {text!r} is no range of ports", field="ports")
+    return found
+
+
+def _user_id(user: str | None) -> int:
+    if user is None:
+        return os.geteuid()
+    try:
+        return int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
+    except KeyError as error:
+        raise core.errors.Invalid(f"[console] path_user: there is no user {user}", field="path_user") from error
 
 
 def _refuse_bad_url(url: str | None) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import itertools
+import os
 import time
 import urllib.parse
 from collections.abc import Callable, Collection
@@ -15,9 +16,10 @@ from aiohttp import WSCloseCode, web
 import core.errors
 import core.log
 from cell_db.console_tokens import Ticket
-from console.doorkeeper import Doorkeeper
+from console.doorkeeper import Admission, Doorkeeper
 from console.pages import Pages
 from console.session import IDLE, MOST_MESSAGE_BYTES, Traffic, relay
+from console.targets import Port, Target
 from objects.console import TOKEN
 
 LOG = core.log.get(__name__)
@@ -128,10 +130,10 @@ class Proxy:
             raise Refused(503, "This console proxy has no room for another console at the moment.")
         self._asked += 1
         try:
-            ticket = await self._admit(_token_of(request))
-            from_guest, to_guest = await self._connect(ticket)
+            admission = await self._admit(_token_of(request))
+            from_guest, to_guest = await self._connect(admission)
             try:
-                return await self._converse(request, ticket, from_guest, to_guest)
+                return await self._converse(request, admission.ticket, from_guest, to_guest)
             finally:
                 await _end(to_guest)
         finally:
@@ -170,7 +172,7 @@ class Proxy:
             return
         raise Refused(403, "Pages of this origin may not open consoles here.")
 
-    async def _admit(self, token: str) -> Ticket:
+    async def _admit(self, token: str) -> Admission:
         try:
             async with asyncio.timeout(self._limits.admit_timeout_s):
                 return await self._in_thread(lambda: self._doorkeeper.admit(token))
@@ -183,18 +185,27 @@ class Proxy:
         except TimeoutError as error:
             raise Refused(503, "The cell does not answer at the moment. Please try again.") from error
 
-    async def _connect(self, ticket: Ticket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connect(self, admission: Admission) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         try:
             async with asyncio.timeout(self._limits.connect_timeout_s):
-                if ticket.path is not None:
-                    return await asyncio.open_unix_connection(ticket.path)
-                return await asyncio.open_connection(ticket.host, ticket.port)
+                return await _connected(admission.target)
         except (OSError, TimeoutError) as error:
-            LOG.warning("no way to a console server=%s address=%s: %s", ticket.instance_uuid, ticket.address, error)
+            LOG.warning("no way to a console server=%s target=%s: %s", admission.ticket.instance_uuid, admission.target, error)
             raise Refused(502, "The guest's console does not answer.") from error
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+async def _connected(target: Target) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """To what was judged, and to nothing that has its name by now."""
+    if isinstance(target, Port):
+        return await asyncio.open_connection(target.address, target.port)
+    descriptor = target.open()
+    try:
+        return await asyncio.open_unix_connection(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
 
 
 async def _end(to_guest: asyncio.StreamWriter) -> None:

@@ -177,7 +177,8 @@ def _console_proxy(state: State, cell: str, addresses: Addresses) -> Sections:
     return {
         "DEFAULT": _process(state, name, name, level.transport),
         "database": {"connection": level.database},
-        "console": {"listen_host": "127.0.0.1", "port": addresses.consoles[cell]},
+        # Everything is on this machine: its guests' consoles are sockets below `run`, of whom the stack runs as.
+        "console": {"listen_host": "127.0.0.1", "port": addresses.consoles[cell], "networks": "127.0.0.0/8", "paths": state.run},
     }
 
 

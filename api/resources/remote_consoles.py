@@ -5,13 +5,16 @@ types and protocols: OpenStack Compute API, server consoles.
 """
 
 import dataclasses
+import ipaddress
 from collections.abc import Awaitable, Callable
 
 import sqlalchemy as sa
 
 import cell_db.console_proxies
 import cell_db.console_tokens
+import cell_db.hosts
 import core.errors
+import core.log
 from api.http import policy
 from api.http.call import Call
 from api.http.errors import HttpError
@@ -27,7 +30,10 @@ from cells.route import Found
 from lifecycle import states
 from messaging.verbs import cell
 from objects import console
-from objects.console import Address
+from objects.console import Address, Proxy
+from objects.console_rules import Allowed, plain
+
+LOG = core.log.get(__name__)
 
 CREATE = "os_compute_api:os-remote-consoles"
 POLICIES = [Rule(CREATE, policy.MEMBER, "Get an address that opens a console of a server")]
@@ -89,7 +95,11 @@ async def _open(call: Call, protocol: str, name: str, *, segment: str) -> Opened
     found = await server_of(call, CREATE, segment)
     kind = _kind_of(protocol, name)
     _refuse_leaving(found)
-    answer = await ask_host(call, found, cell.CONSOLE_ADDRESSES, WHAT)
+    try:
+        answer = await ask_host(call, found, cell.CONSOLE_ADDRESSES, WHAT)
+    except core.errors.Invalid as error:  # The host's doing, and not the user's.
+        LOG.error("host %s names a console that is none: %s", found.server.host, error.message)
+        raise _misplaced(found.server.uuid) from error
     address = next((address for address in answer.addresses if address.kind == kind), None)
     if address is None:
         raise _not_offered(name)
@@ -139,8 +149,35 @@ def _issue(connection: sa.Connection, uuid: str, host: str, address: Address, pr
     proxy = cell_db.console_proxies.living(connection, down_after_s=proxy_down_after_s)
     if proxy is None:
         return None
+    _refuse_misplaced(connection, uuid, host, address, proxy)
     token = cell_db.console_tokens.issue(connection, uuid, instance_host=host, address=address, ttl_s=proxy.token_ttl_s)
     return console.url_of(proxy.public_url, address.kind, token)
+
+
+def _refuse_misplaced(connection: sa.Connection, uuid: str, host: str, address: Address, proxy: Proxy) -> None:
+    """
+    Raises:
+        Unavailable: the host names a place to which the proxy would not connect.
+    """
+    refusal = None if proxy.allowed is None else _why_not(connection, host, address, proxy.allowed)
+    if refusal is not None:
+        LOG.error("host %s names a console where none may be: %s", host, refusal)
+        raise _misplaced(uuid)
+
+
+def _why_not(connection: sa.Connection, host: str, address: Address, allowed: Allowed) -> str | None:
+    """As far as it can be said here: links and names are looked up by the proxy."""
+    if address.path is not None:
+        return allowed.why_not_in(address.path)
+    try:
+        ip = plain(ipaddress.ip_address(address.host or ""))
+    except ValueError:
+        return None
+    return allowed.why_not_at(ip, address.port or 0, host=host, owners=cell_db.hosts.hosts_at(connection, str(ip)))
+
+
+def _misplaced(uuid: str) -> core.errors.Unavailable:
+    return core.errors.Unavailable(f"The console of instance {uuid} is not where consoles may be.", server=uuid)
 
 
 _PATH = "/servers/{server_id}/remote-consoles"

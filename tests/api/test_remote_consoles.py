@@ -1,6 +1,7 @@
 """Addresses of consoles, in every form that the API had; and what their tokens stand for."""
 
 import contextlib
+import dataclasses
 import urllib.parse
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from lifecycle import states
 from messaging.verbs import cell
 from messaging.verbs.compute import ConsoleAddresses
 from objects.console import Address, Proxy
+from objects.console_rules import Allowed
 from tests.api.host import host_that_answers
 from tests.api.http.harness import ADMIN, ALICE, BOB, Reply
 from tests.api.small_cloud import CARL, SmallCloud
@@ -25,9 +27,9 @@ PUBLIC = "https://consoles.example:6443/east"
 OLD = {"novnc": "os-getVNCConsole", "xvpvnc": "os-getVNCConsole", "spice-html5": "os-getSPICEConsole", "serial": "os-getSerialConsole"}
 
 
-def start_proxy(cloud: SmallCloud, *, left: bool = False) -> None:
+def start_proxy(cloud: SmallCloud, *, left: bool = False, allowed: Allowed | None = None) -> None:
     with cloud.databases["east"].transaction() as connection:
-        said = Proxy(public_url=PUBLIC, token_ttl_s=600.0)
+        said = Proxy(public_url=PUBLIC, token_ttl_s=600.0, allowed=allowed)
         cell_db.console_proxies.beat(connection, host="console-1", version="0.1", started_at=utcnow(), proxy=said)
         if left:
             cell_db.console_proxies.leave(connection, host="console-1")
@@ -191,6 +193,47 @@ def test_what_the_host_says_decides(cloud: SmallCloud, answer: Any, status: int)
 
     assert reply.status == status, reply.body
     assert asked == [cell.HostServer(uuid=uuid, host="east-1")]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "address", "status"),
+    [
+        (Allowed(), {"host": "127.0.0.1", "port": 5900}, 503),
+        (Allowed(), {"host": "::ffff:169.254.169.254", "port": 5900}, 503),
+        (Allowed(), {"host": "10.0.0.7", "port": 5900}, 503),
+        (Allowed(networks=("10.0.0.0/24",)), {"host": "10.0.0.7", "port": 3306}, 503),
+        (Allowed(networks=("10.0.0.0/24",)), {"host": "10.0.0.7", "port": 5900}, 200),
+        (Allowed(networks=("10.0.0.0/24",)), {"path": "/run/docker.sock"}, 503),
+        (Allowed(directory="/run/consoles"), {"path": "/run/consoles/../docker.sock"}, 503),
+        (Allowed(directory="/run/consoles"), {"path": "/run/consoles/east-1/a.vnc"}, 200),
+    ],
+)
+def test_no_token_is_given_for_a_place_where_no_console_may_be(cloud: SmallCloud, allowed: Allowed, address: dict[str, Any], status: int) -> None:
+    """The proxy would refuse it, too; and what a token stands for is nothing that an agent may choose."""
+    uuid = cloud.running()
+    start_proxy(cloud, allowed=allowed)
+    with host_that_answers(cloud, cell.CONSOLE_ADDRESSES, ConsoleAddresses([Address(kind="vnc", **address)])):
+        reply = ask(cloud, uuid, "vnc", "novnc")
+
+    assert reply.status == status, reply.body
+    with cloud.databases["east"].reading() as connection:
+        count = connection.exec_driver_sql("select count(*) from console_auth_tokens").scalar_one()
+    assert count == (status == 200)
+
+
+@dataclasses.dataclass
+class Unchecked:
+    """What another agent than ours may answer."""
+
+    addresses: list[dict[str, Any]]
+
+
+@pytest.mark.parametrize("said", [{"kind": "vnc"}, {"kind": "ssh", "host": "10.0.0.7", "port": 22}, {"kind": "vnc", "host": "h", "port": 2**70}, {}])
+def test_an_answer_that_is_no_address_is_not_the_users_fault(cloud: SmallCloud, said: dict[str, Any]) -> None:
+    uuid = cloud.running()
+    start_proxy(cloud)
+    with host_that_answers(cloud, cell.CONSOLE_ADDRESSES, Unchecked([said])):
+        assert ask(cloud, uuid, "vnc", "novnc").status == 503
 
 
 def test_a_server_that_moves_meanwhile_gets_no_token(cloud: SmallCloud) -> None:

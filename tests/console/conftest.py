@@ -100,14 +100,19 @@ class CellWithProxy:
     proxies: list[ConsoleProxy]
 
     def start(self, name: str = "proxy-1", **settings: Any) -> ConsoleProxy:
-        """A proxy; `settings` are options of its section."""
+        """A proxy; `settings` are options of its section, None for its default."""
         file = self.directory / f"{name}.conf"
-        lines = [f"{option} = {value}" for option, value in {"port": 0, "novnc_path": self.directory / "novnc", "host_timeout_s": 3, **settings}.items()]
+        lines = [f"{option} = {value}" for option, value in {**self.settings(), **settings}.items() if value is not None]
         file.write_text(f"[DEFAULT]\nhost = {name}\ntransport_url = {self.url}\n[database]\nconnection = {self.database.url}\n[console]\n" + "\n".join(lines))
         proxy = ConsoleProxy(core.config.load("cellplane-console-proxy", ["--config-file", str(file)], options()))
         self.proxies.append(proxy)
         proxy.start()
         return proxy
+
+    def settings(self) -> dict[str, Any]:
+        """Guests of these tests are on the proxy's own machine, at whatever port is free."""
+        here = {"networks": "127.0.0.1/32", "ports": "1-65535", "paths": self.directory}
+        return {"port": 0, "novnc_path": self.directory / "novnc", "host_timeout_s": 3, **here}
 
     def token(self, guest: Guest, *, ttl_s: float = 600.0) -> str:
         """Opens the console of a new server whose guest this is."""

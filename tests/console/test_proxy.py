@@ -19,6 +19,7 @@ from console.session import MOST_MESSAGE_BYTES
 from devstack.waiting import wait_until
 from lifecycle import states
 from objects import console
+from objects.console_rules import Allowed
 from objects.host import CONSOLE_PROXY
 from tests.cell_db.rows import insert_instance, update_instance
 from tests.console.conftest import DEADLINE_S, GREETING, HOST, CellWithProxy, Guest
@@ -297,8 +298,10 @@ def test_a_proxy_that_stops_says_goodbye_and_is_not_named_any_more(cell: CellWit
 def test_it_names_itself_in_its_cell(cell: CellWithProxy) -> None:
     proxy = cell.start(token_ttl_s=120)
     with cell.database.reading() as connection:
-        assert cell_db.console_proxies.living(connection, down_after_s=30.0) == console.Proxy(public_url=f"http://127.0.0.1:{proxy.port}", token_ttl_s=120.0)
+        said = cell_db.console_proxies.living(connection, down_after_s=30.0)
         (row,) = connection.execute(sa.select(services.c.host, services.c.binary, services.c.version))
+    allowed = Allowed(networks=("127.0.0.1/32",), ports=((1, 65535),), directory=str(cell.directory))
+    assert said == console.Proxy(public_url=f"http://127.0.0.1:{proxy.port}", token_ttl_s=120.0, allowed=allowed)
     assert (row.host, row.binary) == ("proxy-1", CONSOLE_PROXY) and row.version
 
 
