@@ -15,7 +15,7 @@ import sqlalchemy as sa
 import api_db.hosts
 import core.errors
 from api_db.tables import aggregate_hosts, aggregate_metadata, aggregates, host_mappings
-from core.database import changed, insert_if_absent, is_duplicate, now_sql
+from core.database import changed, insert_if_absent, is_duplicate, lock, now_sql
 
 ZONE_KEY = "availability_zone"
 DEFAULT_ZONE = "nova"
@@ -297,13 +297,13 @@ def _cells(conn: sa.Connection, hosts: Iterable[str]) -> dict[str, str]:
 
 def _lock(conn: sa.Connection, aggregate_id: int) -> None:
     """Makes changes of this aggregate wait for each other. Always before its hosts, so that nobody waits in a circle."""
-    conn.execute(sa.select(aggregates.c.id).where(aggregates.c.id == aggregate_id).with_for_update()).all()
+    lock(conn, aggregates, aggregates.c.id == aggregate_id)
 
 
 def _lock_hosts(conn: sa.Connection, hosts: Iterable[str]) -> None:
     """Makes changes of these hosts' zones wait for each other: no schema can say that a host has one zone only."""
-    query = sa.select(host_mappings.c.host).where(host_mappings.c.host.in_(sorted(hosts))).order_by(host_mappings.c.host)
-    conn.execute(query.with_for_update()).all()
+    for host in sorted(hosts):
+        lock(conn, host_mappings, host_mappings.c.host == host)
 
 
 def _set_item(conn: sa.Connection, aggregate_id: int, key: str, value: str) -> None:

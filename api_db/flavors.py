@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from api_db.tables import flavor_extra_specs, flavor_projects, flavors
 from core import errors
 from core.clock import utcnow
-from core.database import changed, insert_if_absent, is_duplicate
+from core.database import changed, insert_one, is_duplicate, lock
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ def add_access(connection: sa.Connection, flavor_id: str, project_id: str) -> No
         Conflict: the project may use it already.
     """
     key = _locked(connection, flavor_id)
-    if not insert_if_absent(connection, flavor_projects, [{"flavor_pk": key, "project_id": project_id}]):
+    if not insert_one(connection, flavor_projects, {"flavor_pk": key, "project_id": project_id}):
         raise errors.Conflict(
             f"Flavor access already exists for flavor {flavor_id} and project {project_id} combination.",
             field="tenant",
@@ -232,11 +232,8 @@ def _key(connection: sa.Connection, flavor_id: str) -> int:
 
 def _locked(connection: sa.Connection, flavor_id: str) -> int:
     """The flavor's key, with its row locked: changes of one flavor follow each other."""
-    query = sa.select(flavors.c.id).where(flavors.c.flavor_id == flavor_id).with_for_update()
-    key: int | None = connection.execute(query).scalar()
-    if key is None:
-        raise _not_found(flavor_id)
-    return key
+    lock(connection, flavors, flavors.c.flavor_id == flavor_id)
+    return _key(connection, flavor_id)
 
 
 def _usable_by(project_id: str) -> sa.ColumnElement[bool]:

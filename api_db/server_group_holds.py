@@ -12,7 +12,7 @@ import core.errors
 from api_db.journal import Assignment
 from api_db.server_groups import ServerGroup
 from api_db.tables import server_groups
-from core.database import changed, now_sql
+from core.database import changed, lock, now_sql
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,7 +50,6 @@ def assign(connection: sa.Connection, assignments: Sequence[Assignment], held: H
     Raises:
         Unavailable: somebody else holds it: what was chosen may be wrong by now.
     """
-    mine = sa.select(server_groups.c.id).where(server_groups.c.uuid == held.uuid, server_groups.c.token == held.token).with_for_update()
-    if connection.execute(mine).first() is None:
+    if not lock(connection, server_groups, server_groups.c.uuid == held.uuid, server_groups.c.token == held.token):
         raise core.errors.Unavailable(f"server group {held.uuid} is held by another super-conductor now")
     return api_db.journal.assign(connection, assignments)

@@ -15,7 +15,7 @@ import api_db.quota
 import core.errors
 from api_db.instances import WHEREABOUTS, Whereabouts
 from api_db.tables import instance_mappings, server_group_members, server_groups
-from core.database import now_sql
+from core.database import lock, now_sql
 
 POLICIES = ("affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity")
 RESOURCE = "server_groups"
@@ -95,7 +95,7 @@ def delete(connection: sa.Connection, uuid: str) -> None:
     Raises:
         NotFound: there is none (any more).
     """
-    group_id = connection.execute(sa.select(server_groups.c.id).where(server_groups.c.uuid == uuid).with_for_update()).scalar()
+    group_id = _locked(connection, server_groups.c.uuid == uuid)
     if group_id is None:
         raise _not_found(uuid)
     connection.execute(sa.delete(server_group_members).where(server_group_members.c.group_id == group_id))
@@ -120,9 +120,7 @@ def join(connection: sa.Connection, uuid: str, servers: Sequence[str], *, projec
         Invalid: the project has no such group.
         OverQuota: the user may not have so many servers in it.
     """
-    group_id = connection.execute(
-        sa.select(server_groups.c.id).where(server_groups.c.uuid == uuid, server_groups.c.project_id == project_id).with_for_update()
-    ).scalar()
+    group_id = _locked(connection, server_groups.c.uuid == uuid, server_groups.c.project_id == project_id)
     if group_id is None:
         raise core.errors.Invalid(f"group: Server group {uuid} could not be found.", field="group")
     most = api_db.limits.effective(connection, project_id, user_id, quota_defaults)["server_group_members"]
@@ -144,6 +142,13 @@ def _count_members(connection: sa.Connection, group_id: int, user_id: str) -> in
         server_group_members.c.group_id == group_id, instance_mappings.c.deleted == sa.false(), instance_mappings.c.user_id == user_id
     )
     return int(connection.execute(sa.select(sa.func.count()).select_from(_living()).where(mine)).scalar_one())
+
+
+def _locked(connection: sa.Connection, *which: sa.ColumnElement[bool]) -> int | None:
+    """The group's key, with its row locked: nobody joins it, or deletes it, meanwhile."""
+    lock(connection, server_groups, *which)
+    key: int | None = connection.execute(sa.select(server_groups.c.id).where(*which)).scalar()
+    return key
 
 
 def _living() -> sa.Join:

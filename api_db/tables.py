@@ -22,6 +22,11 @@ def _id() -> Column[int]:
     return Column("id", BigId, primary_key=True, autoincrement=True)
 
 
+def _lock() -> Column[int]:
+    """What `core.database.lock` counts."""
+    return Column("lock_count", BigId, nullable=False, default=0, server_default="0")
+
+
 def _times() -> tuple[Column[object], Column[object]]:
     return Column("created_at", Timestamp, nullable=False), Column("updated_at", Timestamp)
 
@@ -46,6 +51,7 @@ host_mappings = _table(
     Column("cell_uuid", Uuid, ForeignKey("cell_mappings.uuid"), nullable=False, index=True),
     # false: an operator has yet to say that this host may be used
     Column("accepted", Boolean, nullable=False, server_default=sa.true()),
+    _lock(),
     *_times(),
 )
 
@@ -88,6 +94,8 @@ build_requests = _table(
     Column("host", Str(255)),
     Column("alternates", Json),
     Column("deleting", Boolean, nullable=False, default=False),
+    # who asked for the delete, where their cell does not know of it yet (core.context.Context)
+    Column("delete_context", Json),
     Column("fault", Json),
     Column("token", Uuid),
     Column("lease_until", Timestamp, nullable=False, index=True),
@@ -107,7 +115,7 @@ request_specs = _table(
 
 # ---- quota -----------------------------------------------------------------------------------------------------------
 
-project_locks = _table("project_locks", Column("project_id", Str(255), primary_key=True))
+project_locks = _table("project_locks", Column("project_id", Str(255), primary_key=True), _lock())
 
 quotas = _table(
     "quotas",
@@ -148,6 +156,7 @@ flavors = _table(
     Column("disabled", Boolean, nullable=False, default=False),
     Column("is_public", Boolean, nullable=False, default=True),
     Column("description", LongText),
+    _lock(),
     *_times(),
 )
 
@@ -181,6 +190,7 @@ aggregates = _table(
     _id(),
     Column("uuid", Uuid, nullable=False, unique=True),
     Column("name", Str(255), nullable=False, unique=True),
+    _lock(),
     *_times(),
 )
 
@@ -209,6 +219,7 @@ server_groups = _table(
     # whoever chooses hosts for its members: nobody else does meanwhile
     Column("token", Uuid),
     Column("held_until", Timestamp),
+    _lock(),
     *_times(),
 )
 

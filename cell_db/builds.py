@@ -47,7 +47,7 @@ class Placed:
 
 
 def insert(connection: sa.Connection, placed: Sequence[Placed], *, build_deadline_s: float) -> int:
-    """Inserts the rows that are not there yet (a tombstone stays); they are runnable from this commit. Gives the number inserted.
+    """Inserts the rows that are not there yet (a tombstone stays); they are runnable from this commit. Gives the number of those.
 
     A host that was disabled since it was chosen gets nothing: its attempt is over before anything is sent, and the row begins with the
     next one, on the first alternate that is not disabled. Without such an alternate the choice stands.
@@ -61,11 +61,10 @@ def insert(connection: sa.Connection, placed: Sequence[Placed], *, build_deadlin
     disabled = _disabled(connection, missing)
     rows = [_row(_elsewhere(p, disabled)) for p in missing]
     clocks = {"lease_until": now_sql(INSERT_LEASE_S), "deadline": now_sql(build_deadline_s), "updated_at": now_sql()}
-    statement = sa.insert(instances).prefix_with("OR IGNORE" if connection.dialect.name == "sqlite" else "IGNORE")
-    inserted = connection.execute(statement.values(**clocks), rows).rowcount
+    insert_if_absent(connection, instances, rows, **clocks)
     _insert_children(connection, [p.order.build for p in missing])
     cell_db.history.insert_creations(connection, [(p.order, p.fault) for p in missing])
-    return inserted
+    return len(missing)
 
 
 def _disabled(connection: sa.Connection, placed: Sequence[Placed]) -> set[str]:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from cell_db.tables import cleanups, instances
 from core.clock import utcnow
-from core.database import now_sql
+from core.database import insert_if_absent, now_sql
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -23,8 +23,7 @@ _COLUMNS = (cleanups.c.uuid, cleanups.c.host, cleanups.c.attempt)
 
 def insert(connection: sa.Connection, *, uuid: str, host: str, attempt: int) -> None:
     """Remembers that the attempt may still be on the host; once."""
-    statement = sa.insert(cleanups).prefix_with("OR IGNORE" if connection.dialect.name == "sqlite" else "IGNORE")
-    connection.execute(statement.values(uuid=uuid, host=host, attempt=attempt, created_at=now_sql()))
+    insert_if_absent(connection, cleanups, [{"uuid": uuid, "host": host, "attempt": attempt}], created_at=now_sql())
 
 
 def list_of(connection: sa.Connection, uuids: Sequence[str]) -> list[Cleanup]:

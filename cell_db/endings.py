@@ -9,7 +9,7 @@ import cell_db.console_tokens
 import cell_db.history
 from cell_db.tables import cleanups, instances
 from core.context import Context
-from core.database import changed, now_sql
+from core.database import changed, insert_one, now_sql
 from lifecycle import states
 
 
@@ -45,9 +45,8 @@ def _insert_tombstone(connection: sa.Connection, *, uuid: str, project_id: str, 
         "root_gib": 0, "ephemeral_gib": 0, "config_drive": False, "auto_disk_config": False, "launch_index": 0, "progress": 0,
         "deleted": True,
     }  # fmt: skip
-    statement = sa.insert(instances).prefix_with("OR IGNORE" if connection.dialect.name == "sqlite" else "IGNORE")
     now = now_sql()
-    return changed(connection.execute(statement.values(**row, created_at=now, updated_at=now, deleted_at=now, lease_until=now)))
+    return insert_one(connection, instances, row, created_at=now, updated_at=now, deleted_at=now, lease_until=now)
 
 
 def _deleted(connection: sa.Connection, uuid: str) -> bool:

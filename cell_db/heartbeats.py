@@ -75,8 +75,7 @@ def _note_node(connection: sa.Connection, heartbeat: Heartbeat) -> None:
         return
     if known is None:
         row = {"uuid": inventory.node_uuid, "host": heartbeat.host, "failed_builds": 0, "accepted": False, **told, **usage}
-        statement = sa.insert(compute_nodes).prefix_with("OR IGNORE" if connection.dialect.name == "sqlite" else "IGNORE")
-        connection.execute(statement.values(**row, created_at=now_sql(), updated_at=now_sql()))
+        insert_if_absent(connection, compute_nodes, [row], created_at=now_sql(), updated_at=now_sql())
     elif dict(known._mapping) != {"uuid": known.uuid, **told, **usage, "inventory": _text(told["inventory"])}:
         mine = sa.update(compute_nodes).where(compute_nodes.c.host == heartbeat.host)
         connection.execute(mine.values(**told, **usage, updated_at=now_sql()))

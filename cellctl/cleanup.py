@@ -19,6 +19,7 @@ from cells.answers import Answer
 from cells.gate import Gate
 from cells.scatter import scatter_now
 from clients.placement import Placement, connect
+from core.database import probe
 from lifecycle import states
 from objects.host import COMPUTE
 
@@ -183,7 +184,7 @@ def _gone(connection: sa.Connection, host: str, answered: Sequence[tuple[str, in
 def _forget_cell(open_cloud: cloud.Cloud, name: str, only: set[str] | None, *, dry_run: bool) -> list[tuple[object, ...]]:
     cell = open_cloud.find_cell(name)
     gate = next(gate for gate in open_cloud.gates() if gate.cell.uuid == cell.uuid)
-    if isinstance(gate.read_now(_ping), Answer):
+    if isinstance(gate.read_now(probe), Answer):
         raise core.errors.WrongState(f"cell {cell.name} answers: it is told of its deletes by itself (`cellctl build resume` hurries)")
     orders = open_cloud.api_read(api_db.holdings.list_all, most=MOST, target=cell.uuid)
     mine = [order for order in orders if order.deleting and (only is None or order.uuid in only)]
@@ -193,10 +194,6 @@ def _forget_cell(open_cloud: cloud.Cloud, name: str, only: set[str] | None, *, d
         open_cloud.api_write(api_db.holdings.forget_deletes, [order.uuid for order in mine], cell_uuid=cell.uuid)
         result = "forgotten"
     return [(order.uuid, cell.name, None, None, result) for order in mine]
-
-
-def _ping(connection: sa.Connection) -> None:
-    connection.execute(sa.select(sa.literal(1)))
 
 
 def _release(open_cloud: cloud.Cloud, uuids: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ from cells.door import Door, GateMetrics
 from cells.wires import Question, Wires, ask
 from core.clock import Clock, SystemClock
 from core.context import Context
-from core.database import Database, OutcomeUnknown, is_transient, timed_out
+from core.database import Database, OutcomeUnknown, is_transient, probe, timed_out, unkept
 from core.wire import Rows, Wire
 from messaging.broker import Broker, NoSuchQueue
 from messaging.caller import Caller
@@ -172,7 +172,7 @@ class Gate:
     def probe(self) -> None:
         """If a breaker is open and it is time, asks the cell once more, in the gate's own thread; nobody waits for it."""
         if self._door.breaker.may_probe():
-            self._reading(_read_version if self._schema_is_missing else _ping, (), {}, probe=True)
+            self._reading(_read_version if self._schema_is_missing else probe, (), {}, probe=True)
         if self._broker_door.breaker.may_probe():
             self._ask_broker()
 
@@ -306,7 +306,7 @@ class Gate:
             return _Failure("the query took too long", unsure=False)
         if number == SYNTAX_ERROR or isinstance(error, sa.exc.IntegrityError | sa.exc.DataError):  # ours, not the cell's
             self._well(self._door, "answer", started)
-            return error
+            return unkept(error) if isinstance(error, sa.exc.DataError) else error
         self._schema_is_missing = number in SCHEMA_MISSING
         unreachable = not error.statement or self._schema_is_missing
         return self._away(started, f"{type(error.orig).__name__}: {error.orig}", unreachable=unreachable)
@@ -417,10 +417,6 @@ def _fulfil(future: "concurrent.futures.Future[T]", value: Callable[[], T]) -> N
         future.set_result(value())
     except Exception as error:
         future.set_exception(error)
-
-
-def _ping(connection: sa.Connection) -> None:
-    connection.execute(sa.select(sa.literal(1)))
 
 
 def _read_version(connection: sa.Connection) -> None:

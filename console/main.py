@@ -179,13 +179,13 @@ class ConsoleProxy:
 
     def _beat(self) -> None:
         said = Said(public_url=self.public_url, token_ttl_s=self._settings.token_ttl_s, allowed=self._allowed)
-        with self.database.transaction() as connection:
-            cell_db.console_proxies.beat(connection, host=self._conf.host, version=core.process.version(), started_at=self._started_at, proxy=said)
+        self.database.run(
+            cell_db.console_proxies.beat, host=self._conf.host, version=core.process.version(), started_at=self._started_at, proxy=said
+        )
 
     def _say_that_it_leaves(self) -> None:
         try:
-            with self.database.transaction() as connection:
-                cell_db.console_proxies.leave(connection, host=self._conf.host)
+            self.database.run(cell_db.console_proxies.leave, host=self._conf.host)
         except core.errors.Unavailable as error:
             LOG.warning("the cell does not hear that this console proxy stops: %s", error.message)
 

@@ -1,28 +1,42 @@
 """Engines and transactions for MariaDB (or anything MySQL-compatible) and SQLite.
 
-Facts that shaped this (measured, DESIGN sections 5 and 7): PyMySQL's connect, read and write each need a time-out; SQLite's driver
-must not open transactions by itself, writes begin with BEGIN IMMEDIATE; leases are compared with the database's own clock.
+Facts that shaped this (measured): PyMySQL's connect, read and write each need a time-out; SQLite's driver must not open transactions by
+itself, writes begin with BEGIN IMMEDIATE; leases are compared with the database's own clock. What Galera asks for is in
+`docs/decisions/0020`: a lock is a write, a conflict may be told as late as at COMMIT, an unfit node answers some statements.
 """
 
 import contextlib
 import datetime
 import re
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 import pymysql
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 import core.errors
+from core.clock import jittered
 from core.wire import Wire
 
-DEADLOCK_CODES = {1205, 1213}  # MariaDB: lock wait timeout, deadlock
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DEADLOCK_CODES = {1205, 1213}  # MariaDB: lock wait timeout; deadlock, and on Galera a conflict with another node's transaction
 DUPLICATE_CODES = {1062}
+NO_SUCH_TABLE = 1146
+# A node that is in no position to serve: not part of its cluster's majority (Galera's 1047; 1180 while it commits), or read-only.
+NOT_READY, ERROR_DURING_COMMIT, READ_ONLY_OPTION, READ_ONLY_MODE = 1047, 1180, 1290, 1836
+# The server undid the transaction before it said so. Whatever else is said at COMMIT leaves open whether other nodes have it.
+UNDONE_AT_COMMIT = DEADLOCK_CODES | {READ_ONLY_OPTION, READ_ONLY_MODE}
+# What is too long or out of range is refused, and not cut, whatever the server's own setting is.
+SQL_MODE = "TRADITIONAL"
+CONFLICT_TRIES = 60
+CONFLICT_PAUSE_S = 0.01
 IDLE_S = 0.5
 
 
@@ -99,7 +113,7 @@ def _now_sqlite(element: now_sql, compiler: Any, **kw: Any) -> str:
 
 
 class OutcomeUnknown(Exception):
-    """The answer to a COMMIT was lost: the transaction may have taken effect. `__cause__` says how."""
+    """The answer to a COMMIT was lost, or said too little: the transaction may have taken effect. `__cause__` says how."""
 
 
 class Database:
@@ -141,7 +155,7 @@ class Database:
             OutcomeUnknown: the connection was lost while it committed.
             sqlalchemy.exc.DBAPIError: anything else; nothing was written.
         """
-        with self.reading() as connection:
+        with self._connected() as connection:
             # SQLite: its default would take the write lock at the first write only, and lose to whoever wrote since our read.
             connection.exec_driver_sql("BEGIN IMMEDIATE" if self.is_sqlite else "BEGIN")
             try:
@@ -151,9 +165,25 @@ class Database:
                 raise
             _commit(connection)
 
+    def run(self, work: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """`work(connection, …)` in one transaction, again from the start as long as conflicts with other transactions undo it.
+
+        A conflict is ordinary where several nodes take writes, and may be told at COMMIT only; nothing was written then. `work` does
+        nothing but read and write through its connection.
+
+        Raises:
+            OutcomeUnknown, sqlalchemy.exc.DBAPIError: as `transaction`.
+        """
+        return repeated(self.transaction, work, *args, **kwargs)
+
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """A connection for reads; each statement is a transaction of its own."""
+        with self._connected() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[sa.Connection]:
         try:
             connection = self.engine.connect()
         except pymysql.err.Error as error:  # raised while a connection is prepared, outside SQLAlchemy's own wrapping
@@ -179,13 +209,33 @@ class Database:
         self.engine.dispose()
 
 
+def repeated(
+    transaction: Callable[[], contextlib.AbstractContextManager[sa.Connection]],
+    work: Callable[Concatenate[sa.Connection, P], T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """What `Database.run` does, for any way to open a transaction."""
+    for left in reversed(range(CONFLICT_TRIES)):
+        try:
+            with transaction() as connection:
+                return work(connection, *args, **kwargs)
+        except sa.exc.DBAPIError as error:
+            if not left or not is_transient(error):
+                raise
+            time.sleep(jittered(CONFLICT_PAUSE_S, 0.0, 2.0))
+    raise AssertionError("the last try returns or raises")
+
+
 def _commit(connection: sa.Connection) -> None:
     try:
         connection.exec_driver_sql("COMMIT")
     except sa.exc.DBAPIError as error:
-        if error.connection_invalidated:
-            raise OutcomeUnknown from error
-        raise
+        if connection.dialect.name == "sqlite" or number_of(error) in UNDONE_AT_COMMIT:
+            _roll_back(connection)
+            raise
+        connection.invalidate()
+        raise OutcomeUnknown from error
 
 
 def _roll_back(connection: sa.Connection) -> None:
@@ -226,6 +276,7 @@ def _mysql_engine(url: sa.URL, pool_size: int, connect_timeout_s: float, io_time
         "charset": "utf8mb4",
         "ssl_disabled": True,
         "init_command": "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        "sql_mode": SQL_MODE,
     }
     if io_timeout_s is not None:
         arguments |= {"read_timeout": io_timeout_s, "write_timeout": io_timeout_s}
@@ -281,9 +332,17 @@ def _look_before_use(engine: sa.Engine) -> None:
             raise sa.exc.DisconnectionError("the connection was lost while it lay idle") from error
 
     @sa.event.listens_for(engine, "handle_error")
-    def _keep_pool(context: Any) -> None:
-        if context.is_disconnect and timed_out(context.original_exception):
+    def _judge(context: Any) -> None:
+        if is_unfit(context.original_exception):
+            context.is_disconnect = True
+        elif context.is_disconnect and timed_out(context.original_exception):
             context.invalidate_pool_on_disconnect = False
+
+
+def is_unfit(error: BaseException | None) -> bool:
+    """Whether the driver's error says that this server is in no position to serve now, whatever it is asked: another one may be."""
+    number, text = (*getattr(error, "args", ()), None, None)[:2]
+    return number in (NOT_READY, ERROR_DURING_COMMIT, READ_ONLY_MODE) or (number == READ_ONLY_OPTION and "read-only" in str(text))
 
 
 def timed_out(error: BaseException | str) -> bool:
@@ -293,8 +352,12 @@ def timed_out(error: BaseException | str) -> bool:
 
 class OwnDatabase(Database):
     """A program's own database, reached without a gate: what goes wrong between us and it is `Unavailable`, so that whoever brought the
-    work (a message, a period) brings it again. A deadlock too: nothing was written.
+    work (a message, a period) brings it again. Conflicts with other transactions `run` repeats at once.
     """
+
+    def run(self, work: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        with _or_unavailable():
+            return repeated(super().transaction, work, *args, **kwargs)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
@@ -303,7 +366,7 @@ class OwnDatabase(Database):
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        with _or_unavailable(), super().reading() as connection:
+        with _or_unavailable(), self._connected() as connection:
             yield connection
 
 
@@ -317,23 +380,88 @@ def _or_unavailable() -> Iterator[None]:
 
 def is_duplicate(error: sa.exc.IntegrityError) -> bool:
     """Whether a unique key refused the row (and not a foreign key or a missing value)."""
-    args: Sequence[Any] = getattr(error.orig, "args", ())
-    return bool(args) and (args[0] in DUPLICATE_CODES or "UNIQUE constraint failed" in str(args[0]))
+    number = number_of(error)
+    return number in DUPLICATE_CODES or "UNIQUE constraint failed" in str(number)
 
 
 def is_transient(error: sa.exc.DBAPIError) -> bool:
-    """Whether the transaction was undone by a deadlock or a lock wait and may simply be tried again."""
-    args: Sequence[Any] = getattr(error.orig, "args", ())
-    return bool(args) and (args[0] in DEADLOCK_CODES or "database is locked" in str(args[0]))
+    """Whether the transaction was undone by a conflict with another one or a lock wait, and may simply be tried again."""
+    number = number_of(error)
+    return number in DEADLOCK_CODES or "database is locked" in str(number)
 
 
-def insert_if_absent(connection: sa.Connection, table: sa.Table, rows: list[dict[str, Any]]) -> int:
-    """Inserts the rows whose unique key is not taken yet; the others stay as they are. Gives the number inserted."""
-    if not rows:
-        return 0
-    prefix = "OR IGNORE" if connection.dialect.name == "sqlite" else "IGNORE"
-    statement = sa.insert(table).prefix_with(prefix)
-    return connection.execute(statement, rows).rowcount
+def number_of(error: sa.exc.DBAPIError) -> Any:
+    """The server's number of an error; of SQLite, which has none, its text."""
+    return error.orig.args[0] if error.orig and error.orig.args else None
+
+
+def unkept(error: sa.exc.DataError) -> core.errors.Invalid:
+    """What to say to a user whose value is too long or out of range for its column: a limit that the API failed to name."""
+    text = (*error.orig.args, "")[1] if error.orig and len(error.orig.args) > 1 else str(error.orig)
+    return core.errors.Invalid(f"A value cannot be kept as it was given: {text}")
+
+
+def probe(connection: sa.Connection) -> None:
+    """Asks whether the database serves: of a table, for a node that is not part of its cluster's majority answers `SELECT 1`."""
+    try:
+        connection.execute(sa.text("SELECT version_num FROM alembic_version"))
+    except sa.exc.DBAPIError as error:
+        if not is_missing_table(error):
+            raise
+
+
+def is_missing_table(error: sa.exc.DBAPIError) -> bool:
+    """Whether the statement named a table that is not there."""
+    number = number_of(error)
+    return number == NO_SUCH_TABLE or "no such table" in str(number)
+
+
+# ---- what many modules write alike ---------------------------------------------------------------------------------------------
+
+
+def lock(connection: sa.Connection, table: sa.Table, *which: sa.ColumnElement[bool]) -> bool:
+    """Lets no other transaction lock these rows until this one ends, on whatever node it runs. Gives whether there are any.
+
+    Galera's nodes tell each other what was written and nothing else: neither `SELECT … FOR UPDATE` nor an UPDATE that changes nothing is
+    seen by them. So a lock is a write of a changing value; of two that took it on different nodes one is told of a conflict and begins
+    again. Call it before anything that the lock protects is read.
+    """
+    return changed(connection.execute(sa.update(table).where(*which).values(lock_count=table.c.lock_count + 1)))
+
+
+def insert_if_absent(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], **computed: sa.ColumnElement[Any]) -> None:
+    """Inserts the rows whose unique key is not taken yet; the others stay as they are. `computed`: columns that the database reckons.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError, sqlalchemy.exc.DataError: a row is wrong otherwise; as any insert.
+    """
+    if rows:
+        connection.execute(_unless_present(connection, table).values(**computed), [dict(row) for row in rows])
+
+
+def _unless_present(connection: sa.Connection, table: sa.Table) -> Any:
+    """IGNORE would turn every other error, a value that is too long for one, into a warning."""
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing()
+    key = next(iter(table.primary_key))
+    return mysql.insert(table).on_duplicate_key_update({key.name: key})
+
+
+def insert_one(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any], **computed: sa.ColumnElement[Any]) -> bool:
+    """Inserts the row unless its unique key is taken; gives whether it did.
+
+    Counts of rows would not tell: with CLIENT_FOUND_ROWS a row that was there and one that is new count alike.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError, sqlalchemy.exc.DataError: the row is wrong otherwise; as any insert.
+    """
+    try:
+        connection.execute(sa.insert(table).values(**row, **computed))
+    except sa.exc.IntegrityError as error:
+        if is_duplicate(error):
+            return False
+        raise
+    return True
 
 
 def changed(result: sa.CursorResult[Any]) -> bool:

@@ -9,10 +9,9 @@ import pathlib
 import sqlalchemy as sa
 
 import core.errors
-from core.database import Database
+from core.database import Database, is_missing_table
 
 _VERSION = sa.table("alembic_version", sa.column("version_num"))
-NO_SUCH_TABLE = 1146  # MariaDB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Schema:
             with database.reading() as connection:
                 return connection.execute(sa.select(_VERSION.c.version_num)).scalar()
         except sa.exc.DBAPIError as error:
-            if _is_missing_table(error):
+            if is_missing_table(error):
                 return None
             raise core.errors.Unavailable(f"the {self.name} database does not answer: {error.orig}") from error
 
@@ -56,8 +55,3 @@ class Schema:
         if found != self.newest:
             state = "is empty" if found is None else f"is at revision {found}"
             raise core.errors.Broken(f"the {self.name} schema {state}, this release needs {self.newest}: run `{self.mend}`")
-
-
-def _is_missing_table(error: sa.exc.DBAPIError) -> bool:
-    args = error.orig.args if error.orig else ()
-    return bool(args) and (args[0] == NO_SUCH_TABLE or "no such table" in str(args[0]))

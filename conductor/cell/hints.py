@@ -1,13 +1,16 @@
 """What the API level tells the conductor: look at these servers now. Their rows say what there is to do."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import sqlalchemy as sa
 
 import cell_db.builds
 import cell_db.cleanups
 import cell_db.endings
 import cell_db.operations
 import messaging.verbs.compute as compute_verbs
+from cell_db.cleanups import Cleanup
 from conductor.cell.orders import Orders
 from core.context import Context
 from core.database import Database
@@ -41,11 +44,8 @@ class Hints:
 
     def on_clean(self, deliveries: list[Delivery]) -> None:
         """Servers that are going: their hosts are told, or, where no host has to answer, they are ended here."""
-        uuids = _uuids(deliveries)
-        with self._steps("cell.tell"), self._database.transaction() as connection:
-            cleanups = cell_db.cleanups.list_of(connection, uuids)
-            cell_db.cleanups.told(connection, cleanups)
-            ended = cell_db.endings.ended_without_cleanups(connection, most=len(uuids), wanted=uuids)
+        with self._steps("cell.tell"):
+            cleanups, ended = self._database.run(_tell, _uuids(deliveries))
         self._orders.destroy(cleanups)
         self._orders.end(ended)
 
@@ -53,6 +53,13 @@ class Hints:
     def on_host_asked(_: Context, asked: HostConsole | HostServer) -> Forward:
         """The host itself answers."""
         return Forward(compute_verbs.queue(asked.host))
+
+
+def _tell(connection: sa.Connection, uuids: Sequence[str]) -> tuple[list[Cleanup], list[str]]:
+    """The cleanups of servers that are going, told from now on, and those that no host has to answer for."""
+    cleanups = cell_db.cleanups.list_of(connection, uuids)
+    cell_db.cleanups.told(connection, cleanups)
+    return cleanups, cell_db.endings.ended_without_cleanups(connection, most=len(uuids), wanted=uuids)
 
 
 def _uuids(deliveries: Iterable[Delivery]) -> list[str]:

@@ -147,11 +147,10 @@ class CellConductor:
         return self.sweeps.builds()
 
     def _beat(self) -> None:
-        with self.database.transaction() as connection:
-            cell_db.heartbeats.conductor_beat(
-                connection, host=self._host, version=core.process.version(), started_at=self._started_at,
-                deaf=not self.watch.believes_silence(),
-            )  # fmt: skip
+        self.database.run(
+            cell_db.heartbeats.conductor_beat, host=self._host, version=core.process.version(), started_at=self._started_at,
+            deaf=not self.watch.believes_silence(),
+        )  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import msgspec
+import sqlalchemy as sa
 
 import cell_db.builds
 import cell_db.cleanups
@@ -75,11 +76,14 @@ class Orders:
 
     def supersede(self, build: Building, *, reason: str, host_said_so: bool) -> None:
         """Step cell.supersede: the next alternate takes over (claim and order follow), or the server ends in ERROR."""
-        with self._steps("cell.supersede"), self._database.transaction() as connection:
+        def give_up(connection: sa.Connection) -> tuple[bool, list[Building]]:
             given_up = cell_db.builds.supersede(
                 connection, build, reason=reason, host_said_so=host_said_so, build_deadline_s=self._build_deadline_s
             )
-            next_attempts = cell_db.builds.building(connection, [build.uuid]) if given_up else []
+            return given_up, cell_db.builds.building(connection, [build.uuid]) if given_up else []
+
+        with self._steps("cell.supersede"):
+            given_up, next_attempts = self._database.run(give_up)
         if not given_up:
             return
         LOG.info("attempt %d of server %s on host %s is given up: %s", build.attempt, build.uuid, build.host, reason)
@@ -114,8 +118,8 @@ class Orders:
         """Steps cell.release and cell.deleted for servers that are going and that no host has to answer for."""
         for uuid in uuids:
             self.release([uuid])
-            with self._steps("cell.deleted"), self._database.transaction() as connection:
-                cell_db.endings.deleted(connection, uuid)
+            with self._steps("cell.deleted"):
+                self._database.run(cell_db.endings.deleted, uuid)
 
     # ---- act ---------------------------------------------------------------------------------------------------------------
 

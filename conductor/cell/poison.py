@@ -27,8 +27,7 @@ class Poison:
         """Keeps each message. A poisonous `build` counts as refused, without the host's word; the others' rows have deadlines."""
         for delivery in deliveries:
             letter: DeadLetter = delivery.arguments
-            with self._database.transaction() as connection:
-                cell_db.dead_letters.insert(connection, **for_the_record(letter), request_id=delivery.context.request_id)
+            self._database.run(cell_db.dead_letters.insert, **for_the_record(letter), request_id=delivery.context.request_id)
             LOG.error("a %s message of queue %s was given up: %s", letter.verb or "malformed", letter.queue, letter.why)
             if letter.verb == compute_verbs.BUILD.name:
                 self._give_up(letter.arguments(), letter.why)

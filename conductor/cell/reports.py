@@ -59,26 +59,33 @@ class Reports:
             for server in delivery.arguments.servers
         ]
         ran = [guest for guest in said if self._is_power_state(guest.host, verbs.ACTIVE.name, guest.power_state)]
-        with self._steps("cell.active"), self._database.transaction() as connection:
-            done = cell_db.builds.active(connection, ran)
-            cell_db.heartbeats.build_succeeded(connection, sorted({guest.host for guest in done}))
-            unwanted = self._superseded(connection, verbs.ACTIVE.name, [guest for guest in ran if guest not in done])
+        with self._steps("cell.active"):
+            unwanted = self._database.run(self._note_active, ran)
         self._orders.destroy(unwanted)
+
+    def _note_active(self, connection: sa.Connection, ran: Sequence[Ran]) -> list[Cleanup]:
+        """Marks the servers as running; gives the guests that have to go."""
+        done = cell_db.builds.active(connection, ran)
+        cell_db.heartbeats.build_succeeded(connection, sorted({guest.host for guest in done}))
+        return self._superseded(connection, verbs.ACTIVE.name, [guest for guest in ran if guest not in done])
 
     # ---- agent.cannot -> cell.supersede --------------------------------------------------------------------------------------
 
     def on_refused(self, deliveries: list[Delivery]) -> None:
         """Attempts that their hosts gave up: nothing of them is there, nor will be."""
         refusals = [(delivery.arguments.host, refusal) for delivery in deliveries for refusal in delivery.arguments.servers]
-        with self._database.transaction() as connection:
-            builds = {build.uuid: build for build in cell_db.builds.building(connection, [r.uuid for _, r in refusals])}
-            mine = {r.uuid: (builds[r.uuid], r) for host, r in refusals if r.uuid in builds and _is_of(builds[r.uuid], host, r)}
-            for build, _ in mine.values():
-                cell_db.heartbeats.build_failed(connection, build.host)
-            self._drop_foreign(connection, verbs.REFUSED.name, [(host, r.uuid, r.attempt) for host, r in refusals if r.uuid not in mine])
-        for build, refusal in mine.values():
+        for build, refusal in self._database.run(self._note_refused, refusals):
             reason = f"host {build.host}: {_short(refusal.reason)}"
             self._orders.supersede(build, reason=reason, host_said_so=refusal.is_fenced)
+
+    def _note_refused(self, connection: sa.Connection, refusals: Sequence[tuple[str, Refusal]]) -> list[tuple[Building, Refusal]]:
+        """Counts the refusals that their hosts may speak; gives these."""
+        builds = {build.uuid: build for build in cell_db.builds.building(connection, [r.uuid for _, r in refusals])}
+        mine = {r.uuid: (builds[r.uuid], r) for host, r in refusals if r.uuid in builds and _is_of(builds[r.uuid], host, r)}
+        for build, _ in mine.values():
+            cell_db.heartbeats.build_failed(connection, build.host)
+        self._drop_foreign(connection, verbs.REFUSED.name, [(host, r.uuid, r.attempt) for host, r in refusals if r.uuid not in mine])
+        return list(mine.values())
 
     # ---- cell.gone -> cell.release, cell.deleted --------------------------------------------------------------------------------
 
@@ -97,21 +104,22 @@ class Reports:
         for uuid, _ in ended:
             with self._steps("cell.release"):
                 self._placement.release(uuid)
-        with self._steps("cell.gone"), self._database.transaction() as connection:
-            cell_db.endings.gone(connection, host, answered)
-            for uuid, state in ended:
-                if state == states.GOING:
-                    cell_db.endings.deleted(connection, uuid)
+        going = [uuid for uuid, state in ended if state == states.GOING]
+        with self._steps("cell.gone"):
+            self._database.run(_note_gone, host, answered, going)
 
     # ---- operations ------------------------------------------------------------------------------------------------------------
 
     def on_acted(self, deliveries: list[Delivery]) -> None:
         """Operations that ended, well or with a fault."""
-        with self._steps("cell.acted"), self._database.transaction() as connection:
-            for delivery in deliveries:
-                self._settle(connection, delivery.arguments)
+        with self._steps("cell.acted"):
+            self._database.run(self._settle, [delivery.arguments for delivery in deliveries])
 
-    def _settle(self, connection: sa.Connection, acted: Acted) -> None:
+    def _settle(self, connection: sa.Connection, reported: Sequence[Acted]) -> None:
+        for acted in reported:
+            self._settle_one(connection, acted)
+
+    def _settle_one(self, connection: sa.Connection, acted: Acted) -> None:
         wanted = [outcome.uuid for outcome in acted.outcomes]
         under_way = {operation.uuid: operation for operation in cell_db.operations.operations(connection, wanted)}
         late = []
@@ -140,7 +148,8 @@ class Reports:
 
     def on_stages(self, deliveries: list[Delivery]) -> None:
         """How far operations are, for users to see."""
-        with self._database.transaction() as connection:
+
+        def note(connection: sa.Connection) -> None:
             for delivery in deliveries:
                 host = delivery.arguments.host
                 late = [
@@ -152,9 +161,12 @@ class Reports:
                 ]
                 self._drop_foreign(connection, verbs.STAGES.name, late)
 
+        self._database.run(note)
+
     def on_power_states(self, deliveries: list[Delivery]) -> None:
         """Guests whose power state changed behind our back."""
-        with self._database.transaction() as connection:
+
+        def note(connection: sa.Connection) -> None:
             for delivery in deliveries:
                 host = delivery.arguments.host
                 late = [
@@ -167,6 +179,8 @@ class Reports:
                 ]
                 self._drop_foreign(connection, verbs.POWER_STATES.name, late)
 
+        self._database.run(note)
+
     # ---- heartbeats --------------------------------------------------------------------------------------------------------------
 
     def on_heartbeat(self, deliveries: list[Delivery]) -> None:
@@ -174,12 +188,7 @@ class Reports:
         beats = [delivery.arguments for delivery in deliveries if self._is_sane(delivery.arguments)]
         latest = {beat.host: beat for beat in beats}
         greetings = [beat for beat in beats if beat.hello]
-        with self._database.transaction() as connection:
-            known_nodes = [cell_db.heartbeats.beat(connection, beat) for beat in latest.values()]
-            for beat in latest.values():
-                held = [(intent.uuid, intent.attempt) for intent in beat.intents]
-                cell_db.builds.keep(connection, beat.host, held, lease_s=BUILD_LEASE_S)
-        self._watch.heard(any_new=any(known_nodes))
+        self._watch.heard(any_new=self._database.run(_note_beats, list(latest.values())))
         for greeting in greetings:
             self._greet(greeting)
 
@@ -194,17 +203,23 @@ class Reports:
 
         The hello may be late: of a server that was launched after the agent's start it says nothing.
         """
+        with self._steps("cell.greet"):
+            unwanted = self._database.run(self._note_hello, hello)
+        self._orders.destroy(unwanted)
+
+    def _note_hello(self, connection: sa.Connection, hello: Heartbeat) -> list[Cleanup]:
+        """Marks servers whose guests are missing; gives what the host is to destroy."""
         has = {guest.uuid: guest.attempt for guest in hello.guests or []}
         building = {intent.uuid for intent in hello.intents}
-        with self._steps("cell.greet"), self._database.transaction() as connection:
-            unwanted = self._superseded(connection, verbs.HEARTBEAT.name, [Ran(uuid, attempt, hello.host, states.RUNNING) for uuid, attempt in has.items()])
-            launched_before = cell_db.heartbeats.start_of(hello)
-            for uuid, attempt in cell_db.builds.live_on(connection, hello.host, launched_before=launched_before):
-                if uuid not in has and uuid not in building:
-                    cell_db.operations.lost_guest(connection, uuid=uuid, attempt=attempt, host=hello.host)
-            owed = cell_db.cleanups.list_on(connection, hello.host)
-            cell_db.cleanups.told(connection, owed)
-        self._orders.destroy([*owed, *unwanted])
+        found = [Ran(uuid, attempt, hello.host, states.RUNNING) for uuid, attempt in has.items()]
+        unwanted = self._superseded(connection, verbs.HEARTBEAT.name, found)
+        launched_before = cell_db.heartbeats.start_of(hello)
+        for uuid, attempt in cell_db.builds.live_on(connection, hello.host, launched_before=launched_before):
+            if uuid not in has and uuid not in building:
+                cell_db.operations.lost_guest(connection, uuid=uuid, attempt=attempt, host=hello.host)
+        owed = cell_db.cleanups.list_on(connection, hello.host)
+        cell_db.cleanups.told(connection, owed)
+        return [*owed, *unwanted]
 
     # ---- what is dropped -----------------------------------------------------------------------------------------------------------
 
@@ -230,6 +245,22 @@ class Reports:
         if not known:
             self.dropped.note(host, verb, f"{power_state}: {NO_SUCH_STATE}")
         return known
+
+
+def _note_gone(connection: sa.Connection, host: str, answered: Sequence[tuple[str, int]], going: Sequence[str]) -> None:
+    """Ends the cleanups that the host answered, and with them the servers that were going."""
+    cell_db.endings.gone(connection, host, answered)
+    for uuid in going:
+        cell_db.endings.deleted(connection, uuid)
+
+
+def _note_beats(connection: sa.Connection, beats: Sequence[Heartbeat]) -> bool:
+    """Notes that the hosts live and what they build; gives whether one of them has begun anew."""
+    news = [cell_db.heartbeats.beat(connection, beat) for beat in beats]
+    for beat in beats:
+        held = [(intent.uuid, intent.attempt) for intent in beat.intents]
+        cell_db.builds.keep(connection, beat.host, held, lease_s=BUILD_LEASE_S)
+    return any(news)
 
 
 def _is_of(build: Building, host: str, refusal: Refusal) -> bool:

@@ -1,5 +1,7 @@
 """What a conductor looks for by itself, so that nothing depends on a message: each sweep does what the row says, nothing else."""
 
+import sqlalchemy as sa
+
 import cell_db.builds
 import cell_db.cleanups
 import cell_db.console_tokens
@@ -10,6 +12,8 @@ import cell_db.operations
 import core.errors
 import core.log
 from cell_db.builds import Building
+from cell_db.cleanups import Cleanup
+from cell_db.operations import Operation
 from clients.placement import Placement
 from conductor.cell.dropped import Dropped
 from conductor.cell.orders import Orders
@@ -62,8 +66,8 @@ class Sweeps:
         for build in late:
             reason = f"host {build.host} is down" if build.host in down else f"host {build.host} did not finish in time"
             self._orders.supersede(build, reason=reason, host_said_so=False)
-        with self._steps("cell.take"), self._database.transaction() as connection:
-            taken = cell_db.builds.take(connection, lease_s=BUILD_LEASE_S, most=MOST)
+        with self._steps("cell.take"):
+            taken = self._database.run(cell_db.builds.take, lease_s=BUILD_LEASE_S, most=MOST)
         self._orders.build(self._on_hosts_up(taken, down))
         return len(taken) == MOST
 
@@ -73,25 +77,14 @@ class Sweeps:
 
     def cleanups(self) -> bool:
         """Hosts that are up and still owe an answer are asked again; servers that nobody has to answer for are ended."""
-        with self._database.transaction() as connection:
-            up = cell_db.heartbeats.hosts_up(connection, down_after_s=self._down_after_s)
-            owed = cell_db.cleanups.unanswered(connection, hosts_up=up, again_after_s=DESTROY_AGAIN_S, most=MOST)
-            ended = cell_db.endings.ended_without_cleanups(connection, most=MOST)
+        owed, ended = self._database.run(_owed_and_ended, down_after_s=self._down_after_s)
         self._orders.destroy(owed)
         self._orders.end(ended)
         return len(owed) == MOST or len(ended) == MOST
 
     def operations(self) -> None:
         """Operations that nobody answered are sent again, overdue ones end with a fault."""
-        with self._database.transaction() as connection:
-            for late in cell_db.operations.overdue_operations(connection, most=MOST):
-                fault = f"host {late.host} did not answer in time"
-                cell_db.operations.settle_operation(
-                    connection, uuid=late.uuid, operation_id=late.operation_id, action=OPERATIONS[late.operation], power_state=None,
-                    fault=fault, host=late.host,
-                )  # fmt: skip
-            taken = cell_db.operations.take_operations(connection, lease_s=OPERATION_LEASE_S, most=MOST)
-        self._orders.act(taken)
+        self._orders.act(self._database.run(_end_overdue_and_take))
 
     def inventories(self) -> None:
         """Placement is told of hosts that are new or have changed, and from time to time of each again: what it lost meanwhile is back."""
@@ -114,8 +107,7 @@ class Sweeps:
             except (core.errors.Conflict, core.errors.Broken) as refusal:
                 LOG.error("Placement does not take the inventory of host %s: %s", inventory.hypervisor_hostname, refusal.message)
                 continue
-            with self._database.transaction() as connection:
-                cell_db.heartbeats.placed(connection, inventory)
+            self._database.run(cell_db.heartbeats.placed, inventory)
 
     def departures(self) -> None:
         """Hosts whose service an operator deleted leave Placement, then the cell; one that still has claims is tried again.
@@ -131,8 +123,7 @@ class Sweeps:
             except core.errors.Conflict as conflict:
                 LOG.warning("the provider of host %s, which was deleted, is still in use: %s", node.host, conflict.message)
                 continue
-            with self._database.transaction() as connection:
-                cell_db.hosts.forget_node(connection, node.uuid)
+            self._database.run(cell_db.hosts.forget_node, node.uuid)
 
     def news(self) -> None:
         """Inventories at once when a host has started again, or is new and was accepted just now."""
@@ -146,8 +137,7 @@ class Sweeps:
 
     def console_tokens(self) -> bool:
         """Tokens that are too old go."""
-        with self._database.transaction() as connection:
-            return cell_db.console_tokens.expire(connection, most=MOST) == MOST
+        return self._database.run(cell_db.console_tokens.expire, most=MOST) == MOST
 
     def claims(self) -> None:
         """Claims of servers that ended are released, provider by provider; only what two sweeps in a row have found."""
@@ -163,6 +153,24 @@ class Sweeps:
             with self._steps("cell.release"):
                 self._placement.release(uuid)
         self._suspects = suspects
+
+
+def _owed_and_ended(connection: sa.Connection, *, down_after_s: float) -> tuple[list[Cleanup], list[str]]:
+    """Cleanups that hosts are to be asked for again, asked from now on; servers that are going and that no host has to answer for."""
+    up = cell_db.heartbeats.hosts_up(connection, down_after_s=down_after_s)
+    owed = cell_db.cleanups.unanswered(connection, hosts_up=up, again_after_s=DESTROY_AGAIN_S, most=MOST)
+    return owed, cell_db.endings.ended_without_cleanups(connection, most=MOST)
+
+
+def _end_overdue_and_take(connection: sa.Connection) -> list[Operation]:
+    """Ends overdue operations; gives those that are to be sent again."""
+    for late in cell_db.operations.overdue_operations(connection, most=MOST):
+        fault = f"host {late.host} did not answer in time"
+        cell_db.operations.settle_operation(
+            connection, uuid=late.uuid, operation_id=late.operation_id, action=OPERATIONS[late.operation], power_state=None,
+            fault=fault, host=late.host,
+        )  # fmt: skip
+    return cell_db.operations.take_operations(connection, lease_s=OPERATION_LEASE_S, most=MOST)
 
 
 def _inventories(inventory: Inventory) -> dict[str, dict[str, float]]:

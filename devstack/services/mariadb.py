@@ -4,8 +4,9 @@ import getpass
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pymysql
 
@@ -30,16 +31,30 @@ class MariaDB:
     """One server in one directory. Everything it does can be repeated.
 
     A supervisor takes `command()` and `env()`; a test calls `start()`, which waits until it answers.
+
+    Args:
+        arguments: more of them for its command line, `path`: where it looks for programs; of a node of a cluster (`devstack.services.galera`).
+        accounts_of: another server whose accounts it shares, since it has a copy of its files.
     """
 
-    def __init__(self, directory: Path, port: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        port: int | None = None,
+        *,
+        arguments: Sequence[str] = (),
+        path: str | None = None,
+        accounts_of: Self | None = None,
+    ) -> None:
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.port = port or ports.free_port()
         self._data = self.directory / "data"
         self._whole = self.directory / "initialised"
         self._first_statements = self.directory / "first-statements.sql"
-        self._accounts = Accounts(self.directory / "accounts.json")
+        self._arguments = list(arguments)
+        self._path = path
+        self._accounts = accounts_of._accounts if accounts_of else Accounts(self.directory / "accounts.json")
         self._child = Child(self.command(), env=self.env(), log=self.directory / "mariadbd.log", cwd=self.directory)
 
     def initialise(self, *, like: Self | None = None) -> None:
@@ -87,11 +102,12 @@ class MariaDB:
             "--innodb-use-native-aio=0",
             "--max-connections=500",
             "--table-open-cache=400",
+            *self._arguments,
         ]
 
     def env(self) -> dict[str, str]:
         """What its process needs in its environment."""
-        return {"HOME": str(self.directory)}
+        return {"HOME": str(self.directory), **({"PATH": self._path} if self._path else {})}
 
     def wait_ready(self, deadline_s: float = READY_DEADLINE_S) -> None:
         """Returns once it answers a query of its administrator."""
@@ -115,6 +131,12 @@ class MariaDB:
     def url(self, name: str) -> str:
         """Where a schema of `create_schema` is found."""
         return f"mysql+pymysql://{name}:{self._accounts.password(name)}@127.0.0.1:{self.port}/{name}?charset=utf8mb4"
+
+    def ask(self, statement: str) -> Sequence[Any]:
+        """The rows that its administrator is given."""
+        with self._connection() as connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.fetchall()
 
     @property
     def pid(self) -> int:

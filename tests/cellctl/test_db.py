@@ -1,7 +1,11 @@
 """`cellctl db`."""
 
+import api_db.schema
+import cell_db.schema
 from core.database import Database
 from tests.cellctl.terminal import Terminal
+
+API, CELL = api_db.schema.SCHEMA.newest, cell_db.schema.SCHEMA.newest
 
 
 def test_sync_makes_every_database_and_says_so(terminal: Terminal) -> None:
@@ -11,22 +15,22 @@ def test_sync_makes_every_database_and_says_so(terminal: Terminal) -> None:
 
     ended = terminal.does("db", "sync")
 
-    assert ended.out.splitlines() == ["api: at 0001 already", "cell0: empty -> 0001", "east: empty -> 0001"]
+    assert ended.out.splitlines() == [f"api: at {API} already", f"cell0: empty -> {CELL}", f"east: empty -> {CELL}"]
     assert terminal.gets("cell", "show", "east")["servers"] == 0
 
 
 def test_sync_may_be_run_again(cloud: Terminal) -> None:
     ended = cloud.does("db", "sync")
 
-    assert ended.out.splitlines() == ["api: at 0001 already", "cell0: at 0001 already", "east: at 0001 already", "west: at 0001 already"]
+    assert ended.out.splitlines() == [f"api: at {API} already", f"cell0: at {CELL} already", f"east: at {CELL} already", f"west: at {CELL} already"]
 
 
 def test_sync_of_the_api_database_only(terminal: Terminal) -> None:
-    assert terminal.does("db", "sync", "--api").out == "api: empty -> 0001\n"
+    assert terminal.does("db", "sync", "--api").out == f"api: empty -> {API}\n"
 
 
 def test_sync_of_one_cell(cloud: Terminal) -> None:
-    assert cloud.does("db", "sync", "--cell", "west").out == "west: at 0001 already\n"
+    assert cloud.does("db", "sync", "--cell", "west").out == f"west: at {CELL} already\n"
     assert cloud.runs("db", "sync", "--cell", "north").code == 4
 
 
@@ -35,7 +39,7 @@ def test_sync_of_a_database_that_no_cell_has_needs_no_settings(terminal: Termina
 
     ended = terminal.does("db", "sync", "--database", terminal.database("north"), "--schema", "cell")
 
-    assert ended.out == "cell database: empty -> 0001\n"
+    assert ended.out == f"cell database: empty -> {CELL}\n"
 
 
 def test_a_database_by_url_needs_its_schema_named(terminal: Terminal) -> None:
@@ -51,7 +55,7 @@ def test_sync_goes_on_past_a_cell_that_is_away(cloud: Terminal) -> None:
     ended = cloud.runs("db", "sync")
 
     assert ended.code == 5
-    assert "west: at 0001 already" in ended.out
+    assert f"west: at {CELL} already" in ended.out
     assert ended.err.splitlines() == ["cellctl: east: the cell database does not answer: unable to open database file"]
 
 
@@ -78,10 +82,10 @@ def test_version_shows_every_database(cloud: Terminal) -> None:
     rows = cloud.gets("db", "version")
 
     assert [(row["database"], row["schema"], row["current"], row["state"]) for row in rows] == [
-        ("api", "api", "0001", "newest"),
-        ("cell0", "cell", "0001", "newest"),
-        ("east", "cell", "0001", "newest"),
-        ("west", "cell", "0001", "newest"),
+        ("api", "api", API, "newest"),
+        ("cell0", "cell", CELL, "newest"),
+        ("east", "cell", CELL, "newest"),
+        ("west", "cell", CELL, "newest"),
     ]
 
 
