@@ -21,6 +21,7 @@ import core.errors
 import core.log
 from api_db.instances import Mapping as InstanceMapping
 from api_db.tables import build_requests, instance_mappings, project_cells, request_specs
+from core.context import Context
 from core.database import changed, insert_if_absent, now_sql
 from core.frequent import Frequent
 from objects.order import PlacementRequest, ServerOrder
@@ -33,7 +34,7 @@ ASSIGNED = "assigned"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """One journal row. `order` is None for a row that a delete made."""
+    """One journal row. `order` is None for a row that a delete made; `deleted_by`: who asked for the delete."""
 
     uuid: str
     request_uuid: str
@@ -49,6 +50,7 @@ class Entry:
     not_after: datetime.datetime
     order: ServerOrder | None
     created_at: datetime.datetime
+    deleted_by: Context | None = None
 
     def server(self) -> Server | None:
         """The server as the journal knows it; None for a row that a delete made."""
@@ -59,12 +61,18 @@ _COLUMNS = (
     build_requests.c.uuid, build_requests.c.request_uuid, build_requests.c.project_id, build_requests.c.phase, build_requests.c.target,
     build_requests.c.host, build_requests.c.alternates, build_requests.c.deleting, build_requests.c.fault, build_requests.c.token,
     build_requests.c.tries, build_requests.c.not_after, build_requests.c.instance, build_requests.c.created_at,
+    build_requests.c.delete_context,
 )  # fmt: skip
 
 
 def _entry(row: Sequence[Any]) -> Entry:
-    *head, instance, created_at = row
-    return Entry(*head, order=msgspec.convert(instance, ServerOrder) if instance else None, created_at=created_at)
+    *head, instance, created_at, context = row
+    return Entry(
+        *head,
+        order=msgspec.convert(instance, ServerOrder) if instance else None,
+        created_at=created_at,
+        deleted_by=Context.from_wire(context) if context else None,
+    )
 
 
 # ---- step api.accept ---------------------------------------------------------------------------------------------------
@@ -347,8 +355,8 @@ def set_fault(connection: sa.Connection, *, uuid: str, token: str, fault: dict[s
 # ---- step api.delete -------------------------------------------------------------------------------------------------------
 
 
-def request_delete(connection: sa.Connection, *, uuid: str, lease_s: float) -> Entry | None:
-    """Marks the mapping deleted (quota is free, lists hide it) and leaves a journal row that says so until its cell knows.
+def request_delete(connection: sa.Connection, *, uuid: str, lease_s: float, by: Context | None = None) -> Entry | None:
+    """Marks the mapping deleted (quota is free, lists hide it) and leaves a journal row that says so, and who asked, until its cell knows.
 
     Returns the entry when no other worker's order stands in the journal: it is leased by the caller, who tombstones the cell inline.
     None: an order is in the journal; its holder, or the next sweep, meets the mark.
@@ -360,7 +368,8 @@ def request_delete(connection: sa.Connection, *, uuid: str, lease_s: float) -> E
     if not changed(connection.execute(marked.values(deleted=True, updated_at=now_sql()))):
         raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
     standing = sa.update(build_requests).where(build_requests.c.uuid == uuid)
-    if changed(connection.execute(standing.values(deleting=True, updated_at=now_sql()))):
+    context = None if by is None else Context(by.user_id, by.project_id, request_id=by.request_id).to_wire()
+    if changed(connection.execute(standing.values(deleting=True, delete_context=context, updated_at=now_sql()))):
         return None
     mapping = connection.execute(
         sa.select(instance_mappings.c.project_id, instance_mappings.c.cell_uuid, instance_mappings.c.request_uuid,
@@ -368,7 +377,7 @@ def request_delete(connection: sa.Connection, *, uuid: str, lease_s: float) -> E
     ).one()  # fmt: skip
     row = {
         "uuid": uuid, "request_uuid": mapping.request_uuid, "project_id": mapping.project_id, "phase": ASSIGNED,
-        "target": mapping.cell_uuid, "deleting": True, "token": str(uuids.uuid4()), "tries": 0, "created_at": mapping.created_at,
+        "target": mapping.cell_uuid, "deleting": True, "delete_context": context, "token": str(uuids.uuid4()), "tries": 0, "created_at": mapping.created_at,
     }  # fmt: skip
     connection.execute(sa.insert(build_requests).values(**row, lease_until=now_sql(lease_s), not_after=now_sql(86400.0)))
     return find(connection, uuid)

@@ -13,8 +13,9 @@ import msgspec
 import sqlalchemy as sa
 
 import cell_db.cleanups
-import cell_db.history
+from cell_db.history import Phase, Told, fault, tell
 from cell_db.tables import instance_metadata, instance_tags, instances, services
+from core.context import Context
 from core.database import changed, insert_if_absent, now_sql
 from lifecycle import states
 from objects.build import BuildSpec
@@ -23,6 +24,7 @@ from objects.order import ServerOrder
 from objects.server import extra_of_order, flavor_values
 
 INSERT_LEASE_S = 5.0
+BUILD_EVENT = "compute__do_build_and_run_instance"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,8 +65,15 @@ def insert(connection: sa.Connection, placed: Sequence[Placed], *, build_deadlin
     clocks = {"lease_until": now_sql(INSERT_LEASE_S), "deadline": now_sql(build_deadline_s), "updated_at": now_sql()}
     insert_if_absent(connection, instances, rows, **clocks)
     _insert_children(connection, [p.order.build for p in missing])
-    cell_db.history.insert_creations(connection, [(p.order, p.fault) for p in missing])
+    tell(connection, "create", Phase.BEGAN, [_created(p) for p in missing if p.fault is None])
+    tell(connection, "create", Phase.FAILED, [_created(p) for p in missing if p.fault is not None])
     return len(missing)
+
+
+def _created(placed: Placed) -> Told:
+    order = placed.order
+    by = Context(user_id=order.build.user_id, project_id=order.build.project_id, request_id=order.request_id)
+    return Told(uuid=order.uuid, by=by, since=order.created_at, fault=placed.fault)
 
 
 def _disabled(connection: sa.Connection, placed: Sequence[Placed]) -> set[str]:
@@ -232,21 +241,17 @@ def supersede(
         if first.get("availability_zone"):
             values["availability_zone"] = first["availability_zone"]
     else:
-        fault = cell_db.history.fault(500, f"Build of instance {build.uuid} failed: {reason}", host=build.host)
+        failure = fault(500, f"Build of instance {build.uuid} failed: {reason}", host=build.host)
         values = {
-            "state": states.FAILED, "vm_state": states.ERROR, "task_state": None, "host": None, "node_uuid": None, "fault": fault,
+            "state": states.FAILED, "vm_state": states.ERROR, "task_state": None, "host": None, "node_uuid": None, "fault": failure,
             "hypervisor_hostname": None, "lease_until": now_sql(),
         }  # fmt: skip
     if not changed(connection.execute(mine.values(**values, updated_at=now_sql()))):
         return False
     if not host_said_so:
         cell_db.cleanups.insert(connection, uuid=build.uuid, host=build.host, attempt=build.attempt)
-    if not build.alternates:
-        cell_db.history.insert_fault(connection, build.uuid, values["fault"])
-        cell_db.history.finish_latest(connection, uuid=build.uuid, action="create", fault=reason)
-    cell_db.history.event_of_latest(
-        connection, uuid=build.uuid, action="create", event="compute__do_build_and_run_instance", host=build.host, error=reason
-    )
+    phase = Phase.RETRIED if build.alternates else Phase.FAILED
+    tell(connection, "create", phase, [Told(uuid=build.uuid, event=BUILD_EVENT, host=build.host, why=reason, fault=values.get("fault"))])
     return True
 
 
@@ -272,9 +277,7 @@ def active(connection: sa.Connection, ran: Sequence[Ran]) -> set[Ran]:
         as_ordered = sa.tuple_(instances.c.uuid, instances.c.attempt, instances.c.host).in_(alike)
         taken = sa.update(instances).where(as_ordered, instances.c.state == states.BUILD)
         connection.execute(taken.values(**values, launched_at=now_sql(), updated_at=now_sql()))
-    if done:
-        hosts = {guest.uuid: guest.host for guest in done}
-        cell_db.history.finish_creations(connection, sorted(hosts), hosts)
+    tell(connection, "create", Phase.ENDED, [Told(uuid=guest.uuid, event=BUILD_EVENT, host=guest.host) for guest in done])
     return done
 
 

@@ -6,28 +6,39 @@ import sqlalchemy as sa
 
 import cell_db.cleanups
 import cell_db.console_tokens
-import cell_db.history
+from cell_db.history import Phase, Told, tell
 from cell_db.tables import cleanups, instances
-from core.context import Context
+from core.context import Context, service_context
 from core.database import changed, insert_one, now_sql
 from lifecycle import states
+from lifecycle.actions import DELETE
+from objects.order import ServerOrder
 
 
-def tombstone(connection: sa.Connection, *, uuid: str, project_id: str, user_id: str, is_cell0: bool, context: Context | None = None) -> bool:
+def tombstone(
+    connection: sa.Connection,
+    *,
+    uuid: str,
+    project_id: str,
+    user_id: str,
+    is_cell0: bool,
+    context: Context | None = None,
+    order: ServerOrder | None = None,
+) -> bool:
     """Marks the server as going, or leaves a row that keeps a late insert out. Gives whether a host still has to say "gone".
 
-    In cell0 it is deleted at once: nothing of it is on any host.
+    In cell0 it is deleted at once: nothing of it is on any host. `context`: whose request it is; the same one twice is recorded once.
+    `order`: of a server that may not have been handed over to this cell.
     """
+    by = context or service_context()
     standing = sa.select(instances.c.state, instances.c.attempt, instances.c.host).where(instances.c.uuid == uuid).with_for_update()
     row = connection.execute(standing).first()
-    if row is None and _insert_tombstone(connection, uuid=uuid, project_id=project_id, user_id=user_id, is_cell0=is_cell0):
+    if row is None and _insert_tombstone(connection, uuid=uuid, project_id=project_id, user_id=user_id, is_cell0=is_cell0, by=by, order=order):
         return False
     if row is None:  # A late insert was faster.
         row = connection.execute(standing).one()
-    if context is not None:
-        cell_db.history.start(connection, uuid=uuid, action="delete", context=context)
     if is_cell0:
-        return _deleted(connection, uuid) and False
+        return _deleted(connection, uuid, host=None, by=by) and False
     if row.state in (states.GOING, states.GONE):
         return row.state == states.GOING
     if row.host is not None:
@@ -35,10 +46,13 @@ def tombstone(connection: sa.Connection, *, uuid: str, project_id: str, user_id:
     going = sa.update(instances).where(instances.c.uuid == uuid, instances.c.state.not_in((states.GOING, states.GONE)))
     values = {"state": states.GOING, "task_state": states.DELETING, "operation_id": None, "operation": None}
     connection.execute(going.values(**values, lease_until=now_sql(), updated_at=now_sql()))
+    tell(connection, DELETE.name, Phase.BEGAN, [Told(uuid=uuid, by=by, host=row.host)], instead_of_all=True)
     return row.host is not None
 
 
-def _insert_tombstone(connection: sa.Connection, *, uuid: str, project_id: str, user_id: str, is_cell0: bool) -> bool:
+def _insert_tombstone(
+    connection: sa.Connection, *, uuid: str, project_id: str, user_id: str, is_cell0: bool, by: Context, order: ServerOrder | None
+) -> bool:
     row = {
         "uuid": uuid, "project_id": project_id, "user_id": user_id, "attempt": 0, "vm_state": states.BUILDING, "power_state": 0,
         "task_state": states.DELETING, "state": states.GONE if is_cell0 else states.GOING, "flavor": {}, "vcpus": 0, "memory_mib": 0,
@@ -46,17 +60,25 @@ def _insert_tombstone(connection: sa.Connection, *, uuid: str, project_id: str, 
         "deleted": True,
     }  # fmt: skip
     now = now_sql()
-    return insert_one(connection, instances, row, created_at=now, updated_at=now, deleted_at=now, lease_until=now)
+    if not insert_one(connection, instances, row, created_at=now, updated_at=now, deleted_at=now, lease_until=now):
+        return False
+    if order is not None:
+        creator = Context(order.build.user_id, order.build.project_id, request_id=order.request_id)
+        tell(connection, "create", Phase.FAILED, [Told(uuid=uuid, by=creator, since=order.created_at)])
+    tell(connection, DELETE.name, Phase.ENDED if is_cell0 else Phase.BEGAN, [Told(uuid=uuid, by=by)])
+    return True
 
 
-def _deleted(connection: sa.Connection, uuid: str) -> bool:
+def _deleted(connection: sa.Connection, uuid: str, *, host: str | None, by: Context | None = None) -> bool:
     going = sa.update(instances).where(instances.c.uuid == uuid, instances.c.state != states.GONE)
     values = {"state": states.GONE, "vm_state": states.DELETED, "task_state": None, "power_state": states.NO_STATE, "deleted": True}
     done = changed(
         connection.execute(going.values(**values, deleted_at=now_sql(), terminated_at=now_sql(), updated_at=now_sql(), host=None))
     )
-    cell_db.history.finish_latest(connection, uuid=uuid, action="delete", fault=None)
-    cell_db.console_tokens.forget(connection, uuid)
+    if done:
+        event = None if host is None else DELETE.event_name
+        tell(connection, DELETE.name, Phase.ENDED, [Told(uuid=uuid, by=by, event=event, host=host)], instead_of_all=True)
+        cell_db.console_tokens.forget(connection, uuid)
     return done
 
 
@@ -111,5 +133,5 @@ def over(connection: sa.Connection, wanted: Sequence[str]) -> list[str]:
 
 def deleted(connection: sa.Connection, uuid: str) -> bool:
     """Marks a server that is going as gone; the row stays until it is purged. False: it is gone already."""
-    row = connection.execute(sa.select(instances.c.state).where(instances.c.uuid == uuid)).first()
-    return bool(row and row.state == states.GOING) and _deleted(connection, uuid)
+    row = connection.execute(sa.select(instances.c.state, instances.c.host).where(instances.c.uuid == uuid)).first()
+    return row is not None and row.state == states.GOING and _deleted(connection, uuid, host=row.host)

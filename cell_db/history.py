@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import enum
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,6 @@ from cell_db.tables import instance_action_events, instance_actions, instance_fa
 from core.clock import iso, utcnow
 from core.context import Context, service_context
 from core.database import insert_if_absent, now_sql
-from objects.order import ServerOrder
 
 MESSAGE_LENGTH = 255
 SUCCESS = "Success"
@@ -52,105 +52,111 @@ _ACTION = tuple(instance_actions.c[field.name] for field in dataclasses.fields(A
 _EVENT = tuple(instance_action_events.c[field.name] for field in dataclasses.fields(Event))
 
 
-# ---- actions ---------------------------------------------------------------------------------------------------------------
+# ---- what happened -----------------------------------------------------------------------------------------------------------
 
 
-def start(connection: sa.Connection, *, uuid: str, action: str, context: Context) -> None:
-    """Records that an action began; the same request twice is one record."""
-    insert_if_absent(connection, instance_actions, [_action_row(uuid, action, context, utcnow())])
+class Phase(enum.Enum):
+    """How far an action is when it is told of."""
+
+    BEGAN = "began"
+    STEP = "step"  # it goes on, in another task_state
+    RETRIED = "retried"  # what was tried has failed, and something else is tried for it
+    ENDED = "ended"
+    FAILED = "failed"
 
 
-def record(connection: sa.Connection, *, uuid: str, action: str, context: Context) -> None:
-    """Records an action that is done at once."""
-    row = _action_row(uuid, action, context, utcnow())
-    insert_if_absent(connection, instance_actions, [{**row, "finish_time": row["start_time"]}])
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What happened to one server.
+
+    Attributes:
+        by: whose request it is, which the record is named by; None: that of the action under way.
+        event, host: what was done, and where, if anything was; it is over when it is told of.
+        why: the reason of a failure, for the event.
+        fault: of a failure that users see as such, as the row has it.
+        since: when it began; None: now.
+    """
+
+    uuid: str
+    by: Context | None = None
+    event: str | None = None
+    host: str | None = None
+    why: str | None = None
+    fault: Mapping[str, Any] | None = None
+    since: datetime.datetime | None = None
 
 
-def noticed(connection: sa.Connection, *, uuid: str, action: str, host: str) -> None:
-    """Records what a guest did without being asked: an action of nobody's, over already."""
-    start(connection, uuid=uuid, action=action, context=service_context())
-    event_of_latest(connection, uuid=uuid, action=action, event="compute_sync_power_state", host=host, error=None)
-    finish_latest(connection, uuid=uuid, action=action, fault=None)
+def tell(connection: sa.Connection, action: str, phase: Phase, told: Sequence[Told], *, instead_of_all: bool = False) -> None:
+    """Says that something happened to servers: the one place where their history is written.
+
+    Called right after the compare-and-set that made it happen, in its transaction, for the servers that it took effect on: so what is told
+    has happened, and what has happened is told. Some statements, however many servers there are.
+
+    Args:
+        action: the name that its record shows, or, where there is none of it, a word for what changed.
+        instead_of_all: whatever else was under way on these servers will not go on; its records end as failed.
+    """
+    if not told:
+        return
+    now = utcnow()
+    insert_if_absent(connection, instance_actions, [_begun(action, one, now) for one in told if one.by is not None])
+    if instead_of_all:
+        _end_others(connection, action, told, now)
+    if phase in (Phase.RETRIED, Phase.ENDED, Phase.FAILED):
+        _go_on(connection, action, phase, told, now)
+    for one in told:
+        if one.fault is not None:
+            _insert_fault(connection, one.uuid, one.fault)
 
 
-def insert_creations(connection: sa.Connection, created: Sequence[tuple[ServerOrder, Mapping[str, Any] | None]]) -> None:
-    """The `create` records of servers that get their rows now; a fault ends the record at once."""
-    rows = [
-        {
-            "uuid": order.uuid,
-            "action": "create",
-            "request_id": order.request_id,
-            "user_id": order.build.user_id,
-            "project_id": order.build.project_id,
-            "start_time": order.created_at,
-            "updated_at": order.created_at,
-            "message": ERROR if buried else None,
-            "finish_time": order.created_at if buried else None,
-        }
-        for order, buried in created
-    ]
-    insert_if_absent(connection, instance_actions, rows)
-    for order, buried in created:
-        if buried:
-            insert_fault(connection, order.uuid, buried)
-
-
-def _action_row(uuid: str, action: str, context: Context, now: datetime.datetime) -> dict[str, Any]:
+def _begun(action: str, told: Told, now: datetime.datetime) -> dict[str, Any]:
+    by, since = told.by or service_context(), told.since or now
     return {
-        "uuid": uuid, "action": action, "request_id": context.request_id, "user_id": context.user_id, "project_id": context.project_id,
-        "start_time": now, "updated_at": now, "message": None, "finish_time": None,
+        "uuid": told.uuid, "action": action, "request_id": by.request_id, "user_id": by.user_id, "project_id": by.project_id,
+        "start_time": since, "updated_at": since, "message": None, "finish_time": None,
     }  # fmt: skip
 
 
-def finish_creations(connection: sa.Connection, uuids: Sequence[str], hosts: Mapping[str, str]) -> None:
-    """Ends the `create` records of servers that run, each with its event on its host; two statements for all of them."""
-    if not uuids:
-        return
-    running = sa.and_(instance_actions.c.uuid.in_(list(uuids)), instance_actions.c.action == "create")
-    query = sa.select(instance_actions.c.id, instance_actions.c.uuid, instance_actions.c.start_time).where(running)
-    now = utcnow()
+def _end_others(connection: sa.Connection, action: str, told: Sequence[Told], now: datetime.datetime) -> None:
+    """A request's own record is never among them."""
+    mine = [one.by.request_id for one in told if one.by is not None]
+    others = sa.update(instance_actions).where(
+        instance_actions.c.uuid.in_([one.uuid for one in told]),
+        instance_actions.c.finish_time.is_(None),
+        instance_actions.c.request_id.not_in(mine),
+        *([] if mine else [instance_actions.c.action != action]),
+    )
+    connection.execute(others.values(finish_time=now, updated_at=now, message=ERROR))
+
+
+def _go_on(connection: sa.Connection, action: str, phase: Phase, told: Sequence[Told], now: datetime.datetime) -> None:
+    """Adds their events to the records under way, and ends these unless something else is tried."""
+    under_way = _under_way(connection, action, [one.uuid for one in told])
+    result = SUCCESS if phase is Phase.ENDED else ERROR
     events = [
         {
-            "action_id": row.id, "event": "compute__do_build_and_run_instance", "host": hosts.get(row.uuid), "start_time": row.start_time,
-            "finish_time": now, "result": SUCCESS,
+            "action_id": under_way[one.uuid].id, "event": one.event, "host": one.host, "start_time": under_way[one.uuid].start_time,
+            "finish_time": now, "result": result, "details": one.why,
         }
-        for row in connection.execute(query)
+        for one in told
+        if one.event is not None and one.uuid in under_way
     ]  # fmt: skip
     if events:
         connection.execute(sa.insert(instance_action_events), events)
-        connection.execute(sa.update(instance_actions).where(running).values(finish_time=now, updated_at=now))
+    if under_way and phase is not Phase.RETRIED:
+        mine = sa.update(instance_actions).where(instance_actions.c.id.in_([row.id for row in under_way.values()]))
+        connection.execute(mine.values(finish_time=now, updated_at=now, message=None if phase is Phase.ENDED else ERROR))
 
 
-def finish_latest(connection: sa.Connection, *, uuid: str, action: str, fault: str | None) -> None:
-    """Ends the latest unfinished record of this action."""
-    action_id = _latest(connection, uuid, action)
-    if action_id is not None:
-        values = {"finish_time": now_sql(), "updated_at": now_sql(), "message": ERROR if fault else None}
-        connection.execute(sa.update(instance_actions).where(instance_actions.c.id == action_id).values(**values))
-
-
-def event_of_latest(
-    connection: sa.Connection, *, uuid: str, action: str, event: str, host: str | None, error: str | None
-) -> None:
-    """Adds an event, over already, to the latest unfinished record of this action; without one the event is not kept."""
-    action_id = _latest(connection, uuid, action)
-    if action_id is None:
-        return
-    values = {
-        "action_id": action_id, "event": event, "host": host, "start_time": now_sql(), "finish_time": now_sql(),
-        "result": ERROR if error else SUCCESS, "details": error,
-    }  # fmt: skip
-    connection.execute(sa.insert(instance_action_events).values(**values))
-
-
-def _latest(connection: sa.Connection, uuid: str, action: str) -> int | None:
-    query = (
-        sa.select(instance_actions.c.id)
-        .where(instance_actions.c.uuid == uuid, instance_actions.c.action == action, instance_actions.c.finish_time.is_(None))
-        .order_by(instance_actions.c.id.desc())
-        .limit(1)
+def _under_way(connection: sa.Connection, action: str, wanted: Sequence[str]) -> dict[str, sa.Row[Any]]:
+    """Server -> the latest unfinished record of this action."""
+    query = sa.select(instance_actions.c.uuid, instance_actions.c.id, instance_actions.c.start_time).where(
+        instance_actions.c.uuid.in_(list(wanted)), instance_actions.c.action == action, instance_actions.c.finish_time.is_(None)
     )
-    return connection.execute(query).scalar()
+    return {row.uuid: row for row in connection.execute(query.order_by(instance_actions.c.id))}
+
+
+# ---- what is read of it --------------------------------------------------------------------------------------------------------
 
 
 def list_actions(
@@ -204,7 +210,7 @@ def fault(code: int, message: str, *, details: str | None = None, host: str | No
     return {"code": code, "message": short, "details": details or message, "host": host, "created": iso(utcnow())}
 
 
-def insert_fault(connection: sa.Connection, uuid: str, fault_values: Mapping[str, Any]) -> None:
+def _insert_fault(connection: sa.Connection, uuid: str, fault_values: Mapping[str, Any]) -> None:
     """Keeps a fault beside the row, where the row's own next fault does not overwrite it."""
     values = {
         "uuid": uuid, "code": fault_values["code"], "message": fault_values["message"], "details": fault_values.get("details"),

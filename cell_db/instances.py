@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-import cell_db.history
 import core.errors
+from cell_db.history import Phase, Told, tell
 from cell_db.tables import instance_metadata, instance_tags, instances
 from core.context import Context
 from core.database import changed, now_sql
@@ -106,6 +106,7 @@ def update(connection: sa.Connection, uuid: str, changes: Mapping[str, Any]) -> 
     mine = sa.update(instances).where(instances.c.uuid == uuid, instances.c.deleted == sa.false())
     if not changed(connection.execute(mine.values(**changes, updated_at=now_sql()))):
         raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
+    tell(connection, "update", Phase.STEP, [Told(uuid=uuid)])
     return get(connection, uuid)
 
 
@@ -115,7 +116,7 @@ def lock(connection: sa.Connection, uuid: str, action: Action, context: Context,
     if row.locked_by == "admin" and by == "owner":
         return
     update(connection, uuid, {"locked_by": by, "locked_reason": reason})
-    cell_db.history.record(connection, uuid=uuid, action="lock", context=context)
+    tell(connection, "lock", Phase.ENDED, [Told(uuid=uuid, by=context)])
 
 
 def unlock(connection: sa.Connection, uuid: str, action: Action, context: Context, *, may_override: bool) -> None:
@@ -128,14 +129,15 @@ def unlock(connection: sa.Connection, uuid: str, action: Action, context: Contex
     if row.locked_by == "admin" and not may_override:
         raise core.errors.Forbidden(f"Instance {uuid} was locked by an admin", server=uuid)
     update(connection, uuid, {"locked_by": None, "locked_reason": None})
-    cell_db.history.record(connection, uuid=uuid, action="unlock", context=context)
+    tell(connection, "unlock", Phase.ENDED, [Told(uuid=uuid, by=context)])
 
 
 def reset_state(connection: sa.Connection, uuid: str, vm_state: str, context: Context) -> None:
     """Sets vm_state "active" or "error" by an operator's word; ends whatever task the record shows."""
+    under_way = connection.execute(sa.select(instances.c.operation_id).where(instances.c.uuid == uuid).with_for_update()).scalar()
     values = {"vm_state": vm_state, "task_state": None, "operation_id": None, "operation": None, "operation_arguments": None}
     update(connection, uuid, values)
-    cell_db.history.record(connection, uuid=uuid, action="reset-state", context=context)
+    tell(connection, "reset-state", Phase.ENDED, [Told(uuid=uuid, by=context)], instead_of_all=under_way is not None)
 
 
 def replace_metadata(connection: sa.Connection, uuid: str, metadata: Mapping[str, str]) -> None:

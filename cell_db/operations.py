@@ -7,11 +7,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-import cell_db.history
 import cell_db.instances
 import core.errors
+from cell_db.history import Phase, Told, tell
+from cell_db.history import fault as fault_of
 from cell_db.tables import instances, services
-from core.context import Context
+from core.context import Context, service_context
 from core.database import changed, now_sql
 from lifecycle import states
 from lifecycle.actions import OPERATIONS, Action
@@ -63,7 +64,7 @@ def begin_operation(
     row = cell_db.instances.admitted(connection, uuid, action, context)
     if row.host is None:
         raise core.errors.WrongState(f"Cannot '{action.name}' instance {uuid} while it has no host", server=uuid, state=row.vm_state)
-    _take_over(connection, uuid, row)
+    _refuse_if_busy(uuid, row)
     operation_id = str(uuids.uuid4())
     deadline_s = action.deadline_s if deadline_s is None else deadline_s
     connection.execute(
@@ -74,22 +75,19 @@ def begin_operation(
             task_state=action.during, lease_until=now_sql(FIRST_LEASE_S), updated_at=now_sql(),
         )
     )  # fmt: skip
-    cell_db.history.start(connection, uuid=uuid, action=action.name, context=context)
+    # A hard reboot takes the place of what is under way.
+    tell(connection, action.name, Phase.BEGAN, [Told(uuid=uuid, by=context)], instead_of_all=row.operation_id is not None)
     return operation_id
 
 
-def _take_over(connection: sa.Connection, uuid: str, row: sa.Row[Any]) -> None:
-    """Ends the record of the operation under way, if the action admitted may take its place (a hard reboot may).
-
+def _refuse_if_busy(uuid: str, row: sa.Row[Any]) -> None:
+    """
     Raises:
-        Busy: one is under way that no task_state shows.
+        Busy: an operation is under way that no task_state shows.
     """
     under_way = OPERATIONS.get(row.operation or "")
-    if row.operation_id is None or under_way is None:
-        return
-    if row.task_state is None:
+    if row.operation_id is not None and under_way is not None and row.task_state is None:
         raise core.errors.Busy(f"Instance {uuid} is busy with '{under_way.name}' at this moment, try again.", server=uuid)
-    cell_db.history.finish_latest(connection, uuid=uuid, action=under_way.name, fault="Another operation took its place")
 
 
 def sealing_key(connection: sa.Connection, host: str) -> str | None:
@@ -139,7 +137,10 @@ def note_step(connection: sa.Connection, *, uuid: str, operation_id: str, host: 
         instances.c.host == host,
         instances.c.state == states.LIVE,
     )
-    return changed(connection.execute(mine.values(task_state=step, updated_at=now_sql())))
+    if not changed(connection.execute(mine.values(task_state=step, updated_at=now_sql()))):
+        return False
+    tell(connection, step, Phase.STEP, [Told(uuid=uuid, host=host)])
+    return True
 
 
 def settle_operation(
@@ -158,7 +159,7 @@ def settle_operation(
     `unharmed`: the fault came before anything was done to the guest. False: the row knows another operation or none, or another host.
     """
     over: dict[str, Any] = {"operation_id": None, "operation": None, "operation_arguments": None, "task_state": None}
-    recorded = None if fault is None else cell_db.history.fault(500, f"{action.name} failed: {fault}", host=host)
+    recorded = None if fault is None else fault_of(500, f"{action.name} failed: {fault}", host=host)
     after = _done(action, power_state) if recorded is None else {"fault": recorded, **_failed(action, power_state, unharmed)}
     mine = sa.update(instances).where(
         instances.c.uuid == uuid,
@@ -168,10 +169,8 @@ def settle_operation(
     )
     if not changed(connection.execute(mine.values(**over, **after, updated_at=now_sql()))):
         return False
-    if recorded is not None:
-        cell_db.history.insert_fault(connection, uuid, recorded)
-    cell_db.history.event_of_latest(connection, uuid=uuid, action=action.name, event=action.event_name, host=host, error=fault)
-    cell_db.history.finish_latest(connection, uuid=uuid, action=action.name, fault=fault)
+    phase = Phase.ENDED if fault is None else Phase.FAILED
+    tell(connection, action.name, phase, [Told(uuid=uuid, event=action.event_name, host=host, why=fault, fault=recorded)])
     return True
 
 
@@ -211,7 +210,9 @@ def set_power_state(connection: sa.Connection, *, uuid: str, attempt: int, host:
     if not changed(connection.execute(mine.values(power_state=power_state, vm_state=vm_state, updated_at=now_sql()))):
         return False
     if before != vm_state:
-        cell_db.history.noticed(connection, uuid=uuid, action=_noticed_action(before, vm_state), host=host)
+        # An action of nobody's, over already.
+        noticed = Told(uuid=uuid, by=service_context(), event="compute_sync_power_state", host=host)
+        tell(connection, _noticed_action(before, vm_state), Phase.ENDED, [noticed])
     return True
 
 
@@ -227,7 +228,7 @@ def lost_guest(connection: sa.Connection, *, uuid: str, attempt: int, host: str,
 
     With `while_idle` an operation under way goes before: it will find no guest, and say so.
     """
-    fault = cell_db.history.fault(500, f"Host {host} no longer has the guest of this instance", host=host)
+    fault = fault_of(500, f"Host {host} no longer has the guest of this instance", host=host)
     mine = sa.update(instances).where(
         instances.c.uuid == uuid,
         instances.c.attempt == attempt,
@@ -239,5 +240,5 @@ def lost_guest(connection: sa.Connection, *, uuid: str, attempt: int, host: str,
     values = {"vm_state": states.ERROR, "power_state": states.NO_STATE, "fault": fault}
     if not changed(connection.execute(mine.values(**values, updated_at=now_sql()))):
         return False
-    cell_db.history.insert_fault(connection, uuid, fault)
+    tell(connection, "lost", Phase.FAILED, [Told(uuid=uuid, host=host, fault=fault)])
     return True

@@ -18,6 +18,7 @@ from cells.gate import Gate
 from cells.route import Reach
 from core.context import Context
 from core.steps import Steps
+from objects.order import ServerOrder
 
 LOG = core.log.get(__name__)
 LEASE_S = 5.0
@@ -25,13 +26,15 @@ LEASE_S = 5.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Doomed:
-    """A server whose cell must hear of its delete, and the journal row that says so."""
+    """A server whose cell must hear of its delete, and the journal row that says so: `by` whose request, `order` if it was never handed over."""
 
     uuid: str
     token: str
     project_id: str
     user_id: str
     cell_uuid: str
+    by: Context | None = None
+    order: ServerOrder | None = None
 
 
 async def delete_server(reach: Reach, context: Context, mapping: api_db.instances.Mapping, steps: Steps) -> None:
@@ -42,15 +45,15 @@ async def delete_server(reach: Reach, context: Context, mapping: api_db.instance
         Unavailable: the API database does not answer; the server may be marked.
     """
     with steps("api.delete"):
-        entry = value_of(await reach.api_db.write(api_db.journal.request_delete, uuid=mapping.uuid, lease_s=LEASE_S))
+        entry = value_of(await reach.api_db.write(api_db.journal.request_delete, uuid=mapping.uuid, lease_s=LEASE_S, by=context))
     if entry is None or entry.target is None or entry.token is None:
         place = superconductor.Place(uuids=[mapping.uuid])
         reach.api_db.hint(superconductor.QUEUE, superconductor.PLACE, place, context)
         return
-    doomed = Doomed(mapping.uuid, entry.token, mapping.project_id, mapping.user_id, entry.target)
+    doomed = Doomed(mapping.uuid, entry.token, mapping.project_id, mapping.user_id, entry.target, by=context)
     gate = reach.cells.gate(doomed.cell_uuid)
     with steps("super.tombstone"):
-        told = await gate.write(cell_db.endings.tombstone, **_tomb(doomed, gate, context))
+        told = await gate.write(cell_db.endings.tombstone, **_tomb(doomed, gate))
     if isinstance(told, Answer):
         with steps("super.finish"):
             await reach.api_db.write(api_db.journal.finish, uuid=doomed.uuid, token=doomed.token)
@@ -62,7 +65,7 @@ async def delete_server(reach: Reach, context: Context, mapping: api_db.instance
 def entomb(api: Gate, gate: Gate, doomed: Doomed, context: Context, steps: Steps) -> Answer[bool] | Silence | Unknown:
     """Tells the cell of a delete and ends its journal row: the same for the super-conductor's sweep, which has no event loop."""
     with steps("super.tombstone"):
-        told = gate.write_now(cell_db.endings.tombstone, **_tomb(doomed, gate, None))
+        told = gate.write_now(cell_db.endings.tombstone, **_tomb(doomed, gate))
     if isinstance(told, Answer):
         with steps("super.finish"):
             value_of(api.write_now(api_db.journal.finish, uuid=doomed.uuid, token=doomed.token))
@@ -70,8 +73,8 @@ def entomb(api: Gate, gate: Gate, doomed: Doomed, context: Context, steps: Steps
     return told
 
 
-def _tomb(doomed: Doomed, gate: Gate, context: Context | None) -> dict[str, Any]:
+def _tomb(doomed: Doomed, gate: Gate) -> dict[str, Any]:
     return {
         "uuid": doomed.uuid, "project_id": doomed.project_id, "user_id": doomed.user_id, "is_cell0": gate.cell.is_cell0,
-        "context": context,
+        "context": doomed.by, "order": doomed.order,
     }  # fmt: skip

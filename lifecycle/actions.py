@@ -149,7 +149,9 @@ TRIGGER_CRASH_DUMP = Action(
 LOCK = Action("lock", ANY, while_task=ANY_TASK, at=At.API, even_if_locked=True, launched=False)
 UNLOCK = Action("unlock", ANY, while_task=ANY_TASK, at=At.API, even_if_locked=True, launched=False)
 RESET_STATE = Action("reset-state", ANY, while_task=ANY_TASK, at=At.API, even_if_locked=True, launched=False)
-DELETE = Action("delete", ANY, while_task=ANY_TASK, during=states.DELETING, then=states.DELETED, launched=False)
+DELETE = Action(
+    "delete", ANY, while_task=ANY_TASK, during=states.DELETING, then=states.DELETED, launched=False, event="compute_terminate_instance"
+)
 CONSOLE_OUTPUT = Action("console-output", ANY, while_task=ANY_TASK, at=At.HOST, even_if_locked=True, launched=False)
 
 # operations that only change whether and how the guest runs

@@ -376,8 +376,10 @@ class Placer:
         if entry.target == CELL0_UUID:
             self._release(entry.uuid)
         gate = self._cells.gate(str(entry.target))
-        doomed = Doomed(entry.uuid, str(entry.token), mapping.project_id, mapping.user_id, gate.cell.uuid)
-        told = entomb(self._api, gate, doomed, service_context(), self._steps)
+        doomed = Doomed(
+            entry.uuid, str(entry.token), mapping.project_id, mapping.user_id, gate.cell.uuid, by=entry.deleted_by, order=entry.order
+        )
+        told = entomb(self._api, gate, doomed, service_context(_delete_request_id(entry)), self._steps)
         if not isinstance(told, Answer):
             self._give_back([entry])
 
@@ -416,6 +418,10 @@ def _placed(held: _Held) -> cell_db.builds.Placed:
         not_after=held.entry.not_after,
         fault=held.fault,
     )
+
+
+def _delete_request_id(entry: Entry) -> str | None:
+    return entry.deleted_by.request_id if entry.deleted_by else None
 
 
 def _request_id(entry: Entry) -> str | None:

@@ -1,7 +1,9 @@
 """What holds in every module that speaks to a database."""
 
+import ast
 import pathlib
 import re
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,7 +16,7 @@ FOR_UPDATE = {
     "cell_db/builds.py": 2,
     "cell_db/cleanups.py": 1,
     "cell_db/endings.py": 1,
-    "cell_db/instances.py": 1,
+    "cell_db/instances.py": 2,
     "cell_db/operations.py": 1,
     # Deletes the row.
     "cell_db/hosts.py": 1,
@@ -41,3 +43,44 @@ def test_a_lock_that_others_must_see_is_a_write(path: pathlib.Path) -> None:
 def test_programs_repeat_what_conflicts_undo(path: pathlib.Path) -> None:
     """`OwnDatabase.run` begins a transaction again that a conflict has undone; one that is opened by hand cannot be."""
     assert ".transaction()" not in path.read_text()
+
+
+# ---- history ---------------------------------------------------------------------------------------------------------------------------
+
+# What nobody can see: leases, deadlines, what a host is sent. (rebuilds.begin: the record began with the operation.)
+UNTOLD = {"builds.take", "builds.keep", "operations.take_operations", "holdings.end_lease", "rebuilds.begin"}
+WRITES = {"update", "insert", "delete", "insert_one", "insert_if_absent"}
+HISTORY = {"instance_actions", "instance_action_events", "instance_faults"}
+
+
+def writes(function: ast.FunctionDef, tables: set[str]) -> bool:
+    """Whether the function has a statement that writes one of the tables."""
+    calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
+    return any(called(call) in WRITES and tables & {arg.id for arg in call.args if isinstance(arg, ast.Name)} for call in calls)
+
+
+def called(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def functions(package: str) -> Iterator[tuple[str, ast.FunctionDef]]:
+    for path in sorted((ROOT / package).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                yield f"{path.stem}.{node.name}", node
+
+
+def test_nothing_that_users_see_of_a_server_changes_untold() -> None:
+    """Whatever changes its row says so with `history.tell`, in the same function and so in the same transaction."""
+    changing = {name: function for name, function in functions("cell_db") if writes(function, {"instances"})}
+
+    silent = {name for name, function in changing.items() if not any(called(node) == "tell" for node in ast.walk(function) if isinstance(node, ast.Call))}
+
+    assert len(changing) > 10
+    assert silent == UNTOLD
+
+
+def test_history_is_written_in_one_place() -> None:
+    writers = {name for name, function in functions("cell_db") if writes(function, HISTORY)}
+
+    assert writers == {"history.tell", "history._end_others", "history._go_on", "history._insert_fault"}

@@ -1,0 +1,323 @@
+"""Whatever is done to a server, and however it ends: one record of it, over, with its result."""
+
+import contextlib
+import datetime
+import itertools
+import uuid
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import pytest
+import sqlalchemy as sa
+
+import cell_db.builds
+import cell_db.cleanups
+import cell_db.endings
+import cell_db.history
+import cell_db.instances
+import cell_db.operations
+import cell_db.tables
+from cell_db.builds import Placed, Ran
+from cell_db.history import ERROR, SUCCESS, ActionRecord, Event, Phase, Told
+from cell_db.tables import instance_faults
+from core.clock import utcnow
+from core.context import Context, new_request_id
+from core.database import Database
+from lifecycle import states
+from lifecycle.actions import LOCK, OPERATIONS, REBOOT_HARD, UNLOCK
+from objects.build import BuildSpec, Flavor
+from objects.order import ServerOrder
+from tests.cell_db.rows import insert_instance, update_instance
+
+T = TypeVar("T")
+HOST, OTHER = "host-1", "host-2"
+TINY = Flavor(flavor_id="tiny", name="m1.tiny", vcpus=1, memory_mib=64, root_gib=1)
+
+
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("mariadb", marks=pytest.mark.mariadb)])
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """A cell's database for all tests: each has servers of its own."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('history')}/cell.sqlite"
+    if request.param == "mariadb":
+        url = request.getfixturevalue("mariadb_server").create_schema(f"history_{uuid.uuid4().hex[:8]}")
+    database = Database(url)
+    cell_db.tables.metadata.create_all(database.engine)
+    yield database
+    database.close()
+
+
+def asked(user: str = "u") -> Context:
+    return Context(user_id=user, project_id="p", request_id=new_request_id(), is_admin=True)
+
+
+def write(database: Database, work: Callable[..., T], *args: object, **kwargs: object) -> T:
+    return database.run(work, *args, **kwargs)
+
+
+def history(database: Database, server: str) -> list[tuple[ActionRecord, list[Event]]]:
+    """Oldest first."""
+    with database.reading() as connection:
+        records = cell_db.history.list_actions(connection, server)
+        return [cell_db.history.get_action(connection, server, record.request_id) for record in reversed(records)]
+
+
+def only(database: Database, server: str, action: str) -> tuple[ActionRecord, list[Event]]:
+    """The one record of the action; all others are over, too."""
+    found = history(database, server)
+    assert all(record.finish_time is not None for record, _ in found), found
+    [mine] = [pair for pair in found if pair[0].action == action]
+    return mine
+
+
+# ---- operations on living servers ------------------------------------------------------------------------------------------------------
+
+
+def begun(database: Database, key: str, context: Context) -> tuple[str, str]:
+    """A server on which the operation is under way, and the operation's id."""
+    action = OPERATIONS[key]
+    server = insert_instance(database, host=HOST)
+    update_instance(database, server, vm_state=min(action.when), launched_at=utcnow(), spec={})
+    return server, write(database, cell_db.operations.begin_operation, server, key, action, context, arguments={})
+
+
+def settled(database: Database, key: str, server: str, operation: str, fault: str | None) -> None:
+    assert write(
+        database, cell_db.operations.settle_operation, uuid=server, operation_id=operation, action=OPERATIONS[key], power_state=None, fault=fault, host=HOST
+    )
+
+
+def done(database: Database, key: str, server: str, operation: str) -> str | None:
+    settled(database, key, server, operation, None)
+    return None
+
+
+def failed(database: Database, key: str, server: str, operation: str) -> str | None:
+    settled(database, key, server, operation, "no disk")
+    return ERROR
+
+
+def given_up_by_a_sweep(database: Database, key: str, server: str, operation: str) -> str | None:
+    update_instance(database, server, operation_deadline=utcnow() - datetime.timedelta(seconds=1))
+    [late] = [one for one in write(database, cell_db.operations.overdue_operations, most=50) if one.uuid == server]
+    settled(database, key, late.uuid, late.operation_id, f"host {late.host} did not answer in time")
+    return ERROR
+
+
+def superseded_by_a_hard_reboot(database: Database, key: str, server: str, operation: str) -> str | None:
+    reboot = write(database, cell_db.operations.begin_operation, server, "reboot-hard", REBOOT_HARD, asked(), arguments={})
+    settled(database, "reboot-hard", server, reboot, None)
+    return ERROR
+
+
+def reset(database: Database, key: str, server: str, operation: str) -> str | None:
+    write(database, cell_db.instances.reset_state, server, "active", asked())
+    return ERROR
+
+
+def deleted(database: Database, key: str, server: str, operation: str) -> str | None:
+    write(database, cell_db.endings.tombstone, uuid=server, project_id="p", user_id="u", is_cell0=False, context=asked())
+    write(database, cell_db.endings.gone, HOST, [(server, 1)])
+    write(database, cell_db.endings.deleted, server)
+    return ERROR
+
+
+def gives_way(key: str) -> bool:
+    """Whether a hard reboot may take its place."""
+    action = OPERATIONS[key]
+    return action.during is not None and action.during in (REBOOT_HARD.while_task or ()) and min(action.when) in REBOOT_HARD.when
+
+
+ENDINGS = (done, failed, given_up_by_a_sweep, superseded_by_a_hard_reboot, reset, deleted)
+ALL = [(key, ending) for key, ending in itertools.product(OPERATIONS, ENDINGS) if ending is not superseded_by_a_hard_reboot or gives_way(key)]
+
+
+@pytest.mark.parametrize(("key", "ending"), ALL, ids=lambda value: getattr(value, "__name__", value))
+def test_every_operation_has_one_record_however_it_ends(database: Database, key: str, ending: Callable[..., str | None]) -> None:
+    context = asked("alice")
+    server, operation = begun(database, key, context)
+
+    message = ending(database, key, server, operation)
+
+    records = history(database, server)
+    assert all(record.finish_time is not None for record, _ in records)
+    [mine] = [(record, events) for record, events in records if record.request_id == context.request_id]
+    record, events = mine
+    assert (record.action, record.message, record.user_id, record.project_id) == (OPERATIONS[key].name, message, "alice", "p")
+    if ending in (done, failed, given_up_by_a_sweep):
+        assert [(event.event, event.host, event.result) for event in events] == [(OPERATIONS[key].event_name, HOST, ERROR if message else SUCCESS)]
+        assert (faults(database, server) == 0) == (message is None)
+
+
+def faults(database: Database, server: str) -> int:
+    with database.reading() as connection:
+        return int(connection.execute(sa.select(sa.func.count()).select_from(instance_faults).where(instance_faults.c.uuid == server)).scalar_one())
+
+
+def test_what_is_done_at_once_is_over_at_once(database: Database) -> None:
+    server = insert_instance(database)
+
+    write(database, cell_db.instances.lock, server, LOCK, asked(), by="owner", reason=None)
+    write(database, cell_db.instances.unlock, server, UNLOCK, asked(), may_override=False)
+    write(database, cell_db.instances.reset_state, server, "error", asked())
+
+    assert [(record.action, record.message) for record, _ in history(database, server)] == [("lock", None), ("unlock", None), ("reset-state", None)]
+    assert all(record.finish_time is not None for record, _ in history(database, server))
+
+
+# ---- builds --------------------------------------------------------------------------------------------------------------------------
+
+
+def placed(*, fault: dict[str, object] | None = None, host: str | None = HOST, alternates: int = 0) -> Placed:
+    order = ServerOrder(
+        build=BuildSpec(uuid=str(uuid.uuid4()), project_id="p", user_id="alice", name="n", hostname="n", flavor=TINY),
+        request_id=new_request_id(), created_at=utcnow(),
+    )  # fmt: skip
+    others = [{"host": OTHER, "node_uuid": str(uuid.uuid4())}] * alternates
+    return Placed(
+        order=order, host=host, node_uuid=str(uuid.uuid4()), hypervisor_hostname=host, availability_zone=None, alternates=others, resources={},
+        not_after=utcnow(), fault=fault,
+    )  # fmt: skip
+
+
+def insert(database: Database, *new: Placed) -> list[str]:
+    write(database, cell_db.builds.insert, list(new), build_deadline_s=60.0)
+    return [one.order.uuid for one in new]
+
+
+def give_up(database: Database, server: str) -> None:
+    with database.reading() as connection:
+        [build] = cell_db.builds.building(connection, [server])
+    assert write(database, cell_db.builds.supersede, build, reason="is full", host_said_so=True, build_deadline_s=60.0)
+
+
+def test_builds_of_one_request_have_one_record_each(database: Database) -> None:
+    new = [placed() for _ in range(3)]
+    servers = insert(database, *new)
+    write(database, cell_db.builds.active, [Ran(server, 1, HOST, states.RUNNING) for server in servers])
+
+    for one in new:
+        record, events = only(database, one.order.uuid, "create")
+        assert (record.request_id, record.user_id, record.message) == (one.order.request_id, "alice", None)
+        assert [(event.event, event.host, event.result) for event in events] == [(cell_db.builds.BUILD_EVENT, HOST, SUCCESS)]
+
+
+def test_a_build_that_finds_another_host_keeps_its_record(database: Database) -> None:
+    [server] = insert(database, placed(alternates=1))
+    give_up(database, server)
+    [(record, _)] = history(database, server)
+    assert record.finish_time is None
+    write(database, cell_db.builds.active, [Ran(server, 2, OTHER, states.RUNNING)])
+
+    record, events = only(database, server, "create")
+
+    assert record.message is None
+    assert [(event.host, event.result) for event in events] == [(OTHER, SUCCESS), (HOST, ERROR)]
+
+
+@pytest.mark.parametrize("buried", [False, True], ids=["no host left", "buried"])
+def test_a_build_that_fails_ends_its_record(database: Database, buried: bool) -> None:
+    fault = cell_db.history.fault(500, "No valid host was found.") if buried else None
+    [server] = insert(database, placed(fault=fault, host=None if buried else HOST))
+    if not buried:
+        give_up(database, server)
+
+    record, events = only(database, server, "create")
+
+    assert record.message == ERROR
+    assert [event.result for event in events] == ([] if buried else [ERROR])
+    assert faults(database, server) == 1
+
+
+# ---- deletes -------------------------------------------------------------------------------------------------------------------------
+
+
+def tombstone(database: Database, server: str, by: Context, *, order: ServerOrder | None = None, is_cell0: bool = False) -> bool:
+    return write(
+        database, cell_db.endings.tombstone, uuid=server, project_id="p", user_id="u", is_cell0=is_cell0, context=by, order=order
+    )
+
+
+@pytest.mark.parametrize("told", [1, 3])
+def test_a_delete_is_recorded_once_however_often_the_cell_is_told(database: Database, told: int) -> None:
+    [server] = insert(database, placed())
+    write(database, cell_db.builds.active, [Ran(server, 1, HOST, states.RUNNING)])
+    by = asked("bob")
+    for _ in range(told):
+        tombstone(database, server, by)
+    write(database, cell_db.endings.gone, HOST, [(server, 1)])
+    for _ in range(told):
+        write(database, cell_db.endings.deleted, server)
+
+    record, events = only(database, server, "delete")
+
+    assert (record.request_id, record.user_id, record.message) == (by.request_id, "bob", None)
+    assert [(event.event, event.host, event.result) for event in events] == [("compute_terminate_instance", HOST, SUCCESS)]
+
+
+def test_a_delete_ends_the_record_of_the_build_under_way(database: Database) -> None:
+    [server] = insert(database, placed())
+    tombstone(database, server, asked())
+    write(database, cell_db.endings.deleted, server)
+
+    record, _ = only(database, server, "create")
+    assert record.message == ERROR
+    assert only(database, server, "delete")[0].message is None
+
+
+@pytest.mark.parametrize("is_cell0", [False, True], ids=["cell", "cell0"])
+def test_a_server_without_a_host_has_its_delete_recorded(database: Database, is_cell0: bool) -> None:
+    [server] = insert(database, placed(fault=cell_db.history.fault(500, "No valid host was found."), host=None))
+    by = asked()
+    tombstone(database, server, by, is_cell0=is_cell0)
+    if not is_cell0:
+        assert server in write(database, cell_db.endings.ended_without_cleanups, most=50)
+        write(database, cell_db.endings.deleted, server)
+
+    record, events = only(database, server, "delete")
+
+    assert (record.request_id, record.message, events) == (by.request_id, None, [])
+
+
+@pytest.mark.parametrize("is_cell0", [False, True], ids=["cell", "cell0"])
+def test_a_server_that_its_cell_never_got_has_both_records(database: Database, is_cell0: bool) -> None:
+    new, by = placed(), asked("bob")
+    server = new.order.uuid
+    tombstone(database, server, by, order=new.order, is_cell0=is_cell0)
+    insert(database, new)  # late
+    write(database, cell_db.endings.deleted, server)
+
+    created, _ = only(database, server, "create")
+    ended, _ = only(database, server, "delete")
+
+    assert (created.request_id, created.user_id, created.message, created.start_time) == (new.order.request_id, "alice", ERROR, new.order.created_at)
+    assert (ended.request_id, ended.user_id, ended.message) == (by.request_id, "bob", None)
+
+
+# ---- the one place -------------------------------------------------------------------------------------------------------------------
+
+
+def test_many_servers_are_told_of_with_as_many_statements_as_one(database: Database) -> None:
+    def told(number: int) -> list[Told]:
+        return [Told(uuid=insert_instance(database), by=asked(), event="e", host=HOST) for _ in range(number)]
+
+    with counted(database) as one:
+        write(database, cell_db.history.tell, "delete", Phase.ENDED, told(1), instead_of_all=True)
+    with counted(database) as many:
+        write(database, cell_db.history.tell, "delete", Phase.ENDED, told(20), instead_of_all=True)
+
+    assert len(one) - 1 == len(many) - 20  # each server's own insert
+    assert len(one) < 10
+
+
+@contextlib.contextmanager
+def counted(database: Database) -> Iterator[list[str]]:
+    """The statements inside the `with`, BEGIN and COMMIT left out."""
+    seen: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement not in ("BEGIN", "BEGIN IMMEDIATE", "COMMIT"):
+            seen.append(statement)
+
+    sa.event.listen(database.engine, "before_cursor_execute", note)
+    yield seen
+    sa.event.remove(database.engine, "before_cursor_execute", note)

@@ -1,0 +1,72 @@
+"""A delete is in its server's history under the request that asked for it, whichever process told the cell, and however late."""
+
+import pytest
+import sqlalchemy as sa
+
+import cell_db.tables
+import messaging.verbs.cell as cell_verbs
+import messaging.verbs.compute as compute_verbs
+from lifecycle import states
+from tests.faults.bench import CELL
+from tests.faults.scene import Scene, until
+from tests.faults.world import USER
+
+# Placement's own libraries, called in this process, use what Python is about to drop.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def deletes(scene: Scene) -> list[sa.Row[object]]:
+    """The records of the delete in its cell; all of them are over."""
+    rows = [row for row in scene.bench.world.rows(CELL, cell_db.tables.instance_actions) if row.uuid == scene.uuid]
+    assert all(row.finish_time is not None for row in rows)
+    return [row for row in rows if row.action == "delete"]
+
+
+def finish(scene: Scene) -> None:
+    """What sweeps do, until nothing of the server is left."""
+    scene.bench.let_leases_end()
+    scene.place()
+    scene.bench.sweeps.cleanups()
+    for verb in (compute_verbs.DESTROY, cell_verbs.GONE):
+        while any(message.verb is verb for message in scene.bench.post.messages):
+            scene.deliver(verb)
+
+
+def test_a_delete_right_after_its_cell_got_the_server(scene: Scene) -> None:
+    """Its order is in the journal still, so the super-conductor tells the cell."""
+    scene.place()
+    scene.bench.delete(scene.uuid).run()
+
+    finish(scene)
+
+    [record] = deletes(scene)
+    assert (record.request_id, record.user_id, record.project_id) == (USER.request_id, USER.user_id, USER.project_id)
+
+
+def test_a_delete_that_its_cell_hears_of_later(scene: Scene) -> None:
+    """The cell is away, or the API dies before it has told the cell."""
+    scene.place()
+    scene.bench.let_leases_end()
+    scene.place()  # drops the order
+    dying = scene.bench.delete(scene.uuid)
+    until(dying, "before super.tombstone")
+    dying.kill()
+
+    finish(scene)
+
+    [record] = deletes(scene)
+    assert record.request_id == USER.request_id
+
+
+def test_a_delete_of_a_server_that_its_cell_never_got(scene: Scene) -> None:
+    slow = scene.bench.place()
+    until(slow, "before super.insert")
+    scene.bench.delete(scene.uuid).run()
+
+    finish(scene)
+
+    assert scene.row().state == states.GONE  # type: ignore[attr-defined]
+    [record] = deletes(scene)
+    assert record.request_id == USER.request_id
+    slow.run()
+    assert len(deletes(scene)) == 1
