@@ -37,6 +37,20 @@ def effective(conn: sa.Connection, project_id: str, user_id: str | None, default
     return limits
 
 
+def of_one_thing(conn: sa.Connection, project_id: str, user_id: str, defaults: Mapping[str, int]) -> dict[str, int]:
+    """The limits of what is counted for itself and not for the project: the items of a server's metadata, a user's key pairs.
+
+    The project's, and below them the user's own, whichever is smaller.
+    """
+    for_all = effective(conn, project_id, None, defaults)
+    return for_all | {resource: smaller(for_all[resource], own) for resource, own in of_user(conn, project_id, user_id).items() if resource in for_all}
+
+
+def smaller(one: int, other: int) -> int:
+    """The limit that is reached first."""
+    return max(one, other) if UNLIMITED in (one, other) else min(one, other)
+
+
 def of_user(conn: sa.Connection, project_id: str, user_id: str) -> dict[str, int]:
     """The limits that were set for this user in the project; usually none."""
     return _rows(conn, project_user_quotas, _of_user(project_id, user_id))

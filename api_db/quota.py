@@ -38,6 +38,23 @@ def usage(connection: sa.Connection, project_id: str, user_id: str | None = None
     return {"instances": int(instances), "cores": int(cores), "ram": int(ram)}
 
 
+def headroom(connection: sa.Connection, *, project_id: str, user_id: str, each: Mapping[str, int], defaults: Mapping[str, int]) -> int | None:
+    """For how many things of this size the project has room, and the user where it has limits of its own; None: for any number."""
+    rooms = _rooms(each, usage(connection, project_id), api_db.limits.effective(connection, project_id, None, defaults))
+    personal = api_db.limits.of_user(connection, project_id, user_id)
+    if any(resource in personal for resource in each):
+        rooms += _rooms(each, usage(connection, project_id, user_id), personal)
+    return min(rooms, default=None)
+
+
+def _rooms(each: Mapping[str, int], used: Mapping[str, int], limits: Mapping[str, int]) -> list[int]:
+    return [
+        max(0, limits[resource] - used[resource]) // amount
+        for resource, amount in each.items()
+        if amount and limits.get(resource, UNLIMITED) != UNLIMITED
+    ]
+
+
 def check(connection: sa.Connection, *, project_id: str, user_id: str, wanted: Mapping[str, int], defaults: Mapping[str, int]) -> None:
     """Returns if the project (and, where it has limits of its own, the user) may have this much more. The project must be locked.
 

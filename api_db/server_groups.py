@@ -123,7 +123,7 @@ def join(connection: sa.Connection, uuid: str, servers: Sequence[str], *, projec
     group_id = _locked(connection, server_groups.c.uuid == uuid, server_groups.c.project_id == project_id)
     if group_id is None:
         raise core.errors.Invalid(f"group: Server group {uuid} could not be found.", field="group")
-    most = api_db.limits.effective(connection, project_id, user_id, quota_defaults)["server_group_members"]
+    most = api_db.limits.of_one_thing(connection, project_id, user_id, quota_defaults)["server_group_members"]
     if most >= 0 and _count_members(connection, group_id, user_id) + len(servers) > most:
         raise core.errors.OverQuota("Quota exceeded, too many servers in group", quota="server_group_members")
     rows = [{"group_id": group_id, "instance_uuid": server} for server in servers]

@@ -34,7 +34,7 @@ class Named:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What they stand for; `headroom`: how many servers of the flavor the project's quota has room for, None unlimited."""
+    """What they stand for; `headroom`: how many servers of the flavor the quotas of project and user have room for, None unlimited."""
 
     flavor: Flavor
     public_key: str | None
@@ -53,10 +53,13 @@ def look_up(connection: sa.Connection, context: Context, named: Named, quota_def
     _check_host(connection, named.host)
     _check_server_group(connection, context, named.server_group)
     _check_same_host(connection, context, named.same_host)
-    limits = api_db.limits.effective(connection, str(context.project_id), None, quota_defaults)
-    used = api_db.quota.usage(connection, str(context.project_id))
+    project_id, user_id = str(context.project_id), str(context.user_id)
+    each = {"instances": 1, "cores": flavor.vcpus, "ram": flavor.memory_mib}
     return Found(
-        flavor=flavor, public_key=found_key, metadata_items=limits["metadata_items"], headroom=_headroom(flavor, limits, used)
+        flavor=flavor,
+        public_key=found_key,
+        metadata_items=api_db.limits.of_one_thing(connection, project_id, user_id, quota_defaults)["metadata_items"],
+        headroom=api_db.quota.headroom(connection, project_id=project_id, user_id=user_id, each=each, defaults=quota_defaults),
     )
 
 
@@ -133,13 +136,3 @@ def _check_same_host(connection: sa.Connection, context: Context, uuids: tuple[s
     """A hint may name servers that are gone, as long as one is there to be with; servers of other projects are none, for anybody."""
     if uuids and not api_db.instances.whereabouts(connection, uuids, project_id=str(context.project_id)):
         raise invalid("same_host", f"Instance {', '.join(uuids)} could not be found.")
-
-
-def _headroom(flavor: Flavor, limits: Mapping[str, int], used: Mapping[str, int]) -> int | None:
-    each = {"instances": 1, "cores": flavor.vcpus, "ram": flavor.memory_mib}
-    rooms = [
-        max(0, limits[resource] - used[resource]) // amount
-        for resource, amount in each.items()
-        if amount and limits[resource] != api_db.limits.UNLIMITED
-    ]
-    return min(rooms, default=None)

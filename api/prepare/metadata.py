@@ -1,4 +1,4 @@
-"""How many items of metadata a project may give one thing."""
+"""How many items of metadata a project, or one of its users, may give one thing."""
 
 from collections.abc import Mapping
 
@@ -15,12 +15,17 @@ async def check(call: Call, metadata: Mapping[str, str]) -> None:
         OverQuota: these are more.
     """
     if metadata:
-        refuse_too_many(metadata, await call.cloud.api_read(limit, str(call.context.project_id), call.cloud.quota_defaults))
+        refuse_too_many(metadata, await most_items(call))
 
 
-def limit(connection: sa.Connection, project_id: str, quota_defaults: Mapping[str, int]) -> int:
+async def most_items(call: Call) -> int:
+    """How many the caller may give one thing; negative: no limit."""
+    return await call.cloud.api_read(limit, str(call.context.project_id), str(call.context.user_id), call.cloud.quota_defaults)
+
+
+def limit(connection: sa.Connection, project_id: str, user_id: str, quota_defaults: Mapping[str, int]) -> int:
     """The most; negative: no limit."""
-    return int(api_db.limits.effective(connection, project_id, None, quota_defaults)["metadata_items"])
+    return int(api_db.limits.of_one_thing(connection, project_id, user_id, quota_defaults)["metadata_items"])
 
 
 def refuse_too_many(metadata: Mapping[str, str], most: int) -> None:

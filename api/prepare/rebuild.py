@@ -59,7 +59,7 @@ def _refuse_unsupported(body: Mapping[str, Any]) -> None:
 
 def _look_up(connection: sa.Connection, project_id: str, user_id: str, key_name: str | None, quota_defaults: Mapping[str, int]) -> tuple[str | None, int]:
     """The key pair is one of the server's own user, whoever asks."""
-    return lookups.public_key(connection, user_id, key_name), limit(connection, project_id, quota_defaults)
+    return lookups.public_key(connection, user_id, key_name), limit(connection, project_id, user_id, quota_defaults)
 
 
 def _kept(name: str, value: Any) -> Any:

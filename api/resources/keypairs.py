@@ -114,7 +114,7 @@ async def create(call: Call) -> Created:
     except ValueError as error:
         raise errors.Invalid(f"Keypair data is invalid: {error} (public_key)", field="public_key") from error
     limits = await call.cloud.api_read(
-        api_db.limits.effective, call.context.project_id or "", user_id, call.cloud.quota_defaults
+        api_db.limits.of_one_thing, call.context.project_id or "", user_id, call.cloud.quota_defaults
     )
     key = await call.cloud.api_write(
         api_db.keypairs.insert,

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-import api_db.limits
 import cell_db.instances
 import core.errors
 from api.http import policy
@@ -13,6 +12,7 @@ from api.http.policy import Rule
 from api.http.routes import Route
 from api.http.schema import METADATA, Body
 from api.http.view import Value
+from api.prepare.metadata import most_items, refuse_too_many
 from api.resources.server_changes import DELETE_METADATA, UPDATE_METADATA, change
 from api.resources.server_of import server_of
 from objects.server import Server
@@ -81,15 +81,11 @@ async def delete_one(call: Call) -> None:
 
 async def _set(call: Call, rule: str, new: Callable[[Metadata], Metadata]) -> Metadata:
     """Writes what `new` makes of the old items, if there are not too many."""
-    limits = await call.cloud.api_read(
-        api_db.limits.effective, str(call.context.project_id), None, call.cloud.quota_defaults
-    )
-    most = limits["metadata_items"]
+    most = await most_items(call)
 
     def write(connection: sa.Connection, server: Server) -> Metadata:
         metadata = new(dict(server.metadata or {}))
-        if 0 <= most < len(metadata):
-            raise core.errors.OverQuota(f"Maximum number of metadata items exceeds {most}.", quota="metadata_items")
+        refuse_too_many(metadata, most)
         cell_db.instances.replace_metadata(connection, server.uuid, metadata)
         return metadata
 
