@@ -292,11 +292,20 @@ def _is_description(value: object) -> bool:
     return not isinstance(value, str) or all(each.isprintable() or each in "\n\r\t" for each in value)
 
 
+def canonical_address(value: str) -> str:
+    """The one form in which an address is kept and compared; what is no address stays as it is."""
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        return value
+
+
 def _is_address(version: int) -> Callable[[object], bool]:
     def check(value: object) -> bool:
         if not isinstance(value, str):
             return True
         try:
+            # No address has a zone ("fe80::1%eth0") outside of the machine that names its links so.
             return ipaddress.ip_address(value).version == version and "%" not in value
         except ValueError:
             return False
@@ -349,8 +358,8 @@ POSITIVE_INT = whole_number(1)
 NON_NEGATIVE_INT = whole_number(0)
 QUOTA = whole_number(-1)
 # As long as the columns are: without a zone, and an IPv4 address inside only where it is short.
-IPV4 = fixed({"type": "string", "maxLength": 39, "format": "ipv4"})
-IPV6 = fixed({"type": "string", "maxLength": 39, "format": "ipv6"})
+IPV4 = fixed({"type": "string", "maxLength": 39, "format": "ipv4"}, canonical_address)
+IPV6 = fixed({"type": "string", "maxLength": 39, "format": "ipv6"}, canonical_address)
 METADATA_KEY = r"^[a-zA-Z0-9\-_:. ]{1,255}\Z"
 METADATA = map_of(text(0, 255), keys=METADATA_KEY)
 METADATA_OR_NULL = map_of(nullable(text(0, 255)), keys=METADATA_KEY)

@@ -7,11 +7,21 @@ from collections.abc import Sequence
 from api.prepare.refusals import invalid
 
 LONGEST_LABEL = 63
+LONGEST_NAME = 255
 
 
 def display_names(name: str, count: int) -> list[str]:
-    """One name for each server of a request: the name itself for one, `name-1`, `name-2` … for several."""
-    return [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]
+    """One name for each server of a request: the name itself for one, `name-1`, `name-2` … for several.
+
+    Raises:
+        Invalid: with its number behind it the name is too long.
+    """
+    if count == 1:
+        return [name]
+    room = LONGEST_NAME - len(f"-{count}")
+    if len(name) > room:
+        raise invalid("name", f"The name of {count} servers may have at most {room} characters: each gets its number.")
+    return [f"{name}-{number}" for number in range(1, count + 1)]
 
 
 def hostnames(asked: str | None, names: Sequence[str], uuids: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from api.http.call import Call
 from api.http.paging import LIMIT, MARKER, limit_of
 from api.http.policy import Rule
 from api.http.routes import Route
-from api.http.schema import MAX_INT, Param, Query, choice, text
+from api.http.schema import MAX_INT, Param, Query, canonical_address, choice, text
 from api.http.versions import Microversion
 from api.http.view import Render, View, compiled
 from api.resources import server_extras
@@ -147,8 +147,8 @@ FILTERS = (
     Filter("ramdisk_id", "ramdisk_id", everybody_since=ADMINS),
     Filter("launch_index", "launch_index", _number, everybody_since=ADMINS),
     Filter("root_device_name", "root_device_name", everybody_since=ADMINS),
-    Filter("access_ip_v4", "access_ip_v4", everybody_since=ADMINS),
-    Filter("access_ip_v6", "access_ip_v6", everybody_since=ADMINS),
+    Filter("access_ip_v4", "access_ip_v4", canonical_address, everybody_since=ADMINS),
+    Filter("access_ip_v6", "access_ip_v6", canonical_address, everybody_since=ADMINS),
     Filter("auto_disk_config", "auto_disk_config", _flag, everybody_since=ADMINS),
 )
 # Filters that are more than a condition on a row. And `soft_deleted`, which adds servers that were deleted and can be restored: a delete is
