@@ -17,13 +17,14 @@ CELL0_TRANSPORT = "none://"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CellMapping:
-    """One cell. URLs hold passwords: mask them before they are shown."""
+    """One cell. URLs hold passwords: mask them before they are shown. `number`: its row's, which no other cell ever had."""
 
     uuid: str
     name: str
     database_connection: str
     transport_url: str
     disabled: bool
+    number: int = 0
 
 
 _COLUMNS = (
@@ -32,6 +33,7 @@ _COLUMNS = (
     cell_mappings.c.database_connection,
     cell_mappings.c.transport_url,
     cell_mappings.c.disabled,
+    cell_mappings.c.id,
 )
 
 
@@ -63,14 +65,17 @@ def create(
         Conflict: the name, the database or the broker belongs to another cell; `field` says which.
     """
     _refuse_shared_urls(connection, database_connection=database_connection, transport_url=transport_url, uuid=uuid)
-    cell = CellMapping(uuid or str(uuids.uuid4()), name, database_connection, transport_url, disabled)
+    row = {
+        "uuid": uuid or str(uuids.uuid4()), "name": name, "database_connection": database_connection, "transport_url": transport_url,
+        "disabled": disabled, "created_at": utcnow(),
+    }  # fmt: skip
     try:
-        connection.execute(sa.insert(cell_mappings).values(**dataclasses.asdict(cell), created_at=utcnow()))
+        connection.execute(sa.insert(cell_mappings).values(**row))
     except sa.exc.IntegrityError as error:
         if is_duplicate(error):
             raise core.errors.Conflict(f"A cell named {name} (or with this uuid) exists already.", field="name") from error
         raise
-    return cell
+    return find(connection, str(row["uuid"]))
 
 
 def update(connection: sa.Connection, uuid: str, **changes: Any) -> CellMapping:

@@ -11,13 +11,14 @@ CELL0_UUID = "00000000-0000-0000-0000-000000000000"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell mapping. `transport_url` is `none://` for cell0, which has no broker."""
+    """A cell mapping. `transport_url` is `none://` for cell0, which has no broker; `number` is no other cell's."""
 
     uuid: str
     name: str
     database_connection: str
     transport_url: str
     disabled: bool = False
+    number: int = 0
 
     @property
     def is_cell0(self) -> bool:

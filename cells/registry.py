@@ -94,7 +94,7 @@ class Cells:
         if not isinstance(answer, Answer):
             return
         cells = {
-            mapping.uuid: Cell(mapping.uuid, mapping.name, mapping.database_connection, mapping.transport_url, mapping.disabled)
+            mapping.uuid: Cell(mapping.uuid, mapping.name, mapping.database_connection, mapping.transport_url, mapping.disabled, mapping.number)
             for mapping in answer.value
         }
         with self._lock:

@@ -27,6 +27,10 @@ class Answers(Generic[T]):
     found: list[tuple[Gate, T]]
     silent: list[Cell]
 
+    def of(self, wanted: Callable[[Cell], bool]) -> "Answers[T]":
+        """What these cells said or did not say."""
+        return Answers([(gate, value) for gate, value in self.found if wanted(gate.cell)], [cell for cell in self.silent if wanted(cell)])
+
     def refuse_silence(self, why: str) -> None:
         """Returns if every cell answered.
 

@@ -15,10 +15,11 @@ from api.http.policy import Rule
 from api.http.routes import Route
 from api.http.schema import BOOLEAN, NON_NEGATIVE_INT, STRING_1_255, UUID, Param, Query
 from api.http.view import AnyView, Field, ListView, View
-from api.resources.every_cell import ask, down_after_s
-from api.resources.ids import number_in_path, uuid_in_path
+from api.resources.every_cell import Answers, ask, down_after_s
+from api.resources.ids import NUMBER, cloud_number, is_of, number_in_path, row_number_of, uuid_in_path
 from api.resources.own_hosts import OwnHosts
 from cell_db.hosts import Capacity, HostRow
+from cells.gate import Gate
 from core import errors
 
 LIST = "os_compute_api:os-hypervisors:list"
@@ -41,7 +42,7 @@ POLICIES = [
 
 @dataclass(frozen=True, slots=True)
 class Hypervisor:
-    """A host as this resource shows it; `servers` None: nobody asked for them."""
+    """A host as this resource shows it, numbers over the cloud included; `servers` None: nobody asked for them."""
 
     host: HostRow
     servers: list[str] | None = None
@@ -106,7 +107,7 @@ SUM = View(
 
 PAGES = Query(
     Param("limit", NON_NEGATIVE_INT, since="2.33"),
-    Param("marker", NON_NEGATIVE_INT, since="2.33", until="2.52"),
+    Param("marker", NUMBER, since="2.33", until="2.52"),
 )
 PAGES_OF_UUIDS = Query(
     LIMIT,
@@ -122,17 +123,16 @@ ONE = Query(Param("with_servers", BOOLEAN, once=True), strict_since="2.53")
 
 
 async def index_by_number(call: Call) -> Page:
-    """A page in the order of the rows' numbers. Several cells have the same ones: a page never ends between two that are equal."""
+    """A page in the order of the numbers."""
     limit, marker = limit_of(call), call.query.get("marker")
-    if marker is not None and not await _with_number(call, marker):
+    if marker is not None and await _with_number(call, marker) is None:
         raise _bad_marker(marker)
-    # "~" sorts after every uuid: the place behind all rows of this number.
-    after = None if marker is None else (marker, "~")
+    # A cell before the marker's may have a row of the same number on the page before, one behind it has it on this one. "~" sorts after
+    # every uuid: the place behind the rows of the number before.
+    after = None if marker is None else (row_number_of(marker) - 1, "~")
     hosts = await _hosts(call, by_id=True, after=after, limit=limit + 1)
-    hosts.sort(key=lambda host: (host.id, host.uuid))
-    page = hosts[:limit] + [host for host in hosts[limit:] if limit and host.id == hosts[limit - 1].id]
-    more = bool(page) and len(page) >= limit
-    return Page([Hypervisor(host) for host in page], more=more, marker=str(page[-1].id) if more else None)
+    hosts = sorted((host for host in hosts if marker is None or host.id > marker), key=lambda host: host.id)
+    return page_of([Hypervisor(host) for host in hosts[:limit]], limit=limit, marker=lambda shown: str(shown.host.id))
 
 
 async def index(call: Call) -> Page:
@@ -190,7 +190,13 @@ async def statistics(call: Call) -> Capacity:
 async def _hosts(call: Call, **which: Any) -> list[HostRow]:
     answers = await ask(call, cell_db.hosts.list_hosts, down_after_s=down_after_s(call), **which)
     own = OwnHosts(await call.cloud.api_read(api_db.hosts.list_all))
-    return [host for gate, hosts in answers.found for host in hosts if own.is_of(gate, host.service.host)]
+    return [_numbered(gate, host) for gate, hosts in answers.found for host in hosts if own.is_of(gate, host.service.host)]
+
+
+def _numbered(gate: Gate, host: HostRow) -> HostRow:
+    """The host with its numbers over the cloud."""
+    service = dataclasses.replace(host.service, id=cloud_number(gate.cell.number, host.service.id))
+    return dataclasses.replace(host, id=cloud_number(gate.cell.number, host.id), service=service)
 
 
 async def _shown(call: Call, hosts: list[HostRow]) -> list[Hypervisor]:
@@ -234,7 +240,6 @@ async def _by_number(call: Call) -> HostRow:
     """
     Raises:
         NotFound: no cell has a host of this number.
-        Invalid: several have one.
     """
     shown = call.path["id"][:255]
     try:
@@ -242,11 +247,9 @@ async def _by_number(call: Call) -> HostRow:
     except errors.Invalid:
         raise _not_found(shown) from None
     found = await _with_number(call, number)
-    if len(found) > 1:
-        raise errors.Invalid(f"Hypervisor id {shown} is not unique: several cells have one. Use microversion 2.53 or later.", field="id")
-    if not found:
+    if found is None:
         raise _not_found(shown)
-    return found[0]
+    return found
 
 
 async def _by_uuid(call: Call) -> HostRow:
@@ -257,26 +260,29 @@ async def _by_uuid(call: Call) -> HostRow:
     return found
 
 
-async def _with_number(call: Call, number: int) -> list[HostRow]:
-    return await _find(call, f"Hypervisor {number} was not found", row_id=number)
+async def _with_number(call: Call, number: int) -> HostRow | None:
+    answers = (await ask(call, cell_db.hosts.find_host, down_after_s=down_after_s(call), row_id=row_number_of(number))).of(
+        lambda cell: is_of(cell, number)
+    )
+    return _found(answers, f"Hypervisor {number} was not found")
 
 
 async def _with_uuid(call: Call, uuid: str) -> HostRow | None:
-    found = await _find(call, f"Hypervisor {uuid} was not found", uuid=uuid)
-    return found[0] if found else None
+    answers = await ask(call, cell_db.hosts.find_host, down_after_s=down_after_s(call), uuid=uuid)
+    return _found(answers, f"Hypervisor {uuid} was not found")
 
 
-async def _find(call: Call, not_found: str, **which: Any) -> list[HostRow]:
-    """The hosts that the cells have under this number or uuid.
+def _found(answers: Answers[HostRow | None], not_found: str) -> HostRow | None:
+    """The host that a cell has.
 
     Raises:
-        Unavailable: there are none, but not all cells answered.
+        Unavailable: there is none, but not all cells answered.
     """
-    answers = await ask(call, cell_db.hosts.find_host, down_after_s=down_after_s(call), **which)
-    found = [host for _, host in answers.found if host is not None]
-    if not found:
-        answers.refuse_silence(not_found)
-    return found
+    for gate, host in answers.found:
+        if host is not None:
+            return _numbered(gate, host)
+    answers.refuse_silence(not_found)
+    return None
 
 
 def _not_found(shown: str) -> errors.NotFound:

@@ -19,7 +19,7 @@ from api.http.schema import BOOLEAN, STRING_1_255, Body, Param, Property, Query,
 from api.http.view import Field, ListView, View, with_microseconds
 from api.resources.api_processes import ApiProcess, api_processes
 from api.resources.every_cell import ask, down_after_s
-from api.resources.ids import number_in_path, uuid_in_path
+from api.resources.ids import API_LEVEL, cloud_number, is_of, number_in_path, row_number_of, uuid_in_path
 from api.resources.own_hosts import OwnHosts
 from api_db.aggregates import DEFAULT_ZONE, INTERNAL_ZONE
 from cell_db.hosts import Service
@@ -122,7 +122,7 @@ async def _rows(call: Call) -> tuple[list[Row], list[Row]]:
     own = OwnHosts(mapped)
     known = [_api_row(process) for process in of_api if host in (None, process.host) and binary in (None, process.binary)]
     known += [
-        _row(service, zones)
+        _row(gate, service, zones)
         for gate, services in answers.found
         for service in services
         if service.binary != COMPUTE or own.is_of(gate, service.host)
@@ -134,9 +134,9 @@ async def _rows(call: Call) -> tuple[list[Row], list[Row]]:
     return known, [Row(binary=COMPUTE, host=each, status="UNKNOWN", known=False) for each in unknown]
 
 
-def _row(service: Service, zones: dict[str, str]) -> Row:
+def _row(gate: Gate, service: Service, zones: dict[str, str]) -> Row:
     return Row(
-        id=service.id,
+        id=cloud_number(gate.cell.number, service.id),
         uuid=service.uuid,
         binary=service.binary,
         host=service.host,
@@ -151,7 +151,7 @@ def _row(service: Service, zones: dict[str, str]) -> Row:
 
 def _api_row(process: ApiProcess) -> Row:
     return Row(
-        id=process.id,
+        id=cloud_number(API_LEVEL, process.id),
         uuid=process.uuid,
         binary=process.binary,
         host=process.host,
@@ -228,14 +228,14 @@ async def _change(
         )
     )
     zones = await call.cloud.api_read(api_db.aggregates.zones_of_hosts, [changed.host])
-    return _row(changed, zones)
+    return _row(gate, changed, zones)
 
 
 # ---- delete ----------------------------------------------------------------------------------------------------------
 
 
 async def delete_by_number(call: Call) -> None:
-    await _delete(call, await _find(call, row_id=number_in_path(call)))
+    await _delete(call, await _find(call, number=number_in_path(call)))
 
 
 async def delete_by_uuid(call: Call) -> None:
@@ -294,22 +294,22 @@ class InCell:
         return self.service.binary
 
 
-async def _find(call: Call, *, uuid: str | None = None, row_id: int | None = None) -> InCell | ApiProcess:
+async def _find(call: Call, *, uuid: str | None = None, number: int | None = None) -> InCell | ApiProcess:
     """The service of this uuid or number, wherever it is.
 
     Raises:
         NotFound: there is none.
-        Invalid: several cells have one of this number.
         Unavailable: none was found, but not all cells answered.
     """
+    row_id = None if number is None else row_number_of(number)
     answers, of_api = await asyncio.gather(
         ask(call, cell_db.hosts.find_service, down_after_s=down_after_s(call), uuid=uuid, row_id=row_id), api_processes(call)
     )
+    if number is not None:
+        answers = answers.of(lambda cell: is_of(cell, number))
     found: list[InCell | ApiProcess] = [InCell(gate, service) for gate, service in answers.found if service is not None]
-    found += [process for process in of_api if uuid == process.uuid or row_id == process.id]
-    shown = uuid or row_id
-    if len(found) > 1:
-        raise errors.Invalid(f"Service id {shown} is not unique: several cells have one. Use microversion 2.53 or later.", field="id")
+    found += [process for process in of_api if uuid == process.uuid or number == cloud_number(API_LEVEL, process.id)]
+    shown = uuid or number
     if not found:
         answers.refuse_silence(f"Service {shown} was not found")
         raise errors.NotFound(f"Service {shown} could not be found.")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import cell_db.tables
 from api.resources import hypervisors, services
 from tests.api.http.harness import ALICE
 from tests.api.operators_cloud import INVENTORY, LONG_AGO_S, OperatorsCloud, operators_cloud
@@ -51,7 +52,8 @@ def test_the_list_holds_the_hosts_of_every_cell(cloud: OperatorsCloud, version: 
 def test_ids_are_numbers_until_2_52_and_uuids_after(cloud: OperatorsCloud) -> None:
     old, new = _by_name(cloud, "/detail", "2.52")["w1"], _by_name(cloud, "/detail", "2.53")["w1"]
 
-    assert (old["id"], old["service"]["id"]) == (1, 1)
+    assert isinstance(old["id"], int)
+    assert isinstance(old["service"]["id"], int)
     assert uuid.UUID(new["id"])
     assert uuid.UUID(new["service"]["id"])
 
@@ -75,7 +77,7 @@ def test_capacity_in_detail(cloud: OperatorsCloud) -> None:
         "current_workload": 0,
     }
     assert shown["host_ip"] == "10.0.0.1"
-    assert shown["service"] == {"id": 1, "host": "e1", "disabled_reason": None}
+    assert shown["service"] == {"id": cloud.service_ids(version="2.28")["e1"], "host": "e1", "disabled_reason": None}
 
 
 @pytest.mark.parametrize(
@@ -85,9 +87,7 @@ def test_fields_in_detail_by_microversion(cloud: OperatorsCloud, version: str, f
     shown = _by_name(cloud, "/detail", version)["e1"]
 
     assert set(shown) == fields
-    name = shown["id"]
-    if version != "2.1":  # there the number 1 is in both cells
-        assert set(cloud.ask.get(f"{URL}/{name}", version=version).json["hypervisor"]) == fields
+    assert set(cloud.ask.get(f"{URL}/{shown['id']}", version=version).json["hypervisor"]) == fields
 
 
 def test_cpu_info_is_text_until_2_27_and_an_object_after(cloud: OperatorsCloud) -> None:
@@ -122,13 +122,20 @@ def test_pages_follow_each_other_by_uuid_and_hold_each_host_once(cloud: Operator
     assert seen == ["e1", "w1", "w2", "x0", "x1", "x2"]
 
 
-def test_pages_by_number_neither_skip_nor_repeat_though_cells_share_numbers(cloud: OperatorsCloud) -> None:
-    first = cloud.ask.get(f"{URL}?limit=1", version="2.33").json
-    second = cloud.ask.get(f"{URL}?limit=1&marker={first['hypervisors'][-1]['id']}", version="2.33").json
+def test_pages_by_number_neither_skip_nor_repeat(cloud: OperatorsCloud) -> None:
+    for number in range(3):
+        cloud.east.add_host(f"x{number}")
+    for limit in (1, 2):
+        seen, link = [], f"{URL}?limit={limit}"
+        while link:
+            page = cloud.ask.get(link, version="2.33").json
+            assert len(page["hypervisors"]) <= limit
+            seen += page["hypervisors"]
+            links = page.get("hypervisors_links", [])
+            link = links[0]["href"][links[0]["href"].index(URL) :] if links else ""
 
-    names = [each["hypervisor_hostname"] for page in (first, second) for each in page["hypervisors"]]
-    assert sorted(names) == ["e1", "w1", "w2"]
-    assert "marker=1" in first["hypervisors_links"][0]["href"]
+        assert sorted(each["hypervisor_hostname"] for each in seen) == ["e1", "w1", "w2", "x0", "x1", "x2"]
+        assert [each["id"] for each in seen] == sorted({each["id"] for each in seen})
 
 
 def test_there_are_no_pages_before_2_33(cloud: OperatorsCloud) -> None:
@@ -198,11 +205,26 @@ def test_queries_are_strict_from_2_53_on(cloud: OperatorsCloud) -> None:
 # ---- one -----------------------------------------------------------------------------------------------------------------
 
 
-def test_show_by_number_refuses_one_that_two_cells_have(cloud: OperatorsCloud) -> None:
-    assert cloud.ask.get(f"{URL}/2").json["hypervisor"]["hypervisor_hostname"] == "w2"
-    ambiguous = cloud.ask.get(f"{URL}/1")
-    assert ambiguous.status == 400
-    assert "not unique" in ambiguous.fault
+def test_a_number_is_one_hosts_over_all_cells(cloud: OperatorsCloud) -> None:
+    """Each cell's database numbers its own rows from 1 on."""
+    assert [row["id"] for cell in (cloud.east, cloud.west) for row in cell.rows(cell_db.tables.compute_nodes)] == [1, 1, 2]
+    found = _by_name(cloud, "", "2.52")
+
+    assert len({each["id"] for each in found.values()}) == 3
+    for name, each in found.items():
+        assert cloud.ask.get(f"{URL}/{each['id']}", version="2.52").json["hypervisor"]["hypervisor_hostname"] == name
+
+
+def test_a_number_stands_while_other_hosts_and_cells_come_and_go_silent(cloud: OperatorsCloud) -> None:
+    of_w1 = _by_name(cloud, "", "2.52")["w1"]["id"]
+    cloud.east.add_host("a0")
+    assert _by_name(cloud, "", "2.52")["w1"]["id"] == of_w1
+    of_e1 = _by_name(cloud, "", "2.52")["e1"]["id"]
+
+    cloud.east.go_silent()
+
+    assert cloud.ask.get(f"{URL}/{of_w1}", version="2.52").json["hypervisor"]["hypervisor_hostname"] == "w1"
+    assert cloud.ask.get(f"{URL}/{of_e1}", version="2.52").status == 503
 
 
 @pytest.mark.parametrize(
@@ -217,7 +239,7 @@ def test_uptime_is_a_route_until_2_87_which_no_driver_implements(cloud: Operator
     found = _by_name(cloud, "", "2.87")["e1"]["id"]
 
     assert cloud.ask.get(f"{URL}/{found}/uptime", version="2.87").status == 501
-    assert cloud.ask.get(f"{URL}/2/uptime", version="2.52").status == 501
+    assert cloud.ask.get(f"{URL}/{_by_name(cloud, '', '2.52')['e1']['id']}/uptime", version="2.52").status == 501
     assert cloud.ask.get(f"{URL}/{uuid.uuid4()}/uptime", version="2.53").status == 404
     assert cloud.ask.get(f"{URL}/{found}/uptime", version="2.88").status == 404
     assert cloud.ask.get(f"{URL}/{found}", version="2.88").json["hypervisor"]["uptime"] is None
