@@ -17,7 +17,10 @@ import core.errors
 from cell_db.inventories import as_text
 from cell_db.tables import compute_nodes, instances, services
 from core.database import changed, now_sql
+from lifecycle import states
 from objects.host import COMPUTE, Inventory
+
+MOST_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +194,26 @@ def refuse_host_with_servers(conn: sa.Connection, host: str) -> None:
     Raises:
         Conflict: the host has servers, or some are being built there.
     """
+    in_the_way = servers_in_the_way(conn, host)
+    if in_the_way:
+        raise core.errors.Conflict(f"Unable to delete compute service of host {host}: it {in_the_way}")
+
+
+def servers_in_the_way(conn: sa.Connection, host: str) -> str | None:
+    """Which servers keep a host from being deleted, in words that follow its name, and what helps; None: it has none.
+
+    Among them are some that no list of servers shows: they are deleted, and wait for the host to say that nothing is left of them.
+    """
     count = count_servers(conn, [host])
-    if count:
-        raise core.errors.Conflict(f"Unable to delete compute service of host {host}: it has {count} servers.")
+    if not count:
+        return None
+    mine = sa.select(instances.c.uuid, instances.c.state).where(instances.c.host == host, instances.c.deleted == sa.false())
+    rows = conn.execute(mine.order_by(instances.c.state != states.GOING, instances.c.id).limit(MOST_NAMED)).all()
+    going = any(row.state == states.GOING for row in rows)
+    named = ", ".join(f"{row.uuid} (deleted, waits for the host)" if row.state == states.GOING else row.uuid for row in rows)
+    more = f" and {count - len(rows)} more" if count > len(rows) else ""
+    helps = f" If the host is gone for good, `cellctl cleanup forget --host {host}` ends the deletes that wait for it." if going else ""
+    return f"has {count} servers: {named}{more}.{helps}"
 
 
 def count_servers(conn: sa.Connection, hosts: Iterable[str]) -> int:

@@ -179,7 +179,7 @@ class DeleteHost(commands.Command):
         gate = _gate_of(open_cloud, host)
         service, servers = cloud.value_of(gate.read_now(_look, host, down_after_s=open_cloud.down_after_s))
         if servers:
-            raise core.errors.WrongState(f"host {host} of cell {gate.cell.name} has {servers} servers: delete or move them first")
+            raise core.errors.WrongState(f"host {host} of cell {gate.cell.name} {servers} Delete or move those that are not deleted.")
         if service is not None and service.is_up:
             self.say(f"the agent of {host} was seen {moment(service.last_seen_at)}: if it still runs, the host comes back")
         if not parsed_args.dry_run:
@@ -226,10 +226,10 @@ def _names(names: Iterable[str]) -> str:
     return ", ".join(sorted(names))
 
 
-def _look(connection: sa.Connection, host: str, *, down_after_s: float) -> tuple[Service | None, int]:
-    """The host's agent as the cell knows it, and how many servers are on the host."""
+def _look(connection: sa.Connection, host: str, *, down_after_s: float) -> tuple[Service | None, str | None]:
+    """The host's agent as the cell knows it, and the servers on the host."""
     found = cell_db.hosts.list_services(connection, down_after_s=down_after_s, host=host, binary=COMPUTE)
-    return found[0] if found else None, cell_db.hosts.count_servers(connection, [host])
+    return found[0] if found else None, cell_db.hosts.servers_in_the_way(connection, host)
 
 
 def _forget(connection: sa.Connection, host: str) -> None:

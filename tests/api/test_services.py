@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import cell_db.endings
 import cell_db.hosts
 from api.resources import aggregates, services
 from cell_db.tables import compute_nodes
@@ -264,6 +265,21 @@ def test_a_host_with_servers_is_not_deleted(cloud: OperatorsCloud) -> None:
     assert "w1" in reply.fault
     assert cloud.mapped_hosts() == ["e1", "w1"]
     assert len(cloud.west.rows(service_rows)) == 1
+
+
+def test_a_refusal_names_the_servers_and_what_helps(cloud: OperatorsCloud) -> None:
+    """A delete that waits for its host is in no list of servers, and yet it keeps the host."""
+    for _ in range(12):
+        cloud.west.add_server("w1")
+    hidden = cloud.west.add_server("w1")
+    with cloud.west.database.transaction() as conn:
+        cell_db.endings.tombstone(conn, uuid=hidden, project_id="p", user_id="u", is_cell0=False)
+
+    fault = cloud.ask.delete(f"{URL}/{cloud.service_ids(version='2.53')['w1']}", version="2.53").fault
+
+    assert f"has 13 servers: {hidden} (deleted, waits for the host), " in fault
+    assert "and 3 more" in fault
+    assert "`cellctl cleanup forget --host w1`" in fault
 
 
 def test_deleted_servers_do_not_hold_a_host(cloud: OperatorsCloud) -> None:
