@@ -22,7 +22,7 @@ from compute.operation import Deadlines, Host, Servers
 from compute.periodic import Rounds
 from compute.records import Records
 from compute.reporter import Reporter
-from compute.resources.images import ImageFiles
+from compute.resources.images import ImageFiles, Room
 from compute.resources.inventory import inventory
 from compute.resources.power import PowerBook
 from compute.resources.tracker import Tracker
@@ -39,6 +39,7 @@ LOG = core.log.get(__name__)
 # still leave room for builds to be accepted.
 LISTENER_THREADS = 8
 PREFETCH = 64
+_GIB = 1024**3
 
 
 class Agent:
@@ -150,7 +151,14 @@ class Agent:
             reporter=Reporter(self._caller, conf.host, steps),
             servers=Servers(),
             tracker=Tracker(lambda: inventory(conf, self.hypervisor.capacity()), self.hypervisor.guests),
-            images=ImageFiles(self.records.directory / "images", self._images, download_s=deadlines.build_s, unused_s=settings.unused_image_s),
+            images=ImageFiles(
+                self.records.directory / "images",
+                self._images,
+                room=Room(most_bytes=conf.image.cache_gib * _GIB, keep_free_bytes=conf.image.keep_free_gib * _GIB),
+                in_use=self.hypervisor.images_in_use,
+                download_s=deadlines.build_s,
+                unused_s=settings.unused_image_s,
+            ),
             power=PowerBook(),
             steps=steps,
             deadlines=deadlines,

@@ -41,9 +41,19 @@ COMPUTE = OptionGroup(
 )
 
 
+IMAGE_CACHE = OptionGroup(
+    "image",
+    [
+        *core.config.IMAGE.options,
+        cfg.IntOpt("cache_gib", default=100, min=1, help="The most that images take on the host's disk, in GiB; unused ones make room for others."),
+        cfg.IntOpt("keep_free_gib", default=1, min=0, help="What downloads of images leave free on that disk, in GiB."),
+    ],
+)
+
+
 def options() -> list[OptionGroup]:
     """The settings of this program."""
-    return [core.config.PROCESS, COMPUTE, simulated.OPTIONS, libvirt.OPTIONS, core.config.IMAGE]
+    return [core.config.PROCESS, COMPUTE, simulated.OPTIONS, libvirt.OPTIONS, IMAGE_CACHE]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

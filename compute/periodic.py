@@ -101,7 +101,7 @@ class Rounds:
         if time.monotonic() - self._purged_at >= PURGE_EVERY_S or not self._purged_at:
             self._purged_at = time.monotonic()
             self._host.records.purge(older_than_s=FENCE_S, guests={guest.uuid for guest in guests})
-            self._host.images.purge(self._host.hypervisor.images_in_use())
+            self._host.images.purge()
 
     def _beat(self, guests: list[Guest], *, leaving: bool = False) -> None:
         intents = self._host.records.intents()

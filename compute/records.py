@@ -25,6 +25,7 @@ import msgspec
 
 import core.errors
 import core.log
+from compute import private
 from core.sealed import Opener
 from messaging.verbs.cell import Outcome
 from messaging.verbs.compute import Act, Order
@@ -99,8 +100,10 @@ class Records:
             Unavailable: the disk does not let us.
         """
         with _disk_errors():
+            # Guests' own processes pass it on the way to their images.
+            private.make_directory(self.directory, mode=private.PASSABLE)
             for name in ("intents", "fences", "operations"):
-                (self.directory / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+                private.make_directory(self.directory / name)
             self._flock = _locked(self.directory)
             self._intents = {intent.uuid: intent for intent in _read_all(self.directory / "intents", Intent)}
             self._operations = {entry.uuid: entry for entry in _read_all(self.directory / "operations", Operations)}
@@ -168,7 +171,7 @@ class Records:
         with self._lock, _disk_errors():
             higher = {uuid: attempt for uuid, attempt in attempts.items() if attempt > self.fence(uuid)}
             for uuid, attempt in higher.items():
-                (self.directory / "fences" / f"{uuid}.{attempt}").touch(mode=0o600)
+                private.mark(self.directory / "fences" / f"{uuid}.{attempt}")
             if higher:
                 _sync(self.directory / "fences")
             older = {uuid: self.fence(uuid) for uuid in higher}
@@ -289,8 +292,9 @@ def _write(path: pathlib.Path, content: bytes, *, sync: bool = True) -> None:
     """Puts the content in the file's place in one step; the name is durable only after the directory is synced."""
     fresh = path.with_suffix(".new")
     # For our eyes only: an order may hold the user's secrets (user data).
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb", buffering=0) as file:
+    with private.opened(fresh) as file:
         file.write(content)
+        file.flush()
         if sync:
             os.fsync(file.fileno())
     fresh.rename(path)

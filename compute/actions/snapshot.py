@@ -9,6 +9,7 @@ import pathlib
 import core.errors
 import core.log
 from clients.glance import Images
+from compute import private
 from compute.actions.job import Job, text_of
 from compute.operation import Host
 from lifecycle import states
@@ -31,7 +32,7 @@ def create_image(job: Job) -> Guest:
         return job.guest()
     path = _path(job.host, job.uuid)
     try:
-        path.parent.mkdir(mode=0o700, exist_ok=True)
+        private.make_directory(path.parent)
         path.unlink(missing_ok=True)
         job.stage(states.IMAGE_SNAPSHOT)
         with job.host.steps("agent.snapshot"):

@@ -23,7 +23,6 @@ from compute.libvirt.documents import attached_disk, attached_nic, consoles_of, 
 from compute.libvirt.domain import domain_name
 from compute.libvirt.homes import Home, Homes
 from compute.libvirt.host_facts import HostFacts
-from compute.libvirt.image_format import inspect
 from compute.libvirt.making import Plan, make, plan_of
 from compute.libvirt.seats import Seats
 from compute.libvirt.snapshots import drop_leftovers, live_snapshot
@@ -228,7 +227,7 @@ class LibvirtHypervisor:
         home = self._home(seen)
         if image is None:
             raise core.errors.Invalid("A server cannot be rescued without an image", field="rescue_image_ref", server=uuid)
-        facts = inspect(image, said=disk_format)
+        facts = home.rescue_facts(image, disk_format)
         document = self._libvirt.document(uuid)
         is_rescued = str(home.rescue_path) in document
         if is_rescued and seen.power_state == states.RUNNING:

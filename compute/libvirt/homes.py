@@ -11,10 +11,11 @@ import shutil
 import tempfile
 
 import core.errors
+from compute import private
 from compute.hypervisor import MOST_CONSOLE_BYTES
 from compute.libvirt import config_drive, programs
 from compute.libvirt.devices import Disk
-from compute.libvirt.image_format import ImageFacts, backing_of
+from compute.libvirt.image_format import ImageFacts, backing_of, inspect, overlay_bytes
 from compute.permit import Permit
 
 GIB = 1024**3
@@ -47,8 +48,8 @@ class Home:
     def begin(self) -> None:
         """An empty directory, marked."""
         self.clear()
-        self.path.mkdir(parents=True)
-        (self.path / _BUILDING).touch()
+        private.make_directory(self.path, mode=private.PASSABLE)
+        private.mark(self.path / _BUILDING)
 
     def end(self) -> None:
         """The guest is whole."""
@@ -59,7 +60,7 @@ class Home:
         if not self.path.exists():
             return
         # Its mark goes last: a crash in between leaves what can be told from a guest.
-        (self.path / _BUILDING).touch()
+        private.mark(self.path / _BUILDING)
         for entry in self.path.iterdir():
             if entry.name != _BUILDING:
                 entry.unlink()
@@ -89,11 +90,10 @@ class Home:
         with tempfile.TemporaryDirectory() as tree:
             for name, content in files.items():
                 file = pathlib.Path(tree) / name
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(content)
+                private.make_directory(file.parent)
+                private.write(file, content)
             options = ["-quiet", "-ldots", "-allow-lowercase", "-allow-multidot", "-l", "-J", "-r", "-V", config_drive.LABEL]
             programs.run(["genisoimage", "-o", path, *options, tree], permit)
-        path.chmod(0o600)
         return Disk(path=path, format="raw", is_cdrom=True)
 
     @property
@@ -105,6 +105,19 @@ class Home:
     def own_document(self) -> pathlib.Path:
         """libvirt's document of the guest as it is when it is not rescued; there while it is."""
         return self.path / "unrescued.xml"
+
+    def rescue_facts(self, image: pathlib.Path, said: str) -> ImageFacts:
+        """The image that the server is to be rescued with.
+
+        Raises:
+            Invalid: as `image_format.inspect`; or it is a larger disk than the server's own, which is all that the server may fill.
+        """
+        facts, own_bytes = inspect(image, said=said), overlay_bytes(self.path / _ROOT)
+        if facts.virtual_bytes > own_bytes:
+            raise core.errors.Invalid(
+                f"The image is a disk of {facts.virtual_bytes} bytes; the server's own has {own_bytes}", field="rescue_image_ref", server=self.uuid
+            )
+        return facts
 
     def rescue_disk(self, image: pathlib.Path, facts: ImageFacts, permit: Permit) -> None:
         """A fresh disk over the image."""
@@ -118,7 +131,7 @@ class Home:
     def keep_document(self, document: str) -> None:
         """Writes `own_document` in one step."""
         fresh = self.own_document.with_suffix(".fresh")
-        fresh.write_text(document)
+        private.write(fresh, document.encode())
         fresh.replace(self.own_document)
 
     def drop_disks(self) -> None:
@@ -171,7 +184,7 @@ class Home:
         except FileNotFoundError:
             return
         if size_bytes > _LONG_LOG_BYTES:
-            self._console_before.write_bytes(_end_of(self.console_log))
+            private.write(self._console_before, _end_of(self.console_log))
             # QEMU appends: it goes on at the start of the emptied file. What comes in between is lost.
             os.truncate(self.console_log, 0)
 
@@ -181,9 +194,8 @@ class Home:
 
     def _sparse(self, name: str, size_bytes: int) -> pathlib.Path:
         path = self.path / name
-        with path.open("xb") as file:
+        with private.opened(path) as file:
             file.truncate(size_bytes)
-        path.chmod(0o600)
         return path
 
 
@@ -200,7 +212,7 @@ class Homes:
             Invalid: it cannot be made.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            private.make_directory(self.path, mode=private.PASSABLE)
         except OSError as error:
             raise core.errors.Invalid(f"[libvirt] instances_path: {self.path} cannot be made: {error.strerror or error}", field="instances_path") from error
 

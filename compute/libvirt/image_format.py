@@ -53,15 +53,26 @@ def inspect(path: pathlib.Path, *, said: str) -> ImageFacts:
 
 def backing_of(path: pathlib.Path) -> pathlib.Path | None:
     """The file under an overlay of our own making; None: there is none, or no overlay."""
+    head = _own_head(path)
+    if head is None:
+        return None
+    _, _, backing_at, backing_bytes, *_ = _HEADER.unpack_from(head)
+    return pathlib.Path(os.fsdecode(head[backing_at : backing_at + backing_bytes])) if backing_at else None
+
+
+def overlay_bytes(path: pathlib.Path) -> int:
+    """The size of the disk that an overlay of our own making is; 0: there is none."""
+    head = _own_head(path)
+    return 0 if head is None else int(_HEADER.unpack_from(head)[5])
+
+
+def _own_head(path: pathlib.Path) -> bytes | None:
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
     except FileNotFoundError:
         return None
-    if not head.startswith(_QCOW2) or len(head) < _HEADER.size:
-        return None
-    _, _, backing_at, backing_bytes, *_ = _HEADER.unpack_from(head)
-    return pathlib.Path(os.fsdecode(head[backing_at : backing_at + backing_bytes])) if backing_at else None
+    return head if head.startswith(_QCOW2) and len(head) >= _HEADER.size else None
 
 
 def facts_of(head: bytes, *, said: str, file_bytes: int) -> ImageFacts:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 
 import core.errors
+from compute import private
 from compute.permit import Permit
 
 _LOOK_S = 0.05
@@ -40,7 +41,7 @@ def run(arguments: Sequence[str | pathlib.Path], permit: Permit) -> None:
     with tempfile.TemporaryFile() as complaint:
         try:
             command = [_path_of(name) or name, *(str(part) for part in arguments[1:])]
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaint)
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaint, umask=private.UMASK)
         except FileNotFoundError as error:
             raise core.errors.Invalid(f"The program {name} is not installed on this host") from error
         with process:

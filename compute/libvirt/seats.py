@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from oslo_config import cfg
 
 import core.errors
+from compute import private
 from compute.libvirt.devices import Door
 from compute.libvirt.documents import serial_port_of, with_serial_port
 from compute.libvirt.hardware import Hardware
@@ -60,7 +61,7 @@ class Seats:
         if self._sockets is None:
             return
         try:
-            self._sockets.mkdir(mode=0o711, parents=True, exist_ok=True)
+            private.make_directory(self._sockets, mode=private.PASSABLE)
         except OSError as error:
             raise core.errors.Invalid(f"[libvirt] console_path: {self._sockets} cannot be made: {error.strerror or error}", field="console_path") from error
 

@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 
 import core.errors
 import core.log
+from compute import private
 from compute.libvirt.connection import Libvirt
 from compute.libvirt.documents import disk_names
 from compute.libvirt.homes import Home
@@ -61,8 +62,8 @@ def drop_leftovers(libvirt: Libvirt, home: Home, permit: Permit) -> None:
 
 def _begin(libvirt: Libvirt, home: Home, permit: Permit, release: Permit) -> None:
     document = backup_xml(disk_names(libvirt.document(home.uuid, live=True)), home.snapshot_disk)
-    home.snapshot_mark.touch()
-    home.frozen_mark.touch()
+    private.mark(home.snapshot_mark)
+    private.mark(home.frozen_mark)
     is_quiet = libvirt.freeze_file_systems(home.uuid, permit)
     try:
         libvirt.begin_backup(home.uuid, document, permit)

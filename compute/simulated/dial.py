@@ -18,6 +18,8 @@ from typing import Any
 
 import msgspec
 
+from compute import private
+
 FILE = "dial.json"
 
 
@@ -69,9 +71,9 @@ def turn(directory: pathlib.Path, **settings: Any) -> None:
         msgspec.ValidationError: there is no such setting.
     """
     content = msgspec.json.encode(msgspec.convert(settings, type=_File))
-    directory.mkdir(parents=True, exist_ok=True)
+    private.make_directory(directory)
     fresh = directory / f"{FILE}.{os.getpid()}.{threading.get_ident()}"
-    fresh.write_bytes(content)
+    private.write(fresh, content)
     fresh.replace(directory / FILE)
 
 

@@ -10,6 +10,7 @@ import msgspec
 from oslo_config import cfg
 
 import core.errors
+from compute import private
 from compute.devices import DiskToAttach, NicToAttach
 from compute.hypervisor import MOST_CONSOLE_BYTES, Capacity, ConsoleAddress
 from compute.permit import Permit
@@ -201,7 +202,7 @@ class SimulatedHypervisor:
     def snapshot(self, uuid: str, *, target: pathlib.Path, permit: Permit) -> None:
         guest = self._ready(uuid, permit)
         # The header of an empty qcow2 image of this size: what checks formats takes it.
-        target.write_bytes(struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 2, 0, 0, 16, (guest.disk_gib or 1) * 1024**3, 0, 0, 0, 0, 0, 0, 0))
+        private.write(target, struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 2, 0, 0, 16, (guest.disk_gib or 1) * 1024**3, 0, 0, 0, 0, 0, 0, 0))
 
     def attach_disk(self, uuid: str, disk: DiskToAttach, *, permit: Permit) -> str:
         guest = self._changeable(uuid, permit)

@@ -7,6 +7,7 @@ import time
 
 import msgspec
 
+from compute import private
 from objects.build import Guest
 
 _UNSETTLED_NS = 50_000_000
@@ -57,7 +58,7 @@ class GuestFiles:
 
     def prepare(self) -> None:
         """Makes the directory."""
-        self._building.mkdir(parents=True, exist_ok=True)
+        private.make_directory(self._building)
 
     def all(self) -> list[SimulatedGuest]:
         """Every guest. Files that did not change since the last call are not read again: an idle host costs one `stat`."""
@@ -80,7 +81,7 @@ class GuestFiles:
     def put(self, guest: SimulatedGuest) -> None:
         """The guest is now so."""
         fresh = self._directory / f"{guest.uuid}.new"
-        fresh.write_bytes(msgspec.json.encode(guest))
+        private.write(fresh, msgspec.json.encode(guest))
         fresh.replace(self._directory / f"{guest.uuid}.json")
 
     def drop(self, uuid: str) -> None:
@@ -89,7 +90,7 @@ class GuestFiles:
 
     def begin(self, uuid: str, attempt: int) -> None:
         """A guest of this attempt is being made."""
-        (self._building / f"{uuid}.{attempt}").touch()
+        private.mark(self._building / f"{uuid}.{attempt}")
 
     def end(self, uuid: str, attempt: int) -> None:
         """It is made."""

@@ -95,7 +95,7 @@ def test_a_guest_is_rescued_from_the_image_of_the_order_and_is_itself_again(benc
 
 def test_an_image_that_cannot_be_fetched_leaves_the_guest_as_it_was(bench: Bench, service: Service) -> None:
     bench.start(image__endpoint=service.url, simulated__fetch_images="true")
-    server, image = new_uuid(), ImageRef(image_id=new_uuid())
+    server, image = new_uuid(), ImageRef(image_id=new_uuid(), size_bytes=1)
     bench.cell.build((server, 1))
     bench.cell.hear(cell.ACTIVE)
 

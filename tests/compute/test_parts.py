@@ -1,7 +1,5 @@
 """The agent's parts, each alone."""
 
-import os
-import pathlib
 import threading
 import time
 from typing import Any
@@ -12,14 +10,13 @@ import core.errors
 from compute.operation import Servers
 from compute.permit import Permit
 from compute.reporter import GATHER_MOST, Reporter
-from compute.resources.images import ImageFiles
 from compute.resources.power import PowerBook
 from compute.resources.tracker import Tracker, need_of, usage
 from compute.slots import Slots
 from core.steps import Steps
 from devstack.waiting import wait_until
 from messaging.verbs import cell
-from objects.build import Guest, ImageRef
+from objects.build import Guest
 from objects.host import Inventory, Usage
 from tests.compute.conftest import new_uuid, spec_of
 
@@ -283,112 +280,3 @@ def test_a_server_in_hand_is_looked_at_later() -> None:
 
     assert book.changes([running("a")], since=0, is_busy=lambda _: True) == []
     assert book.changes([running("a")], since=0, is_busy=lambda _: False) == [cell.Built("a", 1, 1)]
-
-
-class Downloads:
-    def __init__(self) -> None:
-        self.count = 0
-        self.go_on = threading.Event()
-        self.error: Exception | None = None
-
-    def download(self, image: ImageRef, path: pathlib.Path, *, deadline_s: float) -> object:
-        self.count += 1
-        assert self.go_on.wait(DEADLINE_S)
-        if self.error is not None:
-            raise self.error
-        path.write_bytes(b"image")
-        return None
-
-
-def fetch_in_thread(files: ImageFiles, image: ImageRef, permit: Permit) -> tuple[threading.Thread, list[Any]]:
-    ended: list[Any] = []
-
-    def fetch() -> None:
-        try:
-            ended.append(files.fetch(image, permit).read_bytes())
-        except core.errors.CellplaneError as error:
-            ended.append(error)
-
-    thread = threading.Thread(target=fetch)
-    thread.start()
-    return thread, ended
-
-
-def test_an_image_is_fetched_once_for_all(tmp_path: pathlib.Path) -> None:
-    downloads = Downloads()
-    files = ImageFiles(tmp_path / "images", downloads, download_s=DEADLINE_S)
-    image = ImageRef(image_id=new_uuid())
-    waits = [fetch_in_thread(files, image, Permit(attempt=1, deadline_s=DEADLINE_S)) for _ in range(3)]
-    downloads.go_on.set()
-
-    for thread, ended in waits:
-        thread.join(DEADLINE_S)
-        assert ended == [b"image"]
-    files.fetch(image, Permit(attempt=1, deadline_s=DEADLINE_S))
-    assert downloads.count == 1
-
-
-def test_who_is_given_up_does_not_wait_for_the_download(tmp_path: pathlib.Path) -> None:
-    downloads = Downloads()
-    files = ImageFiles(tmp_path / "images", downloads, download_s=DEADLINE_S)
-    permit = Permit(attempt=1, deadline_s=DEADLINE_S)
-    thread, ended = fetch_in_thread(files, ImageRef(image_id=new_uuid()), permit)
-
-    permit.revoke("not wanted")
-    thread.join(DEADLINE_S)
-
-    assert isinstance(ended[0], core.errors.Conflict)
-    downloads.go_on.set()
-
-
-@pytest.mark.parametrize(("error", "kind"), [(core.errors.NotFound("no such image"), core.errors.NotFound), (ValueError("a defect"), core.errors.Broken)])
-def test_a_download_that_fails_is_tried_again_by_the_next(tmp_path: pathlib.Path, error: Exception, kind: type[Exception]) -> None:
-    downloads = Downloads()
-    downloads.go_on.set()
-    downloads.error = error
-    files = ImageFiles(tmp_path / "images", downloads, download_s=DEADLINE_S)
-    image = ImageRef(image_id=new_uuid())
-
-    with pytest.raises(kind):
-        files.fetch(image, Permit(attempt=1, deadline_s=DEADLINE_S))
-    downloads.error = None
-
-    assert files.fetch(image, Permit(attempt=1, deadline_s=DEADLINE_S)).read_bytes() == b"image"
-
-
-def test_an_image_that_no_guest_uses_goes_after_a_time(tmp_path: pathlib.Path) -> None:
-    downloads = Downloads()
-    downloads.go_on.set()
-    files = ImageFiles(tmp_path / "images", downloads, download_s=60.0, unused_s=3600.0)
-    files.purge([])
-    used, unused, wanted = (files.fetch(ImageRef(image_id=new_uuid()), Permit(attempt=1, deadline_s=DEADLINE_S)) for _ in range(3))
-    fresh = files.fetch(ImageRef(image_id=new_uuid()), Permit(attempt=1, deadline_s=DEADLINE_S))
-    broken = tmp_path / "images" / ".part"
-    broken.touch()
-    for path in (used, unused, wanted, broken):
-        os.utime(path, (0, 0))
-    files.fetch(ImageRef(image_id=wanted.name), Permit(attempt=1, deadline_s=DEADLINE_S))
-
-    files.purge([pathlib.Path("/elsewhere"), used])
-
-    assert {path for path in (used, unused, wanted, fresh, broken) if path.exists()} == {used, wanted, fresh}
-    files.purge([])
-    assert used.exists(), "it was used until now"
-
-
-def test_an_image_that_was_purged_is_fetched_again(tmp_path: pathlib.Path) -> None:
-    downloads = Downloads()
-    downloads.go_on.set()
-    files = ImageFiles(tmp_path / "images", downloads, download_s=0.0, unused_s=0.0)
-    image = ImageRef(image_id=new_uuid())
-    os.utime(files.fetch(image, Permit(attempt=1, deadline_s=DEADLINE_S)), (0, 0))
-
-    files.purge([])
-
-    assert files.fetch(image, Permit(attempt=1, deadline_s=DEADLINE_S)).exists()
-    assert downloads.count == 2
-
-
-def test_an_image_whose_id_is_a_path_is_not_found(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(core.errors.NotFound):
-        ImageFiles(tmp_path, Downloads(), download_s=DEADLINE_S).fetch(ImageRef(image_id="../../passwd"), Permit(attempt=1, deadline_s=1.0))

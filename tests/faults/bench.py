@@ -25,7 +25,7 @@ from compute.actions.destroy import Destroys
 from compute.operation import Deadlines, Host
 from compute.permit import Permit
 from compute.records import Records
-from compute.resources.images import ImageFiles
+from compute.resources.images import ImageFiles, Room
 from compute.resources.power import PowerBook
 from compute.resources.tracker import Tracker
 from compute.simulated.dial import turn
@@ -175,7 +175,7 @@ class Agent:
             reporter=DirectReporter(self.host, self._post, self._steps),  # type: ignore[arg-type]
             servers=SteppedServers(self._steps),  # type: ignore[arg-type]
             tracker=Tracker(lambda: inventory_of(self.host), self.hypervisor.guests),
-            images=ImageFiles(self._folder / "images", None, download_s=1.0),
+            images=ImageFiles(self._folder / "images", None, room=Room(most_bytes=2**30, keep_free_bytes=0), in_use=tuple, download_s=1.0),
             power=PowerBook(),
             steps=self._steps,
             deadlines=Deadlines(build_s=FOREVER_S, operation_s=FOREVER_S, destroy_s=FOREVER_S),

@@ -47,8 +47,9 @@ class RealBench(Bench):
         image_id = str(uuid.uuid4())
         images = self.agent_directory / "images"
         images.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(guest_image.ensure(), images / image_id)
-        return msgspec.structs.replace(spec, image=msgspec.structs.replace(spec.image, image_id=image_id))
+        checksum = "0" * 32
+        shutil.copyfile(guest_image.ensure(), images / f"{image_id}.{checksum}")
+        return msgspec.structs.replace(spec, image=msgspec.structs.replace(spec.image, image_id=image_id, checksum=checksum))
 
     def order(self, spec: BuildSpec, attempt: int = 1) -> None:
         """Has the agent build it."""
