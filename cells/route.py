@@ -1,7 +1,6 @@
 """From a server's uuid to the server, wherever it is kept."""
 
 import dataclasses
-import uuid as uuids
 from typing import Protocol
 
 import api_db.instances
@@ -12,6 +11,7 @@ from cells.answers import Cell, value_of
 from cells.gate import Gate
 from cells.registry import Cells
 from core.context import Context
+from objects.ids import uuid_of
 from objects.server import Server
 
 
@@ -43,6 +43,7 @@ async def find(reach: Reach, context: Context, uuid: str, *, hosts_down_after_s:
         Unavailable: its cell (named in the message) does not answer.
     """
     mapping, entry = await locate(reach, context, uuid)
+    uuid = mapping.uuid
     if entry is not None and entry.phase == api_db.journal.NEW:
         return _in_journal(uuid, entry)
     if mapping.cell_uuid is None:
@@ -69,9 +70,10 @@ async def locate(
     Raises:
         NotFound: there is no such server, it is another project's, or it is deleted and `deleted` is false.
     """
-    if not _is_uuid(uuid):
-        raise _not_found(uuid)
-    mapping, entry = value_of(await reach.api_db.read(api_db.journal.find_mapped, uuid))
+    try:
+        mapping, entry = value_of(await reach.api_db.read(api_db.journal.find_mapped, uuid_of(uuid)))
+    except ValueError:
+        raise _not_found(uuid) from None
     if mapping.deleted and not deleted:
         raise _not_found(uuid)
     if mapping.project_id != context.project_id and not context.is_admin:
@@ -88,10 +90,3 @@ def _in_journal(uuid: str, entry: api_db.journal.Entry) -> Found:
 
 def _not_found(uuid: str) -> core.errors.NotFound:
     return core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(uuids.UUID(text)) == text.lower()
-    except ValueError:
-        return False

@@ -10,7 +10,6 @@ of `_KEYWORDS` (the type, then how much there is of it, then what is inside), an
 import ipaddress
 import re
 import reprlib
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeAlias
@@ -22,6 +21,7 @@ from jsonschema.protocols import Validator
 
 from api.http.versions import Microversion, Span
 from core import errors
+from objects.ids import as_kept, uuid_of
 
 Schema: TypeAlias = dict[str, Any]
 Convert: TypeAlias = Callable[[Any], Any]
@@ -278,7 +278,7 @@ def _is_uuid(value: object) -> bool:
     if not isinstance(value, str):
         return True
     try:
-        uuid.UUID(value)
+        uuid_of(value)
     except ValueError:
         return False
     return True
@@ -350,7 +350,9 @@ def _validator(schema: Schema) -> Validator:
 
 NAME = name()
 DESCRIPTION = description()
-UUID = fixed({"type": "string", "maxLength": 64, "format": "uuid"}, lambda value: str(uuid.UUID(value)))
+UUID = fixed({"type": "string", "maxLength": 64, "format": "uuid"}, uuid_of)
+# Where an id that is no uuid is one that does not exist, and no bad request.
+UUID_OR_UNKNOWN = fixed({"type": "string", "maxLength": 255}, as_kept)
 TEXT = text()
 STRING_1_255 = text(1, 255)
 BOOLEAN = fixed({"type": ["boolean", "string"], "enum": [*_TRUE, *_FALSE]}, lambda value: value in _TRUE)

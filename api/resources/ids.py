@@ -4,12 +4,11 @@ Rows of hosts and services are numbered by each cell's database for itself, from
 number and, in its last bits, its cell's, which the API database gave it; 0 is the API level's own. It stays as long as the row does.
 """
 
-import uuid
-
 from api.http.call import Call
 from api.http.schema import Type, whole_number
 from cells.answers import Cell
 from core import errors
+from objects.ids import uuid_of
 
 CELL_BITS = 16
 API_LEVEL = 0
@@ -46,7 +45,7 @@ def uuid_in_path(call: Call) -> str:
     """
     text = call.path["id"]
     try:
-        return str(uuid.UUID(text))
+        return uuid_of(text)
     except ValueError:
         raise errors.Invalid(f"Invalid uuid {text[:255]}", field="id") from None
 

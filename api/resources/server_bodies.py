@@ -15,11 +15,13 @@ from api.http.schema import (
     STRING_1_255,
     TEXT,
     UUID,
+    UUID_OR_UNKNOWN,
     Body,
     Property,
     Type,
     choice,
     either,
+    fixed,
     list_of,
     nullable,
     structure,
@@ -27,8 +29,10 @@ from api.http.schema import (
     whole_number,
 )
 from api.prepare.user_data import USER_DATA
+from objects.ids import last_of_address, uuid_of
 
 MOST_TAGS = 50
+MOST_OF_ADDRESS = 2048
 DISK_CONFIG = choice("AUTO", "MANUAL")
 TAG = text(1, 60, r"^[^,/]*$")
 TAGS = list_of(TAG, maximum=MOST_TAGS, unique=True)
@@ -37,9 +41,10 @@ _LABEL = r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 HOSTNAME_LABEL = text(1, 63, rf"^{_LABEL}\Z")
 HOSTNAME_FULL = text(1, 255, rf"^{_LABEL}(\.{_LABEL})*\Z")
 CERTIFICATES = nullable(list_of(STRING_1_255, minimum=1, maximum=50, unique=True))
-# Absent and empty are both "none", as an image reference has always been.
-_IMAGE = either(UUID, text(0, 0))
-_FLAVOR = either(text(1, 255), whole_number(0))
+# Flavors and images may be named by their addresses. Absent and empty are both "none", as an image reference has always been.
+IMAGE = fixed({"type": "string", "minLength": 1, "maxLength": MOST_OF_ADDRESS}, lambda text: uuid_of(last_of_address(text)))
+_IMAGE_OR_NONE = either(text(0, 0), IMAGE)
+_FLAVOR = either(fixed({"type": "string", "minLength": 1, "maxLength": MOST_OF_ADDRESS}, last_of_address), whole_number(0))
 _DEVICE_TAG = TAG
 
 
@@ -73,7 +78,7 @@ DEVICES = list_of(
     structure(
         *_DEVICE,
         Property("source_type", choice("volume", "image", "snapshot", "blank")),
-        Property("uuid", text(0, 255)),
+        Property("uuid", UUID_OR_UNKNOWN),
         Property("image_id", UUID),
         Property("destination_type", choice("local", "volume")),
         Property("guest_format", text(0, 255)),
@@ -101,7 +106,7 @@ HINTS = structure(
 CREATE = Body(
     "server",
     Property("name", NAME, required=True),
-    Property("imageRef", _IMAGE),
+    Property("imageRef", _IMAGE_OR_NONE),
     Property("flavorRef", _FLAVOR, required=True),
     Property("adminPass", text(1, 255)),
     Property("metadata", METADATA),
@@ -134,7 +139,7 @@ CREATE = Body(
 REBUILD = Body(
     "rebuild",
     Property("name", NAME),
-    Property("imageRef", UUID, required=True),
+    Property("imageRef", IMAGE, required=True),
     Property("adminPass", TEXT),
     Property("metadata", METADATA),
     Property("preserve_ephemeral", BOOLEAN),

@@ -11,6 +11,7 @@ from api.http.view import Field, ListView, View
 from api.resources.server_of import target_of
 from api_db.server_groups import ServerGroup
 from core import errors
+from objects.ids import as_kept
 
 INDEX = "os_compute_api:os-server-groups:index"
 ALL_PROJECTS = "os_compute_api:os-server-groups:index:all_projects"
@@ -89,7 +90,7 @@ async def delete(call: Call) -> None:
 
 async def _group(call: Call) -> ServerGroup:
     project_id = None if call.context.is_admin else call.context.project_id
-    return await call.cloud.api_read(api_db.server_groups.get, call.path["id"], project_id=project_id)
+    return await call.cloud.api_read(api_db.server_groups.get, as_kept(call.path["id"]), project_id=project_id)
 
 
 ROUTES = [

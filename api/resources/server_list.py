@@ -14,10 +14,10 @@ import cell_db.regexp
 import cells.listing
 from api.http import paging, policy
 from api.http.call import Call
-from api.http.paging import LIMIT, MARKER, limit_of
+from api.http.paging import LIMIT, limit_of
 from api.http.policy import Rule
 from api.http.routes import Route
-from api.http.schema import MAX_INT, Param, Query, canonical_address, choice, text
+from api.http.schema import MAX_INT, UUID_OR_UNKNOWN, Param, Query, canonical_address, choice, text
 from api.http.versions import Microversion
 from api.http.view import Render, View, compiled
 from api.resources import server_extras
@@ -30,6 +30,7 @@ from cells.page import Listing, Unreachable, WhenSilent
 from core import errors
 from core.keyset import Order, Sorting
 from lifecycle import states
+from objects.ids import as_kept, last_of_address
 
 INDEX = "os_compute_api:servers:index"
 DETAIL = "os_compute_api:servers:detail"
@@ -81,6 +82,10 @@ def _moment(text: str) -> datetime.datetime:
     return moment
 
 
+def _image(text: str) -> str:
+    return as_kept(last_of_address(text))
+
+
 def _one(text: str) -> tuple[str, ...]:
     return (text,)
 
@@ -112,8 +117,8 @@ class Filter:
 ADMINS = None
 FILTERS = (
     Filter("name", "name"),
-    Filter("flavor", "flavor"),
-    Filter("image", "image"),
+    Filter("flavor", "flavor", last_of_address),
+    Filter("image", "image", _image),
     Filter("reservation_id", "reservation_id"),
     Filter("changes-since", "changes_since", _moment),
     Filter("changes-before", "changes_before", _moment, since="2.66", everybody_since="2.66"),
@@ -137,12 +142,12 @@ FILTERS = (
     Filter("host", "host", everybody_since=ADMINS),
     Filter("node", "node", everybody_since=ADMINS),
     Filter("deleted", "deleted", _flag, everybody_since=ADMINS),
-    Filter("uuid", "uuid", everybody_since=ADMINS),
+    Filter("uuid", "uuid", as_kept, everybody_since=ADMINS),
     Filter("display_name", "name", everybody_since=ADMINS),
     Filter("description", "description", everybody_since=ADMINS),
     Filter("display_description", "description", everybody_since=ADMINS),
     Filter("locked_by", "locked_by", everybody_since=ADMINS),
-    Filter("image_ref", "image", everybody_since=ADMINS),
+    Filter("image_ref", "image", _image, everybody_since=ADMINS),
     Filter("kernel_id", "kernel_id", everybody_since=ADMINS),
     Filter("ramdisk_id", "ramdisk_id", everybody_since=ADMINS),
     Filter("launch_index", "launch_index", _number, everybody_since=ADMINS),
@@ -190,7 +195,7 @@ _SEVERAL = text(0, MOST_TAGS * 61)
 
 QUERY = Query(
     LIMIT,
-    MARKER,
+    Param("marker", UUID_OR_UNKNOWN),
     Param("sort_key", choice(*_BEFORE_LOCKED, *INTERNAL_SORT_KEYS), until="2.72"),
     Param("sort_key", choice(*_SINCE_LOCKED, *INTERNAL_SORT_KEYS), since="2.73", until="2.74"),
     Param("sort_key", choice(*_SINCE_LOCKED), since="2.75"),

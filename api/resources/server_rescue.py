@@ -7,8 +7,9 @@ from api.http import policy
 from api.http.call import Call
 from api.http.policy import Rule
 from api.http.routes import ActionRoute
-from api.http.schema import TEXT, UUID, Body, Property, nullable, structure
+from api.http.schema import TEXT, Body, Property, nullable, structure
 from api.prepare import images, passwords
+from api.resources.server_bodies import IMAGE
 from api.resources.server_of import server_of
 from api.resources.server_operations import PATH, begin, operate, refuse_early
 from cells.answers import value_of
@@ -49,7 +50,7 @@ async def _image(call: Call, gate: Gate, uuid: str, asked: str | None) -> ImageR
     return images.reference(image)
 
 
-_WISH = nullable(structure(Property("adminPass", TEXT), Property("rescue_image_ref", UUID)))
+_WISH = nullable(structure(Property("adminPass", TEXT), Property("rescue_image_ref", IMAGE)))
 
 ROUTES = [
     ActionRoute(PATH, "rescue", rescue, policy=RESCUE, body=Body.holding("rescue", _WISH), status=200),
