@@ -37,6 +37,8 @@ MOST_PROPERTIES = 1000
 """Of an object whose keys the caller chooses, unless it has a limit of its own."""
 STRICT_QUERIES_SINCE = "2.102"
 
+NO_NAME = "A name must be printable characters, with no blanks at its ends."
+
 _SHOWN_CHARACTERS = 200
 # In this order a schema's keywords are looked at.
 _KEYWORDS = (
@@ -111,9 +113,10 @@ def text(minimum: int = 0, maximum: int = MOST_CHARACTERS, pattern: str | None =
     return fixed(schema)
 
 
-def name(maximum: int = 255) -> Type:
-    """A printable string that is not blank, without the space around it."""
-    return fixed({"type": "string", "minLength": 1, "maxLength": maximum, "format": "name"}, str.strip)
+def name(maximum: int = 255, *, pattern: str | None = None) -> Type:
+    """A printable string without blanks at its ends: what a thing is called, whatever the thing."""
+    schema: Schema = {"type": "string", "minLength": 1, "maxLength": maximum, "format": "name"}
+    return fixed(schema if pattern is None else {**schema, "pattern": pattern})
 
 
 def description(maximum: int = 255) -> Type:
@@ -202,6 +205,17 @@ def list_of(item: Type, *, minimum: int = 0, maximum: int = MOST_ITEMS, unique: 
     return Type(at)
 
 
+def set_of(item: Type, *, maximum: int) -> Type:
+    """A list of such items, in which one that comes twice is there once; ``maximum`` counts them as they were sent."""
+
+    def at(version: Microversion) -> Form:
+        form = list_of(item, maximum=maximum).at(version)
+        convert = form.convert
+        return Form(form.schema, lambda values: list(dict.fromkeys(values if convert is None else convert(values))))
+
+    return Type(at)
+
+
 def map_of(value: Type, *, keys: str, minimum: int = 0, maximum: int = MOST_PROPERTIES) -> Type:
     """An object whose keys fit the pattern."""
 
@@ -284,8 +298,9 @@ def _is_uuid(value: object) -> bool:
     return True
 
 
-def _is_name(value: object) -> bool:
-    return not isinstance(value, str) or (bool(value.strip()) and value.strip().isprintable())
+def is_name(value: object) -> bool:
+    """Whether it may be a `name`; what is no text is left to whoever asks for one."""
+    return not isinstance(value, str) or (bool(value) and value == value.strip() and value.isprintable())
 
 
 def _is_description(value: object) -> bool:
@@ -317,7 +332,7 @@ def _format_checker() -> jsonschema.FormatChecker:
     checker = jsonschema.FormatChecker(formats=())
     checker.checkers = {
         "uuid": (_is_uuid, ()),
-        "name": (_is_name, ()),
+        "name": (is_name, ()),
         "description": (_is_description, ()),
         "ipv4": (_is_address(4), ()),
         "ipv6": (_is_address(6), ()),
@@ -437,7 +452,7 @@ def _refuse_body(found: jsonschema.ValidationError) -> NoReturn:
 
 def _why(error: jsonschema.ValidationError) -> str:
     if error.validator == "format" and error.validator_value == "name":
-        return "A name must be printable characters and not blank."
+        return NO_NAME
     message = str(error.message)
     if len(message) > 2 * _SHOWN_CHARACTERS:
         # Most begin with the whole value: what is wrong with it stands behind.

@@ -9,10 +9,10 @@ from api.http import policy
 from api.http.call import Call
 from api.http.policy import Rule
 from api.http.routes import ActionRoute, Route
-from api.http.schema import METADATA_OR_NULL, NAME, Body, Property, fixed, nullable, structure, text
+from api.http.schema import METADATA_OR_NULL, NAME, NO_NAME, Body, Property, checked, is_name, nullable, structure, text
 from api.http.view import Field, ListView, View, with_microseconds
 from api.resources.ids import number_in_path
-from api_db.aggregates import ZONE_KEY, Aggregate, ZoneChange
+from api_db.aggregates import INTERNAL_ZONE, ZONE_KEY, Aggregate, ZoneChange
 from cells.answers import value_of
 from core import errors
 
@@ -42,8 +42,17 @@ _OWN_FIELDS = (
 CREATED = View("aggregate", *_OWN_FIELDS)
 WHOLE = View("aggregate", *_OWN_FIELDS, Field("hosts", lambda each: list(each.hosts)), Field("metadata"))
 
-# A server asks for `zone:host`, so a zone has no colon.
-ZONE = fixed({"type": "string", "minLength": 1, "maxLength": 255, "format": "name", "pattern": r"^[^:]*\Z"}, str.strip)
+
+
+def _refuse_zone(name: str) -> None:
+    """Returns if a zone may be called so: servers ask for `zone:host`, and processes that build no servers have a zone of their own."""
+    if ":" in name:
+        raise ValueError("A zone has no colon in its name.")
+    if name == INTERNAL_ZONE:
+        raise ValueError(f"The zone {INTERNAL_ZONE} is that of processes that build no servers.")
+
+
+ZONE = checked(NAME, _refuse_zone)
 HOST = text(1, 255, r"^[a-zA-Z0-9._-]+\Z")
 CREATE_BODY = Body("aggregate", Property("name", NAME, required=True), Property(ZONE_KEY, nullable(ZONE)))
 UPDATE_BODY = Body.holding("aggregate", structure(Property("name", NAME), Property(ZONE_KEY, nullable(ZONE)), minimum=1))
@@ -82,12 +91,20 @@ async def delete(call: Call) -> None:
 async def set_metadata(call: Call) -> Aggregate:
     aggregate_id, changes = number_in_path(call), call.body["metadata"]
     if ZONE_KEY in changes:
-        zone = api_db.aggregates.required_zone((changes[ZONE_KEY] or "").strip())
-        if ":" in zone:
-            raise errors.Invalid("availability_zone may have no colon.", field=ZONE_KEY)
+        zone = _checked_zone(api_db.aggregates.required_zone(changes[ZONE_KEY]))
         await _refuse_new_zone_with_servers(call, aggregate_id, zone)
         changes = {**changes, ZONE_KEY: zone}
     return await call.cloud.api_write(api_db.aggregates.set_metadata, aggregate_id, changes)
+
+
+def _checked_zone(zone: str) -> str:
+    try:
+        if not is_name(zone):
+            raise ValueError(NO_NAME)
+        _refuse_zone(zone)
+    except ValueError as error:
+        raise errors.Invalid(f"Invalid input for field/attribute {ZONE_KEY}. Value: {zone}. {error}", field=ZONE_KEY) from None
+    return zone
 
 
 async def add_host(call: Call) -> Aggregate:

@@ -10,7 +10,7 @@ from api.http.call import Call
 from api.http.paging import LIMIT, MARKER, Page, limit_of, page_of
 from api.http.policy import Rule
 from api.http.routes import Route
-from api.http.schema import STRING_1_255, Body, Param, Property, Query, choice, text
+from api.http.schema import STRING_1_255, Body, Param, Property, Query, choice, name, text
 from api.http.view import Field, ListView, View, with_microseconds
 from api.resources import ssh_keys, x509_keys
 from api_db.keypairs import SSH, KeyPair
@@ -72,8 +72,8 @@ ONE_QUERY = Query(OF_USER, strict_since="2.75")
 PUBLIC_KEY = text(1, 65535)
 CREATE_BODY = Body(
     "keypair",
-    Property("name", text(1, 255, r"^[a-zA-Z0-9_ -]+\Z"), required=True, until="2.91"),
-    Property("name", text(1, 255, r"^[a-zA-Z0-9_ @.-]+\Z"), required=True, since="2.92"),
+    Property("name", name(pattern=r"^[a-zA-Z0-9_ -]+\Z"), required=True, until="2.91"),
+    Property("name", name(pattern=r"^[a-zA-Z0-9_ @.-]+\Z"), required=True, since="2.92"),
     Property("public_key", PUBLIC_KEY, until="2.91"),
     Property("public_key", PUBLIC_KEY, required=True, since="2.92"),
     Property("type", choice("ssh", "x509"), since="2.2"),

@@ -24,6 +24,7 @@ from api.http.schema import (
     fixed,
     list_of,
     nullable,
+    set_of,
     structure,
     text,
     whole_number,
@@ -35,7 +36,7 @@ MOST_TAGS = 50
 MOST_OF_ADDRESS = 2048
 DISK_CONFIG = choice("AUTO", "MANUAL")
 TAG = text(1, 60, r"^[^,/]*$")
-TAGS = list_of(TAG, maximum=MOST_TAGS, unique=True)
+TAGS = set_of(TAG, maximum=MOST_TAGS)
 # One label of a host name; from 2.94 on several of them (RFC 1123).
 _LABEL = r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 HOSTNAME_LABEL = text(1, 63, rf"^{_LABEL}\Z")

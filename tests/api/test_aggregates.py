@@ -48,7 +48,7 @@ CREATED = {"id", "name", "availability_zone", "created_at", "updated_at", "delet
 
 @pytest.mark.parametrize(("version", "more"), [("2.1", set()), ("2.40", set()), ("2.41", {"uuid"}), ("2.96", {"uuid"})])
 def test_fields_by_microversion(cloud: OperatorsCloud, version: str, more: set[str]) -> None:
-    body = {"aggregate": {"name": " a ", "availability_zone": "zone1"}}
+    body = {"aggregate": {"name": "a", "availability_zone": "zone1"}}
 
     created = cloud.ask.post(URL, body, version=version).json["aggregate"]
     shown = cloud.ask.get(f"{URL}/{created['id']}", version=version).json["aggregate"]

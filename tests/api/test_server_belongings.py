@@ -80,9 +80,17 @@ def test_tags_come_and_go(cloud: SmallCloud) -> None:
     assert cloud.show(uuid)["tags"] == []
 
 
+def test_tags_are_a_set(cloud: SmallCloud) -> None:
+    uuid = cloud.running(tags=["b", "a", "b"])
+
+    assert sorted(cloud.show(uuid)["tags"]) == ["a", "b"]
+    reply = cloud.ask.put(_of(uuid, "tags"), {"tags": ["c", "d", "c"]}, user=ALICE, version="2.26")
+    assert (reply.status, reply.json) == (200, {"tags": ["c", "d"]})
+
+
 def test_bad_tags_are_refused(cloud: SmallCloud) -> None:
     path = _of(cloud.running(), "tags")
-    for tags in (["a,b"], ["a/b"], [""], ["x" * 61], ["a", "a"], [f"t{number}" for number in range(51)], "a", [1]):
+    for tags in (["a,b"], ["a/b"], [""], ["x" * 61], ["a"] * 51, [f"t{number}" for number in range(51)], "a", [1]):
         assert cloud.ask.put(path, {"tags": tags}, user=ALICE, version="2.26").status == 400
     assert cloud.ask.put(f"{path}/{'x' * 61}", None, user=ALICE, version="2.26").status == 400
     assert cloud.ask.put(f"{path}/a%2Fb", None, user=ALICE, version="2.26").status == 400
