@@ -80,6 +80,15 @@ def zones_of_hosts(conn: sa.Connection, hosts: Iterable[str] | None = None) -> d
     return {host: next(iter(zones.values())) for host, zones in _memberships(conn, hosts).items()}
 
 
+def zones(conn: sa.Connection) -> dict[str, set[str]]:
+    """The zones that there are, with their hosts: a zone is where hosts are, and every mapped host is in one."""
+    of_hosts = zones_of_hosts(conn)
+    found: dict[str, set[str]] = {}
+    for mapped in api_db.hosts.list_all(conn):
+        found.setdefault(of_hosts.get(mapped.host, DEFAULT_ZONE), set()).add(mapped.host)
+    return found
+
+
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 

@@ -218,8 +218,12 @@ def servers_in_the_way(conn: sa.Connection, host: str) -> str | None:
 
 def count_servers(conn: sa.Connection, hosts: Iterable[str]) -> int:
     """How many servers are on these hosts or being built there; deleted ones do not count."""
-    mine = sa.and_(instances.c.host.in_(list(hosts)), instances.c.deleted == sa.false())
-    return int(conn.execute(sa.select(sa.func.count()).select_from(instances).where(mine)).scalar_one())
+    return int(conn.execute(sa.select(sa.func.count()).select_from(instances).where(_are_on(hosts))).scalar_one())
+
+
+def _are_on(hosts: Iterable[str]) -> sa.ColumnElement[bool]:
+    """What counts as a server on a host: whatever has its place there, one that is being deleted until it is gone."""
+    return sa.and_(instances.c.host.in_(list(hosts)), instances.c.deleted == sa.false())
 
 
 # ---- hosts -----------------------------------------------------------------------------------------------------------
@@ -254,11 +258,16 @@ def find_host(conn: sa.Connection, *, down_after_s: float, uuid: str | None = No
     return None if row is None else _host(row)
 
 
+def hosts_of_node(conn: sa.Connection, hypervisor_hostname: str) -> list[str]:
+    """The cell's hosts whose hypervisor is called so."""
+    named = sa.select(compute_nodes.c.host).where(compute_nodes.c.hypervisor_hostname == hypervisor_hostname, _has_agent())
+    return list(conn.execute(named.order_by(compute_nodes.c.host)).scalars())
+
+
 def servers_on(conn: sa.Connection, hosts: Iterable[str]) -> dict[str, list[str]]:
     """Host -> uuids of its servers, for the hosts that have some."""
-    mine = sa.and_(instances.c.host.in_(list(hosts)), instances.c.deleted == sa.false())
     found: dict[str, list[str]] = {}
-    for host, uuid in conn.execute(sa.select(instances.c.host, instances.c.uuid).where(mine).order_by(instances.c.uuid)):
+    for host, uuid in conn.execute(sa.select(instances.c.host, instances.c.uuid).where(_are_on(hosts)).order_by(instances.c.uuid)):
         found.setdefault(host, []).append(uuid)
     return found
 

@@ -58,12 +58,6 @@ def list_of(connection: sa.Connection, wanted: Iterable[str]) -> list[Server]:
     return [Server(*row) for row in connection.execute(sa.select(*SERVER_COLUMNS).where(instances.c.uuid.in_(list(wanted))))]
 
 
-def count_on(connection: sa.Connection, host: str) -> int:
-    """Servers whose row names the host."""
-    query = sa.select(sa.func.count()).where(instances.c.host == host, instances.c.deleted == sa.false())
-    return int(connection.execute(query).scalar_one())
-
-
 def count_by_state(connection: sa.Connection) -> dict[str, int]:
     """Rows by protocol state, deleted ones left out."""
     query = sa.select(instances.c.state, sa.func.count()).where(instances.c.state != states.GONE).group_by(instances.c.state)

@@ -8,26 +8,29 @@ import sqlalchemy as sa
 
 import api_db.aggregates
 import api_db.flavors
-import api_db.hosts
 import api_db.instances
 import api_db.keypairs
 import api_db.limits
 import api_db.quota
 import api_db.server_groups
 import core.errors
+from api.prepare import zones
+from api.prepare.extra_specs import refuse_invalid
 from api.prepare.refusals import invalid
 from core.context import Context
 from objects.build import Flavor
 
+DEFAULT_GROUP = "default"
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """The names in a request."""
+    """The names in a request; `hosts` as `zones.hosts_of` gives them."""
 
     flavor_id: str
     key_name: str | None
-    zone: str | None
-    host: str | None
+    wish: zones.Wish
+    hosts: frozenset[str] = frozenset()
     server_group: str | None = None
     same_host: tuple[str, ...] = ()
 
@@ -49,8 +52,8 @@ def look_up(connection: sa.Connection, context: Context, named: Named, quota_def
     """
     flavor = _flavor(connection, context, named.flavor_id)
     found_key = public_key(connection, str(context.user_id), named.key_name)
-    _check_zone(connection, named.zone)
-    _check_host(connection, named.host)
+    if named.wish.zone is not None or named.hosts:
+        zones.check(api_db.aggregates.zones(connection), named.wish, named.hosts)
     _check_server_group(connection, context, named.server_group)
     _check_same_host(connection, context, named.same_host)
     project_id, user_id = str(context.project_id), str(context.user_id)
@@ -70,6 +73,8 @@ def refuse_unsupported(body: Mapping[str, Any]) -> None:
     """
     if body.get("personality"):
         raise invalid("personality", "Files cannot be injected into a guest; use user_data.")
+    if any(group.get("name") != DEFAULT_GROUP for group in body.get("security_groups") or ()):
+        raise invalid("security_groups", f"No network service is configured: there is no security group but {DEFAULT_GROUP}.")
     if body.get("trusted_image_certificates"):
         raise invalid("trusted_image_certificates", "Images' certificates are not checked here, so none can be required.")
 
@@ -82,6 +87,11 @@ def _flavor(connection: sa.Connection, context: Context, flavor_id: str) -> Flav
         raise refusal from error
     if flavor.disabled:
         raise refusal
+    try:
+        # Before 2.86 flavors could be given any; no host would take the server.
+        refuse_invalid(flavor.extra_specs)
+    except ValueError as error:
+        raise invalid("flavorRef", f"Flavor {flavor_id} asks for what cannot be had. {error}") from None
     return Flavor(
         flavor_id=flavor.flavor_id,
         name=flavor.name,
@@ -106,21 +116,6 @@ def public_key(connection: sa.Connection, user_id: str, key_name: str | None) ->
         return api_db.keypairs.get(connection, user_id, key_name).public_key
     except core.errors.NotFound as error:
         raise invalid("key_name", f"Key pair {key_name} could not be found.") from error
-
-
-def _check_zone(connection: sa.Connection, zone: str | None) -> None:
-    if zone is None or zone == api_db.aggregates.DEFAULT_ZONE or zone in {each.availability_zone for each in api_db.aggregates.list_all(connection)}:
-        return
-    raise invalid("availability_zone", f"The requested availability zone {zone} is not available.")
-
-
-def _check_host(connection: sa.Connection, host: str | None) -> None:
-    if host is None:
-        return
-    try:
-        api_db.hosts.cell_of(connection, host)
-    except core.errors.NotFound as error:
-        raise invalid("host", error.message) from error
 
 
 def _check_server_group(connection: sa.Connection, context: Context, uuid: str | None) -> None:

@@ -53,8 +53,8 @@ async def prepare(call: Call) -> Prepared:
     named = lookups.Named(
         flavor_id=str(body["flavorRef"]),
         key_name=body.get("key_name"),
-        zone=wish.zone,
-        host=wish.host,
+        wish=wish,
+        hosts=await zones.hosts_of(call, wish),
         server_group=others.group,
         same_host=others.same_host,
     )

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import api_db.aggregates
-import api_db.hosts
 import cell_db.hosts
 from api.http import policy
 from api.http.call import Call
@@ -16,7 +15,7 @@ from api.http.view import Field, ListView, View, with_microseconds
 from api.resources.api_processes import ApiProcess, api_processes
 from api.resources.every_cell import Answers, ask, down_after_s
 from api.resources.own_hosts import OwnHosts
-from api_db.aggregates import DEFAULT_ZONE, INTERNAL_ZONE
+from api_db.aggregates import INTERNAL_ZONE
 from cell_db.hosts import Service
 from objects.host import COMPUTE
 
@@ -53,22 +52,22 @@ async def detail(call: Call) -> list[Zone]:
 
 
 async def _zones(call: Call) -> list[Zone]:
-    """The zones by name. One is available if it has an enabled host; hosts of silent cells make none available."""
-    answers, zones_of_hosts, mapped, of_api = await asyncio.gather(
+    """The zones by name, those that servers may ask for (`api_db.aggregates.zones`) and the internal one.
+
+    One is available if it has an enabled host; hosts of silent cells make none available.
+    """
+    answers, hosts, mapped, of_api = await asyncio.gather(
         ask(call, cell_db.hosts.list_services, down_after_s=down_after_s(call)),
-        call.cloud.api_read(api_db.aggregates.zones_of_hosts),
+        call.cloud.api_read(api_db.aggregates.zones),
         call.cloud.api_read(api_db.hosts.list_all),
         api_processes(call),
     )
-    zones: dict[str, Zone] = {}
+    zones = {name: Zone(name) for name in hosts}
+    zone_of = {host: name for name, mine in hosts.items() for host in mine}
     for service in _services(answers, OwnHosts(mapped)):
-        name = zones_of_hosts.get(service.host, DEFAULT_ZONE) if service.binary == COMPUTE else INTERNAL_ZONE
-        _put(zones, name, service)
-    silent = {cell.uuid for cell in answers.silent}
-    for each in mapped:
-        if each.cell_uuid in silent:
-            name = zones_of_hosts.get(each.host, DEFAULT_ZONE)
-            zones.setdefault(name, Zone(name))
+        name = zone_of.get(service.host) if service.binary == COMPUTE else INTERNAL_ZONE
+        if name is not None:
+            _put(zones, name, service)
     for process in of_api:
         internal = zones.setdefault(INTERNAL_ZONE, Zone(INTERNAL_ZONE))
         _say(internal, process)

@@ -30,7 +30,7 @@ from api.http.schema import (
     text,
 )
 from api.http.view import Field, ListView, Value, View
-from api.resources.extra_specs import refuse_invalid, refuse_unread
+from api.prepare.extra_specs import refuse_invalid, refuse_unread
 from api_db.flavors import Filter, Flavor, Order
 from core import errors
 

@@ -194,10 +194,10 @@ class SmallCloud:
             ran = cell_db.builds.Ran(uuid, 1, host, states.RUNNING)
             assert cell_db.builds.active(connection, [ran]) == {ran}
 
-    def greet(self, host: str, cell: str = "east", opener: Opener | None = None) -> None:
-        """The host's agent says hello; secrets for it are opened by this one."""
+    def greet(self, host: str, cell: str = "east", opener: Opener | None = None, *, node: str | None = None) -> None:
+        """The host's agent says hello; secrets for it are opened by this one. `node`: what its hypervisor is called, if not as the host."""
         inventory = Inventory(
-            node_uuid=str(uuids.uuid4()), hypervisor_hostname=host, hypervisor_type="simulated", hypervisor_version=1, vcpus=8,
+            node_uuid=str(uuids.uuid4()), hypervisor_hostname=node or host, hypervisor_type="simulated", hypervisor_version=1, vcpus=8,
             memory_mib=8192, disk_gib=100,
         )  # fmt: skip
         opener = opener or Opener(self.folder / f"{host}.key")
@@ -249,17 +249,24 @@ def _fill(api: Database, folder: pathlib.Path) -> None:
             )
         for cell in ("east", "west"):
             api_db.hosts.insert(connection, [f"{cell}-1", f"{cell}-2"], api_db.cells.find(connection, cell).uuid)
-        api_db.aggregates.insert(connection, name="east", availability_zone="east")
+        zone = api_db.aggregates.insert(connection, name="east", availability_zone="east")
+        for host in ("east-1", "east-2"):
+            api_db.aggregates.add_host(connection, zone.id, host)
         sizes: dict[str, dict[str, Any]] = {
             "small": {"memory_mib": 512, "vcpus": 1, "root_gib": 1},
             "diskless": {"memory_mib": 512, "vcpus": 1, "root_gib": 0},
             "wide": {"memory_mib": 512, "vcpus": 8, "root_gib": 1},
             "secret": {"memory_mib": 512, "vcpus": 1, "root_gib": 1, "is_public": False},
             "old": {"memory_mib": 512, "vcpus": 1, "root_gib": 1, "disabled": True},
+            "greedy": {"memory_mib": 512, "vcpus": 1, "root_gib": 1},
+            "otherworldly": {"memory_mib": 512, "vcpus": 1, "root_gib": 1},
         }
         for name, fields in sizes.items():
             api_db.flavors.insert(connection, flavor_id=name, name=f"m1.{name}", **fields)
         api_db.flavors.set_extra_specs(connection, "small", {"hw:cpu_policy": "shared"})
+        # As older microversions and other clouds let them be.
+        api_db.flavors.set_extra_specs(connection, "greedy", {"resources:VCPU": "many"})
+        api_db.flavors.set_extra_specs(connection, "otherworldly", {"vmware:hw_version": "1"})
         api_db.keypairs.insert(
             connection, user_id=ALICE.user_id, name="laptop", kind="ssh", fingerprint="aa:bb", public_key="ssh-ed25519 AAAA", most=10
         )

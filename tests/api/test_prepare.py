@@ -49,6 +49,12 @@ def test_a_zone_may_name_a_host(asked: str | None, wish: zones.Wish) -> None:
     assert zones.parse(asked) == wish
 
 
+@pytest.mark.parametrize("asked", [":", "::", "a:b:c:d"])
+def test_a_zone_that_names_nothing_or_too_much_is_refused(asked: str) -> None:
+    with pytest.raises(core.errors.Invalid, match="availability_zone"):
+        zones.parse(asked)
+
+
 def test_passwords_differ_and_hold_every_group_of_characters() -> None:
     made = {passwords.generate() for _ in range(100)}
     assert len(made) == 100

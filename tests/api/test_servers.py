@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import api_db.aggregates
 import api_db.instances
 from cells.answers import Unknown
 from tests.api.http.harness import ADMIN, ALICE, BOB
@@ -110,7 +111,11 @@ _BAD = [
     ({"min_count": 0}, "min_count"),
     ({"min_count": "two"}, "min_count"),
     ({"tags": ["a/b"]}, "a/b"),
-    ({"tags": ["a", "a"]}, "tags"),
+    ({"tags": ["a"] * 51}, "tags"),
+    ({"name": " web"}, "name"),
+    ({"name": "web "}, "name"),
+    ({"name": " "}, "name"),
+    ({"availability_zone": " east"}, "availability_zone"),
     ({"hostname": "-bad"}, "hostname"),
     ({"hostname": "a..b"}, "hostname"),
     ({"hostname": "a\n"}, "hostname"),
@@ -125,7 +130,18 @@ _BAD = [
     ({"block_device_mapping_v2": [{"source_type": "volume", "destination_type": "volume"}]}, "block_device_mapping_v2"),
     ({"block_device_mapping_v2": [{"source_type": "blank", "destination_type": "local"}]}, "block_device_mapping_v2"),
     ({"block_device_mapping_v2": [{"source_type": "image", "destination_type": "volume", "uuid": IMAGE}]}, "block_device_mapping_v2"),
-]
+    *(
+        ({"block_device_mapping_v2": [{"source_type": "image", "boot_index": 0, "uuid": IMAGE, **wish}]}, "".join(wish))
+        for wish in (
+            {"disk_bus": "ide"}, {"device_type": "cdrom"}, {"volume_size": 50}, {"delete_on_termination": False}, {"tag": "root"},
+            {"guest_format": "swap"}, {"device_name": "/dev/sda"},
+        )
+    ),
+    ({"security_groups": [{"name": "web"}]}, "security_groups"),
+    ({"security_groups": [{}]}, "security_groups"),
+    ({"flavorRef": "greedy"}, "resources:VCPU"),
+    ({"flavorRef": "otherworldly"}, "vmware:hw_version"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("more", "named"), _BAD)
@@ -175,6 +191,66 @@ def test_only_admins_choose_hosts_and_diskless_flavors(cloud: SmallCloud) -> Non
     with cloud.api.reading() as connection:
         request = api_db.instances.placement_request(connection, entry.request_uuid)
     assert (request.availability_zone, request.host, request.forced) == ("east", "east-1", True)
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        # A zone is where hosts are.
+        ({"availability_zone": "empty"}, "availability_zone"),
+        ({"availability_zone": "internal"}, "availability_zone"),
+        # The zone that is written down and the one in which the host lies are one.
+        ({"availability_zone": "nova:east-1"}, "availability_zone"),
+        ({"availability_zone": "east:west-1"}, "availability_zone"),
+        ({"availability_zone": "east", "host": "west-1"}, "availability_zone"),
+        ({"availability_zone": "nova", "hypervisor_hostname": "node-of-east-1"}, "availability_zone"),
+        ({"availability_zone": "nova::node-of-east-1"}, "availability_zone"),
+        # What can be known is known before the answer.
+        ({"availability_zone": "east:nowhere"}, "availability_zone"),
+        ({"availability_zone": "::nowhere"}, "availability_zone"),
+        ({"availability_zone": ":east-2:node-of-east-1"}, "availability_zone"),
+        ({"hypervisor_hostname": "nowhere"}, "hypervisor_hostname"),
+        ({"hypervisor_hostname": "node-of-east-1", "host": "east-2"}, "hypervisor_hostname"),
+        ({"host": "nowhere"}, "host"),
+        ({"host": "EAST-1"}, "host"),
+    ],
+)
+def test_a_place_that_cannot_be_is_refused_before_the_server_is_accepted(cloud: SmallCloud, more: dict[str, str], named: str) -> None:
+    cloud.greet("east-1", node="node-of-east-1")
+    cloud.greet("east-2")
+    with cloud.api.transaction() as connection:
+        api_db.aggregates.insert(connection, name="empty", availability_zone="empty")
+
+    assert f"field/attribute {named}." in _refused(cloud, user=ADMIN, **more)
+    assert _uuids(cloud) == []
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"availability_zone": "nova"},
+        {"availability_zone": "nova:west-1"},
+        {"availability_zone": "east::node-of-east-1"},
+        {"availability_zone": ":east-1:node-of-east-1"},
+        {"hypervisor_hostname": "node-of-east-1"},
+        {"hypervisor_hostname": "node-of-east-1", "host": "east-1", "availability_zone": "east"},
+    ],
+)
+def test_a_place_that_is_there_may_be_named_in_every_way(cloud: SmallCloud, more: dict[str, str]) -> None:
+    cloud.greet("east-1", node="node-of-east-1")
+
+    assert cloud.create(user=ADMIN, **more).status == 202
+
+
+def test_while_a_cell_is_silent_nobody_knows_that_there_is_no_such_node(cloud: SmallCloud) -> None:
+    cloud.greet("east-1", node="node-of-east-1")
+    cloud.go_silent("west")
+
+    assert cloud.create(user=ADMIN, hypervisor_hostname="node-of-east-1").status == 202
+    reply = cloud.create(user=ADMIN, hypervisor_hostname="nowhere")
+    assert reply.status == 503
+    # A member is not told of hosts at all.
+    assert cloud.create(hypervisor_hostname="nowhere").status == 403
 
 
 NOBODY = "11111111-2222-3333-4444-555555555555"
@@ -319,13 +395,13 @@ def test_a_silent_cells_server_is_shown_as_unknown_from_2_69_on(cloud: SmallClou
 @pytest.mark.parametrize("placed", [False, True])
 def test_a_server_is_renamed_wherever_it_is(cloud: SmallCloud, placed: bool) -> None:
     uuid = cloud.running() if placed else cloud.created()
-    changes = {"name": " new ", "description": "d", "accessIPv4": "10.0.0.1", "hostname": "h", "OS-DCF:diskConfig": "AUTO"}
+    changes = {"name": "new", "description": "d", "accessIPv4": "10.0.0.1", "hostname": "h", "OS-DCF:diskConfig": "AUTO"}
 
     reply = cloud.ask.put(f"/v2.1/servers/{uuid}", {"server": changes}, user=ALICE, version="2.90")
 
     assert reply.status == 200
     shown = cloud.show(uuid)
-    for key, value in {**changes, "name": "new"}.items():
+    for key, value in changes.items():
         where = "OS-EXT-SRV-ATTR:hostname" if key == "hostname" else key
         assert shown[where] == reply.json["server"][where] == value
     cloud.ask.put(f"/v2.1/servers/{uuid}", {"server": {"accessIPv4": "", "description": None}}, user=ALICE, version="2.90")

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 import scheduler.request
-from api.resources.extra_specs import KNOWN, LIBVIRT, SCHEDULER, UNREAD
+from api.prepare.extra_specs import KNOWN, LIBVIRT, SCHEDULER, UNREAD
 from objects.build import BuildSpec, Flavor, ImageRef
 from objects.host import Heartbeat, Inventory, Usage
 from objects.order import PlacementRequest, ServerOrder
