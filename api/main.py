@@ -21,7 +21,7 @@ from api.http.app import App, Limits
 from api.http.auth import strategy_of
 from api.http.caller import Strategy
 from api.http.policy import Policy
-from api.listening import BACKLOG, listening_socket
+from api.listening import listening_socket
 from api.resources import (
     aggregates,
     availability_zones,
@@ -50,11 +50,13 @@ from api.resources import (
     services,
     versions,
 )
-from api.settings import options
+from api.settings import networks, options
 from api.workers import KILL_AFTER_S, Workers, refused, serve
 from api_db.schema import SCHEMA
 from core.clock import SystemClock
 from core.database import Database
+from core.http_server import HttpServer
+from core.listener import limits_of, raise_descriptor_limit
 
 LOG = core.log.get(__name__)
 
@@ -107,7 +109,7 @@ class Api:
         self._thread: threading.Thread | None = None
         self._strategy: Strategy | None = None
         self._cloud: Cloud | None = None
-        self._runner: web.AppRunner | None = None
+        self._server: HttpServer | None = None
         self._is_leaving = False
 
     @property
@@ -168,34 +170,27 @@ class Api:
         # Bodies are read as they are: one that unpacks to more than it weighs is no use to anybody.
         application = app.application()
         application.on_response_prepare.append(self._say_goodbye)
-        self._runner = web.AppRunner(
-            application,
-            access_log=None,
-            handle_signals=False,
-            shutdown_timeout=self.conf.api.stop_timeout_s,
-            auto_decompress=False,
+        limits, stop_timeout_s = limits_of(self.conf.api), self.conf.api.stop_timeout_s
+        self._server = HttpServer(
+            application, listening, limits, refuse=app.refuse, stop_timeout_s=stop_timeout_s, auto_decompress=False
         )
-        await self._runner.setup()
-        await web.SockSite(self._runner, listening, backlog=BACKLOG).start()
+        await self._server.start()
 
     async def _cleanup(self) -> None:
-        if self._runner is None:
+        if self._server is None:
             return
-        if self._listening is not None:
-            asyncio.get_running_loop().remove_reader(self._listening)
-        await self._drain(self._runner)
-        await self._runner.cleanup()
+        self._server.stop_accepting()
+        await self._drain(self._server)
+        await self._server.close()
 
-    async def _drain(self, runner: web.AppRunner) -> None:
+    async def _drain(self, server: HttpServer) -> None:
         """Waits a moment for the requests of those who are connected already: theirs may be on the way.
 
         A connection that is closed under a request looks to its caller like a failure of which nobody knows what it did.
         """
         self._is_leaving = True
         ends = time.monotonic() + DRAIN_S
-        # The first wait comes before the first look: what was accepted last is not counted as a connection yet.
-        await asyncio.sleep(DRAIN_CHECK_S)
-        while runner.server is not None and runner.server.connections and time.monotonic() < ends:
+        while server.connections and time.monotonic() < ends:
             await asyncio.sleep(DRAIN_CHECK_S)
 
     async def _say_goodbye(self, _: web.Request, response: web.StreamResponse) -> None:
@@ -227,6 +222,10 @@ def app_of(conf: cfg.ConfigOpts, cloud: Cloud, strategy: Strategy) -> App:
             max_body_bytes=conf.api.max_body_bytes,
             read_timeout_s=conf.api.read_timeout_s,
             link_prefix=conf.api.compute_link_prefix,
+            send_timeout_s=conf.api.send_timeout_s,
+            send_progress_timeout_s=conf.api.send_progress_timeout_s,
+            max_unsent_bytes=conf.api.max_unsent_bytes,
+            monitoring_networks=networks(conf.api.monitoring_networks),
         ),
         clock=SystemClock(),
         observe=_observer(cloud.metrics),
@@ -267,6 +266,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         conf = core.config.load(PROGRAM, sys.argv[1:] if argv is None else argv, options())
         core.log.setup(conf, PROGRAM)
+        raise_descriptor_limit()
         listening = listening_socket(conf)
     except core.errors.CellplaneError as error:
         return refused(error)

@@ -27,6 +27,8 @@ from console.targets import Targets
 from core.clock import SystemClock, utcnow
 from core.config import OptionGroup
 from core.database import OwnDatabase
+from core.http_server import HttpServer
+from core.listener import OPTIONS, limits_of, raise_descriptor_limit
 from core.periodic import Periodic
 from messaging.broker import Broker
 from messaging.caller import Caller
@@ -63,6 +65,7 @@ CONSOLE = OptionGroup(
         cfg.StrOpt("path_user", help="User (name or number) to whom these sockets belong: the one that runs QEMU. By default the proxy's own."),
         cfg.StrOpt("novnc_path", default="/usr/share/novnc", help="Directory of noVNC's files; without them there is no console in a browser."),
         cfg.IntOpt("most_sessions", default=200, min=1, help="Consoles that may be open at the same time; more are refused."),
+        *OPTIONS,
         cfg.IntOpt("threads", default=4, min=1, help="Tokens that are judged at the same time."),
         cfg.FloatOpt("host_timeout_s", default=5.0, min=0.1, help="Seconds within which a host must say that the console is still there."),
         cfg.FloatOpt("connect_timeout_s", default=5.0, min=0.1, help="Seconds within which a guest's console must take the connection."),
@@ -100,7 +103,7 @@ class ConsoleProxy:
         self._listening: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._runner: web.AppRunner | None = None
+        self._server: HttpServer | None = None
         self.proxy: Proxy | None = None
 
     @property
@@ -167,15 +170,14 @@ class ConsoleProxy:
         origins = {*settings.allowed_origins, _origin_of(self.public_url)}
         self.proxy = Proxy(doorkeeper, pages, origins=origins, limits=limits, why_not_ready=self._why_not_ready)
         # What is asked for holds tokens: no access log.
-        self._runner = web.AppRunner(self.proxy.application(), access_log=None, handle_signals=False, shutdown_timeout=1.0)
-        await self._runner.setup()
-        await web.SockSite(self._runner, listening, backlog=BACKLOG).start()
+        self._server = HttpServer(self.proxy.application(), listening, limits_of(settings), refuse=_refuse, stop_timeout_s=1.0)
+        await self._server.start()
 
     async def _leave(self) -> None:
         if self.proxy is not None:
             await self.proxy.leave()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._server is not None:
+            await self._server.close()
 
     def _beat(self) -> None:
         said = Said(public_url=self.public_url, token_ttl_s=self._settings.token_ttl_s, allowed=self._allowed)
@@ -234,6 +236,10 @@ def _refuse_bad_url(url: str | None) -> None:
         raise core.errors.Invalid(f"[console] public_url {url} must be http://host:port or https://host:port, with or without a path", field="public_url")
 
 
+def _refuse(_: web.BaseRequest, status: int) -> web.Response:
+    return web.Response(status=status, text="This request can't be served.\n")
+
+
 def _origin_of(url: str) -> str:
     parts = urllib.parse.urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
@@ -259,6 +265,7 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program until it is told to stop."""
+    raise_descriptor_limit()
     return core.process.run(NAME, argv, options(), ConsoleProxy)
 
 

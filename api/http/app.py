@@ -1,11 +1,13 @@
 """The way of a request: its route, who asks, which microversion, may they, what it holds; then the handler and its view."""
 
 import asyncio
+import ipaddress
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-from urllib.parse import parse_qsl
+from http import HTTPStatus
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl, unquote
 
 import orjson
 from aiohttp import web
@@ -14,48 +16,62 @@ from api.cloud import Cloud
 from api.http import versions
 from api.http.call import Arguments, Call, Raw
 from api.http.caller import Identity, Strategy
-from api.http.errors import NOT_FOUND, Fault, HttpError, fault_of
+from api.http.errors import MALFORMED, NOT_FOUND, RETRY_AFTER_S, Fault, HttpError, fault_of
 from api.http.policy import Policy
 from api.http.routes import COMPUTE, Access, ActionRoute, Bound, Endpoint, Match, Route, Router
 from api.http.versions import Microversion
 from core import errors, log
 from core.clock import Clock
 from core.context import Context, new_request_id
+from core.http_server import NAME, write
+from core.listener import deliver
 
 LOG = log.get(__name__)
 
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 JSON = "application/json"
 _READ_TYPES = frozenset({JSON, "application/vnd.openstack.compute+json"})
 _REQUEST_ID = re.compile(r"req-[0-9a-fA-F-]{36}")
 _HOST = re.compile(r"[A-Za-z0-9._\-:\[\]]{1,255}")
+_SECRET_NAME = re.compile(r"pass|token|secret|credential", re.IGNORECASE)
+_PASSED_ON = ("Forwarded", "X-Forwarded-For", "Via")
+_SENT_AT_ONCE_BYTES = 64 * 1024
 _PARAMETERS_MOST = 1000
 _YES = "True"
 _LEVELS_MOST = 32
 """Of lists and objects inside each other in a body: none that is served needs ten, and whoever walks a document may do so recursively."""
-SECRET_SEGMENT = "token"
-"""The name of a segment of a path that no log shows."""
+_SHOWN_MOST = 1024
+_LAST_WORD = b'{"computeFault":{"code":500,"message":"Unexpected API error."}}'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one request may use; ``link_prefix`` is the public address where it is not the request's own."""
+    """What one request may use, and all together; ``link_prefix`` is the public address where it is not the request's own.
+
+    An answer must be sent within ``send_timeout_s``, and some of it within every ``send_progress_timeout_s``; ``max_unsent_bytes`` are
+    those of all answers that are being sent. The cloud is watched from ``monitoring_networks``: metrics and names of cells are for them.
+    """
 
     max_limit: int
     max_body_bytes: int
     read_timeout_s: float
     link_prefix: str | None
+    send_timeout_s: float = 60.0
+    send_progress_timeout_s: float = 10.0
+    max_unsent_bytes: int = 128 * 1024 * 1024
+    monitoring_networks: Sequence[Network] = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
 
 @dataclass(slots=True)
 class _Exchange:
     """One request and what is known of it so far; the access log and the response's headers tell it."""
 
-    request: web.Request
+    request: web.BaseRequest
     request_id: str
     global_request_id: str | None
     version: Microversion | None = None
     identity: Identity | None = None
-    secret: str | None = None
+    shown_parameters: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,28 +109,68 @@ class App:
         self._limits = limits
         self._clock = clock
         self._observe = observe
+        self._unsent_bytes = 0
 
     def application(self) -> web.Application:
-        """The aiohttp application: one route, because ours knows projects and microversions."""
-        application = web.Application(client_max_size=self._limits.max_body_bytes)
-        application.router.add_route("*", "/{path:.*}", self.serve)
-        return application
+        """The aiohttp application: it has no routes, because ours know projects and microversions."""
 
-    async def serve(self, request: web.Request) -> web.Response:
-        """The response to a request; never an exception."""
+        async def everything(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
+            return await self.serve(request)
+
+        return web.Application(client_max_size=self._limits.max_body_bytes, middlewares=[web.middleware(everything)])
+
+    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The response to a request, sent already; never an exception."""
+        try:
+            return await self._serve(request)
+        except Exception:
+            LOG.exception("a request could not even be refused")
+            return web.Response(status=500, body=_LAST_WORD, content_type=JSON, headers={"Server": NAME})
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         started = self._clock.monotonic()
-        asked_id = request.headers.get("X-OpenStack-Request-ID", "")
-        exchange = _Exchange(request, new_request_id(), asked_id if _REQUEST_ID.fullmatch(asked_id) else None)
+        exchange = _exchange_of(request)
         try:
             answer = await self._answer(exchange)
+            if self._unsent_bytes and self._unsent_bytes + len(answer.body) > self._limits.max_unsent_bytes:
+                raise _no_room()
         except Exception as error:
             answer = _refused(error, exchange)
-        response = _response(answer, exchange)
-        seconds = self._clock.monotonic() - started
-        _log_access(exchange, answer, seconds)
-        if self._observe is not None:
-            self._observe(request.method, answer.status, seconds)
+        response = self._told(answer, exchange, started)
+        await self._send(response, request, len(answer.body))
         return response
+
+    def refuse(self, request: web.BaseRequest, status: int) -> web.Response:
+        """The response to a request that got no further than the parser."""
+        exchange = _exchange_of(request)
+        message = MALFORMED if status < HTTPStatus.INTERNAL_SERVER_ERROR else ""
+        return self._told(_refused(HttpError(status, message), exchange), exchange, self._clock.monotonic())
+
+    def _told(self, answer: _Answer, exchange: _Exchange, started: float) -> web.Response:
+        """The response, once the access log and the counters know of it."""
+        seconds = self._clock.monotonic() - started
+        _log_access(exchange, answer, seconds, self._router.secret_after)
+        if self._observe is not None:
+            self._observe(exchange.request.method, answer.status, seconds)
+        return _response(answer, exchange)
+
+    async def _send(self, response: web.Response, request: web.BaseRequest, size: int) -> None:
+        """Whoever does not read his answer loses it, and the connection."""
+        transport, limits = request.transport, self._limits
+        self._unsent_bytes += size
+        try:
+            if size > _SENT_AT_ONCE_BYTES:
+                writing = write(response, request)
+                was_sent = await deliver(writing, transport, within_s=limits.send_timeout_s, progress_s=limits.send_progress_timeout_s)
+            else:
+                was_sent = await _sent_within(limits.send_progress_timeout_s, response, request)
+            if not was_sent:
+                LOG.warning("an answer was not read in time bytes=%d remote=%s", size, request.remote)
+        except ConnectionError:
+            # Its reader has gone: aiohttp finds that out, too, and lets go of the connection.
+            pass
+        finally:
+            self._unsent_bytes -= size
 
     async def _answer(self, exchange: _Exchange) -> _Answer:
         request = exchange.request
@@ -124,7 +180,6 @@ class App:
             if raw_path.startswith(COMPUTE + "/"):
                 await self._identify(exchange, Access.AUTHENTICATED)
             raise HttpError(404, NOT_FOUND)
-        exchange.secret = match.path.get(SECRET_SEGMENT)
         endpoint = match.endpoint
         context = await self._identify(exchange, endpoint.access)
         version = versions.MIN
@@ -136,7 +191,7 @@ class App:
                 f"Context's project_id '{context.project_id}'",
                 field="project_id",
             )
-        return await self._handled(self._call(exchange, match, context, version), endpoint, request)
+        return await self._handled(self._call(exchange, match, context, version), endpoint, exchange)
 
     async def _identify(self, exchange: _Exchange, access: Access) -> Context:
         """The context of whoever asks; nobody's where the route asks for no credentials."""
@@ -165,11 +220,14 @@ class App:
             base_url=prefix + COMPUTE + project,
             bookmark_url=prefix + project,
             max_limit=self._limits.max_limit,
+            is_monitor=_is_within(self._limits.monitoring_networks, request),
         )
 
-    async def _handled(self, call: Call, endpoint: Endpoint, request: web.Request) -> _Answer:
+    async def _handled(self, call: Call, endpoint: Endpoint, exchange: _Exchange) -> _Answer:
         """Runs the row's handler once everything the row demands is so."""
+        request = exchange.request
         bound = await self._bound(call, endpoint, request)
+        exchange.shown_parameters = bound.check_query.names
         if bound.policy is not None:
             call.enforce(bound.policy)
         if request.rel_url.raw_query_string:
@@ -181,7 +239,7 @@ class App:
             call.body, call.document = bound.check_body(call.document)
         return _rendered(await bound.handler(call), bound, call)
 
-    async def _bound(self, call: Call, endpoint: Endpoint, request: web.Request) -> Bound:
+    async def _bound(self, call: Call, endpoint: Endpoint, request: web.BaseRequest) -> Bound:
         """The row for the microversion; of an action, whose name stands in the body, too."""
         if endpoint.actions:
             call.document = await self._document(request)
@@ -195,7 +253,7 @@ class App:
             raise HttpError(404, NOT_FOUND)
         return bound
 
-    async def _document(self, request: web.Request) -> dict[str, Any]:
+    async def _document(self, request: web.BaseRequest) -> dict[str, Any]:
         """The JSON object in the request's body.
 
         Raises:
@@ -251,7 +309,7 @@ def _negotiated(exchange: _Exchange) -> Microversion:
     return exchange.version
 
 
-def _own_address(request: web.Request) -> str:
+def _own_address(request: web.BaseRequest) -> str:
     """Scheme and host as the client wrote them; HTTP/1.0 need not name a host, then it is where the request arrived."""
     host = request.headers.get("Host")
     if host is None and request.transport is not None:
@@ -259,6 +317,18 @@ def _own_address(request: web.Request) -> str:
     if host is None or not _HOST.fullmatch(host):
         raise errors.Invalid("Malformed Host header.", field="Host")
     return f"{request.scheme}://{host}"
+
+
+def _is_within(networks: Sequence[Network], request: web.BaseRequest) -> bool:
+    """Whether it comes from one of these. Of what a proxy passes on nobody knows where it comes from."""
+    if any(name in request.headers for name in _PASSED_ON):
+        return False
+    try:
+        address = ipaddress.ip_address(request.remote or "")
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return any(mapped in network for network in networks)
 
 
 def _parameters(raw: str) -> list[tuple[str, str]]:
@@ -281,6 +351,27 @@ def _rendered(value: object, bound: Bound, call: Call) -> _Answer:
     return _Answer(status, orjson.dumps(document), call.headers)
 
 
+def _exchange_of(request: web.BaseRequest) -> _Exchange:
+    asked_id = request.headers.get("X-OpenStack-Request-ID", "")
+    return _Exchange(request, new_request_id(), asked_id if _REQUEST_ID.fullmatch(asked_id) else None)
+
+
+async def _sent_within(seconds: float, response: web.Response, request: web.BaseRequest) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await write(response, request)
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+        return False
+    return True
+
+
+def _no_room() -> HttpError:
+    message = "Too many answers are being sent at the moment. Please try again."
+    return HttpError(503, message, [("Retry-After", str(RETRY_AFTER_S))])
+
+
 def _refused(error: Exception, exchange: _Exchange) -> _Answer:
     """The answer for an error, which is logged here if somebody should look at it."""
     fault: Fault = fault_of(error, exchange.request_id)
@@ -294,6 +385,7 @@ def _refused(error: Exception, exchange: _Exchange) -> _Answer:
 def _response(answer: _Answer, exchange: _Exchange) -> web.Response:
     response = web.Response(status=answer.status, body=answer.body)
     headers = response.headers
+    headers["Server"] = NAME
     if answer.body or answer.status not in (202, 204):
         headers["Content-Type"] = answer.content_type
     headers["X-Compute-Request-Id"] = exchange.request_id
@@ -305,19 +397,31 @@ def _response(answer: _Answer, exchange: _Exchange) -> web.Response:
     return response
 
 
-def _shown_path(exchange: _Exchange) -> str:
-    """The path as the log may show it: a segment that is a secret is the last one, and whatever follows it is left out, too."""
-    path = str(exchange.request.rel_url.raw_path_qs)
-    return path if exchange.secret is None else f"{exchange.request.rel_url.raw_path.rstrip('/').rpartition('/')[0]}/***"
+def _shown_path(exchange: _Exchange, secret_after: frozenset[str]) -> str:
+    """The path as the log may show it: without segments that are secrets and what follows them, and of parameters that this route does
+    not have, or whose names sound like a secret's, the names alone."""
+    url = exchange.request.rel_url
+    segments = url.raw_path.split("/")
+    at = next((at for at, segment in enumerate(segments) if unquote(segment) in secret_after), None)
+    path = url.raw_path if at is None or len(segments) == at + 1 else "/".join([*segments[: at + 1], "***"])
+    query = "&".join(_shown_parameter(part, exchange.shown_parameters) for part in url.raw_query_string.split("&"))
+    shown = f"{path}?{query}" if query else path
+    return shown if len(shown) <= _SHOWN_MOST else shown[:_SHOWN_MOST] + "..."
 
 
-def _log_access(exchange: _Exchange, answer: _Answer, seconds: float) -> None:
+def _shown_parameter(raw: str, shown: frozenset[str]) -> str:
+    name = raw.partition("=")[0]
+    is_shown = name in shown and not _SECRET_NAME.search(name)
+    return raw if is_shown or "=" not in raw else f"{name}=***"
+
+
+def _log_access(exchange: _Exchange, answer: _Answer, seconds: float, secret_after: frozenset[str]) -> None:
     request, identity = exchange.request, exchange.identity
     LOG.info(
         "answered method=%s path=%s status=%d bytes=%d ms=%.1f version=%s request_id=%s global_request_id=%s "
         "user=%s project=%s remote=%s",
-        request.method,
-        _shown_path(exchange),
+        request.method[:32],
+        _shown_path(exchange, secret_after),
         answer.status,
         len(answer.body),
         seconds * 1000,

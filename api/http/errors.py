@@ -37,6 +37,7 @@ _FAULTS = {
 _ANY_OTHER_FAULT = "computeFault"
 
 NOT_FOUND = "The resource could not be found."
+MALFORMED = "Malformed request: it can't be read."
 
 
 class HttpError(Exception):
@@ -60,7 +61,9 @@ class Fault:
     body: bytes = field(init=False)
 
     def __post_init__(self) -> None:
-        inner: dict[str, Any] = {"code": self.status, "message": self.message}
+        # What a message quotes came over the wire, where headers may hold bytes that are no text.
+        message = self.message.encode("utf-8", "replace").decode()
+        inner: dict[str, Any] = {"code": self.status, "message": message}
         name = _FAULTS.get(self.status, _ANY_OTHER_FAULT)
         if name == "overLimit":
             inner["retryAfter"] = str(RETRY_AFTER_S)

@@ -17,6 +17,8 @@ from core import errors
 Handler: TypeAlias = Callable[[Call], Awaitable[object]]
 
 COMPUTE = "/v2.1"
+SECRET_SEGMENT = "{token}"
+"""A segment of a path that no log shows."""
 
 _PROJECT = re.compile(r"[0-9a-f-]+")
 
@@ -161,6 +163,8 @@ class Router:
         self._root = _Node()
         self._compute = self._root
         self.endpoints: list[Endpoint] = []
+        self.secret_after: frozenset[str] = frozenset()
+        """The segments behind which a secret stands, whatever else a path is."""
         for table in tables:
             for row in table:
                 self._add(row)
@@ -174,7 +178,10 @@ class Router:
 
     def _endpoint(self, method: str, under: str, path: str, access: Access) -> Endpoint:
         node, names = self._root, []
-        for segment in _segments(under + path):
+        segments = _segments(under + path)
+        if SECRET_SEGMENT in segments:
+            self.secret_after |= {segments[segments.index(SECRET_SEGMENT) - 1]}
+        for segment in segments:
             if segment.startswith("{"):
                 names.append(segment[1:-1])
                 node.any = node.any or _Node()

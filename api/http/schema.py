@@ -494,6 +494,7 @@ class QueryCheck:
         present = [each for each in query.params if Span.between(each.since, each.until).holds(version)]
         forms = {each.name: each.type.at(version) for each in present}
         self._known = {key: (_validator(form.schema), form.convert) for key, form in forms.items()}
+        self.names = frozenset(forms)
         self._once = {each.name for each in present if each.once}
         self._strict = version >= query.strict_since
         self._refused = query.refused

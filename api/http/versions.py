@@ -29,7 +29,7 @@ class Microversion(NamedTuple):
         match = _FORM.fullmatch(text)
         if match is None:
             raise errors.Invalid(
-                f"API Version String {text} is of invalid format. Must be of format MajorNum.MinorNum.",
+                f"API Version String {text[:64]} is of invalid format. Must be of format MajorNum.MinorNum.",
                 field=STANDARD_HEADER,
             )
         return cls(int(match[1]), int(match[2]))

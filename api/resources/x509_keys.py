@@ -26,10 +26,11 @@ def fingerprint(public_key: str) -> str:
         ValueError: this is no certificate in PEM form.
     """
     try:
-        certificate = x509.load_pem_x509_certificate(public_key.encode())
-    except ValueError:
+        printed = x509.load_pem_x509_certificate(public_key.encode()).fingerprint(hashes.SHA1())
+    except Exception:
+        # Whatever the library raises of text that it does not like.
         raise ValueError("failed to generate fingerprint: it is no X.509 certificate in PEM form") from None
-    return binascii.hexlify(certificate.fingerprint(hashes.SHA1()), ":").decode()
+    return binascii.hexlify(printed, ":").decode()
 
 
 def generate(user_id: str) -> tuple[str, str]:

@@ -38,6 +38,7 @@ CALLER = web.RequestKey("caller", Caller)
 DEACTIVATED = "deactivated"
 START_DEADLINE_S = 20.0
 STOP_DEADLINE_S = 5.0
+IDLE_S = 75.0
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +138,7 @@ async def _serve(store: ImageStore, port: int, strategy: Strategy | None) -> Non
 
 
 async def _listening(store: ImageStore, port: int, strategy: Strategy | None) -> web.AppRunner:
-    runner = web.AppRunner(application(store, strategy), shutdown_timeout=STOP_DEADLINE_S)
+    runner = web.AppRunner(application(store, strategy), shutdown_timeout=STOP_DEADLINE_S, keepalive_timeout=IDLE_S)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     return runner

@@ -392,12 +392,60 @@ def test_too_many_query_parameters_are_refused(asker: Asker) -> None:
 
 def test_every_request_leaves_one_line_with_its_id(asker: Asker, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="api.http.app"):
-        reply = asker.get("/v2.1/things/1?x=%0Aforged", user=ALICE, version=str(MAX))
+        reply = asker.get("/v2.1/things/1%0Aforged?x=1", user=ALICE, version=str(MAX))
 
     (line,) = [record.getMessage() for record in caplog.records]
     assert reply.headers["X-Compute-Request-Id"] in line
-    assert "method=GET path=/v2.1/things/1?x=%0Aforged status=200" in line
+    assert "method=GET path=/v2.1/things/1%0Aforged?x=*** status=200" in line
     assert "user=alice-id project=0a11ce" in line
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/v2.1/things/1?adminPass=hush&b=1", "/v2.1/things/1?adminPass=***&b=***"),
+        ("/v2.1/nothing?token=hush", "/v2.1/nothing?token=***"),
+        ("/v2.1/things/1?flag", "/v2.1/things/1?flag"),
+        ("/v2.1/things/1?" + "a" * 5000, "/v2.1/things/1?" + "a" * 1009 + "..."),
+    ],
+)
+def test_the_log_has_no_values_of_what_a_route_does_not_know(
+    asker: Asker, caplog: pytest.LogCaptureFixture, path: str, shown: str
+) -> None:
+    with caplog.at_level(logging.INFO, logger="api.http.app"):
+        asker.get(path, user=ALICE, version=str(MAX))
+
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert f"path={shown} " in line
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize("path", ["/v2.1/tickets/hush", "/v2.1/%74ickets/hush/more", "/v2.1/0a11ce/tickets/hush?a=b"])
+def test_a_secret_in_a_path_is_in_no_log_whatever_is_done_to_it(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture, method: str, path: str
+) -> None:
+    with serving_tables(settings(tmp_path), [[Route("GET", "/tickets/{token}", say)]]) as asker:
+        with caplog.at_level(logging.INFO, logger="api.http.app"):
+            asker.ask(method, path, user=ALICE)
+
+    assert "hush" not in caplog.text and "tickets/***" in caplog.text
+
+
+def test_a_line_break_in_a_path_is_a_fault_of_ours(asker: Asker) -> None:
+    reply = asker.get("/v2.1/things%0a/1", user=ALICE)
+
+    assert reply.fault == "itemNotFound: The resource could not be found."
+    assert reply.headers["X-Compute-Request-Id"].startswith("req-")
+
+
+@pytest.mark.parametrize("levels", [31, 32, 33, 320])
+def test_a_body_is_nested_32_levels_at_most(asker: Asker, levels: int) -> None:
+    body = b'{"a":' * (levels - 1) + b"{}" + b"}" * (levels - 1)
+
+    reply = asker.ask("POST", "/v2.1/things", body=body, headers={"Content-Type": "application/json"}, user=ALICE)
+
+    assert reply.status == 400
+    assert ("nested" in reply.fault or "no JSON" in reply.fault) == (levels > 32)
 
 
 @pytest.mark.parametrize(

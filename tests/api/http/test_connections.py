@@ -1,0 +1,183 @@
+"""What comes over a connection and is no request, or whose answer nobody reads: it gets our words, a line in the log, and an end."""
+
+import asyncio
+import contextlib
+import logging
+import pathlib
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import orjson
+import pytest
+
+from api.http.app import App, Limits
+from api.http.call import Call, Raw
+from api.http.policy import Policy
+from api.http.routes import Access, Route
+from core.clock import SystemClock
+from core.http_server import HttpServer
+from core.listener import ConnectionLimits
+from tests.api.http.harness import Trusting, settings
+
+WITHIN_S = 10.0
+BIG_BYTES = 12_000_000
+UNSENT_MOST = 20_000_000
+
+
+async def small(call: Call) -> object:
+    return {"small": True}
+
+
+async def big(call: Call) -> object:
+    return Raw(bytes(BIG_BYTES), "application/octet-stream")
+
+
+TABLE = [Route("GET", "/small", small, access=Access.ANYBODY), Route("GET", "/big", big, access=Access.ANYBODY)]
+
+
+class Served:
+    """An app behind the server that the program uses, in a thread of its own."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        limits = Limits(
+            max_limit=10,
+            max_body_bytes=20_000,
+            read_timeout_s=1.0,
+            link_prefix=None,
+            send_progress_timeout_s=0.5,
+            max_unsent_bytes=UNSENT_MOST,
+        )
+        app = App(
+            cloud=None,  # type: ignore[arg-type]
+            tables=[TABLE],
+            policy=Policy(settings(folder), ()),
+            strategy=Trusting(),
+            limits=limits,
+            clock=SystemClock(),
+        )
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.loop = asyncio.new_event_loop()
+        self.server = HttpServer(
+            app.application(), self._listening, ConnectionLimits(head_timeout_s=0.5), refuse=app.refuse, stop_timeout_s=1.0
+        )
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self.server.start(), self.loop).result(WITHIN_S)
+
+    def close(self) -> None:
+        asyncio.run_coroutine_threadsafe(self.server.close(), self.loop).result(WITHIN_S)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(WITHIN_S)
+        self.loop.close()
+        self._listening.close()
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self._listening.getsockname(), timeout=WITHIN_S)
+
+
+@pytest.fixture
+def served(tmp_path: pathlib.Path) -> Iterator[Served]:
+    with contextlib.closing(Served(tmp_path)) as served:
+        yield served
+
+
+def answer(client: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers by their names in small letters, and body."""
+    got = b""
+    while b"\r\n\r\n" not in got:
+        got += client.recv(65536)
+    head, _, body = got.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = {line.partition(":")[0].lower(): line.partition(":")[2].strip() for line in lines}
+    while len(body) < int(headers["content-length"]):
+        body += client.recv(65536)
+    return int(first.split()[1]), headers, body
+
+
+def until_closed(client: socket.socket) -> None:
+    with contextlib.suppress(ConnectionError):
+        while client.recv(65536):
+            pass
+
+
+HEAD = b"Host: localhost\r\n"
+NO_REQUESTS = {
+    "no method": b"\x00\x01\x02 / HTTP/1.1\r\n" + HEAD,
+    "no version": b"GET / HTTQ/9\r\n" + HEAD,
+    "a header without a colon": b"GET /v2.1/small HTTP/1.1\r\nnonsense\r\n" + HEAD,
+    "NUL in a header": b"GET /v2.1/small HTTP/1.1\r\nX: a\x00b\r\n" + HEAD,
+    "two lengths": b"POST /v2.1/small HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n" + HEAD,
+    "a long line": b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\n" + HEAD,
+    "a long header": b"GET / HTTP/1.1\r\nX: " + b"a" * 20_000 + b"\r\n" + HEAD,
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\r\n",
+    "an expectation that nobody meets": b"GET /v2.1/small HTTP/1.1\r\nExpect: wonders\r\n" + HEAD,
+    "no path": b"OPTIONS * HTTP/1.1\r\n" + HEAD,
+    "no path and an expectation": b"OPTIONS * HTTP/1.1\r\nExpect: wonders\r\n" + HEAD,
+    "a line break in the path": b"GET /v2.1/small%0a HTTP/1.1\r\nX-Test-User: alice-id\r\n" + HEAD,
+    "a line break before ours": b"GET /%0d%0a/v2.1/small HTTP/1.1\r\n" + HEAD,
+    "no text in the microversion": b"GET /v2.1/small HTTP/1.1\r\nX-OpenStack-Nova-API-Version: \xe9\r\n" + HEAD,
+    "no text in the standard one": b"GET /v2.1/small HTTP/1.1\r\nOpenStack-API-Version: compute \xff\xfe\r\n" + HEAD,
+}
+
+
+@pytest.mark.parametrize("sent", NO_REQUESTS.values(), ids=NO_REQUESTS)
+def test_whatever_is_refused_is_refused_in_our_words_and_logged(
+    served: Served, caplog: pytest.LogCaptureFixture, sent: bytes
+) -> None:
+    with caplog.at_level(logging.INFO), contextlib.closing(served.connect()) as client:
+        client.sendall(sent + b"\r\n")
+        status, headers, body = answer(client)
+    assert 400 <= status < 500
+    ((name, fault),) = orjson.loads(body).items()
+    assert fault["code"] == status and fault["message"], name
+    assert headers["x-compute-request-id"] == headers["x-openstack-request-id"]
+    assert headers["server"] == "cellplane"
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("answered")]
+    assert [re.search("request_id=(\\S+)", line)[1] for line in lines] == [headers["x-compute-request-id"]]  # type: ignore[index]
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_no_answer_names_a_version_of_anything(served: Served) -> None:
+    with contextlib.closing(served.connect()) as client:
+        client.sendall(b"GET /v2.1/small HTTP/1.1\r\n" + HEAD + b"\r\n")
+        status, headers, _ = answer(client)
+    assert (status, headers["server"]) == (200, "cellplane")
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /v2.1/small HTT", b"GET /v2.1/small HTTP/1.1\r\nHost: l"])
+def test_half_a_head_is_not_waited_for_for_ever(served: Served, sent: bytes) -> None:
+    with contextlib.closing(served.connect()) as client:
+        client.sendall(sent)
+        until_closed(client)
+    until(lambda: not served.server.connections)
+
+
+def test_an_answer_that_nobody_reads_ends_with_its_connection(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    with contextlib.closing(served.connect()) as client:
+        client.sendall(b"GET /v2.1/big HTTP/1.1\r\n" + HEAD + b"\r\n")
+        until(lambda: "was not read in time" in caplog.text)
+        until(lambda: not served.server.connections)
+
+
+def test_answers_under_way_have_a_limit_together(served: Served) -> None:
+    with contextlib.ExitStack() as stack:
+        deaf = stack.enter_context(contextlib.closing(served.connect()))
+        deaf.sendall(b"GET /v2.1/big HTTP/1.1\r\n" + HEAD + b"\r\n")
+        assert deaf.recv(1)
+        other = stack.enter_context(contextlib.closing(served.connect()))
+        other.sendall(b"GET /v2.1/big HTTP/1.1\r\n" + HEAD + b"\r\n")
+        status, headers, _ = answer(other)
+        assert (status, headers["retry-after"]) == (503, "2")
+        other.sendall(b"GET /v2.1/small HTTP/1.1\r\n" + HEAD + b"\r\n")
+        assert answer(other)[0] == 200
+
+
+def until(condition: object) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + WITHIN_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
