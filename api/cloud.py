@@ -11,6 +11,7 @@ from oslo_config import cfg
 import api_db.services
 import clients.glance
 import core.process
+from api.writable import Writable
 from cells.answers import value_of
 from cells.door import GateMetrics
 from cells.gate import Gate
@@ -35,6 +36,7 @@ class Cloud:
         self.metrics = prometheus_client.CollectorRegistry()
         gate_metrics = GateMetrics(self.metrics)
         self.api_db: Gate = api_gate(conf, gate_metrics)
+        self.api_db_writable = Writable(self.api_db, SystemClock())
         self.cells = Cells(conf, self.api_db, metrics=gate_metrics)
         self.images = clients.glance.Images(conf.image.endpoint, timeout_s=conf.image.timeout_s)
         self.quota_defaults = {resource: int(conf.quota[resource]) for resource in QUOTA_RESOURCES}

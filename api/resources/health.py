@@ -9,6 +9,7 @@ from api.http.call import Call, Raw
 from api.http.routes import Access, Route
 from api_db.schema import SCHEMA
 from cells.answers import Answer
+from core import errors
 
 _UNDER = "/cellplane"
 _UP = "up"
@@ -23,9 +24,10 @@ async def live(call: Call) -> object:
 
 
 async def health(call: Call) -> object:
-    """Ready when the API database answers with a schema that this program knows.
+    """Ready when the API database answers with a schema that this program knows, and takes writes.
 
-    Cells are counted and not waited for: one that is away is no reason to take this process out of service.
+    Cells are counted and not waited for: one that is away is no reason to take this process out of service. Who watches the cloud is told
+    their names, too.
     """
     why = await _why_not_ready(call)
     if why is not None:
@@ -34,7 +36,13 @@ async def health(call: Call) -> object:
 
 
 async def metrics(call: Call) -> object:
-    """The counters of this worker process in Prometheus' text form."""
+    """The counters of this worker process in Prometheus' text form.
+
+    Raises:
+        Forbidden: they name cells, and are for those who watch the cloud.
+    """
+    if not call.is_monitor:
+        raise errors.Forbidden("Metrics are for the addresses that [api] monitoring_networks names.")
     return Raw(prometheus_client.generate_latest(call.cloud.metrics), prometheus_client.CONTENT_TYPE_LATEST)
 
 
@@ -42,7 +50,9 @@ async def _why_not_ready(call: Call) -> str | None:
     answer = await call.cloud.api_db.read(_is_known)
     if not isinstance(answer, Answer):
         return "does not answer"
-    return None if answer.value else "has a schema that this release does not know"
+    if not answer.value:
+        return "has a schema that this release does not know"
+    return None if await call.cloud.api_db_writable.is_so() else "is read only: it takes no writes"
 
 
 def _is_known(connection: sa.Connection) -> bool:
@@ -52,8 +62,10 @@ def _is_known(connection: sa.Connection) -> bool:
 def _cells(call: Call) -> dict[str, Any]:
     gates = call.cloud.cells.gates()
     down = sorted(gate.cell.name for gate in gates if gate.health()["database"] != _UP)
-    disabled = sorted(gate.cell.name for gate in gates if gate.cell.disabled)
-    return {"total": len(gates), "up": len(gates) - len(down), "down": down, "disabled": disabled}
+    counted = {"total": len(gates), "up": len(gates) - len(down)}
+    if not call.is_monitor:
+        return counted
+    return {**counted, "down": down, "disabled": sorted(gate.cell.name for gate in gates if gate.cell.disabled)}
 
 
 ROUTES = (

@@ -41,10 +41,10 @@ def until(condition: Callable[[], Any]) -> Any:
     return value
 
 
-def get(port: int, path: str) -> tuple[int, bytes]:
+def get(port: int, path: str, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WITHIN_S)
     with contextlib.closing(connection):
-        connection.request("GET", path)
+        connection.request("GET", path, headers=headers or {})
         response = connection.getresponse()
         return response.status, response.read()
 
@@ -146,6 +146,41 @@ def test_health_counts_the_cells(worker: Api, synced: Database, tmp_path: pathli
         return found if found["total"] else None
 
     assert until(cells) == {"total": 1, "up": 1, "down": [], "disabled": ["west"]}
+
+
+def test_what_a_proxy_passes_on_is_told_no_names(worker: Api) -> None:
+    passed_on = {"X-Forwarded-For": "127.0.0.1"}
+
+    assert json.loads(get(worker.port, "/cellplane/health", passed_on)[1])["cells"] == {"total": 0, "up": 0}
+    assert get(worker.port, "/cellplane/metrics", passed_on)[0] == 403
+
+
+def test_it_is_not_ready_while_the_database_takes_no_writes(worker: Api, synced: Database) -> None:
+    with synced.transaction() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER read_only BEFORE UPDATE ON alembic_version BEGIN SELECT RAISE(ABORT, 'read only'); END"
+        )
+
+    status, body = get(worker.port, "/cellplane/health")
+
+    assert (status, json.loads(body)["ready"]) == (503, False)
+    assert "read only" in json.loads(body)["api_database"]
+
+
+def test_a_silent_connection_ends(tmp_path: pathlib.Path, synced: Database) -> None:
+    worker = Api(settings(tmp_path, NO_AUTH + "head_timeout_s = 0.2\n"))
+    worker.start()
+    try:
+        with socket.create_connection(("127.0.0.1", worker.port), timeout=WITHIN_S) as silent:
+            assert silent.recv(1) == b""
+    finally:
+        worker.stop(2.0)
+
+
+def test_networks_that_are_none_are_refused_at_start(tmp_path: pathlib.Path, synced: Database) -> None:
+    worker = Api(settings(tmp_path, NO_AUTH + "monitoring_networks = everywhere\n"))
+    with pytest.raises(errors.Invalid, match="monitoring_networks"):
+        worker.start()
 
 
 def test_metrics_count_requests(worker: Api) -> None:
