@@ -225,6 +225,7 @@ def app_of(conf: cfg.ConfigOpts, cloud: Cloud, strategy: Strategy) -> App:
             send_timeout_s=conf.api.send_timeout_s,
             send_progress_timeout_s=conf.api.send_progress_timeout_s,
             max_unsent_bytes=conf.api.max_unsent_bytes,
+            max_page_bytes=conf.api.max_page_bytes,
             monitoring_networks=networks(conf.api.monitoring_networks),
         ),
         clock=SystemClock(),

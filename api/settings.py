@@ -25,6 +25,7 @@ API = OptionGroup(
         cfg.StrOpt("htpasswd_file", help="basic: user names and bcrypt hashes."),
         cfg.StrOpt("users_file", help="basic: YAML, user name -> user_id, project_id, project_name, roles."),
         cfg.IntOpt("max_limit", default=1000, min=1, help="Most items of one page of a list."),
+        cfg.IntOpt("max_page_bytes", default=4 * 1024 * 1024, min=1024, help="Bytes after which a page of a list ends, whatever its limit."),
         cfg.StrOpt("compute_link_prefix", help="Public address in links, where it is not that of the request."),
         cfg.IntOpt("max_body_bytes", default=114688, min=1024, help="Largest request body that is read."),
         cfg.FloatOpt("read_timeout_s", default=30.0, min=0.1, help="Seconds within which a body must arrive."),

@@ -17,9 +17,11 @@ from api.http import versions
 from api.http.call import Arguments, Call, Raw
 from api.http.caller import Identity, Strategy
 from api.http.errors import MALFORMED, NOT_FOUND, RETRY_AFTER_S, Fault, HttpError, fault_of
+from api.http.paging import Page
 from api.http.policy import Policy
 from api.http.routes import COMPUTE, Access, ActionRoute, Bound, Endpoint, Match, Route, Router
 from api.http.versions import Microversion
+from api.http.view import Render
 from core import errors, log
 from core.clock import Clock
 from core.context import Context, new_request_id
@@ -49,7 +51,8 @@ class Limits:
     """What one request may use, and all together; ``link_prefix`` is the public address where it is not the request's own.
 
     An answer must be sent within ``send_timeout_s``, and some of it within every ``send_progress_timeout_s``; ``max_unsent_bytes`` are
-    those of all answers that are being sent. The cloud is watched from ``monitoring_networks``: metrics and names of cells are for them.
+    those of all answers that are being sent; a page of a list ends at about ``max_page_bytes``. The cloud is watched from
+    ``monitoring_networks``: metrics and names of cells are for them.
     """
 
     max_limit: int
@@ -59,6 +62,7 @@ class Limits:
     send_timeout_s: float = 60.0
     send_progress_timeout_s: float = 10.0
     max_unsent_bytes: int = 128 * 1024 * 1024
+    max_page_bytes: int = 4 * 1024 * 1024
     monitoring_networks: Sequence[Network] = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
 
@@ -237,7 +241,7 @@ class App:
             if call.document is None:
                 call.document = await self._document(request)
             call.body, call.document = bound.check_body(call.document)
-        return _rendered(await bound.handler(call), bound, call)
+        return _rendered(await bound.handler(call), bound, call, self._limits.max_page_bytes)
 
     async def _bound(self, call: Call, endpoint: Endpoint, request: web.BaseRequest) -> Bound:
         """The row for the microversion; of an action, whose name stands in the body, too."""
@@ -341,14 +345,25 @@ def _parameters(raw: str) -> list[tuple[str, str]]:
     return [(name, value if "=" in part else _YES) for part, (name, value) in zip(parts, found, strict=True)]
 
 
-def _rendered(value: object, bound: Bound, call: Call) -> _Answer:
+def _rendered(value: object, bound: Bound, call: Call, max_page_bytes: int) -> _Answer:
     status = bound.status if call.status is None else call.status
     if value is None:
         return _Answer(status, b"", call.headers)
     if isinstance(value, Raw):
         return _Answer(status, value.body, call.headers, value.content_type)
-    document = value if bound.render is None else bound.render(value, call)
-    return _Answer(status, orjson.dumps(document), call.headers)
+    body = orjson.dumps(value if bound.render is None else bound.render(value, call))
+    if len(body) > max_page_bytes and isinstance(value, Page) and bound.render is not None:
+        body = _cut(value, bound.render, call, body, max_page_bytes)
+    return _Answer(status, body, call.headers)
+
+
+def _cut(page: Page, render: Render, call: Call, body: bytes, most: int) -> bytes:
+    """The page with as many items less as make its body too large, if it can be cut; one item always stays."""
+    number = len(page.items)
+    while page.marker_of is not None and number > 1 and len(body) > most:
+        number = max(1, min(number - 1, number * most // len(body)))
+        body = orjson.dumps(render(page.first(number), call))
+    return body
 
 
 def _exchange_of(request: web.BaseRequest) -> _Exchange:

@@ -1,7 +1,7 @@
 """Lists come in pages."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from api.http.call import Call
@@ -13,11 +13,20 @@ MARKER = Param("marker", text(0, 255))
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a list; ``marker`` names its last item and is needed where more may follow."""
+    """One page of a list; ``marker`` names its last item and is needed where more may follow.
+
+    A page that knows the ``marker_of`` any of its items can be cut.
+    """
 
     items: Sequence[Any]
     more: bool = False
     marker: str | None = None
+    marker_of: Callable[[Any], str] | None = None
+
+    def first(self, number: int) -> "Page":
+        """The page that ends after so many items, of which it has more."""
+        assert self.marker_of is not None
+        return replace(self, items=self.items[:number], more=True, marker=self.marker_of(self.items[number - 1]))
 
 
 def limit_of(call: Call, *, zero_is_default: bool = False) -> int:
@@ -34,5 +43,5 @@ def limit_of(call: Call, *, zero_is_default: bool = False) -> int:
 def page_of(items: Sequence[Any], *, limit: int, marker: Callable[[Any], str]) -> Page:
     """The page that these items are, read with this limit: a full one may have another behind it."""
     if not items or len(items) < limit:
-        return Page(items)
-    return Page(items, more=True, marker=marker(items[-1]))
+        return Page(items, marker_of=marker)
+    return Page(items, more=True, marker=marker(items[-1]), marker_of=marker)

@@ -226,7 +226,7 @@ async def _listed(call: Call, rule: str, shape: Shape) -> paging.Page:
     page = await cells.listing.list_servers(call.cloud, _listing(call, filters, shape))
     if page.silent:
         call.set_header(MISSING_CELLS, ", ".join(page.silent))
-    return paging.Page(page.items, more=page.more, marker=page.marker)
+    return paging.Page(page.items, more=page.more, marker=page.marker, marker_of=lambda item: str(item.uuid))
 
 
 def _listing(call: Call, filters: dict[str, Any], shape: Shape) -> Listing:

@@ -1,5 +1,6 @@
 """GET /servers and /servers/detail: who may ask for what, and what the answer holds."""
 
+import dataclasses
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -435,3 +436,30 @@ def test_a_marker_in_a_silent_cell_marks_its_place_if_its_mapping_can_tell(cloud
     assert names(cloud, f"marker={marker}") == ["one"]
     assert names(cloud, f"marker={marker}&status=ACTIVE") == ["one"]
     assert ask(cloud, f"marker={marker}&sort_key=display_name").status == 503
+
+
+@pytest.mark.parametrize("query", ["", "name=s", "sort_key=display_name&limit=4"])
+def test_a_page_that_would_be_too_large_ends_earlier_and_its_links_give_each_server_once(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    limits = dataclasses.replace(tests.api.small_cloud._LIMITS, max_page_bytes=5000)
+    monkeypatch.setattr(tests.api.small_cloud, "RESOURCES", (*tests.api.small_cloud.RESOURCES, server_list))
+    monkeypatch.setattr(tests.api.small_cloud, "_LIMITS", limits)
+    with small_cloud(tmp_path) as cloud:
+        made = {cloud.running(name=f"s{number}", metadata={"k": "v" * 250}) for number in range(4)}
+        made |= {cloud.created(name=f"s{number}") for number in range(4, 6)}
+        made.add(cloud.running("west", "west-1", name="s6"))
+        cloud.go_silent("west")
+        found: list[str] = []
+        path = f"/v2.1/servers/detail?{query}"
+        pages = 0
+        while path:
+            reply = cloud.ask.get(path, version="2.96", user=ALICE)
+            assert reply.status == 200 and len(reply.body) < 7000
+            found += [server["id"] for server in reply.json["servers"]]
+            link = reply.json.get("servers_links")
+            path = link[0]["href"].partition("/v2.1")[1] + link[0]["href"].partition("/v2.1")[2] if link else ""
+            pages += 1
+    shown = made if not query else made - {each for each in made if each not in found}
+    assert sorted(found) == sorted(shown) and len(found) >= 6
+    assert pages >= 2

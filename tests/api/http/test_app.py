@@ -462,3 +462,27 @@ def test_contradicting_tables_are_refused_at_start(tmp_path: pathlib.Path, table
     with pytest.raises(errors.Broken):
         with serving_tables(settings(tmp_path), [table]):
             pass
+
+
+async def weighty(call: Call) -> object:
+    limit, after = limit_of(call), int(call.query.get("marker", -1))
+    found = list(range(after + 1, 12))[:limit]
+    return page_of(found, limit=limit, marker=str)
+
+
+@pytest.mark.parametrize(("weight", "pages"), [(10, 3), (900, 6), (5000, 12)])
+def test_a_page_ends_where_it_becomes_too_large(tmp_path: pathlib.Path, weight: int, pages: int) -> None:
+    view = ListView("things", View(None, Field("n", int), Field("text", lambda item: "x" * weight)))
+    table = [Route("GET", "/things", weighty, query=Query(LIMIT, MARKER), view=view)]
+    limits = Limits(max_limit=5, max_body_bytes=2000, read_timeout_s=5.0, link_prefix=None, max_page_bytes=2048)
+    with serving_tables(settings(tmp_path), [table], limits=limits) as asker:
+        found: list[int] = []
+        path, seen = "/v2.1/things", 0
+        while path:
+            document = asker.get(path, user=ALICE).json
+            found += [each["n"] for each in document["things"]]
+            links = document.get("things_links")
+            path = "/v2.1/things" + links[0]["href"].partition("/things")[2] if links else ""
+            seen += 1
+    assert found == list(range(12))
+    assert seen == pages
