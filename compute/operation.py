@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import core.errors
 import core.log
 from clients.glance import Images
+from compute.disk import Disk
 from compute.hypervisor import Hypervisor
 from compute.permit import Permit
 from compute.records import Records
@@ -111,6 +112,7 @@ class Host:
     power: PowerBook
     steps: Steps
     deadlines: Deadlines
+    disk: Disk = dataclasses.field(default_factory=Disk)
     image_service: Images | None = None
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import core.errors
 import core.log
 from compute.operation import Host
+from compute.records import DiskFailed
 from compute.resources.tracker import usage
 from core.clock import jittered
 from messaging.verbs import cell
@@ -95,6 +96,7 @@ class Rounds:
     def _round(self) -> None:
         moment = self._host.power.moment()
         guests = self._host.hypervisor.guests()
+        self._look_at_disk()
         self._beat(guests)
         self._report_power(guests, moment)
         self._go_on()
@@ -102,6 +104,16 @@ class Rounds:
             self._purged_at = time.monotonic()
             self._host.records.purge(older_than_s=FENCE_S, guests={guest.uuid for guest in guests})
             self._host.images.purge()
+
+    def _look_at_disk(self) -> None:
+        """Nobody sends builds to a host that refuses them: whether its disk is well again it has to find out by itself."""
+        if self._host.disk.refuses is None:
+            return
+        try:
+            self._host.records.probe()
+        except DiskFailed:
+            return
+        self._host.disk.succeeded()
 
     def _beat(self, guests: list[Guest], *, leaving: bool = False) -> None:
         intents = self._host.records.intents()
@@ -117,6 +129,7 @@ class Rounds:
             hello=self._hello,
             leaving=leaving,
             sealing_key=self._host.records.opener.public_key(),
+            refuses=self._host.disk.refuses,
         )
         self._host.reporter.report(cell.HEARTBEAT, "heartbeat", beat, self._was_heard if self._hello else None)
 

@@ -33,7 +33,13 @@ from messaging.verbs.compute import Act, Order
 LOG = core.log.get(__name__)
 
 _MOST_ENDED = 16
+_PROBE_BYTES = 64 * 1024
+"""As large as the largest orders are: a disk that takes a few bytes more is full all the same."""
 _Kind = TypeVar("_Kind", bound=msgspec.Struct)
+
+
+class DiskFailed(core.errors.Unavailable):
+    """The agent's disk does not take what must be remembered: it is full, read-only or broken."""
 
 
 class Intent(msgspec.Struct, frozen=True):
@@ -90,6 +96,7 @@ class Records:
         self._intents: dict[str, Intent] = {}
         self._operations: dict[str, Operations] = {}
         self._fences: dict[str, int] = {}
+        self._fences_in_memory: dict[str, int] = {}
         self._built: dict[str, int] = {}
 
     def open(self) -> None:
@@ -132,14 +139,20 @@ class Records:
     def accept(self, intents: Iterable[Intent]) -> list[Intent]:
         """Writes those that are neither fenced off nor older than an open one; gives back those written.
 
-        An intent of an older attempt of the same server is replaced: that attempt was given up.
+        An intent of an older attempt of the same server is replaced: that attempt was given up. All are written, or none.
         """
         with self._lock, _disk_errors():
             wanted = [intent for intent in intents if self._is_news(intent)]
-            for intent in wanted:
-                _write(self._path("intents", intent.uuid), msgspec.json.encode(intent))
-            if wanted:
-                _sync(self.directory / "intents")
+            try:
+                for intent in wanted:
+                    _write(self._path("intents", intent.uuid), msgspec.json.encode(intent))
+                if wanted:
+                    _sync(self.directory / "intents")
+            except OSError:
+                # The next agent would take up what nobody was told of.
+                for intent in wanted:
+                    self._path("intents", intent.uuid).unlink(missing_ok=True)
+                raise
             self._intents.update((intent.uuid, intent) for intent in wanted)
             return wanted
 
@@ -164,22 +177,39 @@ class Records:
 
     def fence(self, uuid: str) -> int:
         """The highest attempt given up here; 0: none."""
-        return self._fences.get(uuid, 0)
+        return max(self._fences.get(uuid, 0), self._fences_in_memory.get(uuid, 0))
+
+    def give_up_in_memory(self, uuid: str, attempt: int) -> None:
+        """Fences the attempt off until this agent ends: all that can be done while the disk takes nothing."""
+        with self._lock:
+            self._fences_in_memory[uuid] = max(attempt, self._fences_in_memory.get(uuid, 0))
 
     def give_up(self, attempts: dict[str, int]) -> None:
         """Fences the servers' attempts off, up to the given ones, and forgets their intents up to them."""
         with self._lock, _disk_errors():
-            higher = {uuid: attempt for uuid, attempt in attempts.items() if attempt > self.fence(uuid)}
+            higher = {uuid: attempt for uuid, attempt in attempts.items() if attempt > self._fences.get(uuid, 0)}
             for uuid, attempt in higher.items():
                 private.mark(self.directory / "fences" / f"{uuid}.{attempt}")
             if higher:
                 _sync(self.directory / "fences")
-            older = {uuid: self.fence(uuid) for uuid in higher}
+            older = {uuid: self._fences.get(uuid, 0) for uuid in higher}
             self._fences.update(higher)
             for uuid, attempt in older.items():
                 (self.directory / "fences" / f"{uuid}.{attempt}").unlink(missing_ok=True)
             for uuid, attempt in attempts.items():
                 self._clear_intent(uuid, attempt)
+                if self._fences_in_memory.get(uuid, 0) <= attempt:
+                    self._fences_in_memory.pop(uuid, None)
+
+    def probe(self) -> None:
+        """Writes something and removes it.
+
+        Raises:
+            DiskFailed: the disk still takes nothing.
+        """
+        with self._lock, _disk_errors():
+            _write(self.directory / "probe", bytes(_PROBE_BYTES))
+            (self.directory / "probe").unlink()
 
     # Operations.
 
@@ -273,7 +303,7 @@ def _disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise core.errors.Unavailable(f"The agent's directory: {error.strerror or error}") from error
+        raise DiskFailed(f"The agent's directory: {error.strerror or error}") from error
 
 
 def _locked(directory: pathlib.Path) -> int:
@@ -291,13 +321,17 @@ def _locked(directory: pathlib.Path) -> int:
 def _write(path: pathlib.Path, content: bytes, *, sync: bool = True) -> None:
     """Puts the content in the file's place in one step; the name is durable only after the directory is synced."""
     fresh = path.with_suffix(".new")
-    # For our eyes only: an order may hold the user's secrets (user data).
-    with private.opened(fresh) as file:
-        file.write(content)
-        file.flush()
-        if sync:
-            os.fsync(file.fileno())
-    fresh.rename(path)
+    try:
+        # For our eyes only: an order may hold the user's secrets (user data).
+        with private.opened(fresh) as file:
+            file.write(content)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        fresh.rename(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)  # Half a file keeps room that the next one needs.
+        raise
 
 
 def _sync(directory: pathlib.Path) -> None:

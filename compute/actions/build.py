@@ -12,7 +12,7 @@ from compute.actions.names import checked_uuid
 from compute.actions.remove import remove
 from compute.operation import Host, operation
 from compute.permit import Permit
-from compute.records import Intent
+from compute.records import DiskFailed, Intent
 from compute.slots import Slots
 from core.context import Context
 from messaging.verbs import cell
@@ -32,8 +32,17 @@ class Builds:
     def accept(self, context: Context, message: Build) -> None:
         """Answers each order with what is known of it, or writes it down and puts it in line; the message may be acked afterwards."""
         news = [order for order in message.orders if self._is_to_be_built(order)]
-        with self._host.steps("agent.accept"):
-            accepted = self._host.records.accept(Intent(order, context.request_id) for order in news)
+        try:
+            with self._host.steps("agent.accept"):
+                accepted = self._host.records.accept(Intent(order, context.request_id) for order in news)
+        except DiskFailed as error:
+            if not self._host.disk.failed(error.message):
+                raise  # The message comes again in a moment.
+            for order in news:
+                _refuse_as_well_as_can_be(self._host, order.spec.uuid, order.attempt, error.message)
+            return
+        if accepted:
+            self._host.disk.succeeded()
         for intent in accepted:
             LOG.info("build accepted server=%s attempt=%d request=%s", intent.uuid, intent.attempt, intent.request_id)
             # Whoever still builds an older attempt here stops: this one can begin only then.
@@ -43,6 +52,8 @@ class Builds:
     def go_on(self) -> None:
         """Puts every open intent in line on which nobody works: all of them at start, later those that could not be ended."""
         for intent in self._host.records.intents():
+            if self._host.records.fence(intent.uuid) >= intent.attempt:
+                continue  # Given up, on a disk that did not take it: its `destroy` comes.
             is_reported = self._host.reporter.is_waiting(cell.ACTIVE, (intent.uuid, intent.attempt))
             if not (is_reported or self._slots.has(intent.uuid) or self._host.servers.is_busy(intent.uuid)):
                 self._submit(intent)
@@ -88,7 +99,8 @@ class Builds:
 
 def _is_wanted(host: Host, intent: Intent) -> bool:
     now = host.records.intent(intent.uuid)
-    return now is not None and now.attempt == intent.attempt
+    is_fenced = host.records.fence(intent.uuid) >= intent.attempt
+    return now is not None and now.attempt == intent.attempt and not is_fenced
 
 
 def _create(host: Host, intent: Intent, permit: Permit) -> Guest:
@@ -121,6 +133,10 @@ def _cannot(host: Host, intent: Intent, permit: Permit, why: Exception) -> None:
         with host.steps("agent.cannot"):
             remove(host, intent.uuid, intent.attempt, undo)
             host.records.give_up({intent.uuid: intent.attempt})
+    except DiskFailed as error:
+        if host.disk.failed(error.message):
+            _refuse_as_well_as_can_be(host, intent.uuid, intent.attempt, _reason(why))
+        return
     except core.errors.CellplaneError as error:
         # A refusal would promise that nothing is here. The intent stays, and the next round tries again.
         LOG.warning("a failed build cannot be undone yet server=%s attempt=%d why=%s", intent.uuid, intent.attempt, error)
@@ -134,6 +150,18 @@ def _reason(why: Exception) -> str:
 
 def _refuse(host: Host, uuid: str, attempt: int, reason: str) -> None:
     host.reporter.report(cell.REFUSED, (uuid, attempt), cell.Refusal(uuid, attempt, reason))
+
+
+def _refuse_as_well_as_can_be(host: Host, uuid: str, attempt: int, reason: str) -> None:
+    """With a disk that takes nothing the fence lasts as long as this agent: the cell is told so, and has the host answer once more later."""
+    try:
+        host.records.give_up({uuid: attempt})
+        is_fenced = True
+    except DiskFailed:
+        host.records.give_up_in_memory(uuid, attempt)
+        is_fenced = False
+    LOG.warning("build refused server=%s attempt=%d is_fenced=%s why=%s", uuid, attempt, is_fenced, reason)
+    host.reporter.report(cell.REFUSED, (uuid, attempt), cell.Refusal(uuid, attempt, reason, is_fenced))
 
 
 def _report_active(host: Host, guest: Guest) -> None:

@@ -166,6 +166,17 @@ def for_others(bench: Bench, host: str) -> list[object]:
     return [message for message in bench.post.messages if message.queue != compute_verbs.queue(host)]
 
 
+def test_a_refusal_that_could_not_be_noted_down_is_answered_for_once_more(scene: Scene) -> None:
+    """Its host's disk was full: another agent there would know nothing of it. The next host takes over all the same."""
+    host, _ = under_way(scene)
+
+    report(scene.bench, cell_verbs.REFUSED, cell_verbs.Refused(host, [cell_verbs.Refusal(scene.uuid, 1, "the disk is full", is_fenced=False)]))
+
+    assert (scene.row().attempt, scene.row().host != host) == (2, True)  # type: ignore[attr-defined]
+    owed = scene.bench.world.rows(CELL, cell_db.tables.cleanups)
+    assert [(cleanup.uuid, cleanup.host, cleanup.attempt) for cleanup in owed] == [(scene.uuid, host, 1)]
+
+
 # ---- what a host says of itself -----------------------------------------------------------------------------------------------
 
 

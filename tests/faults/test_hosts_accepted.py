@@ -236,6 +236,17 @@ def test_what_was_damaged_in_placement_heals(cloud: Cloud) -> None:
     assert cloud.placement.inventories(node_uuid("west-1")).keys() == {"VCPU", "MEMORY_MB", "DISK_GB"}
 
 
+def test_a_host_that_refuses_builds_is_not_chosen_until_it_takes_them_again(cloud: Cloud) -> None:
+    """Its disk was full; it was up and enabled, and drew builds."""
+    for why, is_disabled in (("No space left on device", True), (None, False)):
+        beat = msgspec.structs.replace(heartbeat_of("east-1", boot_id="1", intents=[], guests=None), refuses=why)
+        with cloud.world.databases["east"].transaction() as connection:
+            cell_db.heartbeats.beat(connection, beat)
+        cloud.watch.pull()
+
+        assert (cloud.hosts()["east-1"].up, cloud.hosts()["east-1"].disabled) == (True, is_disabled)
+
+
 NONSENSE = {
     "no document": "inventory = '[1'",
     "null": "inventory = 'null'",
