@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 import cell_db.cleanups
 from cell_db.history import Phase, Told, fault, tell
+from cell_db.inventories import as_text
 from cell_db.tables import instance_metadata, instance_tags, instances, services
 from core.context import Context
 from core.database import changed, insert_if_absent, now_sql
@@ -156,7 +157,7 @@ def _insert_children(connection: sa.Connection, builds: Sequence[BuildSpec]) -> 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Building:
-    """A server under way: what its order to the host needs."""
+    """A server under way: what its order to the host needs. `spec` None: its row cannot be read, and nothing can be ordered."""
 
     uuid: str
     attempt: int
@@ -166,18 +167,24 @@ class Building:
     project_id: str
     user_id: str
     resources: dict[str, int]
-    spec: BuildSpec
+    spec: BuildSpec | None
 
 
+# The documents as text: one that is none is its server's loss, and must not fail the sweep of all.
 _BUILDING = (
-    instances.c.uuid, instances.c.attempt, instances.c.host, instances.c.node_uuid, instances.c.alternates, instances.c.project_id,
-    instances.c.user_id, instances.c.resources, instances.c.spec,
+    instances.c.uuid, instances.c.attempt, instances.c.host, instances.c.node_uuid, as_text(instances.c.alternates), instances.c.project_id,
+    instances.c.user_id, as_text(instances.c.resources), as_text(instances.c.spec),
 )  # fmt: skip
 
 
 def _building(row: Sequence[Any]) -> Building:
     *head, alternates, project_id, user_id, resources, spec = row
-    return Building(*head, alternates or [], project_id, user_id, resources or {}, msgspec.convert(spec, BuildSpec))
+    try:
+        others = msgspec.json.decode(alternates, type=list[dict[str, Any]]) if alternates else []
+        needed = msgspec.json.decode(resources, type=dict[str, int]) if resources else {}
+        return Building(*head, others, project_id, user_id, needed, msgspec.json.decode(spec, type=BuildSpec))
+    except (msgspec.MsgspecError, TypeError, ValueError):
+        return Building(*head, [], project_id, user_id, {}, None)
 
 
 def building(connection: sa.Connection, uuids_wanted: Sequence[str]) -> list[Building]:

@@ -8,6 +8,7 @@ import msgspec
 import sqlalchemy as sa
 
 import core.errors
+from cell_db.inventories import as_text
 from cell_db.tables import services
 from core.database import changed, insert_if_absent, now_sql
 from objects.console import Proxy
@@ -38,12 +39,21 @@ def living(connection: sa.Connection, *, down_after_s: float) -> Proxy | None:
         Unavailable: it has some, but none lives.
     """
     lives = sa.and_(services.c.last_seen_at > now_sql(-down_after_s), services.c.left == sa.false(), services.c.forced_down == sa.false())
-    query = sa.select(services.c.console, sa.type_coerce(lives, sa.Boolean)).where(services.c.binary == CONSOLE_PROXY, services.c.console.is_not(None))
+    said = as_text(services.c.console)
+    query = sa.select(said, sa.type_coerce(lives, sa.Boolean)).where(services.c.binary == CONSOLE_PROXY, services.c.console.is_not(None))
     known = [(console, bool(is_alive)) for console, is_alive in connection.execute(query)]
-    alive = [console for console, is_alive in known if is_alive]
+    alive = [proxy for console, is_alive in known if is_alive and (proxy := _read(console)) is not None]
     if known and not alive:
         raise core.errors.Unavailable("none of the cell's console proxies is up")
-    return msgspec.convert(random.choice(alive), Proxy) if alive else None
+    return random.choice(alive) if alive else None
+
+
+def _read(text: str) -> Proxy | None:
+    """What a proxy says of itself; None: nothing that can be read."""
+    try:
+        return msgspec.json.decode(text, type=Proxy)
+    except msgspec.MsgspecError:
+        return None
 
 
 def _row(host: str, version: str, started_at: datetime.datetime) -> dict[str, object]:

@@ -5,17 +5,20 @@ import uuid as uuids
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 import cell_db.instances
 import core.errors
 from cell_db.history import Phase, Told, tell
 from cell_db.history import fault as fault_of
+from cell_db.inventories import as_text
 from cell_db.tables import instances, services
 from core.context import Context, service_context
 from core.database import changed, now_sql
 from lifecycle import states
 from lifecycle.actions import OPERATIONS, Action
+from objects.build import BuildSpec
 from objects.host import COMPUTE
 
 FIRST_LEASE_S = 5.0
@@ -23,7 +26,10 @@ FIRST_LEASE_S = 5.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Operation:
-    """An operation under way, as its order to the host needs it. `vm_state`: before it; `spec`: for those that carry it."""
+    """An operation under way, as its order to the host needs it. `vm_state`: before it; `spec`: for those that carry it.
+
+    Not `is_readable`: its row holds no such order.
+    """
 
     uuid: str
     attempt: int
@@ -32,15 +38,25 @@ class Operation:
     operation: str
     arguments: dict[str, Any]
     vm_state: str
-    spec: dict[str, Any] | None = None
+    spec: BuildSpec | None = None
+    is_readable: bool = True
 
 
 _WITH_SPEC = [key for key, action in OPERATIONS.items() if action.with_spec]
 _OPERATION = (
     instances.c.uuid, instances.c.attempt, instances.c.host, instances.c.operation_id, instances.c.operation,
-    instances.c.operation_arguments, instances.c.vm_state,
-    sa.case((instances.c.operation.in_(_WITH_SPEC), instances.c.spec)).label("spec"),
+    as_text(instances.c.operation_arguments), instances.c.vm_state,
+    sa.case((instances.c.operation.in_(_WITH_SPEC), as_text(instances.c.spec))).label("spec"),
 )  # fmt: skip
+
+
+def _operation(row: Sequence[Any]) -> Operation:
+    *head, arguments, vm_state, spec = row
+    try:
+        decoded = msgspec.json.decode(arguments, type=dict[str, Any])
+        return Operation(*head, decoded, vm_state, None if spec is None else msgspec.json.decode(spec, type=BuildSpec))
+    except (msgspec.MsgspecError, TypeError, ValueError):
+        return Operation(*head, {}, vm_state, is_readable=False)
 
 
 def begin_operation(
@@ -101,7 +117,7 @@ def operations(connection: sa.Connection, wanted: Sequence[str]) -> list[Operati
     query = sa.select(*_OPERATION).where(
         instances.c.uuid.in_(list(wanted)), instances.c.operation_id.is_not(None), instances.c.state == states.LIVE
     )
-    return [Operation(*row) for row in connection.execute(query)]
+    return [_operation(row) for row in connection.execute(query)]
 
 
 def take_operations(connection: sa.Connection, *, lease_s: float, most: int) -> list[Operation]:
@@ -116,7 +132,7 @@ def take_operations(connection: sa.Connection, *, lease_s: float, most: int) -> 
     if not ids:
         return []
     connection.execute(sa.update(instances).where(instances.c.id.in_(ids)).values(lease_until=now_sql(lease_s)))
-    return [Operation(*row) for row in connection.execute(sa.select(*_OPERATION).where(instances.c.id.in_(ids)))]
+    return [_operation(row) for row in connection.execute(sa.select(*_OPERATION).where(instances.c.id.in_(ids)))]
 
 
 def overdue_operations(connection: sa.Connection, *, most: int) -> list[Operation]:
@@ -124,7 +140,7 @@ def overdue_operations(connection: sa.Connection, *, most: int) -> list[Operatio
     query = sa.select(*_OPERATION).where(
         instances.c.operation_id.is_not(None), instances.c.operation_deadline <= now_sql(), instances.c.state == states.LIVE
     )
-    return [Operation(*row) for row in connection.execute(query.limit(most))]
+    return [_operation(row) for row in connection.execute(query.limit(most))]
 
 
 def note_step(connection: sa.Connection, *, uuid: str, operation_id: str, host: str, step: str) -> bool:

@@ -54,9 +54,20 @@ async def change_password(call: Call) -> None:
     spec, key = value_of(await gate.read(_guest_and_key, uuid, found.server.host))
     if key is None:
         raise HttpError(501, f"The host of instance {uuid} cannot set passwords.")
-    sealed = core.sealed.seal(call.body["adminPass"], key=key, about=uuid)
+    sealed = _sealed(call.body["adminPass"], key, uuid)
     await begin(call, found, OPERATION, {"user": _administrator(spec), "sealed": sealed})
     await _wait(call, gate, uuid)
+
+
+def _sealed(password: str, key: str, uuid: str) -> str:
+    """
+    Raises:
+        Unavailable: what the host gave as its key is none, which is not the user's fault.
+    """
+    try:
+        return core.sealed.seal(password, key=key, about=uuid)
+    except core.errors.Invalid as error:
+        raise core.errors.Unavailable(f"The host of instance {uuid} has no usable key for passwords.", server=uuid) from error
 
 
 def _guest_and_key(connection: sa.Connection, uuid: str, host: str | None) -> tuple[BuildSpec, str | None]:

@@ -1,6 +1,7 @@
 """What the conductor tells its hosts: build, destroy, act. Sent after the commit that causes it; a lost one is sent again by a sweep."""
 
 import collections
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -23,7 +24,6 @@ from core.steps import Steps
 from messaging.broker import NoSuchQueue
 from messaging.caller import Caller
 from messaging.verbs import Verb
-from objects.build import BuildSpec
 
 LOG = core.log.get(__name__)
 T = TypeVar("T")
@@ -43,10 +43,14 @@ class Orders:
     # ---- build -------------------------------------------------------------------------------------------------------------
 
     def build(self, builds: Sequence[Building]) -> None:
-        """Sends attempts to their hosts; for attempts after the first the claim is moved there before."""
-        ready = [build for build in builds if build.attempt == 1 or self._claim(build)]
+        """Sends attempts to their hosts; for attempts after the first the claim is moved there before. One that cannot be read ends in ERROR."""
+        for build in builds:
+            if build.spec is None:
+                last = dataclasses.replace(build, alternates=[])
+                self.supersede(last, reason="the record of its order cannot be read", host_said_so=False)
+        ready = [build for build in builds if build.spec is not None and (build.attempt == 1 or self._claim(build))]
         for host, mine in _by_host(ready, lambda build: build.host).items():
-            orders = [compute_verbs.Order(attempt=build.attempt, spec=build.spec) for build in mine]
+            orders = [compute_verbs.Order(attempt=build.attempt, spec=build.spec) for build in mine if build.spec is not None]
             with self._steps("cell.send"):
                 self._send(host, compute_verbs.BUILD, compute_verbs.Build(orders))
 
@@ -124,12 +128,15 @@ class Orders:
     # ---- act ---------------------------------------------------------------------------------------------------------------
 
     def act(self, operations: Sequence[Operation]) -> None:
-        """Sends operations to the hosts of their servers."""
+        """Sends operations to the hosts of their servers. One that cannot be read ends at its deadline."""
         for operation in operations:
+            if not operation.is_readable:
+                LOG.error("the operation of server %s cannot be read and is not sent", operation.uuid)
+                continue
             order = compute_verbs.Act(
                 uuid=operation.uuid, attempt=operation.attempt, operation_id=operation.operation_id, action=operation.operation,
                 arguments=operation.arguments, vm_state=operation.vm_state,
-                spec=None if operation.spec is None else msgspec.convert(operation.spec, BuildSpec),
+                spec=operation.spec,
             )  # fmt: skip
             with self._steps("cell.send"):
                 self._send(operation.host, compute_verbs.ACT, order)

@@ -30,14 +30,15 @@ class Poison:
             self._database.run(cell_db.dead_letters.insert, **for_the_record(letter), request_id=delivery.context.request_id)
             LOG.error("a %s message of queue %s was given up: %s", letter.verb or "malformed", letter.queue, letter.why)
             if letter.verb == compute_verbs.BUILD.name:
-                self._give_up(letter.arguments(), letter.why)
+                self._give_up(letter.queue, letter.arguments(), letter.why)
 
-    def _give_up(self, arguments: Any, why: str) -> None:
+    def _give_up(self, queue: str, arguments: Any, why: str) -> None:
+        """What one host could not handle is that host's: a `build` sent to another queue, or to another host, says nothing of this server."""
         attempts = _attempts(arguments)
         with self._database.reading() as connection:
             builds = cell_db.builds.building(connection, list(attempts))
         for build in builds:
-            if build.attempt == attempts[build.uuid]:
+            if build.attempt == attempts[build.uuid] and queue == compute_verbs.queue(build.host):
                 self._orders.supersede(build, reason=f"the order could not be handled: {why}", host_said_so=False)
 
 

@@ -165,6 +165,9 @@ def _owed_and_ended(connection: sa.Connection, *, down_after_s: float) -> tuple[
 def _end_overdue_and_take(connection: sa.Connection) -> list[Operation]:
     """Ends overdue operations; gives those that are to be sent again."""
     for late in cell_db.operations.overdue_operations(connection, most=MOST):
+        if late.operation not in OPERATIONS:
+            LOG.error("server %s is in an operation that nobody here knows: %s", late.uuid, late.operation)
+            continue
         fault = f"host {late.host} did not answer in time"
         cell_db.operations.settle_operation(
             connection, uuid=late.uuid, operation_id=late.operation_id, action=OPERATIONS[late.operation], power_state=None,

@@ -118,7 +118,7 @@ def test_a_rebuild_changes_record_and_specification_together(cloud: SmallCloud) 
     assert (spec.key_name, spec.public_key, spec.flavor) == (None, None, before.flavor)
     operation = cloud.operation(uuid)
     assert (operation.operation, operation.arguments, operation.attempt, operation.vm_state) == ("rebuild", {}, 1, "active")
-    assert operation.spec is not None and operation.spec["name"] == "renamed"
+    assert operation.spec is not None and operation.spec.name == "renamed"
     with cloud.databases["east"].reading() as connection:
         kept = connection.exec_driver_sql("select `key`, value from instance_metadata where uuid = ?", (uuid,)).all()
         assert [tuple(row) for row in kept] == [("new", "2")]

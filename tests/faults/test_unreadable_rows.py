@@ -1,0 +1,115 @@
+"""Rows and letters that say nonsense: one server's loss, and nobody else's."""
+
+import types
+from typing import Any
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+
+import cell_db.console_proxies
+import cell_db.operations
+import cell_db.tables
+import messaging.verbs.compute as compute_verbs
+from cells.answers import value_of
+from conductor.cell.poison import Poison
+from core.clock import utcnow
+from core.context import service_context
+from core.database import now_sql
+from lifecycle import states
+from lifecycle.actions import OPERATIONS
+from messaging import wire
+from messaging.dead_letters import DeadLetter
+from objects.console import Proxy
+from tests.faults.bench import CELL, Bench
+from tests.faults.scene import Scene
+from tests.faults.test_forged_reports import other_than, rows, running, under_way
+from tests.faults.world import USER
+
+# Placement's own libraries, called in this process, use what Python is about to drop.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+NONSENSE = ("[1", "null", "{}", "", '"text"', "[[]]")
+
+
+def change(bench: Bench, uuid: str, **columns: str) -> None:
+    assigned = ", ".join(f"{name} = ?" for name in columns)
+    with bench.database.transaction() as connection:
+        connection.exec_driver_sql(f"UPDATE instances SET {assigned} WHERE uuid = ?", (*columns.values(), uuid))
+
+
+def row_of(bench: Bench, uuid: str) -> sa.Row[Any]:
+    """What can be read of the server's row."""
+    mine = cell_db.tables.instances.c
+    with bench.database.reading() as connection:
+        return connection.execute(sa.select(mine.state, mine.fault, mine.operation_id).where(mine.uuid == uuid)).one()
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE)
+def test_a_build_whose_order_cannot_be_read_ends_in_error_and_stops_no_other(scene: Scene, nonsense: str) -> None:
+    """The sweep of builds stopped at it, for every server of the cell."""
+    bench, other = scene.bench, scene.bench.world.accept(hint=False)[0]
+    scene.place()
+    host = scene.row().host  # type: ignore[attr-defined]
+    change(bench, scene.uuid, spec=nonsense)
+
+    scene.send()
+
+    assert row_of(bench, scene.uuid).state == states.FAILED
+    assert "cannot be read" in row_of(bench, scene.uuid).fault["message"]
+    owed = bench.world.rows(CELL, cell_db.tables.cleanups)
+    assert [(cleanup.uuid, cleanup.host) for cleanup in owed] == [(scene.uuid, host)]
+    sent = [message for message in bench.post.messages if message.verb is compute_verbs.BUILD]
+    assert [order.spec.uuid for message in sent for order in message.arguments.orders] == [other]
+    bench.world.placement.release(other)
+
+
+@pytest.mark.parametrize("column", ["operation_arguments", "spec", "operation"])
+def test_an_operation_that_cannot_be_read_stops_no_sweep(scene: Scene, column: str) -> None:
+    running(scene)
+    bench = scene.bench
+    gate = bench.world.cells.by_name(CELL)
+    value_of(gate.write_now(cell_db.operations.begin_operation, scene.uuid, "rebuild", OPERATIONS["rebuild"], USER, arguments={}, deadline_s=600.0))
+
+    change(bench, scene.uuid, **{column: "[1"})
+    bench.let_leases_end()
+    bench.sweeps.operations()
+    with bench.database.transaction() as connection:
+        connection.execute(sa.update(cell_db.tables.instances).values(operation_deadline=now_sql(-1.0)))
+    bench.sweeps.operations()
+
+    ended = row_of(bench, scene.uuid).operation_id is None
+    assert ended == (column != "operation")
+
+
+def test_a_build_that_somebody_else_could_not_handle_takes_no_server_from_its_host(scene: Scene) -> None:
+    """A host sent a `build` where nobody understands one, and the letter that came of it gave up another host's build."""
+    host, forger = under_way(scene)
+    bench = scene.bench
+    before = rows(bench)
+    poison = Poison(bench.database, bench.orders)
+
+    for queue in ("reports", "conductor", compute_verbs.queue(forger), compute_verbs.queue(other_than(bench, forger)) + "x", ""):
+        poison.on_dead_letter([types.SimpleNamespace(arguments=letter_of(scene.uuid, queue), context=service_context())])
+    assert rows(bench) == before
+
+    poison.on_dead_letter([types.SimpleNamespace(arguments=letter_of(scene.uuid, compute_verbs.queue(host)), context=service_context())])
+    assert scene.row().attempt == 2  # type: ignore[attr-defined]
+
+
+def letter_of(server: str, queue: str) -> DeadLetter:
+    orders = {"orders": [{"attempt": 1, "spec": {"uuid": server}}]}
+    envelope = wire.Envelope(
+        verb="build", version="99.0", arguments=msgspec.Raw(msgspec.json.encode(orders)), request_id="req-1", context={}, deadline_ms=1000
+    )
+    return DeadLetter(queue=queue, why="nobody here knows the verb", deliveries=1, envelope=envelope)
+
+
+def test_a_console_proxy_that_says_nonsense_is_not_named(bench: Bench) -> None:
+    good = Proxy(public_url="https://consoles.example", token_ttl_s=600.0)
+    with bench.database.transaction() as connection:
+        for host in ("good", "bad"):
+            cell_db.console_proxies.beat(connection, host=host, version="1", started_at=utcnow(), proxy=good)
+        connection.exec_driver_sql("UPDATE services SET console = '[1' WHERE host = 'bad'")
+
+        assert {cell_db.console_proxies.living(connection, down_after_s=30.0) for _ in range(20)} == {good}
