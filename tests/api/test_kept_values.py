@@ -1,5 +1,6 @@
 """What users say is kept as they said it, or refused: nothing is cut, and an address has one form."""
 
+import ipaddress
 from typing import Any
 
 import pytest
@@ -17,8 +18,10 @@ LONG_FORMS = {
     "2001:0db8:0000:0000:0000:0000:0000:0001": "2001:db8::1",
     "2001:DB8::1": "2001:db8::1",
     "2001:db8:0:0:0:0:0:1": "2001:db8::1",
+    # 41 characters, and the column has 39.
+    "0000:0000:0000:0000:0000:ffff:192.168.1.1": str(ipaddress.ip_address("::ffff:192.168.1.1")),
 }
-# 41 characters and more: a zone is no part of an address.
+# Of any length: a zone is no part of an address.
 NO_ADDRESSES = ("fe80:0000:0000:0000:0000:0000:0000:0001%a", "fe80::1%eth0", "fe80::1%" + "x" * 300)
 
 
