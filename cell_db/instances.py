@@ -11,7 +11,7 @@ from cell_db.history import Phase, Told, tell
 from cell_db.tables import instance_metadata, instance_tags, instances
 from core.context import Context
 from core.database import changed, now_sql
-from lifecycle import states
+from lifecycle import actions, states
 from lifecycle.actions import Action
 from lifecycle.admit import admit
 from objects.build import BuildSpec
@@ -110,7 +110,7 @@ def lock(connection: sa.Connection, uuid: str, action: Action, context: Context,
     if row.locked_by == "admin" and by == "owner":
         return
     update(connection, uuid, {"locked_by": by, "locked_reason": reason})
-    tell(connection, "lock", Phase.ENDED, [Told(uuid=uuid, by=context)])
+    tell(connection, actions.LOCK.name, Phase.ENDED, [Told(uuid=uuid, by=context)])
 
 
 def unlock(connection: sa.Connection, uuid: str, action: Action, context: Context, *, may_override: bool) -> None:
@@ -123,7 +123,7 @@ def unlock(connection: sa.Connection, uuid: str, action: Action, context: Contex
     if row.locked_by == "admin" and not may_override:
         raise core.errors.Forbidden(f"Instance {uuid} was locked by an admin", server=uuid)
     update(connection, uuid, {"locked_by": None, "locked_reason": None})
-    tell(connection, "unlock", Phase.ENDED, [Told(uuid=uuid, by=context)])
+    tell(connection, actions.UNLOCK.name, Phase.ENDED, [Told(uuid=uuid, by=context)])
 
 
 def reset_state(connection: sa.Connection, uuid: str, vm_state: str, context: Context) -> None:
@@ -131,7 +131,7 @@ def reset_state(connection: sa.Connection, uuid: str, vm_state: str, context: Co
     under_way = connection.execute(sa.select(instances.c.operation_id).where(instances.c.uuid == uuid).with_for_update()).scalar()
     values = {"vm_state": vm_state, "task_state": None, "operation_id": None, "operation": None, "operation_arguments": None}
     update(connection, uuid, values)
-    tell(connection, "reset-state", Phase.ENDED, [Told(uuid=uuid, by=context)], instead_of_all=under_way is not None)
+    tell(connection, actions.RESET_STATE.name, Phase.ENDED, [Told(uuid=uuid, by=context)], instead_of_all=under_way is not None)
 
 
 def replace_metadata(connection: sa.Connection, uuid: str, metadata: Mapping[str, str]) -> None:

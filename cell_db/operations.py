@@ -16,7 +16,7 @@ from cell_db.inventories import as_text
 from cell_db.tables import instances, services
 from core.context import Context, service_context
 from core.database import changed, now_sql
-from lifecycle import states
+from lifecycle import actions, states
 from lifecycle.actions import OPERATIONS, Action
 from objects.build import BuildSpec
 from objects.host import COMPUTE
@@ -227,16 +227,16 @@ def set_power_state(connection: sa.Connection, *, uuid: str, attempt: int, host:
         return False
     if before != vm_state:
         # An action of nobody's, over already.
-        noticed = Told(uuid=uuid, by=service_context(), event="compute_sync_power_state", host=host)
-        tell(connection, _noticed_action(before, vm_state), Phase.ENDED, [noticed])
+        action = _noticed_action(before, vm_state)
+        tell(connection, action.name, Phase.ENDED, [Told(uuid=uuid, by=service_context(), event=action.event_name, host=host)])
     return True
 
 
-def _noticed_action(before: str | None, now: str) -> str:
+def _noticed_action(before: str | None, now: str) -> Action:
     """What a user would have asked for to get there."""
     if now == states.ACTIVE:
-        return "unpause" if before == states.PAUSED else "start"
-    return "pause" if now == states.PAUSED else "stop"
+        return actions.UNPAUSE if before == states.PAUSED else actions.START
+    return actions.PAUSE if now == states.PAUSED else actions.STOP
 
 
 def lost_guest(connection: sa.Connection, *, uuid: str, attempt: int, host: str, while_idle: bool = False) -> bool:

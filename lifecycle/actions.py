@@ -26,7 +26,7 @@ class Action:
     """One row.
 
     Attributes:
-        name: the name that the instance action record shows.
+        name: the name that the instance action record shows, which is the one that OpenStack's clients know.
         when: vm_states from which it may begin.
         while_task: task_states in which it may begin; `ANY_TASK` for all.
         during: task_state while it runs (host actions).
@@ -148,11 +148,11 @@ TRIGGER_CRASH_DUMP = Action(
 )
 LOCK = Action("lock", ANY, while_task=ANY_TASK, at=At.API, even_if_locked=True, launched=False)
 UNLOCK = Action("unlock", ANY, while_task=ANY_TASK, at=At.API, even_if_locked=True, launched=False)
-RESET_STATE = Action("reset-state", ANY, while_task=ANY_TASK, at=At.API, even_if_locked=True, launched=False)
+RESET_STATE = Action("resetState", ANY, while_task=ANY_TASK, at=At.API, even_if_locked=True, launched=False)
 DELETE = Action(
     "delete", ANY, while_task=ANY_TASK, during=states.DELETING, then=states.DELETED, launched=False, event="compute_terminate_instance"
 )
-CONSOLE_OUTPUT = Action("console-output", ANY, while_task=ANY_TASK, at=At.HOST, even_if_locked=True, launched=False)
+CONSOLE_OUTPUT = Action("os-getConsoleOutput", ANY, while_task=ANY_TASK, at=At.HOST, even_if_locked=True, launched=False)
 
 # operations that only change whether and how the guest runs
 POWER_OPERATIONS: dict[str, Action] = {

@@ -20,6 +20,7 @@ _STATES = frozenset({states.ACTIVE, states.PAUSED, states.SUSPENDED, states.STOP
 UPDATE_METADATA = Action("update metadata", _STATES, while_task=ANY_TASK, at=At.API)
 DELETE_METADATA = Action("delete metadata", _STATES, while_task=ANY_TASK, at=At.API)
 UPDATE_TAGS = Action("update tags", _STATES, while_task=ANY_TASK, at=At.API, even_if_locked=True)
+DELETE_TAGS = Action("delete tags", _STATES, while_task=ANY_TASK, at=At.API, even_if_locked=True)
 
 Change = Callable[[sa.Connection, Server], T]
 

@@ -11,7 +11,7 @@ from api.http.routes import Route
 from api.http.schema import Body
 from api.http.view import Value
 from api.resources.server_bodies import MOST_TAGS, TAGS
-from api.resources.server_changes import UPDATE_TAGS, change
+from api.resources.server_changes import DELETE_TAGS, UPDATE_TAGS, change
 from api.resources.server_of import server_of
 from objects.server import Server
 
@@ -54,7 +54,7 @@ async def replace(call: Call) -> list[str]:
 
 async def delete_all(call: Call) -> None:
     """Removes all tags."""
-    await change(call, DELETE_ALL, UPDATE_TAGS, lambda connection, server: _write(connection, server, []))
+    await change(call, DELETE_ALL, DELETE_TAGS, lambda connection, server: _write(connection, server, []))
 
 
 async def add(call: Call) -> None:
@@ -85,7 +85,7 @@ async def delete(call: Call) -> None:
         _require(server, tag)
         _write(connection, server, [each for each in server.tags or [] if each != tag])
 
-    await change(call, DELETE, UPDATE_TAGS, remove)
+    await change(call, DELETE, DELETE_TAGS, remove)
 
 
 def _write(connection: sa.Connection, server: Server, tags: list[str]) -> None:

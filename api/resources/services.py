@@ -17,7 +17,7 @@ from api.http.policy import Rule
 from api.http.routes import Route
 from api.http.schema import BOOLEAN, STRING_1_255, Body, Param, Property, Query, choice, text
 from api.http.view import Field, ListView, View, with_microseconds
-from api.resources.api_processes import ApiProcess, api_processes
+from api.resources.api_processes import SHOWN_AS, ApiProcess, api_processes
 from api.resources.every_cell import ask, down_after_s
 from api.resources.ids import API_LEVEL, cloud_number, is_of, number_in_path, row_number_of, uuid_in_path
 from api.resources.own_hosts import OwnHosts
@@ -26,7 +26,7 @@ from cell_db.hosts import Service
 from cells.answers import value_of
 from cells.gate import Gate
 from core import errors
-from objects.host import COMPUTE
+from objects.host import COMPUTE, CONDUCTOR, CONSOLE_PROXY
 
 LIST = "os_compute_api:os-services:list"
 UPDATE = "os_compute_api:os-services:update"
@@ -94,6 +94,10 @@ FORCE_BODY = Body(
 UPDATE_BODY = Body(
     None, Property("status", choice("enabled", "disabled")), Property("disabled_reason", STRING_1_255), Property("forced_down", BOOLEAN)
 )
+
+
+# Processes that there are and that build no servers: nobody can disable them.
+OTHER_BINARIES = frozenset({CONDUCTOR, CONSOLE_PROXY, *SHOWN_AS.values()})
 
 
 # ---- list ------------------------------------------------------------------------------------------------------------
@@ -190,6 +194,8 @@ async def _change_of_host(
 ) -> Row:
     """Changes a service named by host and binary."""
     host, binary = call.body["host"], call.body["binary"]
+    if binary in OTHER_BINARIES:
+        raise _cannot_be_updated(binary)
     cell_uuid = await call.cloud.api_read(api_db.hosts.cell_of, host)
     gate = call.cloud.cells.gate(cell_uuid)
     found = value_of(await gate.read(cell_db.hosts.list_services, down_after_s=down_after_s(call), host=host, binary=binary))
@@ -208,9 +214,13 @@ async def update(call: Call) -> Row:
         raise errors.Invalid("Specifying 'disabled_reason' requires that 'status' is 'disabled'.", field="disabled_reason")
     found = await _find(call, uuid=uuid_in_path(call))
     if isinstance(found, ApiProcess) or found.binary != COMPUTE:
-        raise errors.Invalid(f"Updating a {found.binary} service is not supported. Only {COMPUTE} services can be updated.", field="binary")
+        raise _cannot_be_updated(found.binary)
     disabled = None if status is None else status == "disabled"
     return await _change(call, found.gate, found.service, disabled=disabled, disabled_reason=reason, forced_down=forced_down)
+
+
+def _cannot_be_updated(binary: str) -> errors.Invalid:
+    return errors.Invalid(f"Updating a {binary} service is not supported. Only {COMPUTE} services can be updated.", field="binary")
 
 
 async def _change(

@@ -160,6 +160,10 @@ def test_force_down_exists_from_2_11_to_2_52(cloud: OperatorsCloud) -> None:
         ("force-down", {"host": "e1", "binary": "nova-compute", "forced_down": "perhaps"}, 400, "forced_down"),
         ("enable", {"host": "nobody", "binary": "nova-compute"}, 404, "nobody"),
         ("enable", {"host": "e1", "binary": "nova-cert"}, 404, "nova-cert"),
+        # Whether it is there or not: no process but an agent can be disabled, and that is why.
+        ("disable", {"host": "east-conductor", "binary": "nova-conductor"}, 400, "Only nova-compute services can be updated"),
+        ("force-down", {"host": "api-1", "binary": "nova-conductor", "forced_down": True}, 400, "Only nova-compute services can be updated"),
+        ("disable", {"host": "nobody", "binary": "nova-novncproxy"}, 400, "Only nova-compute services can be updated"),
         ("explode", {"host": "e1", "binary": "nova-compute"}, 404, "explode"),
     ],
 )

@@ -160,7 +160,7 @@ def test_what_is_done_at_once_is_over_at_once(database: Database) -> None:
     write(database, cell_db.instances.unlock, server, UNLOCK, asked(), may_override=False)
     write(database, cell_db.instances.reset_state, server, "error", asked())
 
-    assert [(record.action, record.message) for record, _ in history(database, server)] == [("lock", None), ("unlock", None), ("reset-state", None)]
+    assert [(record.action, record.message) for record, _ in history(database, server)] == [("lock", None), ("unlock", None), ("resetState", None)]
     assert all(record.finish_time is not None for record, _ in history(database, server))
 
 

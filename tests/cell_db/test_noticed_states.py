@@ -56,7 +56,7 @@ def test_what_was_noticed_names_the_host(database: Database) -> None:
         (record,) = cell_db.history.list_actions(connection, uuid)
         _, events = cell_db.history.get_action(connection, uuid, record.request_id)
 
-    assert [(event.event, event.host, event.result) for event in events] == [("compute_sync_power_state", HOST, cell_db.history.SUCCESS)]
+    assert [(event.event, event.host, event.result) for event in events] == [("compute_stop_instance", HOST, cell_db.history.SUCCESS)]
 
 
 def test_another_way_of_being_off_is_no_action(database: Database) -> None:
