@@ -20,6 +20,7 @@ COMPUTE = "/v2.1"
 SECRET_SEGMENT = "{token}"
 """A segment of a path that no log shows."""
 
+_READING = frozenset({"GET", "HEAD"})
 _PROJECT = re.compile(r"[0-9a-f-]+")
 
 
@@ -210,7 +211,12 @@ class Router:
                         raise errors.Broken(f"{row.path} names the policy rule {rule}, which is not defined")
 
     def match(self, method: str, raw_path: str) -> Match | None:
-        """The endpoint for the method and the path as it came over the wire; None when there is none."""
+        """The endpoint for the method and the path as it came over the wire; None when there is none.
+
+        A slash at the end is an id that was left out: where things are changed, `…/tags/` is not `…/tags` (decision 0023).
+        """
+        if raw_path.endswith("/") and method not in _READING:
+            return None
         segments = _segments(raw_path)
         found = _walk(self._root, segments, 0, method)
         if found is not None:

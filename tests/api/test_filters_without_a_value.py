@@ -37,6 +37,18 @@ def test_a_bare_name_says_yes() -> None:
     assert _parameters("all_tenants&name=&&limit=1") == [("all_tenants", "True"), ("name", ""), ("limit", "1")]
 
 
+def test_an_id_that_was_left_out_of_a_path_changes_nothing(cloud: SmallCloud) -> None:
+    uuid = cloud.running(tags=["a", "b"], metadata={"a": "1"}, user=ADMIN)
+    path = f"/v2.1/servers/{uuid}"
+
+    assert cloud.ask.delete(f"{path}/tags/", version="2.96", user=ADMIN).status == 404
+    assert cloud.ask.put(f"{path}/metadata/", {"metadata": {}}, version="2.96", user=ADMIN).status == 404
+    assert cloud.ask.delete(f"{path}//", version="2.96", user=ADMIN).status == 404
+    server = cloud.ask.get(f"{path}/", version="2.96", user=ADMIN).json["server"]
+    assert (sorted(server["tags"]), server["metadata"]) == (["a", "b"], {"a": "1"})
+    assert cloud.ask.delete(path, version="2.96", user=ADMIN).status == 204
+
+
 # ---- servers ---------------------------------------------------------------------------------------------------------------
 
 

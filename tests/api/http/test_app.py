@@ -310,7 +310,7 @@ def test_an_action_without_a_body_takes_any_value(asker: Asker, value: Any) -> N
 
 
 def test_an_action_gets_its_validated_body(asker: Asker) -> None:
-    reply = asker.post("/v2.1/things/7/action", {"name": {"name": " b "}})
+    reply = asker.post("/v2.1/things/7/action", {"name": {"name": "b"}})
 
     assert reply.json["path"] == {"id": "7"}
     assert reply.json["body"] == {"name": "b"}
