@@ -55,18 +55,34 @@ make_venv() {
 # What an installation depends on; when it changes, pip runs again.
 fingerprint() {
     printf '%s %s ' "$repo" "$("$venv/bin/python" --version)"
-    (cd "$repo" && ls -d -- */__init__.py && cat setup.cfg pyproject.toml) | sha256sum | cut -d' ' -f1
+    (cd "$repo" && ls -d -- */__init__.py && cat setup.cfg pyproject.toml constraints.txt) | sha256sum | cut -d' ' -f1
 }
 
 # Shows pip's progress: a line now and then, not one for each package.
 show_progress() {
-    local line count=0
+    local line count=0 told=0
     while IFS= read -r line; do
         case $line in
             Collecting\ *) count=$((count + 1)); [ $((count % 25)) = 0 ] && say "  $count packages found ..." ;;
-            Installing\ collected*) say "  $count packages found, installing them ..." ;;
+            Installing\ collected*) [ $count = $told ] || say "  $count packages found, installing them ..."; told=$count ;;
         esac
     done
+}
+
+# pip_install ARGUMENT …: as pip does, without a question.
+pip_install() {
+    "$venv/bin/python" -m pip install --disable-pip-version-check --no-input "$@"
+}
+
+# install_pinned SECTION …: what constraints.txt lists there, each file checked against its hash. Nothing is resolved, nothing built.
+install_pinned() {
+    "$venv/bin/python" -m devstack.pins "$@" >"$venv/pinned.txt" &&
+        pip_install --require-hashes --no-deps --only-binary :all: -r "$venv/pinned.txt"
+}
+
+# install_all SECTION …: pip itself first; Cellplane, editable, is built by what is there then.
+install_all() {
+    cd "$repo" && install_pinned build && install_pinned "$@" && pip_install --no-deps --no-build-isolation -e .
 }
 
 # install_cellplane EXTRA: Cellplane and its libraries, editable; nothing happens when that is there already.
@@ -76,7 +92,9 @@ install_cellplane() {
         return
     fi
     say "installing Cellplane and its libraries (log: $venv/pip-$extra.log) ..."
-    if ! (cd "$repo" && "$venv/bin/python" -m pip install --disable-pip-version-check --no-input -e ".[$extra]" 2>&1) |
+    local -A sections=([devstack]="cellplane devstack" [test]="cellplane devstack test")
+    # shellcheck disable=SC2086  # one word each
+    if ! (install_all ${sections[$extra]} 2>&1) |
         tee "$venv/pip-$extra.log" | show_progress; then
         tail -n 20 "$venv/pip-$extra.log" >&2
         fail "pip could not install Cellplane; the whole log is $venv/pip-$extra.log"

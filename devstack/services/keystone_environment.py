@@ -15,17 +15,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core import errors
-from devstack import guest_image
+from devstack import guest_image, pins
 
-REQUIREMENTS = ("keystone ~= 30.0", "gunicorn >= 22.0", "PyMySQL >= 1.1.1")
+# What devstack.renew_pins pins in constraints.txt.
+REQUIREMENTS = ("keystone ~= 30.0", "gunicorn >= 23.0", "PyMySQL >= 1.1.1")
 INSTALL_DEADLINE_S = 600.0
 RETRIES = 2
 """pip's own five take minutes on a machine that reaches no index."""
 
 
 def path() -> Path:
-    """Where it is; other requirements, or another Python, make another one."""
-    digest = hashlib.sha256(repr((REQUIREMENTS, sys.version_info[:2], sys.base_prefix)).encode()).hexdigest()[:16]
+    """Where it is; other pins, or another Python, make another one."""
+    digest = hashlib.sha256(repr((pins.section("build"), pins.section("keystone"), sys.version_info[:2], sys.base_prefix)).encode()).hexdigest()[:16]
     return guest_image.cache() / f"keystone-{digest}"
 
 
@@ -66,15 +67,17 @@ def ensure(say: Callable[[str], None]) -> None:
 def _install() -> None:
     # Not made elsewhere and moved: the scripts of an environment name its path.
     shutil.rmtree(path(), ignore_errors=True)
-    _run([sys.executable, "-m", "venv", str(path())])
-    pip = [str(path() / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "-q", f"--retries={RETRIES}"]
-    _run([*pip, *REQUIREMENTS])
+    python = path() / "bin" / "python"
+    make = [sys.executable, "-m", "venv", str(path())]
+    _run(lambda: subprocess.run(make, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=INSTALL_DEADLINE_S, check=False))
+    options = (*pins.WHEELS_ONLY, f"--retries={RETRIES}")
+    _run(lambda: pins.install(python, ("build", "keystone"), deadline_s=INSTALL_DEADLINE_S, options=options))
     (path() / "installed").touch()
 
 
-def _run(command: list[str]) -> None:
+def _run(step: Callable[[], subprocess.CompletedProcess[str]]) -> None:
     try:
-        result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=INSTALL_DEADLINE_S, check=False)
+        result = step()
     except subprocess.TimeoutExpired as error:
         raise errors.Unavailable(f"Keystone could not be installed within {INSTALL_DEADLINE_S:.0f} s") from error
     if result.returncode != 0:

@@ -5,7 +5,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import uuid
@@ -13,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from core import errors
-from devstack import identity
+from devstack import identity, pins
 from devstack.accounts import write_private
 from devstack.layout import FULL, Shape, State
 
@@ -101,8 +100,9 @@ def install_library() -> None:
     """
     if has_library():
         return
-    command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "-q", LIBRARY]
-    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PIP_DEADLINE_S, check=False)
+    result = pins.install(Path(sys.executable), ("build",), deadline_s=PIP_DEADLINE_S)
+    if result.returncode == 0:
+        result = pins.install(Path(sys.executable), ("libvirt",), deadline_s=PIP_DEADLINE_S, options=pins.BUILT_HERE)
     importlib.invalidate_caches()
     if result.returncode != 0 or not has_library():
         raise errors.Unavailable(f"pip could not install {LIBRARY}: {result.stderr[-1000:]}")
