@@ -15,7 +15,7 @@ from aiohttp import web
 from api.cloud import Cloud
 from api.http import versions
 from api.http.call import Arguments, Call, Raw
-from api.http.caller import Identity, Strategy
+from api.http.caller import AddressedStrategy, Identity, Strategy
 from api.http.errors import MALFORMED, NOT_FOUND, RETRY_AFTER_S, Fault, HttpError, fault_of
 from api.http.paging import Page
 from api.http.policy import Policy
@@ -204,11 +204,16 @@ class App:
         )
         if not needed:
             return Context(None, None, (), exchange.request_id, exchange.global_request_id)
-        exchange.identity = await self._strategy.identify(exchange.request.headers)
+        exchange.identity = await self._identity(exchange.request)
         context = exchange.identity.context(exchange.request_id, exchange.global_request_id)
         if access is Access.AUTHENTICATED:
             _require_project(context)
         return replace(context, is_admin=self._policy.is_admin(context))
+
+    async def _identity(self, request: web.BaseRequest) -> Identity:
+        if isinstance(self._strategy, AddressedStrategy):
+            return await self._strategy.identify_from(request.remote or "", request.headers)
+        return await self._strategy.identify(request.headers)
 
     def _call(self, exchange: _Exchange, match: Match, context: Context, version: Microversion) -> Call:
         request = exchange.request

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import binascii
-import concurrent.futures
 import hashlib
 import hmac
 import ipaddress
@@ -20,17 +19,20 @@ from oslo_config import cfg
 from api.http import tokens
 from api.http.caller import Identity, Strategy
 from api.http.errors import HttpError
+from api.http.password_checks import PasswordChecks
 from api.http.policy import with_implied
 from core import errors, log
+from core.clock import Clock, SystemClock
 
 LOG = log.get(__name__)
 
-# A checked password is remembered under a keyed digest: bcrypt takes a tenth of a second or more, by design.
+# A checked password is remembered under a keyed digest, from its last use, but not for longer than an hour in all.
 _REMEMBERED_S = 60.0
+_REMEMBERED_MOST_S = 3600.0
 _REMEMBERED_MOST = 4096
-_BCRYPT_THREADS = 2
-_BCRYPT_WAITING_MOST = 64
-_BCRYPT_BYTES_MOST = 72
+_KNOWN_S = 24 * 3600.0
+BCRYPT_BYTES_MOST = 72
+"""bcrypt looks at no more of a password."""
 
 
 def strategy_of(conf: cfg.ConfigOpts) -> Strategy:
@@ -81,49 +83,72 @@ class Basic:
 
     discovery_needs_credentials = True
 
-    def __init__(self, accounts: "Accounts") -> None:
+    def __init__(self, accounts: "Accounts", clock: Clock | None = None) -> None:
+        clock = clock or SystemClock()
         self._accounts = accounts
+        self._clock = clock
         self._key = secrets.token_bytes(32)
-        self._checked: TTLCache[bytes, Identity | None] = TTLCache(_REMEMBERED_MOST, _REMEMBERED_S)
-        self._checking: dict[bytes, asyncio.Future[Identity | None]] = {}
-        self._threads = concurrent.futures.ThreadPoolExecutor(_BCRYPT_THREADS, "bcrypt")
+        # Who it is, and when the password was checked.
+        self._valid: TTLCache[bytes, tuple[Identity, float]] = TTLCache(_REMEMBERED_MOST, _REMEMBERED_S, timer=clock.monotonic)
+        # Whose password was good within a day waits behind nobody's guesses, although it is checked again.
+        self._known: TTLCache[bytes, bool] = TTLCache(_REMEMBERED_MOST, _KNOWN_S, timer=clock.monotonic)
+        # In a cache of their own, so that guesses don't crowd out the passwords that are good.
+        self._refused: TTLCache[bytes, bool] = TTLCache(_REMEMBERED_MOST, _REMEMBERED_S, timer=clock.monotonic)
+        self._checking: dict[bytes, asyncio.Task[Identity | None]] = {}
+        self._checks = PasswordChecks(accounts.check, clock)
 
     async def identify(self, headers: Mapping[str, str]) -> Identity:
+        return await self.identify_from("", headers)
+
+    async def identify_from(self, address: str, headers: Mapping[str, str]) -> Identity:
         header = headers.get("Authorization")
         if header is None:
             raise _challenge()
         if self._accounts.refresh():
-            self._checked.clear()
+            self._valid.clear()
+            self._refused.clear()
+            self._known.clear()
         digest = hmac.digest(self._key, header.encode("utf-8", "surrogateescape"), hashlib.sha256)
-        try:
-            identity = self._checked[digest]
-        except KeyError:
-            identity = await self._check(digest, header)
+        identity = self._remembered(digest)
+        if identity is None and digest not in self._refused:
+            identity = await self._check(digest, header, address)
         if identity is None:
             raise _challenge()
         return identity
 
-    async def _check(self, digest: bytes, header: str) -> Identity | None:
+    def _remembered(self, digest: bytes) -> Identity | None:
+        found = self._valid.get(digest)
+        if found is None or self._clock.monotonic() - found[1] >= _REMEMBERED_MOST_S:
+            return None
+        self._valid[digest] = found
+        return found[0]
+
+    async def _check(self, digest: bytes, header: str, address: str) -> Identity | None:
         """Checks the password in a thread, once for all requests that come with it meanwhile."""
         name, password = _credentials(header)
         running = self._checking.get(digest)
         if running is None:
-            if len(self._checking) >= _BCRYPT_WAITING_MOST:
-                raise errors.Unavailable("Too many passwords are being checked at once")
-            loop = asyncio.get_running_loop()
-            running = loop.run_in_executor(self._threads, self._accounts.check, name, password)
+            checks = self._checks
+            judging = checks.judge_known(name, password) if digest in self._known else checks.judge(name, password, address)
+            running = asyncio.get_running_loop().create_task(judging)
             self._checking[digest] = running
             running.add_done_callback(lambda done: self._remember(digest, done))
         return await asyncio.shield(running)
 
-    def _remember(self, digest: bytes, done: "asyncio.Future[Identity | None]") -> None:
+    def _remember(self, digest: bytes, done: "asyncio.Task[Identity | None]") -> None:
         self._checking.pop(digest, None)
-        if not done.cancelled() and done.exception() is None:
-            self._checked[digest] = done.result()
+        if done.cancelled() or done.exception() is not None:
+            return
+        identity = done.result()
+        if identity is None:
+            self._refused[digest] = True
+        else:
+            self._known[digest] = True
+            self._valid[digest] = (identity, self._clock.monotonic())
 
     def close(self) -> None:
         """Lets go of the threads."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._checks.close()
 
 
 def _challenge() -> HttpError:
@@ -181,11 +206,14 @@ class Accounts:
         return True
 
     def check(self, name: str, password: bytes) -> Identity | None:
-        """Who has this name and password; takes as long for an unknown name as for a known one."""
+        """Who has this name and password.
+
+        An unknown name takes as long as the costliest line, and nothing that is longer than what bcrypt looks at fits.
+        """
         hashes, users = self._hashes, self._users
-        line = hashes.get(name) or next(iter(hashes.values()), b"")
+        line = hashes.get(name) or max(hashes.values(), key=_cost, default=b"")
         try:
-            fits = bcrypt.checkpw(password[:_BCRYPT_BYTES_MOST], line)
+            fits = len(password) <= BCRYPT_BYTES_MOST and bcrypt.checkpw(password, line)
         except ValueError:
             return None
         return users.get(name) if fits and name in hashes else None
@@ -196,6 +224,11 @@ class Accounts:
     def _read(self) -> tuple[dict[str, bytes], dict[str, Identity]]:
         htpasswd_file, users_file = self._files
         return _hashes(_text(htpasswd_file)), _identities(users_file, _text(users_file))
+
+
+def _cost(line: bytes) -> bytes:
+    """Of a bcrypt line, ``$2b$12$…``: the two digits sort as they are."""
+    return line[4:6]
 
 
 def _stamp(file: str) -> tuple[int, int, int]:

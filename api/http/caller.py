@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from core.context import Context
 
@@ -56,3 +56,11 @@ class Strategy(Protocol):
         """
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class AddressedStrategy(Protocol):
+    """One to which it matters where a request comes from."""
+
+    async def identify_from(self, address: str, headers: Mapping[str, str]) -> Identity:
+        """As `Strategy.identify`."""

@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import datetime
 import os
 import pathlib
+import threading
 from collections.abc import Iterator
 
 import bcrypt
@@ -13,6 +15,7 @@ import yaml
 from api.http.auth import Accounts, Basic, NoAuth, strategy_of
 from api.http.errors import HttpError
 from core import errors
+from core.clock import utcnow
 from tests.api.http.harness import Asker, serving_everything, settings
 
 
@@ -179,3 +182,138 @@ def test_without_auth_it_listens_on_loopback_only(host: str, allowed: bool) -> N
 def test_a_strategy_that_cannot_be_used_is_refused_at_start(tmp_path: pathlib.Path, text: str) -> None:
     with pytest.raises(errors.Invalid):
         strategy_of(settings(tmp_path, f"[api]\n{text}\n"))
+
+
+class ManualClock:
+    """Time that goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def now(self) -> datetime.datetime:
+        return utcnow()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def timed(files: tuple[pathlib.Path, pathlib.Path], clock: ManualClock) -> Iterator[Basic]:
+    strategy = Basic(Accounts(*map(str, files)), clock)
+    yield strategy
+    strategy.close()
+
+
+class HeldChecks:
+    """bcrypt, counted; wrong passwords end when they are let."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lines: list[bytes] = []
+        self.under_way = 0
+        self.most = 0
+        self.let = threading.Event()
+        self._lock = threading.Lock()
+        self._real = bcrypt.checkpw
+        monkeypatch.setattr(bcrypt, "checkpw", self)
+
+    def __call__(self, password: bytes, line: bytes) -> bool:
+        with self._lock:
+            self.lines.append(line)
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+        if password.startswith(b"wrong"):
+            self.let.wait(10.0)
+        with self._lock:
+            self.under_way -= 1
+        return self._real(password, line)
+
+
+def test_guesses_keep_out_nobody_whose_password_was_good_lately(
+    timed: Basic, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = HeldChecks(monkeypatch)
+
+    async def guess(number: int) -> int:
+        name = ("alice", "nobody", f"name-{number}")[number % 3]
+        try:
+            await timed.identify_from(f"192.0.2.{number % 100}", header(name, f"wrong-{number}"))
+        except HttpError as refused:
+            return refused.status
+        except errors.Unavailable:
+            return 503
+        return 200
+
+    async def story() -> None:
+        await timed.identify_from("192.0.2.1", header("alice", "wonderland"))
+        clock.seconds += 3601
+        guesses = [asyncio.create_task(guess(number)) for number in range(400)]
+        while not held.under_way:
+            await asyncio.sleep(0.01)
+        checked = len(held.lines)
+        async with asyncio.timeout(5.0):
+            alice = await timed.identify_from("198.51.100.7", header("alice", "wonderland"))
+        assert alice.user_id == "alice-id"
+        assert len(held.lines) > checked, "it was remembered: nothing is proven"
+        held.let.set()
+        statuses = await asyncio.gather(*guesses)
+        assert set(statuses) == {401, 503}
+
+    asyncio.run(story())
+
+
+def test_a_password_is_remembered_while_it_is_used_and_checked_again_after_an_hour(
+    timed: Basic, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = HeldChecks(monkeypatch)
+
+    async def story() -> None:
+        for _ in range(3600 // 50):
+            await timed.identify(header("alice", "wonderland"))
+            clock.seconds += 50
+        assert len(held.lines) == 1
+        await timed.identify(header("alice", "wonderland"))
+        assert len(held.lines) == 2
+        clock.seconds += 61
+        await timed.identify(header("alice", "wonderland"))
+        assert len(held.lines) == 3
+
+    asyncio.run(story())
+
+
+def test_wrong_passwords_for_a_name_from_an_address_wait_longer_each_time(basic: Basic) -> None:
+    pauses = []
+    for number in range(4):
+        with pytest.raises(HttpError):
+            asyncio.run(basic.identify_from("192.0.2.1", header("alice", f"no-{number}")))
+        pauses.append(basic._checks._pause_s("alice", "192.0.2.1"))
+
+    assert pauses == [0.0, 0.0, 0.0, 0.2]
+    assert basic._checks._pause_s("alice", "192.0.2.2") == 0.0
+    assert basic._checks._pause_s("root", "192.0.2.1") == 0.0
+
+
+def test_an_unknown_name_takes_as_long_as_the_costliest_line(
+    files: tuple[pathlib.Path, pathlib.Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costly = bcrypt.hashpw(b"toor", bcrypt.gensalt(rounds=6)).decode()
+    files[0].write_text(f"alice:{hashed('wonderland')}\nroot:{costly}\n")
+    accounts = Accounts(*map(str, files))
+    held = HeldChecks(monkeypatch)
+
+    assert accounts.check("nobody", b"x") is None
+
+    assert held.lines == [costly.encode()]
+
+
+@pytest.mark.parametrize("more", [b"", b"x"])
+def test_a_password_of_more_than_72_bytes_is_refused(files: tuple[pathlib.Path, pathlib.Path], more: bytes) -> None:
+    files[0].write_text(f"alice:{hashed('w' * 72)}\n")
+
+    found = Accounts(*map(str, files)).check("alice", b"w" * 72 + more)
+
+    assert (found is None) == bool(more)
