@@ -22,6 +22,7 @@ import core.process
 from cell_db.schema import SCHEMA
 from console.doorkeeper import Doorkeeper
 from console.pages import Pages
+from console.places import Room
 from console.proxy import Limits, Proxy
 from console.targets import Targets
 from core.clock import SystemClock, utcnow
@@ -42,6 +43,7 @@ NAME = "cellplane-console-proxy"
 BEAT_S = 5.0
 START_TIMEOUT_S = 30.0
 BACKLOG = 256
+_JUDGED_PER_THREAD = 16
 
 CONSOLE = OptionGroup(
     "console",
@@ -65,6 +67,8 @@ CONSOLE = OptionGroup(
         cfg.StrOpt("path_user", help="User (name or number) to whom these sockets belong: the one that runs QEMU. By default the proxy's own."),
         cfg.StrOpt("novnc_path", default="/usr/share/novnc", help="Directory of noVNC's files; without them there is no console in a browser."),
         cfg.IntOpt("most_sessions", default=200, min=1, help="Consoles that may be open at the same time; more are refused."),
+        cfg.IntOpt("most_sessions_per_token", default=4, min=1, help="Of them opened with one token; a page that is loaded again needs a second one."),
+        cfg.IntOpt("most_sessions_per_server", default=10, min=1, help="Of them of one server."),
         *OPTIONS,
         cfg.IntOpt("threads", default=4, min=1, help="Tokens that are judged at the same time."),
         cfg.FloatOpt("host_timeout_s", default=5.0, min=0.1, help="Seconds within which a host must say that the console is still there."),
@@ -158,7 +162,12 @@ class ConsoleProxy:
     async def _serve(self, listening: socket.socket) -> None:
         settings = self._settings
         limits = Limits(
-            most_sessions=settings.most_sessions,
+            room=Room(
+                sessions=settings.most_sessions,
+                per_token=settings.most_sessions_per_token,
+                per_server=settings.most_sessions_per_server,
+                judged=settings.threads * _JUDGED_PER_THREAD,
+            ),
             threads=settings.threads,
             admit_timeout_s=settings.host_timeout_s * 2,
             connect_timeout_s=settings.connect_timeout_s,

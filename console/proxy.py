@@ -18,6 +18,7 @@ import core.log
 from cell_db.console_tokens import Ticket
 from console.doorkeeper import Admission, Doorkeeper
 from console.pages import Pages
+from console.places import NoRoom, Places, Room
 from console.session import IDLE, MOST_MESSAGE_BYTES, Traffic, relay
 from console.targets import Port, Target
 from objects.console import TOKEN
@@ -39,7 +40,7 @@ _STATUS = ((core.errors.Forbidden, 403), (core.errors.WrongState, 409), (core.er
 class Limits:
     """How many consoles at the same time, and for how long each may wait for what; seconds."""
 
-    most_sessions: int
+    room: Room
     threads: int
     admit_timeout_s: float
     connect_timeout_s: float
@@ -77,7 +78,7 @@ class Proxy:
         self._why_not_ready = why_not_ready
         self._threads = concurrent.futures.ThreadPoolExecutor(limits.threads, thread_name_prefix="doorkeeper")
         self._numbers = itertools.count(1)
-        self._asked = 0
+        self._places = Places(limits.room)
         self._open: set[web.WebSocketResponse] = set()
         self._is_leaving = False
         self.metrics = Metrics()
@@ -126,18 +127,23 @@ class Proxy:
 
     async def _console(self, request: web.Request) -> web.StreamResponse:
         self._refuse_strangers(request)
-        if self._is_leaving or self._asked >= self._limits.most_sessions:
-            raise Refused(503, "This console proxy has no room for another console at the moment.")
-        self._asked += 1
+        token = _token_of(request)
         try:
-            admission = await self._admit(_token_of(request))
-            from_guest, to_guest = await self._connect(admission)
-            try:
-                return await self._converse(request, admission.ticket, from_guest, to_guest)
-            finally:
-                await _end(to_guest)
+            if self._is_leaving:
+                raise NoRoom
+            with self._places.judging():
+                admission = await self._admit(token)
+            with self._places.taken(token, admission.ticket.instance_uuid):
+                return await self._open_console(request, admission)
+        except NoRoom:
+            raise Refused(503, "This console proxy has no room for another console at the moment.") from None
+
+    async def _open_console(self, request: web.Request, admission: Admission) -> web.StreamResponse:
+        from_guest, to_guest = await self._connect(admission)
+        try:
+            return await self._converse(request, admission.ticket, from_guest, to_guest)
         finally:
-            self._asked -= 1
+            await _end(to_guest)
 
     async def _converse(self, request: web.Request, ticket: Ticket, from_guest: asyncio.StreamReader, to_guest: asyncio.StreamWriter) -> web.StreamResponse:
         user, traffic, number = self._socket(), Traffic(), next(self._numbers)

@@ -166,6 +166,42 @@ def test_so_many_at_once_and_no_more(cell: CellWithProxy, guest: Guest, user: Us
     wait_until(lambda: is_open(user, proxy, cell.token(guest)), what="room for one more", deadline_s=DEADLINE_S)
 
 
+def test_one_token_and_one_server_have_their_share(cell: CellWithProxy, guest: Guest, user: User) -> None:
+    proxy = cell.start(most_sessions=10, most_sessions_per_token=2, most_sessions_per_server=3)
+    token = cell.token(guest)
+    (server,) = cell.served
+    opened = [user.open(proxy, token) for _ in range(2)]
+
+    assert user.refused(proxy, token) == 503
+    user.open(proxy, cell.issue(server, guest))
+    assert user.refused(proxy, cell.issue(server, guest)) == 503
+    user.open(proxy, cell.token(guest))
+
+    user.leave(opened[0])
+    wait_until(lambda: is_open(user, proxy, token), what="room for one more", deadline_s=DEADLINE_S)
+
+
+def test_tokens_that_are_judged_take_no_place_from_consoles(cell: CellWithProxy, guest: Guest, user: User) -> None:
+    proxy = cell.start(most_sessions=1)
+
+    assert [user.refused(proxy, f"no-token-{number}") for number in range(3)] == [403] * 3
+    assert is_open(user, proxy, cell.token(guest))
+
+
+def test_its_answers_name_no_versions_and_what_is_no_request_is_refused_plainly(cell: CellWithProxy) -> None:
+    proxy = cell.start()
+    for sent in (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\x00nonsense\r\n\r\n", b"POST / HTTP/1.1\r\nHost: a\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", proxy.port), timeout=DEADLINE_S) as client:
+            client.sendall(sent)
+            assert b"Server: cellplane\r\n" in client.recv(65536)
+
+
+def test_a_connection_that_says_nothing_ends(cell: CellWithProxy) -> None:
+    proxy = cell.start(head_timeout_s=0.2)
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=DEADLINE_S) as silent:
+        assert silent.recv(1) == b""
+
+
 def is_open(user: User, proxy: object, token: str) -> bool:
     try:
         user.open(proxy, token)  # type: ignore[arg-type]
