@@ -1,5 +1,7 @@
 """Whatever a body holds, judging it costs in proportion to its size: every type has a greatest number, and the first error ends it."""
 
+import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -191,3 +193,59 @@ def test_twice_the_body_costs_twice_as_much_at_most(
 @pytest.mark.parametrize(("body", "version", "grown"), BODIES.values(), ids=BODIES)
 def test_the_largest_body_is_judged_within_50_ms(body: Any, version: Microversion, grown: Callable[[int], Any]) -> None:
     assert judging_s(BodyCheck(body, version), grown(LARGEST_BYTES - 500)) < 0.05
+
+
+def hostile_values(size: int) -> list[Any]:
+    """Of about so many bytes of JSON each."""
+    deep: Any = 1
+    for _ in range(28):
+        deep = [deep]
+    return [
+        "a." * (size // 2),
+        [each for number in range(size // 14) for each in (number, str(number))],
+        [{}] * (size // 3),
+        [deep] * (size // 58),
+        ["no"] * (size // 5),
+        {f"k{number}": "" for number in range(size // 11)},
+    ]
+
+
+def placed(schema: Any, value: Any) -> Iterator[Any]:
+    """Documents that have the value in the place of each property, of the object and of those inside it."""
+    yield value
+    if "anyOf" in schema:
+        for inner in schema["anyOf"]:
+            yield from itertools.islice(placed(inner, value), 1, None)
+    if "items" in schema:
+        yield from ([inner] for inner in placed(schema["items"], value))
+    properties = schema.get("properties", {})
+    for name, inner in properties.items():
+        for each in placed(inner, value):
+            yield {**{other: valid(properties[other]) for other in schema.get("required", ())}, name: each}
+
+
+def valid(schema: Any) -> Any:
+    """Something that is let through, so that what stands beside it is looked at."""
+    if "enum" in schema:
+        return schema["enum"][0]
+    kind = schema.get("type", "null")
+    kind = kind if isinstance(kind, str) else kind[0]
+    if kind == "object":
+        return {name: valid(schema["properties"][name]) for name in schema.get("required", ())}
+    return {"array": [], "integer": 1, "string": "1", "null": None}.get(kind, 1)
+
+
+WITH_BODIES = [row for row in ROWS if row.body is not None]
+
+
+@pytest.mark.parametrize("row", WITH_BODIES, ids=lambda row: f"{row.path} {row.since}")
+def test_no_body_of_any_route_costs_much(row: Route | ActionRoute) -> None:
+    version = boundaries(row)[-1]
+    assert row.body is not None
+    check, schema = BodyCheck(row.body, version), row.body.type.at(version).schema
+    for value in hostile_values(LARGEST_BYTES - 2000):
+        for document in placed(schema, value):
+            began = time.thread_time()
+            with contextlib.suppress(errors.Invalid):
+                check(document)
+            assert time.thread_time() - began < 0.1, orjson.dumps(document)[:500]
