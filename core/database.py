@@ -37,6 +37,8 @@ UNDONE_AT_COMMIT = DEADLOCK_CODES | {READ_ONLY_OPTION, READ_ONLY_MODE}
 SQL_MODE = "TRADITIONAL"
 CONFLICT_TRIES = 60
 CONFLICT_PAUSE_S = 0.01
+# A conflict is over in milliseconds. Who has waited for locks for longer than this is told, and not begun again.
+CONFLICT_LIMIT_S = 10.0
 IDLE_S = 0.5
 
 
@@ -216,12 +218,13 @@ def repeated(
     **kwargs: P.kwargs,
 ) -> T:
     """What `Database.run` does, for any way to open a transaction."""
+    until_s = time.monotonic() + CONFLICT_LIMIT_S
     for left in reversed(range(CONFLICT_TRIES)):
         try:
             with transaction() as connection:
                 return work(connection, *args, **kwargs)
         except sa.exc.DBAPIError as error:
-            if not left or not is_transient(error):
+            if not left or not is_transient(error) or time.monotonic() > until_s:
                 raise
             time.sleep(jittered(CONFLICT_PAUSE_S, 0.0, 2.0))
     raise AssertionError("the last try returns or raises")
