@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+import api_db.cells
 import api_db.instances
 import api_db.quota
 import api_db.server_groups
@@ -333,9 +334,13 @@ def drop(connection: sa.Connection, held: Sequence[tuple[str, str]]) -> set[str]
     return set[str]().union(*(_remove(connection, mine, token, deleting=False) for token, mine in _by_token(held).items()))
 
 
-def finish(connection: sa.Connection, *, uuid: str, token: str) -> bool:
-    """Removes the row of a delete that its cell holds (or that no cell needs to know of)."""
-    return bool(_remove(connection, [uuid], token, deleting=True))
+def finish(connection: sa.Connection, *, uuid: str, token: str, is_cell0: bool = False) -> bool:
+    """Removes the row of a delete that its cell holds. `is_cell0`: that is cell0, also for a server that was never given to any cell."""
+    finished = bool(_remove(connection, [uuid], token, deleting=True))
+    if finished and is_cell0:
+        nowhere = sa.update(instance_mappings).where(instance_mappings.c.uuid == uuid, instance_mappings.c.cell_uuid.is_(None))
+        connection.execute(nowhere.values(cell_uuid=api_db.cells.CELL0_UUID, updated_at=now_sql()))
+    return finished
 
 
 def _remove(connection: sa.Connection, wanted: Sequence[str], token: str, *, deleting: bool) -> set[str]:

@@ -62,7 +62,7 @@ def insert(connection: sa.Connection, placed: Sequence[Placed], *, build_deadlin
     if not missing:
         return 0
     disabled = _disabled(connection, missing)
-    rows = [_row(_elsewhere(p, disabled)) for p in missing]
+    rows = [row_of(_elsewhere(p, disabled)) for p in missing]
     clocks = {"lease_until": now_sql(INSERT_LEASE_S), "deadline": now_sql(build_deadline_s), "updated_at": now_sql()}
     insert_if_absent(connection, instances, rows, **clocks)
     _insert_children(connection, [p.order.build for p in missing])
@@ -99,7 +99,8 @@ def _elsewhere(placed: Placed, disabled: set[str]) -> Placed:
     )  # fmt: skip
 
 
-def _row(placed: Placed) -> dict[str, Any]:
+def row_of(placed: Placed) -> dict[str, Any]:
+    """The columns of a new server, but for those that the database's clock fills."""
     order, build = placed.order, placed.order.build
     buried = placed.is_buried
     host = None if buried else placed.host

@@ -1,11 +1,14 @@
 """How servers end: from the tombstone, over the hosts' "gone", to the row that stays until it is purged. See docs/build-protocol.md."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
+import cell_db.builds
 import cell_db.cleanups
 import cell_db.console_tokens
+from cell_db.builds import Placed
 from cell_db.history import Phase, Told, tell
 from cell_db.tables import cleanups, instances
 from core.context import Context, service_context
@@ -53,20 +56,34 @@ def tombstone(
 def _insert_tombstone(
     connection: sa.Connection, *, uuid: str, project_id: str, user_id: str, is_cell0: bool, by: Context, order: ServerOrder | None
 ) -> bool:
-    row = {
-        "uuid": uuid, "project_id": project_id, "user_id": user_id, "attempt": 0, "vm_state": states.BUILDING, "power_state": 0,
-        "task_state": states.DELETING, "state": states.GONE if is_cell0 else states.GOING, "flavor": {}, "vcpus": 0, "memory_mib": 0,
-        "root_gib": 0, "ephemeral_gib": 0, "config_drive": False, "auto_disk_config": False, "launch_index": 0, "progress": 0,
-        "deleted": True,
+    row: dict[str, Any] = {
+        "uuid": uuid, "project_id": project_id, "user_id": user_id, "power_state": 0, "flavor": {}, "vcpus": 0, "memory_mib": 0, "root_gib": 0,
+        "ephemeral_gib": 0, "config_drive": False, "auto_disk_config": False, "launch_index": 0, "progress": 0,
     }  # fmt: skip
     now = now_sql()
-    if not insert_one(connection, instances, row, created_at=now, updated_at=now, deleted_at=now, lease_until=now):
+    times = {"updated_at": now, "deleted_at": now, "lease_until": now}
+    if order is None:
+        times["created_at"] = now
+    else:
+        row |= cell_db.builds.row_of(_never_placed(order))
+    row |= {"attempt": 0, "vm_state": states.BUILDING, "task_state": states.DELETING, "state": states.GOING, "deleted": True}
+    if is_cell0:
+        row |= {"vm_state": states.DELETED, "task_state": None, "state": states.GONE}
+    if not insert_one(connection, instances, row, **times):
         return False
     if order is not None:
         creator = Context(order.build.user_id, order.build.project_id, request_id=order.request_id)
         tell(connection, "create", Phase.FAILED, [Told(uuid=uuid, by=creator, since=order.created_at)])
     tell(connection, DELETE.name, Phase.ENDED if is_cell0 else Phase.BEGAN, [Told(uuid=uuid, by=by)])
     return True
+
+
+def _never_placed(order: ServerOrder) -> Placed:
+    """What is known of a server that its cell never got."""
+    return Placed(
+        order=order, host=None, node_uuid=None, hypervisor_hostname=None, availability_zone=None, alternates=[], resources={},
+        not_after=order.created_at,
+    )  # fmt: skip
 
 
 def _deleted(connection: sa.Connection, uuid: str, *, host: str | None, by: Context | None = None) -> bool:

@@ -56,7 +56,7 @@ async def delete_server(reach: Reach, context: Context, mapping: api_db.instance
         told = await gate.write(cell_db.endings.tombstone, **_tomb(doomed, gate))
     if isinstance(told, Answer):
         with steps("super.finish"):
-            await reach.api_db.write(api_db.journal.finish, uuid=doomed.uuid, token=doomed.token)
+            await reach.api_db.write(api_db.journal.finish, uuid=doomed.uuid, token=doomed.token, is_cell0=gate.cell.is_cell0)
         gate.hint(cell_verbs.QUEUE, cell_verbs.CLEAN, cell_verbs.Uuids([doomed.uuid]), context)
     else:
         LOG.info("cell %s cannot be told yet that server %s is deleted: %s", gate.cell.name, doomed.uuid, told.why)
@@ -68,7 +68,7 @@ def entomb(api: Gate, gate: Gate, doomed: Doomed, context: Context, steps: Steps
         told = gate.write_now(cell_db.endings.tombstone, **_tomb(doomed, gate))
     if isinstance(told, Answer):
         with steps("super.finish"):
-            value_of(api.write_now(api_db.journal.finish, uuid=doomed.uuid, token=doomed.token))
+            value_of(api.write_now(api_db.journal.finish, uuid=doomed.uuid, token=doomed.token, is_cell0=gate.cell.is_cell0))
         gate.hint(cell_verbs.QUEUE, cell_verbs.CLEAN, cell_verbs.Uuids([doomed.uuid]), context)
     return told
 

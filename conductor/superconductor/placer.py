@@ -361,21 +361,14 @@ class Placer:
 
     def _delete(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            if entry.phase == api_db.journal.NEW:
-                self._undo(entry)
-            else:
-                self._entomb(entry)
-
-    def _undo(self, entry: Entry) -> None:
-        self._release(entry.uuid)
-        with self._steps("super.finish"):
-            value_of(self._api.write_now(api_db.journal.finish, uuid=entry.uuid, token=str(entry.token)))
+            self._entomb(entry)
 
     def _entomb(self, entry: Entry) -> None:
+        """Its cell is told; of a server that was never given to any, cell0 keeps the history."""
         mapping = value_of(self._api.read_now(api_db.instances.get, entry.uuid))
-        if entry.target == CELL0_UUID:
+        gate = self._cells.gate(entry.target or CELL0_UUID)
+        if gate.cell.is_cell0:
             self._release(entry.uuid)
-        gate = self._cells.gate(str(entry.target))
         doomed = Doomed(
             entry.uuid, str(entry.token), mapping.project_id, mapping.user_id, gate.cell.uuid, by=entry.deleted_by, order=entry.order
         )

@@ -3,9 +3,12 @@
 import pytest
 import sqlalchemy as sa
 
+import api_db.tables
+import cell_db.history
 import cell_db.tables
 import messaging.verbs.cell as cell_verbs
 import messaging.verbs.compute as compute_verbs
+from cells.answers import CELL0_UUID
 from lifecycle import states
 from tests.faults.bench import CELL
 from tests.faults.scene import Scene, until
@@ -15,9 +18,9 @@ from tests.faults.world import USER
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
-def deletes(scene: Scene) -> list[sa.Row[object]]:
+def deletes(scene: Scene, cell: str = CELL) -> list[sa.Row[object]]:
     """The records of the delete in its cell; all of them are over."""
-    rows = [row for row in scene.bench.world.rows(CELL, cell_db.tables.instance_actions) if row.uuid == scene.uuid]
+    rows = [row for row in scene.bench.world.rows(cell, cell_db.tables.instance_actions) if row.uuid == scene.uuid]
     assert all(row.finish_time is not None for row in rows)
     return [row for row in rows if row.action == "delete"]
 
@@ -70,3 +73,27 @@ def test_a_delete_of_a_server_that_its_cell_never_got(scene: Scene) -> None:
     assert record.request_id == USER.request_id
     slow.run()
     assert len(deletes(scene)) == 1
+
+
+@pytest.mark.parametrize("killed_at", [None, "before super.tombstone", "after super.tombstone"])
+def test_a_delete_of_a_server_that_no_cell_ever_got(scene: Scene, killed_at: str | None) -> None:
+    """Nothing was chosen for it yet: cell0 keeps its history, and the mapping says so."""
+    world = scene.bench.world
+    scene.bench.delete(scene.uuid).run()
+    if killed_at is not None:
+        scene.bench.let_leases_end()
+        dying = scene.bench.place()
+        until(dying, killed_at)
+        dying.kill()
+
+    finish(scene)
+
+    [record] = deletes(scene, "cell0")
+    assert (record.request_id, record.user_id, record.project_id) == (USER.request_id, USER.user_id, USER.project_id)
+    [created] = [row for row in world.rows("cell0", cell_db.tables.instance_actions) if (row.uuid, row.action) == (scene.uuid, "create")]
+    assert created.message == cell_db.history.ERROR
+    [row] = world.rows("cell0", cell_db.tables.instances)
+    assert (row.state, row.vm_state, row.deleted) == (states.GONE, states.DELETED, True)
+    [mapping] = [mapping for mapping in world.rows("api", api_db.tables.instance_mappings) if mapping.uuid == scene.uuid]
+    assert (mapping.deleted, mapping.cell_uuid) == (True, CELL0_UUID)
+    assert world.rows("api", api_db.tables.build_requests) == []

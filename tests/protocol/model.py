@@ -220,7 +220,9 @@ class Model:
             else:
                 add("super.drop", nojournal(to(s)))
         elif pc == "undo":
-            add("super.release", self.claim_written(to(s, "finish", valid, None, None), None))
+            add("super.release", self.claim_written(to(s, "tombstone0", valid, None, None), None))
+        elif pc == "tombstone0":                      # never in any cell: cell0 keeps its history
+            add("super.tombstone cell0", to(s._replace(row0="DELETED"), "finish", valid, None, None))
         elif pc == "tombstone":                       # the delete's intent, recorded where the work is
             if s.mcell == "c0":
                 add("super.tombstone cell0", to(s._replace(row0="DELETED"), "finish", valid, None, None))
@@ -232,7 +234,9 @@ class Model:
                     r = ("DELETING", r[1], None, cleanup_add(r, r[2], r[1]))
                 add("super.tombstone", to(s._replace(row=r), "finish", valid, None, None))
         elif pc == "finish":
-            add("super.finish" if ok else "super.finish refused (lease lost)", nojournal(to(s)) if ok else to(s))
+            t = to(s)
+            done = nojournal(t._replace(mcell=t.mcell or "c0"))
+            add("super.finish" if ok else "super.finish refused (lease lost)", done if ok else t)
 
     # ---- cell conductor: every row write compares (state, attempt) ------------------------------------------------
     def cell_conductor(self, s, add):
