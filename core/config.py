@@ -53,6 +53,9 @@ CELLS = OptionGroup(
     [
         cfg.FloatOpt("deadline_s", default=1.0, min=0.05, help="Seconds within which a cell must answer a read or a write."),
         cfg.IntOpt("threads", default=4, min=1, help="Threads and database connections per cell in this process; the API has two more connections for lists."),
+        cfg.FloatOpt("project_share", default=0.5, min=0.01, max=1.0,
+                     help="Part of the requests that may be under way at a database (threads and waiting) that one project may have at once. "
+                     "What is beyond is refused with 503."),
         cfg.FloatOpt("refresh_s", default=2.0, min=0.1, help="Seconds between two looks at the cell mappings."),
     ],
 )

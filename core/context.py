@@ -1,8 +1,21 @@
 """Who asks, and under which request id."""
 
+import contextvars
 import dataclasses
 import uuid
 from typing import Any
+
+_ASKER: contextvars.ContextVar[str | None] = contextvars.ContextVar("asker", default=None)
+
+
+def asks_for(project_id: str | None) -> None:
+    """From now on this task, and what it starts, works for the project; None: for ourselves."""
+    _ASKER.set(project_id)
+
+
+def asker() -> str | None:
+    """The project that the running task works for: places in queues are shared out by it. None: no project asked for this."""
+    return _ASKER.get()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

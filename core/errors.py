@@ -27,6 +27,10 @@ class Invalid(CellplaneError):
     """The request itself is wrong; asking again will not help. `field` names what is wrong."""
 
 
+class TooExpensive(Invalid):
+    """What was asked costs more than one question may; whoever was asked is well. `field` names what makes it so dear."""
+
+
 class NotFound(CellplaneError):
     """No such thing, or not for this caller."""
 
@@ -47,6 +51,10 @@ class WrongState(Conflict):
     """The thing is in a state in which this is not allowed; the message names the state."""
 
 
+class Unreadable(Conflict):
+    """The record of the thing holds what no record can hold: nothing can be done with it until somebody mends it."""
+
+
 class Forbidden(CellplaneError):
     """The caller may not do this."""
 
@@ -59,13 +67,20 @@ class Unavailable(CellplaneError):
     """A part that is needed did not answer in time; the work may or may not have been done."""
 
 
+class OverShare(Unavailable):
+    """The project has as many requests under way as one project may have; others are served."""
+
+
 class Broken(CellplaneError):
     """Something is wrong on our side and the caller can do nothing about it."""
 
 
 _BY_CODE = {
     kind.__name__: kind
-    for kind in (CellplaneError, Invalid, NotFound, Conflict, Busy, Locked, WrongState, Forbidden, OverQuota, Unavailable, Broken)
+    for kind in (
+        CellplaneError, Invalid, TooExpensive, NotFound, Conflict, Busy, Locked, WrongState, Unreadable, Forbidden, OverQuota, Unavailable,
+        OverShare, Broken,
+    )
 }
 
 
