@@ -13,9 +13,11 @@ import clients.glance
 import core.process
 from api.writable import Writable
 from cells.answers import value_of
-from cells.door import GateMetrics
+from cells.door import Door, GateMetrics
 from cells.gate import Gate
 from cells.registry import Cells, api_gate
+from clients.wire import HttpDoor
+from core.bounded_pool import BoundedPool
 from core.clock import SystemClock, utcnow
 from core.periodic import Periodic
 from objects.host import API
@@ -26,6 +28,12 @@ BEAT_S = 5.0
 QUOTA_RESOURCES = (
     "instances", "cores", "ram", "key_pairs", "metadata_items", "server_groups", "server_group_members",
 )  # fmt: skip
+
+
+KEY_PAIRS_WAITING = 32
+IMAGES_THREADS = 4
+IMAGES_WAITING = 100
+IMAGES_PING_S = 1.0
 
 
 class Cloud:
@@ -39,6 +47,8 @@ class Cloud:
         self.api_db_writable = Writable(self.api_db, SystemClock())
         self.cells = Cells(conf, self.api_db, metrics=gate_metrics)
         self.images = clients.glance.Images(conf.image.endpoint, timeout_s=conf.image.timeout_s)
+        self._image_door = _image_door(conf, gate_metrics)
+        self.key_pairs = BoundedPool("key pairs", threads=1, waiting=KEY_PAIRS_WAITING, project_share=conf.cells.project_share)
         self.quota_defaults = {resource: int(conf.quota[resource]) for resource in QUOTA_RESOURCES}
         self._started_at = utcnow()
         self._heartbeat = Periodic("heartbeat", BEAT_S, self._beat, SystemClock(), at_once=True)
@@ -53,6 +63,8 @@ class Cloud:
         self._heartbeat.stop(timeout_s=BEAT_S)
         self.cells.stop()
         self.api_db.close()
+        self._image_door.close()
+        self.key_pairs.close()
 
     async def api_read(self, fn: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`fn(connection, *args)` on the API database.
@@ -70,7 +82,30 @@ class Cloud:
         """
         return value_of(await self.api_db.write(fn, *args, **kwargs))
 
+    async def ask_images(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What a method of `images` gives, asked in one of the few threads that the image service has.
+
+        Raises:
+            Unavailable: it does not answer in time, or is known not to answer, or too many ask it.
+            CellplaneError: what the method raised.
+        """
+        return await self._image_door.run(fn, self.conf.image.timeout_s, *args, **kwargs)
+
     def _beat(self) -> None:
         """Workers of one host share a row: the service lives while one of them does."""
         beat = {"host": self.conf.host, "binary": API, "version": core.process.version(), "started_at": self._started_at}
         value_of(self.api_db.write_now(api_db.services.beat, **beat))
+
+
+def _image_door(conf: cfg.ConfigOpts, metrics: GateMetrics) -> Door:
+    """As the door to a cell: a service that does not answer is asked no more until it does, and holds up nobody who does not need it."""
+    service = HttpDoor(conf.image.endpoint, who="the image service", timeout_s=IMAGES_PING_S)
+    return Door(
+        "api", "images", ping=lambda: _look_at(service), ping_s=2 * IMAGES_PING_S, threads=IMAGES_THREADS, waiting=IMAGES_WAITING,
+        project_share=conf.cells.project_share, clock=SystemClock(), metrics=metrics,
+    )  # fmt: skip
+
+
+def _look_at(service: HttpDoor) -> None:
+    """Returns if it answers, whatever it answers: what it says of one image tells nothing of others."""
+    service.ask("GET", "/")

@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+import core.errors
 from cell_db import regexp
 from cell_db.tables import instance_tags, instances
 from lifecycle import states
@@ -19,6 +20,8 @@ from objects.server import Server
 Filters = Mapping[str, Any]
 
 _GOING = (states.GOING, states.GONE)
+MOST_VALUES = 50
+"""Of one filter: as many as a server has tags at most. A database takes longer than linear in their number, or refuses them."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,6 +55,22 @@ class Holds:
             Invalid: the time for regular expressions is over.
         """
         return all(holds(server, value) for holds, value in self._tests)
+
+
+def check(filters: Filters) -> None:
+    """Returns if no filter has more values than a question may have.
+
+    Raises:
+        Invalid: names the filter.
+    """
+    for name, value in filters.items():
+        if isinstance(value, list | tuple | set | frozenset) and len(value) > MOST_VALUES:
+            raise core.errors.Invalid(f"Invalid input for query parameter {shown(name)}: it has more than {MOST_VALUES} values.", field=shown(name))
+
+
+def shown(name: str) -> str:
+    """The filter's name as users write it."""
+    return name.replace("_", "-") if "tags" in name or "changes" in name else name
 
 
 def has_regexp(filters: Filters) -> bool:
@@ -156,7 +175,14 @@ def _has_any_tag(tags: Iterable[str]) -> sa.ColumnElement[bool]:
 
 
 def _has_all_tags(tags: Iterable[str]) -> sa.ColumnElement[bool]:
-    return sa.and_(sa.true(), *(_has_any_tag([tag]) for tag in tags))
+    """The first tag leads to few rows by its index; how many of them a row has is one look at it, whatever their number. With an EXISTS for
+    each, MariaDB's optimizer alone takes half a second for sixty, and SQLite refuses a thousand.
+    """
+    wanted = list(dict.fromkeys(tags))
+    if len(wanted) <= 1:
+        return _has_any_tag(wanted) if wanted else sa.true()
+    number = sa.select(sa.func.count()).where(instance_tags.c.uuid == instances.c.uuid, instance_tags.c.tag.in_(wanted))
+    return sa.and_(_has_any_tag(wanted[:1]), number.scalar_subquery() == len(wanted))
 
 
 def _tags(server: Server) -> set[str]:

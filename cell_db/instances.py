@@ -46,11 +46,15 @@ def build_spec(connection: sa.Connection, uuid: str) -> BuildSpec:
 
     Raises:
         NotFound: there is no such server.
+        Unreadable: its row holds something else.
     """
     spec = connection.execute(sa.select(instances.c.spec).where(instances.c.uuid == uuid, instances.c.deleted == sa.false())).scalar()
     if spec is None:
         raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
-    return msgspec.convert(spec, BuildSpec)
+    try:
+        return msgspec.convert(spec, BuildSpec)
+    except msgspec.ValidationError as error:
+        raise core.errors.Unreadable(f"What instance {uuid} was built from cannot be read.", server=uuid) from error
 
 
 def list_of(connection: sa.Connection, wanted: Iterable[str]) -> list[Server]:

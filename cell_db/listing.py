@@ -19,6 +19,7 @@ import core.keyset
 from cell_db import filters as listed_by
 from cell_db import packed, regexp
 from cell_db.filters import Filters
+from cell_db.packed import Unreadable
 from cell_db.tables import instances
 from core.frequent import Frequent
 from core.keyset import Order, Position
@@ -151,6 +152,8 @@ _INDEXES = {
     (("display_name", "uuid"), False): "ix_instances_name",
     (("display_name", "uuid"), True): "ix_instances_project_name",
 }
+# Filters that leave no more rows than a project or a host has, or so few changes.
+_NARROW = frozenset({"project_id", "uuid", "host", "reservation_id", "changes_since", "changes_before"})
 # Filters that few rows fulfil, and that have an index of their own.
 _WITH_INDEX = frozenset({"uuid", "host", "reservation_id", "changes_since", "changes_before", "tags", "tags_any"})
 
@@ -170,23 +173,27 @@ class Query:
         self.wanted = wanted
         self._statement = _statement(wanted, _is_null(after), _is_null(until), looks_ahead)
         self._bounds = {**_values("after", after), **_values("until", until)}
-        self._has_regexp = listed_by.has_regexp(wanted.filters)
         self._looks_ahead = looks_ahead
+        self.may_take_long = may_take_long(wanted.filters, wanted.order)
 
     def page(self, connection: sa.Connection, limit: int, *, within_s: float) -> Part:
-        """The first servers of these, in order; none beyond `limit`.
+        """The first servers of these, in order; none beyond `limit`. `within_s`: for a question that may take long.
 
         Raises:
-            Invalid: the regular expression is none for this database, or took longer than `within_s`.
+            Invalid: the regular expression is none for this database.
+            TooExpensive: it took longer than `within_s`.
         """
-        if not self._has_regexp:
+        if not self.may_take_long:
             return self._part(connection, limit)
-        with regexp.bounded(connection, within_s):
-            return self._part(connection, limit)
+        try:
+            with regexp.bounded(connection, within_s):
+                return self._part(connection, limit)
+        except regexp.TooSlow as error:
+            raise too_expensive(self.wanted.filters) from error
 
-    def statement(self, limit: int) -> tuple[Frequent, dict[str, Any]] | None:
-        """The one statement, and its parameters, whose rows are `part_of` the list; None: it takes more than one."""
-        return None if self._has_regexp else (self._statement, self._parameters(limit))
+    def statement(self, limit: int) -> tuple[Frequent, dict[str, Any]]:
+        """The one statement, and its parameters, whose rows are `part_of` the list."""
+        return self._statement, self._parameters(limit)
 
     def part_of(self, rows: Sequence[Sequence[Any]], limit: int) -> Part:
         """What the rows of the statement say."""
@@ -196,7 +203,7 @@ class Query:
         if not self._looks_ahead:
             return Part(found, found[-1].position)
         following = rows[-1][1]
-        return Part(found, None if following is None else _unpacked(self.wanted.order, Shape.KEY)(f"[{following}]")[0])
+        return Part(found, None if following is None else _keys([following], self.wanted.order, Shape.KEY)[0])
 
     def _part(self, connection: sa.Connection, limit: int) -> Part:
         return self.part_of(self._statement.rows(connection, self._parameters(limit)), limit)
@@ -207,9 +214,8 @@ class Query:
     def _found(self, rows: Sequence[str]) -> list[Found]:
         order, shape = self.wanted.order, self.wanted.shape
         if shape is Shape.DETAIL:
-            getters = [SORT_KEYS[sorting.name].of for sorting in order]
-            return [Found(tuple([get(server) for get in getters]), server) for server in packed.servers(rows)]
-        unpacked = _unpacked(order, shape)(f"[{','.join(rows)}]")
+            return _placed(packed.servers(rows), rows, order)
+        unpacked = _keys(rows, order, shape)
         if shape is Shape.KEY:
             return [Found(each, None) for each in unpacked]
         # The last key is the uuid, the name comes after it.
@@ -221,7 +227,25 @@ def can_look_ahead(wanted: Wanted) -> bool:
     return not wanted.filters.keys() - {"deleted", "project_id"} and _index(wanted.filters, wanted.order) is not None
 
 
-def rows_of(connection: sa.Connection, wanted: Wanted, uuids: Sequence[str]) -> dict[str, Server | Brief]:
+def may_take_long(filters: Filters, order: Order) -> bool:
+    """Whether a cell may read most of its rows for a page, or a caller's program (a regular expression) runs for each of them."""
+    if listed_by.has_regexp(filters):
+        return True
+    if not _NARROW.isdisjoint(filters):
+        return False
+    return bool(filters.keys() - {"deleted"}) or _index(filters, order) is None
+
+
+def too_expensive(filters: Filters) -> core.errors.TooExpensive:
+    """The refusal of a list that takes too long; names what makes it so."""
+    if listed_by.has_regexp(filters):
+        (name, *_) = sorted(listed_by.REGEXPS & filters.keys())
+        return core.errors.TooExpensive("The regular expression takes too long to evaluate.", field=name)
+    names = [listed_by.shown(name) for name in filters if name not in ("deleted", "project_id")] or ["sort_key"]
+    return core.errors.TooExpensive(f"The list takes too long to evaluate with {', '.join(names)}. Please ask for less.", field=names[0])
+
+
+def rows_of(connection: sa.Connection, wanted: Wanted, uuids: Sequence[str]) -> dict[str, Server | Brief | Unreadable]:
     """uuid -> server, of those among these that the cell has and that still fulfil the filter for deleted ones.
 
     Keys were read a moment ago; other filters are not asked again.
@@ -241,11 +265,12 @@ def one(connection: sa.Connection, uuid: str, *, hosts_down_after_s: float | Non
 
     Raises:
         NotFound: there is none.
+        Unreadable: its row holds what no server can have.
     """
     rows = _one(hosts_down_after_s).rows(connection, {"wanted": uuid})
     if not rows:
         raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
-    return packed.servers([rows[0][0]])[0]
+    return packed.readable(packed.servers([rows[0][0]])[0])
 
 
 def present(connection: sa.Connection, uuids: Sequence[str]) -> set[str]:
@@ -257,9 +282,16 @@ def present(connection: sa.Connection, uuids: Sequence[str]) -> set[str]:
 
 
 def position(connection: sa.Connection, uuid: str, order: Order) -> Position | None:
-    """Where the server stands in the order, be it deleted; None: the cell does not have it."""
+    """Where the server stands in the order, be it deleted; None: the cell does not have it.
+
+    Raises:
+        Unreadable: a key is of the wrong kind.
+    """
     query = sa.select(*_sort_columns(order)).where(instances.c.uuid == uuid, instances.c.attempt > 0)
-    row = connection.execute(query).first()
+    try:
+        row = connection.execute(query).first()
+    except ValueError as error:
+        raise core.errors.Unreadable(f"The record of instance {uuid} cannot be read.", server=uuid) from error
     return None if row is None else tuple(row)
 
 
@@ -329,6 +361,43 @@ def _unpacked(order: Order, shape: Shape) -> Callable[[str], list[tuple[Any, ...
     keys = [SORT_KEYS[each.name].kind | None for each in order]
     types = tuple([*keys, str | None] if shape is Shape.BRIEF else keys)
     return msgspec.json.Decoder(list[tuple[types]]).decode  # type: ignore[valid-type]
+
+
+def _placed(servers: Sequence[Server | Unreadable], rows: Sequence[str], order: Order) -> list[Found]:
+    """The servers at their positions. One that cannot be read stands where its keys say, or, as far as they cannot be read, where the
+    database put it: with the one before it.
+    """
+    keys, found = [SORT_KEYS[sorting.name] for sorting in order], list[Found]()
+    for server, row in zip(servers, rows, strict=True):
+        if isinstance(server, Server):
+            found.append(Found(tuple([key.of(server) for key in keys]), server))
+            continue
+        known, before = packed.salvaged(row), found[-1].position if found else None
+        position = [_salvaged(key.of, known, before, number, key.kind) for number, key in enumerate(keys)]
+        found.append(Found((*position[:-1], server.uuid), server))
+    return found
+
+
+def _keys(rows: Sequence[str], order: Order, shape: Shape) -> list[tuple[Any, ...]]:
+    """The arrays of keys, or of brief servers; as `_placed` where one cannot be read."""
+    try:
+        return _unpacked(order, shape)(f"[{','.join(rows)}]")
+    except msgspec.ValidationError:
+        kinds = [SORT_KEYS[each.name].kind for each in order] + [str] * (shape is Shape.BRIEF)
+    found: list[tuple[Any, ...]] = []
+    for row in rows:
+        values, before = msgspec.json.decode(row), found[-1] if found else None
+        readers = [functools.partial(msgspec.convert, type=kind | None) for kind in kinds]
+        found.append(tuple([_salvaged(readers[number], value, before, number, kinds[number]) for number, value in enumerate(values)]))
+    return found
+
+
+def _salvaged(read: Callable[[Any], Any], value: Any, before: Sequence[Any] | None, number: int, kind: type) -> Any:
+    """What `read` makes of the value; if it cannot be read, the one of the row before."""
+    try:
+        return read(value)
+    except (msgspec.ValidationError, AttributeError, KeyError, TypeError, ValueError):
+        return before[number] if before is not None else datetime.datetime.min if kind is datetime.datetime else kind()
 
 
 def _sort_columns(order: Order) -> list[sa.ColumnElement[Any]]:

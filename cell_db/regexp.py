@@ -16,6 +16,8 @@ INVALID_REGEXP, STATEMENT_TIMED_OUT = 1139, 1969
 # For one name, in seconds of the processor (so the library counts): an expression that takes longer has no end. On a machine with much
 # else to do it takes many times as long by the wall, and has to be refused before the cell is taken for silent.
 MOST_PER_TEXT_S = 0.02
+_STEPS = 10_000
+"""SQLite looks at the clock after so many of its machine's steps: some tenths of a millisecond."""
 
 
 def compiled(pattern: str, field: str = "name") -> "regex.Pattern[str]":
@@ -29,6 +31,14 @@ def compiled(pattern: str, field: str = "name") -> "regex.Pattern[str]":
         return regex.compile(regexp_subset.in_python(pattern), cache_pattern=False)
     except (ValueError, regex.error, OverflowError, RecursionError) as error:
         raise core.errors.Invalid(f"Invalid regular expression for {field}: {error}", field=field) from error
+
+
+class TooSlow(core.errors.TooExpensive):
+    """The time is over."""
+
+    @property
+    def code(self) -> str:
+        return "TooExpensive"
 
 
 class Search:
@@ -45,7 +55,7 @@ class Search:
     def found_in(self, text: str | None) -> bool:
         """
         Raises:
-            Invalid: the time is over.
+            TooSlow: the time is over.
         """
         if text is None:
             return False
@@ -61,10 +71,11 @@ class Search:
 
 @contextmanager
 def bounded(connection: sa.Connection, within_s: float) -> Iterator[None]:
-    """Lets statements with regular expressions take no longer than this in all, whatever the expression.
+    """Lets statements that may take long, for regular expressions or many rows, take no longer than this.
 
     Raises:
-        Invalid: the expression is none for this database, or took longer.
+        Invalid: the expression is none for this database.
+        TooSlow: it took longer.
     """
     if connection.dialect.name == "sqlite":
         with _taught_sqlite(connection, within_s):
@@ -108,14 +119,20 @@ def _taught_sqlite(connection: sa.Connection, within_s: float) -> Iterator[None]
 
     driver: Any = connection.connection.dbapi_connection
     driver.create_function("regexp", 2, search)
+    ends = time.monotonic() + within_s
+    driver.set_progress_handler(lambda: time.monotonic() > ends, _STEPS)
     try:
         yield
     except sa.exc.DBAPIError as error:
-        # The driver says only that a function of ours raised something.
+        # The driver says only that a function of ours raised something, or asked for an end.
         if refused:
             raise refused[0] from error
+        if "interrupted" in str(error.orig):
+            raise _too_slow() from error
         raise
+    finally:
+        driver.set_progress_handler(None, _STEPS)
 
 
-def _too_slow() -> core.errors.Invalid:
-    return core.errors.Invalid("The regular expression takes too long to evaluate.", field="name")
+def _too_slow() -> TooSlow:
+    return TooSlow("The regular expression takes too long to evaluate.", field="name")

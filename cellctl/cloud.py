@@ -98,11 +98,11 @@ class Cloud:
         """
         mappings = self.api_read(api_db.cells.list_all)
         self._cells.refresh()
-        return [self._cells.gate(mapping.uuid) for mapping in mappings]
+        return [self._cells.find_gate_now(mapping.uuid) for mapping in mappings]
 
     def gate(self, cell: CellMapping) -> Gate:
         """The gate of one cell."""
-        return self._cells.gate(cell.uuid)
+        return self._cells.find_gate_now(cell.uuid)
 
     def gate_named(self, name: str) -> Gate:
         """The gate of the cell of this name, one of `gates()`."""

@@ -1,6 +1,7 @@
 """What comes back from a cell: an answer, silence, or, for a write that timed out, no certainty."""
 
 import dataclasses
+import enum
 from typing import Generic, TypeVar
 
 import core.errors
@@ -33,12 +34,21 @@ class Answer(Generic[T]):
     value: T
 
 
+class Cause(enum.Enum):
+    """Why there is no answer."""
+
+    AWAY = "the cell answers nobody, as far as is known"
+    NO_TURN = "the question did not get its turn, or its time, in this process"
+    QUESTION = "the cell is well, and did not answer this question: it took too long, or it failed"
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Silence:
     """The cell did not answer in time, or is known to be away. Nothing was written."""
 
     cell: Cell
     why: str
+    cause: Cause = Cause.AWAY
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,6 +57,7 @@ class Unknown:
 
     cell: Cell
     why: str
+    cause: Cause = Cause.AWAY
 
 
 def value_of(answer: Answer[T] | Silence | Unknown) -> T:

@@ -9,7 +9,7 @@ from api_db.listing import Marked, Window
 from cell_db.listing import Found, Query
 from cells.merge import first_of, in_order, is_after, visible
 from cells.page import Listing, Page, WhenSilent
-from cells.visits import ForPage, Visits
+from cells.visits import ForPage, Visits, question_s
 from core.keyset import Position
 
 # Windows that one page may take; more would mean that mappings and cells do not fit together.
@@ -75,8 +75,9 @@ async def _places(visits: Visits, listing: Listing, window: Window, limit: int) 
     """
     hidden = {each.uuid for each in window.waiting if each.deleting}
     number = limit + len(hidden)
-    visit = ForPage(Query(listing.wanted, window.after, window.until), number)
-    brought = await visits.make(dict.fromkeys(window.cells, visit), visits.round_s(last=True))
+    round_s = visits.round_s(last=True)
+    visit = ForPage(Query(listing.wanted, window.after, window.until), number, within_s=question_s(listing.filters, round_s))
+    brought = await visits.make(dict.fromkeys(window.cells, visit), round_s)
     order = listing.order
     places = [found for each in brought.values() for found in each.part.found]
     places += [Found(cell_db.listing.position_of(each.server, order), each.server) for each in window.waiting if each.server]

@@ -1,6 +1,5 @@
 """A page by merging: all cells that may hold servers of the list are asked at once, in small batches where many are asked."""
 
-import asyncio
 import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,11 +13,9 @@ from cells.answers import CELL0_UUID, Answer, Silence, value_of
 from cells.by_mappings import bad_marker, check_marker, unreachable
 from cells.merge import Merge, first_batches, is_after
 from cells.page import Item, Listing, Page, WhenSilent
-from cells.visits import Brought, ForPage, ForRows, Visits, within
+from cells.visits import Brought, ForPage, ForRows, Visits, question_s, within
 from core.keyset import Position
 
-# Of a round, this part is given to regular expressions: one without an end is to be refused, not taken for a silent cell.
-_PART_FOR_REGEXPS = 0.5
 # What reading a server costs, in keys: 13 us of the processor, in API and database together, for 3.5 (measured).
 _KEYS_PER_ROW = {Shape.DETAIL: 4.0, Shape.BRIEF: 1.0}
 
@@ -95,7 +92,8 @@ async def _in_journal(
     if not cell_db.filters.has_regexp(listing.filters):
         return _matching(listing, waiting, after, 0.0)
     # Not in the loop's own thread: it may take as long as it is let.
-    return await asyncio.to_thread(_matching, listing, waiting, after, visits.round_s() * _PART_FOR_REGEXPS)
+    within_s = visits.round_s()
+    return await visits.compute(_matching, within_s, listing, waiting, after, question_s(listing.filters, within_s))
 
 
 def _matching(listing: Listing, waiting: Sequence[Waiting], after: Position | None, regexp_within_s: float) -> dict[str, _Candidate]:
@@ -151,7 +149,7 @@ async def _fill(
                     first if ask.after is None else Query(wanted, ask.after, looks_ahead=looks_ahead),
                     ask.number,
                     in_journal.get(cell, ()),
-                    within_s * _PART_FOR_REGEXPS,
+                    question_s(wanted.filters, within_s),
                 )
                 for cell, ask in asks.items()
             },

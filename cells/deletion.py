@@ -51,7 +51,7 @@ async def delete_server(reach: Reach, context: Context, mapping: api_db.instance
         reach.api_db.hint(superconductor.QUEUE, superconductor.PLACE, place, context)
         return
     doomed = Doomed(mapping.uuid, entry.token, mapping.project_id, mapping.user_id, entry.target, by=context)
-    gate = reach.cells.gate(doomed.cell_uuid)
+    gate = await reach.cells.find_gate(doomed.cell_uuid)
     with steps("super.tombstone"):
         told = await gate.write(cell_db.endings.tombstone, **_tomb(doomed, gate))
     if isinstance(told, Answer):

@@ -1,19 +1,25 @@
-"""The doors of a gate: what goes through one is bounded, counted, and stopped while a breaker is open."""
+"""The doors of a gate: what goes through one is bounded, counted, and stopped while a breaker is open.
+
+What opens a breaker is a ping that fails, never a question that does (docs/decisions/0016): a question may be too dear, too large or wrong,
+and that says nothing about the other side. The image service has a door of the same kind.
+"""
 
 import concurrent.futures
 import contextlib
-import threading
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import ParamSpec, TypeVar
 
 import prometheus_client
 
+import core.errors
 import core.log
-from cells.answers import Cell, Silence
 from cells.breaker import Breaker
+from cells.ping import Ping
+from core.bounded_pool import ANY_LANE, BoundedPool, result_within
 from core.clock import Clock
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 LOG = core.log.get(__name__)
@@ -31,74 +37,154 @@ class GateMetrics:
         )  # fmt: skip
         self.open = prometheus_client.Gauge("cellplane_gate_open", "1: the breaker is open, the cell is not asked", ("cell", "door"),
                                             registry=registry)  # fmt: skip
+        self.unreadable = prometheus_client.Counter(
+            "cellplane_unreadable_servers", "Rows of servers that could not be read, each time", ("cell",), registry=registry
+        )
+
+
+class Down(core.errors.Unavailable):
+    """The breaker is open: nobody was asked."""
+
+    @property
+    def code(self) -> str:
+        return "Unavailable"
 
 
 class Door:
-    """A bounded number of threads behind one breaker; the database's and the broker's doors of a gate are alike."""
+    """A bounded number of threads behind one breaker; those of a gate, to database and broker, are alike.
 
-    def __init__(self, cell: Cell, name: str, *, threads: int, waiting: int, clock: Clock, metrics: GateMetrics | None) -> None:
+    Args:
+        cell: its name, in metrics and logs.
+        name: what the door leads to.
+        ping: raises something if nobody answers there; takes longer than `ping_s` only if nobody does.
+        lanes, project_share: as of a `BoundedPool`.
+    """
+
+    def __init__(
+        self,
+        cell: str,
+        name: str,
+        *,
+        ping: Callable[[], None],
+        ping_s: float,
+        threads: int,
+        waiting: int,
+        clock: Clock,
+        project_share: float = 1.0,
+        lanes: Mapping[str, int] | None = None,
+        metrics: GateMetrics | None = None,
+    ) -> None:
         self.cell = cell
         self.name = name
         self.breaker = Breaker(clock)
-        self._threads = threads
-        self._places = threading.BoundedSemaphore(threads + waiting)
+        self._ping = Ping(f"gate-{cell}-{name}", ping, within_s=ping_s)
+        self._pool = BoundedPool(f"gate-{cell}-{name}", threads=threads, waiting=waiting, project_share=project_share, lanes=lanes)
         self._metrics = metrics
-        self._lock = threading.Lock()
-        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
-        self._closed = False
         self.used_at = float("-inf")
 
-    def submit(self, work: Callable[[], T], *, probe: bool = False) -> "concurrent.futures.Future[T] | Silence":
-        """Starts the work in one of the door's threads, unless the breaker is open or too many wait already."""
+    def submit(self, work: Callable[[], T], *, lane: str = ANY_LANE, probe: bool = False) -> "concurrent.futures.Future[T]":
+        """Starts the work in one of the door's threads, unless the breaker is open or too many wait already.
+
+        Raises:
+            Down, Full, OverShare: nothing was started.
+        """
+        if self._ping.is_overdue:
+            self.failed("a ping gets no answer", unreachable=True)
         if self.breaker.is_open and not probe:
-            return self._refused("down", self.breaker.why)
-        if not self._places.acquire(blocking=False):
-            return self._refused("busy", "too many requests wait for it")
+            self._refused("down")
+            raise Down(self.breaker.why)
         try:
-            future = self._executor().submit(work)
-        except RuntimeError:
-            self._places.release()
-            return self._refused("closed", "it was removed or is being re-addressed")
-        future.add_done_callback(lambda _: self._places.release())
-        return future
+            return self._pool.submit(work, lane=lane)
+        except core.errors.Unavailable:
+            self._refused("busy")
+            raise
+
+    async def run(self, fn: Callable[P, T], deadline_s: float, *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `fn(*args)` gives, which raises `Unavailable` when there is no answer, or none that it can use.
+
+        Raises:
+            Unavailable: that; or nobody is asked, because nobody answers there or too many ask.
+            CellplaneError: what `fn` raised.
+        """
+        self.probe()
+        return await result_within(self.submit(lambda: self._measured(lambda: fn(*args, **kwargs))), deadline_s, self.name)
+
+    def probe(self) -> None:
+        """If the breaker is open and it is time, pings once more; nobody waits for it."""
+        if not self._ping.is_under_way and self.breaker.may_probe():
+            self.look()
+
+    def look(self, then: Callable[[], None] | None = None) -> None:
+        """Pings, unless one is under way already, and tells the breaker; nobody waits for it. `then` is called, in any thread, if there was
+        no answer."""
+
+        def pinged(done: "concurrent.futures.Future[str | None]") -> None:
+            if not done.cancelled() and not self._pinged(done.result(), started) and then is not None:
+                then()
+
+        started = time.monotonic()
+        with contextlib.suppress(core.errors.Unavailable):  # It is closed.
+            self._ping.start().add_done_callback(pinged)
+
+    def answers(self) -> bool:
+        """Whether a ping is answered now; tells the breaker. For a thread of the door, after a question failed."""
+        started = time.monotonic()
+        try:
+            return self._pinged(self._ping.failure(), started)
+        except core.errors.Unavailable:
+            return False
+
+    def _pinged(self, failure: str | None, started: float) -> bool:
+        if failure is None:
+            self.well()
+        else:
+            self.failed(core.log.masked(failure), unreachable=True)
+        self.finished("answer" if failure is None else "error", time.monotonic() - started)
+        return failure is None
 
     def finished(self, outcome: str, seconds: float) -> None:
         """Counts one request that reached the cell."""
         self.used_at = time.monotonic()
         if self._metrics:
-            self._metrics.requests.labels(self.cell.name, self.name, outcome).inc()
-            self._metrics.seconds.labels(self.cell.name, self.name).observe(seconds)
-            self._metrics.open.labels(self.cell.name, self.name).set(self.breaker.is_open)
+            self._metrics.requests.labels(self.cell, self.name, outcome).inc()
+            self._metrics.seconds.labels(self.cell, self.name).observe(seconds)
+            self._metrics.open.labels(self.cell, self.name).set(self.breaker.is_open)
 
     def well(self) -> None:
         """It answered; whoever is on call is told once that it is back."""
         if self.breaker.succeeded():
-            LOG.info("cell is back cell=%s door=%s", self.cell.name, self.name)
+            LOG.info("cell is back cell=%s door=%s", self.cell, self.name)
 
     def failed(self, why: str, *, unreachable: bool = False) -> None:
         """It did not answer; whoever is on call is told once that it is away."""
         if self.breaker.failed(why, unreachable=unreachable):
-            LOG.warning("cell is away cell=%s door=%s why=%s", self.cell.name, self.name, why)
+            LOG.warning("cell is away cell=%s door=%s why=%s", self.cell, self.name, why)
 
     def close(self) -> None:
         if self._metrics:
             with contextlib.suppress(KeyError):  # a cell that was removed while it was away is not away for ever
-                self._metrics.open.remove(self.cell.name, self.name)
-        with self._lock:
-            self._closed = True
-            if self._pool:
-                self._pool.shutdown(wait=False, cancel_futures=True)
+                self._metrics.open.remove(self.cell, self.name)
+        self._ping.close()
+        self._pool.close()
 
-    def _refused(self, outcome: str, why: str) -> Silence:
+    def _measured(self, work: Callable[[], T]) -> T:
+        started = time.monotonic()
+        try:
+            value = work()
+        except core.errors.Unavailable:
+            self.finished("error", time.monotonic() - started)
+            self.answers()
+            raise
+        except core.errors.CellplaneError:
+            self._answered(started)
+            raise
+        self._answered(started)
+        return value
+
+    def _answered(self, started: float) -> None:
+        self.well()
+        self.finished("answer", time.monotonic() - started)
+
+    def _refused(self, outcome: str) -> None:
         if self._metrics:
-            self._metrics.requests.labels(self.cell.name, self.name, outcome).inc()
-        return Silence(self.cell, why)
-
-    def _executor(self) -> concurrent.futures.ThreadPoolExecutor:
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("closed")
-            if self._pool is None:
-                prefix = f"gate-{self.cell.name}-{self.name}"
-                self._pool = concurrent.futures.ThreadPoolExecutor(self._threads, thread_name_prefix=prefix)
-            return self._pool
+            self._metrics.requests.labels(self.cell, self.name, outcome).inc()

@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import api_db.listing
+import cell_db.listing
 from cell_db.filters import Filters
 from cell_db.listing import Brief, Shape, Wanted
+from cell_db.packed import Unreadable
 from core.keyset import Order
 from objects.server import Server
 
 Unreachable: TypeAlias = api_db.listing.Mapped
 """A server whose cell does not answer: what its mapping tells."""
 
-Item: TypeAlias = Server | Brief | Unreachable
+Item: TypeAlias = Server | Brief | Unreachable | Unreadable
+"""A page that `cells.listing` gives holds none that are unreadable: they are shown as if they were unreachable."""
 
 
 class WhenSilent(enum.Enum):
@@ -50,6 +53,11 @@ class Listing:
     def wanted(self) -> Wanted:
         """What every cell is asked alike."""
         return Wanted(self.filters, self.order, self.shape, self.user_data, self.hosts_down_after_s)
+
+    @property
+    def is_of_own_making(self) -> bool:
+        """Whether what it costs is its asker's choice: by a filter of his, or an order that no index has."""
+        return bool(self.filters.keys() - {"deleted", "project_id"}) or cell_db.listing.may_take_long(self.filters, self.order)
 
     @property
     def mappings_can_sort(self) -> bool:

@@ -8,7 +8,8 @@ import api_db.cells
 import core.config
 import core.errors
 import core.log
-from cells.answers import CELL0_UUID, Answer, Cell
+from api_db.cells import CellMapping
+from cells.answers import CELL0_UUID, Answer, Cell, Silence
 from cells.door import GateMetrics
 from cells.gate import Gate
 from core.clock import Clock, SystemClock
@@ -16,6 +17,7 @@ from core.periodic import Periodic
 
 LOG = core.log.get(__name__)
 API_DEADLINE_S = 5.0
+API_WAITING = 400
 
 
 def api_gate(conf: cfg.ConfigOpts, metrics: GateMetrics | None = None) -> Gate:
@@ -27,7 +29,10 @@ def api_gate(conf: cfg.ConfigOpts, metrics: GateMetrics | None = None) -> Gate:
         transport_url=conf.transport_url or "none://",
     )
     deadline_s = max(API_DEADLINE_S, conf.cells.deadline_s)
-    return Gate(cell, threads=conf.api_database.pool_size, deadline_s=deadline_s, patience_s=deadline_s * 0.8, metrics=metrics)
+    return Gate(
+        cell, threads=conf.api_database.pool_size, deadline_s=deadline_s, waiting=API_WAITING, project_share=conf.cells.project_share,
+        patience_s=deadline_s * 0.8, metrics=metrics,
+    )  # fmt: skip
 
 
 class Cells:
@@ -60,18 +65,27 @@ class Cells:
         return list(self._gates.values())
 
     def gate(self, cell_uuid: str) -> Gate:
-        """The gate of one cell.
+        """The gate of one cell, if it is known to this process.
 
         Raises:
-            Unavailable: no such cell is known (yet) to this process.
+            Unavailable: it is not, or not yet.
         """
         gate = self._gates.get(cell_uuid)
         if gate is None:
-            self.refresh()
-            gate = self._gates.get(cell_uuid)
-        if gate is None:
             raise core.errors.Unavailable(f"Cell {cell_uuid} is not known here.", cell=cell_uuid)
         return gate
+
+    async def find_gate(self, cell_uuid: str) -> Gate:
+        """The gate of one cell; one that is not known is looked for. For an event loop; raises as `gate`."""
+        if cell_uuid not in self._gates:
+            await self.look_again()
+        return self.gate(cell_uuid)
+
+    def find_gate_now(self, cell_uuid: str) -> Gate:
+        """As `find_gate`, for a program without an event loop."""
+        if cell_uuid not in self._gates:
+            self.refresh()
+        return self.gate(cell_uuid)
 
     def cell0(self) -> Gate:
         """The gate of cell0."""
@@ -90,7 +104,13 @@ class Cells:
 
     def refresh(self) -> None:
         """Reads the mappings: opens gates of new cells, closes those of removed or re-addressed ones. Silence changes nothing."""
-        answer = self._api.read_now(api_db.cells.list_all)
+        self._take(self._api.read_now(api_db.cells.list_all))
+
+    async def look_again(self) -> None:
+        """As `refresh`, for an event loop."""
+        self._take(await self._api.read(api_db.cells.list_all))
+
+    def _take(self, answer: Answer[list[CellMapping]] | Silence) -> None:
         if not isinstance(answer, Answer):
             return
         cells = {
@@ -118,7 +138,10 @@ class Cells:
 
     def _open(self, cell: Cell) -> Gate:
         settings = self._conf.cells
-        return Gate(cell, threads=settings.threads, deadline_s=settings.deadline_s, clock=self._clock, metrics=self._metrics)
+        return Gate(
+            cell, threads=settings.threads, deadline_s=settings.deadline_s, project_share=settings.project_share, clock=self._clock,
+            metrics=self._metrics,
+        )  # fmt: skip
 
     def _keep_fresh(self) -> None:
         self.refresh()

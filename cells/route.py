@@ -40,6 +40,7 @@ async def find(reach: Reach, context: Context, uuid: str, *, hosts_down_after_s:
 
     Raises:
         NotFound: there is no such server, it is deleted, or it belongs to another project.
+        Unreadable: its row in its cell holds what no server can have.
         Unavailable: its cell (named in the message) does not answer.
     """
     mapping, entry = await locate(reach, context, uuid)
@@ -48,9 +49,12 @@ async def find(reach: Reach, context: Context, uuid: str, *, hosts_down_after_s:
         return _in_journal(uuid, entry)
     if mapping.cell_uuid is None:
         raise _not_found(uuid)
-    gate = reach.cells.gate(mapping.cell_uuid)
+    gate = await reach.cells.find_gate(mapping.cell_uuid)
     try:
         server = value_of(await gate.read(cell_db.listing.one, uuid, hosts_down_after_s=hosts_down_after_s))
+    except core.errors.Unreadable as error:
+        gate.note_unreadable(uuid, str(error.fields.get("why", error.message)))
+        raise
     except core.errors.NotFound:
         if entry is not None:
             return _in_journal(uuid, entry)

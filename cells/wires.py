@@ -5,6 +5,7 @@ the gate's threads, which know what to make of it.
 """
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -98,20 +99,28 @@ def ask(
     text: str,
     *,
     within_s: float,
+    delay_s: float,
     answered: Callable[[Rows], None],
     broke: Callable[[Exception], None],
     was_late: Callable[[], None],
+    delayed: Callable[[Callable[[], None]], None],
 ) -> None:
-    """Sends the question; later the running event loop calls one of the three.
+    """Sends the question; later the running event loop calls one of `answered`, `broke` and `was_late`.
+
+    `delayed` is called when nothing has come for `delay_s`; it is given what ends the waiting at once, as late, if nothing has come then
+    either, and may be called by any thread.
 
     Raises:
         pymysql.err.Error: the wire is lost; none of them will be called.
     """
     loop = asyncio.get_running_loop()
     wire.ask(text)
-    number = wire.fileno()
+    number, is_over = wire.fileno(), False
+    timer = loop.call_later(delay_s, lambda: is_delayed())
 
     def end() -> None:
+        nonlocal is_over
+        is_over = True
         timer.cancel()
         loop.remove_reader(number)
 
@@ -126,9 +135,18 @@ def ask(
             end()
             answered(rows)
 
-    def time_is_over() -> None:
-        end()
-        was_late()
+    def is_delayed() -> None:
+        nonlocal timer
+        timer = loop.call_later(within_s - delay_s, time_is_over)
+        delayed(give_up)
 
-    timer = loop.call_later(within_s, time_is_over)
+    def give_up() -> None:
+        with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits any more.
+            loop.call_soon_threadsafe(time_is_over)
+
+    def time_is_over() -> None:
+        if not is_over:
+            end()
+            was_late()
+
     loop.add_reader(number, readable)

@@ -4,6 +4,7 @@ What the host says is a claim: `console.targets` judges it.
 """
 
 import dataclasses
+import time
 
 import cell_db.console_tokens
 import cell_db.hosts
@@ -11,12 +12,15 @@ import core.errors
 import messaging.verbs.compute as compute_verbs
 from cell_db.console_tokens import Ticket
 from console.targets import Target, Targets
+from core.at_once import AtOnce
+from core.bounded_pool import BoundedPool, result_within
 from core.context import service_context
 from core.database import Database
-from messaging.caller import Caller
+from messaging.caller import Caller, Sent, forget
 from objects.console import Address
 
 _NO_LONGER = "This console is not there any more; ask for a new address."
+_MOST_OF_HOST = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,15 +32,17 @@ class Admission:
 
 
 class Doorkeeper:
-    """Blocks; may be asked by several threads."""
+    """For one event loop. Only database and broker are asked in threads; for a host's answer none waits: it may be frozen."""
 
-    def __init__(self, database: Database, caller: Caller, targets: Targets, *, host_timeout_s: float) -> None:
+    def __init__(self, database: Database, caller: Caller, threads: BoundedPool, targets: Targets, *, host_timeout_s: float) -> None:
         self._database = database
         self._caller = caller
+        self._threads = threads
         self._targets = targets
         self._host_timeout_s = host_timeout_s
+        self._asking = AtOnce(_MOST_OF_HOST)
 
-    def admit(self, token: str) -> Admission:
+    async def admit(self, token: str) -> Admission:
         """The console that the token opens now.
 
         A port that one guest has left may serve another's guest a moment later: the host is asked each time.
@@ -46,28 +52,45 @@ class Doorkeeper:
             WrongState: the guest is off, or its console has another address by now.
             Unavailable: database, broker or host do not answer.
         """
-        with self._database.reading() as connection:
-            ticket = cell_db.console_tokens.resolve(connection, token)
+        ticket = await self._threads.run(self._ticket, self._host_timeout_s, token)
         if ticket is None:
             raise core.errors.Forbidden("The token of this address is unknown or has expired; ask for a new one.")
         address = _address_of(ticket)
-        if not self._is_served(ticket, address):
+        if not await self._is_served(ticket, address):
             raise core.errors.WrongState(_NO_LONGER, server=ticket.instance_uuid)
-        target = self._targets.find(address, host=ticket.instance_host, owners_of=self._owners_of)
+        target = await self._threads.run(self._target, self._host_timeout_s, ticket, address)
         return Admission(ticket, target)
+
+    def _ticket(self, token: str) -> Ticket | None:
+        with self._database.reading() as connection:
+            return cell_db.console_tokens.resolve(connection, token)
+
+    def _target(self, ticket: Ticket, address: Address) -> Target:
+        return self._targets.find(address, host=ticket.instance_host, owners_of=self._owners_of)
 
     def _owners_of(self, address: str) -> list[str]:
         with self._database.reading() as connection:
             return cell_db.hosts.hosts_at(connection, address)
 
-    def _is_served(self, ticket: Ticket, address: Address) -> bool:
-        asked = compute_verbs.OneServer(ticket.instance_uuid)
-        queue = compute_verbs.queue(ticket.instance_host)
-        try:
-            answer = self._caller.call(queue, compute_verbs.CONSOLE_ADDRESSES, asked, context=service_context(), deadline_s=self._host_timeout_s)
-        except (core.errors.NotFound, core.errors.WrongState):
-            return False
+    async def _is_served(self, ticket: Ticket, address: Address) -> bool:
+        ends_at = time.monotonic() + self._host_timeout_s
+        with self._asking.one_of(ticket.instance_host):
+            sending = self._threads.submit(lambda: self._send(ticket))
+            try:
+                sent = await result_within(sending, self._host_timeout_s, "the broker")
+                answer = await sent.answer(ends_at)
+            except (core.errors.NotFound, core.errors.WrongState):
+                return False
+            finally:
+                sending.add_done_callback(forget)
         return address in answer.addresses
+
+    def _send(self, ticket: Ticket) -> Sent:
+        asked, queue = compute_verbs.OneServer(ticket.instance_uuid), compute_verbs.queue(ticket.instance_host)
+        return self._caller.send(
+            queue, compute_verbs.CONSOLE_ADDRESSES, asked, context=service_context(), deadline_s=self._host_timeout_s,
+            send_within_s=self._host_timeout_s,
+        )  # fmt: skip
 
 
 def _address_of(ticket: Ticket) -> Address:

@@ -25,6 +25,7 @@ from console.pages import Pages
 from console.places import Room
 from console.proxy import Limits, Proxy
 from console.targets import Targets
+from core.bounded_pool import BoundedPool
 from core.clock import SystemClock, utcnow
 from core.config import OptionGroup
 from core.database import OwnDatabase
@@ -70,7 +71,7 @@ CONSOLE = OptionGroup(
         cfg.IntOpt("most_sessions_per_token", default=4, min=1, help="Of them opened with one token; a page that is loaded again needs a second one."),
         cfg.IntOpt("most_sessions_per_server", default=10, min=1, help="Of them of one server."),
         *OPTIONS,
-        cfg.IntOpt("threads", default=4, min=1, help="Tokens that are judged at the same time."),
+        cfg.IntOpt("threads", default=4, min=1, help="Threads that ask the database and the broker about tokens."),
         cfg.FloatOpt("host_timeout_s", default=5.0, min=0.1, help="Seconds within which a host must say that the console is still there."),
         cfg.FloatOpt("connect_timeout_s", default=5.0, min=0.1, help="Seconds within which a guest's console must take the connection."),
         cfg.FloatOpt("idle_timeout_s", default=3600.0, min=0.1, help="Seconds without a byte in either direction after which a console is closed."),
@@ -174,10 +175,11 @@ class ConsoleProxy:
             idle_timeout_s=settings.idle_timeout_s,
             ping_s=settings.ping_s,
         )
-        doorkeeper = Doorkeeper(self.database, self._caller, self._targets, host_timeout_s=settings.host_timeout_s)
+        threads = BoundedPool("doorkeeper", threads=limits.threads, waiting=settings.most_sessions)
+        doorkeeper = Doorkeeper(self.database, self._caller, threads, self._targets, host_timeout_s=settings.host_timeout_s)
         pages = Pages(pathlib.Path(settings.novnc_path))
         origins = {*settings.allowed_origins, _origin_of(self.public_url)}
-        self.proxy = Proxy(doorkeeper, pages, origins=origins, limits=limits, why_not_ready=self._why_not_ready)
+        self.proxy = Proxy(doorkeeper, pages, threads, origins=origins, limits=limits, why_not_ready=self._why_not_ready)
         # What is asked for holds tokens: no access log.
         self._server = HttpServer(self.proxy.application(), listening, limits_of(settings), refuse=_refuse, stop_timeout_s=1.0)
         await self._server.start()

@@ -1,14 +1,12 @@
 """The HTTP server: a WebSocket with a token is a console, any other GET a page."""
 
 import asyncio
-import concurrent.futures
 import itertools
 import os
 import time
 import urllib.parse
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import TypeVar
 
 import prometheus_client
 from aiohttp import WSCloseCode, web
@@ -21,10 +19,10 @@ from console.pages import Pages
 from console.places import NoRoom, Places, Room
 from console.session import IDLE, MOST_MESSAGE_BYTES, Traffic, relay
 from console.targets import Port, Target
+from core.bounded_pool import BoundedPool
 from objects.console import TOKEN
 
 LOG = core.log.get(__name__)
-T = TypeVar("T")
 
 UNDER = "/cellplane"
 PROTOCOL = "binary"
@@ -70,13 +68,16 @@ class Refused(Exception):
 class Proxy:
     """For one event loop. `origins`: web pages of these (scheme://host:port) may open consoles, beside those of the address asked."""
 
-    def __init__(self, doorkeeper: Doorkeeper, pages: Pages, *, origins: Collection[str], limits: Limits, why_not_ready: Callable[[], str | None]) -> None:
+    def __init__(
+        self, doorkeeper: Doorkeeper, pages: Pages, threads: BoundedPool, *, origins: Collection[str], limits: Limits,
+        why_not_ready: Callable[[], str | None],
+    ) -> None:  # fmt: skip
         self._doorkeeper = doorkeeper
         self._pages = pages
         self._origins = frozenset(origins)
         self._limits = limits
         self._why_not_ready = why_not_ready
-        self._threads = concurrent.futures.ThreadPoolExecutor(limits.threads, thread_name_prefix="doorkeeper")
+        self._threads = threads
         self._numbers = itertools.count(1)
         self._places = Places(limits.room)
         self._open: set[web.WebSocketResponse] = set()
@@ -97,7 +98,7 @@ class Proxy:
         self._is_leaving = True
         closing = [user.close(code=WSCloseCode.GOING_AWAY, message=PROXY_STOPS.encode()) for user in self._open]
         await asyncio.gather(*closing, return_exceptions=True)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     # ---- pages -------------------------------------------------------------------------------------------------------------
 
@@ -105,7 +106,10 @@ class Proxy:
         return web.json_response({"live": True})
 
     async def _health(self, _: web.Request) -> web.Response:
-        why = await self._in_thread(self._why_not_ready)
+        try:
+            why = await self._threads.run(self._why_not_ready, self._limits.admit_timeout_s)
+        except core.errors.Unavailable as error:
+            why = error.message
         state = {"live": True, "ready": why is None, "database": why or "up", "sessions": len(self._open), "novnc": self._pages.are_there}
         return web.json_response(state, status=200 if why is None else 503)
 
@@ -181,7 +185,7 @@ class Proxy:
     async def _admit(self, token: str) -> Admission:
         try:
             async with asyncio.timeout(self._limits.admit_timeout_s):
-                return await self._in_thread(lambda: self._doorkeeper.admit(token))
+                return await self._doorkeeper.admit(token)
         except core.errors.CellplaneError as error:
             status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
             if status in (500, 503):
@@ -198,9 +202,6 @@ class Proxy:
         except (OSError, TimeoutError) as error:
             LOG.warning("no way to a console server=%s target=%s: %s", admission.ticket.instance_uuid, admission.target, error)
             raise Refused(502, "The guest's console does not answer.") from error
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
 async def _connected(target: Target) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

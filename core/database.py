@@ -8,6 +8,8 @@ itself, writes begin with BEGIN IMMEDIATE; leases are compared with the database
 import contextlib
 import datetime
 import re
+import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -35,6 +37,8 @@ NOT_READY, ERROR_DURING_COMMIT, READ_ONLY_OPTION, READ_ONLY_MODE = 1047, 1180, 1
 UNDONE_AT_COMMIT = DEADLOCK_CODES | {READ_ONLY_OPTION, READ_ONLY_MODE}
 # What is too long or out of range is refused, and not cut, whatever the server's own setting is.
 SQL_MODE = "TRADITIONAL"
+PROBE = "SELECT version_num FROM alembic_version"
+"""What a database is asked to know whether it serves."""
 CONFLICT_TRIES = 60
 CONFLICT_PAUSE_S = 0.01
 # A conflict is over in milliseconds. Who has waited for locks for longer than this is told, and not begun again.
@@ -80,7 +84,7 @@ LongText = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 
 
 class Json(sa.types.TypeDecorator[Any]):
-    """A JSON document kept as text; None is NULL."""
+    """A JSON document kept as text; None is NULL. Reading one that is none raises `Unreadable`."""
 
     impl = LongText
     cache_ok = True
@@ -89,7 +93,10 @@ class Json(sa.types.TypeDecorator[Any]):
         return None if value is None else msgspec.json.encode(value).decode()
 
     def process_result_value(self, value: Any, dialect: Any) -> Any:
-        return None if value is None else msgspec.json.decode(value)
+        try:
+            return None if value is None else msgspec.json.decode(value)
+        except (msgspec.DecodeError, TypeError) as error:
+            raise core.errors.Unreadable(f"A record in the database cannot be read: {error}") from error
 
 
 class now_sql(FunctionElement[datetime.datetime]):
@@ -131,6 +138,8 @@ class Database:
         io_timeout_s: seconds that one packet may take to be read or written, and that a statement may run; None waits for ever
             (migrations).
         wait_s: seconds to wait for a connection of the pool.
+        delay_s, on_delay: `on_delay` is called, in the thread that waits, when a server has said nothing for so many seconds after it was
+            asked something; what it raises (a `pymysql.err.Error`) ends the waiting, and the connection. Not with SQLite.
     """
 
     def __init__(
@@ -141,13 +150,17 @@ class Database:
         connect_timeout_s: float = 3.0,
         io_timeout_s: float | None = 30.0,
         wait_s: float = 10.0,
+        delay_s: float = 0.0,
+        on_delay: Callable[[], None] | None = None,
     ) -> None:
         self.url = sa.engine.make_url(re.sub(r"^(mysql|mariadb)://", "mysql+pymysql://", url))
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._connecting = _Connecting()
         if self.is_sqlite:
             self.engine = _sqlite_engine(self.url, pool_size, wait_s, io_timeout_s)
         else:
             self.engine = _mysql_engine(self.url, pool_size, connect_timeout_s, io_timeout_s, wait_s)
+            sa.event.listen(self.engine, "do_connect", self._connecting.around(delay_s, on_delay))
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
@@ -206,6 +219,27 @@ class Database:
         wire.never_wait()
         return wire
 
+    def ping(self, within_s: float) -> None:
+        """Reads a table (see `probe`), on a connection of its own; no part of it may take longer than this.
+
+        Raises:
+            pymysql.err.Error, sqlite3.Error: there is no connection, or no answer.
+        """
+        if self.is_sqlite:
+            with contextlib.closing(sqlite3.connect(self.url.database or "", timeout=within_s, uri=bool(self.url.query.get("uri")))) as file:
+                file.execute("PRAGMA schema_version").fetchall()
+            return
+        arguments: Any
+        _, arguments = self.engine.dialect.create_connect_args(self.url)
+        wire = Wire(**arguments, connect_timeout=within_s, read_timeout=within_s, write_timeout=within_s, ssl_disabled=True)
+        with contextlib.closing(wire), contextlib.suppress(pymysql.err.ProgrammingError):  # Without the table it answers as well.
+            wire.query(PROBE)
+            wire.never_wait()
+
+    def connecting_for_s(self) -> float:
+        """For how long the oldest connection has been in the making; 0: none is. A resolver of names that is silent has no time-out of ours."""
+        return self._connecting.longest_s()
+
     def close(self) -> None:
         """Drops the pool's idle connections."""
         self.engine.dispose()
@@ -228,6 +262,33 @@ def repeated(
                 raise
             time.sleep(jittered(CONFLICT_PAUSE_S, 0.0, 2.0))
     raise AssertionError("the last try returns or raises")
+
+
+class _Connecting:
+    """The connections in the making."""
+
+    def __init__(self) -> None:
+        self._since: dict[int, float] = {}
+
+    def around(self, delay_s: float, on_delay: Callable[[], None] | None) -> Callable[..., Wire]:
+        """What opens them for an engine."""
+
+        def connect(_dialect: Any, _record: Any, args: Any, kwargs: Any) -> Wire:
+            thread = threading.get_ident()
+            self._since[thread] = time.monotonic()
+            try:
+                wire = Wire(*args, **kwargs)
+            finally:
+                del self._since[thread]
+            if on_delay is not None:
+                wire.call_on_delay(delay_s, on_delay)
+            return wire
+
+        return connect
+
+    def longest_s(self) -> float:
+        started = list(self._since.values())
+        return time.monotonic() - min(started) if started else 0.0
 
 
 def _commit(connection: sa.Connection) -> None:
@@ -295,7 +356,6 @@ def _mysql_engine(url: sa.URL, pool_size: int, connect_timeout_s: float, io_time
         skip_autocommit_rollback=True,
         connect_args=arguments,
     )
-    sa.event.listen(engine, "do_connect", lambda _dialect, _record, args, kwargs: Wire(*args, **kwargs))
     if io_timeout_s is not None:
         _limit_statements(engine, io_timeout_s)
     _look_before_use(engine)
@@ -331,7 +391,7 @@ def _look_before_use(engine: sa.Engine) -> None:
             dbapi_connection.ping(reconnect=False)
         except pymysql.err.Error as error:
             if timed_out(error):
-                raise sa.exc.OperationalError("", None, error) from error
+                raise sa.exc.OperationalError("PING", None, error) from error
             raise sa.exc.DisconnectionError("the connection was lost while it lay idle") from error
 
     @sa.event.listens_for(engine, "handle_error")
@@ -407,7 +467,7 @@ def unkept(error: sa.exc.DataError) -> core.errors.Invalid:
 def probe(connection: sa.Connection) -> None:
     """Asks whether the database serves: of a table, for a node that is not part of its cluster's majority answers `SELECT 1`."""
     try:
-        connection.execute(sa.text("SELECT version_num FROM alembic_version"))
+        connection.execute(sa.text(PROBE))
     except sa.exc.DBAPIError as error:
         if not is_missing_table(error):
             raise

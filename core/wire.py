@@ -6,6 +6,7 @@ come (measured; `docs/decisions/0014`). What is sent and how an answer is read s
 """
 
 import io
+import select
 import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -38,16 +39,29 @@ class Wire(_Connection):
     _rfile: BinaryIO
     _result: Any
     _execute_command: Callable[[int, str], None]
-    _read_query_result: Callable[[], int]
+    _on_delay: Callable[[], None] | None
     _force_close: Callable[[], None]
+    _read_ok_packet: Callable[[], Any]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._answer = _Answer()
+        self._delay_s, self._on_delay = 0.0, None
         super().__init__(*args, **kwargs)
+
+    def call_on_delay(self, delay_s: float, on_delay: Callable[[], None]) -> None:
+        """From now on this is called when the server has said nothing for so long after it was asked; what it raises ends the connection."""
+        self._delay_s, self._on_delay = delay_s, on_delay
 
     def never_wait(self) -> None:
         """From now on nothing that is called waits for the server, `close` neither."""
         self._read_timeout = self._write_timeout = 0.0
+        self._on_delay = None
+
+    def ping(self, reconnect: bool | object = False) -> None:
+        """As PyMySQL's, which does not know of delays; it never connects anew."""
+        self._execute_command(COMMAND.COM_PING, "")
+        self._expect_answer()
+        self._read_ok_packet()
 
     def fileno(self) -> int:
         """The socket's, for a selector."""
@@ -81,6 +95,24 @@ class Wire(_Connection):
                 on_socket.close()
         rows: Rows = self._result.rows
         return rows
+
+    def _read_query_result(self, unbuffered: bool = False) -> int:
+        self._expect_answer()
+        affected: int = super()._read_query_result(unbuffered)  # type: ignore[misc]
+        return affected
+
+    def _expect_answer(self) -> None:
+        """Returns when an answer begins, or after `on_delay` was called."""
+        if self._on_delay is None or self._sock is None:
+            return
+        waiting = select.poll()
+        waiting.register(self._sock, select.POLLIN)
+        if not waiting.poll(self._delay_s * 1000):
+            try:
+                self._on_delay()
+            except BaseException:
+                self._force_close()
+                raise
 
     def _arrived(self) -> bytes:
         assert self._sock is not None

@@ -1,5 +1,6 @@
 """Sends verbs: casts, which nobody answers, and calls, which somebody does."""
 
+import asyncio
 import concurrent.futures
 import os
 import socket
@@ -60,14 +61,31 @@ class Caller:
             CellplaneError: what the other side answered with.
         """
         ends_at = time.monotonic() + deadline_s
-        replies = self._open_replies()
-        with replies.expected(ends_at) as expected:
-            left_s = ends_at - time.monotonic()
-            body = wire.envelope(verb, arguments, context=context, deadline_s=left_s, sent_by=self._sent_by)
+        with self.send(queue, verb, arguments, context=context, deadline_s=deadline_s, send_within_s=deadline_s) as sent:
+            return sent.wait(ends_at)
+
+    def send(
+        self, queue: str, verb: Verb, arguments: msgspec.Struct, *, context: Context, deadline_s: float, send_within_s: float
+    ) -> "Sent":
+        """Asks; the answer comes by itself, and no thread need wait for it. It counts until `deadline_s` from now, or until it is forgotten.
+
+        Raises:
+            NoSuchQueue: nobody listens there, nor ever did; nothing was sent.
+            Unavailable: it was not sent in time; it may have been sent.
+        """
+        ends_at = time.monotonic() + deadline_s
+        sent_by = time.monotonic() + min(deadline_s, send_within_s)
+        sent = self._open_replies().expected(sent_by, verb, queue)
+        try:
+            body = wire.envelope(verb, arguments, context=context, deadline_s=ends_at - time.monotonic(), sent_by=self._sent_by)
             self._broker.publish(
-                queue, body, expires_s=left_s, reply_to=expected.queue, correlation_id=expected.id, persistent=False, timeout_s=left_s,
-            )
-            return wire.value_of(expected.wait(ends_at, f"no answer to {verb.name} from {queue}"), verb)
+                queue, body, expires_s=ends_at - time.monotonic(), reply_to=sent.reply_to, correlation_id=sent.id, persistent=False,
+                timeout_s=sent_by - time.monotonic(),
+            )  # fmt: skip
+        except BaseException:
+            sent.forget()
+            raise
+        return sent
 
     def close(self) -> None:
         """Ends the reply queue; calls under way end by their deadlines."""
@@ -101,39 +119,69 @@ class _Replies:
         self._consumer = Consumer(broker, "reply", REPLY, prefetch=0, on_message=self._on_reply)
         self._consumer.start()
 
-    def expected(self, ends_at: float) -> "_Expected":
+    def expected(self, ends_at: float, verb: Verb, queue: str) -> "Sent":
         """A place for one answer."""
         if not self._consumer.wait_until_reading(max(0.0, ends_at - time.monotonic())):
             raise errors.Unavailable("the broker is away: no queue for the answer")
-        return _Expected(self._waiting, self._consumer.queue)
+        return Sent(self._waiting, reply_to=self._consumer.queue, verb=verb, queue=queue)
 
     def stop(self) -> None:
         self._consumer.stop(timeout_s=2.0)
 
     def _on_reply(self, message: Received) -> None:
         future = self._waiting.pop(message.correlation_id or "", None)
-        if future is not None:  # Else it is late, or doubled.
+        # Else it is late, or doubled, or nobody waits any more.
+        if future is not None and future.set_running_or_notify_cancel():
             future.set_result(message.body)
 
 
-class _Expected:
-    """The answer that one call waits for; nobody waits for it any more after the `with`."""
+class Sent:
+    """A call that was sent. After the `with`, or `forget`, nobody waits for its answer any more."""
 
-    def __init__(self, waiting: dict[str, concurrent.futures.Future[bytes]], queue: str) -> None:
+    def __init__(self, waiting: dict[str, concurrent.futures.Future[bytes]], *, reply_to: str, verb: Verb, queue: str) -> None:
         self.id = uuid.uuid4().hex
-        self.queue = queue
+        self.reply_to = reply_to
+        self.reply: concurrent.futures.Future[bytes] = concurrent.futures.Future()
         self._waiting = waiting
-        self._future: concurrent.futures.Future[bytes] = concurrent.futures.Future()
+        self._verb = verb
+        self._queue = queue
+        waiting[self.id] = self.reply
 
-    def wait(self, ends_at: float, silence: str) -> bytes:
+    def wait(self, ends_at: float) -> Any:
+        """Waits for the answer, in this thread.
+
+        Raises:
+            Unavailable: it did not come.
+            CellplaneError: what the other side answered with.
+        """
         try:
-            return self._future.result(max(0.0, ends_at - time.monotonic()))
+            return wire.value_of(self.reply.result(max(0.0, ends_at - time.monotonic())), self._verb)
         except TimeoutError:
-            raise errors.Unavailable(silence) from None
+            raise self._silence() from None
 
-    def __enter__(self) -> "_Expected":
-        self._waiting[self.id] = self._future
+    async def answer(self, ends_at: float) -> Any:
+        """As `wait`, in an event loop: no thread waits."""
+        try:
+            async with asyncio.timeout(max(0.0, ends_at - time.monotonic())):
+                return wire.value_of(await asyncio.wrap_future(self.reply), self._verb)
+        except TimeoutError:
+            raise self._silence() from None
+
+    def forget(self) -> None:
+        """Nobody waits for the answer any more."""
+        self._waiting.pop(self.id, None)
+
+    def _silence(self) -> errors.Unavailable:
+        return errors.Unavailable(f"no answer to {self._verb.name} from {self._queue}")
+
+    def __enter__(self) -> "Sent":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._waiting.pop(self.id, None)
+        self.forget()
+
+
+def forget(sending: "concurrent.futures.Future[Sent]") -> None:
+    """For a future's `add_done_callback`: whether the call is sent in time, late or not at all, nobody waits for its answer."""
+    if not sending.cancelled() and sending.exception() is None:
+        sending.result().forget()

@@ -24,7 +24,7 @@ from api.http.versions import Microversion
 from api.http.view import Render
 from core import errors, log
 from core.clock import Clock
-from core.context import Context, new_request_id
+from core.context import Context, asks_for, new_request_id
 from core.http_server import NAME, write
 from core.listener import deliver
 
@@ -186,6 +186,7 @@ class App:
             raise HttpError(404, NOT_FOUND)
         endpoint = match.endpoint
         context = await self._identify(exchange, endpoint.access)
+        asks_for(context.project_id)
         version = versions.MIN
         if endpoint.under == COMPUTE:
             version = _negotiated(exchange)

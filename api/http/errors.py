@@ -86,6 +86,8 @@ def fault_of(error: Exception, request_id: str) -> Fault:
 
 def _away(error: Exception) -> str:
     """What is away, without why: addresses and drivers' texts stay in the log."""
+    if isinstance(error, errors.OverShare):
+        return "Too many requests of your project are under way. Please try again."
     cell = error.fields.get("cell") if isinstance(error, errors.CellplaneError) else None
     what = "A part of the cloud" if cell is None else f"Cell {cell}"
     return f"{what} does not answer at the moment. Please try again."

@@ -1,7 +1,5 @@
 """Images that requests name: found, described, and whether a flavor fits them."""
 
-import asyncio
-
 import core.errors
 from api.http.call import Call
 from api.prepare.refusals import invalid
@@ -23,7 +21,7 @@ async def find(call: Call, image_id: str, field: str) -> Image:
         Unavailable: the image service does not answer.
     """
     try:
-        image: Image = await asyncio.to_thread(call.cloud.images.show, image_id, call.context)
+        image: Image = await call.cloud.ask_images(call.cloud.images.show, image_id, call.context)
     except core.errors.NotFound as error:
         raise invalid(field, f"Image {image_id} could not be found.") from error
     if named := [name for name in _NAMES_OTHERS if image.properties.get(name)]:

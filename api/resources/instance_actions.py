@@ -179,7 +179,8 @@ async def _located(call: Call, rule: str, *, deleted: bool = False) -> tuple[Map
 
 
 async def _in_cell(call: Call, cell_uuid: str, read: Any, *values: Any, **more: Any) -> Any:
-    return value_of(await call.cloud.cells.gate(cell_uuid).read(read, *values, **more))
+    gate = await call.cloud.cells.find_gate(cell_uuid)
+    return value_of(await gate.read(read, *values, **more))
 
 
 _LIST_PATH = "/servers/{server_id}/os-instance-actions"

@@ -316,8 +316,8 @@ def _by_status(call: Call, found: dict[str, Any]) -> bool:
     """Adds the filter by status; false: no server can have any of those that were asked for."""
     if "status" not in call.query:
         return True
-    asked = [status.upper() for status in call.query.getall("status")]
-    known = tuple(status for status in dict.fromkeys(asked) if status in states.known_statuses())
+    asked = list(dict.fromkeys(status.upper() for status in call.query.getall("status")))
+    known = tuple(status for status in asked if status in states.known_statuses())
     if not known:
         if call.version >= REFUSE_STATUS_SINCE:
             raise errors.Invalid(f"Invalid status value: {', '.join(asked)[:255]}", field="status")

@@ -1,6 +1,5 @@
 """Images of servers: the image's record is made here, its bytes come from the server's host."""
 
-import asyncio
 import contextlib
 from typing import Any
 
@@ -31,7 +30,7 @@ async def create_image(call: Call) -> dict[str, str]:
     gate = refuse_early(call, found, OPERATION)
     spec = value_of(await gate.read(cell_db.instances.build_spec, found.server.uuid))
     record = snapshots.record(call.context, found.server, spec, name=call.body["name"], metadata=call.body.get("metadata") or {})
-    image = await asyncio.to_thread(call.cloud.images.create, record)
+    image = await call.cloud.ask_images(call.cloud.images.create, record)
     await _begin(call, gate, found.server.uuid, image.id)
     hint(call, gate, found.server.uuid)
     return {"image_id": image.id}
@@ -69,7 +68,7 @@ async def _begin(call: Call, gate: Gate, uuid: str, image_id: str) -> None:
 
 async def _forget(call: Call, image_id: str) -> None:
     with contextlib.suppress(core.errors.Unavailable, core.errors.Forbidden):
-        await asyncio.to_thread(call.cloud.images.delete, image_id)
+        await call.cloud.ask_images(call.cloud.images.delete, image_id)
 
 
 def _row(handler: Any, **span: str) -> ActionRoute:

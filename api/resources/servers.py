@@ -94,14 +94,16 @@ async def show(call: Call) -> Server:
 
 
 async def show_what_is_known(call: Call) -> Server | UnreachableServer:
-    """The server; from 2.69 on, while its cell does not answer, what the API database alone knows of it."""
+    """The server; from 2.69 on, while its cell does not answer or its row cannot be read, what the API database alone knows of it."""
     try:
         return await show(call)
-    except core.errors.Unavailable as silence:
+    except core.errors.OverShare:
+        raise
+    except (core.errors.Unavailable, core.errors.Unreadable) as silence:
         return await _known_without_its_cell(call, silence)
 
 
-async def _known_without_its_cell(call: Call, silence: core.errors.Unavailable) -> UnreachableServer:
+async def _known_without_its_cell(call: Call, silence: core.errors.CellplaneError) -> UnreachableServer:
     mapping, _ = await cells.route.locate(call.cloud, call.context, call.path["id"])
     if mapping.cell_uuid is None:
         raise silence
@@ -198,7 +200,7 @@ async def delete(call: Call) -> None:
 async def _refuse_if_locked(call: Call, mapping: api_db.instances.Mapping) -> None:
     """Returns if the caller may delete the server: always for admins, else while it is not locked.
 
-    While its cell does not answer, the mapping's own note decides: a delete is possible whatever a cell does.
+    While its cell does not answer, or its row cannot be read, the mapping's own note decides: a delete is possible whatever a cell does.
 
     Raises:
         Locked: the server is locked.
@@ -207,7 +209,7 @@ async def _refuse_if_locked(call: Call, mapping: api_db.instances.Mapping) -> No
         return
     try:
         locked = (await server_of(call, DELETE)).server.locked_by is not None
-    except core.errors.Unavailable:
+    except (core.errors.Unavailable, core.errors.Unreadable):
         locked = mapping.locked
     if locked:
         raise core.errors.Locked(f"Instance {mapping.uuid} is locked", server=mapping.uuid)

@@ -197,7 +197,7 @@ async def _change_of_host(
     if binary in OTHER_BINARIES:
         raise _cannot_be_updated(binary)
     cell_uuid = await call.cloud.api_read(api_db.hosts.cell_of, host)
-    gate = call.cloud.cells.gate(cell_uuid)
+    gate = await call.cloud.cells.find_gate(cell_uuid)
     found = value_of(await gate.read(cell_db.hosts.list_services, down_after_s=down_after_s(call), host=host, binary=binary))
     if not found:
         raise errors.NotFound(f"Could not find binary {binary} on host {host}.")

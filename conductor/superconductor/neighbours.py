@@ -124,7 +124,7 @@ class OtherServers:
         """Server -> its host, of those that have one, and the cells that do not say."""
         placed = [server for server in servers if server.cell_uuid not in (None, CELL0_UUID)]
         cells = {str(server.cell_uuid) for server in placed}
-        answers = scatter_now([self._cells.gate(uuid) for uuid in cells], cell_db.builds.attempts, [server.uuid for server in placed])
+        answers = scatter_now([self._cells.find_gate_now(uuid) for uuid in cells], cell_db.builds.attempts, [server.uuid for server in placed])
         hosts: dict[str, str] = {}
         for server in placed:
             answer = answers[str(server.cell_uuid)]

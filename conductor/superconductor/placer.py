@@ -312,7 +312,7 @@ class Placer:
         self._framed([one.entry for one in held], lambda _: self._insert_in(cell_uuid, held))
 
     def _insert_in(self, cell_uuid: str, held: Sequence[_Held]) -> None:
-        gate = self._cells.gate(cell_uuid)
+        gate = self._cells.find_gate_now(cell_uuid)
         rows = [_placed(one) for one in held if one.entry.order is not None]
         with self._steps("super.insert"):
             told = gate.write_now(cell_db.builds.insert, rows, build_deadline_s=self._build_deadline_s)
@@ -366,7 +366,7 @@ class Placer:
     def _entomb(self, entry: Entry) -> None:
         """Its cell is told; of a server that was never given to any, cell0 keeps the history."""
         mapping = value_of(self._api.read_now(api_db.instances.get, entry.uuid))
-        gate = self._cells.gate(entry.target or CELL0_UUID)
+        gate = self._cells.find_gate_now(entry.target or CELL0_UUID)
         if gate.cell.is_cell0:
             self._release(entry.uuid)
         doomed = Doomed(

@@ -2,6 +2,7 @@
 
 import asyncio
 import pathlib
+import socket
 import threading
 import time
 import uuid
@@ -11,14 +12,16 @@ import prometheus_client
 import pytest
 import sqlalchemy as sa
 
-from cells.answers import Answer, Cell, Silence
+from cells.answers import Answer, Cell, Silence, Unknown
 from cells.door import GateMetrics
 from cells.gate import Gate
+from core.context import service_context
 from devstack.accounts import Accounts
 from devstack.services import mariadb
 from devstack.waiting import wait_until
 from messaging import in_process
 from messaging.broker import Broker
+from messaging.verbs.cell import CLEAN, Uuids
 from tests.mariadb_server import as_admin
 
 DEADLINE_S = 1.0
@@ -187,3 +190,64 @@ def _looked(gate: Gate) -> bool:
 def _probed(gate: Gate) -> bool:
     gate.probe()
     return not gate.broker_is_away
+
+
+# ---- names -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def silent_resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Its answers come when the event is set: as a name server that does not answer, which nobody can be told to give up."""
+    answers, real = threading.Event(), socket.getaddrinfo
+
+    def getaddrinfo(host: str, *args: object, **kwargs: object) -> object:
+        if host == "db.silent":
+            assert answers.wait(30.0)
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return real(host, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    yield answers
+    answers.set()
+
+
+def test_a_silent_resolver_costs_one_deadline(silent_resolver: threading.Event) -> None:
+    gate = Gate(Cell(str(uuid.uuid4()), "west", "mysql://user:password@db.silent/cell", "none://"), threads=2, deadline_s=DEADLINE_S)
+
+    assert isinstance(gate.read_now(_version), Silence)
+    assert gate.health()["database"] != "up"
+    assert all(isinstance(gate.read_now(_version), Silence) for _ in range(100))
+    for _ in range(100):
+        gate._door.breaker._next_probe = 0.0
+        gate.probe()
+
+    assert gate._door._pool._running <= 1
+    silent_resolver.set()
+    gate.close()
+
+
+def test_a_silent_resolver_of_a_brokers_name_costs_one_deadline(silent_resolver: threading.Event) -> None:
+    gate = Gate(Cell(str(uuid.uuid4()), "west", "sqlite://", "amqp://user:password@db.silent/cell"), deadline_s=DEADLINE_S)
+
+    answer = gate.cast_now("conductor", CLEAN, Uuids([]), service_context())
+    assert isinstance(answer, Silence | Unknown)
+    wait_until(lambda: _is_refused_at_once(gate), what="open breaker", deadline_s=DEADLINE_S)
+
+    silent_resolver.set()
+    gate.close()
+
+
+def _is_refused_at_once(gate: Gate) -> bool:
+    gate.hint("conductor", CLEAN, Uuids([]), service_context())
+    return gate.broker_is_away
+
+
+@pytest.mark.mariadb
+def test_a_connection_that_dies_while_it_is_used_opens_nothing_if_there_are_others(server: mariadb.MariaDB, gate: Gate) -> None:
+    def dies(connection: sa.Connection) -> None:
+        connection.execute(sa.text("KILL CONNECTION_ID()"))
+        connection.execute(sa.text("SELECT 1"))
+
+    for _ in range(3):
+        assert isinstance(gate.read_now(dies), Silence)
+        assert gate.health()["database"] == "up"

@@ -128,6 +128,9 @@ class Registry:
     def refresh(self) -> None:
         """Nothing changes."""
 
+    async def look_again(self) -> None:
+        """Nothing changes."""
+
 
 class World:
     """Databases that are filled anew for each example.
@@ -136,15 +139,15 @@ class World:
         urls: the API database's, cell0's, the cells'; the last one is of the cell that holds the union.
     """
 
-    def __init__(self, urls: Sequence[str], *, deadline_s: float = 5.0) -> None:
+    def __init__(self, urls: Sequence[str], *, deadline_s: float = 5.0, threads: int = 1) -> None:
         api, cell0, *cells, union = urls
         self._database = {url: Database(url) for url in urls}
         self._api, self._union = self._database[api], self._database[union]
         self.cells = [Cell(CELL0_UUID, "cell0", cell0, "none://")]
         self.cells += [Cell(str(uuids.UUID(int=number)), f"cell{number}", url, "none://") for number, url in enumerate(cells, 1)]
-        self._gates = {cell.uuid: Gate(cell, threads=1, deadline_s=deadline_s) for cell in self.cells}
+        self._gates = {cell.uuid: Gate(cell, threads=threads, deadline_s=deadline_s) for cell in self.cells}
         self._make_tables()
-        self.api_db = Gate(Cell("api", "api", api, "none://"), threads=1, deadline_s=deadline_s)
+        self.api_db = Gate(Cell("api", "api", api, "none://"), threads=threads, deadline_s=deadline_s)
         self.cells_used = 0
         self.cells_registry = Registry([])
 

@@ -124,6 +124,12 @@ class CellWithProxy:
         with self.database.transaction() as connection:
             return cell_db.console_tokens.issue(connection, server, instance_host=HOST, address=guest.address, ttl_s=ttl_s)
 
+    def issue_of_host(self, host: str, guest: Guest) -> str:
+        """A token of a server on another host."""
+        server = insert_instance(self.database, host=host)
+        with self.database.transaction() as connection:
+            return cell_db.console_tokens.issue(connection, server, instance_host=host, address=guest.address, ttl_s=600.0)
+
     def answer(self, _: Context, asked: compute.OneServer) -> compute.ConsoleAddresses:
         found = self.served.get(asked.uuid, core.errors.NotFound("There is no such guest"))
         if isinstance(found, core.errors.CellplaneError):

@@ -18,6 +18,7 @@ from cell_db.tables import services
 from console.session import MOST_MESSAGE_BYTES
 from devstack.waiting import wait_until
 from lifecycle import states
+from messaging.verbs import compute
 from objects import console
 from objects.console_rules import Allowed
 from objects.host import CONSOLE_PROXY
@@ -133,6 +134,17 @@ def test_a_host_that_is_silent_costs_its_time_out_only(cell: CellWithProxy, gues
         token = cell_db.console_tokens.issue(connection, server, instance_host="silent-1", address=guest.address, ttl_s=60.0)
 
     assert user.refused(proxy, token) == 503
+
+
+def test_a_silent_host_delays_no_console_of_another(cell: CellWithProxy, guest: Guest, user: User) -> None:
+    proxy = cell.start(host_timeout_s=30.0)
+    cell.broker.declare(compute.queue("silent-1"))
+    tokens = [cell.issue_of_host("silent-1", guest) for _ in range(8)]
+
+    with user.knocking(proxy, tokens) as refused:
+        console = user.open(proxy, cell.token(guest))
+        user.read_until(console, GREETING)
+        assert refused() == [503] * (8 - 2)
 
 
 def test_a_console_that_nobody_serves_is_a_bad_gateway(cell: CellWithProxy, guest: Guest, user: User) -> None:

@@ -1,6 +1,8 @@
 """A user of consoles: a WebSocket client, asked by plain function calls."""
 
 import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import aiohttp
@@ -34,6 +36,28 @@ class User:
         with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
             self.open(proxy, token, **more)
         return refusal.value.status
+
+    @contextlib.contextmanager
+    def knocking(self, proxy: ConsoleProxy, tokens: Sequence[str]) -> Iterator[Callable[[], list[int]]]:
+        """Asks for these consoles at the same time, and waits for none; gives what tells the statuses of those that were refused so far."""
+        tasks = self._runner.run(self._knock(f"http://127.0.0.1:{proxy.port}/?token=", tokens))
+
+        def refused() -> list[int]:
+            errors = [task.exception() for task in tasks if task.done()]
+            return [error.status for error in errors if isinstance(error, aiohttp.WSServerHandshakeError)]
+
+        yield refused
+        self._runner.run(self._end(tasks))
+
+    async def _knock(self, url: str, tokens: Sequence[str]) -> "list[asyncio.Task[aiohttp.ClientWebSocketResponse]]":
+        tasks = [asyncio.ensure_future(self._session.ws_connect(url + token)) for token in tokens]
+        await asyncio.sleep(0)
+        return tasks
+
+    async def _end(self, tasks: "list[asyncio.Task[aiohttp.ClientWebSocketResponse]]") -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def read_until(self, console: aiohttp.ClientWebSocketResponse, wanted: bytes, deadline_s: float = DEADLINE_S) -> bytes:
         """All that comes up to these bytes, and what came with them."""
