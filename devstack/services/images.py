@@ -13,8 +13,9 @@ import logging
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from aiohttp import web
 
@@ -24,6 +25,7 @@ from api.http.auth import strategy_of
 from api.http.caller import Strategy
 from api.http.errors import HttpError
 from core import errors
+from core.bounded_pool import BoundedPool
 from devstack.services import image_access
 from devstack.services.image_access import SERVICE, Caller
 from devstack.services.image_store import ImageStore
@@ -36,17 +38,25 @@ FILTERS = ("name", "id", "status", "visibility", "owner", "container_format", "d
 STORE = web.AppKey("store", ImageStore)
 CALLER = web.RequestKey("caller", Caller)
 DEACTIVATED = "deactivated"
+FILES = web.AppKey("files", BoundedPool)
+FILES_THREADS = 4
+FILES_WAITING = 200
+FILES_DEADLINE_S = 60.0
 START_DEADLINE_S = 20.0
 STOP_DEADLINE_S = 5.0
 IDLE_S = 75.0
 
 logger = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def application(store: ImageStore, strategy: Strategy | None = None) -> web.Application:
     """The whole service as one aiohttp application. Without a strategy nobody is asked who they are."""
     app = web.Application(middlewares=[_answer_errors, _identifying(strategy)], client_max_size=1024 * 1024)
     app[STORE] = store
+    app[FILES] = BoundedPool("files", threads=FILES_THREADS, waiting=FILES_WAITING)
+    app.on_cleanup.append(_close_files)
     app.add_routes(
         [
             web.get("/", _versions),
@@ -144,6 +154,14 @@ async def _listening(store: ImageStore, port: int, strategy: Strategy | None) ->
     return runner
 
 
+async def _close_files(app: web.Application) -> None:
+    app[FILES].close()
+
+
+async def _in_thread(request: web.Request, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    return await request.app[FILES].run(work, FILES_DEADLINE_S, *args, **kwargs)
+
+
 @web.middleware
 async def _answer_errors(request: web.Request, handler: Any) -> web.StreamResponse:
     codes = {errors.Invalid: 400, errors.NotFound: 404, errors.Forbidden: 403, errors.Conflict: 409, errors.Unavailable: 503}
@@ -208,7 +226,7 @@ async def _schema_of_list(_request: web.Request) -> web.Response:
 
 async def _list(request: web.Request) -> web.Response:
     query = request.query
-    images = [image for image in await asyncio.to_thread(request.app[STORE].all) if _is_listed(request, image) and _fits(image, query)]
+    images = [image for image in await _in_thread(request, request.app[STORE].all) if _is_listed(request, image) and _fits(image, query)]
     _sort(images, query)
     limit = _limit(query.get("limit"))
     page = _after(images, query.get("marker"))
@@ -261,8 +279,8 @@ async def _upload(request: web.Request) -> web.Response:
     upload = store.upload(image_id)
     try:
         async for chunk in request.content.iter_any():
-            await asyncio.to_thread(upload.write, chunk)
-        await asyncio.to_thread(store.finish, image_id, upload)
+            await _in_thread(request, upload.write, chunk)
+        await _in_thread(request, store.finish, image_id, upload)
     finally:
         upload.forget()
     return web.Response(status=204)
