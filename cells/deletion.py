@@ -4,16 +4,18 @@ Steps `api.delete`, `super.tombstone`, `super.finish` of the build protocol. Who
 mark; the super-conductor's sweep goes on from there with `entomb`.
 """
 
+import contextlib
 import dataclasses
 from typing import Any
 
 import api_db.instances
 import api_db.journal
 import cell_db.endings
+import core.errors
 import core.log
 import messaging.verbs.cell as cell_verbs
 import messaging.verbs.superconductor as superconductor
-from cells.answers import Answer, Silence, Unknown, value_of
+from cells.answers import Answer, Cause, Silence, Unknown, value_of
 from cells.gate import Gate
 from cells.route import Reach
 from core.context import Context
@@ -53,13 +55,22 @@ async def delete_server(reach: Reach, context: Context, mapping: api_db.instance
     doomed = Doomed(mapping.uuid, entry.token, mapping.project_id, mapping.user_id, entry.target, by=context)
     gate = await reach.cells.find_gate(doomed.cell_uuid)
     with steps("super.tombstone"):
-        told = await gate.write(cell_db.endings.tombstone, **_tomb(doomed, gate))
+        told = await _told(gate, doomed)
     if isinstance(told, Answer):
-        with steps("super.finish"):
+        # The super-conductor finishes it where this project has no turn left.
+        with contextlib.suppress(core.errors.OverShare), steps("super.finish"):
             await reach.api_db.write(api_db.journal.finish, uuid=doomed.uuid, token=doomed.token, is_cell0=gate.cell.is_cell0)
         gate.hint(cell_verbs.QUEUE, cell_verbs.CLEAN, cell_verbs.Uuids([doomed.uuid]), context)
     else:
         LOG.info("cell %s cannot be told yet that server %s is deleted: %s", gate.cell.name, doomed.uuid, told.why)
+
+
+async def _told(gate: Gate, doomed: Doomed) -> Answer[bool] | Silence | Unknown:
+    """It is deleted already: whatever keeps the cell from hearing of it now, the sweep tells it."""
+    try:
+        return await gate.write(cell_db.endings.tombstone, **_tomb(doomed, gate))
+    except core.errors.OverShare as error:
+        return Silence(gate.cell, error.message, Cause.NO_TURN)
 
 
 def entomb(api: Gate, gate: Gate, doomed: Doomed, context: Context, steps: Steps) -> Answer[bool] | Silence | Unknown:

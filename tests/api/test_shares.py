@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 
 import core.context
+import core.errors
 import tests.api.small_cloud
 from api.resources import keypairs, server_list
 from core.bounded_pool import BoundedPool
@@ -95,3 +96,16 @@ def test_a_silent_image_service_holds_up_neither_lists_nor_key_pairs(cloud: Smal
         assert [server["id"] for server in cloud.ask.get("/v2.1/servers?name=here", version="2.96", user=ALICE).json["servers"]] == [uuid]
         assert cloud.ask.post("/v2.1/os-keypairs", {"keypair": {"name": "k"}}, version="2.1", user=ALICE).status == 200
         may_answer.set()
+
+
+def test_a_delete_is_a_delete_though_its_cell_cannot_be_told_yet(cloud: SmallCloud) -> None:
+    uuid = cloud.running()
+    gate = cloud.cloud.cells.by_name("east")
+
+    def refuses(*_: Any, **__: Any) -> Any:
+        raise core.errors.OverShare("too many")
+
+    with mock.patch.object(gate, "write", refuses):
+        assert cloud.ask.ask("DELETE", f"/v2.1/servers/{uuid}", version="2.96", user=ALICE).status == 204
+
+    assert cloud.ask.get("/v2.1/servers", version="2.96", user=ALICE).json["servers"] == []
