@@ -110,6 +110,8 @@ class Fuzz:
         ]
         servers += [cloud.running("west", "west-1", name="w"), cloud.created(name="journal")]
         self._known = [*servers, IMAGE, "laptop"]
+        # aiohttp's client for tests keeps all responses, bodies included.
+        cloud.ask._client._responses.clear()
 
     def _try(self) -> None:
         chance = self._chance
