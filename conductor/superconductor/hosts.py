@@ -241,7 +241,7 @@ class HostWatch:
         if why is None:
             self._told.pop(key, None)
         elif self._told.get(key) != why:
-            LOG.error("host %s of cell %s is not used: %s", host, gate.cell.name, why)
+            LOG.warning("host %s of cell %s is not used: %s", host, gate.cell.name, why)
             self._told[key] = why
 
     def _lose(self, gate: Gate) -> None:
