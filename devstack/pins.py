@@ -10,7 +10,7 @@ from pathlib import Path
 
 FILE = Path(__file__).parent.parent / "constraints.txt"
 HEAD = "# == "
-SECTIONS = ("build", "cellplane", "devstack", "test", "libvirt", "keystone", "renew")
+SECTIONS = ("build", "cellplane", "devstack", "test", "libvirt", "keystone", "glance", "renew")
 """`build` is pip and what builds Cellplane; `devstack` and `test` go on top of `cellplane`, `test` on top of both; `libvirt` is built here."""
 
 STRICT = ("--require-hashes", "--no-deps", "--disable-pip-version-check", "--no-input", "-q")

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from devstack import pins
-from devstack.services.keystone_environment import REQUIREMENTS as KEYSTONE
+from devstack.services import glance_environment, keystone_environment
 
 OLDEST_PYTHON = "3.11"
 DEADLINE_S = 600.0
@@ -32,7 +32,8 @@ def main() -> int:
         for name, arguments in (("cellplane", []), ("devstack", ["--extra", "devstack"]), ("libvirt", ["--extra", "libvirt"])):
             found[name] = _compiled(uv, work, ["setup.cfg", *arguments, "-c", str(whole)])
         found["test"] = _compiled(uv, work, ["setup.cfg", "--extra", "test", "-c", str(whole)])
-        found["keystone"] = _compiled(uv, work, [_listed(work, KEYSTONE), "-c", str(whole)])
+        for name, wanted in (("keystone", keystone_environment.REQUIREMENTS), ("glance", glance_environment.REQUIREMENTS)):
+            found[name] = _compiled(uv, work, [_listed(work, wanted), "-c", str(whole)])
         found["build"] = _compiled(uv, work, [_listed(work, BUILD)])
         found["renew"] = _compiled(uv, work, [_listed(work, ["uv"])])
     on_top = {"devstack": ("cellplane",), "test": ("cellplane", "devstack"), "libvirt": ("cellplane",)}

@@ -211,7 +211,7 @@ def _possible(state: State, asked: Shape, before: Shape | None, progress: Progre
     if shape.profile == FULL:
         packages.ensure(progress.say)
     if shape.auth == KEYSTONE:
-        keystone_environment.ensure(progress.say)
+        keystone_environment.KEYSTONE.ensure(progress.say)
     _settle_ports(state, shape, before, progress)
     return shape
 

@@ -287,10 +287,9 @@ async def _upload(request: web.Request) -> web.Response:
 
 
 async def _set_active(request: web.Request) -> web.Response:
-    if not request[CALLER].is_admin:
-        raise errors.Forbidden("You are not authorized to complete this action.")
+    image = _own(request)
     after = DEACTIVATED if request.match_info["action"] == "deactivate" else "active"
-    request.app[STORE].set_status(_visible(request)["id"], before=("active", DEACTIVATED), after=after)
+    request.app[STORE].set_status(image["id"], before=("active", DEACTIVATED), after=after)
     return web.Response(status=204)
 
 

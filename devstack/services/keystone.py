@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core import errors
 from devstack.accounts import write_private
-from devstack.services import keystone_environment
+from devstack.services.keystone_environment import KEYSTONE
 
 ADMIN = "admin"
 """The user that `prepare` makes, with the role of the same name in a project of the same name."""
@@ -57,7 +57,7 @@ class Keystone:
 
     def command(self) -> list[str]:
         """The service in the foreground. Its arguments are gunicorn's only by way of the environment: Keystone would read them as its own."""
-        return [keystone_environment.program("gunicorn")]
+        return [KEYSTONE.program("gunicorn")]
 
     def env(self) -> dict[str, str]:
         """What its process needs in its environment."""
@@ -69,7 +69,7 @@ class Keystone:
         }
 
     def _manage(self, *arguments: str, env: dict[str, str] | None = None) -> None:
-        command = [keystone_environment.program("keystone-manage"), "--config-file", str(self.settings), *arguments]
+        command = [KEYSTONE.program("keystone-manage"), "--config-file", str(self.settings), *arguments]
         result = subprocess.run(
             command, env={**os.environ, **self.env(), **(env or {})}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
             timeout=STEP_DEADLINE_S, check=False,
@@ -78,7 +78,7 @@ class Keystone:
             raise errors.Broken(f"keystone-manage {arguments[0]} ended with {result.returncode}: {result.stderr[-2000:]}")
 
     def _fingerprint(self) -> str:
-        return f"{keystone_environment.path().name} {self._database_url}\n"
+        return f"{KEYSTONE.path().name} {self._database_url}\n"
 
 
 def _settings(directory: Path, database_url: str) -> str:

@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from devstack import pins
-from devstack.services.keystone_environment import REQUIREMENTS as KEYSTONE
+from devstack.services import glance_environment, keystone_environment
 
 REPOSITORY = pins.FILE.parent
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+?)(?: ; (.+?))? \\$")
@@ -51,10 +51,11 @@ def test_every_requirement_is_pinned_within_its_bounds(extra: str) -> None:
         assert requirement.specifier.contains(found[name]), f"{requirement} does not admit {found[name]}: python -m devstack.renew_pins"
 
 
-def test_what_keystone_needs_is_pinned() -> None:
-    found = pinned("keystone")
+@pytest.mark.parametrize(("section", "needed"), [("keystone", keystone_environment.REQUIREMENTS), ("glance", glance_environment.REQUIREMENTS)])
+def test_what_other_programs_need_is_pinned(section: str, needed: tuple[str, ...]) -> None:
+    found = pinned(section)
 
-    for requirement in map(Requirement, KEYSTONE):
+    for requirement in map(Requirement, needed):
         assert requirement.specifier.contains(found[canonicalize_name(requirement.name)]), requirement
 
 

@@ -105,6 +105,32 @@ def test_an_image_of_a_server_boots_another(cloud: Cloud, server: str, version: 
     client.ok("image delete copy")
 
 
+def test_another_project_s_image_is_none(cloud: Cloud, server: str) -> None:
+    """Not to the image service, and not to the Compute API, which asks it under another name than the user's."""
+    record = {"name": "secret", "visibility": "private", "disk_format": "raw", "container_format": "bare"}
+    images, demo = f"{cloud.image}/v2/images", cloud.auth("demo")
+    image_id = requests.post(images, json=record, auth=cloud.auth("admin"), timeout=30).json()["id"]
+    requests.put(f"{images}/{image_id}/file", data=b"x" * 1024, auth=cloud.auth("admin"), timeout=30).raise_for_status()
+    flavor = requests.get(f"{cloud.compute}/flavors", auth=demo, timeout=30).json()["flavors"][0]["id"]
+
+    def answers(image_id: str) -> list[tuple[int, str]]:
+        asked = (
+            ("/servers", {"server": {"name": "thief", "flavorRef": flavor, "imageRef": image_id, "networks": "none"}}),
+            (f"/servers/{server}/action", {"rebuild": {"imageRef": image_id}}),
+            (f"/servers/{server}/action", {"rescue": {"rescue_image_ref": image_id}}),
+        )
+        version = {"OpenStack-API-Version": "compute 2.90"}
+        replies = [requests.post(cloud.compute + path, json=body, auth=demo, headers=version, timeout=30) for path, body in asked]
+        return [(reply.status_code, reply.text.replace(image_id, "ID")) for reply in replies]
+
+    secret, absent = answers(image_id), answers("c0ffee00-0000-4000-8000-000000000000")
+
+    assert secret == absent
+    assert [code for code, _ in secret] == [400, 400, 400]
+    assert requests.get(f"{images}/{image_id}", auth=demo, timeout=30).status_code == 404
+    assert requests.delete(f"{images}/{image_id}", auth=cloud.auth("admin"), timeout=30).status_code == 204
+
+
 def test_a_password_is_set_and_readable_nowhere(cloud: Cloud, server: str) -> None:
     client = cloud.client("demo")
 
