@@ -5,6 +5,8 @@ import dataclasses
 import uuid
 from typing import Any
 
+import msgspec
+
 _ASKER: contextvars.ContextVar[str | None] = contextvars.ContextVar("asker", default=None)
 
 
@@ -48,12 +50,12 @@ class Context:
 
     @classmethod
     def from_wire(cls, values: dict[str, Any]) -> "Context":
-        """The context that `to_wire` gave; fields of a newer program are ignored."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        kept = {name: value for name, value in values.items() if name in known}
-        for name in ("roles", "service_roles"):
-            kept[name] = tuple(kept.get(name) or ())
-        return cls(**kept)
+        """The context that `to_wire` gave; fields of a newer program are ignored.
+
+        Raises:
+            ValueError: it is none: a field is missing or has a wrong type.
+        """
+        return msgspec.convert(values, cls)
 
 
 def new_request_id() -> str:

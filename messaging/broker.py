@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from core import errors, log
-from messaging.link import Link, LinkLost, NoSuchQueue, open_link
+from messaging.link import Link, LinkLost, NoSuchQueue, QueueFull, TooLarge, open_link
 
-__all__ = ["REPLY", "WORK", "Broker", "Kind", "NoSuchQueue"]
+__all__ = ["REPLY", "WORK", "Broker", "Kind", "NoSuchQueue", "QueueFull", "TooLarge"]
 
 LOG = log.get(__name__)
 
@@ -35,7 +35,8 @@ class Broker:
     Publishing connections are few, opened at first use and lent to one thread at a time.
 
     Args:
-        url: `amqp://user:password@host:port/vhost` or `inproc://NAME`.
+        url: `amqp://user:password@host:port/vhost`, `inproc://NAME` or `inproc://user:password@NAME`. The user decides which way a message
+            takes (`messaging.access`), and is the one that the broker names to who reads it.
         connect_timeout_s: for opening a connection.
         publish_timeout_s: for a publish altogether, the wait for a free connection included.
         connections: how many threads may publish at the same time.
@@ -75,6 +76,8 @@ class Broker:
 
         Raises:
             NoSuchQueue: nobody declared the queue; nothing was sent.
+            QueueFull: it has no room; nothing was sent.
+            TooLarge: no broker takes a message of this size; nothing was sent.
             Unavailable: the broker is away or too slow; the message may or may not arrive, once or twice.
         """
         self._lend(
@@ -168,7 +171,7 @@ class Broker:
                 # It had died while nobody used it (the broker was restarted): that says nothing about the broker now.
                 link = self._open_to_publish(ends_at)
                 function(link, max(0.05, ends_at - time.monotonic()))
-        except NoSuchQueue:
+        except (NoSuchQueue, QueueFull, TooLarge):
             self._give_back(link)
             raise
         except BaseException:

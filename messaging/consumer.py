@@ -1,6 +1,7 @@
 """A thread that reads one queue for as long as it is wanted, whatever becomes of the broker meanwhile."""
 
 import collections
+import functools
 import logging
 import threading
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 from core import errors, log
 from core.clock import jittered
+from messaging import access
 from messaging.broker import REPLY, Broker, Kind
 from messaging.link import HEARTBEAT_S, Link, Raw
 
@@ -18,23 +20,42 @@ LOG = log.get(__name__)
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _BEAT_S = HEARTBEAT_S / 4
+_MOST_COUNTED = 1_000_000
+
+Settle = Callable[[Link, int], None]
 
 
 class Received:
-    """A message in hand. It can be settled once, from any thread; after its connection has gone that does nothing."""
+    """A message in hand. It can be settled once, from any thread; after its connection has gone that does nothing.
 
-    __slots__ = ("_link", "body", "correlation_id", "headers", "received_at", "redeliveries", "reply_to", "tag")
+    Whatever its sender put into it, each field has its type here; what has another one counts as absent. `user` is who sent it, as the broker
+    vouches for (`None`: the sender did not ask it to); `exchange` is what it came through.
+    """
 
-    def __init__(self, raw: Raw, link: Link) -> None:
+    __slots__ = (
+        "_link", "body", "correlation_id", "exchange", "headers", "queue", "received_at", "redeliveries", "reply_to", "tag", "user",
+    )  # fmt: skip
+
+    def __init__(self, raw: Raw, link: Link, queue: str) -> None:
         properties = raw.properties
         self._link: Link | None = link
-        self.body = raw.body
-        self.headers: dict[str, Any] = properties.get("application_headers") or {}
-        self.reply_to: str | None = properties.get("reply_to")
-        self.correlation_id: str | None = properties.get("correlation_id")
-        self.redeliveries = int(self.headers.get("x-delivery-count", 0))
+        self.queue = queue
+        self.exchange = str(raw.delivery_info.get("exchange", ""))
+        self.body = _bytes(raw.body)
+        headers = properties.get("application_headers")
+        self.headers: dict[str, Any] = headers if isinstance(headers, dict) else {}
+        self.user = _text(properties.get("user_id"))
+        reply_to = _text(properties.get("reply_to"))
+        self.reply_to = reply_to if reply_to and access.REPLY_QUEUE.match(reply_to) else None
+        self.correlation_id = _text(properties.get("correlation_id"))
+        self.redeliveries = self.count("x-delivery-count")
         self.tag = raw.delivery_tag
         self.received_at = time.monotonic()
+
+    def count(self, header: str) -> int:
+        """A header that counts something; 0 if it is no such number."""
+        value = self.headers.get(header)
+        return value if type(value) is int and 0 <= value <= _MOST_COUNTED else 0
 
     def take_link(self) -> Link | None:
         """The connection it came by, for the first who asks."""
@@ -46,13 +67,22 @@ class Received:
         return link is not None and self._link is link
 
 
+def _bytes(body: object) -> bytes:
+    return body.encode("utf-8", "surrogatepass") if isinstance(body, str) else bytes(body)  # type: ignore[call-overload, no-any-return]
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
 class Consumer:
-    """Reads a queue in a thread of its own, which also owns the connection.
+    """Reads a queue in a thread of its own, which also owns the connection; and beside it the queue of what was put off, if that is another.
 
     Args:
         queue: its name; for `REPLY` only the beginning of it: each connection gets a queue of its own.
-        prefetch: how many messages may be in hand, not settled.
+        prefetch: how many messages of each queue may be in hand, not settled.
         on_message: called in the thread with each message; must be quick.
+        on_reading: called in the thread whenever a connection has begun to read.
         on_turn: called in the thread every time it wakes; gives the seconds until it wants to be called again.
     """
 
@@ -65,18 +95,21 @@ class Consumer:
         prefetch: int,
         on_message: Callable[[Received], None],
         on_turn: Callable[[], float] = lambda: _BEAT_S,
+        on_reading: Callable[[], None] = lambda: None,
     ) -> None:
         self.queue = queue
         self.reading = threading.Event()
+        self.in_hand = 0
         self._broker = broker
         self._kind = kind
         self._prefetch = prefetch
         self._on_message = on_message
         self._on_turn = on_turn
+        self._on_reading = on_reading
         self._link: Link | None = None
-        self._tag = ""
+        self._tags: list[str] = []
         self._beat_at = 0.0
-        self._to_settle: collections.deque[tuple[Received, Link, bool]] = collections.deque()
+        self._to_settle: collections.deque[tuple[Received, Link, Settle]] = collections.deque()
         self._taking = True
         self._stop = threading.Event()
         self._hurry = threading.Event()
@@ -116,20 +149,20 @@ class Consumer:
 
     def ack(self, message: Received) -> None:
         """The message is done with."""
-        self._settle(message, requeue=False)
+        self._settle(message, Link.ack)
 
-    def give_back(self, message: Received) -> None:
-        """The message is to be delivered again."""
-        self._settle(message, requeue=True)
+    def reject(self, message: Received) -> None:
+        """The message is not wanted; the broker deals with it as its policies say."""
+        self._settle(message, Link.reject)
 
     def still_holds(self, message: Received) -> bool:
         """Whether the message is ours and not settled; `False` once its connection has gone: then another copy is on its way."""
         return message.came_by(self._link)
 
-    def _settle(self, message: Received, *, requeue: bool) -> None:
+    def _settle(self, message: Received, how: Settle) -> None:
         link = message.take_link()
         if link is not None:
-            self._to_settle.append((message, link, requeue))
+            self._to_settle.append((message, link, how))
             link.wake()
 
     def _run(self) -> None:
@@ -166,38 +199,46 @@ class Consumer:
             # A new name each time: the broker may not have noticed yet that the connection that owned the last one is gone.
             self.queue = f"{self._prefix}.{uuid.uuid4().hex}"
             link.declare_reply(self.queue)
+            queues = [self.queue]
         else:
-            link.declare_work(self.queue)
+            queues = sorted({self.queue, access.put_off_queue(self.queue)})
+            for queue in queues:
+                link.declare_work(queue)
         self._beat_at = time.monotonic() + _BEAT_S
-        if self._taking:
-            self._tag = link.consume(
-                self.queue, prefetch=self._prefetch, no_ack=self._kind is REPLY,
-                callback=lambda raw: self._on_message(Received(raw, link)),
-            )
+        for queue in queues if self._taking else ():
+            take = functools.partial(self._take, link, queue)
+            self._tags.append(link.consume(queue, prefetch=self._prefetch, no_ack=self._kind is REPLY, callback=take))
         self.reading.set()
         LOG.info("consumer reads queue=%s broker=%s", self.queue, link.address)
+        self._on_reading()
+
+    def _take(self, link: Link, queue: str, raw: Raw) -> None:
+        self.in_hand += 1
+        try:
+            self._on_message(Received(raw, link, queue))
+        except Exception:  # The frame round every message of this thread: none may end the connection that the others come by.
+            LOG.exception("message dropped queue=%s", queue)
+            if self._kind is not REPLY:
+                link.reject(raw.delivery_tag)
+                self.in_hand -= 1
 
     def _turn(self) -> None:
         link = self._link
         assert link is not None
         link.drain(max(0.0, min(self._on_turn(), self._beat_at - time.monotonic())))
         self._settle_all(link)
-        if not self._taking and self._tag:
-            link.cancel(self._tag)
-            self._tag = ""
+        while not self._taking and self._tags:
+            link.cancel(self._tags.pop())
         if time.monotonic() >= self._beat_at:
             link.heartbeat()
             self._beat_at = time.monotonic() + _BEAT_S
 
     def _settle_all(self, link: Link) -> None:
         while self._to_settle:
-            message, of_link, requeue = self._to_settle.popleft()
-            if of_link is not link:
-                continue  # Its connection has gone, and the broker delivers it again.
-            if requeue:
-                link.give_back(message.tag)
-            else:
-                link.ack(message.tag)
+            message, of_link, how = self._to_settle.popleft()
+            if of_link is link:  # Else its connection has gone, and the broker delivers it again.
+                how(link, message.tag)
+                self.in_hand -= 1
 
     def _end(self) -> None:
         link = self._link
@@ -208,6 +249,7 @@ class Consumer:
     def _disconnect(self) -> None:
         self.reading.clear()
         link, self._link = self._link, None
-        self._tag = ""
+        self._tags.clear()
+        self.in_hand = 0
         if link is not None:
             link.drop()

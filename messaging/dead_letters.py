@@ -4,21 +4,23 @@ A dead letter is an ordinary message of the verb `dead_letter`, so that a listen
 put messages there too, as they are, if a policy says so: those that were delivered too often, and those that expired.
 """
 
-import json
 from typing import Any
 
 import msgspec
 
 from core.context import Context, service_context
-from messaging import wire
+from messaging import access, wire
 from messaging.verbs import Verb
 
-QUEUE = "dead_letters"
+QUEUE = access.DEAD_LETTERS
 KEPT_S = 30 * 86400.0
 SECRETS = frozenset({"user_data", "admin_pass", "adminpass", "password", "public_key", "personality"})
 MASK = "***"
 VERB_LENGTH = 64
 QUEUE_LENGTH = 255
+WHY_LENGTH = 2000
+MOST_KEPT = access.MOST_BYTES // 2
+"""Of a message, in bytes: what was larger is kept without what it asked for, so that its letter is no larger than a message may be."""
 
 
 class DeadLetter(msgspec.Struct, kw_only=True):
@@ -39,21 +41,35 @@ class DeadLetter(msgspec.Struct, kw_only=True):
         return self.envelope.verb if self.envelope else ""
 
     def arguments(self) -> Any:
-        """What was asked for, secrets and all: see `masked`."""
+        """What was asked for, secrets and all: see `masked`. `None`: it cannot be read (nested too deep, say)."""
         if self.envelope is None:
             return {"body": self.body}
-        return json.loads(bytes(self.envelope.arguments))
+        try:
+            return msgspec.json.decode(bytes(self.envelope.arguments))
+        except (ValueError, RecursionError):
+            return None
 
 
 DEAD_LETTER = Verb("dead_letter", "1.0", DeadLetter)
 
 
-def letter(*, queue: str, why: str, deliveries: int, body: bytes, envelope: wire.Envelope | None, sent_by: str) -> bytes:
-    """The body of the message that goes to `dead_letters`."""
-    context = service_context() if envelope is None else Context.from_wire(envelope.context)
-    text = body.decode("utf-8", "replace") if envelope is None else None
-    given_up = DeadLetter(queue=queue, why=why, deliveries=deliveries, envelope=envelope, body=text)
-    return wire.envelope(DEAD_LETTER, given_up, context=context, deadline_s=KEPT_S, sent_by=sent_by)
+def letter(
+    *, queue: str, why: str, deliveries: int, body: bytes, envelope: wire.Envelope | None, sent_by: str, context: Context | None = None
+) -> bytes:
+    """The body of the message that goes to `dead_letters`; `context` `None`: who asked cannot be read."""
+    given_up = DeadLetter(queue=queue, why=why[:WHY_LENGTH], deliveries=deliveries, envelope=_short(envelope), body=_text(body, envelope))
+    return wire.envelope(DEAD_LETTER, given_up, context=context or service_context(), deadline_s=KEPT_S, sent_by=sent_by)
+
+
+def _short(envelope: wire.Envelope | None) -> wire.Envelope | None:
+    if envelope is None or len(bytes(envelope.arguments)) <= MOST_KEPT:
+        return envelope
+    return msgspec.structs.replace(envelope, arguments=msgspec.Raw(b"null"))
+
+
+def _text(body: bytes, envelope: wire.Envelope | None) -> str | None:
+    """What was no message; JSON needs up to six characters for one of them."""
+    return body[: MOST_KEPT // 8].decode("utf-8", "replace") if envelope is None else None
 
 
 def given_up_by_broker(headers: dict[str, Any], body: bytes, envelope: wire.Envelope | None, deliveries: int) -> DeadLetter | None:
@@ -62,19 +78,23 @@ def given_up_by_broker(headers: dict[str, Any], body: bytes, envelope: wire.Enve
     if why == "expired":
         return None
     return DeadLetter(
-        queue=str(headers.get("x-first-death-queue", "")),
-        why=f"given up by the broker: {why}",
+        queue=str(headers.get("x-first-death-queue", ""))[:QUEUE_LENGTH],
+        why=f"given up by the broker: {why}"[:WHY_LENGTH],
         deliveries=deliveries,
-        envelope=envelope,
-        body=body.decode("utf-8", "replace") if envelope is None else None,
+        envelope=_short(envelope),
+        body=_text(body, envelope),
     )
 
 
 def for_the_record(letter: DeadLetter) -> dict[str, Any]:
     """Verb, queue, arguments and reason as a table keeps them: what could not be read at all may hold anything, so none of it is kept."""
-    arguments = masked(letter.arguments()) if letter.envelope else {"characters": len(letter.body or "")}
+    try:
+        arguments = masked(letter.arguments()) if letter.envelope else {"characters": len(letter.body or "")}
+    except RecursionError:
+        arguments = None
     verb = letter.verb.encode("ascii", "replace").decode()[:VERB_LENGTH]
-    return {"verb": verb, "queue": letter.queue[:QUEUE_LENGTH], "arguments": arguments, "why": letter.why}
+    why = letter.why.encode("utf-8", "replace").decode()[:WHY_LENGTH]
+    return {"verb": verb, "queue": letter.queue[:QUEUE_LENGTH], "arguments": arguments, "why": why}
 
 
 def masked(value: Any) -> Any:

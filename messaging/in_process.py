@@ -2,23 +2,24 @@
 
 It gives what the design needs of RabbitMQ: messages that were not acked come back when their connection goes, with the redelivered
 flag and an `x-delivery-count`; time to live; unroutable mandatory publishes handed back; exclusive and auto-delete queues. Nothing
-polls: a waiting connection sleeps on a condition. Tests reach it through `broker(name)` and may freeze it, take it away, make it
-forget, lose or double messages.
+polls: a waiting connection sleeps on a condition. It has the exchanges, the users' rights and the queues' limits of `messaging.access`.
+Tests reach it through `broker(name)` and may freeze it, take it away, make it forget, lose or double messages.
 """
 
 import collections
 import contextlib
+import hmac
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import amqp
 
+from messaging import access
 from messaging.in_process_queues import Peer, Queue, Stored, Subscription, Unacked
+from messaging.in_process_rights import Rights
 
 SCHEME = "inproc://"
-MOST_MESSAGES = 100_000
-"""In one queue; a publish beyond is refused."""
 
 # The one table that this process holds for everybody: a broker must be reachable by its name alone, as a port is.
 _brokers: dict[str, "InProcessBroker"] = {}
@@ -39,12 +40,26 @@ class InProcessBroker:
         self.lock = threading.RLock()
         self._changed = threading.Condition(self.lock)
         self._queues: dict[str, Queue] = {}
+        self._bindings: dict[tuple[str, str], set[str]] = {}
+        self._users: dict[str, tuple[access.User, str]] = {}
         self._connections: set[Peer] = set()
         self._away = False
         self._frozen = False
         self._held: list[Callable[[], object]] = []
         self._to_lose: collections.Counter[str] = collections.Counter()
         self._to_double: collections.Counter[str] = collections.Counter()
+
+    def let_in(self, user: access.User, password: str) -> None:
+        """From now on only users that were named here are let in, with the rights that they have. Until then everybody is, with all rights."""
+        with self.lock:
+            self._users[user.name] = (user, password)
+
+    def keep_out(self, name: str) -> None:
+        """Forgets a user and ends its connections."""
+        with self.lock:
+            self._users.pop(name, None)
+            for connection in [one for one in self._connections if one.user == name]:
+                connection.break_off()
 
     # What a test may do to it.
 
@@ -83,6 +98,7 @@ class InProcessBroker:
         with self.lock:
             self._break_connections()
             self._queues.clear()
+            self._bindings.clear()
 
     def lose_next(self, queue: str, count: int = 1) -> None:
         """The next messages to this queue are confirmed and lost."""
@@ -102,7 +118,7 @@ class InProcessBroker:
                 return 0
             found.drop_expired()
             count = len(found.ready)
-            found.ready.clear()
+            found.clear()
             return count
 
     def waiting(self, queue: str) -> int:
@@ -121,16 +137,23 @@ class InProcessBroker:
 
     # What connections and channels ask of it.
 
-    def enter(self, connection: Peer, timeout_s: float | None) -> None:
-        """Lets a new connection in."""
+    def enter(self, connection: Peer, password: str | None, timeout_s: float | None) -> Rights:
+        """Lets a new connection in; what it may do.
+
+        Raises:
+            AccessRefused: the user is unknown, or this is not its password.
+            NotAllowed: it has as many connections as it may have.
+        """
         with self.lock:
             if self._away:
                 raise ConnectionRefusedError(f"in-process broker {self.name} is away")
             try:
-                self.ask(lambda: self._admit(connection), timeout_s)
-            except TimeoutError:
+                user = self._known(connection.user, password)
+                self.ask(lambda: self._admit(connection, user), timeout_s)
+            except (TimeoutError, amqp.AMQPError):
                 connection.connected = False
                 raise
+            return Rights(user, connection.user)
 
     def leave(self, connection: Peer) -> None:
         """Ends a connection: its unacked messages go back, its exclusive queues vanish."""
@@ -171,45 +194,64 @@ class InProcessBroker:
             raise amqp.ResourceLocked(f"queue {name} belongs to another connection")
         return len(queue.ready)
 
+    def bind(self, name: str, exchange: str, key: str) -> None:
+        """From now on the queue gets what comes to the exchange with such a routing key."""
+        if exchange not in access.EXCHANGES or name not in self._queues:
+            raise amqp.NotFound(f"no exchange {exchange} or no queue {name}")
+        self._bindings.setdefault((exchange, key), set()).add(name)
+
     def exists(self, name: str) -> bool:
         """Whether there is such a queue."""
         return name in self._queues
 
     def delete(self, name: str) -> None:
         """Removes the queue and what is in it."""
-        queue = self._queues.pop(name, None)
+        queue = self._queues.get(name)
+        self._drop(name)
         for subscription in list(queue.subscriptions) if queue else []:
             subscription.channel.break_off()
 
-    def put(self, name: str, message: Stored) -> bool:
-        """Takes a message into a queue; `False` if there is no such queue."""
-        queue = self._queues.get(name)
-        if queue is None:
-            return False
-        if self._to_lose[name]:
-            self._to_lose[name] -= 1
-            return True
-        queue.drop_expired()
-        if len(queue.ready) >= MOST_MESSAGES:
-            raise amqp.exceptions.MessageNacked(f"queue {name} is full")
-        queue.ready.append(message)
-        if self._to_double[name]:
-            self._to_double[name] -= 1
-            queue.ready.append(message.copy())
+    def publish(self, message: Stored) -> bool:
+        """Takes a message into the queues that its exchange and its key lead to; `False` if there is none."""
+        if message.exchange != access.DEFAULT and message.exchange not in access.EXCHANGES:
+            raise amqp.NotFound(f"no exchange {message.exchange}")
+        names = sorted(self._led_to(message.exchange, message.key))
+        for number, name in enumerate(names):
+            self._put(self._queues[name], message if number == 0 else message.copy())
+        return bool(names)
+
+    def _led_to(self, exchange: str, key: str) -> set[str]:
+        if exchange == access.DEFAULT:
+            return {key} & self._queues.keys()
+        if access.EXCHANGES[exchange] == "direct":
+            return self._bindings.get((exchange, key), set())
+        found = [queues for (of, pattern), queues in self._bindings.items() if of == exchange and _matches(pattern, key)]
+        return set().union(*found)
+
+    def _put(self, queue: Queue, message: Stored) -> None:
+        if self._to_lose[queue.name]:
+            self._to_lose[queue.name] -= 1
+            return
+        if not queue.has_room(message):
+            raise amqp.exceptions.MessageNacked(f"queue {queue.name} is full")
+        queue.put(message)
+        if self._to_double[queue.name]:
+            self._to_double[queue.name] -= 1
+            queue.put(message.copy())
         self._deliver(queue)
-        return True
 
     def take(self, name: str) -> Stored | None:
         """One message out of the queue."""
         queue = self._queues[name]
         queue.drop_expired()
-        return queue.ready.popleft() if queue.ready else None
+        return queue.take() if queue.ready else None
 
     def subscribe(self, subscription: Subscription) -> None:
         """From now on the reader gets the queue's messages."""
         queue = self._queues.get(subscription.queue)
         if queue is None:
             raise amqp.NotFound(f"no queue {subscription.queue}")
+        self.check_lock(queue.name, subscription.channel.connection)
         queue.subscriptions.append(subscription)
         self._deliver(queue)
 
@@ -220,7 +262,7 @@ class InProcessBroker:
             return
         queue.subscriptions.remove(subscription)
         if queue.auto_delete and not queue.subscriptions:
-            del self._queues[queue.name]
+            self._drop(queue.name)
 
     def give_back(self, unacked: list[Unacked]) -> None:
         """Puts messages that were not acked back where they were, oldest first."""
@@ -228,8 +270,7 @@ class InProcessBroker:
         for entry in reversed(unacked):
             queue = self._queues.get(entry.queue)
             if queue is not None:
-                entry.message.deliveries += 1
-                queue.ready.appendleft(entry.message)
+                queue.put_back(entry.message)
                 touched[queue.name] = queue
         for queue in touched.values():
             self._deliver(queue)
@@ -247,13 +288,39 @@ class InProcessBroker:
             subscription = queue.next_with_room()
             if subscription is None:
                 return
-            message = queue.ready.popleft()
+            message = queue.take()
             if not message.is_expired():
                 subscription.channel.deliver(subscription, message)
 
-    def _admit(self, connection: Peer) -> None:
-        if connection.connected:  # Else it was frozen out and has given up.
-            self._connections.add(connection)
+    def check_lock(self, name: str, connection: Peer) -> None:
+        """Raises `ResourceLocked` if the queue belongs to another connection."""
+        queue = self._queues.get(name)
+        if queue is not None and queue.owner not in (None, connection):
+            raise amqp.ResourceLocked(f"queue {name} belongs to another connection")
+
+    def _known(self, name: str | None, password: str | None) -> access.User | None:
+        """The user, or `None` where nobody was named and so everybody may do everything."""
+        if not self._users:
+            return None
+        user, right = self._users.get(name or "", (None, ""))
+        if user is None or not hmac.compare_digest(right.encode(), (password or "").encode()):
+            raise amqp.AccessRefused(f"in-process broker {self.name} does not let {name} in")
+        return user
+
+    def _admit(self, connection: Peer, user: access.User | None) -> None:
+        if not connection.connected:  # It was frozen out and has given up.
+            return
+        most = user.most_connections if user else None
+        if most is not None and sum(one.user == connection.user for one in self._connections) >= most:
+            raise amqp.NotAllowed(f"user {connection.user} has {most} connections")
+        self._connections.add(connection)
+
+    def _drop(self, name: str) -> None:
+        """The queue goes with its bindings."""
+        self._queues.pop(name, None)
+        for queues in self._bindings.values():
+            queues.discard(name)
+        self._bindings = {way: queues for way, queues in self._bindings.items() if queues}
 
     def _forget(self, connection: Peer) -> None:
         self._connections.discard(connection)
@@ -261,7 +328,7 @@ class InProcessBroker:
             channel.let_go()
         for name, queue in list(self._queues.items()):
             if queue.owner is connection:
-                del self._queues[name]
+                self._drop(name)
 
     def _break_connections(self) -> None:
         self._frozen = False
@@ -270,5 +337,12 @@ class InProcessBroker:
             connection.break_off()
         for name, queue in list(self._queues.items()):
             if not queue.durable:
-                del self._queues[name]
+                self._drop(name)
         self._changed.notify_all()
+
+
+def _matches(pattern: str, key: str) -> bool:
+    """Whether a topic has this pattern; only `#` at the end is used here, so only that is known."""
+    if pattern.endswith(".#"):
+        return f"{key}.".startswith(pattern[:-1])
+    return key == pattern

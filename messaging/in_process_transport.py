@@ -4,17 +4,21 @@ A waiting connection sleeps on a condition; nothing polls.
 """
 
 import collections
+import contextlib
 import itertools
 import threading
-from collections.abc import Callable
+import urllib.parse
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import amqp
 from kombu.message import Message
 from kombu.transport import base
 
+from messaging import access
 from messaging.in_process import SCHEME, InProcessBroker, broker
 from messaging.in_process_queues import Delivered, Stored, Subscription, Unacked
+from messaging.in_process_rights import Rights
 
 _PATIENCE_S = 2.0
 """How long a question waits for a frozen broker."""
@@ -28,15 +32,16 @@ class Transport(base.Transport):
     driver_name = "inproc"
     connection_errors = amqp.Connection.connection_errors
     channel_errors = amqp.Connection.channel_errors
-    implements = base.Transport.implements.extend(heartbeats=False, asynchronous=False, exchange_type=frozenset(["direct"]))
+    implements = base.Transport.implements.extend(heartbeats=False, asynchronous=False, exchange_type=frozenset(access.EXCHANGES.values()))
 
     def __init__(self, client: Any, **options: Any) -> None:
         super().__init__(client, **options)
         self._client = client
 
     def establish_connection(self) -> "Connection":
-        connection = Connection(broker(self._client.hostname.removeprefix(SCHEME).rstrip("/")))
-        connection.broker.enter(connection, self._client.connect_timeout)
+        user, password, name = address_of(self._client.hostname)
+        connection = Connection(broker(name), user)
+        connection.rights = connection.broker.enter(connection, password, self._client.connect_timeout)
         return connection
 
     def close_connection(self, connection: "Connection") -> None:
@@ -52,13 +57,22 @@ class Transport(base.Transport):
         return connection.connected
 
 
+def address_of(url: str) -> tuple[str | None, str | None, str]:
+    """User, password and broker of `inproc://USER:PASSWORD@NAME`, or of `inproc://NAME`."""
+    account, _, name = url.removeprefix(SCHEME).rstrip("/").rpartition("@")
+    user, _, password = account.partition(":")
+    return urllib.parse.unquote(user) or None, urllib.parse.unquote(password) or None, name
+
+
 class Connection:
     """One connection: belongs to one thread but for `wake`."""
 
     heartbeat = 0
 
-    def __init__(self, of: InProcessBroker) -> None:
+    def __init__(self, of: InProcessBroker, user: str | None) -> None:
         self.broker = of
+        self.user = user
+        self.rights = Rights(None, user)
         self.connected = True
         self.arrived = threading.Condition(of.lock)
         self.channels: list[Channel] = []
@@ -66,9 +80,14 @@ class Connection:
         self._woken = False
 
     def channel(self) -> "Channel":
-        channel = Channel(self)
-        self.channels.append(channel)
-        return channel
+        with self.broker.lock:
+            most = self.rights.most_channels
+            if most is not None and sum(channel.is_open for channel in self.channels) >= most:
+                self.break_off()
+                raise amqp.NotAllowed(f"user {self.user} has {most} channels")
+            channel = Channel(self)
+            self.channels.append(channel)
+            return channel
 
     def push(self, consumer: Subscription, message: Delivered) -> None:
         """The broker hands a message over (its lock is held)."""
@@ -126,11 +145,14 @@ class Channel(base.StdChannel):
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.is_open = True
+        self.auto_decode = False
+        self._rights = connection.rights
         self.events: collections.defaultdict[str, set[Callable[..., None]]] = collections.defaultdict(set)
         self._broker = connection.broker
         self._prefetch = 0
         self._consumers: dict[str, Subscription] = {}
         self._unacked: dict[int, Unacked] = {}
+        self._in_hand: collections.Counter[str] = collections.Counter()
         self._tags = itertools.count(1)
 
     def prepare_message(
@@ -142,7 +164,9 @@ class Channel(base.StdChannel):
         headers: dict[str, Any] | None = None,
         properties: dict[str, Any] | None = None,
     ) -> Stored:
-        return Stored(body, dict(properties or {}, application_headers=dict(headers or {}), content_type=content_type))
+        return Stored(body, dict(
+            properties or {}, application_headers=dict(headers or {}), content_type=content_type, content_encoding=content_encoding,
+        ))
 
     def message_to_python(self, raw: Delivered) -> Message:
         properties = raw.properties
@@ -161,8 +185,13 @@ class Channel(base.StdChannel):
         confirm_timeout: float | None = None,
         **_: Any,
     ) -> None:
-        self._check()
-        if not self._broker.ask(lambda: self._broker.put(routing_key, message), confirm_timeout or timeout) and mandatory:
+        with self._asking():
+            self._rights.publish(exchange, routing_key)
+            self._rights.check_message(message.body, message.properties)
+        sent = Stored(message.body, message.properties, exchange=exchange, key=routing_key)
+        with self._asking():
+            is_routed = self._broker.ask(lambda: self._broker.publish(sent), confirm_timeout or timeout)
+        if not is_routed and mandatory:
             refusal = amqp.ChannelError(f"no queue {routing_key}")
             for callback in self.events["basic_return"]:
                 callback(refusal, exchange, routing_key, message)
@@ -176,24 +205,49 @@ class Channel(base.StdChannel):
         auto_delete: bool = True,
         arguments: dict[str, Any] | None = None,
     ) -> amqp.protocol.queue_declare_ok_t:
-        self._check()
-        owner = self.connection if exclusive else None
-        if passive:
-            if not self._broker.exists(queue):
-                raise amqp.NotFound(f"no queue {queue}")
-            return amqp.protocol.queue_declare_ok_t(queue, self._broker.waiting(queue), 0)
-        count = self._broker.ask(
-            lambda: self._broker.declare(queue, durable=durable, auto_delete=auto_delete, owner=owner), _PATIENCE_S
-        )
-        return amqp.protocol.queue_declare_ok_t(queue, count, 0)
+        with self._asking():
+            owner = self.connection if exclusive else None
+            if passive:
+                if not self._broker.exists(queue):
+                    raise amqp.NotFound(f"no queue {queue}")
+                self._broker.check_lock(queue, self.connection)
+                return amqp.protocol.queue_declare_ok_t(queue, self._broker.waiting(queue), 0)
+            self._rights.configure(queue)
+            count = self._broker.ask(
+                lambda: self._broker.declare(queue, durable=durable, auto_delete=auto_delete, owner=owner), _PATIENCE_S
+            )
+            return amqp.protocol.queue_declare_ok_t(queue, count, 0)
+
+    def queue_bind(self, queue: str, exchange: str = "", routing_key: str = "") -> None:
+        with self._asking():
+            self._rights.bind(queue, exchange, routing_key)
+            self._broker.ask(lambda: self._broker.bind(queue, exchange, routing_key), _PATIENCE_S)
+
+    def exchange_declare(self, exchange: str, type: str, passive: bool = False, durable: bool = False, auto_delete: bool = True) -> None:
+        """There are the exchanges of `messaging.access` and no others."""
+        with self._asking():
+            if not passive:
+                self._rights.configure(exchange)
+            if access.EXCHANGES.get(exchange) != type:
+                raise amqp.NotFound(f"no exchange {exchange} of the type {type}")
+
+    def exchange_delete(self, exchange: str) -> None:
+        """None of them goes."""
+        with self._asking():
+            self._rights.configure(exchange)
+            raise amqp.AccessRefused(f"exchange {exchange} stays")
 
     def queue_delete(self, queue: str) -> None:
-        self._check()
-        self._broker.ask(lambda: self._broker.delete(queue), _PATIENCE_S)
+        with self._asking():
+            self._rights.configure(queue)
+            self._broker.check_lock(queue, self.connection)
+            self._broker.ask(lambda: self._broker.delete(queue), _PATIENCE_S)
 
     def queue_purge(self, queue: str) -> int:
-        self._check()
-        return int(self._broker.ask(lambda: self._broker.purge(queue), _PATIENCE_S))
+        with self._asking():
+            self._rights.read(queue)
+            self._broker.check_lock(queue, self.connection)
+            return int(self._broker.ask(lambda: self._broker.purge(queue), _PATIENCE_S))
 
     def basic_qos(self, prefetch_size: int, prefetch_count: int, a_global: bool) -> None:
         self._prefetch = prefetch_count
@@ -201,12 +255,13 @@ class Channel(base.StdChannel):
     def basic_consume(
         self, queue: str, consumer_tag: str = "", no_ack: bool = False, callback: Callable[[Delivered], None] | None = None
     ) -> str:
-        self._check()
         assert callback is not None
-        tag = consumer_tag or f"ctag-{next(self._tags)}"
-        consumer = self._consumers[tag] = Subscription(self, queue, tag, no_ack, callback)
-        self._broker.ask(lambda: self._broker.subscribe(consumer), _PATIENCE_S)
-        return tag
+        with self._asking():
+            self._rights.read(queue)
+            tag = consumer_tag or f"ctag-{next(self._tags)}"
+            consumer = self._consumers[tag] = Subscription(self, queue, tag, no_ack, callback)
+            self._broker.ask(lambda: self._broker.subscribe(consumer), _PATIENCE_S)
+            return tag
 
     def basic_cancel(self, consumer_tag: str) -> None:
         consumer = self._consumers.pop(consumer_tag, None)
@@ -214,8 +269,10 @@ class Channel(base.StdChannel):
             self._broker.tell(lambda: self._broker.unsubscribe(consumer))
 
     def basic_get(self, queue: str, no_ack: bool = False) -> Delivered | None:
-        self._check()
-        return self._broker.ask(lambda: self._get(queue, no_ack), _PATIENCE_S)  # type: ignore[no-any-return]
+        with self._asking():
+            self._rights.read(queue)
+            self._broker.check_lock(queue, self.connection)
+            return self._broker.ask(lambda: self._get(queue, no_ack), _PATIENCE_S)  # type: ignore[no-any-return]
 
     def basic_ack(self, delivery_tag: int) -> None:
         self._check()
@@ -232,9 +289,9 @@ class Channel(base.StdChannel):
 
     # What the broker asks of it, with its lock held.
 
-    def has_room(self) -> bool:
-        """Whether it may be given another message."""
-        return not self._prefetch or len(self._unacked) < self._prefetch
+    def has_room(self, subscription: Subscription) -> bool:
+        """Whether this reader of it may be given another message."""
+        return not self._prefetch or self._in_hand[subscription.tag] < self._prefetch
 
     def deliver(self, consumer: Subscription, message: Stored) -> None:
         """Hands a message to the consumer and remembers it until it is acked."""
@@ -259,14 +316,27 @@ class Channel(base.StdChannel):
     def _delivered(self, queue: str, message: Stored, consumer_tag: str, *, no_ack: bool) -> Delivered:
         tag = next(self._tags)
         if not no_ack:
-            self._unacked[tag] = Unacked(queue, message)
-        return Delivered(message, tag, queue, consumer_tag)
+            self._unacked[tag] = Unacked(queue, message, consumer_tag)
+            self._in_hand[consumer_tag] += 1
+        return Delivered(message, tag, consumer_tag)
 
     def _settle(self, delivery_tag: int, *, requeue: bool) -> None:
         entry = self._unacked.pop(delivery_tag, None)
+        if entry is not None:
+            self._in_hand[entry.tag] -= 1
         if entry is not None and requeue:
             self._broker.give_back([entry])
         self._broker.more_room({consumer.queue for consumer in self._consumers.values()})
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """As RabbitMQ: a question that is refused ends the channel."""
+        self._check()
+        try:
+            yield
+        except amqp.ChannelError:
+            self.close()
+            raise
 
     def _check(self) -> None:
         if not (self.is_open and self.connection.connected):

@@ -10,14 +10,19 @@ import kombu
 
 from core import errors
 from core.log import masked
+from messaging import access
+from messaging.frames import frame_handler
 from messaging.in_process import SCHEME
 from messaging.in_process_transport import Connection as InProcessConnection
 from messaging.in_process_transport import Transport as InProcessTransport
+from messaging.in_process_transport import address_of
 
 HEARTBEAT_S = 10.0
 _LOST = (amqp.AMQPError, amqp.exceptions.MessageNacked, kombu.exceptions.KombuError, OSError)
 _QUORUM = {"x-queue-type": "quorum"}
 _PERSISTENT, _TRANSIENT = 2, 1
+_GUEST = "guest"
+"""Who logs in where a URL names nobody."""
 
 
 class LinkLost(errors.Unavailable):
@@ -40,6 +45,22 @@ class NoSuchQueue(errors.Unavailable):
         return "Unavailable"
 
 
+class QueueFull(errors.Unavailable):
+    """The queue has no room: the message was not taken. The link is still good."""
+
+    @property
+    def code(self) -> str:
+        return "Unavailable"
+
+
+class TooLarge(errors.Invalid):
+    """The message is larger than brokers take: nothing was sent, and it need not be tried again."""
+
+    @property
+    def code(self) -> str:
+        return "Invalid"
+
+
 class Raw(Protocol):
     """A message as the driver gives it."""
 
@@ -56,8 +77,9 @@ class Link:
     thing to do then is to `drop` it.
     """
 
-    def __init__(self, client: kombu.Connection, connection: Any, *, timeout_s: float, address: str) -> None:
+    def __init__(self, client: kombu.Connection, connection: Any, *, timeout_s: float, address: str, user: str | None) -> None:
         self.address = address
+        self._user = user
         self._client = client
         self._transport = client.transport
         self._connection = connection
@@ -65,6 +87,7 @@ class Link:
         self._unroutable = False
         self._waiting: _Waiting = connection if isinstance(connection, InProcessConnection) else _SocketWaiting(connection)
         self._channel = self._transport.create_channel(connection)
+        self._channel.auto_decode = False  # a body is bytes, whatever its sender says of them
         self._channel.events["basic_return"].add(self._on_return)
 
     def publish(
@@ -79,12 +102,18 @@ class Link:
         persistent: bool,
         timeout_s: float,
     ) -> None:
-        """Sends one message and waits until the broker has taken it.
+        """Sends one message, in the name of our user, and waits until the broker has taken it.
 
         Raises:
-            NoSuchQueue: there is no such queue; the link is still good.
+            NoSuchQueue: there is no such queue, or no way to it yet.
+            QueueFull: it has no room.
+            TooLarge: it is larger than a message may be.
         """
+        if len(body) > access.MOST_BYTES:
+            raise TooLarge(f"a message of {len(body)} bytes to {queue} is larger than {access.MOST_BYTES}")
         properties: dict[str, Any] = {"delivery_mode": _PERSISTENT if persistent else _TRANSIENT}
+        if self._user is not None:
+            properties["user_id"] = self._user
         if expires_s is not None:
             properties["expiration"] = str(max(0, int(expires_s * 1000)))
         if reply_to is not None:
@@ -93,19 +122,40 @@ class Link:
             properties["correlation_id"] = correlation_id
         self._unroutable = False
         message = self._channel.prepare_message(body, content_type="application/json", headers=headers, properties=properties)
-        self._ask(
-            self._channel.basic_publish, message, "", queue, mandatory=True, timeout=timeout_s, confirm_timeout=timeout_s,
-        )
+        way = access.route(queue, user=self._user)
+        try:
+            self._ask(
+                self._channel.basic_publish, message, way.exchange, way.key, mandatory=True, timeout=timeout_s, confirm_timeout=timeout_s,
+            )
+        except LinkLost as why:
+            if isinstance(why.__cause__, amqp.exceptions.MessageNacked):
+                raise QueueFull(f"queue {queue} on {self.address} has no room") from why
+            if isinstance(why.__cause__, amqp.NotFound):
+                self.drop()  # RabbitMQ ended the channel.
+                raise NoSuchQueue(f"nobody has made exchange {way.exchange} on {self.address} yet", queue=queue) from why
+            raise
         if self._unroutable:
             raise NoSuchQueue(f"no queue {queue} on {self.address}", queue=queue)
 
     def declare_work(self, queue: str) -> None:
-        """Makes a durable queue (quorum on RabbitMQ), if it is not there."""
+        """Makes a durable queue (quorum on RabbitMQ) and the ways to it, if they are not there. An agent only looks whether it is there."""
+        if access.host_of(self._user) is not None:
+            self._ask(self._channel.queue_declare, queue, passive=True)
+            return
         self._ask(self._channel.queue_declare, queue, durable=True, exclusive=False, auto_delete=False, arguments=_QUORUM)
+        for way in access.bindings(queue):
+            self._ask(self._channel.exchange_declare, way.exchange, access.EXCHANGES[way.exchange], durable=True, auto_delete=False)
+            self._ask(self._channel.queue_bind, queue, way.exchange, way.key)
 
     def declare_reply(self, queue: str) -> None:
-        """Makes a queue that only this connection reads and that goes with it."""
+        """Makes a queue that only this connection reads and that goes with it; hosts reach it by the exchange that is theirs.
+
+        Raises:
+            LinkLost: also if nobody has made that exchange yet: then there is nobody either who could answer.
+        """
         self._ask(self._channel.queue_declare, queue, durable=False, exclusive=True, auto_delete=True)
+        for way in access.bindings(queue):
+            self._ask(self._channel.queue_bind, queue, way.exchange, way.key)
 
     def waiting(self, queue: str) -> int | None:
         """How many messages wait in the queue; `None` if there is no such queue (the link is lost then)."""
@@ -139,9 +189,9 @@ class Link:
         """The message is done with."""
         self._ask(self._channel.basic_ack, delivery_tag)
 
-    def give_back(self, delivery_tag: int) -> None:
-        """The message is to be delivered again, to anybody."""
-        self._ask(self._channel.basic_reject, delivery_tag, requeue=True)
+    def reject(self, delivery_tag: int) -> None:
+        """The message is not wanted, and not to be delivered again."""
+        self._ask(self._channel.basic_reject, delivery_tag, requeue=False)
 
     def drain(self, timeout_s: float) -> None:
         """Handles what has come, or sleeps until something comes, `wake` is called or the time is over."""
@@ -157,8 +207,6 @@ class Link:
 
     def close(self) -> None:
         """Ends the connection politely, after all that was sent; drops it if the broker does not answer in time."""
-        if self._connection is None:
-            return  # it was dropped
         if self._connection is None:
             return  # It was dropped.
         try:
@@ -213,7 +261,8 @@ def open_link(url: str, *, connect_timeout_s: float, timeout_s: float, heartbeat
         connection = client.transport.establish_connection()
         if not isinstance(connection, InProcessConnection):
             connection.transport.sock.settimeout(timeout_s)
-        return Link(client, connection, timeout_s=timeout_s, address=address)
+        user = address_of(url)[0] if url.startswith(SCHEME) else client.userid or _GUEST
+        return Link(client, connection, timeout_s=timeout_s, address=address, user=user)
     except _LOST as why:
         if connection is not None:
             _let_go_of_socket(connection)
@@ -229,7 +278,7 @@ def _client(url: str, *, connect_timeout_s: float, heartbeats: bool, confirms: b
         transport="pyamqp" if url.startswith("amqp://") else None,
         connect_timeout=connect_timeout_s,
         heartbeat=HEARTBEAT_S if heartbeats else 0,
-        transport_options={"confirm_publish": confirms, "write_timeout": connect_timeout_s},
+        transport_options={"confirm_publish": confirms, "write_timeout": connect_timeout_s, "frame_handler": frame_handler},
     )
 
 

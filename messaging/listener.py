@@ -4,7 +4,6 @@ One thread reads the queue and owns the connection; worker threads run the funct
 heartbeats nor acks waiting. Functions must be idempotent: a message may come twice, late, or after a newer one.
 """
 
-import contextlib
 import dataclasses
 import functools
 import time
@@ -16,9 +15,10 @@ import msgspec
 from core import errors, log
 from core.clock import jittered
 from core.context import Context, service_context
-from messaging import dead_letters, wire
-from messaging.broker import WORK, Broker, NoSuchQueue
+from messaging import access, dead_letters, wire
+from messaging.broker import WORK, Broker, NoSuchQueue, TooLarge
 from messaging.consumer import Consumer, Received
+from messaging.refusals import Refusals
 from messaging.verbs import Verb
 from messaging.workers import AT_LEISURE_S, Crew, Later
 
@@ -28,7 +28,12 @@ _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
 _TRIES = "x-tries"
 _FAILURES = "x-failures"
+_SENDER = "x-sender"
 _DIED = "x-first-death-reason"
+_MOST_TRIES_TO_BURY = 12
+_MOST_DOUBLED = 10
+_UNREADABLE_S = 10.0
+"""How long somebody may wait for the answer to a call that nobody can read."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,6 +54,7 @@ class Handle:
 
     verb: Verb
     function: Callable[[Context, Any], msgspec.Struct | Forward | None]
+    from_host: "FromHost | None" = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,23 +63,31 @@ class HandleMany:
 
     What comes while a batch is being handled makes the next one. Errors as for `Handle`; a batch that fails is tried again message
     by message, so that one that is poisonous does not take the others along.
+
+    `from_host`: of a verb that hosts speak, the host that the arguments are of. A message that the broker does not vouch for as this host's is
+    refused: acked, counted and logged.
     """
 
     verb: Verb
     function: "Callable[[list[Delivery]], None]"
+    from_host: "FromHost | None" = None
+
+
+FromHost = Callable[[Any], str]
 
 
 class Delivery:
-    """One message of a batch."""
+    """One message of a batch. `sender`: the host that sent it, as the broker vouches for; `None`: no host did."""
 
-    __slots__ = ("_job", "_listener", "arguments", "context", "headers")
+    __slots__ = ("_job", "_listener", "arguments", "context", "headers", "sender")
 
-    def __init__(self, listener: "Listener", job: "_Job", context: Context, arguments: Any) -> None:
+    def __init__(self, listener: "Listener", job: "_Job", arguments: Any) -> None:
         self._listener = listener
         self._job = job
-        self.context = context
+        self.context = job.context
         self.arguments = arguments
         self.headers = job.message.headers
+        self.sender = job.sender
 
     def ack(self) -> None:
         """The message is done with, even if the rest of the batch fails."""
@@ -81,7 +95,7 @@ class Delivery:
 
 
 class Listener:
-    """Handles the messages of one queue.
+    """Handles the messages of one queue. Whatever a message holds, it leaves: acked, put off, or buried as a dead letter.
 
     Args:
         workers: how many functions may run at the same time; their threads start when they are needed.
@@ -89,6 +103,7 @@ class Listener:
         max_deliveries: how often a message may fail before it becomes a dead letter.
         gather_s: batches of a verb begin at least so far apart, unless one is full. One that comes after a pause is not kept waiting.
         gather_most: messages in a batch.
+        on_listening: called whenever a connection has begun to read; must be quick.
     """
 
     def __init__(
@@ -102,6 +117,7 @@ class Listener:
         max_deliveries: int = 5,
         gather_s: float = 0.05,
         gather_most: int = 100,
+        on_listening: Callable[[], None] = lambda: None,
     ) -> None:
         self.queue = queue
         self._broker = broker
@@ -112,9 +128,10 @@ class Listener:
         }
         self._crew = Crew(f"worker {queue}", workers)
         self._later = Later()
+        self.refusals = Refusals(queue)
         self._stopping = False
         self._consumer = Consumer(
-            broker, queue, WORK, prefetch=prefetch, on_message=self._on_message, on_turn=self._on_turn,
+            broker, queue, WORK, prefetch=prefetch, on_message=self._on_message, on_turn=self._on_turn, on_reading=on_listening,
         )
 
     def start(self) -> None:
@@ -129,6 +146,11 @@ class Listener:
     def is_listening(self) -> bool:
         """Whether the broker answers and the queue is being read."""
         return self._consumer.reading.is_set()
+
+    @property
+    def in_hand(self) -> int:
+        """How many messages were taken from the broker and are not settled."""
+        return self._consumer.in_hand
 
     @property
     def is_stopping(self) -> bool:
@@ -148,19 +170,25 @@ class Listener:
 
     def _on_message(self, message: Received) -> None:
         job = _Job(message)
+        if message.exchange == access.FROM_HOSTS and job.sender is None:
+            self._refuse_sender(job)
+            return
+        why = job.open()
         if self.queue == dead_letters.QUEUE and _DIED in message.headers:
-            self._crew.put(functools.partial(self._handle_broker_letter, job))
-            return
-        try:
-            job.envelope = wire.decode(message.body, wire.Envelope)
-        except errors.Invalid as why:
-            self._crew.put(functools.partial(self._refuse, job, why))
-            return
-        gathering = self._gatherings.get(job.envelope.verb)
-        if gathering is None:
-            self._crew.put(functools.partial(self._handle, job))
+            self._put([job], functools.partial(self._handle_broker_letter, job))
+        elif why is not None:
+            self._put([job], functools.partial(self._refuse, job, why))
+        elif job.asked.verb in self._gatherings:
+            self._gatherings[job.asked.verb].add(job)
         else:
-            gathering.add(job)
+            self._put([job], functools.partial(self._handle, job))
+
+    def _put(self, jobs: "list[_Job]", action: Callable[[], None]) -> None:
+        self._crew.put(functools.partial(self._in_frame, jobs, action))
+
+    def _put_later(self, pause_s: float, job: "_Job", action: Callable[[], None]) -> None:
+        self._later.add(time.monotonic() + pause_s, functools.partial(self._in_frame, [job], action))
+        self._consumer.wake()
 
     def _on_turn(self) -> float:
         """Begins the batches and the second tries that are due; the time until the next."""
@@ -171,23 +199,44 @@ class Listener:
         for gathering in self._gatherings.values():
             batch = gathering.due(now)
             if batch:
-                self._crew.put(functools.partial(self._handle_batch, gathering, batch))
+                self._put(batch, functools.partial(self._handle_batch, gathering, batch))
             waits_s.append(gathering.wait_s(now))
         return min(waits_s)
 
     # In the workers' threads.
+
+    def _in_frame(self, jobs: "list[_Job]", action: Callable[[], None]) -> None:
+        """The frame round all that is done with messages: what escapes from it takes them out of the queue, else they would fill the prefetch."""
+        try:
+            action()
+        except Exception as why:
+            LOG.exception("messages dropped queue=%s requests=%s", self.queue, [job.request_id() for job in jobs if not job.is_settled])
+            for job in jobs:
+                self._discard(job, f"{type(why).__name__}: {why}")
+
+    def _discard(self, job: "_Job", why: str) -> None:
+        """The way out for a message that nothing else could be done with: a letter without its contents if that can be had, and away."""
+        if job.is_settled:
+            return
+        try:
+            if self.queue != dead_letters.QUEUE:
+                self._publish_dead_letter(job.letter(self.queue, why, with_contents=False))
+        except Exception:
+            LOG.exception("no dead letter could be written queue=%s request=%s", self.queue, job.request_id())
+        job.is_settled = True
+        self._consumer.reject(job.message)
 
     def _handle(self, job: "_Job") -> None:
         handler = self._handlers.get(job.asked.verb)
         if handler is None:
             self._refuse(job, errors.Invalid(f"nobody here knows the verb {job.asked.verb}", field="verb"))
             return
-        arguments = self._admit(job, handler.verb)
+        arguments = self._admit(job, handler)
         if arguments is None:
             return
         assert isinstance(handler, Handle)
         try:
-            answer = handler.function(job.context(), arguments)
+            answer = handler.function(job.context, arguments)
         except Exception as why:  # The frame round every function.
             self._failed(job, why)
             return
@@ -196,28 +245,28 @@ class Listener:
     def _handle_broker_letter(self, job: "_Job") -> None:
         """Gives a message that RabbitMQ itself put among the dead letters the form of those that we write."""
         message = job.message
-        with contextlib.suppress(errors.Invalid):
-            job.envelope = wire.decode(message.body, wire.Envelope)
         letter = dead_letters.given_up_by_broker(message.headers, message.body, job.envelope, message.redeliveries)
         if letter is None:
             self._ack(job)
             return
-        context = service_context() if job.envelope is None else job.context()
-        body = wire.envelope(dead_letters.DEAD_LETTER, letter, context=context, deadline_s=dead_letters.KEPT_S, sent_by="broker")
+        body = wire.envelope(dead_letters.DEAD_LETTER, letter, context=job.context, deadline_s=dead_letters.KEPT_S, sent_by="broker")
         job.envelope = wire.decode(body, wire.Envelope)
-        self._handle(job)
+        gathering = self._gatherings.get(dead_letters.DEAD_LETTER.name)
+        if gathering is None:
+            self._handle(job)
+        else:
+            self._deliver(gathering.handler, [job])
 
     def _handle_batch(self, gathering: "_Gathering", batch: "list[_Job]") -> None:
         try:
-            deliveries = []
-            for job in batch:
-                arguments = self._admit(job, gathering.handler.verb)
-                if arguments is not None:
-                    deliveries.append(Delivery(self, job, job.context(), arguments))
-            self._run_batch(gathering.handler, deliveries)
+            self._deliver(gathering.handler, batch)
         finally:
             gathering.is_running = False
             self._consumer.wake()
+
+    def _deliver(self, handler: HandleMany, jobs: "list[_Job]") -> None:
+        admitted = [(job, self._admit(job, handler)) for job in jobs]
+        self._run_batch(handler, [Delivery(self, job, arguments) for job, arguments in admitted if arguments is not None])
 
     def _run_batch(self, handler: HandleMany, deliveries: list[Delivery]) -> None:
         if not deliveries:
@@ -237,7 +286,7 @@ class Listener:
         for delivery in deliveries:
             self._finish(delivery._job, None)
 
-    def _admit(self, job: "_Job", verb: Verb) -> Any:
+    def _admit(self, job: "_Job", handler: Handle | HandleMany) -> Any:
         """The arguments if the message is to be handled, else `None` and it has been dealt with."""
         if not self._consumer.still_holds(job.message) or self._stopping:
             return None  # It is, or will be, delivered again.
@@ -249,10 +298,19 @@ class Listener:
             self._bury(job, "it was delivered too often and never acked")
             return None
         try:
-            return wire.arguments_of(job.asked, verb)
+            arguments = wire.arguments_of(job.asked, handler.verb)
         except errors.Invalid as why:
             self._refuse(job, why)
             return None
+        if handler.from_host is not None and (job.sender is None or job.sender != handler.from_host(arguments)):
+            self._refuse_sender(job)
+            return None
+        return arguments
+
+    def _refuse_sender(self, job: "_Job") -> None:
+        """A message that is not of the host whose name it carries. Not a dead letter: who forges one forges a million."""
+        self.refusals.note(job.sender, job.envelope.verb if job.envelope else "")
+        self._ack(job)
 
     def _finish(self, job: "_Job", answer: msgspec.Struct | Forward | None) -> None:
         if isinstance(answer, Forward):
@@ -271,7 +329,7 @@ class Listener:
             LOG.error("function failed queue=%s verb=%s request=%s", self.queue, job.asked.verb, job.asked.request_id, exc_info=why)
             if job.message.reply_to:
                 self._reply(job, wire.reply_with_error(errors.Broken("unexpected error", request_id=job.asked.request_id)))
-            elif job.failures() + 1 >= self._max_deliveries and self.queue != dead_letters.QUEUE:
+            elif job.failures() + 1 >= self._max_deliveries:
                 self._bury(job, f"{type(why).__name__}: {why}")
             else:
                 self._again(job, failures=job.failures() + 1)
@@ -288,20 +346,16 @@ class Listener:
         """A message that cannot be understood: asking again would not help."""
         if job.message.reply_to:
             self._reply(job, wire.reply_with_error(why))
-        elif self.queue == dead_letters.QUEUE:
-            LOG.error("dead letter cannot be read why=%s", why.message)
-            self._ack(job)
         else:
             self._bury(job, why.message)
 
     def _reply(self, job: "_Job", body: bytes) -> None:
-        left_s = job.left_s()
         try:
-            if left_s > 0:
-                self._broker.publish(
-                    job.message.reply_to or "", body, expires_s=left_s, correlation_id=job.message.correlation_id,
-                    persistent=False, timeout_s=left_s,
-                )
+            self._send_reply(job, body)
+        except TooLarge as why:
+            LOG.warning("reply too large queue=%s request=%s why=%s", self.queue, job.request_id(), why.message)
+            self._reply(job, wire.reply_with_error(errors.Broken("the answer is larger than a message may be")))
+            return
         except NoSuchQueue:
             LOG.info("caller is gone queue=%s request=%s", self.queue, job.request_id())
         except errors.Unavailable as why:
@@ -309,34 +363,43 @@ class Listener:
             LOG.warning("reply not sent queue=%s request=%s why=%s", self.queue, job.request_id(), why.message)
         self._ack(job)
 
+    def _send_reply(self, job: "_Job", body: bytes) -> None:
+        left_s = job.left_s()
+        if left_s > 0:
+            self._broker.publish(
+                job.message.reply_to or "", body, expires_s=left_s, correlation_id=job.message.correlation_id, persistent=False,
+                timeout_s=left_s,
+            )
+
     def _forward(self, job: "_Job", queue: str) -> None:
         try:
             self._publish_copy(job, queue, headers={})
-        except errors.Unavailable as why:
+        except errors.CellplaneError as why:
             self._failed(job, why)
             return
         self._ack(job)
 
     def _again(self, job: "_Job", *, failures: int) -> None:
         """After a pause a copy goes to the end of the queue, with its own count: RabbitMQ's would count the pauses too."""
-        tries = int(job.message.headers.get(_TRIES, 0))
-        pause_s = jittered(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**tries), 0.5, 1.0)
-        headers = {_TRIES: tries + 1, _FAILURES: failures}
-        self._later.add(time.monotonic() + pause_s, lambda: self._send_again(job, headers))
-        self._consumer.wake()
+        tries = job.message.count(_TRIES)
+        pause_s = jittered(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(tries, _MOST_DOUBLED)), 0.5, 1.0)
+        headers: dict[str, Any] = {_TRIES: tries + 1, _FAILURES: failures}
+        if job.sender is not None:
+            headers[_SENDER] = job.sender
+        self._put_later(pause_s, job, functools.partial(self._send_again, job, headers))
 
-    def _send_again(self, job: "_Job", headers: dict[str, int]) -> None:
+    def _send_again(self, job: "_Job", headers: dict[str, Any]) -> None:
         if not self._consumer.still_holds(job.message) or self._stopping:
             return
         try:
             if job.left_s() > 0:
-                self._publish_copy(job, self.queue, headers=headers)
+                self._publish_copy(job, access.put_off_queue(self.queue), headers=headers)
         except errors.Unavailable:
-            self._later.add(time.monotonic() + _LONGEST_PAUSE_S, lambda: self._send_again(job, headers))
+            self._put_later(_LONGEST_PAUSE_S, job, functools.partial(self._send_again, job, headers))
             return
         self._ack(job)
 
-    def _publish_copy(self, job: "_Job", queue: str, *, headers: dict[str, int]) -> None:
+    def _publish_copy(self, job: "_Job", queue: str, *, headers: dict[str, Any]) -> None:
         left_s = job.left_s()
         body = wire.encode(msgspec.structs.replace(job.asked, deadline_ms=max(0, round(left_s * 1000))))
         self._broker.publish(
@@ -345,16 +408,21 @@ class Listener:
         )
 
     def _bury(self, job: "_Job", why: str) -> None:
-        """Makes it a dead letter."""
+        """Makes it a dead letter; of a dead letter itself a line in the log."""
         LOG.error("message given up queue=%s request=%s why=%s", self.queue, job.request_id(), why)
-        body = dead_letters.letter(
-            queue=self.queue, why=why, deliveries=job.failures() + 1, body=job.message.body, envelope=job.envelope, sent_by=self.queue,
-        )
+        if self.queue == dead_letters.QUEUE:
+            self._ack(job)
+        else:
+            self._send_letter(job, job.letter(self.queue, why), tries=1)
+
+    def _send_letter(self, job: "_Job", letter: bytes, *, tries: int) -> None:
         try:
-            self._publish_dead_letter(body)
-        except errors.Unavailable:
-            self._later.add(time.monotonic() + _LONGEST_PAUSE_S, lambda: self._bury(job, why))
-            return
+            self._publish_dead_letter(letter)
+        except errors.Unavailable as why:
+            if tries < _MOST_TRIES_TO_BURY:
+                self._put_later(_LONGEST_PAUSE_S, job, functools.partial(self._send_letter, job, letter, tries=tries + 1))
+                return
+            LOG.error("no dead letter could be written queue=%s request=%s why=%s", self.queue, job.request_id(), why.message)
         self._ack(job)
 
     def _publish_dead_letter(self, body: bytes) -> None:
@@ -370,33 +438,56 @@ class Listener:
 
 
 class _Job:
-    """A message in hand, decoded as far as it could be."""
+    """A message in hand, decoded as far as it could be. `context` is the service's own as long as it could not be."""
 
-    __slots__ = ("envelope", "is_settled", "message")
+    __slots__ = ("context", "envelope", "is_settled", "message", "sender")
 
     def __init__(self, message: Received) -> None:
         self.message = message
         self.envelope: wire.Envelope | None = None
+        self.context = service_context()
+        self.sender = _sender(message)
         self.is_settled = False
+
+    def open(self) -> errors.Invalid | None:
+        """Decodes it; what is wrong with it."""
+        try:
+            self.envelope, self.context = wire.opened(self.message.body)
+        except errors.Invalid as why:
+            return why
+        return None
+
+    def letter(self, queue: str, why: str, *, with_contents: bool = True) -> bytes:
+        """The dead letter that it becomes."""
+        return dead_letters.letter(
+            queue=queue, why=why, deliveries=self.failures() + 1, body=self.message.body if with_contents else b"",
+            envelope=self.envelope if with_contents else None, context=self.context, sent_by=queue,
+        )
 
     @property
     def asked(self) -> wire.Envelope:
         assert self.envelope is not None
         return self.envelope
 
-    def context(self) -> Context:
-        return Context.from_wire(self.asked.context)
-
     def request_id(self) -> str:
         return self.envelope.request_id if self.envelope else "-"
 
     def left_s(self) -> float:
         """What is left of its deadline, counted from when it came."""
-        return self.asked.deadline_ms / 1000 - (time.monotonic() - self.message.received_at)
+        deadline_s = self.envelope.deadline_ms / 1000 if self.envelope else _UNREADABLE_S
+        return deadline_s - (time.monotonic() - self.message.received_at)
 
     def failures(self) -> int:
         """How often it was delivered before and not acked."""
-        return int(self.message.headers.get(_FAILURES, 0)) + self.message.redeliveries
+        return self.message.count(_FAILURES) + self.message.redeliveries
+
+
+def _sender(message: Received) -> str | None:
+    """The host that sent a message: who the broker says logged in, or, of what a listener put off, who that listener says."""
+    if not access.is_put_off(message.queue):
+        return access.host_of(message.user)
+    sender = message.headers.get(_SENDER)
+    return sender if isinstance(sender, str) else None
 
 
 class _Gathering:

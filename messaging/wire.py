@@ -4,7 +4,7 @@ JSON. Unknown fields are ignored and new fields have defaults, so that two neigh
 """
 
 import re
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -14,7 +14,12 @@ from messaging.verbs import Verb
 
 T = TypeVar("T")
 
+MOST_DEADLINE_S = 31 * 86400.0
+Name = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[!-~]*\Z")]
+"""What ends in logs and in columns of tables: one printable word."""
+
 _PLACE_IN_COMPLAINT = re.compile(r" - at `\$\.?(?P<place>[^`]+)`")
+_COMPLAINT_LENGTH = 2000
 _NAME_IN_COMPLAINT = re.compile(r"required field `(?P<name>[^`]+)`")
 
 
@@ -25,14 +30,14 @@ class Envelope(msgspec.Struct, kw_only=True):
     `trace` is the same in all messages that one request of a user causes.
     """
 
-    verb: str
-    version: str
+    verb: Name
+    version: Name
     arguments: msgspec.Raw
-    request_id: str
+    request_id: Name
     context: dict[str, Any]
-    deadline_ms: int
-    sent_by: str = ""
-    trace: str | None = None
+    deadline_ms: Annotated[int, msgspec.Meta(le=int(MOST_DEADLINE_S * 1000))]
+    sent_by: Annotated[str, msgspec.Meta(max_length=300)] = ""
+    trace: Annotated[str, msgspec.Meta(max_length=300)] | None = None
 
 
 class Fault(msgspec.Struct):
@@ -77,8 +82,23 @@ def decode(body: bytes, kind: type[T]) -> T:
     """
     try:
         return msgspec.json.decode(body, type=kind)
-    except msgspec.DecodeError as complaint:
-        raise errors.Invalid(f"{kind.__name__}: {complaint}", field=_field(str(complaint))) from complaint
+    except (ValueError, RecursionError) as complaint:  # msgspec's own, text that is no UTF-8, and what is nested too deep
+        raise errors.Invalid(f"{kind.__name__}: {str(complaint)[:_COMPLAINT_LENGTH]}", field=_field(str(complaint))) from complaint
+
+
+def opened(body: bytes) -> tuple[Envelope, Context]:
+    """The message in these bytes, and who asks.
+
+    Raises:
+        Invalid: they hold none, as `decode` says it.
+    """
+    message = decode(body, Envelope)
+    try:
+        context = Context.from_wire(message.context)
+        msgspec.convert(context.request_id, Name)
+    except (ValueError, RecursionError) as complaint:
+        raise errors.Invalid(f"context: {str(complaint)[:_COMPLAINT_LENGTH]}", field="context") from complaint
+    return message, context
 
 
 def arguments_of(message: Envelope, verb: Verb) -> Any:
@@ -88,8 +108,9 @@ def arguments_of(message: Envelope, verb: Verb) -> Any:
         Invalid: its major version is not ours, or an argument is missing or wrong.
     """
     if _major(message.version) != _major(verb.version):
+        sender = repr(message.sent_by)[1:-1] or "an unnamed sender"
         raise errors.Invalid(
-            f"{message.verb} {message.version} from {message.sent_by or 'an unnamed sender'} is refused: "
+            f"{message.verb} {message.version} from {sender} is refused: "
             f"this program speaks {verb.name} {verb.version}",
             field="version",
         )
@@ -111,14 +132,16 @@ def value_of(body: bytes, verb: Verb) -> Any:
     """What a call was answered with.
 
     Raises:
-        CellplaneError: the error that the other side answered with.
+        CellplaneError: the error that the other side answered with; `Broken` if its answer cannot be understood.
     """
-    reply = decode(body, Reply)
+    try:
+        reply = decode(body, Reply)
+        value = decode(bytes(reply.value), verb.reply) if verb.reply and reply.error is None else None
+    except errors.Invalid as why:
+        raise errors.Broken(f"the answer to {verb.name} cannot be understood: {why.message}") from why
     if reply.error is not None:
-        raise errors.from_wire(reply.error.code, reply.error.message, reply.error.fields)
-    if verb.reply is None:
-        return None
-    return decode(bytes(reply.value), verb.reply)
+        raise errors.from_wire(reply.error.code, reply.error.message[:_COMPLAINT_LENGTH], reply.error.fields)
+    return value
 
 
 def _major(version: str) -> str:

@@ -1,19 +1,20 @@
 """A private RabbitMQ node: its own directory, ports and Erlang port mapper, on the loopback address only."""
 
-import base64
-import hashlib
 import json
 import os
-import secrets
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from core import errors
 from devstack import ports
 from devstack.accounts import Accounts, write_private
 from devstack.child import Child
 from devstack.waiting import wait_until
+from messaging import access
+from messaging.rabbitmq import Definitions, merged, password_hash, text, user, vhost
 
 SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 """Debian's own place; the programs of the same names in /usr/sbin change the user first."""
@@ -21,11 +22,6 @@ SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 READY_DEADLINE_S = 90.0
 CONTROL_DEADLINE_S = 60.0
 STOP_GRACE_S = 20.0
-
-MOST_DELIVERIES = 50
-"""A safety net far above a listener's own count: no message circulates for ever, even if it ends every process that takes it."""
-
-LIMITED_QUEUES = "^(?!dead_letters$)"
 
 
 class RabbitMQ:
@@ -52,7 +48,8 @@ class RabbitMQ:
             (self.directory / folder).mkdir(exist_ok=True)
         (self.directory / "enabled_plugins").write_text("[].\n")
         (self.directory / "rabbitmq.conf").write_text(self._settings())
-        write_private(self._definitions, self._definitions_of(self._vhosts()))
+        if not self._definitions.exists():
+            write_private(self._definitions, text(merged([{"vhosts": []}])))
 
     def command(self) -> list[str]:
         """The node in the foreground."""
@@ -79,21 +76,44 @@ class RabbitMQ:
         """Returns once it takes connections; it listens only after its virtual hosts are there."""
         wait_until(lambda: ports.answers(self.port), what=f"answer from RabbitMQ on port {self.port} (its files: {self.directory})", deadline_s=deadline_s)
 
-    def create_vhost(self, name: str) -> str:
-        """Makes a virtual host with a user of its own, if absent; returns the URL for kombu."""
-        names = self._vhosts()
-        if name not in names:
-            fresh = self._definitions.with_name("definitions.fresh.json")
-            write_private(fresh, self._definitions_of([*names, name]))
-            if ports.answers(self.port):
-                self.control("import_definitions", str(fresh))
-            # Only now: a run that was killed before this tells the node once more.
-            fresh.replace(self._definitions)
+    def create_vhost(self, name: str, users: Sequence[access.User] = ()) -> str:
+        """Makes a virtual host with its exchanges and limits, a user who owns it, and these others, as far as they are absent.
+
+        Returns:
+            The owner's URL for kombu; `url` gives the others'.
+        """
+        told = self._told()
+        missing = self._missing(told, name, [access.owner(name), *users])
+        if missing:
+            self._tell(merged([told, *missing]))
         return self.url(name)
 
-    def url(self, name: str) -> str:
-        """Where a virtual host of `create_vhost` is found."""
-        return f"amqp://{name}:{self._accounts.password(name)}@127.0.0.1:{self.port}/{name}"
+    def url(self, vhost: str, user: str | None = None) -> str:
+        """Where a virtual host of `create_vhost` is found, for its owner or another user of it."""
+        name = user or vhost
+        return f"amqp://{quote(name, safe='')}:{self._accounts.password(name)}@127.0.0.1:{self.port}/{vhost}"
+
+    def _missing(self, told: Definitions, name: str, users: Sequence[access.User]) -> list[Definitions]:
+        known = {(kind, entry["name"]) for kind in ("vhosts", "users") for entry in told.get(kind, [])}
+        return [
+            *([vhost(name)] if ("vhosts", name) not in known else []),
+            *(user(name, one, hashed=password_hash(self._accounts.password(one.name))) for one in users if ("users", one.name) not in known),
+        ]
+
+    def _tell(self, definitions: Definitions) -> None:
+        fresh = self._definitions.with_name("definitions.fresh.json")
+        write_private(fresh, text(definitions))
+        if ports.answers(self.port):
+            self.control("import_definitions", str(fresh))
+        # Only now: a run that was killed before this tells the node once more.
+        fresh.replace(self._definitions)
+
+    def _told(self) -> Definitions:
+        """What the node was told of."""
+        if not self._definitions.exists():
+            return {}
+        told: Definitions = json.loads(self._definitions.read_text())
+        return told
 
     def control(self, *arguments: str) -> str:
         """What `rabbitmqctl` answers; takes seconds."""
@@ -153,6 +173,7 @@ class RabbitMQ:
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
             "loopback_users = none\n"
             f"load_definitions = {self._definitions}\n"
+            f"max_message_size = {access.MOST_BYTES}\n"
             "vm_memory_high_watermark.absolute = 512MiB\n"
             "disk_free_limit.absolute = 50MB\n"
             "raft.wal_max_size_bytes = 33554432\n"
@@ -160,24 +181,6 @@ class RabbitMQ:
             "log.file.rotation.size = 10485760\n"
             "log.file.rotation.count = 3\n"
         )
-
-    def _vhosts(self) -> list[str]:
-        """The virtual hosts that the node was told of."""
-        if not self._definitions.exists():
-            return []
-        return [vhost["name"] for vhost in json.loads(self._definitions.read_text())["vhosts"]]
-
-    def _definitions_of(self, names: list[str]) -> str:
-        definitions = {
-            "vhosts": [{"name": name} for name in names],
-            "users": [self._user(name) for name in names],
-            "permissions": [{"user": name, "vhost": name, "configure": ".*", "write": ".*", "read": ".*"} for name in names],
-            "policies": [_policy(name) for name in names],
-        }
-        return json.dumps(definitions, indent=1) + "\n"
-
-    def _user(self, name: str) -> dict[str, object]:
-        return {"name": name, "password_hash": _password_hash(self._accounts.password(name)), "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": ""}
 
 
 class PortMapper:
@@ -225,18 +228,3 @@ def _program(name: str) -> str:
     return found
 
 
-def _policy(vhost: str) -> dict[str, object]:
-    return {
-        "vhost": vhost,
-        "name": "limits",
-        "pattern": LIMITED_QUEUES,
-        "apply-to": "queues",
-        "priority": 0,
-        "definition": {"delivery-limit": MOST_DELIVERIES},
-    }
-
-
-def _password_hash(password: str) -> str:
-    """RabbitMQ's salted SHA-256, as its documentation on passwords describes it."""
-    salt = secrets.token_bytes(4)
-    return base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()

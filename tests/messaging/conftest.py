@@ -11,16 +11,22 @@ import pytest
 from core.context import Context, service_context
 from devstack.services import rabbitmq
 from devstack.waiting import wait_until
-from messaging import in_process
+from messaging import access, in_process
 from messaging.broker import Broker
 from messaging.caller import Caller
 from messaging.listener import Handle, HandleMany, Listener
 
+HOST, OTHER, DOTTED = "host-1", "host-2", "host-1.example.org"
+USERS = (access.host(HOST), access.host(OTHER), access.host(DOTTED), access.guest("asker"))
+"""Who is let in beside the owner, where that matters."""
+
 
 class Place(Protocol):
-    """Where messages go, and what a test may do to it."""
+    """Where messages go, and what a test may do to it. `url`: of who owns it, with all rights."""
 
     url: str
+
+    def url_of(self, user: access.User) -> str: ...
 
     def freeze(self) -> None: ...
 
@@ -33,8 +39,19 @@ class Place(Protocol):
 
 class InProcess:
     def __init__(self, name: str) -> None:
+        self._name = name
         self.url = f"inproc://{name}"
         self._broker = in_process.broker(name)
+
+    def url_of(self, user: access.User) -> str:
+        return f"inproc://{user.name}:secret@{self._name}"
+
+    def let_in(self, *users: access.User) -> None:
+        """Only these, and who owns it."""
+        owner = access.owner("owner")
+        for user in (owner, *users):
+            self._broker.let_in(user, "secret")
+        self.url = self.url_of(owner)
 
     def freeze(self) -> None:
         self._broker.freeze()
@@ -53,6 +70,9 @@ class Rabbit:
     def __init__(self, node: rabbitmq.RabbitMQ) -> None:
         self.url = node.url("messaging")
         self._node = node
+
+    def url_of(self, user: access.User) -> str:
+        return self._node.url("messaging", user.name)
 
     def freeze(self) -> None:
         self._node.freeze()
@@ -81,7 +101,7 @@ def rabbit_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rabbitmq.R
     if not rabbitmq.is_installed():
         pytest.skip("RabbitMQ is not installed")
     node = rabbitmq.RabbitMQ(Path(tmp_path_factory.mktemp("rabbitmq")), name=f"messaging-{uuid.uuid4().hex[:8]}")
-    node.create_vhost("messaging")
+    node.create_vhost("messaging", USERS)
     try:
         node.start()
         yield node
@@ -99,6 +119,31 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
         yield rabbit
     finally:
         rabbit.thaw()
+
+
+@pytest.fixture
+def guarded(place: Place) -> Place:
+    """A broker that lets the owner and `USERS` in, and nobody else."""
+    if isinstance(place, InProcess):
+        place.let_in(*USERS)
+    return place
+
+
+Connect = Callable[[str], Broker]
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Brokers by their URLs, closed at the end."""
+    brokers: list[Broker] = []
+
+    def to(url: str) -> Broker:
+        brokers.append(Broker(url, connect_timeout_s=2.0, publish_timeout_s=5.0))
+        return brokers[-1]
+
+    yield to
+    for broker in brokers:
+        broker.close()
 
 
 @pytest.fixture
