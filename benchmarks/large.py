@@ -24,7 +24,7 @@ from benchmarks import noise
 from benchmarks.boots import Benchmark, Case, percentile
 from benchmarks.cloud import Cloud
 from benchmarks.counters import administrator, ask
-from benchmarks.played_hosts import host_name
+from benchmarks.played_hosts import host_name, player_of
 from benchmarks.users import user_of
 from core import errors
 from devstack.background import REPOSITORY
@@ -85,6 +85,8 @@ class LargeCloud(Cloud):
 
     def play(self, first: int, hosts: int) -> None:
         """Plays so many hosts more in each cell; returns when Placement knows all of them."""
+        for cell in self.shape.cell_names:
+            self.neighbours.node_of(cell).create_vhost(cell, [player_of(cell)])
         command = [
             sys.executable, "-m", "benchmarks.played_hosts", "--state", str(self.state.path), "--first", str(first), "--hosts", str(hosts),
         ]  # fmt: skip

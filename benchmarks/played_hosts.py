@@ -6,7 +6,6 @@ disk, no hypervisor and no time in between, so that only the control plane is me
 """
 
 import argparse
-import configparser
 import functools
 import heapq
 import signal
@@ -23,8 +22,9 @@ import messaging.verbs.cell as cell_verbs
 import messaging.verbs.compute as compute_verbs
 from core.context import service_context
 from devstack.layout import State
+from devstack.neighbours import Full
 from lifecycle import states
-from messaging import wire
+from messaging import access, wire
 from messaging.broker import Broker
 from messaging.link import Link, Raw
 from messaging.verbs import Verb
@@ -72,6 +72,7 @@ class PlayedCell(threading.Thread):
     def __init__(self, cell: str, url: str, hosts: list[PlayedHost], *, report_interval_s: float, stopping: threading.Event) -> None:
         super().__init__(name=f"played {cell}", daemon=True)
         self._broker = Broker(url, publish_timeout_s=30.0)
+        self._sending: Link | None = None
         self._hosts = hosts
         self._every_s = report_interval_s
         self._stopping = stopping
@@ -79,6 +80,7 @@ class PlayedCell(threading.Thread):
 
     def run(self) -> None:
         link = self._broker.open(timeout_s=30.0)
+        self._sending = self._broker.open(heartbeats=False, confirms=True, timeout_s=30.0)
         try:
             for host in self._hosts:
                 link.declare_work(compute_verbs.queue(host.name))
@@ -92,6 +94,7 @@ class PlayedCell(threading.Thread):
             self._stopping.set()
         finally:
             link.close()
+            self._sending.close()
             self._broker.close()
 
     def _live(self, link: Link) -> None:
@@ -128,14 +131,23 @@ class PlayedCell(threading.Thread):
 
     def _say(self, verb: Verb, arguments: cell_verbs.Active | cell_verbs.Gone | Heartbeat) -> None:
         body = wire.envelope(verb, arguments, context=service_context(), deadline_s=EXPIRES_S, sent_by="played")
-        self._broker.publish(cell_verbs.REPORTS, body, expires_s=EXPIRES_S)
+        assert self._sending is not None
+        self._sending.publish(
+            cell_verbs.REPORTS, body, expires_s=EXPIRES_S, headers=None, reply_to=None, correlation_id=None, persistent=True, timeout_s=30.0,
+            user=access.host(arguments.host).name,
+        )
+
+
+def player_of(cell: str) -> access.User:
+    """Who may speak for any host of the cell."""
+    return access.User(f"player.{cell}", tags="impersonator")
 
 
 def transport_of(state: State, cell: str) -> str:
-    """The URL of a cell's broker, from its conductor's settings."""
-    settings = configparser.ConfigParser(interpolation=None)
-    settings.read(state.config(f"cell-conductor-{cell}"))
-    return settings["DEFAULT"]["transport_url"]
+    """The URL of a cell's broker for who plays its hosts."""
+    shape = state.shape()
+    assert shape is not None
+    return Full(state, shape).node_of(cell).url(cell, player_of(cell).name)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -86,7 +86,7 @@ def broker_places(url: str) -> set[Place]:
 def _broker_place(url: str) -> Place:
     parsed = urllib.parse.urlsplit(url)
     if parsed.scheme == "inproc":
-        return ("inproc", parsed.netloc)
+        return ("inproc", parsed.netloc.rpartition("@")[2])
     vhost = urllib.parse.unquote(parsed.path[1:]) or "/"
     return ("amqp", f"{_host(parsed.hostname)}:{parsed.port or _AMQP_PORTS.get(parsed.scheme, 0)}", vhost)
 

@@ -2,6 +2,7 @@
 
 import pathlib
 import time
+import urllib.parse
 import uuid
 
 from oslo_config import cfg
@@ -28,6 +29,7 @@ from compute.resources.power import PowerBook
 from compute.resources.tracker import Tracker
 from compute.slots import Slots
 from core.steps import Steps
+from messaging import access
 from messaging.broker import Broker
 from messaging.caller import Caller
 from messaging.listener import Handle, Listener
@@ -57,6 +59,7 @@ class Agent:
     def __init__(self, conf: cfg.ConfigOpts, *, steps: Steps | None = None, hypervisor: Hypervisor | None = None) -> None:
         settings = conf.compute
         url = core.config.required(conf, None, "transport_url")
+        _check_user(url, conf.host)
         self.hypervisor = hypervisor or drivers.driver(conf)
         self.records = Records(_directory(conf))
         self._broker = Broker(url, connections=2)
@@ -180,6 +183,12 @@ class Agent:
             workers=LISTENER_THREADS,
             prefetch=PREFETCH,
         )
+
+
+def _check_user(url: str, host: str) -> None:
+    user = urllib.parse.unquote(urllib.parse.urlsplit(url.split(";")[0]).username or "")
+    if user != access.host(host).name:
+        LOG.error("transport_url is not of the user %s: the cell refuses what this agent says (cellctl host credentials)", access.host(host).name)
 
 
 def _directory(conf: cfg.ConfigOpts) -> pathlib.Path:

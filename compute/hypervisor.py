@@ -21,7 +21,8 @@ from compute.permit import Permit
 from objects.build import BuildSpec, Guest
 from objects.diagnostics import Diagnostics
 
-MOST_CONSOLE_BYTES = 1024 * 1024
+MOST_CONSOLE_BYTES = 128 * 1024
+"""In a message, where a character may take six bytes, it stays below what brokers take (`messaging.access.MOST_BYTES`)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

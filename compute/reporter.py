@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -16,6 +16,7 @@ import core.log
 from core.clock import jittered
 from core.context import Context
 from core.steps import Steps
+from messaging.pieces import send_in_pieces
 from messaging.verbs import Verb, cell
 
 LOG = core.log.get(__name__)
@@ -165,10 +166,9 @@ class Reporter:
 
     def _send(self, verb: Verb, batch: dict[Hashable, _Report]) -> bool:
         message = _MESSAGES[verb]
-        arguments = message.make(self._host, [report.row for report in batch.values()])
         try:
             with self._steps(message.step) if message.step else contextlib.nullcontext():
-                self._caller.cast(cell.REPORTS, verb, arguments, context=core.context.service_context(), deadline_s=message.deadline_s)
+                send_in_pieces([report.row for report in batch.values()], functools.partial(self._cast, verb, message))
         except core.errors.CellplaneError as error:
             if not self._trouble:
                 LOG.warning("reports are kept until the broker takes them verb=%s count=%d why=%s", verb.name, len(batch), error)
@@ -187,6 +187,10 @@ class Reporter:
             _tell(report.confirmed)
         self._done()
         return True
+
+    def _cast(self, verb: Verb, message: "_Message", rows: Sequence[Any]) -> None:
+        arguments = message.make(self._host, list(rows))
+        self._caller.cast(cell.REPORTS, verb, arguments, context=core.context.service_context(), deadline_s=message.deadline_s)
 
     def _done(self) -> None:
         with self._lock:

@@ -9,7 +9,7 @@ import time
 import cell_db.console_tokens
 import cell_db.hosts
 import core.errors
-import messaging.verbs.compute as compute_verbs
+import messaging.verbs.cell as cell_verbs
 from cell_db.console_tokens import Ticket
 from console.targets import Target, Targets
 from core.at_once import AtOnce
@@ -86,9 +86,10 @@ class Doorkeeper:
         return address in answer.addresses
 
     def _send(self, ticket: Ticket) -> Sent:
-        asked, queue = compute_verbs.OneServer(ticket.instance_uuid), compute_verbs.queue(ticket.instance_host)
+        # The conductor passes it on: a proxy's user on the broker may not write to hosts.
+        asked = cell_verbs.HostServer(ticket.instance_uuid, ticket.instance_host)
         return self._caller.send(
-            queue, compute_verbs.CONSOLE_ADDRESSES, asked, context=service_context(), deadline_s=self._host_timeout_s,
+            cell_verbs.QUEUE, cell_verbs.CONSOLE_ADDRESSES, asked, context=service_context(), deadline_s=self._host_timeout_s,
             send_within_s=self._host_timeout_s,
         )  # fmt: skip
 

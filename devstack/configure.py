@@ -11,6 +11,7 @@ from pathlib import Path
 import bcrypt
 import yaml
 
+from devstack import broker_users
 from devstack.accounts import Accounts, write_private
 from devstack.layout import BASIC, EMBEDDED, FULL, KEYSTONE, NONE, ONE_PROCESS, Shape, State
 from devstack.services import keystone, keystone_content, libvirt
@@ -35,10 +36,11 @@ Sections = Mapping[str, Section]
 
 @dataclasses.dataclass(frozen=True)
 class Level:
-    """Where the API level, or a cell, has its database and its broker."""
+    """Where the API level, or a cell, has its database and its broker. `transport` is the way of who owns it; `users`: those of others."""
 
     database: str
     transport: str
+    users: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +85,8 @@ def process_settings(state: State, shape: Shape, addresses: Addresses) -> dict[s
         if cell in addresses.consoles:
             settings[console_proxy_of(cell)] = _console_proxy(state, cell, addresses)
         for host in shape.hosts_of(cell):
-            settings[f"compute-{host}"] = _compute(state, shape, host, addresses.cells[cell].transport, addresses)
+            transport = addresses.cells[cell].users[broker_users.agent_of(host)]
+            settings[f"compute-{host}"] = _compute(state, shape, host, transport, addresses)
     return settings
 
 
@@ -175,7 +178,7 @@ def _console_proxy(state: State, cell: str, addresses: Addresses) -> Sections:
     name = console_proxy_of(cell)
     level = addresses.cells[cell]
     return {
-        "DEFAULT": _process(state, name, name, level.transport),
+        "DEFAULT": _process(state, name, name, level.users[broker_users.console_proxy_of(cell)]),
         "database": {"connection": level.database},
         # Everything is on this machine: its guests' consoles are sockets below `run`, of whom the stack runs as.
         "console": {"listen_host": "127.0.0.1", "port": addresses.consoles[cell], "networks": "127.0.0.0/8", "paths": state.run},

@@ -25,6 +25,7 @@ import core.config
 import core.log
 from core import errors
 from devstack.layout import ONE_PROCESS, Shape, State
+from devstack.neighbours import Embedded
 from devstack.ports import Ports
 from devstack.services.images import ImageEndpoint, strategy_from
 
@@ -73,6 +74,7 @@ class Composer:
 
     def _parts(self) -> list[tuple[str, Callable[[], Part]]]:
         shape = self._shape
+        Embedded(self._state, shape).open_brokers()
         image_port = Ports(self._state.ports).of("image")
         return [
             ("image", lambda: ImageEndpoint(self._state.images, image_port, strategy_from(self._state.config("api")))),

@@ -6,6 +6,7 @@ import json
 
 import cellctl.main
 from core import errors
+from devstack import broker_users
 from devstack.configure import Addresses
 from devstack.layout import State
 
@@ -27,10 +28,11 @@ class Cellctl:
         elif present[CELL0]["database_connection"] != addresses.cell0.database:
             self._run("cell", "update", CELL0, "--database-connection", addresses.cell0.database)
         for name, level in addresses.cells.items():
-            where = ["--database-connection", level.database, "--transport-url", level.transport]
+            transport = level.users[broker_users.api_of(name)]
+            where = ["--database-connection", level.database, "--transport-url", transport]
             if name not in present:
                 self._run("cell", "create", name, *where)
-            elif (present[name]["database_connection"], present[name]["transport_url"]) != (level.database, level.transport):
+            elif (present[name]["database_connection"], present[name]["transport_url"]) != (level.database, transport):
                 self._run("cell", "update", name, *where)
         self._run("db", "sync", "--all")
 

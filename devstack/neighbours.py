@@ -3,10 +3,13 @@
 import dataclasses
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from core import errors
+from devstack import broker_users
+from devstack.accounts import Accounts
 from devstack.configure import Addresses, Level, console_proxy_of
 from devstack.layout import FULL, KEYSTONE, Shape, State
 from devstack.plan import Program
@@ -17,6 +20,7 @@ from devstack.services.mariadb import MariaDB
 from devstack.services.placement import SCHEMA_COLLATION, Placement
 from devstack.services.rabbitmq import PortMapper, RabbitMQ
 from devstack.waiting import wait_until
+from messaging import access, in_process
 
 API = "api"
 API_SCHEMA = "cellplane_api"
@@ -45,14 +49,32 @@ class Embedded:
     def addresses(self) -> Addresses:
         """Where everything is."""
         return Addresses(
-            api=Level(database=self._database("api"), transport="inproc://api"),
+            api=Level(database=self._database("api"), transport=self._transport("api", "api")),
             cell0=Level(database=self._database("cell0"), transport="none:///"),
-            cells={cell: Level(database=self._database(cell), transport=f"inproc://{cell}") for cell in self._shape.cell_names},
+            cells={
+                cell: Level(self._database(cell), self._transport(cell, cell), _by_user(self._shape, cell, self._transport)) for cell in self._shape.cell_names
+            },
             placement=self.placement.endpoint,
             image=f"http://127.0.0.1:{self._ports.of('image')}",
             api_port=self._shape.port,
             identity=self.keystone.url if self.keystone else None,
         )
+
+    def open_brokers(self) -> None:
+        """Tells the brokers of this process whom to let in."""
+        self._let_in(API, [])
+        for cell in self._shape.cell_names:
+            self._let_in(cell, broker_users.of_cell(self._shape, cell))
+
+    def _let_in(self, name: str, users: Sequence[access.User]) -> None:
+        for user in (access.owner(name), *users):
+            in_process.broker(name).let_in(user, self._password(user.name))
+
+    def _transport(self, broker: str, user: str) -> str:
+        return f"inproc://{quote(user, safe='')}:{self._password(user)}@{broker}"
+
+    def _password(self, user: str) -> str:
+        return Accounts(self._state.accounts).password(f"broker {user}")
 
     def programs(self) -> list[Program]:
         """What runs beside the one process."""
@@ -84,12 +106,15 @@ class Full:
 
     def addresses(self) -> Addresses:
         """Where everything is; before the servers run as well."""
-        server, node = self._server_of(API), self._node_of(API)
+        server, node = self._server_of(API), self.node_of(API)
         return Addresses(
             api=Level(database=server.url(API_SCHEMA), transport=node.url(API)),
             cell0=Level(database=server.url(CELL0_SCHEMA), transport="none:///"),
             cells={
-                cell: Level(database=self._server_of(cell).url(schema_of(cell)), transport=self._node_of(cell).url(cell)) for cell in self._shape.cell_names
+                cell: Level(
+                    self._server_of(cell).url(schema_of(cell)), self.node_of(cell).url(cell), _by_user(self._shape, cell, self.node_of(cell).url)
+                )
+                for cell in self._shape.cell_names
             },
             placement=self.placement.endpoint,
             image=f"http://127.0.0.1:{self._ports.of('image')}",
@@ -110,9 +135,9 @@ class Full:
             server.initialise(like=fresh[0] if server in fresh[1:] else None)
         for node in self.nodes.values():
             node.initialise()
-        self._node_of(API).create_vhost(API)
+        self.node_of(API).create_vhost(API)
         for cell in self._shape.cell_names:
-            self._node_of(cell).create_vhost(cell)
+            self.node_of(cell).create_vhost(cell, broker_users.of_cell(self._shape, cell))
         for host in self._hosts.values():
             host.prepare()
 
@@ -209,7 +234,8 @@ class Full:
     def _server_of(self, owner: str) -> MariaDB:
         return self.servers[self._name("mariadb", owner)]
 
-    def _node_of(self, owner: str) -> RabbitMQ:
+    def node_of(self, owner: str) -> RabbitMQ:
+        """The broker of the API level or of a cell."""
         return self.nodes[self._name("rabbitmq", owner)]
 
 
@@ -252,6 +278,11 @@ def _program(
         grace_s=grace_s,
         version=digest.hexdigest(),
     )
+
+
+def _by_user(shape: Shape, cell: str, url: Callable[[str, str], str]) -> dict[str, str]:
+    """user -> its own way to the cell's broker."""
+    return {user.name: url(cell, user.name) for user in broker_users.of_cell(shape, cell)}
 
 
 Neighbours = Embedded | Full

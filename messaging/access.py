@@ -2,8 +2,13 @@
 
 RabbitMQ's rights are expressions over names of queues and exchanges, and for topic exchanges over routing keys. They cannot say who may
 publish into which queue as long as everything goes through the default exchange. So hosts write one topic exchange only, with their own name
-in the key, and everybody else's messages come by exchanges that no host may write. One table serves RabbitMQ (`messaging.rabbitmq`) and the
-broker in the process (`messaging.in_process`).
+in the key, and everybody else's messages come by exchanges that no host may write.
+
+The key proves nothing: RabbitMQ asks for rights to the key itself, and then also follows the keys in the headers `CC` and `BCC` *(tried: 3.10)*.
+So any host may reach whatever is bound to that exchange: what all hosts may write, and reply queues, whose names cannot be guessed; never
+another host's queue. Who a message is from says its `user_id`, which the broker compares with who logged in.
+
+One table serves RabbitMQ (`messaging.rabbitmq`) and the broker in the process (`messaging.in_process`).
 """
 
 import dataclasses
@@ -100,13 +105,13 @@ def owner(name: str) -> User:
 
 def host(name: str) -> User:
     """The agent of one host: it speaks in its own name, reads its own queue and declares nothing."""
-    word = re.escape(_word(name))
+    word = re.escape(word_of(name))
     return User(
         compute.queue(name),
         configure="^$",
         write=f"^{FROM_HOSTS}$",
         read=f"^{re.escape(compute.queue(name))}$",
-        topics={FROM_HOSTS: (rf"^((report|letter|again)\.{word}|reply\.[0-9a-f]{{32}})$", "^$")},
+        topics={FROM_HOSTS: (rf"^((report|letter)\.{word}|reply\.[0-9a-f]{{32}})$", "^$")},
         # One to read with, two to publish with, and as many that died unnoticed.
         most_connections=8,
         most_channels=16,
@@ -147,7 +152,7 @@ def route(queue: str, *, user: str | None) -> Route:
 def bindings(queue: str) -> list[Route]:
     """How messages come into a queue, beside those that name it to the default exchange."""
     if queue.startswith(_HOST_USER):
-        return [Route(TO_HOSTS, queue), Route(FROM_HOSTS, _topics(queue.removeprefix(_HOST_USER))[queue])]
+        return [Route(TO_HOSTS, queue)]
     if queue.startswith(REPLY):
         return [Route(FROM_HOSTS, queue)]
     ways = {
@@ -158,11 +163,14 @@ def bindings(queue: str) -> list[Route]:
     return [ways[queue]] if queue in ways else []
 
 
-def put_off_queue(queue: str) -> str:
-    """Where a listener puts a message of this queue that is to come again: if hosts may write the queue, to one that they may not write.
+def put_off_queue(queue: str) -> str | None:
+    """Where a listener puts a message of this queue that is to come again; `None`: nowhere, a host may not write the queue that it reads.
 
-    There the message says from which host it came: the broker vouches for the listener only.
+    If hosts may write the queue, it is another one, which they may not write. There the message says from which host it came: the broker
+    vouches for the listener only.
     """
+    if queue.startswith(_HOST_USER):
+        return None
     return f"{queue}{_PUT_OFF}" if queue in _WRITTEN_BY_HOSTS else queue
 
 
@@ -173,10 +181,10 @@ def is_put_off(queue: str) -> bool:
 
 def _topics(sender: str) -> dict[str, str]:
     """The routing key by which a host reaches each queue that it may reach, but for reply queues: these are bound by their names."""
-    word = _word(sender)
-    return {cell.REPORTS: f"report.{word}", DEAD_LETTERS: f"letter.{word}", compute.queue(sender): f"again.{word}"}
+    word = word_of(sender)
+    return {cell.REPORTS: f"report.{word}", DEAD_LETTERS: f"letter.{word}"}
 
 
-def _word(name: str) -> str:
+def word_of(name: str) -> str:
     """The name of a host as one word of a topic: a dot ends a word there, and `*` and `#` stand for others."""
     return urllib.parse.quote(name, safe="").replace(".", "%2E").replace("~", "%7E")

@@ -201,7 +201,7 @@ class Consumer:
             link.declare_reply(self.queue)
             queues = [self.queue]
         else:
-            queues = sorted({self.queue, access.put_off_queue(self.queue)})
+            queues = sorted({self.queue, access.put_off_queue(self.queue) or self.queue})
             for queue in queues:
                 link.declare_work(queue)
         self._beat_at = time.monotonic() + _BEAT_S

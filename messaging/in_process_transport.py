@@ -206,6 +206,7 @@ class Channel(base.StdChannel):
         arguments: dict[str, Any] | None = None,
     ) -> amqp.protocol.queue_declare_ok_t:
         with self._asking():
+            queue = queue or f"amq.gen-{next(self._tags)}"
             owner = self.connection if exclusive else None
             if passive:
                 if not self._broker.exists(queue):

@@ -101,8 +101,12 @@ class Link:
         correlation_id: str | None,
         persistent: bool,
         timeout_s: float,
+        user: str | None = None,
     ) -> None:
-        """Sends one message, in the name of our user, and waits until the broker has taken it.
+        """Sends one message and waits until the broker has taken it.
+
+        Args:
+            user: in whose name; ours, unless we are one who may speak for others (RabbitMQ: tag `impersonator`).
 
         Raises:
             NoSuchQueue: there is no such queue, or no way to it yet.
@@ -112,8 +116,9 @@ class Link:
         if len(body) > access.MOST_BYTES:
             raise TooLarge(f"a message of {len(body)} bytes to {queue} is larger than {access.MOST_BYTES}")
         properties: dict[str, Any] = {"delivery_mode": _PERSISTENT if persistent else _TRANSIENT}
-        if self._user is not None:
-            properties["user_id"] = self._user
+        sender = user or self._user
+        if sender is not None:
+            properties["user_id"] = sender
         if expires_s is not None:
             properties["expiration"] = str(max(0, int(expires_s * 1000)))
         if reply_to is not None:
@@ -122,7 +127,7 @@ class Link:
             properties["correlation_id"] = correlation_id
         self._unroutable = False
         message = self._channel.prepare_message(body, content_type="application/json", headers=headers, properties=properties)
-        way = access.route(queue, user=self._user)
+        way = access.route(queue, user=sender)
         try:
             self._ask(
                 self._channel.basic_publish, message, way.exchange, way.key, mandatory=True, timeout=timeout_s, confirm_timeout=timeout_s,

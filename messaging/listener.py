@@ -380,22 +380,34 @@ class Listener:
         self._ack(job)
 
     def _again(self, job: "_Job", *, failures: int) -> None:
-        """After a pause a copy goes to the end of the queue, with its own count: RabbitMQ's would count the pauses too."""
-        tries = job.message.count(_TRIES)
-        pause_s = jittered(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(tries, _MOST_DOUBLED)), 0.5, 1.0)
-        headers: dict[str, Any] = {_TRIES: tries + 1, _FAILURES: failures}
-        if job.sender is not None:
-            headers[_SENDER] = job.sender
-        self._put_later(pause_s, job, functools.partial(self._send_again, job, headers))
+        """After a pause a copy goes to the end of the queue, with its own count: RabbitMQ's would count the pauses too.
 
-    def _send_again(self, job: "_Job", headers: dict[str, Any]) -> None:
+        An agent, who may not write its queue, keeps the message in hand and handles it once more.
+        """
+        pause_s = jittered(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(job.tries, _MOST_DOUBLED)), 0.5, 1.0)
+        job.tries, job.failed = job.tries + 1, failures
+        again_in = access.put_off_queue(self.queue)
+        again = functools.partial(self._handle_again, job) if again_in is None else functools.partial(self._send_again, job, again_in)
+        self._put_later(pause_s, job, again)
+
+    def _handle_again(self, job: "_Job") -> None:
+        gathering = self._gatherings.get(job.asked.verb)
+        if gathering is None:
+            self._handle(job)
+        else:
+            self._deliver(gathering.handler, [job])
+
+    def _send_again(self, job: "_Job", queue: str) -> None:
         if not self._consumer.still_holds(job.message) or self._stopping:
             return
+        headers: dict[str, Any] = {_TRIES: job.tries, _FAILURES: job.failed}
+        if job.sender is not None:
+            headers[_SENDER] = job.sender
         try:
             if job.left_s() > 0:
-                self._publish_copy(job, access.put_off_queue(self.queue), headers=headers)
+                self._publish_copy(job, queue, headers=headers)
         except errors.Unavailable:
-            self._put_later(_LONGEST_PAUSE_S, job, functools.partial(self._send_again, job, headers))
+            self._put_later(_LONGEST_PAUSE_S, job, functools.partial(self._send_again, job, queue))
             return
         self._ack(job)
 
@@ -440,13 +452,15 @@ class Listener:
 class _Job:
     """A message in hand, decoded as far as it could be. `context` is the service's own as long as it could not be."""
 
-    __slots__ = ("context", "envelope", "is_settled", "message", "sender")
+    __slots__ = ("context", "envelope", "failed", "is_settled", "message", "sender", "tries")
 
     def __init__(self, message: Received) -> None:
         self.message = message
         self.envelope: wire.Envelope | None = None
         self.context = service_context()
         self.sender = _sender(message)
+        self.tries = message.count(_TRIES)
+        self.failed = message.count(_FAILURES)
         self.is_settled = False
 
     def open(self) -> errors.Invalid | None:
@@ -479,7 +493,7 @@ class _Job:
 
     def failures(self) -> int:
         """How often it was delivered before and not acked."""
-        return self.message.count(_FAILURES) + self.message.redeliveries
+        return self.failed + self.message.redeliveries
 
 
 def _sender(message: Received) -> str | None:

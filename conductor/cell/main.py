@@ -1,6 +1,6 @@
 """`cellplane-cell-conductor`: one or more per cell."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from oslo_config import cfg
 
@@ -13,6 +13,7 @@ import messaging.verbs.cell as verbs
 from clients.placement import connect
 from conductor.cell.dropped import Dropped
 from conductor.cell.hints import Hints
+from conductor.cell.host_queues import HostQueues
 from conductor.cell.orders import Orders
 from conductor.cell.poison import Poison
 from conductor.cell.reports import Reports
@@ -25,7 +26,8 @@ from core.periodic import Periodic
 from core.steps import Steps
 from messaging.broker import Broker
 from messaging.caller import Caller
-from messaging.listener import Handle, HandleMany, Listener
+from messaging.listener import Delivery, Handle, HandleMany, Listener
+from messaging.verbs import Verb
 
 NAME = "cellplane-cell-conductor"
 MOST_GATHERED = 100
@@ -78,6 +80,7 @@ class CellConductor:
             self.database, self.placement, self.orders, self.watch, steps=steps, down_after_s=settings.service_down_time_s,
             inventory_again_s=settings.inventory_again_s, dropped=dropped,
         )  # fmt: skip
+        self._host_queues = HostQueues(self._broker)
         self._listeners = self._new_listeners(settings.workers)
         self._sweep_s = settings.sweep_s
         self._periodic = [
@@ -101,17 +104,19 @@ class CellConductor:
             *(Handle(verb, self.hints.on_host_asked) for verb in (verbs.CONSOLE, verbs.CONSOLE_ADDRESSES, verbs.DIAGNOSTICS)),
         ]
         reports = [
-            HandleMany(verbs.ACTIVE, self.reports.on_active),
-            HandleMany(verbs.REFUSED, self.reports.on_refused),
-            HandleMany(verbs.GONE, self.reports.on_gone),
-            HandleMany(verbs.ACTED, self.reports.on_acted),
-            HandleMany(verbs.STAGES, self.reports.on_stages),
-            HandleMany(verbs.POWER_STATES, self.reports.on_power_states),
-            HandleMany(verbs.HEARTBEAT, self.reports.on_heartbeat),
+            _report(verbs.ACTIVE, self.reports.on_active),
+            _report(verbs.REFUSED, self.reports.on_refused),
+            _report(verbs.GONE, self.reports.on_gone),
+            _report(verbs.ACTED, self.reports.on_acted),
+            _report(verbs.STAGES, self.reports.on_stages),
+            _report(verbs.POWER_STATES, self.reports.on_power_states),
+            _report(verbs.HEARTBEAT, self._on_heartbeat),
         ]
         return [
             Listener(self._broker, verbs.QUEUE, hints, workers=workers, prefetch=MOST_GATHERED, gather_s=0.01),
-            Listener(self._broker, verbs.REPORTS, reports, workers=workers, prefetch=MOST_GATHERED * 2),
+            Listener(
+                self._broker, verbs.REPORTS, reports, workers=workers, prefetch=MOST_GATHERED * 2, on_listening=self._host_queues.forget,
+            ),
             Listener(
                 self._broker, dead_letters.QUEUE, [HandleMany(dead_letters.DEAD_LETTER, poison.on_dead_letter)], workers=1, prefetch=10
             ),
@@ -142,6 +147,11 @@ class CellConductor:
         self.placement.close()
         self.database.close()
 
+    def _on_heartbeat(self, deliveries: list[Delivery]) -> None:
+        # First the queue: a host that says hello may be told at once what has to go.
+        self._host_queues.heard(delivery.sender for delivery in deliveries if delivery.sender)
+        self.reports.on_heartbeat(deliveries)
+
     def _sweep_builds(self) -> bool:
         self.watch.turn(expected_s=self._sweep_s, listening=all(listener.is_listening for listener in self._listeners))
         return self.sweeps.builds()
@@ -151,6 +161,11 @@ class CellConductor:
             cell_db.heartbeats.conductor_beat, host=self._host, version=core.process.version(), started_at=self._started_at,
             deaf=not self.watch.believes_silence(),
         )  # fmt: skip
+
+
+def _report(verb: Verb, function: Callable[[list[Delivery]], None]) -> HandleMany:
+    """A verb of the queue `reports`: it counts only if the broker says that it is from the host that it names."""
+    return HandleMany(verb, function, from_host=lambda arguments: str(arguments.host))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

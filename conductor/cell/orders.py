@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ from core.database import Database
 from core.steps import Steps
 from messaging.broker import NoSuchQueue
 from messaging.caller import Caller
+from messaging.pieces import send_in_pieces
 from messaging.verbs import Verb
 
 LOG = core.log.get(__name__)
@@ -52,7 +54,7 @@ class Orders:
         for host, mine in _by_host(ready, lambda build: build.host).items():
             orders = [compute_verbs.Order(attempt=build.attempt, spec=build.spec) for build in mine if build.spec is not None]
             with self._steps("cell.send"):
-                self._send(host, compute_verbs.BUILD, compute_verbs.Build(orders))
+                self._send_rows(host, compute_verbs.BUILD, orders, compute_verbs.Build)
 
     def _claim(self, build: Building) -> bool:
         """Step cell.claim: the claim follows the row. False: somebody else goes on with this server."""
@@ -116,7 +118,7 @@ class Orders:
         for host, mine in _by_host(cleanups, lambda cleanup: cleanup.host).items():
             farewells = [compute_verbs.Farewell(cleanup.uuid, cleanup.attempt) for cleanup in mine]
             with self._steps("cell.send"):
-                self._send(host, compute_verbs.DESTROY, compute_verbs.Destroy(farewells))
+                self._send_rows(host, compute_verbs.DESTROY, farewells, compute_verbs.Destroy)
 
     def end(self, uuids: Iterable[str]) -> None:
         """Steps cell.release and cell.deleted for servers that are going and that no host has to answer for."""
@@ -139,7 +141,10 @@ class Orders:
                 spec=operation.spec,
             )  # fmt: skip
             with self._steps("cell.send"):
-                self._send(operation.host, compute_verbs.ACT, order)
+                self._send_rows(operation.host, compute_verbs.ACT, [order], operator.itemgetter(0))
+
+    def _send_rows(self, host: str, verb: Verb, rows: Sequence[T], make: Callable[[list[T]], msgspec.Struct]) -> None:
+        send_in_pieces(rows, lambda piece: self._send(host, verb, make(list(piece))))
 
     def _send(self, host: str, verb: Verb, arguments: msgspec.Struct) -> None:
         try:

@@ -30,16 +30,20 @@ class Poison:
             self._database.run(cell_db.dead_letters.insert, **for_the_record(letter), request_id=delivery.context.request_id)
             LOG.error("a %s message of queue %s was given up: %s", letter.verb or "malformed", letter.queue, letter.why)
             if letter.verb == compute_verbs.BUILD.name:
-                self._give_up(letter.queue, letter.arguments(), letter.why)
+                self._give_up(letter, delivery.sender)
 
-    def _give_up(self, queue: str, arguments: Any, why: str) -> None:
-        """What one host could not handle is that host's: a `build` sent to another queue, or to another host, says nothing of this server."""
-        attempts = _attempts(arguments)
+    def _give_up(self, letter: DeadLetter, sender: str | None) -> None:
+        """What one host could not handle is that host's: a `build` of another queue, or given up by another host, says nothing of this server.
+
+        `sender`: the host that gave it up, if it was one.
+        """
+        attempts = _attempts(letter.arguments())
         with self._database.reading() as connection:
             builds = cell_db.builds.building(connection, list(attempts))
         for build in builds:
-            if build.attempt == attempts[build.uuid] and queue == compute_verbs.queue(build.host):
-                self._orders.supersede(build, reason=f"the order could not be handled: {why}", host_said_so=False)
+            is_its_own = letter.queue == compute_verbs.queue(build.host) and sender in (None, build.host)
+            if build.attempt == attempts[build.uuid] and is_its_own:
+                self._orders.supersede(build, reason=f"the order could not be handled: {letter.why}", host_said_so=False)
 
 
 class _Spec(msgspec.Struct):

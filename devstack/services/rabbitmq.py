@@ -93,11 +93,18 @@ class RabbitMQ:
         name = user or vhost
         return f"amqp://{quote(name, safe='')}:{self._accounts.password(name)}@127.0.0.1:{self.port}/{vhost}"
 
+    def password(self, user: str) -> str:
+        """The password of a user of `create_vhost`."""
+        return self._accounts.password(user)
+
     def _missing(self, told: Definitions, name: str, users: Sequence[access.User]) -> list[Definitions]:
-        known = {(kind, entry["name"]) for kind in ("vhosts", "users") for entry in told.get(kind, [])}
+        vhosts = {entry["name"] for entry in told.get("vhosts", [])}
+        known = {entry["name"] for entry in told.get("users", [])}
+        admitted = {entry["user"] for entry in told.get("permissions", []) if entry["vhost"] == name}
+        hashes = {one.name: None if one.name in known else password_hash(self._accounts.password(one.name)) for one in users}
         return [
-            *([vhost(name)] if ("vhosts", name) not in known else []),
-            *(user(name, one, hashed=password_hash(self._accounts.password(one.name))) for one in users if ("users", one.name) not in known),
+            *([vhost(name)] if name not in vhosts else []),
+            *(user(name, one, hashed=hashes[one.name]) for one in users if one.name not in admitted),
         ]
 
     def _tell(self, definitions: Definitions) -> None:

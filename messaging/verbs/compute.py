@@ -52,7 +52,7 @@ class Act(msgspec.Struct, frozen=True):
 
 
 class Console(msgspec.Struct, frozen=True):
-    """The tail of a guest's console log; `lines` None for all of it (at most 1 MiB)."""
+    """The tail of a guest's console log; `lines` None for all of it (at most 128 KiB)."""
 
     uuid: str
     lines: int | None = None

@@ -16,6 +16,7 @@ from compute.simulated import dial
 from core.context import service_context
 from core.steps import Steps
 from devstack.waiting import wait_until
+from messaging import access
 from messaging.broker import Broker
 from messaging.caller import Caller
 from messaging.listener import Handle, Listener
@@ -47,7 +48,10 @@ class Cell:
         self.caller = Caller(self._broker, sent_by="a test")
         self.said: list[tuple[str, Any]] = []
         self._changed = threading.Condition()
-        handlers = [Handle(verb, lambda _, arguments, name=verb.name: self._hear(name, arguments)) for verb in REPORTS]
+        self._broker.declare(compute.queue(HOST))
+        handlers = [
+            Handle(verb, lambda _, arguments, name=verb.name: self._hear(name, arguments), from_host=lambda arguments: arguments.host) for verb in REPORTS
+        ]
         self.listener = Listener(self._broker, cell.REPORTS, handlers, workers=1, prefetch=100)
         self.listener.start()
         assert self.listener.wait_until_listening(DEADLINE_S)
@@ -139,7 +143,7 @@ class Bench:
         defaults = {
             "DEFAULT__host": HOST,
             "DEFAULT__state_path": self.directory,
-            "DEFAULT__transport_url": self.place.url,
+            "DEFAULT__transport_url": self.place.url_of(access.host(HOST)),
             "compute__report_interval_s": 0.3,
             "compute__reserved_memory_mib": 0,
         }

@@ -14,19 +14,22 @@ import pytest
 import cell_db.console_tokens
 import core.config
 import core.errors
+import messaging.verbs.cell as cell_verbs
 from cell_db.schema import SCHEMA
 from console.main import ConsoleProxy, options
 from core.context import Context
 from core.database import Database
 from core.migrations import sync
 from messaging.broker import Broker
-from messaging.listener import Handle, Listener
+from messaging.listener import Forward, Handle, Listener
 from messaging.verbs import compute
 from objects.console import SERIAL, VNC, Address
 from tests.cell_db.rows import insert_instance
 from tests.console.user import User
 
 HOST = "host-1"
+SILENT_HOST = "silent-1"
+"""It has a queue that nobody reads."""
 DEADLINE_S = 10.0
 GREETING = b"RFB 003.008\n"
 
@@ -130,7 +133,9 @@ class CellWithProxy:
         with self.database.transaction() as connection:
             return cell_db.console_tokens.issue(connection, server, instance_host=host, address=guest.address, ttl_s=600.0)
 
-    def answer(self, _: Context, asked: compute.OneServer) -> compute.ConsoleAddresses:
+    def answer(self, _: Context, asked: cell_verbs.HostServer) -> compute.ConsoleAddresses | Forward:
+        if asked.host != HOST:
+            return Forward(compute.queue(asked.host))
         found = self.served.get(asked.uuid, core.errors.NotFound("There is no such guest"))
         if isinstance(found, core.errors.CellplaneError):
             raise found
@@ -144,7 +149,8 @@ def cell(tmp_path: pathlib.Path) -> Iterator[CellWithProxy]:
     url = f"inproc://console-{uuid.uuid4().hex}"
     broker = Broker(url)
     cell = CellWithProxy(tmp_path, database, broker, url, {}, [])
-    listener = Listener(broker, compute.queue(HOST), [Handle(compute.CONSOLE_ADDRESSES, cell.answer)], workers=2, prefetch=4)
+    listener = Listener(broker, cell_verbs.QUEUE, [Handle(cell_verbs.CONSOLE_ADDRESSES, cell.answer)], workers=2, prefetch=4)
+    broker.declare(compute.queue(SILENT_HOST))
     listener.start()
     assert listener.wait_until_listening(DEADLINE_S)
     yield cell

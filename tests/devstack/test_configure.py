@@ -2,6 +2,7 @@
 
 import configparser
 import stat
+import urllib.parse
 from pathlib import Path
 
 import bcrypt
@@ -57,7 +58,17 @@ def test_an_agent_holds_no_database(written: Written) -> None:
 def test_an_agent_knows_the_broker_of_its_cell_and_no_other(written: Written) -> None:
     for cell in written.shape.cell_names:
         for host in written.shape.hosts_of(cell):
-            assert _transports(written.options(f"compute-{host}")) == {written.addresses.cells[cell].transport}
+            assert _transports(written.options(f"compute-{host}")) == {written.addresses.cells[cell].users[f"compute.{host}"]}
+
+
+def test_no_two_agents_share_an_account_at_the_broker_nor_one_with_anybody_else(written: Written) -> None:
+    transports = [_transports(written.options(f"compute-{host}")) for host in written.shape.all_hosts]
+    others = [written.addresses.api.transport, *(level.transport for level in written.addresses.cells.values())]
+    guests = [level.users[f"{who}.{cell}"] for cell, level in written.addresses.cells.items() for who in ("api", "console")]
+
+    every = [*(one for found in transports for one in found), *others, *guests]
+    assert len(set(every)) == len(every) == len(written.shape.all_hosts) + len(others) + len(guests)
+    assert len({urllib.parse.urlsplit(url).password for url in every}) == len(every)
 
 
 def test_a_cells_conductor_holds_nothing_of_the_api_level_nor_of_other_cells(written: Written) -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from core import errors
 from devstack import configure, identity, neighbours, stack
-from devstack.configure import Addresses, Level
 from devstack.layout import FULL, Shape, State
 from devstack.progress import Progress
 from devstack.services import libvirt
@@ -51,8 +50,7 @@ def test_a_simulated_stack_has_no_such_hosts(tmp_path: Path) -> None:
 def test_the_agent_is_told_where_its_libvirtd_is(tmp_path: Path) -> None:
     state = State(tmp_path / "state")
     state.prepare()
-    level = Level(database="sqlite://", transport="inproc://x")
-    addresses = Addresses(api=level, cell0=level, cells={"east": level, "west": level}, placement="http://p", image="http://i", api_port=1)
+    addresses = neighbours.Full(state, REAL).addresses()
 
     settings = configure.process_settings(state, REAL, addresses)
 
@@ -77,7 +75,7 @@ def test_each_cell_with_real_guests_has_a_console_proxy_that_knows_its_own_cell_
         proxy = settings[f"console-proxy-{cell}"]
         assert set(proxy) == {"DEFAULT", "database", "console"}
         assert proxy["database"]["connection"] == addresses.cells[cell].database
-        assert proxy["DEFAULT"]["transport_url"] == addresses.cells[cell].transport
+        assert proxy["DEFAULT"]["transport_url"] == addresses.cells[cell].users[f"console.{cell}"]
         for level in (addresses.api, addresses.cell0, addresses.cells[other]):
             assert level.database not in repr(proxy) and level.transport not in repr(proxy)
     assert settings["console-proxy-east"]["console"]["port"] != settings["console-proxy-west"]["console"]["port"]

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from devstack.services import mariadb, rabbitmq
+from messaging import access
 from tests.faults.bench import Bench
 from tests.faults.caretaker import Caretaker
 from tests.faults.scene import Scene
@@ -18,6 +19,7 @@ from tests.faults.world import Addresses, World
 from tests.mariadb_server import running_mariadb
 
 CELLS = ("east", "west")
+HOSTS = [access.host(f"{cell}-{number}") for cell in CELLS for number in (1, 2)]
 PROFILES = ["embedded", pytest.param("full", marks=[pytest.mark.mariadb, pytest.mark.rabbitmq])]
 
 
@@ -44,7 +46,7 @@ def rabbit_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rabbitmq.R
         pytest.skip("RabbitMQ's scripts of Debian run as root or as their own user only")
     node = rabbitmq.RabbitMQ(pathlib.Path(tmp_path_factory.mktemp("rabbitmq")), name=f"faults-{uuid.uuid4().hex[:8]}")
     for name in _vhosts(0):  # Before it starts: right afterwards it takes connections, but nothing new yet.
-        node.create_vhost(name)
+        node.create_vhost(name, HOSTS)
     node.start()
     yield node
     node.stop()
@@ -107,8 +109,9 @@ class Worlds:
         number = next(self._numbers)
         return Addresses(
             databases={name: server.create_schema(f"faults_{number}_{name}") for name in ("api", "cell0", *CELLS)},
-            brokers={name: node.create_vhost(vhost) for vhost, name in _vhosts(number).items()},
+            brokers={name: node.create_vhost(vhost, HOSTS) for vhost, name in _vhosts(number).items()},
             placement_database=server.create_schema(f"faults_{number}_placement", collation="utf8mb4_general_ci"),
+            passwords={user.name: node.password(user.name) for user in HOSTS},
         )
 
 

@@ -22,7 +22,7 @@ from lifecycle import states
 from messaging import in_process
 from objects.build import BuildSpec, Guest
 from tests.faults import rest
-from tests.faults.conftest import PROFILES
+from tests.faults.conftest import HOSTS, PROFILES
 from tests.faults.detour import Detour
 from tests.faults.passing_time import HandedClock, pass_time
 from tests.faults.steps import BreakableSteps
@@ -177,8 +177,9 @@ def _addresses(server: mariadb.MariaDB, node: rabbitmq.RabbitMQ) -> Addresses:
     mark = f"long_{uuid.uuid4().hex[:8]}"
     return Addresses(
         databases={name: server.create_schema(f"{mark}_{name}") for name in ("api", "cell0", CELL)},
-        brokers={name: node.create_vhost(f"{mark}_{name}") for name in ("api", CELL)},
+        brokers={name: node.create_vhost(f"{mark}_{name}", HOSTS) for name in ("api", CELL)},
         placement_database=server.create_schema(f"{mark}_placement", collation="utf8mb4_general_ci"),
+        passwords={user.name: node.password(user.name) for user in HOSTS},
     )
 
 

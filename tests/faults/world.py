@@ -49,6 +49,7 @@ from core.migrations import sync
 from core.steps import Steps
 from devstack.ports import free_port
 from devstack.services.images import ImageEndpoint
+from messaging import access
 from messaging.broker import Broker
 from objects.build import BuildSpec, Flavor, Guest
 from objects.order import PlacementRequest, ServerOrder
@@ -77,6 +78,8 @@ class Addresses:
     databases: dict[str, str]
     brokers: dict[str, str]
     placement_database: str
+    passwords: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Of the hosts' users, where the brokers ask for them."""
 
     @classmethod
     def embedded(cls, folder: pathlib.Path, cells: Sequence[str]) -> "Addresses":
@@ -87,6 +90,13 @@ class Addresses:
             {name: f"inproc://{folder.name}-{uuids.uuid4()}-{name}" for name in names if name != "cell0"},
             f"sqlite:///{folder}/placement.sqlite",
         )
+
+
+    def of_host(self, host: str, url: str) -> str:
+        """The URL as the host's agent has it: with its own user."""
+        scheme, _, rest = url.partition("://")
+        user = access.host(host).name
+        return f"{scheme}://{user}:{self.passwords.get(user, '')}@{rest.rpartition('@')[2]}"
 
 
 def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
@@ -230,7 +240,7 @@ timeout_s = 20
 [DEFAULT]
 host = {host}
 state_path = {self.folder}/{host}
-transport_url = {broker or self.at.brokers[cell]}
+transport_url = {self.at.of_host(host, broker or self.at.brokers[cell])}
 [compute]
 {_lines({"report_interval_s": 0.5, **settings})}[image]
 endpoint = http://127.0.0.1:{self._image_port}

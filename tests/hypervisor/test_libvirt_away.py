@@ -29,7 +29,7 @@ def world(libvirt_machine: Machine, tmp_path: pathlib.Path) -> Iterator[World]:
 [DEFAULT]
 host = {REAL}
 state_path = {tmp_path}/{REAL}
-transport_url = {world.at.brokers[CELL]}
+transport_url = {world.at.of_host(REAL, world.at.brokers[CELL])}
 [compute]
 driver = libvirt
 report_interval_s = 0.5

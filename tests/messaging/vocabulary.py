@@ -12,6 +12,7 @@ class Number(msgspec.Struct):
 
 class Sum(msgspec.Struct):
     sum: int
+    remark: str = ""
 
 
 ADD_ONE = Verb("add_one", "1.0", Number, Sum)
