@@ -25,7 +25,20 @@ CONNECT_S = 3.0
 API_LEVEL = "api"
 """What commands call the API level where they take the name of a cell; no cell may be called so."""
 
-OPTIONS = [core.config.PROCESS, core.config.API_DATABASE, core.config.CELLS, core.config.PLACEMENT, core.config.HOSTS, core.config.NEW_HOSTS]
+RABBITMQ = core.config.OptionGroup(
+    "rabbitmq",
+    [
+        cfg.DictOpt(
+            "management_urls", default={}, secret=True,
+            help="Of each cell, by its name, RabbitMQ's management API: CELL:http://user:password@host:15672, several with commas. "
+            "The user has the tag administrator. Without it `host credentials` shows what to run on the broker's machine.",
+        ),
+    ],
+)  # fmt: skip
+
+OPTIONS = [
+    core.config.PROCESS, core.config.API_DATABASE, core.config.CELLS, core.config.PLACEMENT, core.config.HOSTS, core.config.NEW_HOSTS, RABBITMQ,
+]  # fmt: skip
 
 
 def settings(config_files: Sequence[str]) -> cfg.ConfigOpts:

@@ -37,6 +37,7 @@ COMMANDS = {
     "db sync": "cellctl.db:SyncDatabases",
     "db version": "cellctl.db:ListVersions",
     "host accept": "cellctl.host:AcceptHost",
+    "host credentials": "cellctl.credentials:HostCredentials",
     "host delete": "cellctl.host:DeleteHost",
     "host discover": "cellctl.host:DiscoverHosts",
     "host list": "cellctl.host:ListHosts",

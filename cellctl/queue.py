@@ -69,8 +69,18 @@ class _Farewells(msgspec.Struct):
     servers: list[_Named]
 
 
+class _Servers(msgspec.Struct):
+    servers: list[_Named]
+
+
+class _Outcomes(msgspec.Struct):
+    outcomes: list[_Named]
+
+
 def _look(verb: Verb, read: type[Any], uuids_of: Callable[[Any], list[str]]) -> Callable[[Any], Again]:
-    """An order to a host is not kept whole, and may be long out of date: the conductor looks at the rows, which say what to order now."""
+    """The conductor looks at the rows, which say what to order now: an order is not kept whole and may be long out of date; a report counts only
+    from its host, and a host that is ordered again what it did reports again.
+    """
 
     def again(arguments: Any) -> Again:
         uuids = list(dict.fromkeys(uuids_of(msgspec.convert(arguments, read))))
@@ -80,7 +90,7 @@ def _look(verb: Verb, read: type[Any], uuids_of: Callable[[Any], list[str]]) -> 
 
 
 def _same(queue: str, verb: Verb) -> Callable[[Any], Again]:
-    """Hints and reports hold no secret and may come late: they are sent as they were."""
+    """Hints hold no secret and may come late: they are sent as they were."""
     return lambda arguments: Again(queue, verb, msgspec.convert(arguments, verb.arguments))
 
 
@@ -88,11 +98,14 @@ _OF_API_LEVEL: Mapping[str, Callable[[Any], Again]] = {
     superconductor.PLACE.name: _same(superconductor.QUEUE, superconductor.PLACE),
 }
 _HINTS = (cell_verbs.START, cell_verbs.ACT, cell_verbs.CLEAN)
-_REPORTS = (cell_verbs.ACTIVE, cell_verbs.REFUSED, cell_verbs.GONE, cell_verbs.ACTED, cell_verbs.HEARTBEAT, cell_verbs.POWER_STATES)
 _OF_CELL: Mapping[str, Callable[[Any], Again]] = {
     **{verb.name: _same(cell_verbs.QUEUE, verb) for verb in _HINTS},
-    **{verb.name: _same(cell_verbs.REPORTS, verb) for verb in _REPORTS},
+    cell_verbs.ACTIVE.name: _look(cell_verbs.START, _Servers, lambda active: [server.uuid for server in active.servers]),
+    cell_verbs.REFUSED.name: _look(cell_verbs.START, _Servers, lambda refused: [server.uuid for server in refused.servers]),
+    cell_verbs.GONE.name: _look(cell_verbs.CLEAN, _Servers, lambda gone: [server.uuid for server in gone.servers]),
+    cell_verbs.ACTED.name: _look(cell_verbs.ACT, _Outcomes, lambda acted: [outcome.uuid for outcome in acted.outcomes]),
 }
+"""Heartbeats and power states are not among them: they come again by themselves."""
 _TO_HOST: Mapping[str, Callable[[Any], Again]] = {
     compute_verbs.BUILD.name: _look(cell_verbs.START, _Orders, lambda build: [order.spec.uuid for order in build.orders]),
     compute_verbs.DESTROY.name: _look(cell_verbs.CLEAN, _Farewells, lambda destroy: [server.uuid for server in destroy.servers]),
@@ -273,8 +286,8 @@ class _Each(_Reader):
 class RequeueLetters(_Each):
     """Have the work of messages that were given up looked at again, and forget the messages.
 
-    Hints and reports are sent as they were. Instead of an order to a host its conductor is told to look at the server's row, which says
-    what there is to do now, if anything: of a build that was given up meanwhile, nothing.
+    Hints are sent as they were. Instead of an order to a host, or of its report, the conductor is told to look at the server's row, which says
+    what there is to do now, if anything: of a build that was given up meanwhile, nothing. Nobody but a host can speak for it.
     """
 
     exit_codes = "Exit code 1: some cannot be sent again. 4: some are not there (any more). 5: some cell or broker did not answer; its letters stay."

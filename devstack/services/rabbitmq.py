@@ -31,13 +31,21 @@ class RabbitMQ:
     """
 
     def __init__(
-        self, directory: Path, port: int | None = None, *, distribution_port: int | None = None, mapper_port: int | None = None, name: str = "cellplane"
+        self,
+        directory: Path,
+        port: int | None = None,
+        *,
+        distribution_port: int | None = None,
+        mapper_port: int | None = None,
+        management_port: int | None = None,
+        name: str = "cellplane",
     ) -> None:
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.port = port or ports.free_port()
         self._distribution_port = distribution_port or ports.free_port(avoid={self.port})
         self.mapper = PortMapper(self.directory, mapper_port or ports.free_port(avoid={self.port, self._distribution_port}))
+        self._management_port = management_port
         self._node = f"{name}@localhost"
         self._accounts = Accounts(self.directory / "accounts.json")
         self._child = Child(self.command(), env=self.env(), log=self.directory / "rabbitmq.out", cwd=self.directory)
@@ -46,7 +54,7 @@ class RabbitMQ:
         """Writes its settings and the file with its virtual hosts."""
         for folder in ("mnesia", "log", "home"):
             (self.directory / folder).mkdir(exist_ok=True)
-        (self.directory / "enabled_plugins").write_text("[].\n")
+        (self.directory / "enabled_plugins").write_text("[rabbitmq_management].\n" if self._management_port else "[].\n")
         (self.directory / "rabbitmq.conf").write_text(self._settings())
         if not self._definitions.exists():
             write_private(self._definitions, text(merged([{"vhosts": []}])))
@@ -114,6 +122,11 @@ class RabbitMQ:
             self.control("import_definitions", str(fresh))
         # Only now: a run that was killed before this tells the node once more.
         fresh.replace(self._definitions)
+
+    def _management(self) -> str:
+        if self._management_port is None:
+            return ""
+        return f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {self._management_port}\n"
 
     def _told(self) -> Definitions:
         """What the node was told of."""
@@ -184,6 +197,7 @@ class RabbitMQ:
             "vm_memory_high_watermark.absolute = 512MiB\n"
             "disk_free_limit.absolute = 50MB\n"
             "raft.wal_max_size_bytes = 33554432\n"
+            f"{self._management()}"
             "log.file.level = info\n"
             "log.file.rotation.size = 10485760\n"
             "log.file.rotation.count = 3\n"

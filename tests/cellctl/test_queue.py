@@ -53,7 +53,11 @@ def test_a_letter_is_shown_with_its_arguments(cloud: Terminal, under_way: UnderW
         ("east", "act", "compute.east-1", {"uuid": UUID, "action": "pause"}, "conductor", ("act", {"uuids": [UUID]})),
         (
             "east", "gone", "reports", {"host": "east-1", "servers": [{"uuid": UUID, "attempt": 1}]},
-            "reports", ("gone", {"host": "east-1", "servers": [{"uuid": UUID, "attempt": 1}]}),
+            "conductor", ("clean", {"uuids": [UUID]}),
+        ),
+        (
+            "east", "acted", "reports", {"host": "east-1", "outcomes": [{"uuid": UUID, "operation_id": "o"}]},
+            "conductor", ("act", {"uuids": [UUID]}),
         ),
     ],
 )  # fmt: skip

@@ -1,5 +1,7 @@
 """Who has one host's own URL of the broker can speak as that host, read its queue, and nothing else: on both brokers, by the same table."""
 
+import json
+import pathlib
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -418,3 +420,17 @@ def test_rabbitmq_has_the_same_limits(guarded: Rabbit) -> None:
     told = guarded._node.control("list_policies", "-p", "messaging")
     assert all(policy.name in told for policy in access.POLICIES)
     assert {user.name for user in USERS} <= {line.split("\t")[0] for line in guarded._node.control("list_permissions", "-p", "messaging").splitlines()}
+
+
+def test_the_pages_for_operators_say_what_the_table_says() -> None:
+    """Who sets a broker up by hand gives it the same rights and limits."""
+    pages = pathlib.Path(__file__).parents[2] / "docs" / "operations"
+    limits, users = (pages / "rabbitmq.md").read_text(), (pages / "adding-a-cell.md").read_text()
+    for priority, policy in enumerate(access.POLICIES):
+        definition = json.dumps(dict(policy.limits), separators=(",", ":"))
+        assert f"set_policy -p north {policy.name} '{policy.pattern}' '{definition}' --apply-to queues --priority {priority}\n" in limits
+    assert f"max_message_size = {access.MOST_BYTES}\n" in limits
+    asker = access.guest("api.north")
+    assert f"set_permissions -p north api.north '{asker.configure}' '{asker.write}' '{asker.read}'\n" in users
+    for exchange, (write, read) in asker.topics.items():
+        assert f"set_topic_permissions -p north api.north {exchange} '{write}' '{read}'\n" in users
