@@ -68,7 +68,7 @@ class Received:
 
 
 def _bytes(body: object) -> bytes:
-    return body.encode("utf-8", "surrogatepass") if isinstance(body, str) else bytes(body)  # type: ignore[call-overload, no-any-return]
+    return body.encode("utf-8", "surrogatepass") if isinstance(body, str) else bytes(body)  # type: ignore[call-overload]
 
 
 def _text(value: object) -> str | None:

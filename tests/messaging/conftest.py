@@ -17,7 +17,8 @@ from messaging.caller import Caller
 from messaging.listener import Handle, HandleMany, Listener
 
 HOST, OTHER, DOTTED = "host-1", "host-2", "host-1.example.org"
-USERS = (access.host(HOST), access.host(OTHER), access.host(DOTTED), access.guest("asker"))
+PLAYER = access.User("player", tags="impersonator")
+USERS = (access.host(HOST), access.host(OTHER), access.host(DOTTED), access.guest("asker"), PLAYER)
 """Who is let in beside the owner, where that matters."""
 
 

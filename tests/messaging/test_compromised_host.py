@@ -17,7 +17,7 @@ from messaging.broker import Broker, QueueFull, TooLarge
 from messaging.caller import Caller
 from messaging.link import Link
 from messaging.listener import Delivery, Handle, HandleMany, Listener
-from tests.messaging.conftest import DOTTED, HOST, OTHER, USERS, Connect, InProcess, Place, Rabbit
+from tests.messaging.conftest import DOTTED, HOST, OTHER, PLAYER, USERS, Connect, InProcess, Place, Rabbit
 from tests.messaging.vocabulary import ADD_ONE, NOTE, REPORT, Number, Sum
 
 DEADLINE_S = 20.0
@@ -390,6 +390,19 @@ def test_a_guest_asks_conductors_and_reads_its_answers_and_no_more(cell: Cell, g
     finally:
         asking.close()
         listener.stop(5.0)
+
+
+def test_who_plays_hosts_speaks_for_each_of_them(cell: Cell, guarded: Place, connect: Connect, context: Context) -> None:
+    """As benchmarks do; RabbitMQ lets a user with this tag name others, and nobody else."""
+    link = connect(guarded.url_of(PLAYER)).open(heartbeats=False, confirms=True)
+    for host in (HOST, DOTTED):
+        body = wire.envelope(REPORT, Number(1, remark=f"{host}:alive"), context=context, deadline_s=60.0, sent_by="played")
+        link.publish(
+            "reports", body, expires_s=60.0, headers=None, reply_to=None, correlation_id=None, persistent=True, timeout_s=5.0, user=access.host(host).name,
+        )
+    link.close()
+
+    cell.waits_to_hear((HOST, f"{HOST}:alive"), (DOTTED, f"{DOTTED}:alive"))
 
 
 def test_names_of_hosts_are_one_word_of_a_topic() -> None:
