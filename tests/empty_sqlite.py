@@ -21,11 +21,16 @@ def make_tables(url: str, metadata: sa.MetaData) -> None:
         shutil.copyfile(_template(metadata), path)
 
 
-@functools.cache
-def _template(metadata: sa.MetaData) -> pathlib.Path:
+def new_folder() -> pathlib.Path:
+    """One that lasts as long as this process."""
     folder = tempfile.mkdtemp(prefix="cellplane-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    path = pathlib.Path(folder) / "empty.sqlite"
+    return pathlib.Path(folder)
+
+
+@functools.cache
+def _template(metadata: sa.MetaData) -> pathlib.Path:
+    path = new_folder() / "empty.sqlite"
     database = Database(f"{_PREFIX}{path}")
     metadata.create_all(database.engine)
     database.close()

@@ -2,12 +2,15 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
+import shutil
 import uuid as uuids
 from collections.abc import Iterator
 from typing import Any
 
 import orjson
+import sqlalchemy as sa
 
 import api_db.aggregates
 import api_db.cells
@@ -45,14 +48,15 @@ from core.sealed import Opener
 from lifecycle import states
 from lifecycle.actions import OPERATIONS
 from objects.host import Heartbeat, Inventory, Usage
+from tests import empty_sqlite
 from tests.api.http.harness import ADMIN, ALICE, BOB, LIMITS, Asker, Reply, Trusting, serving_tables, settings
-from tests.empty_sqlite import make_tables
 
 RESOURCES = (
     servers, server_actions, server_addresses, server_groups, server_metadata, server_tags, instance_actions,
     server_password, server_rebuild, server_rescue, server_snapshots,
     remote_consoles, console_auth_tokens, server_diagnostics,
 )  # fmt: skip
+_CELLS = ("cell0", "east", "west")
 CARL = Identity("carl-id", "0ca51", ("member", "reader"))
 _LIMITS = dataclasses.replace(LIMITS, max_body_bytes=114688)
 PEOPLE = (ALICE, BOB, CARL, ADMIN)
@@ -114,7 +118,7 @@ class SmallCloud:
         self.cloud = cloud
         self.ask = ask
         self.api = Database(f"sqlite:///{folder}/api.sqlite")
-        self.databases = {name: Database(f"sqlite:///{folder}/{name}.sqlite") for name in ("cell0", "east", "west")}
+        self.databases = {name: Database(f"sqlite:///{folder}/{name}.sqlite") for name in _CELLS}
 
     @property
     def shelf(self) -> Shelf:
@@ -237,9 +241,31 @@ class SmallCloud:
             gate._door.breaker.failed("frozen by the test", unreachable=True)
 
 
+def _make_databases(folder: pathlib.Path) -> None:
+    """Copies of databases that are filled once: filling them takes longer than most tests do."""
+    filled = _filled()
+    for name in ("api", *_CELLS):
+        shutil.copyfile(filled / f"{name}.sqlite", folder / f"{name}.sqlite")
+    mappings = api_db.tables.cell_mappings
+    where = sa.func.replace(mappings.c.database_connection, str(filled), str(folder))
+    with contextlib.closing(Database(f"sqlite:///{folder}/api.sqlite")) as api, api.transaction() as connection:
+        connection.execute(sa.update(mappings).values(database_connection=where))
+
+
+@functools.cache
+def _filled() -> pathlib.Path:
+    folder = empty_sqlite.new_folder()
+    empty_sqlite.make_tables(f"sqlite:///{folder}/api.sqlite", api_db.tables.metadata)
+    for name in _CELLS:
+        empty_sqlite.make_tables(f"sqlite:///{folder}/{name}.sqlite", cell_db.tables.metadata)
+    with contextlib.closing(Database(f"sqlite:///{folder}/api.sqlite")) as api:
+        _fill(api, folder)
+    return folder
+
+
 def _fill(api: Database, folder: pathlib.Path) -> None:
     with api.transaction() as connection:
-        for name in ("cell0", "east", "west"):
+        for name in _CELLS:
             api_db.cells.create(
                 connection,
                 name=name,
@@ -274,13 +300,9 @@ def _fill(api: Database, folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def small_cloud(folder: pathlib.Path, text: str = "") -> Iterator[SmallCloud]:
-    make_tables(f"sqlite:///{folder}/api.sqlite", api_db.tables.metadata)
-    for name in ("cell0", "east", "west"):
-        make_tables(f"sqlite:///{folder}/{name}.sqlite", cell_db.tables.metadata)
-    api = Database(f"sqlite:///{folder}/api.sqlite")
-    _fill(api, folder)
-    api.close()
-    conf = settings(folder, "[cells]\nrefresh_s = 3600\n" + (text or "[api]\npassword_wait_s = 0\n"))
+    _make_databases(folder)
+    # A cell's deadline is no test's here, and a machine that has other work would miss the usual one.
+    conf = settings(folder, "[cells]\nrefresh_s = 3600\ndeadline_s = 20\n" + (text or "[api]\npassword_wait_s = 0\n"))
     cloud = Cloud(conf)
     cloud.images._door = Shelf()  # type: ignore[assignment]
     cloud.start()

@@ -36,7 +36,7 @@ def failing_cloud(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> It
 def patient_cloud(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallCloud]:
     """A cell is not taken for silent because the machine is busy."""
     monkeypatch.setattr(tests.api.small_cloud, "RESOURCES", (*tests.api.small_cloud.RESOURCES, server_list))
-    with small_cloud(tmp_path, "[cells]\ndeadline_s = 20\n") as small:
+    with small_cloud(tmp_path) as small:
         yield small
 
 
