@@ -15,7 +15,7 @@ from tests.stack import cloud as clouds
 from tests.stack.cloud import Cloud
 from tests.stack.conftest import skip_without_servers
 
-pytestmark = [pytest.mark.stack, pytest.mark.mariadb, pytest.mark.rabbitmq]
+pytestmark = [pytest.mark.long, pytest.mark.stack, pytest.mark.mariadb, pytest.mark.rabbitmq]
 
 CELLS = 2
 BOOTS = 4

@@ -141,6 +141,7 @@ async def _talk(port: int, words: list[bytes]) -> list[bytes]:
     return answers
 
 
+@pytest.mark.alone
 def test_every_packet_is_delayed_and_none_waits_for_another(echo: int) -> None:
     async def all_talk(port: int) -> list[list[bytes]]:
         return await asyncio.gather(*(_talk(port, [b"one", b"two"]) for _ in range(CLIENTS)))

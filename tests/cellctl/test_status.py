@@ -125,6 +125,7 @@ def test_a_cell_that_is_away_does_not_hide_the_others(cloud: Terminal) -> None:
     assert "| ?" in cloud.runs("status").out
 
 
+@pytest.mark.alone
 def test_a_frozen_cell_costs_its_deadline_and_no_password_is_shown(cloud: Terminal) -> None:
     cloud.everything_up()
     cloud.frozen("east")

@@ -56,6 +56,7 @@ def _is_back(gate: Gate) -> bool:
 
 
 @pytest.mark.mariadb
+@pytest.mark.alone
 def test_the_first_request_that_a_frozen_server_leaves_without_an_answer_is_the_last(server: mariadb.MariaDB, gate: Gate) -> None:
     server.freeze()
     try:

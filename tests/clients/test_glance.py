@@ -280,6 +280,7 @@ def test_a_short_download_without_a_checksum_is_noticed(images: Images, service:
         images.download(UNHASHED, tmp_path / "image")
 
 
+@pytest.mark.alone
 def test_a_download_that_drips_ends_at_its_deadline(images: Images, service: ImageService, tmp_path: pathlib.Path) -> None:
     service.pause_s = 0.05
     begun = time.monotonic()

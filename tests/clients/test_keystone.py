@@ -139,6 +139,7 @@ def test_wrong_credentials_of_ours_are_not_the_callers_fault(fake: FakeKeystone)
     keystone.close()
 
 
+@pytest.mark.alone
 def test_a_keystone_that_is_silent_or_gone_is_unavailable(fake: FakeKeystone) -> None:
     keystone = fake.client(timeout_s=0.2)
     fake.freeze()

@@ -159,6 +159,7 @@ def test_a_stopped_agent_finishes_short_builds(bench: Bench) -> None:
     assert bench.intents() == []
 
 
+@pytest.mark.alone
 def test_a_stopped_agent_leaves_long_builds_to_the_next(bench: Bench) -> None:
     agent = bench.start()
     bench.dial(spawn_s=120.0)

@@ -70,6 +70,7 @@ def test_reports_gather_and_none_is_lost(broker: Broker, reporter: Reporter) -> 
     assert max(len(arguments.servers) for _, arguments in broker.said) <= GATHER_MOST
 
 
+@pytest.mark.alone
 def test_a_lone_report_leaves_at_once(broker: Broker, reporter: Reporter) -> None:
     began = time.monotonic()
     reporter.report_now(cell.GONE, [("a", cell.Refusal("a", 1, ""))], deadline_s=DEADLINE_S)
@@ -130,6 +131,7 @@ def test_stopping_sends_what_waits(broker: Broker, reporter: Reporter) -> None:
     assert len(broker.rows()) == 30
 
 
+@pytest.mark.alone
 def test_stopping_without_a_broker_ends_in_time(broker: Broker, reporter: Reporter) -> None:
     broker.is_away = True
     reporter.report(cell.ACTIVE, 1, built(1))

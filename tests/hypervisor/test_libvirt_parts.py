@@ -593,6 +593,7 @@ def test_a_call_gives_its_result_and_its_error() -> None:
         calls.run("divide", lambda: 1 // 0, deadline_s=5.0)
 
 
+@pytest.mark.alone
 def test_a_call_that_hangs_is_left_behind_and_counted() -> None:
     calls, release = Calls(1), threading.Event()
     began = time.monotonic()
@@ -631,6 +632,7 @@ def test_a_program_that_fails_says_why() -> None:
         programs.require(["sh", "no-such-program"])
 
 
+@pytest.mark.alone
 def test_a_program_ends_with_its_permit() -> None:
     began = time.monotonic()
 

@@ -19,6 +19,7 @@ from tests.messaging.vocabulary import ADD_ONE, NOTE, Number, Sum
 RECOVERY_S = 30.0
 
 
+@pytest.mark.alone
 def test_a_frozen_broker_is_unavailable_in_time_and_goes_on_later(
     place: Place, broker: Broker, caller: Caller, listen: Listen, queue: str, context: Context
 ) -> None:
@@ -43,6 +44,7 @@ def test_a_frozen_broker_is_unavailable_in_time_and_goes_on_later(
     wait_until(lambda: 2 in notes.numbers, what="second note", deadline_s=DEADLINE_S)
 
 
+@pytest.mark.alone
 def test_a_look_says_whether_the_broker_answers(place: Place, broker: Broker, queue: str) -> None:
     broker.declare(queue)
     for asked in (queue, "nobody-made-it", queue):
@@ -72,6 +74,7 @@ def _answers(broker: Broker, queue: str) -> bool:
     return True
 
 
+@pytest.mark.alone
 def test_a_frozen_broker_holds_up_no_stop(place: Place, broker: Broker, caller: Caller, listen: Listen, queue: str, context: Context) -> None:
     listener = listen(queue, Handle(ADD_ONE, add_one))
     caller.call(queue, ADD_ONE, Number(1), context=context, deadline_s=DEADLINE_S)
@@ -178,6 +181,7 @@ def test_the_next_address_is_tried(listen: Listen, queue: str, context: Context)
     assert in_process.broker("faults").purge(queue) == 1
 
 
+@pytest.mark.alone
 def test_a_waiting_call_does_not_sit_out_the_pause_between_attempts(queue: str, context: Context) -> None:
     """After long trouble the pauses are seconds; the first call after it ends must not wait for the end of one."""
     memory = in_process.broker("faults-pause")

@@ -110,6 +110,7 @@ def test_a_message_to_nobody_is_refused(caller: Caller, queue: str, context: Con
         caller.call(queue, ADD_ONE, Number(1), context=context, deadline_s=DEADLINE_S)
 
 
+@pytest.mark.alone
 def test_a_call_that_nobody_answers_ends_at_its_deadline(broker: Broker, caller: Caller, queue: str, context: Context) -> None:
     broker.declare(queue)
     began_at = time.monotonic()
@@ -480,6 +481,7 @@ def test_stop_finishes_what_is_in_hand_and_gives_the_rest_back(
     notes.wait_for(1, 2)
 
 
+@pytest.mark.alone
 def test_stop_does_not_wait_longer_than_told(caller: Caller, listen: Listen, queue: str, context: Context) -> None:
     begun, go_on = threading.Event(), threading.Event()
 

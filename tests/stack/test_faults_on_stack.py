@@ -32,6 +32,7 @@ FROZEN_WEST = {
 
 
 @pytest.mark.parametrize("what", FROZEN_WEST)
+@pytest.mark.alone
 def test_a_frozen_cell_does_not_hold_up_the_other(isolated: Cloud, what: str) -> None:
     servers = Servers(isolated, concurrency=BATCH)
     names = FROZEN_WEST[what](isolated)
@@ -53,6 +54,7 @@ def test_a_frozen_cell_does_not_hold_up_the_other(isolated: Cloud, what: str) ->
     servers.wait_gone(everything)
 
 
+@pytest.mark.alone
 def test_servers_of_a_silent_cell_are_listed_as_unknown(isolated: Cloud) -> None:
     servers = Servers(isolated)
     here, there = servers.create("here", zone="east"), servers.create("there", zone="west")
@@ -69,6 +71,7 @@ def test_servers_of_a_silent_cell_are_listed_as_unknown(isolated: Cloud) -> None
     servers.wait_gone(here | there)
 
 
+@pytest.mark.alone
 def test_a_server_of_a_frozen_cell_is_deleted(isolated: Cloud) -> None:
     servers = Servers(isolated)
     ids = servers.create("doomed", zone="west")
