@@ -1,4 +1,4 @@
-"""How tests/run shares the tests out to its workers: tests that share costly servers stay together, the longest go first."""
+"""How tests/run shares the tests out to its workers, and that nothing outlives it."""
 
 import re
 from collections.abc import Iterable
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
+from tests import leftovers
 from tests.faults import outcomes
 
 # Groups that take longest, so that no worker is left with one of them at the end; all others follow in the order of their names.
@@ -36,8 +37,12 @@ class _ByServers(LoadScopeScheduling):  # type: ignore[misc, unused-ignore]
         return group_of(nodeid)
 
 
+@pytest.hookimpl(trylast=True)  # What pytest itself configures comes first.
 def pytest_configure(config: pytest.Config) -> None:
     config.option.loadscopereorder = False  # The order below, not the number of tests, says what goes first.
+    leftovers.tear_down_on_signals()
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(leftovers.Head(config))
 
 
 @pytest.hookimpl(optionalhook=True)
