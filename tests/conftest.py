@@ -6,8 +6,11 @@ from collections.abc import Iterable
 import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
+from devstack.services import mariadb
 from tests import leftovers
 from tests.faults import outcomes
+from tests.mariadb_server import shared_mariadb
+from tests.rabbitmq_node import SharedRabbitMQ, shared_rabbitmq
 
 # Groups that take longest, so that no worker is left with one of them at the end; all others follow in the order of their names.
 _FIRST = ("tests/stack[full]", "tests/faults[full]", "tests/faults[embedded]", "tests/stack[embedded]", "tests/messaging")
@@ -55,6 +58,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return  # Alone, the order of the files: what is quick comes first.
     rank = {group: place for place, group in enumerate(_FIRST)}
     items.sort(key=lambda item: rank.get(group_of(item.nodeid), len(rank)))
+
+
+@pytest.fixture(scope="session")
+def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> mariadb.MariaDB:
+    """The run's own, shared by all suites."""
+    return shared_mariadb(tmp_path_factory.mktemp("mariadb"))
+
+
+@pytest.fixture(scope="session")
+def rabbit_node() -> SharedRabbitMQ:
+    """The run's own, shared by the suites that don't break it."""
+    return shared_rabbitmq()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

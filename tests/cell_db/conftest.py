@@ -8,14 +8,6 @@ import pytest
 
 import cell_db.tables
 from core.database import Database
-from devstack.services import mariadb
-from tests.mariadb_server import running_mariadb
-
-
-@pytest.fixture(scope="session")
-def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mariadb.MariaDB]:
-    with running_mariadb(tmp_path_factory.mktemp("mariadb")) as server:
-        yield server
 
 
 @pytest.fixture(params=["sqlite", pytest.param("mariadb", marks=pytest.mark.mariadb)])

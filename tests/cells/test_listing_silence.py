@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import pathlib
 import time
 import uuid
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from core.keyset import Order, Sorting
 from devstack.services import mariadb
 from devstack.waiting import wait_until
 from tests.cells.world import Thing, World
+from tests.mariadb_server import running_mariadb
 
 pytestmark = pytest.mark.mariadb
 
@@ -53,10 +53,8 @@ class Isolated:
 
 @pytest.fixture(scope="module")
 def west_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mariadb.MariaDB]:
-    server = mariadb.MariaDB(pathlib.Path(tmp_path_factory.mktemp("west")))
-    server.start()
-    yield server
-    server.stop()
+    with running_mariadb(tmp_path_factory.mktemp("west")) as server:
+        yield server
 
 
 @pytest.fixture
@@ -68,6 +66,7 @@ def isolated(mariadb_server: mariadb.MariaDB, west_server: mariadb.MariaDB) -> I
 
 
 @pytest.mark.parametrize("order", [DEFAULT, BY_NAME])
+@pytest.mark.alone
 def test_a_frozen_cell_costs_the_deadline_once_and_then_nothing(isolated: Isolated, order: Order) -> None:
     whole, _ = isolated.list(order)
     assert whole.silent == []
@@ -98,6 +97,7 @@ def test_servers_of_a_frozen_cell_keep_their_place(isolated: Isolated) -> None:
     }
 
 
+@pytest.mark.alone
 def test_a_page_is_full_though_a_frozen_cells_servers_are_skipped(isolated: Isolated) -> None:
     with isolated.frozen():
         page, seconds = isolated.list(DEFAULT, when_silent=WhenSilent.SKIP)

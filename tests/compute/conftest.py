@@ -22,9 +22,7 @@ from messaging.caller import Caller
 from messaging.listener import Handle, Listener
 from messaging.verbs import cell, compute
 from objects.build import BuildSpec, Flavor
-from tests.messaging.conftest import InProcess, Place, Rabbit, rabbit_node
-
-__all__ = ["rabbit_node"]
+from tests.messaging.conftest import InProcess, Place, Rabbit
 
 HOST = "host-1"
 DEADLINE_S = 20.0

@@ -12,14 +12,13 @@ from core import errors
 from devstack.services.mariadb import MariaDB
 from devstack.services.rabbitmq import RabbitMQ
 from devstack.waiting import wait_until
+from tests.mariadb_server import running_mariadb
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
-    server = MariaDB(tmp_path_factory.mktemp("mariadb"))
-    server.start()
-    yield server
-    server.stop()
+    with running_mariadb(tmp_path_factory.mktemp("mariadb")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

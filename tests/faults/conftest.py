@@ -1,25 +1,20 @@
-"""Worlds to break: embedded, and on a MariaDB and a RabbitMQ of the test run's own."""
+"""Worlds to break: embedded, and on the MariaDB and the RabbitMQ of the test run."""
 
 import itertools
-import os
-import pathlib
 import threading
-import uuid
 from collections.abc import Iterator
 
 import pytest
 
-from devstack.services import mariadb, rabbitmq
-from messaging import access
+from devstack.services import mariadb
 from tests.faults.bench import Bench
 from tests.faults.caretaker import Caretaker
 from tests.faults.scene import Scene
 from tests.faults.steps import Killed
 from tests.faults.world import Addresses, World
-from tests.mariadb_server import running_mariadb
+from tests.rabbitmq_node import HOSTS, SharedRabbitMQ
 
 CELLS = ("east", "west")
-HOSTS = [access.host(f"{cell}-{number}") for cell in CELLS for number in (1, 2)]
 PROFILES = ["embedded", pytest.param("full", marks=[pytest.mark.mariadb, pytest.mark.rabbitmq])]
 
 
@@ -30,31 +25,6 @@ def dead_threads_are_quiet() -> Iterator[None]:
     threading.excepthook = lambda args: None if args.exc_type is Killed else known(args)
     yield
     threading.excepthook = known
-
-
-@pytest.fixture(scope="session")
-def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mariadb.MariaDB]:
-    with running_mariadb(tmp_path_factory.mktemp("mariadb")) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def rabbit_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rabbitmq.RabbitMQ]:
-    if not rabbitmq.is_installed():
-        pytest.skip("RabbitMQ is not installed: apt-get install rabbitmq-server")
-    if os.geteuid() != 0:
-        pytest.skip("RabbitMQ's scripts of Debian run as root or as their own user only")
-    node = rabbitmq.RabbitMQ(pathlib.Path(tmp_path_factory.mktemp("rabbitmq")), name=f"faults-{uuid.uuid4().hex[:8]}")
-    for name in _vhosts(0):  # Before it starts: right afterwards it takes connections, but nothing new yet.
-        node.create_vhost(name, HOSTS)
-    node.start()
-    yield node
-    node.stop()
-
-
-def _vhosts(number: int) -> dict[str, str]:
-    """The virtual hosts of a world, and whose they are."""
-    return {f"faults_{number}_{name}": name for name in ("api", *CELLS)}
 
 
 @pytest.fixture(scope="session")
@@ -105,11 +75,11 @@ class Worlds:
         if self.profile == "embedded":
             return None
         server: mariadb.MariaDB = self._request.getfixturevalue("mariadb_server")
-        node: rabbitmq.RabbitMQ = self._request.getfixturevalue("rabbit_node")
+        node: SharedRabbitMQ = self._request.getfixturevalue("rabbit_node")
         number = next(self._numbers)
         return Addresses(
             databases={name: server.create_schema(f"faults_{number}_{name}") for name in ("api", "cell0", *CELLS)},
-            brokers={name: node.create_vhost(vhost, HOSTS) for vhost, name in _vhosts(number).items()},
+            brokers={name: node.create_vhost(f"faults_{number}_{name}", HOSTS) for name in ("api", *CELLS)},
             placement_database=server.create_schema(f"faults_{number}_placement", collation="utf8mb4_general_ci"),
             passwords={user.name: node.password(user.name) for user in HOSTS},
         )

@@ -17,16 +17,17 @@ from compute.permit import Permit
 from compute.simulated.driver import SimulatedHypervisor
 from conductor.cell.reports import BUILD_LEASE_S
 from core.database import now_sql
-from devstack.services import mariadb, rabbitmq
+from devstack.services import mariadb
 from lifecycle import states
 from messaging import in_process
 from objects.build import BuildSpec, Guest
 from tests.faults import rest
-from tests.faults.conftest import HOSTS, PROFILES
+from tests.faults.conftest import PROFILES
 from tests.faults.detour import Detour
 from tests.faults.passing_time import HandedClock, pass_time
 from tests.faults.steps import BreakableSteps
 from tests.faults.world import USER, Addresses, World, wait_until
+from tests.rabbitmq_node import HOSTS, SharedRabbitMQ
 
 # Placement's own libraries, called in this process, use what Python is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -162,7 +163,7 @@ def cloud(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[Cl
     at, control = None, None
     if request.param == "full":
         server: mariadb.MariaDB = request.getfixturevalue("mariadb_server")
-        node: rabbitmq.RabbitMQ = request.getfixturevalue("rabbit_node")
+        node: SharedRabbitMQ = request.getfixturevalue("rabbit_node")
         at, control = _addresses(server, node), node.control
     world = World(tmp_path, (CELL,), hosts=2, at=at)
     losses = Losses(world.at.brokers[CELL], control)
@@ -172,7 +173,7 @@ def cloud(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[Cl
         yield Cloud(world, losses)
 
 
-def _addresses(server: mariadb.MariaDB, node: rabbitmq.RabbitMQ) -> Addresses:
+def _addresses(server: mariadb.MariaDB, node: SharedRabbitMQ) -> Addresses:
     """Of a world beside those that other tests made on the same servers."""
     mark = f"long_{uuid.uuid4().hex[:8]}"
     return Addresses(

@@ -15,6 +15,7 @@ from messaging import access, in_process
 from messaging.broker import Broker
 from messaging.caller import Caller
 from messaging.listener import Handle, HandleMany, Listener
+from tests.rabbitmq_node import SharedRabbitMQ, skip_without_rabbitmq
 
 HOST, OTHER, DOTTED = "host-1", "host-2", "host-1.example.org"
 PLAYER = access.User("player", tags="impersonator")
@@ -68,7 +69,9 @@ class InProcess:
 
 
 class Rabbit:
-    def __init__(self, node: rabbitmq.RabbitMQ) -> None:
+    """Whoever has a node that others use, too, must leave it as it is."""
+
+    def __init__(self, node: rabbitmq.RabbitMQ | SharedRabbitMQ) -> None:
         self.url = node.url("messaging")
         self._node = node
 
@@ -99,8 +102,8 @@ class Rabbit:
 
 @pytest.fixture(scope="session")
 def rabbit_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rabbitmq.RabbitMQ]:
-    if not rabbitmq.is_installed():
-        pytest.skip("RabbitMQ is not installed")
+    """A node of this suite's own, for its tests freeze it and end it."""
+    skip_without_rabbitmq()
     node = rabbitmq.RabbitMQ(Path(tmp_path_factory.mktemp("rabbitmq")), name=f"messaging-{uuid.uuid4().hex[:8]}")
     node.create_vhost("messaging", USERS)
     try:
