@@ -1,13 +1,16 @@
-"""How tests/run shares the tests out to its workers, and that nothing outlives it."""
+"""How tests/run shares the tests out to its workers, what it tells at its end, and that nothing outlives it."""
 
+import os
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 from devstack.services import mariadb
-from tests import leftovers
+from tests import leftovers, sampling, suites
 from tests.faults import outcomes
 from tests.mariadb_server import shared_mariadb
 from tests.rabbitmq_node import SharedRabbitMQ, shared_rabbitmq
@@ -18,6 +21,8 @@ _FIRST = ("tests/stack[full]", "tests/faults[full]", "tests/faults[embedded]", "
 _SHARING = frozenset({"tests/cells", "tests/clients", "tests/faults", "tests/hypervisor", "tests/messaging", "tests/stack"})
 _OF_ONE_PROFILE = {"tests/stack/test_keystone.py": "[with_keystone]"}
 _PROFILE = re.compile(r"[\[-](embedded|full|with_keystone)[\]-]")
+_SEED = pytest.StashKey[int]()
+_CRASH_POINTS = "crash-points"
 
 
 def group_of(nodeid: str) -> str:
@@ -40,12 +45,31 @@ class _ByServers(LoadScopeScheduling):  # type: ignore[misc, unused-ignore]
         return group_of(nodeid)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--sweeps", choices=[sampling.WHOLE, sampling.SAMPLED], default=sampling.WHOLE,
+        help=f"how much of a sweep is tried: all of it, or each step once, drawn by ${sampling.SEED}",
+    )  # fmt: skip
+
+
 @pytest.hookimpl(trylast=True)  # What pytest itself configures comes first.
 def pytest_configure(config: pytest.Config) -> None:
     config.option.loadscopereorder = False  # The order below, not the number of tests, says what goes first.
     leftovers.tear_down_on_signals()
-    if not hasattr(config, "workerinput"):
+    if hasattr(config, "workerinput"):
+        config.stash[_SEED] = config.workerinput[sampling.SEED]
+    else:
+        config.stash[_SEED] = sampling.chosen_seed()
         config.pluginmanager.register(leftovers.Head(config))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: WorkerController) -> None:
+    node.workerinput[sampling.SEED] = node.config.stash[_SEED]
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"sweeps: {config.option.sweeps}, {_seed(config)}"
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -54,10 +78,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _ByServer
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.option.sweeps == sampling.SAMPLED:
+        _leave_out(config, items)
     if not hasattr(config, "workerinput"):
         return  # Alone, the order of the files: what is quick comes first.
     rank = {group: place for place, group in enumerate(_FIRST)}
     items.sort(key=lambda item: rank.get(group_of(item.nodeid), len(rank)))
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = sampling.left_out(items, config.stash[_SEED])
+    config.hook.pytest_deselected(items=left_out)
+    gone = set(left_out)
+    items[:] = [item for item in items if item not in gone]
 
 
 @pytest.fixture(scope="session")
@@ -72,10 +105,36 @@ def rabbit_node() -> SharedRabbitMQ:
     return shared_rabbitmq()
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    reports: Iterable[pytest.TestReport] = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
-    lines = list(outcomes.table(pair for report in reports if report.when == "call" for pair in report.user_properties))
-    if lines:
-        terminalreporter.section("crash points")
-    for line in lines:
-        terminalreporter.write_line(line)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    reports = [report for some in terminalreporter.stats.values() for report in some if isinstance(report, pytest.TestReport)]
+    _tell_of_crash_points(terminalreporter, config, reports)
+    _tell_of_suites(terminalreporter, suites.seconds_of(reports))
+    if terminalreporter.stats.get("failed") or terminalreporter.stats.get("error"):
+        terminalreporter.write_line(f"the same cases of sweeps are tried again with {_seed(config)}")
+
+
+def _tell_of_crash_points(reporter: pytest.TerminalReporter, config: pytest.Config, reports: Iterable[pytest.TestReport]) -> None:
+    points = outcomes.points(pair for report in reports if report.when == "call" for pair in report.user_properties)
+    if not points:
+        return
+    reporter.section("crash points")
+    for line in outcomes.summary(points):
+        reporter.write_line(line)
+    if getattr(config, "cache", None) is not None:  # pytest may be told to keep none
+        path = config.cache.mkdir(_CRASH_POINTS) / "table.txt"
+        path.write_text("\n".join(outcomes.table(points)) + "\n")
+        reporter.write_line(f"each of them: {path.relative_to(config.rootpath)}")
+
+
+def _tell_of_suites(reporter: pytest.TerminalReporter, seconds: suites.Seconds) -> None:
+    noted_in = os.environ.get(suites.NOTED_IN)
+    if noted_in:
+        suites.note(Path(noted_in), seconds)
+    elif len(seconds) > 1:
+        reporter.section("seconds of the suites")
+        for line in suites.table(seconds):
+            reporter.write_line(line)
+
+
+def _seed(config: pytest.Config) -> str:
+    return f"{sampling.SEED}={config.stash[_SEED]}"

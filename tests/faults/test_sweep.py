@@ -1,4 +1,7 @@
-"""Every durable step of the build protocol × every kind of fault: afterwards all is as it must be. A table is printed at the end."""
+"""Every durable step of the build protocol × every kind of fault: afterwards all is as it must be.
+
+A line for each profile is printed at the end of the run, and a table is written. tests/run tries a sample: see tests/sampling.py.
+"""
 
 import collections
 import time
@@ -75,6 +78,7 @@ POINTS: list[tuple[str, str, Story]] = [
 ]
 
 
+@pytest.mark.sweep("worlds", "step")
 @pytest.mark.parametrize("kind", list(Kind), ids=lambda kind: kind.value.replace(" ", "-"))
 @pytest.mark.parametrize(("who", "step", "story"), POINTS, ids=lambda value: getattr(value, "__name__", value))
 def test_a_fault_at_any_step_leaves_nothing_lost_and_nothing_behind(
