@@ -177,6 +177,8 @@ class App:
             self._unsent_bytes -= size
 
     async def _answer(self, exchange: _Exchange) -> _Answer:
+        # A connection is one task: what it asked before was perhaps for another project.
+        asks_for(None)
         request = exchange.request
         raw_path = request.rel_url.raw_path
         match = self._router.match(request.method, raw_path)

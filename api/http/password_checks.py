@@ -6,7 +6,6 @@ password for the same name from the same address.
 """
 
 import asyncio
-import concurrent.futures
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Generic, TypeVar
 from cachetools import TTLCache
 
 from core import errors
+from core.bounded_pool import BoundedPool
 from core.clock import Clock
 
 T = TypeVar("T")
@@ -24,6 +24,8 @@ _WAITING_MOST = 256
 _WAITING_ALIKE_MOST = 32
 _WAITING_KNOWN_MOST = 64
 _PATIENCE_S = 10.0
+_CHECK_S = 30.0
+"""A check of the highest cost takes seconds, and others may stand before it."""
 _FREE_GUESSES = 3
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
@@ -48,10 +50,9 @@ class PasswordChecks(Generic[T]):
         self._clock = clock
         self._queues: TTLCache[tuple[str, str], _Queue] = TTLCache(_REMEMBERED_MOST, _REMEMBERED_S, timer=clock.monotonic)
         self._wrong: TTLCache[tuple[str, str], int] = TTLCache(_REMEMBERED_MOST, _REMEMBERED_S, timer=clock.monotonic)
-        self._known_lane = concurrent.futures.ThreadPoolExecutor(1, "known passwords")
-        self._lane = concurrent.futures.ThreadPoolExecutor(1, "passwords")
+        self._known_lane = BoundedPool("the check of known passwords", threads=1, waiting=_WAITING_KNOWN_MOST)
+        self._lane = BoundedPool("the check of passwords", threads=1, waiting=_WAITING_MOST)
         self._waiting = 0
-        self._waiting_known = 0
 
     async def judge(self, name: str, password: bytes, address: str) -> T | None:
         """What they stand for.
@@ -60,7 +61,7 @@ class PasswordChecks(Generic[T]):
             Unavailable: too many are being checked, of all or of this name or address.
         """
         async with self._admitted(name, address):
-            found = await asyncio.get_running_loop().run_in_executor(self._lane, self._check, name, password)
+            found = await self._lane.run(self._check, _CHECK_S, name, password)
         if found is None:
             self._wrong[name, address] = self._wrong.get((name, address), 0) + 1
         else:
@@ -73,18 +74,12 @@ class PasswordChecks(Generic[T]):
         Raises:
             Unavailable: too many are being checked.
         """
-        if self._waiting_known >= _WAITING_KNOWN_MOST:
-            raise _too_many()
-        self._waiting_known += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._known_lane, self._check, name, password)
-        finally:
-            self._waiting_known -= 1
+        return await self._known_lane.run(self._check, _CHECK_S, name, password)
 
     def close(self) -> None:
         """Lets go of the threads."""
         for lane in (self._known_lane, self._lane):
-            lane.shutdown(wait=False, cancel_futures=True)
+            lane.close()
 
     @contextlib.asynccontextmanager
     async def _admitted(self, name: str, address: str) -> AsyncIterator[None]:

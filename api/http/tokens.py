@@ -1,7 +1,6 @@
 """Who asks, by Keystone's tokens."""
 
 import asyncio
-import concurrent.futures
 import hashlib
 from collections.abc import Mapping
 
@@ -14,6 +13,7 @@ from api.http.errors import HttpError
 from cells.breaker import Breaker
 from clients.keystone import Credentials, Keystone, Token
 from core import errors, log
+from core.bounded_pool import BoundedPool
 from core.clock import Clock, SystemClock
 
 LOG = log.get(__name__)
@@ -80,7 +80,7 @@ class Tokens:
         # In a cache of their own, so that guesses don't crowd out the tokens that are good.
         self._refused: TTLCache[bytes, bool, float] = TTLCache(_REMEMBERED_MOST, min(remember_s, _REFUSED_S), timer=clock.monotonic)
         self._asking: dict[bytes, asyncio.Future[Token | None]] = {}
-        self._threads = concurrent.futures.ThreadPoolExecutor(_THREADS, "keystone")
+        self._threads = BoundedPool("keystone", threads=_THREADS, waiting=_WAITING_MOST - _THREADS)
 
     async def identify(self, headers: Mapping[str, str]) -> Identity:
         user = await self._owner(headers.get("X-Auth-Token", ""))
@@ -89,7 +89,7 @@ class Tokens:
 
     def close(self) -> None:
         """Lets go of threads and connections; a thread that hangs ends by its own deadline."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
         self._keystone.close()
 
     async def _owner(self, token: str) -> Token:
@@ -120,9 +120,7 @@ class Tokens:
             raise errors.Unavailable(f"Keystone did not answer within {deadline_s:g} s") from None
 
     def _start(self, digest: bytes, token: str) -> "asyncio.Future[Token | None]":
-        if len(self._asking) >= _WAITING_MOST:
-            raise errors.Unavailable("Too many tokens are being validated at once")
-        running = asyncio.get_running_loop().run_in_executor(self._threads, self._validate, token)
+        running = asyncio.wrap_future(self._threads.submit(lambda: self._validate(token)))
         self._asking[digest] = running
         running.add_done_callback(lambda done: self._remember(digest, done))
         return running

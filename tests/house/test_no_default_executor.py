@@ -12,8 +12,8 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 PRODUCT = ("api", "api_db", "cell_db", "cellctl", "cells", "clients", "compute", "conductor", "console", "core", "devstack", "lifecycle",
            "messaging", "objects", "scheduler")  # fmt: skip
-# The one construction; and two that bound what they give to their threads by a count of their own.
-POOLS = {"core/bounded_pool.py", "api/http/auth.py", "api/http/tokens.py"}
+# The one construction.
+POOLS = {"core/bounded_pool.py"}
 # What is in them is bounded by something else, which is said there.
 QUEUES = {
     "messaging/workers.py",  # the consumer's prefetch

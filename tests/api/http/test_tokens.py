@@ -237,7 +237,7 @@ def test_more_tokens_than_fit_are_told_to_come_again(keystone: FakeKeystone, clo
             first = [asyncio.create_task(who(tokens, str(number))) for number in range(3)]
             while len(tokens._asking) < 3:
                 await asyncio.sleep(0)
-            with pytest.raises(errors.Unavailable, match="Too many tokens"):
+            with pytest.raises(errors.Unavailable, match="too many requests wait for keystone"):
                 await who(tokens, "3")
             keystone.thaw()
             await asyncio.gather(*first)
