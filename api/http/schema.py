@@ -374,9 +374,9 @@ BOOLEAN = fixed({"type": ["boolean", "string"], "enum": [*_TRUE, *_FALSE]}, lamb
 POSITIVE_INT = whole_number(1)
 NON_NEGATIVE_INT = whole_number(0)
 QUOTA = whole_number(-1)
-# As long as the columns are: without a zone, and an IPv4 address inside only where it is short.
-IPV4 = fixed({"type": "string", "maxLength": 39, "format": "ipv4"}, canonical_address)
-IPV6 = fixed({"type": "string", "maxLength": 39, "format": "ipv6"}, canonical_address)
+# The longest spellings; kept in their one form, which is shorter.
+IPV4 = fixed({"type": "string", "maxLength": 15, "format": "ipv4"}, canonical_address)
+IPV6 = fixed({"type": "string", "maxLength": 45, "format": "ipv6"}, canonical_address)
 METADATA_KEY = r"^[a-zA-Z0-9\-_:. ]{1,255}\Z"
 METADATA = map_of(text(0, 255), keys=METADATA_KEY)
 METADATA_OR_NULL = map_of(nullable(text(0, 255)), keys=METADATA_KEY)

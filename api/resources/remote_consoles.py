@@ -95,11 +95,7 @@ async def _open(call: Call, protocol: str, name: str, *, segment: str) -> Opened
     found = await server_of(call, CREATE, segment)
     kind = _kind_of(protocol, name)
     _refuse_leaving(found)
-    try:
-        answer = await ask_host(call, found, cell.CONSOLE_ADDRESSES, WHAT)
-    except core.errors.Invalid as error:  # The host's doing, and not the user's.
-        LOG.error("host %s names a console that is none: %s", found.server.host, error.message)
-        raise _misplaced(found.server.uuid) from error
+    answer = await ask_host(call, found, cell.CONSOLE_ADDRESSES, WHAT)
     address = next((address for address in answer.addresses if address.kind == kind), None)
     if address is None:
         raise _not_offered(name)

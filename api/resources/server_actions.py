@@ -14,6 +14,7 @@ from api.http.call import Call
 from api.http.policy import Rule
 from api.http.routes import ActionRoute
 from api.http.schema import ANY, NULL, STRING_1_255, Body, Property, choice, fixed, nullable, structure
+from api.resources.host_answers import reply_of_host
 from api.resources.server_of import gate_of, server_of
 from api.resources.server_operations import PATH, operate
 from cells.answers import value_of
@@ -22,8 +23,6 @@ from core.context import Context
 from lifecycle import actions
 from lifecycle.actions import Action
 from messaging.verbs import cell
-
-CONSOLE_DEADLINE_S = 10.0
 
 REBOOT = "os_compute_api:servers:reboot"
 LOCK = "os_compute_api:os-lock-server:lock"
@@ -141,7 +140,7 @@ async def console_output(call: Call) -> dict[str, str]:
     if server.host is None:
         raise core.errors.WrongState(f"Instance {server.uuid} is not ready: it has no host.", server=server.uuid, state=server.vm_state)
     wanted = cell.HostConsole(uuid=server.uuid, host=server.host, lines=call.body.get("length"))
-    answer = value_of(await gate.call(cell.QUEUE, cell.CONSOLE, wanted, call.context, CONSOLE_DEADLINE_S))
+    answer = await reply_of_host(call, gate, cell.CONSOLE, wanted)
     return {"output": answer.output}
 
 

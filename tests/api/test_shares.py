@@ -84,7 +84,7 @@ def test_a_silent_image_service_holds_up_neither_lists_nor_key_pairs(cloud: Smal
     may_answer = threading.Event()
     uuid = cloud.running(name="here")
 
-    def show(_: str) -> Any:
+    def show(*_: object) -> Any:
         assert may_answer.wait(20.0)
 
     body = {"server": {"name": "n", "flavorRef": "small", "imageRef": IMAGE, "networks": "none"}}
