@@ -27,7 +27,7 @@ def dead_threads_are_quiet() -> Iterator[None]:
     threading.excepthook = known
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """One for all tests: each wipes what it made."""
     bench = Bench(tmp_path_factory.mktemp("bench"))
@@ -85,7 +85,7 @@ class Worlds:
         )
 
 
-@pytest.fixture(scope="session", params=PROFILES)
+@pytest.fixture(scope="package", params=PROFILES)
 def worlds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worlds]:
     """The worlds of one profile."""
     worlds = Worlds(request.param, request, tmp_path_factory)

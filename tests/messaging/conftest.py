@@ -100,7 +100,7 @@ class Rabbit:
         self._node.start()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def rabbit_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rabbitmq.RabbitMQ]:
     """A node of this suite's own, for its tests freeze it and end it."""
     skip_without_rabbitmq()

@@ -1,4 +1,4 @@
-"""Stacks that the tests of this directory share: each takes a good while to come up."""
+"""Stacks that the tests of this directory share: each takes a good while to come up. They end with its last test: even idle ones cost CPU time."""
 
 import os
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.stack)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """Everything in one process: two cells of two hosts."""
     with clouds.running(tmp_path_factory.mktemp("embedded") / "state") as cloud:
         yield cloud
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """The real servers: three cells of two hosts."""
     skip_without_servers()
@@ -32,7 +32,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
         yield cloud
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """Two cells of one host, each with a database server and a broker of its own."""
     skip_without_servers()
@@ -41,7 +41,7 @@ def isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
         yield cloud
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def with_keystone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """Everything in one process, and Keystone beside it: two cells of two hosts."""
     with clouds.running(tmp_path_factory.mktemp("keystone") / "state", "--auth", "keystone") as cloud:
@@ -54,7 +54,7 @@ def skip_without_servers() -> None:
         pytest.skip("the full profile runs as root: Debian's scripts of RabbitMQ want root or its own user, and only root can install packages")
 
 
-@pytest.fixture(scope="session", params=["embedded", "full"])
+@pytest.fixture(scope="package", params=["embedded", "full"])
 def cloud(request: pytest.FixtureRequest) -> Cloud:
     """Each profile in turn."""
     found: Cloud = request.getfixturevalue(request.param)

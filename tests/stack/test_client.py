@@ -39,7 +39,7 @@ def wait_for_status(client: Client, server: str, status: str) -> dict[str, Any]:
     return seen[0]
 
 
-@pytest.fixture(scope="session", params=["embedded", "full", pytest.param("with_keystone", marks=pytest.mark.keystone)])
+@pytest.fixture(scope="package", params=["embedded", "full", pytest.param("with_keystone", marks=pytest.mark.keystone)])
 def cloud(request: pytest.FixtureRequest) -> Cloud:
     """Each profile in turn, and Keystone."""
     found: Cloud = request.getfixturevalue(request.param)
