@@ -3,6 +3,7 @@
 There are no conductors, agents or brokers, so that nothing else runs during a measurement. A world is the same every time.
 """
 
+import collections
 import contextlib
 import dataclasses
 import datetime
@@ -176,7 +177,7 @@ def _addresses(server: MariaDB, world: World, cells_port: int, api_port: int) ->
     return Addresses(
         api=level("api", server.port),
         cell0=level("cell0", cells_port),
-        cells={cell: level(cell, cells_port) for cell in world.cell_names},
+        cells={cell: dataclasses.replace(level(cell, cells_port), users=collections.defaultdict(lambda: NO_BROKER)) for cell in world.cell_names},
         placement=NO_SERVICE,
         image=NO_SERVICE,
         api_port=api_port,

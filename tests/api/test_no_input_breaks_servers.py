@@ -254,9 +254,7 @@ def test_points_that_the_library_does_not_read(cloud: SmallCloud, point: bytes) 
     assert reply.status == 400 and "public_key" in reply.fault
 
 
-@pytest.mark.parametrize(
-    "address", ["fe80::1%eth0", "fe80::1%" + "x" * 100, "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255"]
-)
+@pytest.mark.parametrize("address", ["fe80::1%eth0", "fe80::1%" + "x" * 100, "0" + "ffff:" * 6 + "255.255.255.255"])
 def test_addresses_longer_than_their_column(cloud: SmallCloud, address: str) -> None:
     uuid = cloud.created()
 

@@ -90,11 +90,17 @@ def test_a_build_that_somebody_else_could_not_handle_takes_no_server_from_its_ho
     poison = Poison(bench.database, bench.orders)
 
     for queue in ("reports", "conductor", compute_verbs.queue(forger), compute_verbs.queue(other_than(bench, forger)) + "x", ""):
-        poison.on_dead_letter([types.SimpleNamespace(arguments=letter_of(scene.uuid, queue), context=service_context())])
+        poison.on_dead_letter([delivery_of(letter_of(scene.uuid, queue))])
+    # The queue is the sender's own word; who it is, the broker's.
+    poison.on_dead_letter([delivery_of(letter_of(scene.uuid, compute_verbs.queue(host)), sender=forger)])
     assert rows(bench) == before
 
-    poison.on_dead_letter([types.SimpleNamespace(arguments=letter_of(scene.uuid, compute_verbs.queue(host)), context=service_context())])
+    poison.on_dead_letter([delivery_of(letter_of(scene.uuid, compute_verbs.queue(host)), sender=host)])
     assert scene.row().attempt == 2  # type: ignore[attr-defined]
+
+
+def delivery_of(letter: DeadLetter, sender: str | None = None) -> Any:
+    return types.SimpleNamespace(arguments=letter, context=service_context(), sender=sender)
 
 
 def letter_of(server: str, queue: str) -> DeadLetter:
