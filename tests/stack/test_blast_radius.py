@@ -223,7 +223,8 @@ def test_cells_come_go_and_move_without_a_restart_of_anything(eight: Eight) -> N
 
     where = ["--database-connection", address["database_connection"], "--transport-url", address["transport_url"]]
     _cellctl(cloud, "cell", "create", SPARE, *where)
-    wait_until(lambda: _hosts_listed(cloud, SPARE), what="the added cell", deadline_s=NOTICED_WITHIN_S)
+    # Its zone is one again as soon as its hosts are mapped.
+    wait_until(lambda: _hosts_listed(cloud, SPARE) and _zone_listed(cloud, SPARE), what="the added cell", deadline_s=NOTICED_WITHIN_S)
     wait_until(lambda: _build_in(cloud, SPARE) == "ACTIVE", what="build in the added cell", deadline_s=NOTICED_WITHIN_S)
 
     _re_address(cloud, Ports(cloud.state.ports).of(f"mariadb-{VICTIM}"))
@@ -376,6 +377,10 @@ def _build_in(cloud: Cloud, zone: str) -> str:
 def _hosts_listed(cloud: Cloud, cell: str) -> bool:
     listed = {service["host"] for service in cloud.api("admin").get("/os-services", binary="nova-compute")["services"]}
     return set(cloud.shape.hosts_of(cell)) <= listed
+
+
+def _zone_listed(cloud: Cloud, zone: str) -> bool:
+    return zone in {each["zoneName"] for each in cloud.api("admin").get("/os-availability-zone")["availabilityZoneInfo"]}
 
 
 def _cells_of(cloud: Cloud, servers: set[str]) -> set[str]:
