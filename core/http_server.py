@@ -11,7 +11,10 @@ from typing import Any
 
 from aiohttp import web
 
+from core import log
 from core.listener import ConnectionLimits, Listener, deliver
+
+LOG = log.get(__name__)
 
 NAME = "cellplane"
 """What the header `Server` says: no versions."""
@@ -104,7 +107,9 @@ class _Protocol(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The answer to a request that can't be parsed, or whose handler failed."""
+        """The answer to a request that can't be parsed, or that failed where no handler of ours sees it, which is logged."""
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            LOG.error("a request failed outside its handler method=%s", request.method[:32], exc_info=exc)
         if request.writer.output_size > 0:
             raise ConnectionError("A part of an answer is sent already.")
         return self._refused(request, status)

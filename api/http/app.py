@@ -16,7 +16,7 @@ from api.cloud import Cloud
 from api.http import versions
 from api.http.call import Arguments, Call, Raw
 from api.http.caller import AddressedStrategy, Identity, Strategy
-from api.http.errors import MALFORMED, NOT_FOUND, RETRY_AFTER_S, Fault, HttpError, fault_of
+from api.http.errors import MALFORMED, NOT_FOUND, RETRY_AFTER_S, Fault, HttpError, fault_of, unexpected
 from api.http.paging import Page
 from api.http.policy import Policy
 from api.http.routes import COMPUTE, Access, ActionRoute, Bound, Endpoint, Match, Route, Router
@@ -147,7 +147,7 @@ class App:
     def refuse(self, request: web.BaseRequest, status: int) -> web.Response:
         """The response to a request that got no further than the parser."""
         exchange = _exchange_of(request)
-        message = MALFORMED if status < HTTPStatus.INTERNAL_SERVER_ERROR else ""
+        message = MALFORMED if status < HTTPStatus.INTERNAL_SERVER_ERROR else unexpected(exchange.request_id)
         return self._told(_refused(HttpError(status, message), exchange), exchange, self._clock.monotonic())
 
     def _told(self, answer: _Answer, exchange: _Exchange, started: float) -> web.Response:

@@ -80,8 +80,12 @@ def fault_of(error: Exception, request_id: str) -> Fault:
             return Fault(status, _away(error), (("Retry-After", str(RETRY_AFTER_S)),))
         if status is not None:
             return Fault(status, str(error))
-    message = f"Unexpected API error. Please tell the cloud's operators, with the request id {request_id}."
-    return Fault(500, message, expected=False)
+    return Fault(500, unexpected(request_id), expected=False)
+
+
+def unexpected(request_id: str) -> str:
+    """What the caller is told of an error that nobody foresaw."""
+    return f"Unexpected API error. Please tell the cloud's operators, with the request id {request_id}."
 
 
 def _away(error: Exception) -> str:

@@ -140,6 +140,21 @@ def test_whatever_is_refused_is_refused_in_our_words_and_logged(
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
+def test_what_fails_outside_the_handlers_is_told_and_logged_with_its_cause(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: object) -> None:
+        raise KeyError("a mistake of ours")
+
+    monkeypatch.setattr(App, "serve", fail)
+    with contextlib.closing(served.connect()) as client:
+        client.sendall(b"GET /v2.1/small HTTP/1.1\r\n" + HEAD + b"\r\n")
+        status, headers, body = answer(client)
+    assert status == 500
+    assert headers["x-compute-request-id"] in orjson.loads(body)["computeFault"]["message"]
+    assert any(record.exc_info and isinstance(record.exc_info[1], KeyError) for record in caplog.records)
+
+
 def test_no_answer_names_a_version_of_anything(served: Served) -> None:
     with contextlib.closing(served.connect()) as client:
         client.sendall(b"GET /v2.1/small HTTP/1.1\r\n" + HEAD + b"\r\n")
