@@ -46,8 +46,8 @@ REFUSALS = frozenset({1044, 1045, 1049, 1698})
 # MariaDB: no database is chosen, there is none of the name, there is no such table. `SELECT 1` still has an answer then.
 SCHEMA_MISSING = frozenset({1046, 1049, 1146})
 # What only the question itself can be blamed for. MariaDB: syntax, too many tables, an expression that is none, a packet that is too large,
-# too many parameters, no stack left for it. SQLite has no numbers.
-QUESTION_REFUSED = frozenset({1064, 1116, 1139, 1153, 1390, 1436})
+# too many parameters, no stack left for it, text of two character sets that cannot be compared. SQLite has no numbers.
+QUESTION_REFUSED = frozenset({1064, 1116, 1139, 1153, 1267, 1390, 1436})
 QUESTION_REFUSED_TEXTS = (
     "Expression tree is too large", "too many SQL variables", "parser stack overflow", "too many terms", "string or blob too big",
     "pattern too complex", "too many arguments", "too many columns", "Error binding parameter",
@@ -428,7 +428,7 @@ class Gate:
         LOG.warning("a question was refused cell=%s why=%s", self.cell.name, core.log.masked(str(getattr(error, "orig", None) or error)))
         if isinstance(error, sa.exc.DataError):
             return unkept(error)
-        return core.errors.Invalid("The database cannot be asked this: a value, or the number of values, is too large.")
+        return core.errors.Invalid("The database cannot be asked this: it holds a value that no column can have, or too many values.")
 
     def _failed_question(self, why: str, started: float, *, unsure: bool = False) -> _Failure:
         """A question had no answer: whether anything else would have one tells a ping."""

@@ -68,9 +68,60 @@ def _str_mysql(kind: Str, compiler: Any, **_: Any) -> str:
 
 
 class Ascii(Str):
-    """Text for uuids, states and other words of ours: compares as `Str` does, and one byte a character keeps indexes small."""
+    """Text for uuids, states and other words of ours: compares as `Str` does, and one byte a character keeps indexes small.
+
+    Text that is not ASCII is refused where it is written. Where it is compared with a column it equals no row's: MariaDB would refuse
+    the whole statement (error 1267, illegal mix of collations).
+    """
 
     cache_ok = True
+
+    class Comparator(sa.types.UserDefinedType.Comparator[str]):
+        """Gives parameters that are compared the type of a value that is asked for."""
+
+        def operate(self, op: Any, *other: Any, **more: Any) -> Any:
+            return super().operate(op, *map(self._asked_for, other), **more)
+
+        def _asked_for(self, other: Any) -> Any:
+            if isinstance(other, sa.BindParameter) and isinstance(other.type, sa.types.NullType):
+                kind = self.type.coerce_compared_value(None, other)
+                return sa.bindparam(other.key, required=other.required, expanding=other.expanding, type_=kind)
+            return other
+
+    comparator_factory = Comparator
+
+    def coerce_compared_value(self, op: Any, value: Any) -> Any:
+        return _Asked(self.length)
+
+    def bind_processor(self, dialect: sa.Dialect) -> Callable[[Any], Any]:
+        return _written
+
+
+class _Asked(Ascii):
+    """A value that an `Ascii` column is compared with."""
+
+    cache_ok = True
+
+    def bind_processor(self, dialect: sa.Dialect) -> Callable[[Any], Any]:
+        return _asked
+
+
+class NotAscii(core.errors.Invalid, sa.exc.DontWrapMixin):
+    """A value cannot be kept, for its column has ASCII only."""
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, str) and not value.isascii():
+        raise NotAscii(f"A value cannot be kept as it was given: {value[:64]!r} has characters beyond ASCII.")
+    return value
+
+
+def _asked(value: Any) -> Any:
+    return _NOBODYS if isinstance(value, str) and not value.isascii() else value
+
+
+_NOBODYS = "\x1a"
+"""ASCII's sign for a character that cannot be shown: no id, state or address has it."""
 
 
 @compiles(Ascii, "mysql", "mariadb")

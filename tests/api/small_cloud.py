@@ -6,7 +6,7 @@ import functools
 import pathlib
 import shutil
 import uuid as uuids
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -45,6 +45,7 @@ from api.resources import (
 )
 from core.database import Database
 from core.sealed import Opener
+from devstack.services import mariadb
 from lifecycle import states
 from lifecycle.actions import OPERATIONS
 from objects.host import Heartbeat, Inventory, Usage
@@ -113,12 +114,12 @@ class Shelf:
 class SmallCloud:
     """The asker of the API, and the databases behind it."""
 
-    def __init__(self, folder: pathlib.Path, cloud: Cloud, ask: Asker) -> None:
+    def __init__(self, folder: pathlib.Path, cloud: Cloud, ask: Asker, urls: Mapping[str, str]) -> None:
         self.folder = folder
         self.cloud = cloud
         self.ask = ask
-        self.api = Database(f"sqlite:///{folder}/api.sqlite")
-        self.databases = {name: Database(f"sqlite:///{folder}/{name}.sqlite") for name in _CELLS}
+        self.api = Database(urls["api"])
+        self.databases = {name: Database(urls[name]) for name in _CELLS}
 
     @property
     def shelf(self) -> Shelf:
@@ -241,8 +242,8 @@ class SmallCloud:
             gate._door.breaker.failed("frozen by the test", unreachable=True)
 
 
-def _make_databases(folder: pathlib.Path) -> None:
-    """Copies of databases that are filled once: filling them takes longer than most tests do."""
+def on_sqlite(folder: pathlib.Path) -> dict[str, str]:
+    """Databases by name. Copies of some that are filled once: filling them takes longer than most tests do."""
     filled = _filled()
     for name in ("api", *_CELLS):
         shutil.copyfile(filled / f"{name}.sqlite", folder / f"{name}.sqlite")
@@ -250,26 +251,43 @@ def _make_databases(folder: pathlib.Path) -> None:
     where = sa.func.replace(mappings.c.database_connection, str(filled), str(folder))
     with contextlib.closing(Database(f"sqlite:///{folder}/api.sqlite")) as api, api.transaction() as connection:
         connection.execute(sa.update(mappings).values(database_connection=where))
+    return _files_below(folder)
+
+
+def on_mariadb(server: mariadb.MariaDB) -> dict[str, str]:
+    """Databases by name, in schemas of their own."""
+    mark = uuids.uuid4().hex[:8]
+    urls = {name: server.create_schema(f"small_{mark}_{name}") for name in ("api", *_CELLS)}
+    for name, url in urls.items():
+        with contextlib.closing(Database(url)) as database:
+            (api_db if name == "api" else cell_db).tables.metadata.create_all(database.engine)
+    with contextlib.closing(Database(urls["api"])) as api:
+        _fill(api, urls)
+    return urls
+
+
+def _files_below(folder: pathlib.Path) -> dict[str, str]:
+    return {name: f"sqlite:///{folder}/{name}.sqlite" for name in ("api", *_CELLS)}
 
 
 @functools.cache
 def _filled() -> pathlib.Path:
     folder = empty_sqlite.new_folder()
-    empty_sqlite.make_tables(f"sqlite:///{folder}/api.sqlite", api_db.tables.metadata)
-    for name in _CELLS:
-        empty_sqlite.make_tables(f"sqlite:///{folder}/{name}.sqlite", cell_db.tables.metadata)
-    with contextlib.closing(Database(f"sqlite:///{folder}/api.sqlite")) as api:
-        _fill(api, folder)
+    urls = _files_below(folder)
+    for name, url in urls.items():
+        empty_sqlite.make_tables(url, (api_db if name == "api" else cell_db).tables.metadata)
+    with contextlib.closing(Database(urls["api"])) as api:
+        _fill(api, urls)
     return folder
 
 
-def _fill(api: Database, folder: pathlib.Path) -> None:
+def _fill(api: Database, urls: Mapping[str, str]) -> None:
     with api.transaction() as connection:
         for name in _CELLS:
             api_db.cells.create(
                 connection,
                 name=name,
-                database_connection=f"sqlite:///{folder}/{name}.sqlite",
+                database_connection=urls[name],
                 transport_url="none://" if name == "cell0" else f"inproc://small-cloud-{name}",
                 uuid=api_db.cells.CELL0_UUID if name == "cell0" else None,
             )
@@ -299,10 +317,11 @@ def _fill(api: Database, folder: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def small_cloud(folder: pathlib.Path, text: str = "") -> Iterator[SmallCloud]:
-    _make_databases(folder)
+def small_cloud(folder: pathlib.Path, text: str = "", *, urls: Mapping[str, str] | None = None) -> Iterator[SmallCloud]:
+    urls = urls or on_sqlite(folder)
+    where = f"[api_database]\nconnection = {urls['api']}\n"
     # A cell's deadline is no test's here, and a machine that has other work would miss the usual one.
-    conf = settings(folder, "[cells]\nrefresh_s = 3600\ndeadline_s = 20\n" + (text or "[api]\npassword_wait_s = 0\n"))
+    conf = settings(folder, where + "[cells]\nrefresh_s = 3600\ndeadline_s = 20\n" + (text or "[api]\npassword_wait_s = 0\n"))
     cloud = Cloud(conf)
     cloud.images._door = Shelf()  # type: ignore[assignment]
     cloud.start()
@@ -311,7 +330,7 @@ def small_cloud(folder: pathlib.Path, text: str = "") -> Iterator[SmallCloud]:
         with serving_tables(
             conf, [resource.ROUTES for resource in RESOURCES], rules=rules, strategy=Trusting(*PEOPLE), limits=_LIMITS, cloud=cloud
         ) as ask:
-            small = SmallCloud(folder, cloud, ask)
+            small = SmallCloud(folder, cloud, ask, urls)
             yield small
             for database in (small.api, *small.databases.values()):
                 database.close()

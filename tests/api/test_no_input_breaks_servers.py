@@ -23,7 +23,7 @@ from api.http.versions import MAX, MIN, Microversion
 from api_db.schema import SCHEMA
 from tests.api.http.harness import ADMIN, ALICE, Reply
 from tests.api.http.test_fuzz import PARAMETERS, SEGMENTS, VALUES, drawn_body
-from tests.api.small_cloud import IMAGE, SmallCloud, small_cloud
+from tests.api.small_cloud import IMAGE, SmallCloud, on_mariadb, on_sqlite, small_cloud
 
 RESOURCES = api.main.RESOURCES
 ROWS: list[Route | ActionRoute] = [row for resource in RESOURCES for row in resource.ROUTES]
@@ -63,17 +63,21 @@ HOSTILE_PARAMETERS = [
     "2001:db8::1%25" + "x" * 60,
     "1e400",
     "null",
+    "ß",
+    "\uff41",
+    "\U0001f600",
 ]
 
 
-@pytest.fixture
-def cloud(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallCloud]:
+@pytest.fixture(params=["sqlite", pytest.param("mariadb", marks=pytest.mark.mariadb)])
+def cloud(request: pytest.FixtureRequest, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallCloud]:
     """A cloud without quotas, with everything that is served."""
     monkeypatch.setattr(tests.api.small_cloud, "RESOURCES", RESOURCES)
     unlimited = "[quota]\n" + "".join(
         f"{name} = -1\n" for name in ("instances", "cores", "ram", "key_pairs", "server_groups")
     )
-    with small_cloud(tmp_path, "[api]\npassword_wait_s = 0\n" + unlimited) as small:
+    urls = on_sqlite(tmp_path) if request.param == "sqlite" else on_mariadb(request.getfixturevalue("mariadb_server"))
+    with small_cloud(tmp_path, "[api]\npassword_wait_s = 0\n" + unlimited, urls=urls) as small:
         with small.api.transaction() as connection:
             connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR(32))")
             connection.exec_driver_sql(f"INSERT INTO alembic_version VALUES ('{SCHEMA.newest}')")
@@ -185,8 +189,7 @@ def _asks_the_host(row: Route | ActionRoute) -> bool:
 
 
 def _is_fine(reply: Reply, row: Route | ActionRoute) -> bool:
-    if reply.status == 503:
-        return "Retry-After" in reply.headers and b"does not answer" in reply.body
+    # All databases answer, and nobody else asks: a 503 would be an error by another name.
     return reply.status < 500 or reply.status == row.status
 
 
