@@ -76,8 +76,8 @@ async def locate(
     """
     try:
         mapping, entry = value_of(await reach.api_db.read(api_db.journal.find_mapped, uuid_of(uuid)))
-    except ValueError:
-        raise _not_found(uuid) from None
+    except (ValueError, core.errors.NotFound):
+        raise _not_found(uuid) from None  # In the caller's spelling, as for one that he may not see.
     if mapping.deleted and not deleted:
         raise _not_found(uuid)
     if mapping.project_id != context.project_id and not context.is_admin:

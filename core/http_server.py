@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from core import log
 from core.listener import ConnectionLimits, Listener, deliver
@@ -18,6 +18,8 @@ LOG = log.get(__name__)
 
 NAME = "cellplane"
 """What the header `Server` says: no versions."""
+
+_CONTINUE = "100-continue"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Refuse = Callable[[web.BaseRequest, int], web.Response]
@@ -56,6 +58,9 @@ class HttpServer:
     async def start(self) -> None:
         """Accepts from now on."""
         await self._runner.setup()
+        server = self._runner.server
+        assert server is not None
+        server.request_handler = self._meeting_expectations(server.request_handler)
         self._listener.start()
 
     def stop_accepting(self) -> None:
@@ -72,6 +77,16 @@ class HttpServer:
         assert server is not None
         # Requests are logged by the program; how long a connection may stand is the listener's.
         return _Protocol(server, self._refuse, access_log=None, auto_decompress=self._auto_decompress)
+
+    def _meeting_expectations(self, handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> Callable[..., Awaitable[web.StreamResponse]]:
+        """The same, for requests whose `Expect` is one that is met: aiohttp fails of one that is no text (RFC 9110, 10.1.1: 417)."""
+
+        async def handler(request: web.BaseRequest) -> web.StreamResponse:
+            if request.headers.get(hdrs.EXPECT, _CONTINUE).lower() != _CONTINUE:
+                return self._refuse(request, HTTPStatus.EXPECTATION_FAILED)
+            return await handle(request)
+
+        return handler
 
     async def _serve(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         with self._listener.busy(request.transport):
@@ -108,6 +123,8 @@ class _Protocol(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """The answer to a request that can't be parsed, or that failed where no handler of ours sees it, which is logged."""
+        if isinstance(exc, ConnectionError):
+            raise exc  # Whoever asked has gone; aiohttp lets go of the connection.
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             LOG.error("a request failed outside its handler method=%s", request.method[:32], exc_info=exc)
         if request.writer.output_size > 0:

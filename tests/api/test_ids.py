@@ -1,6 +1,7 @@
 """An id in another spelling is the same id: in paths, bodies, filters and markers. Names are not ids: their case matters."""
 
 import pathlib
+import uuid as uuids
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import tests.api.small_cloud
 from api.http.routes import Route
 from api.resources import hypervisors, server_list, services
-from tests.api.http.harness import ADMIN, ALICE
+from tests.api.http.harness import ADMIN, ALICE, BOB
 from tests.api.operators_cloud import OperatorsCloud, operators_cloud
 from tests.api.small_cloud import IMAGE, RESOURCES, SmallCloud, small_cloud
 
@@ -144,3 +145,15 @@ def test_hosts_and_services_have_any_spelling(operators: OperatorsCloud) -> None
         assert operators.ask.get(f"/v2.1/os-hypervisors?marker={spell(node)}", version="2.53").status == 200
         changed = operators.ask.put(f"/v2.1/os-services/{spell(service)}", {"status": "disabled"}, version="2.53")
         assert (changed.status, changed.json["service"]["id"]) == (200, service)
+
+
+@pytest.mark.parametrize("spell", (str.lower, *SPELLINGS))
+@pytest.mark.parametrize("path", _OF_SERVERS)
+def test_no_spelling_tells_servers_of_others_from_none(cloud: SmallCloud, path: str, spell: Any) -> None:
+    shown = []
+    for uuid in (cloud.running(), str(uuids.uuid4())):
+        reply = cloud.ask.get("/v2.1" + path.format(server_id=spell(uuid), id=spell(uuid)), version="2.96", user=BOB)
+        assert reply.status in (404, 403)
+        shown.append((reply.status, reply.body.replace(spell(uuid).encode(), b"")))
+
+    assert shown[0] == shown[1]

@@ -6,6 +6,7 @@ import logging
 import pathlib
 import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -114,6 +115,7 @@ NO_REQUESTS = {
     "a long header": b"GET / HTTP/1.1\r\nX: " + b"a" * 20_000 + b"\r\n" + HEAD,
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\r\n",
     "an expectation that nobody meets": b"GET /v2.1/small HTTP/1.1\r\nExpect: wonders\r\n" + HEAD,
+    "an expectation that is no text": b"GET /v2.1/small HTTP/1.1\r\nExpect: \xff\r\n" + HEAD,
     "no path": b"OPTIONS * HTTP/1.1\r\n" + HEAD,
     "no path and an expectation": b"OPTIONS * HTTP/1.1\r\nExpect: wonders\r\n" + HEAD,
     "a line break in the path": b"GET /v2.1/small%0a HTTP/1.1\r\nX-Test-User: alice-id\r\n" + HEAD,
@@ -137,6 +139,19 @@ def test_whatever_is_refused_is_refused_in_our_words_and_logged(
     assert headers["server"] == "cellplane"
     lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("answered")]
     assert [re.search("request_id=(\\S+)", line)[1] for line in lines] == [headers["x-compute-request-id"]]  # type: ignore[index]
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_who_expects_an_answer_and_goes_is_no_error(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    expecting = b"GET /v2.1/small HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 9\r\n" + HEAD + b"\r\n"
+    for _ in range(50):
+        with contextlib.closing(served.connect()) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # Closed with a reset.
+            client.sendall(expecting)
+
+    with contextlib.closing(served.connect()) as client:
+        client.sendall(expecting)
+        assert client.recv(100).startswith(b"HTTP/1.1 100 ")
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
