@@ -10,14 +10,18 @@ import core.errors
 from cell_db.tables import dead_letters
 from core.database import changed, now_sql
 
+MOST_OF_HOST = 100
+"""Messages of one host that are kept: enough to see what is wrong, and no host can fill the table."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DeadLetterRecord:
-    """`arguments` have their secrets masked."""
+    """`arguments` have their secrets masked. `host`: who sent it, or gave it up; None: no host."""
 
     id: int
     verb: str
     queue: str
+    host: str | None
     arguments: Any
     why: str
     request_id: str | None
@@ -27,10 +31,17 @@ class DeadLetterRecord:
 _COLUMNS = tuple(dead_letters.c[field.name] for field in dataclasses.fields(DeadLetterRecord))
 
 
-def insert(connection: sa.Connection, *, verb: str, queue: str, arguments: Any, why: str, request_id: str | None) -> None:
-    """Keeps one message."""
-    values = {"verb": verb, "queue": queue, "arguments": arguments, "why": why, "request_id": request_id}
+def insert(
+    connection: sa.Connection, *, verb: str, queue: str, arguments: Any, why: str, request_id: str | None, host: str | None = None
+) -> bool:
+    """Keeps one message; of a host no more than `MOST_OF_HOST`. False: it has as many."""
+    if host is not None:
+        kept = sa.select(sa.func.count()).select_from(dead_letters).where(dead_letters.c.host == host)
+        if connection.execute(kept).scalar_one() >= MOST_OF_HOST:
+            return False
+    values = {"verb": verb, "queue": queue, "host": host, "arguments": arguments, "why": why, "request_id": request_id}
     connection.execute(sa.insert(dead_letters).values(**values, created_at=now_sql()))
+    return True
 
 
 def list_all(connection: sa.Connection, *, most: int = 1000) -> list[DeadLetterRecord]:

@@ -2,8 +2,9 @@
 
 import dataclasses
 import datetime
+import ipaddress
 import uuid as uuids
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -18,10 +19,19 @@ from objects.host import COMPUTE, CONDUCTOR, Heartbeat, Inventory, Usage
 from objects.host_limits import usage_defect
 
 LOG = core.log.get(__name__)
+NO_ADDRESS = "0.0.0.0"
+"""Of a host that has said no address that could be its own."""
+_TOLD = (
+    "hypervisor_hostname", "hypervisor_type", "hypervisor_version", "inventory", "refuses", "vcpus_used", "memory_mib_used", "disk_gib_used",
+    "guests",
+)  # fmt: skip
 
 
-def beat(connection: sa.Connection, heartbeat: Heartbeat) -> bool:
-    """Records that a host lives and what it holds. Gives whether this is the first of a new boot (or of a new host)."""
+def beat(connection: sa.Connection, heartbeat: Heartbeat, *, drop: Callable[[str], None] = LOG.error) -> bool:
+    """Records that a host lives and what it holds. Gives whether this is the first of a new boot (or of a new host).
+
+    `drop` is told why a part of it is not believed.
+    """
     started_at = start_of(heartbeat)
     mine = sa.and_(services.c.host == heartbeat.host, services.c.binary == COMPUTE)
     known = connection.execute(sa.select(services.c.boot_id, services.c.intents).where(mine)).first()
@@ -34,7 +44,7 @@ def beat(connection: sa.Connection, heartbeat: Heartbeat) -> bool:
         values |= {"boot_id": heartbeat.boot_id, "version": heartbeat.version, "started_at": started_at, "updated_at": now_sql()}
         values["sealing_key"] = heartbeat.sealing_key
     connection.execute(sa.update(services).where(mine).values(**values))
-    _note_node(connection, heartbeat)
+    _note_node(connection, heartbeat, drop)
     return known is None or known.boot_id != heartbeat.boot_id
 
 
@@ -50,35 +60,52 @@ def _service_row(host: str, binary: str, version: str, started_at: datetime.date
     }  # fmt: skip
 
 
-def _note_node(connection: sa.Connection, heartbeat: Heartbeat) -> None:
-    inventory = heartbeat.inventory
+def _note_node(connection: sa.Connection, heartbeat: Heartbeat, drop: Callable[[str], None]) -> None:
+    # The inventory as text: what is there may be no document, and is replaced by the one that came.
+    columns = (compute_nodes.c[name] for name in _TOLD if name != "inventory")
+    query = sa.select(compute_nodes.c.uuid, as_text(compute_nodes.c.inventory), *columns).where(compute_nodes.c.host == heartbeat.host)
+    known = connection.execute(query).first()
+    inventory = _with_an_address_of_its_own(connection, heartbeat, None if known is None else known.inventory, drop)
     told = {
         "hypervisor_hostname": inventory.hypervisor_hostname,
         "hypervisor_type": inventory.hypervisor_type,
         "hypervisor_version": inventory.hypervisor_version,
         "inventory": msgspec.to_builtins(inventory),
         "refuses": heartbeat.refuses,
-    }
-    usage = {
         "vcpus_used": heartbeat.usage.vcpus,
         "memory_mib_used": heartbeat.usage.memory_mib,
         "disk_gib_used": heartbeat.usage.disk_gib,
         "guests": heartbeat.usage.guests,
     }
-    # The inventory as text: what is there may be no document, and is replaced by the one that came.
-    columns = (compute_nodes.c[name] for name in (*told, *usage) if name != "inventory")
-    query = sa.select(compute_nodes.c.uuid, as_text(compute_nodes.c.inventory), *columns).where(compute_nodes.c.host == heartbeat.host)
-    known = connection.execute(query).first()
     if known is not None and known.uuid != inventory.node_uuid:
         # Believed, it would have Placement told of the inventory of another host's node.
-        LOG.error("host %s says that its node is %s, and it is %s: its inventory is left as it was", heartbeat.host, inventory.node_uuid, known.uuid)
+        drop(f"host {heartbeat.host} says that its node is {inventory.node_uuid}, and it is {known.uuid}: its inventory is left as it was")
         return
     if known is None:
-        row = {"uuid": inventory.node_uuid, "host": heartbeat.host, "failed_builds": 0, "accepted": False, **told, **usage}
+        row = {"uuid": inventory.node_uuid, "host": heartbeat.host, "failed_builds": 0, "accepted": False, **told}
         insert_if_absent(connection, compute_nodes, [row], created_at=now_sql(), updated_at=now_sql())
-    elif dict(known._mapping) != {"uuid": known.uuid, **told, **usage, "inventory": _text(told["inventory"])}:
+    elif dict(known._mapping) != {"uuid": known.uuid, **told, "inventory": _text(told["inventory"])}:
         mine = sa.update(compute_nodes).where(compute_nodes.c.host == heartbeat.host)
-        connection.execute(mine.values(**told, **usage, updated_at=now_sql()))
+        connection.execute(mine.values(**told, updated_at=now_sql()))
+
+
+def _with_an_address_of_its_own(
+    connection: sa.Connection, heartbeat: Heartbeat, known: str | None, drop: Callable[[str], None]
+) -> Inventory:
+    """The inventory; an address that another host of the cell said first is that host's, until it says another one or is deleted. Two hosts at
+    one address have no consoles: whoever claims a neighbour's would take away the neighbour's, too.
+
+    `known`: the inventory in the row of this host, as text.
+    """
+    inventory, host = heartbeat.inventory, heartbeat.host
+    kept = NO_ADDRESS if known is None else cell_db.inventories.shown(host, inventory.node_uuid, known).host_ip
+    if inventory.host_ip == kept or ipaddress.ip_address(inventory.host_ip).is_loopback:
+        return inventory
+    holders = [holder for holder in cell_db.inventories.hosts_at(connection, inventory.host_ip) if holder != host]
+    if not holders:
+        return inventory
+    drop(f"host {host} says that its address is {inventory.host_ip}, which is that of host {holders[0]}: it keeps {kept}")
+    return msgspec.structs.replace(inventory, host_ip=kept)
 
 
 def _text(document: object) -> str:

@@ -294,15 +294,6 @@ def set_accepted(conn: sa.Connection, hosts: Iterable[str], accepted: bool) -> N
     conn.execute(sa.update(compute_nodes).where(mine).values(accepted=accepted))
 
 
-def hosts_at(conn: sa.Connection, address: str) -> list[str]:
-    """The hosts of the cell that say that this address is theirs (`host_ip`, in the one form that `objects.host_limits` lets in)."""
-    node = compute_nodes.c
-    # As the document has it; what is looked at closer are the few rows in which it stands anywhere.
-    alike = as_text(node.inventory).contains(f'"host_ip":"{address}"', autoescape=True)
-    rows = conn.execute(sa.select(node.host, node.uuid, as_text(node.inventory)).where(alike)).all()
-    return [row.host for row in rows if cell_db.inventories.shown(row.host, row.uuid, row.inventory).host_ip == address]
-
-
 # ---- nodes whose host was deleted: the conductor's part ----------------------------------------------------------------
 
 

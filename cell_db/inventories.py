@@ -3,6 +3,7 @@
 import msgspec
 import sqlalchemy as sa
 
+from cell_db.tables import compute_nodes
 from objects.host import Inventory
 from objects.host_limits import inventory_defect
 
@@ -26,6 +27,15 @@ def read(host: str, node_uuid: str, text: str) -> tuple[Inventory, str | None]:
 def shown(host: str, node_uuid: str, text: str) -> Inventory:
     """The inventory in the row of this host, to be looked at: whatever it says, or nothing where it is no inventory."""
     return _decoded(text) or _nothing(host, node_uuid)
+
+
+def hosts_at(connection: sa.Connection, address: str) -> list[str]:
+    """The hosts of the cell that say that this address is theirs (`host_ip`, in the one form that `objects.host_limits` lets in)."""
+    node = compute_nodes.c
+    # As the document has it; what is looked at closer are the few rows in which it stands anywhere.
+    alike = as_text(node.inventory).contains(f'"host_ip":"{address}"', autoescape=True)
+    rows = connection.execute(sa.select(node.host, node.uuid, as_text(node.inventory)).where(alike)).all()
+    return [row.host for row in rows if shown(row.host, row.uuid, row.inventory).host_ip == address]
 
 
 def _decoded(text: str) -> Inventory | None:

@@ -243,6 +243,8 @@ dead_letters = _table(
     _id(),
     Column("verb", Ascii(64), nullable=False),
     Column("queue", Str(255), nullable=False),
+    # whose message it was, or who gave it up; NULL: no host's
+    Column("host", Str(255), index=True),
     Column("arguments", Json),
     Column("why", LongText, nullable=False),
     Column("request_id", Ascii(64)),

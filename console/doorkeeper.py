@@ -7,7 +7,7 @@ import dataclasses
 import time
 
 import cell_db.console_tokens
-import cell_db.hosts
+import cell_db.inventories
 import core.errors
 import messaging.verbs.cell as cell_verbs
 from cell_db.console_tokens import Ticket
@@ -70,7 +70,7 @@ class Doorkeeper:
 
     def _owners_of(self, address: str) -> list[str]:
         with self._database.reading() as connection:
-            return cell_db.hosts.hosts_at(connection, address)
+            return cell_db.inventories.hosts_at(connection, address)
 
     async def _is_served(self, ticket: Ticket, address: Address) -> bool:
         ends_at = time.monotonic() + self._host_timeout_s

@@ -28,6 +28,7 @@ EXCHANGES: Mapping[str, str] = MappingProxyType({FROM_HOSTS: "topic", TO_HOSTS: 
 """Each exchange and its type; all are durable."""
 
 DEAD_LETTERS = "dead_letters"
+REPORTS = cell.REPORTS
 REPLY = "reply."
 REPLY_QUEUE = re.compile(r"reply\.[0-9a-f]{32}\Z")
 """What a reply queue may be called. Every host may write to reply queues, so what follows the dot cannot be guessed."""
@@ -39,7 +40,7 @@ MOST_DELIVERIES = 50
 """A safety net far above a listener's own count: no message circulates for ever, even if it ends every process that takes it."""
 
 _PUT_OFF = ".again"
-_WRITTEN_BY_HOSTS = (cell.REPORTS, DEAD_LETTERS)
+_WRITTEN_BY_HOSTS = (REPORTS, DEAD_LETTERS)
 _HOST_USER = compute.queue("")
 _MIB = 1024 * 1024
 

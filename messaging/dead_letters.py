@@ -17,6 +17,7 @@ KEPT_S = 30 * 86400.0
 SECRETS = frozenset({"user_data", "admin_pass", "adminpass", "password", "public_key", "personality"})
 MASK = "***"
 VERB_LENGTH = 64
+REQUEST_ID_LENGTH = 64
 QUEUE_LENGTH = 255
 WHY_LENGTH = 2000
 MOST_KEPT = access.MOST_BYTES // 2
@@ -72,13 +73,18 @@ def _text(body: bytes, envelope: wire.Envelope | None) -> str | None:
     return body[: MOST_KEPT // 8].decode("utf-8", "replace") if envelope is None else None
 
 
-def given_up_by_broker(headers: dict[str, Any], body: bytes, envelope: wire.Envelope | None, deliveries: int) -> DeadLetter | None:
-    """What a message that RabbitMQ itself moved here means; `None` if it merely expired, which is no failure."""
+def given_up_by_broker(
+    headers: dict[str, Any], body: bytes, envelope: wire.Envelope | None, deliveries: int, *, sender: str | None
+) -> DeadLetter | None:
+    """What a message that RabbitMQ itself moved here means; `None` if it merely expired, which is no failure.
+
+    RabbitMQ leaves headers of this kind that the message had before: what a host sent did not die where they say.
+    """
     why = str(headers.get("x-first-death-reason", "unknown"))
     if why == "expired":
         return None
     return DeadLetter(
-        queue=str(headers.get("x-first-death-queue", ""))[:QUEUE_LENGTH],
+        queue=access.REPORTS if sender is not None else str(headers.get("x-first-death-queue", ""))[:QUEUE_LENGTH],
         why=f"given up by the broker: {why}"[:WHY_LENGTH],
         deliveries=deliveries,
         envelope=_short(envelope),
@@ -86,15 +92,23 @@ def given_up_by_broker(headers: dict[str, Any], body: bytes, envelope: wire.Enve
     )
 
 
-def for_the_record(letter: DeadLetter) -> dict[str, Any]:
-    """Verb, queue, arguments and reason as a table keeps them: what could not be read at all may hold anything, so none of it is kept."""
+def for_the_record(letter: DeadLetter, context: Context) -> dict[str, Any]:
+    """What a table keeps of it, each no longer than its column: what could not be read at all may hold anything, so none of it is kept."""
     try:
         arguments = masked(letter.arguments()) if letter.envelope else {"characters": len(letter.body or "")}
     except RecursionError:
         arguments = None
-    verb = letter.verb.encode("ascii", "replace").decode()[:VERB_LENGTH]
-    why = letter.why.encode("utf-8", "replace").decode()[:WHY_LENGTH]
-    return {"verb": verb, "queue": letter.queue[:QUEUE_LENGTH], "arguments": arguments, "why": why}
+    return {
+        "verb": _words(letter.verb, VERB_LENGTH),
+        "queue": letter.queue.encode("utf-8", "replace").decode()[:QUEUE_LENGTH],
+        "arguments": arguments,
+        "why": letter.why.encode("utf-8", "replace").decode()[:WHY_LENGTH],
+        "request_id": _words(context.request_id, REQUEST_ID_LENGTH),
+    }
+
+
+def _words(text: str, most: int) -> str:
+    return text[:most].encode("ascii", "replace").decode()
 
 
 def masked(value: Any) -> Any:

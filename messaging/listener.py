@@ -174,7 +174,7 @@ class Listener:
             self._refuse_sender(job)
             return
         why = job.open()
-        if self.queue == dead_letters.QUEUE and _DIED in message.headers:
+        if self.queue == dead_letters.QUEUE and _DIED in message.headers and message.exchange != access.FROM_HOSTS:
             self._put([job], functools.partial(self._handle_broker_letter, job))
         elif why is not None:
             self._put([job], functools.partial(self._refuse, job, why))
@@ -245,7 +245,7 @@ class Listener:
     def _handle_broker_letter(self, job: "_Job") -> None:
         """Gives a message that RabbitMQ itself put among the dead letters the form of those that we write."""
         message = job.message
-        letter = dead_letters.given_up_by_broker(message.headers, message.body, job.envelope, message.redeliveries)
+        letter = dead_letters.given_up_by_broker(message.headers, message.body, job.envelope, message.redeliveries, sender=job.sender)
         if letter is None:
             self._ack(job)
             return

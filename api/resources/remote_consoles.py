@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 import cell_db.console_proxies
 import cell_db.console_tokens
-import cell_db.hosts
+import cell_db.inventories
 import core.errors
 import core.log
 from api.http import policy
@@ -169,7 +169,7 @@ def _why_not(connection: sa.Connection, host: str, address: Address, allowed: Al
         ip = plain(ipaddress.ip_address(address.host or ""))
     except ValueError:
         return None
-    return allowed.why_not_at(ip, address.port or 0, host=host, owners=cell_db.hosts.hosts_at(connection, str(ip)))
+    return allowed.why_not_at(ip, address.port or 0, host=host, owners=cell_db.inventories.hosts_at(connection, str(ip)))
 
 
 def _misplaced(uuid: str) -> core.errors.Unavailable:

@@ -96,7 +96,7 @@ class CellConductor:
         ]
 
     def _new_listeners(self, workers: int) -> list[Listener]:
-        poison = Poison(self.database, self.orders)
+        poison = Poison(self.database, self.orders, self.reports.dropped)
         hints = [
             HandleMany(verbs.START, self.hints.on_start),
             HandleMany(verbs.ACT, self.hints.on_act),

@@ -8,9 +8,11 @@ import cell_db.builds
 import cell_db.dead_letters
 import core.log
 import messaging.verbs.compute as compute_verbs
+from conductor.cell.dropped import Dropped
 from conductor.cell.orders import Orders
 from core.database import Database
-from messaging.dead_letters import DeadLetter, for_the_record
+from messaging import access
+from messaging.dead_letters import DEAD_LETTER, DeadLetter, for_the_record
 from messaging.listener import Delivery
 
 LOG = core.log.get(__name__)
@@ -19,16 +21,20 @@ LOG = core.log.get(__name__)
 class Poison:
     """Handler of the queue `dead_letters`."""
 
-    def __init__(self, database: Database, orders: Orders) -> None:
+    def __init__(self, database: Database, orders: Orders, dropped: Dropped) -> None:
         self._database = database
         self._orders = orders
+        self._dropped = dropped
 
     def on_dead_letter(self, deliveries: list[Delivery]) -> None:
         """Keeps each message. A poisonous `build` counts as refused, without the host's word; the others' rows have deadlines."""
         for delivery in deliveries:
-            letter: DeadLetter = delivery.arguments
-            self._database.run(cell_db.dead_letters.insert, **for_the_record(letter), request_id=delivery.context.request_id)
-            LOG.error("a %s message of queue %s was given up: %s", letter.verb or "malformed", letter.queue, letter.why)
+            letter = _as_believed(delivery.arguments, delivery.sender)
+            record = for_the_record(letter, delivery.context)
+            if not self._database.run(cell_db.dead_letters.insert, **record, host=delivery.sender):
+                self._dropped.note(str(delivery.sender), DEAD_LETTER.name, "there are letters of it enough")
+            else:
+                LOG.error("a %s message of queue %s was given up: %s", record["verb"] or "malformed", record["queue"], record["why"])
             if letter.verb == compute_verbs.BUILD.name:
                 self._give_up(letter, delivery.sender)
 
@@ -44,6 +50,13 @@ class Poison:
             is_its_own = letter.queue == compute_verbs.queue(build.host) and sender in (None, build.host)
             if build.attempt == attempts[build.uuid] and is_its_own:
                 self._orders.supersede(build, reason=f"the order could not be handled: {letter.why}", host_said_so=False)
+
+
+def _as_believed(letter: DeadLetter, sender: str | None) -> DeadLetter:
+    """A host gives up what was in its own queue, and what it sent dies in that of the reports: it speaks of no other."""
+    if sender is None or letter.queue == access.REPORTS:
+        return letter
+    return msgspec.structs.replace(letter, queue=compute_verbs.queue(sender))
 
 
 class _Spec(msgspec.Struct):

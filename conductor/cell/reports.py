@@ -4,7 +4,8 @@ A report is a claim. Who sent it is known (the listener has compared `arguments.
 that host: every write names the host that the row, the cleanup or the operation must name. Whatever else it says is dropped and counted.
 """
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 
 import sqlalchemy as sa
 
@@ -188,7 +189,7 @@ class Reports:
         beats = [delivery.arguments for delivery in deliveries if self._is_sane(delivery.arguments)]
         latest = {beat.host: beat for beat in beats}
         greetings = [beat for beat in beats if beat.hello]
-        self._watch.heard(any_new=self._database.run(_note_beats, list(latest.values())))
+        self._watch.heard(any_new=self._database.run(_note_beats, list(latest.values()), self.dropped.note))
         for greeting in greetings:
             self._greet(greeting)
 
@@ -254,9 +255,9 @@ def _note_gone(connection: sa.Connection, host: str, answered: Sequence[tuple[st
         cell_db.endings.deleted(connection, uuid)
 
 
-def _note_beats(connection: sa.Connection, beats: Sequence[Heartbeat]) -> bool:
+def _note_beats(connection: sa.Connection, beats: Sequence[Heartbeat], drop: Callable[[str, str, str], None]) -> bool:
     """Notes that the hosts live and what they build; gives whether one of them has begun anew."""
-    news = [cell_db.heartbeats.beat(connection, beat) for beat in beats]
+    news = [cell_db.heartbeats.beat(connection, beat, drop=functools.partial(drop, beat.host, verbs.HEARTBEAT.name)) for beat in beats]
     for beat in beats:
         held = [(intent.uuid, intent.attempt) for intent in beat.intents]
         cell_db.builds.keep(connection, beat.host, held, lease_s=BUILD_LEASE_S)

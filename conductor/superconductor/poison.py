@@ -27,9 +27,9 @@ class Poison:
         """Keeps each message; the servers of a poisonous `place` are buried with a fault, unless somebody works on them."""
         for delivery in deliveries:
             letter: DeadLetter = delivery.arguments
-            record = for_the_record(letter)
-            value_of(self._api.write_now(api_db.dead_letters.insert, **record, request_id=delivery.context.request_id))
-            LOG.error("a %s message of queue %s was given up: %s", letter.verb or "malformed", letter.queue, letter.why)
+            record = for_the_record(letter, delivery.context)
+            value_of(self._api.write_now(api_db.dead_letters.insert, **record))
+            LOG.error("a %s message of queue %s was given up: %s", record["verb"] or "malformed", record["queue"], record["why"])
             wanted = _uuids(letter.arguments()) if letter.verb == verbs.PLACE.name else []
             if wanted:
                 self._placer.bury(wanted, f"The order of this server could not be handled: {letter.why}")

@@ -14,9 +14,13 @@ from typing import Any
 
 import msgspec
 import pytest
+import sqlalchemy as sa
 
 import cell_db.heartbeats
+import cell_db.inventories
 import core.errors
+from cell_db.inventories import as_text
+from cell_db.tables import compute_nodes
 from console import targets
 from console.targets import Port, Targets
 from objects.console import SERIAL, VNC, Address
@@ -176,14 +180,38 @@ def test_the_address_of_the_host_is_that_which_the_cell_knows(cell: CellWithProx
 
     def owners(address: str) -> list[str]:
         with cell.database.reading() as connection:
-            return cell_db.hosts.hosts_at(connection, address)
+            return cell_db.inventories.hosts_at(connection, address)
 
     assert find(Address(kind=VNC, host="192.0.2.7", port=5901), host=HOST, owners_of=owners) == Port("192.0.2.7", 5901)
     with pytest.raises(core.errors.Forbidden):
         find(Address(kind=VNC, host="192.0.2.70", port=5901), host=HOST, owners_of=owners)
-    known_at(cell, "host-3", "192.0.2.7")
-    with pytest.raises(core.errors.Forbidden):
-        find(Address(kind=VNC, host="192.0.2.7", port=5901), host=HOST, owners_of=owners)
+
+
+def test_a_host_that_claims_the_address_of_another_takes_nothing_from_it(cell: CellWithProxy) -> None:
+    def addresses() -> dict[str, str]:
+        with cell.database.reading() as connection:
+            rows = connection.execute(sa.select(compute_nodes.c.host, as_text(compute_nodes.c.inventory))).all()
+        return {row.host: msgspec.json.decode(row.inventory)["host_ip"] for row in rows}
+
+    known_at(cell, HOST, "192.0.2.7")
+    known_at(cell, "other", "192.0.2.8")
+    for _ in range(2):
+        known_at(cell, "other", "192.0.2.7")  # It was known elsewhere.
+        known_at(cell, "new", "192.0.2.7")
+        known_at(cell, HOST, "192.0.2.7")
+        assert addresses() == {HOST: "192.0.2.7", "other": "192.0.2.8", "new": "0.0.0.0"}
+
+    known_at(cell, HOST, "192.0.2.9")
+    known_at(cell, "new", "192.0.2.7")
+    assert addresses() == {HOST: "192.0.2.9", "other": "192.0.2.8", "new": "192.0.2.7"}
+
+
+def test_hosts_on_one_machine_may_share_its_loopback(cell: CellWithProxy) -> None:
+    known_at(cell, HOST, "127.0.0.1")
+    known_at(cell, "other", "127.0.0.1")
+
+    with cell.database.reading() as connection:
+        assert sorted(cell_db.inventories.hosts_at(connection, "127.0.0.1")) == sorted([HOST, "other"])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Rows and letters that say nonsense: one server's loss, and nobody else's."""
 
+import collections
+import dataclasses
 import types
 from typing import Any
 
@@ -11,10 +13,12 @@ import cell_db.console_proxies
 import cell_db.operations
 import cell_db.tables
 import messaging.verbs.compute as compute_verbs
+from cell_db.dead_letters import MOST_OF_HOST
 from cells.answers import value_of
+from conductor.cell.dropped import Dropped
 from conductor.cell.poison import Poison
 from core.clock import utcnow
-from core.context import service_context
+from core.context import Context, service_context
 from core.database import now_sql
 from lifecycle import states
 from lifecycle.actions import OPERATIONS
@@ -87,7 +91,7 @@ def test_a_build_that_somebody_else_could_not_handle_takes_no_server_from_its_ho
     host, forger = under_way(scene)
     bench = scene.bench
     before = rows(bench)
-    poison = Poison(bench.database, bench.orders)
+    poison = Poison(bench.database, bench.orders, Dropped())
 
     for queue in ("reports", "conductor", compute_verbs.queue(forger), compute_verbs.queue(other_than(bench, forger)) + "x", ""):
         poison.on_dead_letter([delivery_of(letter_of(scene.uuid, queue))])
@@ -99,8 +103,28 @@ def test_a_build_that_somebody_else_could_not_handle_takes_no_server_from_its_ho
     assert scene.row().attempt == 2  # type: ignore[attr-defined]
 
 
-def delivery_of(letter: DeadLetter, sender: str | None = None) -> Any:
-    return types.SimpleNamespace(arguments=letter, context=service_context(), sender=sender)
+def test_letters_of_a_host_are_filed_under_its_name_and_fill_nothing(scene: Scene) -> None:
+    bench = scene.bench
+    poison = Poison(bench.database, bench.orders, dropped := Dropped())
+    envelope = wire.Envelope(
+        verb="\x1b[2Jß" * 50, version="1", arguments=msgspec.Raw(b"{}"), request_id="", context={}, deadline_ms=1
+    )
+    forged = DeadLetter(queue="compute.neighbour" * 50, why="ß\n" * 5000, deliveries=1, envelope=envelope)
+    ours = DeadLetter(queue="conductor", why="ours", deliveries=1, body="x")
+
+    for number in range(MOST_OF_HOST + 20):
+        context = dataclasses.replace(service_context(), request_id=f"ß{number}" * 100)
+        poison.on_dead_letter([delivery_of(forged, sender="evil", context=context)])
+    poison.on_dead_letter([delivery_of(forged, sender="other"), delivery_of(ours)])
+
+    letters = bench.world.rows(CELL, cell_db.tables.dead_letters)
+    kept = collections.Counter((letter.host, letter.queue) for letter in letters if letter.host in ("evil", "other") or letter.why == ours.why)
+    assert kept == {("evil", "compute.evil"): MOST_OF_HOST, ("other", "compute.other"): 1, (None, "conductor"): 1}
+    assert dropped.counts() == {("evil", "dead_letter"): 20}
+
+
+def delivery_of(letter: DeadLetter, sender: str | None = None, context: Context | None = None) -> Any:
+    return types.SimpleNamespace(arguments=letter, context=context or service_context(), sender=sender)
 
 
 def letter_of(server: str, queue: str) -> DeadLetter:

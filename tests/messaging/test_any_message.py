@@ -123,7 +123,7 @@ class Counts:
     def letters(self, deliveries: list[Any]) -> None:
         """As the conductor: what it keeps must go into a column."""
         for delivery in deliveries:
-            msgspec.json.encode(dead_letters.for_the_record(delivery.arguments))
+            msgspec.json.encode(dead_letters.for_the_record(delivery.arguments, delivery.context))
             delivery.arguments.arguments()
 
 

@@ -227,6 +227,42 @@ def test_what_a_host_puts_off_it_keeps_in_hand_and_what_it_gives_up_is_heard_of(
         listener.stop(5.0)
 
 
+def test_a_letter_does_not_become_the_brokers_by_its_headers(guarded: Place, connect: Connect, cell: Cell, context: Context) -> None:
+    """RabbitMQ says in such headers in which queue a message died; a host said that it died in another host's."""
+    read: list[tuple[str | None, str, str]] = []
+
+    def keep(deliveries: list[Delivery]) -> None:
+        read.extend((delivery.sender, delivery.arguments.queue, delivery.arguments.why) for delivery in deliveries)
+
+    died = {"x-first-death-reason": "delivery_limit", "x-first-death-queue": f"compute.{OTHER}", "x-first-death-exchange": ""}
+    report = wire.envelope(REPORT, Number(1, remark=f"{HOST}:died"), context=context, deadline_s=60.0, sent_by="")
+    letter = dead_letters.letter(queue=f"compute.{HOST}", why="its own", deliveries=1, body=b"", envelope=None, sent_by="")
+
+    def send(channel: Channel) -> None:
+        for body in (report, b"no message", letter):
+            properties = {"user_id": f"compute.{HOST}"}
+            message = channel.prepare_message(body, content_type="application/json", headers=died, properties=properties)
+            channel.basic_publish(message, "from-hosts", f"letter.{HOST}", confirm_timeout=10.0)
+
+    listener = Listener(cell.broker, dead_letters.QUEUE, [HandleMany(dead_letters.DEAD_LETTER, keep)], workers=1, prefetch=5)
+    listener.start()
+    try:
+        assert Attacker(guarded.url_of(access.host(HOST)), connect).tries(send) is None
+        wait_until(lambda: (HOST, f"compute.{HOST}", "its own") in read, what="the letter", deadline_s=DEADLINE_S)
+    finally:
+        listener.stop(5.0)
+    assert read == [(HOST, f"compute.{HOST}", "its own")]
+
+
+def test_what_a_host_sent_died_where_hosts_send() -> None:
+    died = {"x-first-death-reason": "delivery_limit", "x-first-death-queue": f"compute.{OTHER}"}
+
+    theirs, ours = (dead_letters.given_up_by_broker(died, b"", None, 1, sender=sender) for sender in (HOST, None))
+
+    assert theirs is not None and theirs.queue == access.REPORTS
+    assert ours is not None and ours.queue == f"compute.{OTHER}"
+
+
 @pytest.mark.parametrize("user_id", [None, f"compute.{HOST}"], ids=["unsigned", "signed"])
 def test_a_report_in_the_name_of_another_host_is_refused_and_counted(
     user_id: str | None, cell: Cell, guarded: Place, connect: Connect, context: Context, caplog: pytest.LogCaptureFixture
