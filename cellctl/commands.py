@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import cliff.command
@@ -14,6 +14,7 @@ from cliff.formatters import commaseparated, json_format, shell, table, value, y
 
 import core.errors
 from cellctl import cloud, exits, urls
+from core.printable import printable
 
 
 class _Frame(cliff.command.Command):
@@ -57,11 +58,39 @@ class _Frame(cliff.command.Command):
     def say(self, text: str) -> None:
         """A line for the person at the terminal, beside the command's output."""
         if self.app.options.verbose_level:
-            print(urls.masked(text), file=self.app.stderr, flush=True)
+            print(printable(urls.masked(text)), file=self.app.stderr, flush=True)
 
     def complain(self, text: str) -> None:
         """A line about what went wrong."""
-        print(f"cellctl: {urls.masked(' '.join(text.split()))}", file=self.app.stderr, flush=True)
+        print(f"cellctl: {printable(urls.masked(' '.join(text.split())))}", file=self.app.stderr, flush=True)
+
+
+class _Printing:
+    """A formatter that sends no text of somebody outside to the terminal that would do anything there but be seen."""
+
+    def __init__(self, formatter: Any) -> None:
+        self._formatter = formatter
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._formatter, name)
+
+    def emit_list(self, column_names: Any, data: Iterable[Iterable[object]], stdout: Any, parsed_args: argparse.Namespace) -> None:
+        """As cliff's."""
+        self._formatter.emit_list(column_names, [tuple(map(_shown, row)) for row in data], stdout, parsed_args)
+
+    def emit_one(self, column_names: Any, data: Iterable[object], stdout: Any, parsed_args: argparse.Namespace) -> None:
+        """As cliff's."""
+        self._formatter.emit_one(column_names, tuple(map(_shown, data)), stdout, parsed_args)
+
+
+class Lines(str):
+    """A text whose line breaks are ours."""
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, Lines):
+        return "\n".join(map(printable, value.split("\n")))
+    return printable(value) if isinstance(value, str) else value
 
 
 class _Formatter:
@@ -69,7 +98,7 @@ class _Formatter:
 
     def __init__(self, name: str, formatter: Any) -> None:
         self.name = name
-        self.obj = formatter
+        self.obj = formatter if name in _ESCAPING else _Printing(formatter)
 
 
 class _Formatters:
@@ -88,6 +117,8 @@ class _Formatters:
         return iter(self._all.values())
 
 
+_ESCAPING = frozenset({"json", "yaml"})
+"""Formats that write such characters as their rules say."""
 _FOR_LISTS = {
     "table": table.TableFormatter,
     "json": json_format.JSONFormatter,

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import api_db.hosts
 import core.errors
 import messaging.rabbitmq as rabbitmq
+from api_db.cells import CellMapping
 from cellctl import cloud, commands
 from clients.rabbitmq import Management
 from messaging import access
@@ -56,7 +57,7 @@ class HostCredentials(commands.ShowOne):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("host", metavar="HOST", help="name of the host, as in its agent's settings")
-        parser.add_argument("--cell", metavar="NAME", required=True, help="the host's cell (name or uuid)")
+        parser.add_argument("--cell", metavar="NAME", help="the host's cell (name or uuid); of a host that is mapped it is known")
         parser.add_argument("--file", metavar="FILE", type=pathlib.Path, help="write the line `transport_url = ...` there, for its owner only")
         parser.add_argument("--renew", action="store_true", help="make a new password; the agent needs it at once")
         parser.add_argument("--remove", action="store_true", help="remove the account, and the host's queue")
@@ -65,8 +66,8 @@ class HostCredentials(commands.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Sequence[object]]:
         open_cloud = self.cloud()
-        cell = open_cloud.find_cell(parsed_args.cell)
-        account = Account(access.host(_checked(open_cloud, parsed_args.host, cell.uuid)), _rabbitmq_url(cell.transport_url))
+        cell = _cell_of(open_cloud, _checked(parsed_args.host), parsed_args.cell)
+        account = Account(access.host(parsed_args.host), _rabbitmq_url(cell.transport_url))
         done: dict[str, object] = {"host": parsed_args.host, "cell": cell.name, "user": account.user.name}
         management = open_cloud.conf.rabbitmq.management_urls.get(cell.name)
         with _managed(management) as api:
@@ -77,13 +78,20 @@ class HostCredentials(commands.ShowOne):
         return tuple(done), tuple(done.values())
 
 
-def _checked(open_cloud: cloud.Cloud, host: str, cell_uuid: str) -> str:
+def _checked(host: str) -> str:
     if not host or "/" in host or host in (".", "..") or not host.isprintable() or len(access.word_of(host)) > LONGEST_WORD:
         raise core.errors.Invalid(f"{host!r} cannot be the name of a host", field="HOST")
-    owners = {one.host: one.cell_uuid for one in open_cloud.api_read(api_db.hosts.list_all)}
-    if owners.get(host, cell_uuid) != cell_uuid:
-        raise core.errors.Conflict(f"host {host} belongs to another cell")
     return host
+
+
+def _cell_of(open_cloud: cloud.Cloud, host: str, named: str | None) -> CellMapping:
+    owners = {one.host: one.cell_uuid for one in open_cloud.api_read(api_db.hosts.list_all)}
+    if named is None and host not in owners:
+        raise core.errors.Invalid(f"host {host} is not mapped to a cell yet: --cell says which it is in", field="--cell")
+    cell = open_cloud.find_cell(named or owners[host])
+    if owners.get(host, cell.uuid) != cell.uuid:
+        raise core.errors.Conflict(f"host {host} belongs to another cell")
+    return cell
 
 
 def _rabbitmq_url(urls: str) -> str:

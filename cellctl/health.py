@@ -113,6 +113,11 @@ class Health:
             *(_problem_of(process) for process in self.processes if process.state != UP and process.matters),
         ]
 
+    def remarks(self) -> list[str]:
+        """What is not down and wants to be looked at, in words."""
+        letters = {"API level": self.api.dead_letters, **{f"cell {cell.name}": cell.work.dead_letters if cell.work else None for cell in self.cells}}
+        return [f"{where}: {count} messages were given up (cellctl queue list)" for where, count in letters.items() if count]
+
     def _missing_processes(self) -> Iterator[str]:
         known = {(process.process, process.cell) for process in self.processes}
         if self.api.builds is not None:

@@ -36,6 +36,11 @@ class Letter:
     record: Record
 
     @property
+    def host(self) -> str | None:
+        """Whose message it was; None: no host's, as all of the API level."""
+        return getattr(self.record, "host", None)
+
+    @property
     def name(self) -> str:
         """What commands call it."""
         return f"{self.where}:{self.record.id}"
@@ -184,7 +189,7 @@ def _add_cell_option(parser: argparse.ArgumentParser) -> None:
 class ListLetters(_Reader):
     """List the messages that were given up, those of the API level first, of each the latest first.
 
-    Columns: letter, queue (that it came from), verb, request_id, given_up_at (UTC), why.
+    Columns: letter, queue (that it came from), host (that sent it, or gave it up), verb, request_id, given_up_at (UTC), why.
     """
 
     exit_codes = "Exit code 5: some cell did not answer; the others' letters are listed."
@@ -197,13 +202,13 @@ class ListLetters(_Reader):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[object, ...]]]:
         letters = self.letters(self.cloud(), parsed_args.cell, max(0, parsed_args.limit))
-        columns = ("letter", "queue", "verb", "request_id", "given_up_at", "why")
+        columns = ("letter", "queue", "host", "verb", "request_id", "given_up_at", "why")
         return columns, [_row(letter) for letter in letters]
 
 
 def _row(letter: Letter) -> tuple[object, ...]:
     record = letter.record
-    return letter.name, record.queue, record.verb, record.request_id, moment(record.created_at), record.why
+    return letter.name, record.queue, letter.host, record.verb, record.request_id, moment(record.created_at), record.why
 
 
 class ShowLetter(commands.ShowOne):
@@ -221,8 +226,8 @@ class ShowLetter(commands.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Sequence[object]]:
         letter = _find(self.cloud(), parsed_args.letter)
-        arguments = json.dumps(letter.record.arguments, indent=2, ensure_ascii=False, sort_keys=True)
-        return ("letter", "queue", "verb", "request_id", "given_up_at", "why", "arguments", "requeue"), (*_row(letter), arguments, _remedy(letter))
+        arguments = commands.Lines(json.dumps(letter.record.arguments, indent=2, ensure_ascii=False, sort_keys=True))
+        return ("letter", "queue", "host", "verb", "request_id", "given_up_at", "why", "arguments", "requeue"), (*_row(letter), arguments, _remedy(letter))
 
 
 def _remedy(letter: Letter) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from cellctl import commands, exits, health, urls
 from cellctl.health import CellHealth, Health, Process, Reach
 from cellctl.times import moment
+from core.printable import printable
 
 FLAT = ("kind", "cell", "name", "state", "latency_ms", "version", "since", "note")
 _DOCUMENTS = ("json", "yaml")
@@ -21,7 +22,7 @@ class Status(commands.Lister):
     broker's is connecting and asking. A process is down after `[conductor] service_down_time_s` without a word.
     """
 
-    exit_codes = "Exit code 0: all is well. 1: something is down; a disabled host that is down does not count."
+    exit_codes = "Exit code 0: all is well. 1: something is down; a disabled host that is down does not count, nor do messages that were given up."
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Any]:
         found = health.look(self.cloud())
@@ -46,8 +47,12 @@ class Status(commands.Lister):
         columns = ("process", "cell", "host", "state", "version", "since", "note")
         self._table("Processes", columns, [_process_row(process) for process in found.processes], parsed_args)
         problems = [urls.masked(line) for line in found.problems()]
-        self.app.stdout.write("\n".join(["Down:", *(f"  {line}" for line in problems)]) if problems else "All is well.")
-        self.app.stdout.write("\n")
+        remarks = found.remarks()
+        for title, lines in (("Down:", problems), ("To be looked at:", remarks)):
+            if lines:
+                self.app.stdout.write("\n".join([title, *(f"  {printable(line)}" for line in lines), ""]))
+        if not problems and not remarks:
+            self.app.stdout.write("All is well.\n")
 
     def _table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], parsed_args: argparse.Namespace) -> None:
         if rows:
@@ -93,6 +98,7 @@ def _document(found: Health) -> dict[str, Any]:
     return {
         "well": not problems,
         "down": problems,
+        "remarks": found.remarks(),
         "api": {
             "database": _reach(api.database),
             "broker": _reach(api.broker),

@@ -6,6 +6,8 @@ import re
 from oslo_config import cfg
 from oslo_log import log
 
+from core.printable import printable
+
 _QUIET = ("amqp=WARN", "kombu=WARN", "sqlalchemy=WARN", "aiohttp.access=WARN", "alembic=WARN", "urllib3=WARN", "keystoneauth=WARN",
           "placement=WARN", "oslo_policy=WARN", "asyncio=WARN", "stevedore=WARN")
 _URL_PASSWORD = re.compile(r"(://[^:/@\s]*:)([^@\s]*)(@)")
@@ -20,6 +22,14 @@ def setup(conf: cfg.ConfigOpts, program: str) -> None:
     conf.set_default("logging_default_format_string", "%(asctime)s.%(msecs)03d %(process)d %(levelname)s %(name)s %(message)s")
     conf.set_default("default_log_levels", list(_QUIET))
     log.setup(conf, program)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_on_one_line)
+
+
+def _on_one_line(record: logging.LogRecord) -> bool:
+    """What somebody outside wrote begins no line that looks like ours."""
+    record.msg, record.args = printable(record.getMessage()), None
+    return True
 
 
 def get(name: str) -> logging.Logger:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+import api_db.cells
+import api_db.hosts
 import core.errors
 from devstack.ports import free_port
 from devstack.services import rabbitmq
@@ -95,6 +97,11 @@ def test_credentials_are_made_once_renewed_when_asked_for_and_removed(managed: T
     assert '"max-connections":8' in limits and '"max-channels":16' in limits
 
     assert managed.gets(*words)["result"] == "kept, with its rights"
+    unmapped = managed.runs("host", "credentials", HOST)
+    assert unmapped.code == 2 and "--cell" in unmapped.err
+    with managed.opened("api").transaction() as connection:
+        api_db.hosts.insert(connection, [HOST], api_db.cells.find(connection, "east").uuid)
+    assert managed.gets("host", "credentials", HOST)["result"] == "kept, with its rights"
     assert _url_in(tmp_path / "agent.conf") == first
     assert managed.gets(*words, "--renew")["result"] == "renewed"
     second = _url_in(tmp_path / "agent.conf")

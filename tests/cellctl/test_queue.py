@@ -43,6 +43,17 @@ def test_a_letter_is_shown_with_its_arguments(cloud: Terminal, under_way: UnderW
     assert '"user_data": "***"' in shown["arguments"]
 
 
+def test_what_a_host_wrote_does_nothing_to_a_terminal(cloud: Terminal, under_way: UnderWay) -> None:
+    letter = under_way.letter("east", "build", {"a": "\x9b2J"}, queue="compute.\x1b]0;owned\x07\nlie\u202e")
+
+    for words in (("list",), ("list", "-f", "value"), ("list", "-f", "csv"), ("show", letter), ("show", letter, "-f", "shell")):
+        out = cloud.does("queue", *words).out
+        # Two formats write a backslash as two; a table is as wide as the terminal.
+        assert words == ("show", letter) or r"\x1b]0;owned\x07\nlie\u202e" in out.replace("\\\\", "\\")
+        assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(out)
+    assert cloud.gets("queue", "list")[0]["queue"] == "compute.\x1b]0;owned\x07\nlie\u202e"
+
+
 @pytest.mark.parametrize(
     ("where", "verb", "queue", "arguments", "sent_to", "sent"),
     [

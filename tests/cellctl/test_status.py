@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.cellctl.terminal import Terminal
+from tests.cellctl.under_way import UnderWay
 
 
 def status(cloud: Terminal) -> tuple[int, Any]:
@@ -63,6 +64,17 @@ def test_the_screen_shows_it_all(cloud: Terminal) -> None:
 
     for text in ("API level", "Cells", "Processes", "1 of 1", "east-conductor", "super-conductor", "All is well."):
         assert text in screen
+
+
+def test_messages_that_were_given_up_are_to_be_looked_at(cloud: Terminal, under_way: UnderWay) -> None:
+    cloud.everything_up()
+    under_way.letter("east", "clean", {})
+
+    screen = cloud.does("status").out
+    code, document = status(cloud)
+
+    assert "cell east: 1 messages were given up (cellctl queue list)" in screen and "All is well" not in screen
+    assert (code, document["well"], len(document["remarks"])) == (0, True, 1)
 
 
 def test_a_process_that_is_silent_is_down(cloud: Terminal) -> None:
