@@ -217,13 +217,14 @@ def _ini(sections: Sections) -> str:
 
 
 def _write_users(state: State) -> None:
-    """Writes the accounts; an unchanged one keeps its line, so that the files change only when somebody does."""
+    """Writes the accounts; an unchanged one keeps its line, so that the files change only when somebody does. Those of others stay."""
     accounts = Accounts(state.accounts)
     old = dict(line.split(":", 1) for line in state.htpasswd.read_text().splitlines()) if state.htpasswd.exists() else {}
-    lines = {name: _htpasswd_hash(old.get(name), accounts.password(name)) for name in USERS}
+    lines = old | {name: _htpasswd_hash(old.get(name), accounts.password(name)) for name in USERS}
     if lines != old:
         write_private(state.htpasswd, "".join(f"{name}:{line}\n" for name, line in lines.items()))
-    users = {
+    theirs = yaml.safe_load(state.users.read_text()) if state.users.exists() else None
+    users = (theirs or {}) | {
         name: {"user_id": user_id(name), "project_id": project_id(name), "project_name": name, "roles": list(roles)} for name, roles in USERS.items()
     }
     text = yaml.safe_dump(users, sort_keys=True)

@@ -2,10 +2,12 @@
 
 import dataclasses
 import pathlib
+import uuid as uuids
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 import api_db.journal
 import api_db.listing
@@ -157,6 +159,25 @@ def test_a_marker_must_be_a_server_that_the_caller_may_see(cloud: SmallCloud) ->
     for marker in (of_carl, "nobody", "0ed0b7b0-9c25-4a0b-a2a2-0f0f0f0f0f0f"):
         assert ask(cloud, f"marker={marker}").fault == f"badRequest: marker [{marker}] not found"
         assert ask(cloud, f"marker={marker}&sort_key=display_name").status == 400
+
+
+def test_a_marker_of_another_project_is_asked_no_more_about_than_one_of_none(cloud: SmallCloud) -> None:
+    """How long a refusal takes told one from the other."""
+    cloud.running(name="own")
+    markers = (cloud.running(name="carls", user=CARL), str(uuids.uuid4()))
+    asked: list[list[str]] = []
+    engine = cloud.cloud.api_db._database.engine
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        asked[-1].append(statement)
+
+    sa.event.listen(engine, "before_cursor_execute", note)
+    for marker in markers:
+        asked.append([])
+        assert ask(cloud, f"marker={marker}").status == 400
+    sa.event.remove(engine, "before_cursor_execute", note)
+
+    assert asked[0] and asked[0] == asked[1]
 
 
 def test_a_deleted_marker_still_marks_its_place(cloud: SmallCloud) -> None:

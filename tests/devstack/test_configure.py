@@ -121,6 +121,18 @@ def test_the_clouds_file_names_users_whose_passwords_the_api_takes(written: Writ
     assert users["admin"]["project_id"] != users["demo"]["project_id"]
 
 
+def test_users_that_were_added_stay(written: Written) -> None:
+    added = "eve:$2b$04$abcdefghijklmnopqrstuuBCDEFGHIJKLMNOPQRSTUVWXYZabcdefg"
+    written.state.htpasswd.write_text(written.state.htpasswd.read_text() + added + "\n")
+    users = yaml.safe_load(written.state.users.read_text()) | {"eve": {"user_id": "e", "project_id": "p", "roles": ["reader"]}}
+    written.state.users.write_text(yaml.safe_dump(users))
+
+    written.write()
+
+    assert added in written.state.htpasswd.read_text().splitlines()
+    assert yaml.safe_load(written.state.users.read_text()) == users
+
+
 def test_with_keystone_the_clouds_file_names_its_users_and_the_api_has_an_account_of_its_own(tmp_path: Path) -> None:
     written = Written(tmp_path / "state", Shape(auth="keystone"))
     clouds = yaml.safe_load(written.state.clouds.read_text())["clouds"]

@@ -58,7 +58,7 @@ def session() -> Iterator[Session]:
     if why_not is not None or shutil.which("setpriv") is None:
         pytest.skip(why_not or "setpriv is not installed")
     # Short, for sockets; and not below a directory that is root's alone.
-    with tempfile.TemporaryDirectory(prefix="cellplane-session-") as made:
+    with tempfile.TemporaryDirectory(prefix="s-") as made:
         directory = pathlib.Path(made)
         directory.chmod(0o755)
         session = Session(directory)
