@@ -1,7 +1,7 @@
 """Host aggregates: named groups of hosts with metadata, and the availability zones that some of them make.
 
 A host lies in at most one zone. Nothing is mirrored to Placement: the super-conductor reads the aggregates from here, and the API talks
-to no Placement (DESIGN section 2).
+to no Placement.
 """
 
 import contextlib

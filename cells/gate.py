@@ -1,7 +1,7 @@
 """The one way to a cell: bounded threads and connections, a deadline, a circuit breaker.
 
 No thread waits for another: a coroutine awaits the gate's future with the deadline, the gate's own few threads block on PyMySQL, whose
-time-outs end them. With a shared pool of waiting threads one frozen cell took the others' p50 from 3 ms to 1.6 s (DESIGN section 5).
+time-outs end them. With a shared pool of waiting threads one frozen cell took the others' p50 from 3 ms to 1.6 s.
 Short questions of a list need no thread at all (`cells.wires`).
 """
 
