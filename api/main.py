@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 
 import prometheus_client
-from aiohttp import web
 from oslo_config import cfg
 
 import core.config
@@ -110,7 +109,7 @@ class Api:
         self._strategy: Strategy | None = None
         self._cloud: Cloud | None = None
         self._server: HttpServer | None = None
-        self._is_leaving = False
+        self._app: App | None = None
 
     @property
     def port(self) -> int:
@@ -167,13 +166,12 @@ class Api:
             LOG.warning("api stops with requests still running timeout_s=%.1f", timeout_s)
 
     async def _serve(self, app: App, listening: socket.socket) -> None:
-        # Bodies are read as they are: one that unpacks to more than it weighs is no use to anybody.
-        application = app.application()
-        application.on_response_prepare.append(self._say_goodbye)
+        self._app = app
         limits, stop_timeout_s = limits_of(self.conf.api), self.conf.api.stop_timeout_s
+        # Bodies are read as they are: one that unpacks to more than it weighs is no use to anybody.
         self._server = HttpServer(
-            application, listening, limits, refuse=app.refuse, stop_timeout_s=stop_timeout_s, auto_decompress=False
-        )
+            app.serve, listening, limits, refuse=app.refuse, stop_timeout_s=stop_timeout_s, max_body_bytes=app.max_body_bytes, auto_decompress=False,
+        )  # fmt: skip
         await self._server.start()
 
     async def _cleanup(self) -> None:
@@ -188,16 +186,11 @@ class Api:
 
         A connection that is closed under a request looks to its caller like a failure of which nobody knows what it did.
         """
-        self._is_leaving = True
+        if self._app is not None:
+            self._app.leave()
         ends = time.monotonic() + DRAIN_S
         while server.connections and time.monotonic() < ends:
             await asyncio.sleep(DRAIN_CHECK_S)
-
-    async def _say_goodbye(self, _: web.Request, response: web.StreamResponse) -> None:
-        """Tells callers who keep their connection, once this worker leaves, to open another."""
-        if self._is_leaving:
-            response.force_close()
-            response.headers["Connection"] = "close"
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -181,7 +181,7 @@ class ConsoleProxy:
         origins = {*settings.allowed_origins, _origin_of(self.public_url)}
         self.proxy = Proxy(doorkeeper, pages, threads, origins=origins, limits=limits, why_not_ready=self._why_not_ready)
         # What is asked for holds tokens: no access log.
-        self._server = HttpServer(self.proxy.application(), listening, limits_of(settings), refuse=_refuse, stop_timeout_s=1.0)
+        self._server = HttpServer(self.proxy.serve, listening, limits_of(settings), refuse=_refuse, stop_timeout_s=1.0)
         await self._server.start()
 
     async def _leave(self) -> None:

@@ -5,7 +5,7 @@ import itertools
 import os
 import time
 import urllib.parse
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import prometheus_client
@@ -20,6 +20,7 @@ from console.places import NoRoom, Places, Room
 from console.session import IDLE, MOST_MESSAGE_BYTES, Traffic, relay
 from console.targets import Port, Target
 from core.bounded_pool import BoundedPool
+from core.http_server import NAME, Handler
 from objects.console import TOKEN
 
 LOG = core.log.get(__name__)
@@ -30,6 +31,7 @@ PROTOCOL = "binary"
 CLOSE_S = 2.0
 PROXY_STOPS = "the console proxy stops"
 LONGEST_TOKEN = 255
+_METHODS = frozenset({"GET", "HEAD"})
 
 _STATUS = ((core.errors.Forbidden, 403), (core.errors.WrongState, 409), (core.errors.Unavailable, 503))
 
@@ -83,15 +85,16 @@ class Proxy:
         self._open: set[web.WebSocketResponse] = set()
         self._is_leaving = False
         self.metrics = Metrics()
+        self._about: Mapping[str, Handler] = {
+            f"{UNDER}/health/live": self._live, f"{UNDER}/health": self._health, f"{UNDER}/metrics": self._show_metrics,
+        }  # fmt: skip
 
-    def application(self) -> web.Application:
-        """The aiohttp application."""
-        application = web.Application(client_max_size=0)
-        application.router.add_get(f"{UNDER}/health/live", self._live)
-        application.router.add_get(f"{UNDER}/health", self._health)
-        application.router.add_get(f"{UNDER}/metrics", self._show_metrics)
-        application.router.add_get("/{path:.*}", self._serve)
-        return application
+    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        """A page, a console, or what is to be known of the proxy itself."""
+        if request.method not in _METHODS:
+            raise web.HTTPMethodNotAllowed(request.method, _METHODS)
+        handler = self._about.get(request.path, self._page_or_console)
+        return await handler(request)
 
     async def leave(self) -> None:
         """Opens no more consoles and closes those that are open; their users are told that it is the proxy that goes."""
@@ -102,10 +105,10 @@ class Proxy:
 
     # ---- pages -------------------------------------------------------------------------------------------------------------
 
-    async def _live(self, _: web.Request) -> web.Response:
+    async def _live(self, _: web.BaseRequest) -> web.Response:
         return web.json_response({"live": True})
 
-    async def _health(self, _: web.Request) -> web.Response:
+    async def _health(self, _: web.BaseRequest) -> web.Response:
         try:
             why = await self._threads.run(self._why_not_ready, self._limits.admit_timeout_s)
         except core.errors.Unavailable as error:
@@ -113,11 +116,11 @@ class Proxy:
         state = {"live": True, "ready": why is None, "database": why or "up", "sessions": len(self._open), "novnc": self._pages.are_there}
         return web.json_response(state, status=200 if why is None else 503)
 
-    async def _show_metrics(self, _: web.Request) -> web.Response:
+    async def _show_metrics(self, _: web.BaseRequest) -> web.Response:
         text = prometheus_client.generate_latest(self.metrics.registry)
         return web.Response(body=text, headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST})
 
-    async def _serve(self, request: web.Request) -> web.StreamResponse:
+    async def _page_or_console(self, request: web.BaseRequest) -> web.StreamResponse:
         if not self._socket().can_prepare(request).ok:
             return self._pages.answer(request.rel_url.raw_path)
         try:
@@ -129,7 +132,7 @@ class Proxy:
 
     # ---- consoles ------------------------------------------------------------------------------------------------------------
 
-    async def _console(self, request: web.Request) -> web.StreamResponse:
+    async def _console(self, request: web.BaseRequest) -> web.StreamResponse:
         self._refuse_strangers(request)
         token = _token_of(request)
         try:
@@ -142,14 +145,14 @@ class Proxy:
         except NoRoom:
             raise Refused(503, "This console proxy has no room for another console at the moment.") from None
 
-    async def _open_console(self, request: web.Request, admission: Admission) -> web.StreamResponse:
+    async def _open_console(self, request: web.BaseRequest, admission: Admission) -> web.StreamResponse:
         from_guest, to_guest = await self._connect(admission)
         try:
             return await self._converse(request, admission.ticket, from_guest, to_guest)
         finally:
             await _end(to_guest)
 
-    async def _converse(self, request: web.Request, ticket: Ticket, from_guest: asyncio.StreamReader, to_guest: asyncio.StreamWriter) -> web.StreamResponse:
+    async def _converse(self, request: web.BaseRequest, ticket: Ticket, from_guest: asyncio.StreamReader, to_guest: asyncio.StreamWriter) -> web.StreamResponse:
         user, traffic, number = self._socket(), Traffic(), next(self._numbers)
         began, why = traffic.moved_at, PROXY_STOPS
         await user.prepare(request)
@@ -173,9 +176,11 @@ class Proxy:
         return user
 
     def _socket(self) -> web.WebSocketResponse:
-        return web.WebSocketResponse(protocols=(PROTOCOL,), heartbeat=self._limits.ping_s, max_msg_size=MOST_MESSAGE_BYTES, compress=False, timeout=CLOSE_S)
+        user = web.WebSocketResponse(protocols=(PROTOCOL,), heartbeat=self._limits.ping_s, max_msg_size=MOST_MESSAGE_BYTES, compress=False, timeout=CLOSE_S)
+        user.headers["Server"] = NAME
+        return user
 
-    def _refuse_strangers(self, request: web.Request) -> None:
+    def _refuse_strangers(self, request: web.BaseRequest) -> None:
         """A page of somebody else's site must not open a console with what its visitor's browser knows. Only browsers name an origin."""
         origin = request.headers.get("Origin")
         if origin is None or origin in self._origins or urllib.parse.urlsplit(origin).netloc == request.headers.get("Host"):
@@ -225,7 +230,7 @@ async def _end(to_guest: asyncio.StreamWriter) -> None:
         to_guest.transport.abort()
 
 
-def _token_of(request: web.Request) -> str:
+def _token_of(request: web.BaseRequest) -> str:
     """From the query; or from a `path` in it, which is how a page passes on what it was opened with."""
     token = request.query.get(TOKEN)
     if token is None:

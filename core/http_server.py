@@ -1,6 +1,7 @@
-"""An aiohttp application behind a listener of ours: every program that takes requests is served by this.
+"""What takes HTTP requests behind a listener of ours: every program that serves any is served by this.
 
-Beside the limits on connections: whoever does not read an answer loses it, and aiohttp answers nothing in its own words.
+Beside the limits on connections: whoever does not read an answer loses it, and aiohttp answers nothing in its own words. aiohttp's
+application, with its routes and middlewares, is left out: our handlers find their way by themselves, and it costs as much as all the rest.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from core import log
 from core.listener import ConnectionLimits, Listener, deliver
@@ -18,37 +19,35 @@ LOG = log.get(__name__)
 
 NAME = "cellplane"
 """What the header `Server` says: no versions."""
-
 _CONTINUE = "100-continue"
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+"""Gives the answer, sent already or not."""
 Refuse = Callable[[web.BaseRequest, int], web.Response]
 """Gives the answer of this status to a request that reached no handler."""
 
 
 class HttpServer:
-    """One application on one socket that listens already; for one event loop."""
+    """One handler on one socket that listens already; for one event loop. Bodies may have `max_body_bytes`."""
 
     def __init__(
         self,
-        application: web.Application,
+        handler: Handler,
         listening: socket.socket,
         limits: ConnectionLimits,
         *,
         refuse: Refuse,
         stop_timeout_s: float,
+        max_body_bytes: int = 0,
         auto_decompress: bool = True,
     ) -> None:
-
-        async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
-            return await self._serve(request, handler)
-
-        application.middlewares.insert(0, web.middleware(serve))
-        application.on_response_prepare.append(_name_us)
-        self._runner = web.AppRunner(application, handle_signals=False, shutdown_timeout=stop_timeout_s)
+        self._handler = handler
         self._refuse = refuse
+        self._stop_timeout_s = stop_timeout_s
+        self._max_body_bytes = max_body_bytes
         self._auto_decompress = auto_decompress
         self._listener = Listener(listening, self._protocol, limits)
+        self._runner: web.ServerRunner | None = None
 
     @property
     def connections(self) -> int:
@@ -57,10 +56,9 @@ class HttpServer:
 
     async def start(self) -> None:
         """Accepts from now on."""
+        server = web.Server(self._serve, request_factory=requests_of_at_most(self._max_body_bytes))
+        self._runner = web.ServerRunner(server, shutdown_timeout=self._stop_timeout_s)
         await self._runner.setup()
-        server = self._runner.server
-        assert server is not None
-        server.request_handler = self._meeting_expectations(server.request_handler)
         self._listener.start()
 
     def stop_accepting(self) -> None:
@@ -70,40 +68,50 @@ class HttpServer:
     async def close(self) -> None:
         """Lets requests finish for the time that was set, and closes all connections."""
         self._listener.stop()
-        await self._runner.cleanup()
+        if self._runner is not None:
+            await self._runner.cleanup()
 
     def _protocol(self) -> asyncio.Protocol:
+        assert self._runner is not None
         server = self._runner.server
         assert server is not None
         # Requests are logged by the program; how long a connection may stand is the listener's.
         return _Protocol(server, self._refuse, access_log=None, auto_decompress=self._auto_decompress)
 
-    def _meeting_expectations(self, handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> Callable[..., Awaitable[web.StreamResponse]]:
-        """The same, for requests whose `Expect` is one that is met: aiohttp fails of one that is no text (RFC 9110, 10.1.1: 417)."""
-
-        async def handler(request: web.BaseRequest) -> web.StreamResponse:
-            if request.headers.get(hdrs.EXPECT, _CONTINUE).lower() != _CONTINUE:
-                return self._refuse(request, HTTPStatus.EXPECTATION_FAILED)
-            return await handle(request)
-
-        return handler
-
-    async def _serve(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        if hdrs.EXPECT in request.headers and not await _meets_expectation(request):
+            return self._refuse(request, HTTPStatus.EXPECTATION_FAILED)
         with self._listener.busy(request.transport):
-            response = await handler(request)
+            response = await self._handler(request)
             if not response.prepared:
+                response.headers["Server"] = NAME
                 await deliver(write(response, request), request.transport)
             return response
+
+
+def requests_of_at_most(max_body_bytes: int) -> Callable[..., web.BaseRequest]:
+    """What makes aiohttp's requests, whose bodies are read up to this size."""
+
+    def make(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
+        return web.BaseRequest(message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=max_body_bytes)
+
+    return make
+
+
+async def _meets_expectation(request: web.BaseRequest) -> bool:
+    """Whether what the request expects is met by now (RFC 9110, 10.1.1)."""
+    if request.headers[hdrs.EXPECT].lower() != _CONTINUE:
+        return False
+    if request.version >= HttpVersion11:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # None of it is the answer's.
+    return True
 
 
 async def write(response: web.StreamResponse, request: web.BaseRequest) -> None:
     """Sends all of a response."""
     await response.prepare(request)
     await response.write_eof()
-
-
-async def _name_us(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Server"] = NAME
 
 
 class _Protocol(web.RequestHandler):

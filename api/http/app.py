@@ -1,9 +1,10 @@
 """The way of a request: its route, who asks, which microversion, may they, what it holds; then the handler and its view."""
 
 import asyncio
+import functools
 import ipaddress
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, TypeAlias
@@ -36,6 +37,7 @@ _READ_TYPES = frozenset({JSON, "application/vnd.openstack.compute+json"})
 _REQUEST_ID = re.compile(r"req-[0-9a-fA-F-]{36}")
 _HOST = re.compile(r"[A-Za-z0-9._\-:\[\]]{1,255}")
 _SECRET_NAME = re.compile(r"pass|token|secret|credential", re.IGNORECASE)
+_ADDRESSES_KEPT = 1024
 _PASSED_ON = ("Forwarded", "X-Forwarded-For", "Via")
 _SENT_AT_ONCE_BYTES = 64 * 1024
 _PARAMETERS_MOST = 1000
@@ -110,18 +112,23 @@ class App:
         self._router.check(policy)
         self._policy = policy
         self._strategy = strategy
+        # Found out once: to ask a protocol at each request takes longer than to identify somebody.
+        self._addressed = strategy if isinstance(strategy, AddressedStrategy) else None
         self._limits = limits
         self._clock = clock
         self._observe = observe
         self._unsent_bytes = 0
+        self._is_monitors = functools.lru_cache(_ADDRESSES_KEPT)(functools.partial(_is_within, limits.monitoring_networks))
+        self._is_leaving = False
 
-    def application(self) -> web.Application:
-        """The aiohttp application: it has no routes, because ours know projects and microversions."""
+    @property
+    def max_body_bytes(self) -> int:
+        """The size up to which bodies are read."""
+        return self._limits.max_body_bytes
 
-        async def everything(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
-            return await self.serve(request)
-
-        return web.Application(client_max_size=self._limits.max_body_bytes, middlewares=[web.middleware(everything)])
+    def leave(self) -> None:
+        """Tells callers who keep their connection, from now on, to open another one, at another worker."""
+        self._is_leaving = True
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """The response to a request, sent already; never an exception."""
@@ -156,7 +163,11 @@ class App:
         _log_access(exchange, answer, seconds, self._router.secret_after)
         if self._observe is not None:
             self._observe(exchange.request.method, answer.status, seconds)
-        return _response(answer, exchange)
+        response = _response(answer, exchange)
+        if self._is_leaving:
+            response.force_close()
+            response.headers["Connection"] = "close"
+        return response
 
     async def _send(self, response: web.Response, request: web.BaseRequest, size: int) -> None:
         """Whoever does not read his answer loses it, and the connection."""
@@ -214,8 +225,8 @@ class App:
         return replace(context, is_admin=self._policy.is_admin(context))
 
     async def _identity(self, request: web.BaseRequest) -> Identity:
-        if isinstance(self._strategy, AddressedStrategy):
-            return await self._strategy.identify_from(request.remote or "", request.headers)
+        if self._addressed is not None:
+            return await self._addressed.identify_from(request.remote or "", request.headers)
         return await self._strategy.identify(request.headers)
 
     def _call(self, exchange: _Exchange, match: Match, context: Context, version: Microversion) -> Call:
@@ -232,8 +243,12 @@ class App:
             base_url=prefix + COMPUTE + project,
             bookmark_url=prefix + project,
             max_limit=self._limits.max_limit,
-            is_monitor=_is_within(self._limits.monitoring_networks, request),
+            is_monitor=self._is_monitor(request),
         )
+
+    def _is_monitor(self, request: web.BaseRequest) -> bool:
+        """Of what a proxy passes on nobody knows where it comes from."""
+        return not any(name in request.headers for name in _PASSED_ON) and self._is_monitors(request.remote or "")
 
     async def _handled(self, call: Call, endpoint: Endpoint, exchange: _Exchange) -> _Answer:
         """Runs the row's handler once everything the row demands is so."""
@@ -331,12 +346,10 @@ def _own_address(request: web.BaseRequest) -> str:
     return f"{request.scheme}://{host}"
 
 
-def _is_within(networks: Sequence[Network], request: web.BaseRequest) -> bool:
-    """Whether it comes from one of these. Of what a proxy passes on nobody knows where it comes from."""
-    if any(name in request.headers for name in _PASSED_ON):
-        return False
+def _is_within(networks: Sequence[Network], remote: str) -> bool:
+    """Whether the address lies in one of these."""
     try:
-        address = ipaddress.ip_address(request.remote or "")
+        address = ipaddress.ip_address(remote)
     except ValueError:
         return False
     mapped = getattr(address, "ipv4_mapped", None) or address

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import RawTestServer, TestClient
 from multidict import CIMultiDict, CIMultiDictProxy
 from oslo_config import cfg
 
@@ -21,6 +21,7 @@ from api.http.policy import Policy, Rule, with_implied
 from api.http.routes import ActionRoute, Route
 from api_db.tables import metadata
 from core.clock import SystemClock
+from core.http_server import requests_of_at_most
 from tests.empty_sqlite import make_tables
 
 ALICE = Identity("alice-id", "0a11ce", with_implied(["member"]))
@@ -120,7 +121,9 @@ def asking(app: App) -> Iterator[Asker]:
 
 
 async def _open(app: App) -> "TestClient[Any, Any]":
-    client = TestClient(TestServer(app.application()))
+    server = RawTestServer(app.serve)
+    await server.start_server(request_factory=requests_of_at_most(app.max_body_bytes))
+    client = TestClient(server)
     await client.start_server()
     return client
 

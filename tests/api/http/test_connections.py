@@ -62,7 +62,7 @@ class Served:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.loop = asyncio.new_event_loop()
         self.server = HttpServer(
-            app.application(), self._listening, ConnectionLimits(head_timeout_s=0.5), refuse=app.refuse, stop_timeout_s=1.0
+            app.serve, self._listening, ConnectionLimits(head_timeout_s=0.5), refuse=app.refuse, stop_timeout_s=1.0, max_body_bytes=20_000
         )
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
@@ -161,7 +161,7 @@ def test_what_fails_outside_the_handlers_is_told_and_logged_with_its_cause(
     async def fail(*_: object) -> None:
         raise KeyError("a mistake of ours")
 
-    monkeypatch.setattr(App, "serve", fail)
+    monkeypatch.setattr(served.server, "_handler", fail)
     with contextlib.closing(served.connect()) as client:
         client.sendall(b"GET /v2.1/small HTTP/1.1\r\n" + HEAD + b"\r\n")
         status, headers, body = answer(client)
