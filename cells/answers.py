@@ -64,8 +64,11 @@ def value_of(answer: Answer[T] | Silence | Unknown) -> T:
     """The value of an answer.
 
     Raises:
+        NoTurn: the question waited too long in this process; the cell may be well.
         Unavailable: it is none; the message names the cell.
     """
     if isinstance(answer, Answer):
         return answer.value
+    if answer.cause is Cause.NO_TURN:
+        raise core.errors.NoTurn(f"Cell {answer.cell.name} was not asked in time: {answer.why}", cell=answer.cell.name)
     raise core.errors.Unavailable(f"Cell {answer.cell.name} does not answer: {answer.why}", cell=answer.cell.name)

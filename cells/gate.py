@@ -10,7 +10,7 @@ import concurrent.futures
 import contextlib
 import enum
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
@@ -53,6 +53,7 @@ QUESTION_REFUSED_TEXTS = (
     "pattern too complex", "too many arguments", "too many columns", "Error binding parameter",
 )  # fmt: skip
 BROKER_THREADS = 2
+SLOW_THREADS = 2
 MOST_WIRES = 2
 MOST_CALLS_OF_HOST = 2
 UNREADABLE_SAID_EVERY_S = 60.0
@@ -85,7 +86,8 @@ class Gate:
     """One cell's gate in this process. The API database has one too.
 
     Args:
-        threads: threads and database connections, opened on first use. Questions that may take long have one of them.
+        threads: threads and database connections, opened on first use. Questions that may take long have two of them,
+            of which one project has one; one, where there are fewer than four.
         deadline_s: seconds within which an answer must come, unless a call says otherwise.
         waiting: requests that may wait for a thread before more are refused.
         project_share: the part of threads and waiting requests that one project may have at once.
@@ -120,14 +122,14 @@ class Gate:
         self._wires = Wires(self._database.wire, most=0 if self._database.is_sqlite else MOST_WIRES)
         clock = clock or SystemClock()
 
-        def door(name: str, ping: Callable[[], None], number: int, lane: str) -> Door:
+        def door(name: str, ping: Callable[[], None], number: int, lanes: Mapping[str, int]) -> Door:
             return Door(
-                cell.name, name, ping=ping, ping_s=self._ping_s, threads=number, waiting=waiting, project_share=project_share, lanes={lane: 1},
+                cell.name, name, ping=ping, ping_s=self._ping_s, threads=number, waiting=waiting, project_share=project_share, lanes=lanes,
                 clock=clock, metrics=metrics,
             )  # fmt: skip
 
-        self._door = door("database", self._ping_database, threads, SLOW_LANE)
-        self._broker_door = door("broker", self._ping_broker, BROKER_THREADS, CALLS_LANE)
+        self._door = door("database", self._ping_database, threads, {SLOW_LANE: max(1, min(SLOW_THREADS, threads // 2))})
+        self._broker_door = door("broker", self._ping_broker, BROKER_THREADS, {CALLS_LANE: 1})
         self._broker = self._pinged_broker = None
         if not cell.transport_url.startswith("none"):
             self._broker = Broker(cell.transport_url, connect_timeout_s=deadline_s, publish_timeout_s=deadline_s)

@@ -183,7 +183,7 @@ class Proxy:
     def _refuse_strangers(self, request: web.BaseRequest) -> None:
         """A page of somebody else's site must not open a console with what its visitor's browser knows. Only browsers name an origin."""
         origin = request.headers.get("Origin")
-        if origin is None or origin in self._origins or urllib.parse.urlsplit(origin).netloc == request.headers.get("Host"):
+        if origin is None or origin in self._origins or _netloc(origin) == request.headers.get("Host"):
             return
         raise Refused(403, "Pages of this origin may not open consoles here.")
 
@@ -228,6 +228,13 @@ async def _end(to_guest: asyncio.StreamWriter) -> None:
             await to_guest.wait_closed()
     except (OSError, TimeoutError):
         to_guest.transport.abort()
+
+
+def _netloc(origin: str) -> str | None:
+    try:
+        return urllib.parse.urlsplit(origin).netloc
+    except ValueError:
+        return None  # No page has an address like this.
 
 
 def _token_of(request: web.BaseRequest) -> str:

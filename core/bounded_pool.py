@@ -47,7 +47,8 @@ class BoundedPool:
         threads: at most.
         waiting: pieces of work that may wait for a thread.
         project_share: the part of all places (threads and waiting) that one project may have at once.
-        lanes: lane -> threads at most that work of this lane may have at once.
+        lanes: lane -> threads at most that work of this lane may have at once. One project never has all of them, where there are several:
+            work that takes long cannot be ended at any moment, so a turn may come too late.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class BoundedPool:
         self._taken_by: collections.Counter[str | None] = collections.Counter()
         self._running = 0
         self._running_in: collections.Counter[str] = collections.Counter()
+        self._running_of: collections.Counter[tuple[str, str | None]] = collections.Counter()
         self._executor: concurrent.futures.ThreadPoolExecutor | None = None
         self._closed = False
 
@@ -78,7 +80,7 @@ class BoundedPool:
         job = _Job(work, future, lane, core.context.asker())
         with self._lock:
             self._admit(job)
-            if self._running < self._threads and self._has_room(lane):
+            if self._running < self._threads and self._has_room(lane, job.asker):
                 self._start_thread()
             self._taken += 1
             self._taken_by[job.asker] += 1
@@ -112,8 +114,11 @@ class BoundedPool:
         if self._taken >= self._places:
             raise Full(f"too many requests wait for {self._name}")
 
-    def _has_room(self, lane: str) -> bool:
-        return self._running_in[lane] < self._lanes[lane]
+    def _has_room(self, lane: str, asker: str | None) -> bool:
+        if lane == ANY_LANE or asker is None:
+            return self._running_in[lane] < self._lanes[lane]
+        most_of_project = max(1, self._lanes[lane] - 1)
+        return self._running_in[lane] < self._lanes[lane] and self._running_of[lane, asker] < most_of_project
 
     def _start_thread(self) -> None:
         if self._executor is None:
@@ -143,13 +148,14 @@ class BoundedPool:
             while (job := self._taken_from_queue()) is not None:
                 if job.future.set_running_or_notify_cancel():
                     self._running_in[job.lane] += 1
+                    self._running_of[job.lane, job.asker] += 1
                     return job
                 self._release(job)
             self._running -= 1
             return None
 
     def _taken_from_queue(self) -> _Job | None:
-        key = next((key for key in self._queues if self._has_room(key[0])), None)
+        key = next((key for key in self._queues if self._has_room(*key)), None)
         if key is None:
             return None
         queue = self._queues.pop(key)
@@ -161,6 +167,9 @@ class BoundedPool:
     def _leave(self, job: _Job) -> None:
         with self._lock:
             self._running_in[job.lane] -= 1
+            self._running_of[job.lane, job.asker] -= 1
+            if not self._running_of[job.lane, job.asker]:
+                del self._running_of[job.lane, job.asker]
             self._release(job)
 
     def _forget(self, job: _Job) -> None:

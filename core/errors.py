@@ -71,6 +71,10 @@ class OverShare(Unavailable):
     """The project has as many requests under way as one project may have; others are served."""
 
 
+class NoTurn(Unavailable):
+    """What was asked waited too long behind others; whoever was to be asked is well."""
+
+
 class Broken(CellplaneError):
     """Something is wrong on our side and the caller can do nothing about it."""
 
@@ -79,7 +83,7 @@ _BY_CODE = {
     kind.__name__: kind
     for kind in (
         CellplaneError, Invalid, TooExpensive, NotFound, Conflict, Busy, Locked, WrongState, Unreadable, Forbidden, OverQuota, Unavailable,
-        OverShare, Broken,
+        OverShare, NoTurn, Broken,
     )
 }
 

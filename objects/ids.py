@@ -30,4 +30,7 @@ def last_of_address(text: str) -> str:
     """The id at the end of an address such as `https://cloud/v2.1/flavors/1/`; a text without a slash is the id itself."""
     if "/" not in text:
         return text
-    return urlsplit(text).path.rstrip("/").rpartition("/")[2]
+    try:
+        return urlsplit(text).path.rstrip("/").rpartition("/")[2]
+    except ValueError:
+        return text  # No address, such as `http://[`: it is found nowhere.

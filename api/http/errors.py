@@ -92,6 +92,8 @@ def _away(error: Exception) -> str:
     """What is away, without why: addresses and drivers' texts stay in the log."""
     if isinstance(error, errors.OverShare):
         return "Too many requests of your project are under way. Please try again."
+    if isinstance(error, errors.NoTurn):
+        return "The cloud has too many requests at the moment. Please try again."
     cell = error.fields.get("cell") if isinstance(error, errors.CellplaneError) else None
     what = "A part of the cloud" if cell is None else f"Cell {cell}"
     return f"{what} does not answer at the moment. Please try again."

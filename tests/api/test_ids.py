@@ -1,6 +1,7 @@
 """An id in another spelling is the same id: in paths, bodies, filters and markers. Names are not ids: their case matters."""
 
 import pathlib
+import urllib.parse
 import uuid as uuids
 from collections.abc import Iterator
 from typing import Any
@@ -86,6 +87,19 @@ def test_filters_and_markers_take_any_spelling(cloud: SmallCloud, spell: Any) ->
 
 
 # ---- what a request for a server names ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("address", ["http://[/flavors/small", "//[", "http://\u2100.example/a", "http://[::1/70a599e0", "//]/["])
+def test_what_looks_like_an_address_and_is_none_names_nothing(cloud: SmallCloud, address: str) -> None:
+    uuid = cloud.running()
+
+    for more in ({"flavorRef": address}, {"imageRef": address}):
+        assert cloud.create(**more).status in (400, 404)
+    for action, body in (("rescue", {"rescue_image_ref": address}), ("rebuild", {"imageRef": address})):
+        assert cloud.act(uuid, action, body).status in (400, 404)
+    for name in ("image", "image_ref", "flavor"):
+        reply = cloud.ask.get(f"/v2.1/servers?all_tenants=1&{name}={urllib.parse.quote(address)}", version="2.96", user=ADMIN)
+        assert (reply.status, reply.json) == (200, {"servers": []}) or reply.status == 400
 
 
 @pytest.mark.parametrize("address", ["http://cloud:8774/v2.1/0a11ce/flavors/{}", "https://cloud/flavors/{}/", "/flavors/{}", "{}?x=1/"])

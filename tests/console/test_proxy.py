@@ -159,7 +159,7 @@ def test_pages_of_strangers_open_nothing(cell: CellWithProxy, guest: Guest, user
     proxy = cell.start(public_url="https://consoles.example:6443/east", allowed_origins="https://dashboard.example")
     own = f"http://127.0.0.1:{proxy.port}"
 
-    for origin in ("http://evil.example", f"http://127.0.0.1:{proxy.port}0", "null", f"{own}.evil.example", "https://dashboard.example:81"):
+    for origin in ("http://evil.example", f"http://127.0.0.1:{proxy.port}0", "null", f"{own}.evil.example", "https://dashboard.example:81", "http://[", "http://]["):
         assert user.refused(proxy, cell.token(guest), headers={"Origin": origin}) == 403
     assert guest.connections == []
     for origin in (own, "https://dashboard.example", "https://consoles.example:6443"):

@@ -110,6 +110,18 @@ def test_a_lane_has_no_more_threads_than_it_may(gated: Gated) -> None:
     pool.close()
 
 
+def test_one_project_never_has_all_threads_of_a_lane(gated: Gated) -> None:
+    pool = BoundedPool("pool", threads=4, waiting=200, lanes={"slow": 2})
+    many = [as_project("many", lambda: pool.submit(gated.work("many"), lane="slow")) for _ in range(40)]
+
+    assert as_project("one", lambda: pool.submit(lambda: "one", lane="slow")).result(DEADLINE_S) == "one"
+    assert as_project("many", lambda: pool.submit(lambda: "quick")).result(DEADLINE_S) == "quick"
+    assert gated.begun == ["many"]
+    gated.may_end.set()
+    assert [future.result(DEADLINE_S) for future in many] == ["many"] * 40
+    pool.close()
+
+
 def test_who_awaits_is_told_when_it_is_late_failed_or_closed(gated: Gated) -> None:
     pool = BoundedPool("pool", threads=1, waiting=5)
 
