@@ -49,13 +49,14 @@ from api.resources import (
     services,
     versions,
 )
-from api.settings import networks, options
+from api.settings import options
 from api.workers import KILL_AFTER_S, Workers, refused, serve
 from api_db.schema import SCHEMA
 from core.clock import SystemClock
 from core.database import Database
 from core.http_server import HttpServer
 from core.listener import limits_of, raise_descriptor_limit
+from core.monitoring import monitors_of
 
 LOG = core.log.get(__name__)
 
@@ -219,7 +220,7 @@ def app_of(conf: cfg.ConfigOpts, cloud: Cloud, strategy: Strategy) -> App:
             send_progress_timeout_s=conf.api.send_progress_timeout_s,
             max_unsent_bytes=conf.api.max_unsent_bytes,
             max_page_bytes=conf.api.max_page_bytes,
-            monitoring_networks=networks(conf.api.monitoring_networks),
+            monitors=monitors_of(conf.api, "api"),
         ),
         clock=SystemClock(),
         observe=_observer(cloud.metrics),

@@ -1,13 +1,12 @@
 """What the program's configuration file may say."""
 
-import ipaddress
-from collections.abc import Sequence
 
 from oslo_config import cfg
 
 import core.config
 import core.errors
 import core.listener
+import core.monitoring
 from core.config import OptionGroup
 
 API = OptionGroup(
@@ -38,11 +37,7 @@ API = OptionGroup(
             help="Bytes of all answers that a worker is sending at the same time; what would be more is a 503.",
         ),
         *core.listener.OPTIONS,
-        cfg.ListOpt(
-            "monitoring_networks",
-            default=["127.0.0.0/8", "::1/128"],
-            help="Networks that may read /cellplane/metrics and are told cells' names by /cellplane/health; not what a proxy passes on.",
-        ),
+        core.monitoring.OPTION,
         cfg.FloatOpt("stop_timeout_s", default=10.0, min=0.1, help="Seconds that running requests get when stopping."),
         cfg.FloatOpt(
             "build_not_after_s", default=3600.0, min=1.0, help="Seconds after which an order not built yet is given up."
@@ -94,18 +89,6 @@ QUOTA = OptionGroup(
         )
     ],
 )
-
-
-def networks(named: Sequence[str]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    """What a list of networks names.
-
-    Raises:
-        Invalid: one is none.
-    """
-    try:
-        return [ipaddress.ip_network(name.strip()) for name in named]
-    except ValueError as error:
-        raise core.errors.Invalid(f"[api] monitoring_networks: {error}", field="monitoring_networks") from error
 
 
 def options() -> list[OptionGroup]:

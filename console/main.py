@@ -18,6 +18,7 @@ import cell_db.console_proxies
 import core.config
 import core.errors
 import core.log
+import core.monitoring
 import core.process
 from cell_db.schema import SCHEMA
 from console.doorkeeper import Doorkeeper
@@ -71,6 +72,7 @@ CONSOLE = OptionGroup(
         cfg.IntOpt("most_sessions_per_token", default=4, min=1, help="Of them opened with one token; a page that is loaded again needs a second one."),
         cfg.IntOpt("most_sessions_per_server", default=10, min=1, help="Of them of one server."),
         *OPTIONS,
+        core.monitoring.OPTION,
         cfg.IntOpt("threads", default=4, min=1, help="Threads that ask the database and the broker about tokens."),
         cfg.FloatOpt("host_timeout_s", default=5.0, min=0.1, help="Seconds within which a host must say that the console is still there."),
         cfg.FloatOpt("connect_timeout_s", default=5.0, min=0.1, help="Seconds within which a guest's console must take the connection."),
@@ -99,6 +101,7 @@ class ConsoleProxy:
         self._allowed = _allowed(self._settings)
         self._targets = Targets(self._allowed, owner=_user_id(self._settings.path_user))
         _refuse_bad_url(self._settings.public_url)
+        self._monitors = core.monitoring.monitors_of(self._settings, "console")
         self.database = OwnDatabase(
             core.config.required(conf, "database", "connection"), pool_size=conf.database.pool_size, io_timeout_s=self._settings.host_timeout_s
         )
@@ -179,7 +182,7 @@ class ConsoleProxy:
         doorkeeper = Doorkeeper(self.database, self._caller, threads, self._targets, host_timeout_s=settings.host_timeout_s)
         pages = Pages(pathlib.Path(settings.novnc_path))
         origins = {*settings.allowed_origins, _origin_of(self.public_url)}
-        self.proxy = Proxy(doorkeeper, pages, threads, origins=origins, limits=limits, why_not_ready=self._why_not_ready)
+        self.proxy = Proxy(doorkeeper, pages, threads, origins=origins, limits=limits, why_not_ready=self._why_not_ready, monitors=self._monitors)
         # What is asked for holds tokens: no access log.
         self._server = HttpServer(self.proxy.serve, listening, limits_of(settings), refuse=_refuse, stop_timeout_s=1.0)
         await self._server.start()

@@ -21,6 +21,7 @@ from console.session import IDLE, MOST_MESSAGE_BYTES, Traffic, relay
 from console.targets import Port, Target
 from core.bounded_pool import BoundedPool
 from core.http_server import NAME, Handler
+from core.monitoring import Monitors
 from objects.console import TOKEN
 
 LOG = core.log.get(__name__)
@@ -72,8 +73,9 @@ class Proxy:
 
     def __init__(
         self, doorkeeper: Doorkeeper, pages: Pages, threads: BoundedPool, *, origins: Collection[str], limits: Limits,
-        why_not_ready: Callable[[], str | None],
+        why_not_ready: Callable[[], str | None], monitors: Monitors,
     ) -> None:  # fmt: skip
+        self._monitors = monitors
         self._doorkeeper = doorkeeper
         self._pages = pages
         self._origins = frozenset(origins)
@@ -108,15 +110,19 @@ class Proxy:
     async def _live(self, _: web.BaseRequest) -> web.Response:
         return web.json_response({"live": True})
 
-    async def _health(self, _: web.BaseRequest) -> web.Response:
+    async def _health(self, request: web.BaseRequest) -> web.Response:
         try:
             why = await self._threads.run(self._why_not_ready, self._limits.admit_timeout_s)
         except core.errors.Unavailable as error:
             why = error.message
+        if not self._monitors.include(request.remote, request.headers):
+            return web.json_response({"live": True, "ready": why is None}, status=200 if why is None else 503)
         state = {"live": True, "ready": why is None, "database": why or "up", "sessions": len(self._open), "novnc": self._pages.are_there}
         return web.json_response(state, status=200 if why is None else 503)
 
-    async def _show_metrics(self, _: web.BaseRequest) -> web.Response:
+    async def _show_metrics(self, request: web.BaseRequest) -> web.Response:
+        if not self._monitors.include(request.remote, request.headers):
+            return web.Response(status=403, text="Metrics are for the addresses that [console] monitoring_networks names.\n")
         text = prometheus_client.generate_latest(self.metrics.registry)
         return web.Response(body=text, headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST})
 

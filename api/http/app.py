@@ -1,13 +1,11 @@
 """The way of a request: its route, who asks, which microversion, may they, what it holds; then the handler and its view."""
 
 import asyncio
-import functools
-import ipaddress
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Any, TypeAlias
+from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 import orjson
@@ -28,17 +26,15 @@ from core.clock import Clock
 from core.context import Context, asks_for, new_request_id
 from core.http_server import NAME, write
 from core.listener import deliver
+from core.monitoring import Monitors
 
 LOG = log.get(__name__)
 
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 JSON = "application/json"
 _READ_TYPES = frozenset({JSON, "application/vnd.openstack.compute+json"})
 _REQUEST_ID = re.compile(r"req-[0-9a-fA-F-]{36}")
 _HOST = re.compile(r"[A-Za-z0-9._\-:\[\]]{1,255}")
 _SECRET_NAME = re.compile(r"pass|token|secret|credential", re.IGNORECASE)
-_ADDRESSES_KEPT = 1024
-_PASSED_ON = ("Forwarded", "X-Forwarded-For", "Via")
 _SENT_AT_ONCE_BYTES = 64 * 1024
 _PARAMETERS_MOST = 1000
 _YES = "True"
@@ -53,8 +49,8 @@ class Limits:
     """What one request may use, and all together; ``link_prefix`` is the public address where it is not the request's own.
 
     An answer must be sent within ``send_timeout_s``, and some of it within every ``send_progress_timeout_s``; ``max_unsent_bytes`` are
-    those of all answers that are being sent; a page of a list ends at about ``max_page_bytes``. The cloud is watched from
-    ``monitoring_networks``: metrics and names of cells are for them.
+    those of all answers that are being sent; a page of a list ends at about ``max_page_bytes``. Metrics and
+    names of cells are for ``monitors``.
     """
 
     max_limit: int
@@ -65,7 +61,7 @@ class Limits:
     send_progress_timeout_s: float = 10.0
     max_unsent_bytes: int = 128 * 1024 * 1024
     max_page_bytes: int = 4 * 1024 * 1024
-    monitoring_networks: Sequence[Network] = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+    monitors: Monitors = field(default_factory=Monitors)
 
 
 @dataclass(slots=True)
@@ -118,7 +114,6 @@ class App:
         self._clock = clock
         self._observe = observe
         self._unsent_bytes = 0
-        self._is_monitors = functools.lru_cache(_ADDRESSES_KEPT)(functools.partial(_is_within, limits.monitoring_networks))
         self._is_leaving = False
 
     @property
@@ -243,12 +238,8 @@ class App:
             base_url=prefix + COMPUTE + project,
             bookmark_url=prefix + project,
             max_limit=self._limits.max_limit,
-            is_monitor=self._is_monitor(request),
+            is_monitor=self._limits.monitors.include(request.remote, request.headers),
         )
-
-    def _is_monitor(self, request: web.BaseRequest) -> bool:
-        """Of what a proxy passes on nobody knows where it comes from."""
-        return not any(name in request.headers for name in _PASSED_ON) and self._is_monitors(request.remote or "")
 
     async def _handled(self, call: Call, endpoint: Endpoint, exchange: _Exchange) -> _Answer:
         """Runs the row's handler once everything the row demands is so."""
@@ -344,16 +335,6 @@ def _own_address(request: web.BaseRequest) -> str:
     if host is None or not _HOST.fullmatch(host):
         raise errors.Invalid("Malformed Host header.", field="Host")
     return f"{request.scheme}://{host}"
-
-
-def _is_within(networks: Sequence[Network], remote: str) -> bool:
-    """Whether the address lies in one of these."""
-    try:
-        address = ipaddress.ip_address(remote)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    return any(mapped in network for network in networks)
 
 
 def _parameters(raw: str) -> list[tuple[str, str]]:

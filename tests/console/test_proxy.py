@@ -1,6 +1,7 @@
 """The console proxy, with real WebSockets on one side and real sockets on the other."""
 
 import contextlib
+import json
 import logging
 import pathlib
 import socket
@@ -366,6 +367,16 @@ def test_health_and_what_it_counts(cell: CellWithProxy, guest: Guest, user: User
     assert 'cellplane_console_asked_total{outcome="opened"} 1.0' in metrics
     assert 'cellplane_console_asked_total{outcome="403"} 1.0' in metrics
     assert not opened.closed
+
+
+def test_strangers_are_not_told_what_is_counted_or_away(cell: CellWithProxy, user: User) -> None:
+    proxy = cell.start(monitoring_networks="192.0.2.0/24")
+
+    assert user.get(proxy, "/cellplane/metrics")[0] == 403
+    status, text, _ = user.get(proxy, "/cellplane/health")
+    assert (status, json.loads(text)) == (200, {"live": True, "ready": True})
+    with pytest.raises(core.errors.Invalid, match="monitoring_networks"):
+        cell.start(monitoring_networks="everywhere")
 
 
 def test_it_is_not_ready_without_its_database(cell: CellWithProxy, user: User) -> None:
