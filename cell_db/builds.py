@@ -17,7 +17,7 @@ from cell_db.history import Phase, Told, fault, tell
 from cell_db.inventories import as_text
 from cell_db.tables import instance_metadata, instance_tags, instances, services
 from core.context import Context
-from core.database import changed, insert_if_absent, now_sql
+from core.database import UNREADABLE, changed, insert_if_absent, now_sql
 from lifecycle import states
 from objects.build import BuildSpec
 from objects.host import COMPUTE
@@ -184,7 +184,7 @@ def _building(row: Sequence[Any]) -> Building:
         others = msgspec.json.decode(alternates, type=list[dict[str, Any]]) if alternates else []
         needed = msgspec.json.decode(resources, type=dict[str, int]) if resources else {}
         return Building(*head, others, project_id, user_id, needed, msgspec.json.decode(spec, type=BuildSpec))
-    except (msgspec.MsgspecError, TypeError, ValueError):
+    except UNREADABLE:
         return Building(*head, [], project_id, user_id, {}, None)
 
 
@@ -256,7 +256,7 @@ def supersede(
         }  # fmt: skip
     if not changed(connection.execute(mine.values(**values, updated_at=now_sql()))):
         return False
-    if not host_said_so:
+    if not host_said_so and build.host is not None:
         cell_db.cleanups.insert(connection, uuid=build.uuid, host=build.host, attempt=build.attempt)
     phase = Phase.RETRIED if build.alternates else Phase.FAILED
     tell(connection, "create", phase, [Told(uuid=build.uuid, event=BUILD_EVENT, host=build.host, why=reason, fault=values.get("fault"))])

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 import core.errors
 from cell_db.inventories import as_text
 from cell_db.tables import services
-from core.database import changed, insert_if_absent, now_sql
+from core.database import UNREADABLE, changed, insert_if_absent, now_sql
 from objects.console import Proxy
 from objects.host import CONSOLE_PROXY
 
@@ -52,7 +52,7 @@ def _read(text: str) -> Proxy | None:
     """What a proxy says of itself; None: nothing that can be read."""
     try:
         return msgspec.json.decode(text, type=Proxy)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         return None
 
 

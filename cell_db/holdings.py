@@ -5,12 +5,14 @@ import datetime
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 import cell_db.builds
 import cell_db.heartbeats
+from cell_db.inventories import as_text
 from cell_db.tables import cleanups, instances, services
-from core.database import changed, now_sql
+from core.database import UNREADABLE, changed, now_sql
 from lifecycle import states
 from objects.host import COMPUTE
 
@@ -60,7 +62,16 @@ class Holding:
 
 
 _LATER = ("now", "host_is_up", "is_listed", "owed")
-_COLUMNS = (*(instances.c[field.name] for field in dataclasses.fields(Holding) if field.name not in _LATER), now_sql().label("now"))
+# The documents as text: one that is none must not keep the other servers from being shown.
+_DOCUMENTS = ("alternates", "fault")
+_COLUMNS = (
+    *(
+        as_text(instances.c[field.name]) if field.name in _DOCUMENTS else instances.c[field.name]
+        for field in dataclasses.fields(Holding)
+        if field.name not in _LATER
+    ),
+    now_sql().label("now"),
+)
 
 
 def under_way(connection: sa.Connection, *, most: int, down_after_s: float) -> list[Holding]:
@@ -99,8 +110,21 @@ def _owes() -> sa.ColumnElement[bool]:
     return sa.exists().where(cleanups.c.uuid == instances.c.uuid)
 
 
+def _holding(row: sa.Row[Any]) -> Holding:
+    values = dict(row._mapping)
+    return Holding(**values | {"alternates": _read(values["alternates"], list[dict[str, Any]]), "fault": _read(values["fault"], dict[str, Any])})
+
+
+def _read(text: str | None, kind: Any) -> Any:
+    """The document; None, too, if it cannot be read."""
+    try:
+        return None if text is None else msgspec.json.decode(text, type=kind)
+    except UNREADABLE:
+        return None
+
+
 def _completed(connection: sa.Connection, query: sa.Select[Any], down_after_s: float) -> list[Holding]:
-    found = [Holding(*row) for row in connection.execute(query)]
+    found = [_holding(row) for row in connection.execute(query)]
     listed = cell_db.heartbeats.listed_intents(connection)
     up = set(cell_db.heartbeats.hosts_up(connection, down_after_s=down_after_s))
     known = set(connection.execute(sa.select(services.c.host).where(services.c.binary == COMPUTE)).scalars())

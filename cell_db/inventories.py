@@ -4,10 +4,11 @@ import msgspec
 import sqlalchemy as sa
 
 from cell_db.tables import compute_nodes
+from core.database import UNREADABLE
 from objects.host import Inventory
 from objects.host_limits import inventory_defect
 
-UNREADABLE = "its record in the cell's database cannot be read"
+NO_RECORD = "its record in the cell's database cannot be read"
 
 
 def as_text(column: "sa.Column[object]") -> sa.ColumnElement[str | None]:
@@ -19,7 +20,7 @@ def read(host: str, node_uuid: str, text: str) -> tuple[Inventory, str | None]:
     """The inventory in the row of this host, and what makes it unusable; then it is an inventory of nothing."""
     inventory = _decoded(text)
     if inventory is None:
-        return _nothing(host, node_uuid), UNREADABLE
+        return _nothing(host, node_uuid), NO_RECORD
     defect = inventory_defect(host, inventory) or (None if inventory.node_uuid == node_uuid else f"node {node_uuid}")
     return (inventory, None) if defect is None else (_nothing(host, node_uuid), defect)
 
@@ -41,7 +42,7 @@ def hosts_at(connection: sa.Connection, address: str) -> list[str]:
 def _decoded(text: str) -> Inventory | None:
     try:
         return msgspec.json.decode(text, type=Inventory)
-    except (msgspec.MsgspecError, TypeError, ValueError):
+    except UNREADABLE:
         return None
 
 

@@ -15,7 +15,7 @@ from cell_db.history import fault as fault_of
 from cell_db.inventories import as_text
 from cell_db.tables import instances, services
 from core.context import Context, service_context
-from core.database import changed, now_sql
+from core.database import UNREADABLE, changed, now_sql
 from lifecycle import actions, states
 from lifecycle.actions import OPERATIONS, Action
 from objects.build import BuildSpec
@@ -55,7 +55,7 @@ def _operation(row: Sequence[Any]) -> Operation:
     try:
         decoded = msgspec.json.decode(arguments, type=dict[str, Any])
         return Operation(*head, decoded, vm_state, None if spec is None else msgspec.json.decode(spec, type=BuildSpec))
-    except (msgspec.MsgspecError, TypeError, ValueError):
+    except UNREADABLE:
         return Operation(*head, {}, vm_state, is_readable=False)
 
 

@@ -17,7 +17,7 @@ import cell_db.hosts
 import core.errors
 from cell_db.instances import SERVER_COLUMNS
 from cell_db.tables import instances, services
-from core.database import Json
+from core.database import UNREADABLE, Json
 from lifecycle import states
 from objects.build import Flavor
 from objects.server import Server
@@ -106,19 +106,18 @@ def servers(packed: Sequence[str]) -> list[Server | Unreadable]:
     documents: dict[tuple[int, str | None], Any] = {}
     try:
         return [_server(each, documents) for each in _unpacked(f"[{','.join(packed)}]")]
-    except _UNREADABLE:
+    except UNREADABLE:
         return [_one(each, documents) for each in packed]
 
 
 # What reading raises; a document may also be nested too deeply.
-_UNREADABLE = (msgspec.DecodeError, msgspec.ValidationError, ValueError, RecursionError)
 
 
 def _one(packed: str, documents: dict[tuple[int, str | None], Any]) -> Server | Unreadable:
     try:
         (row,) = _unpacked(f"[{packed}]")
         return _server(row, documents)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         return Unreadable(str(_raw(packed)[_UUID]), f"{type(error).__name__}: {error}"[:_LONGEST_WHY])
 
 
@@ -139,7 +138,7 @@ def salvaged(packed: str) -> types.SimpleNamespace:
     """What can be read of a row that is `Unreadable`: its fields, but for those that cannot."""
     found, documents = {}, dict(_DOCUMENTS)
     for number, ((name, kind, *_), value) in enumerate(zip(_TYPES, _raw(packed), strict=False)):
-        with contextlib.suppress(*_UNREADABLE):
+        with contextlib.suppress(*UNREADABLE):
             found[name] = documents[number](value) if number in documents else msgspec.convert(value, kind, strict=False)
     return types.SimpleNamespace(**found)
 

@@ -134,6 +134,10 @@ Timestamp = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb"
 LongText = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 
 
+UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError, RecursionError)
+"""What a document raises that is none, or not of the shape that was asked for: whoever reads rows one by one catches all of these."""
+
+
 class Json(sa.types.TypeDecorator[Any]):
     """A JSON document kept as text; None is NULL. Reading one that is none raises `Unreadable`."""
 
@@ -146,7 +150,7 @@ class Json(sa.types.TypeDecorator[Any]):
     def process_result_value(self, value: Any, dialect: Any) -> Any:
         try:
             return None if value is None else msgspec.json.decode(value)
-        except (msgspec.DecodeError, TypeError) as error:
+        except UNREADABLE as error:
             raise core.errors.Unreadable(f"A record in the database cannot be read: {error}") from error
 
 

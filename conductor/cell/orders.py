@@ -50,11 +50,21 @@ class Orders:
             if build.spec is None:
                 last = dataclasses.replace(build, alternates=[])
                 self.supersede(last, reason="the record of its order cannot be read", host_said_so=False)
-        ready = [build for build in builds if build.spec is not None and (build.attempt == 1 or self._claim(build))]
+        ready = [build for build in builds if build.spec is not None and (build.attempt == 1 or self._has_claim(build))]
         for host, mine in _by_host(ready, lambda build: build.host).items():
             orders = [compute_verbs.Order(attempt=build.attempt, spec=build.spec) for build in mine if build.spec is not None]
             with self._steps("cell.send"):
                 self._send_rows(host, compute_verbs.BUILD, orders, compute_verbs.Build)
+
+    def _has_claim(self, build: Building) -> bool:
+        """Its row may hold anything, Placement may refuse what is in it: that is its own loss, and the others' orders go out."""
+        try:
+            return self._claim(build)
+        except core.errors.Unavailable:
+            raise
+        except Exception:
+            LOG.exception("server %s cannot be claimed for on host %s", build.uuid, build.host)
+            return False
 
     def _claim(self, build: Building) -> bool:
         """Step cell.claim: the claim follows the row. False: somebody else goes on with this server."""

@@ -65,11 +65,20 @@ class Sweeps:
             late = cell_db.builds.overdue(connection, hosts_down=down if self._watch.believes_silence() else [], most=MOST)
         for build in late:
             reason = f"host {build.host} is down" if build.host in down else f"host {build.host} did not finish in time"
-            self._orders.supersede(build, reason=reason, host_said_so=False)
+            self._give_up(build, reason)
         with self._steps("cell.take"):
             taken = self._database.run(cell_db.builds.take, lease_s=BUILD_LEASE_S, most=MOST)
         self._orders.build(self._on_hosts_up(taken, down))
         return len(taken) == MOST
+
+    def _give_up(self, build: Building, reason: str) -> None:
+        """Its row may hold anything: what cannot be done with it is its own loss, and the sweep goes on."""
+        try:
+            self._orders.supersede(build, reason=reason, host_said_so=False)
+        except core.errors.Unavailable:
+            raise  # Something that is needed for all of them.
+        except Exception:
+            LOG.exception("server %s cannot be given up", build.uuid)
 
     @staticmethod
     def _on_hosts_up(builds: list[Building], down: list[str]) -> list[Building]:

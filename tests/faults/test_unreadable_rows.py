@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 import cell_db.console_proxies
+import cell_db.holdings
 import cell_db.operations
 import cell_db.tables
 import messaging.verbs.compute as compute_verbs
@@ -33,10 +34,10 @@ from tests.faults.world import USER
 # Placement's own libraries, called in this process, use what Python is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-NONSENSE = ("[1", "null", "{}", "", '"text"', "[[]]")
+NONSENSE = ("[1", "null", "{}", "", '"text"', "[[]]", '{"a":' * 3000)
 
 
-def change(bench: Bench, uuid: str, **columns: str) -> None:
+def change(bench: Bench, uuid: str, **columns: str | None) -> None:
     assigned = ", ".join(f"{name} = ?" for name in columns)
     with bench.database.transaction() as connection:
         connection.exec_driver_sql(f"UPDATE instances SET {assigned} WHERE uuid = ?", (*columns.values(), uuid))
@@ -66,6 +67,37 @@ def test_a_build_whose_order_cannot_be_read_ends_in_error_and_stops_no_other(sce
     sent = [message for message in bench.post.messages if message.verb is compute_verbs.BUILD]
     assert [order.spec.uuid for message in sent for order in message.arguments.orders] == [other]
     bench.world.placement.release(other)
+
+
+DEEP = '{"a":' * 3000
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [{"alternates": DEEP}, {"alternates": "[1"}, {"alternates": "[{}]"}, {"spec": DEEP}, {"resources": DEEP}, {"host": None}, {"node_uuid": None},
+     {"host": None, "alternates": DEEP}, {"user_id": ""}],
+    ids=str,
+)  # fmt: skip
+def test_an_overdue_build_that_cannot_be_read_stops_no_sweep(scene: Scene, nonsense: dict[str, str | None]) -> None:
+    """One row ended the sweep of builds for all servers of its cell, every five seconds."""
+    bench = scene.bench
+    under_way(scene)
+    other = bench.world.accept(hint=False)[0]
+    scene.place()
+    change(bench, scene.uuid, **nonsense)
+    with bench.database.transaction() as connection:
+        connection.execute(sa.update(cell_db.tables.instances).values(deadline=now_sql(-1.0)))
+
+    bench.sweeps.builds()
+    bench.let_leases_end()
+    bench.sweeps.builds()
+
+    with bench.database.reading() as connection:
+        mine = cell_db.tables.instances.c
+        attempt = connection.execute(sa.select(mine.attempt).where(mine.uuid == other)).scalar_one()
+        shown = cell_db.holdings.under_way(connection, most=100, down_after_s=60.0)
+    assert attempt > 1
+    assert other in {holding.uuid for holding in shown}
 
 
 @pytest.mark.parametrize("column", ["operation_arguments", "spec", "operation"])
