@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+import api_db.schema
+import cell_db.schema
 from cellctl.main import COMMANDS
 from tests.docs.settings import PROGRAMS
 from tests.docs.test_pages import PAGES, REPOSITORY, named
@@ -90,3 +92,11 @@ def test_something_of_each_kind_is_named() -> None:
     assert len(re.findall(r"`cellctl [a-z]+", everything)) > 30
     assert len(re.findall(r"cellplane_(?:gate|api|console)", everything)) >= 5
     assert sum(1 for page in PAGES for _ in functions_of(page)) >= 1
+
+
+def test_the_page_of_upgrades_shows_the_newest_revisions() -> None:
+    shown = re.findall(r"^ +\| \S+ +\| (api|cell) +\| (\d{4}) +\| (\d{4})", (REPOSITORY / "docs" / "operations" / "upgrade.md").read_text(), re.MULTILINE)
+
+    assert {kind: {found, needed} for kind, found, needed in shown} == {
+        "api": {api_db.schema.SCHEMA.newest}, "cell": {cell_db.schema.SCHEMA.newest},
+    }  # fmt: skip
