@@ -27,6 +27,8 @@ class Kind(enum.Enum):
 
 WORK = Kind.WORK
 REPLY = Kind.REPLY
+LONGEST_NAME_BYTES = 255
+"""Of a queue (AMQP 0-9-1: a short string). A row may name a host whose queue would be longer."""
 
 
 class Broker:
@@ -80,6 +82,8 @@ class Broker:
             TooLarge: no broker takes a message of this size; nothing was sent.
             Unavailable: the broker is away or too slow; the message may or may not arrive, once or twice.
         """
+        if len(queue.encode()) > LONGEST_NAME_BYTES:
+            raise NoSuchQueue(f"no queue can have the name {queue[:64]}...", queue=queue[:64])
         self._lend(
             lambda link, left_s: link.publish(
                 queue, body, expires_s=expires_s, headers=headers, reply_to=reply_to, correlation_id=correlation_id,

@@ -524,3 +524,10 @@ def test_a_forked_child_has_connections_of_its_own(broker: Broker, caller: Calle
 
     assert status == 0
     notes.wait_for(1, 2)
+
+
+@pytest.mark.parametrize("name", ["compute." + "x" * 255, "compute." + "ß" * 200])
+def test_a_queue_whose_name_is_too_long_is_none(broker: Broker, name: str) -> None:
+    """A row with a long host ended the sweep that sent to it: the library's own error was taken for a defect."""
+    with pytest.raises(NoSuchQueue):
+        broker.publish(name, b"{}", expires_s=1.0)
