@@ -1,6 +1,5 @@
 """What the program's configuration file may say."""
 
-
 from oslo_config import cfg
 
 import core.config

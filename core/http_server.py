@@ -28,7 +28,15 @@ Refuse = Callable[[web.BaseRequest, int], web.Response]
 
 
 class HttpServer:
-    """One handler on one socket that listens already; for one event loop. Bodies may have `max_body_bytes`."""
+    """One handler on one socket that listens already; for one event loop.
+
+    Args:
+        handler: gives the answer to a request, and may have sent it already.
+        refuse: gives the answer to what reaches no handler.
+        stop_timeout_s: seconds that requests under way get when it closes.
+        max_body_bytes: of a body that a handler reads; 0: no handler reads any.
+        auto_decompress: whether a handler reads bodies unpacked.
+    """
 
     def __init__(
         self,

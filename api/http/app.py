@@ -49,8 +49,8 @@ class Limits:
     """What one request may use, and all together; ``link_prefix`` is the public address where it is not the request's own.
 
     An answer must be sent within ``send_timeout_s``, and some of it within every ``send_progress_timeout_s``; ``max_unsent_bytes`` are
-    those of all answers that are being sent; a page of a list ends at about ``max_page_bytes``. Metrics and
-    names of cells are for ``monitors``.
+    those of all answers that are being sent; a page of a list ends at about ``max_page_bytes``. Metrics and names of
+    cells are for ``monitors``.
     """
 
     max_limit: int

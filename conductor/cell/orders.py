@@ -19,6 +19,7 @@ from cell_db.builds import Building
 from cell_db.cleanups import Cleanup
 from cell_db.operations import Operation
 from clients.placement import Claim, GenerationConflict, NoCapacity, Placement
+from conductor.cell.apart import apart
 from core.context import service_context
 from core.database import Database
 from core.steps import Steps
@@ -57,14 +58,10 @@ class Orders:
                 self._send_rows(host, compute_verbs.BUILD, orders, compute_verbs.Build)
 
     def _has_claim(self, build: Building) -> bool:
-        """Its row may hold anything, Placement may refuse what is in it: that is its own loss, and the others' orders go out."""
-        try:
+        """False, too, if Placement refuses what is in its row."""
+        with apart("claiming for an attempt", build.uuid):
             return self._claim(build)
-        except core.errors.Unavailable:
-            raise
-        except Exception:
-            LOG.exception("server %s cannot be claimed for on host %s", build.uuid, build.host)
-            return False
+        return False
 
     def _claim(self, build: Building) -> bool:
         """Step cell.claim: the claim follows the row. False: somebody else goes on with this server."""
@@ -118,7 +115,7 @@ class Orders:
     def release(self, uuids: Iterable[str]) -> None:
         """Step cell.release: lets go of claims that nobody may claim for any more."""
         for uuid in uuids:
-            with self._steps("cell.release"):
+            with apart("releasing a claim", uuid), self._steps("cell.release"):
                 self._placement.release(uuid)
 
     # ---- destroy -----------------------------------------------------------------------------------------------------------
@@ -133,9 +130,12 @@ class Orders:
     def end(self, uuids: Iterable[str]) -> None:
         """Steps cell.release and cell.deleted for servers that are going and that no host has to answer for."""
         for uuid in uuids:
-            self.release([uuid])
-            with self._steps("cell.deleted"):
-                self._database.run(cell_db.endings.deleted, uuid)
+            with apart("ending a server", uuid):
+                with self._steps("cell.release"):
+                    self._placement.release(uuid)
+                # The row goes after its claim, and stays while that stays.
+                with self._steps("cell.deleted"):
+                    self._database.run(cell_db.endings.deleted, uuid)
 
     # ---- act ---------------------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from cell_db.builds import Building
 from cell_db.cleanups import Cleanup
 from cell_db.operations import Operation
 from clients.placement import Placement
+from conductor.cell.apart import apart
 from conductor.cell.dropped import Dropped
 from conductor.cell.orders import Orders
 from conductor.cell.watch import Watch
@@ -65,20 +66,12 @@ class Sweeps:
             late = cell_db.builds.overdue(connection, hosts_down=down if self._watch.believes_silence() else [], most=MOST)
         for build in late:
             reason = f"host {build.host} is down" if build.host in down else f"host {build.host} did not finish in time"
-            self._give_up(build, reason)
+            with apart("giving up an attempt", build.uuid):
+                self._orders.supersede(build, reason=reason, host_said_so=False)
         with self._steps("cell.take"):
             taken = self._database.run(cell_db.builds.take, lease_s=BUILD_LEASE_S, most=MOST)
         self._orders.build(self._on_hosts_up(taken, down))
         return len(taken) == MOST
-
-    def _give_up(self, build: Building, reason: str) -> None:
-        """Its row may hold anything: what cannot be done with it is its own loss, and the sweep goes on."""
-        try:
-            self._orders.supersede(build, reason=reason, host_said_so=False)
-        except core.errors.Unavailable:
-            raise  # Something that is needed for all of them.
-        except Exception:
-            LOG.exception("server %s cannot be given up", build.uuid)
 
     @staticmethod
     def _on_hosts_up(builds: list[Building], down: list[str]) -> list[Building]:
@@ -93,7 +86,15 @@ class Sweeps:
 
     def operations(self) -> None:
         """Operations that nobody answered are sent again, overdue ones end with a fault."""
-        self._orders.act(self._database.run(_end_overdue_and_take))
+        with self._database.reading() as connection:
+            overdue = cell_db.operations.overdue_operations(connection, most=MOST)
+        for late in overdue:
+            with apart("ending an overdue operation", late.uuid):
+                if late.operation in OPERATIONS:
+                    self._database.run(_end_overdue, late)
+                else:
+                    LOG.error("server %s is in an operation that nobody here knows: %s", late.uuid, late.operation)
+        self._orders.act(self._database.run(cell_db.operations.take_operations, lease_s=OPERATION_LEASE_S, most=MOST))
 
     def inventories(self) -> None:
         """Placement is told of hosts that are new or have changed, and from time to time of each again: what it lost meanwhile is back."""
@@ -126,13 +127,14 @@ class Sweeps:
         with self._database.reading() as connection:
             departed = cell_db.hosts.list_departed(connection)
         for node in departed:
-            try:
-                if node.accepted:
-                    self._placement.delete_provider(node.uuid, node.host)
-            except core.errors.Conflict as conflict:
-                LOG.warning("the provider of host %s, which was deleted, is still in use: %s", node.host, conflict.message)
-                continue
-            self._database.run(cell_db.hosts.forget_node, node.uuid)
+            with apart("forgetting a host", node.host):
+                try:
+                    if node.accepted:
+                        self._placement.delete_provider(node.uuid, node.host)
+                except core.errors.Conflict as conflict:
+                    LOG.warning("the provider of host %s, which was deleted, is still in use: %s", node.host, conflict.message)
+                    continue
+                self._database.run(cell_db.hosts.forget_node, node.uuid)
 
     def news(self) -> None:
         """Inventories at once when a host has started again, or is new and was accepted just now."""
@@ -155,12 +157,11 @@ class Sweeps:
             hosts = cell_db.heartbeats.hosts(connection)
             providers = [report.node_uuid for report in hosts if report.accepted and report.defect is None]
         for provider in providers:
-            claimed = list(self._placement.claims_on_provider(provider))
-            with self._database.reading() as connection:
-                suspects |= set(cell_db.endings.over(connection, claimed))
-        for uuid in suspects & self._suspects:
-            with self._steps("cell.release"):
-                self._placement.release(uuid)
+            with apart("looking for claims of servers that ended", provider):
+                claimed = list(self._placement.claims_on_provider(provider))
+                with self._database.reading() as connection:
+                    suspects |= set(cell_db.endings.over(connection, claimed))
+        self._orders.release(suspects & self._suspects)
         self._suspects = suspects
 
 
@@ -171,18 +172,11 @@ def _owed_and_ended(connection: sa.Connection, *, down_after_s: float) -> tuple[
     return owed, cell_db.endings.ended_without_cleanups(connection, most=MOST)
 
 
-def _end_overdue_and_take(connection: sa.Connection) -> list[Operation]:
-    """Ends overdue operations; gives those that are to be sent again."""
-    for late in cell_db.operations.overdue_operations(connection, most=MOST):
-        if late.operation not in OPERATIONS:
-            LOG.error("server %s is in an operation that nobody here knows: %s", late.uuid, late.operation)
-            continue
-        fault = f"host {late.host} did not answer in time"
-        cell_db.operations.settle_operation(
-            connection, uuid=late.uuid, operation_id=late.operation_id, action=OPERATIONS[late.operation], power_state=None,
-            fault=fault, host=late.host,
-        )  # fmt: skip
-    return cell_db.operations.take_operations(connection, lease_s=OPERATION_LEASE_S, most=MOST)
+def _end_overdue(connection: sa.Connection, late: Operation) -> None:
+    cell_db.operations.settle_operation(
+        connection, uuid=late.uuid, operation_id=late.operation_id, action=OPERATIONS[late.operation], power_state=None,
+        fault=f"host {late.host} did not answer in time", host=late.host,
+    )  # fmt: skip
 
 
 def _inventories(inventory: Inventory) -> dict[str, dict[str, float]]:

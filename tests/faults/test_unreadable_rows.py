@@ -13,6 +13,7 @@ import cell_db.console_proxies
 import cell_db.holdings
 import cell_db.operations
 import cell_db.tables
+import core.errors
 import messaging.verbs.compute as compute_verbs
 from cell_db.dead_letters import MOST_OF_HOST
 from cells.answers import value_of
@@ -116,6 +117,44 @@ def test_an_operation_that_cannot_be_read_stops_no_sweep(scene: Scene, column: s
 
     ended = row_of(bench, scene.uuid).operation_id is None
     assert ended == (column != "operation")
+
+
+def test_an_end_that_cannot_be_brought_about_keeps_no_other_server(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, placement = scene.bench, scene.bench.orders._placement
+    release, asked = placement.release, list[str]()
+
+    def refuse_one(uuid: str) -> None:
+        asked.append(uuid)
+        if uuid == "bad":
+            raise core.errors.Broken("Placement answered 400")
+        release(uuid)
+
+    monkeypatch.setattr(placement, "release", refuse_one)
+    bench.orders.end(["bad", "good"])
+    bench.orders.release(["bad", "good"])
+    assert asked == ["bad", "good", "bad", "good"]
+
+    def away(_: str) -> None:
+        raise core.errors.Unavailable("Placement is away")
+
+    monkeypatch.setattr(placement, "release", away)
+    with pytest.raises(core.errors.Unavailable):
+        bench.orders.end(["one", "two"])
+
+
+def test_an_overdue_operation_that_cannot_be_ended_keeps_no_other(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    running(scene)
+    bench = scene.bench
+    gate = bench.world.cells.by_name(CELL)
+    value_of(gate.write_now(cell_db.operations.begin_operation, scene.uuid, "rebuild", OPERATIONS["rebuild"], USER, arguments={}, deadline_s=-1.0))
+    with bench.database.reading() as connection:
+        (late,) = [each for each in cell_db.operations.overdue_operations(connection, most=9) if each.uuid == scene.uuid]
+    bad = dataclasses.replace(late, host=object())  # type: ignore[arg-type]
+    monkeypatch.setattr(cell_db.operations, "overdue_operations", lambda *_, **__: [bad, late])
+
+    bench.sweeps.operations()
+
+    assert row_of(bench, scene.uuid).operation_id is None
 
 
 def test_a_build_that_somebody_else_could_not_handle_takes_no_server_from_its_host(scene: Scene) -> None:
