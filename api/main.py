@@ -171,8 +171,14 @@ class Api:
         limits, stop_timeout_s = limits_of(self.conf.api), self.conf.api.stop_timeout_s
         # Bodies are read as they are: one that unpacks to more than it weighs is no use to anybody.
         self._server = HttpServer(
-            app.serve, listening, limits, refuse=app.refuse, stop_timeout_s=stop_timeout_s, max_body_bytes=app.max_body_bytes, auto_decompress=False,
-        )  # fmt: skip
+            app.serve,
+            listening,
+            limits,
+            refuse=app.refuse,
+            stop_timeout_s=stop_timeout_s,
+            max_body_bytes=app.max_body_bytes,
+            auto_decompress=False,
+        )
         await self._server.start()
 
     async def _cleanup(self) -> None:

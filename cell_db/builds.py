@@ -17,7 +17,7 @@ from cell_db.history import Phase, Told, fault, tell
 from cell_db.inventories import as_text
 from cell_db.tables import instance_metadata, instance_tags, instances, services
 from core.context import Context
-from core.database import UNREADABLE, changed, insert_if_absent, now_sql
+from core.database import UNREADABLE, changed, insert_if_absent, is_over, now_sql
 from lifecycle import states
 from objects.build import BuildSpec
 from objects.host import COMPUTE
@@ -198,7 +198,7 @@ def take(connection: sa.Connection, *, lease_s: float, most: int) -> list[Buildi
     """Leases servers under way whose lease is over, oldest first, so that one conductor looks after each."""
     free = (
         sa.select(instances.c.id)
-        .where(instances.c.state == states.BUILD, instances.c.lease_until <= now_sql())
+        .where(instances.c.state == states.BUILD, is_over(instances.c.lease_until))
         .order_by(instances.c.id)
         .limit(most)
         .with_for_update(skip_locked=True)
@@ -222,7 +222,7 @@ def keep(connection: sa.Connection, host: str, held: Sequence[tuple[str, int]], 
 
 def overdue(connection: sa.Connection, *, hosts_down: Sequence[str], most: int) -> list[Building]:
     """Servers under way past their deadline, or on a host that is down."""
-    late = sa.or_(instances.c.deadline <= now_sql(), instances.c.host.in_(list(hosts_down)))
+    late = sa.or_(is_over(instances.c.deadline), instances.c.host.in_(list(hosts_down)))
     query = sa.select(*_BUILDING).where(instances.c.state == states.BUILD, late).order_by(instances.c.id).limit(most)
     return [_building(row) for row in connection.execute(query)]
 

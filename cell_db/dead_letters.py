@@ -32,7 +32,14 @@ _COLUMNS = tuple(dead_letters.c[field.name] for field in dataclasses.fields(Dead
 
 
 def insert(
-    connection: sa.Connection, *, verb: str, queue: str, arguments: Any, why: str, request_id: str | None, host: str | None = None
+    connection: sa.Connection,
+    *,
+    verb: str,
+    queue: str,
+    arguments: Any,
+    why: str,
+    request_id: str | None,
+    host: str | None = None,
 ) -> bool:
     """Keeps one message; of a host no more than `MOST_OF_HOST`. False: it has as many."""
     if host is not None:

@@ -12,7 +12,7 @@ from cell_db.builds import Placed
 from cell_db.history import Phase, Told, tell
 from cell_db.tables import cleanups, instances
 from core.context import Context, service_context
-from core.database import changed, insert_one, now_sql
+from core.database import changed, insert_one, is_over, now_sql
 from lifecycle import states
 from lifecycle.actions import DELETE
 from objects.order import ServerOrder
@@ -130,7 +130,7 @@ def ended_without_cleanups(connection: sa.Connection, *, most: int, wanted: Sequ
     """Servers that are going and that no host has to answer for any more, their lease over."""
     query = sa.select(instances.c.uuid).where(
         instances.c.state == states.GOING,
-        instances.c.lease_until <= now_sql(),
+        is_over(instances.c.lease_until),
         ~sa.exists().where(cleanups.c.uuid == instances.c.uuid),
     )
     if wanted is not None:

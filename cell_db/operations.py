@@ -15,7 +15,7 @@ from cell_db.history import fault as fault_of
 from cell_db.inventories import as_text
 from cell_db.tables import instances, services
 from core.context import Context, service_context
-from core.database import UNREADABLE, changed, now_sql
+from core.database import UNREADABLE, changed, is_over, now_sql
 from lifecycle import actions, states
 from lifecycle.actions import OPERATIONS, Action
 from objects.build import BuildSpec
@@ -124,7 +124,7 @@ def take_operations(connection: sa.Connection, *, lease_s: float, most: int) -> 
     """Leases operations whose lease is over, so that they are sent again."""
     free = (
         sa.select(instances.c.id)
-        .where(instances.c.operation_id.is_not(None), instances.c.lease_until <= now_sql(), instances.c.state == states.LIVE)
+        .where(instances.c.operation_id.is_not(None), is_over(instances.c.lease_until), instances.c.state == states.LIVE)
         .limit(most)
         .with_for_update(skip_locked=True)
     )
@@ -138,7 +138,7 @@ def take_operations(connection: sa.Connection, *, lease_s: float, most: int) -> 
 def overdue_operations(connection: sa.Connection, *, most: int) -> list[Operation]:
     """Operations past their deadline."""
     query = sa.select(*_OPERATION).where(
-        instances.c.operation_id.is_not(None), instances.c.operation_deadline <= now_sql(), instances.c.state == states.LIVE
+        instances.c.operation_id.is_not(None), is_over(instances.c.operation_deadline), instances.c.state == states.LIVE
     )
     return [_operation(row) for row in connection.execute(query.limit(most))]
 

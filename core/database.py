@@ -176,6 +176,11 @@ def _now_sqlite(element: now_sql, compiler: Any, **kw: Any) -> str:
     return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', ({compiler.process(element.clauses, **kw)} / 1000000.0) || ' seconds')"
 
 
+def is_over(moment: sa.Column[datetime.datetime]) -> sa.ColumnElement[bool]:
+    """Whether a lease or a deadline of a row is over; one that the row does not have is, too, so that every row has somebody who looks for it."""
+    return sa.or_(moment.is_(None), moment <= now_sql())
+
+
 class OutcomeUnknown(Exception):
     """The answer to a COMMIT was lost, or said too little: the transaction may have taken effect. `__cause__` says how."""
 

@@ -169,7 +169,8 @@ def _why_not(connection: sa.Connection, host: str, address: Address, allowed: Al
         ip = plain(ipaddress.ip_address(address.host or ""))
     except ValueError:
         return None
-    return allowed.why_not_at(ip, address.port or 0, host=host, owners=cell_db.inventories.hosts_at(connection, str(ip)))
+    owners = cell_db.inventories.hosts_at(connection, str(ip))
+    return allowed.why_not_at(ip, address.port or 0, host=host, owners=owners)
 
 
 def _misplaced(uuid: str) -> core.errors.Unavailable:

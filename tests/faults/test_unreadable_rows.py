@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 import cell_db.console_proxies
+import cell_db.endings
 import cell_db.holdings
 import cell_db.operations
 import cell_db.tables
@@ -76,7 +77,7 @@ DEEP = '{"a":' * 3000
 @pytest.mark.parametrize(
     "nonsense",
     [{"alternates": DEEP}, {"alternates": "[1"}, {"alternates": "[{}]"}, {"spec": DEEP}, {"resources": DEEP}, {"host": None}, {"node_uuid": None},
-     {"host": None, "alternates": DEEP}, {"user_id": ""}],
+     {"host": None, "alternates": DEEP}, {"user_id": ""}, {"deadline": None}, {"lease_until": None}],
     ids=str,
 )  # fmt: skip
 def test_an_overdue_build_that_cannot_be_read_stops_no_sweep(scene: Scene, nonsense: dict[str, str | None]) -> None:
@@ -117,6 +118,14 @@ def test_an_operation_that_cannot_be_read_stops_no_sweep(scene: Scene, column: s
 
     ended = row_of(bench, scene.uuid).operation_id is None
     assert ended == (column != "operation")
+
+
+def test_a_server_that_is_going_without_a_lease_is_ended(scene: Scene) -> None:
+    running(scene)
+    change(scene.bench, scene.uuid, state=states.GOING, lease_until=None)
+
+    with scene.bench.database.reading() as connection:
+        assert cell_db.endings.ended_without_cleanups(connection, most=9) == [scene.uuid]
 
 
 def test_an_end_that_cannot_be_brought_about_keeps_no_other_server(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
