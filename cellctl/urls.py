@@ -11,6 +11,7 @@ import core.errors
 DATABASES = ("mysql", "mariadb", "sqlite")
 BROKERS = ("amqp", "amqps", "inproc")
 _DRIVERS = {"mysql", "mysql+pymysql", "mariadb", "mariadb+pymysql", "sqlite", "sqlite+pysqlite"}
+_PORTS = range(1, 65536)
 _MYSQL_PORT = 3306
 _AMQP_PORTS = {"amqp": 5672, "amqps": 5671}
 # Greedy: a password with an `@` of its own is hidden whole.
@@ -44,6 +45,8 @@ def checked_database(url: str, *, option: str) -> str:
             raise _invalid(option, "has a relative path, which each program would take from its own directory: begin it with sqlite:////")
     elif not parsed.host:
         raise _invalid(option, "names no host")
+    elif parsed.port is not None and parsed.port not in _PORTS:
+        raise _invalid(option, f"has the port {parsed.port}")
     return url
 
 
@@ -63,8 +66,8 @@ def checked_broker(url: str, *, option: str) -> str:
             raise _invalid(option, "is no URL of a broker: expected amqp://user:password@host:port/vhost, amqps://… or inproc://NAME")
         if not parsed.hostname:
             raise _invalid(option, "names no host")
-        if port == 0:
-            raise _invalid(option, "has the port 0")
+        if port is not None and port not in _PORTS:
+            raise _invalid(option, f"has the port {port}")
     return url
 
 
