@@ -107,16 +107,18 @@ class Images:
             Invalid: its properties are too large to be passed on.
             Unavailable: the service did not answer, or not with an image.
         """
-        seen_by = (context.project_id, context.is_admin, image_id)
-        with self._lock:
-            known = self._known.get(seen_by)
-        if known is not None:
+        if (known := self.known(image_id, context)) is not None:
             return known
         image = self._visible(image_id, context)
         if image.status == "active":
             with self._lock:
-                self._known[seen_by] = image
+                self._known[_seen_by(image_id, context)] = image
         return image
+
+    def known(self, image_id: str, context: Context) -> Image | None:
+        """The image, if this very caller saw it seconds ago and it was active; asks nobody, so that it may be called in an event loop."""
+        with self._lock:
+            return self._known.get(_seen_by(image_id, context))
 
     def look(self, image_id: str) -> ImageStatus:
         """How far the image is now.
@@ -283,6 +285,10 @@ class _Sent:
                     self._check()
                 self._digest.update(piece)
                 yield piece
+
+
+def _seen_by(image_id: str, context: Context) -> tuple[str | None, bool, str]:
+    return context.project_id, context.is_admin, image_id
 
 
 def _said(reply: Reply) -> str:

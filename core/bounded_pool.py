@@ -7,6 +7,7 @@ import asyncio
 import collections
 import concurrent.futures
 import dataclasses
+import queue
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
@@ -18,6 +19,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 ANY_LANE = ""
+
+IDLE_S = 10.0
+"""So long a thread without work is kept: to start one costs more than most of the work that it is started for."""
 
 
 class Full(core.errors.Unavailable):
@@ -63,10 +67,11 @@ class BoundedPool:
         self._queues: collections.OrderedDict[tuple[str, str | None], collections.deque[_Job]] = collections.OrderedDict()
         self._taken = 0
         self._taken_by: collections.Counter[str | None] = collections.Counter()
-        self._running = 0
+        self._started = 0
+        self._idle = 0
+        self._wakes: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._running_in: collections.Counter[str] = collections.Counter()
         self._running_of: collections.Counter[tuple[str, str | None]] = collections.Counter()
-        self._executor: concurrent.futures.ThreadPoolExecutor | None = None
         self._closed = False
 
     def submit(self, work: Callable[[], T], *, lane: str = ANY_LANE) -> "concurrent.futures.Future[T]":
@@ -80,8 +85,8 @@ class BoundedPool:
         job = _Job(work, future, lane, core.context.asker())
         with self._lock:
             self._admit(job)
-            if self._running < self._threads and self._has_room(lane, job.asker):
-                self._start_thread()
+            if self._has_room(lane, job.asker):
+                self._have_a_thread()
             self._taken += 1
             self._taken_by[job.asker] += 1
             self._queues.setdefault((job.lane, job.asker), collections.deque()).append(job)
@@ -96,13 +101,18 @@ class BoundedPool:
         """
         return await result_within(self.submit(lambda: fn(*args, **kwargs)), deadline_s, self._name)
 
+    @property
+    def busy_threads(self) -> int:
+        """How many threads do not wait for work now."""
+        return self._started - self._idle
+
     def close(self) -> None:
         """Cancels what waits and lets the threads go; nobody waits for one that hangs."""
         with self._lock:
             self._closed = True
-            waiting = [job for queue in self._queues.values() for job in queue]
-            if self._executor is not None:
-                self._executor.shutdown(wait=False)
+            waiting = [job for jobs in self._queues.values() for job in jobs]
+            while self._idle:
+                self._wake()
         for job in waiting:
             job.future.cancel()
 
@@ -120,30 +130,43 @@ class BoundedPool:
         most_of_project = max(1, self._lanes[lane] - 1)
         return self._running_in[lane] < self._lanes[lane] and self._running_of[lane, asker] < most_of_project
 
-    def _start_thread(self) -> None:
-        if self._executor is None:
-            self._executor = concurrent.futures.ThreadPoolExecutor(self._threads, thread_name_prefix=self._name)
-        try:
-            self._executor.submit(self._work)
-        except RuntimeError as error:
-            raise Full(f"{self._name}: the program ends") from error
-        self._running += 1
+    def _have_a_thread(self) -> None:
+        """Wakes one that is idle, or starts one, as far as there may be more."""
+        if self._idle:
+            self._wake()
+        elif self._started < self._threads:
+            # Not a thread that the program's end waits for: the work may hang.
+            thread = threading.Thread(target=self._work, name=f"{self._name}-{self._started}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise Full(f"{self._name}: no thread can be started: {error}") from error
+            self._started += 1
+
+    def _wake(self) -> None:
+        self._idle -= 1
+        self._wakes.put(None)
 
     def _work(self) -> None:
-        """Runs in a thread, for as long as there is work that it may take."""
-        while (job := self._next()) is not None:
-            try:
-                value = job.work()
-            except BaseException as error:  # As any executor: what is raised belongs to whoever waits for it.
-                self._leave(job)
-                job.future.set_exception(error)
-            else:
-                self._leave(job)
-                job.future.set_result(value)
+        """Runs in a thread: does what it may take, and waits for more."""
+        while (job := self._next()) is not None or self._is_woken():
+            if job is not None:
+                self._do(job)
             # A thread that waits for work must not keep the last one alive.
-            job = value = None
+            job = None
+
+    def _do(self, job: _Job) -> None:
+        try:
+            value = job.work()
+        except BaseException as error:  # As any executor: what is raised belongs to whoever waits for it.
+            self._leave(job)
+            job.future.set_exception(error)
+        else:
+            self._leave(job)
+            job.future.set_result(value)
 
     def _next(self) -> _Job | None:
+        """The next piece of work; None: there is none that may begin now, and the thread counts as idle."""
         with self._lock:
             while (job := self._taken_from_queue()) is not None:
                 if job.future.set_running_or_notify_cancel():
@@ -151,17 +174,37 @@ class BoundedPool:
                     self._running_of[job.lane, job.asker] += 1
                     return job
                 self._release(job)
-            self._running -= 1
+            self._idle += 1
             return None
+
+    def _is_woken(self) -> bool:
+        """Waits until the idle thread is woken; False: it ends, for nobody needed it for so long, or the pool is closed."""
+        if self._closed:
+            return False
+        try:
+            self._wakes.get(timeout=IDLE_S)
+        except queue.Empty:
+            return not self._is_let_go()
+        return not self._closed
+
+    def _is_let_go(self) -> bool:
+        with self._lock:
+            try:
+                self._wakes.get_nowait()  # Somebody needs it after all, in this very moment.
+            except queue.Empty:
+                self._idle -= 1
+                self._started -= 1
+                return True
+            return False
 
     def _taken_from_queue(self) -> _Job | None:
         key = next((key for key in self._queues if self._has_room(*key)), None)
         if key is None:
             return None
-        queue = self._queues.pop(key)
-        job = queue.popleft()
-        if queue:
-            self._queues[key] = queue  # At the end: the next turn is another's.
+        jobs = self._queues.pop(key)
+        job = jobs.popleft()
+        if jobs:
+            self._queues[key] = jobs  # At the end: the next turn is another's.
         return job
 
     def _leave(self, job: _Job) -> None:
@@ -176,8 +219,7 @@ class BoundedPool:
         """It was cancelled: if it still waits, its place is free."""
         key = (job.lane, job.asker)
         with self._lock:
-            queue = self._queues.get(key, ())
-            if job in queue:
+            if job in self._queues.get(key, ()):
                 self._queues[key].remove(job)
                 if not self._queues[key]:
                     del self._queues[key]

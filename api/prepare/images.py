@@ -20,8 +20,9 @@ async def find(call: Call, image_id: str, field: str) -> Image:
         Invalid: there is none, or none that the caller may see; or it needs others.
         Unavailable: the image service does not answer.
     """
+    images = call.cloud.images
     try:
-        image: Image = await call.cloud.ask_images(call.cloud.images.show, image_id, call.context)
+        image: Image = images.known(image_id, call.context) or await call.cloud.ask_images(images.show, image_id, call.context)
     except core.errors.NotFound as error:
         raise invalid(field, f"Image {image_id} could not be found.") from error
     if named := [name for name in _NAMES_OTHERS if image.properties.get(name)]:

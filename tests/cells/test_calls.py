@@ -92,7 +92,7 @@ def test_no_thread_waits_for_a_host(hosts: CellWithHosts) -> None:
             hosts.broker.declare(compute.queue(f"frozen-{number}"))
         while len(hosts.gate._caller._replies._waiting if hosts.gate._caller and hosts.gate._caller._replies else ()) < 20:
             await asyncio.sleep(0.01)
-        running = hosts.gate._broker_door._pool._running
+        running = hosts.gate._broker_door._pool.busy_threads
         for each in asked:
             each.cancel()
         await asyncio.gather(*asked, return_exceptions=True)

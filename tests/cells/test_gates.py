@@ -222,7 +222,7 @@ def test_a_silent_resolver_costs_one_deadline(silent_resolver: threading.Event) 
         gate._door.breaker._next_probe = 0.0
         gate.probe()
 
-    assert gate._door._pool._running <= 1
+    assert gate._door._pool.busy_threads <= 1
     silent_resolver.set()
     gate.close()
 

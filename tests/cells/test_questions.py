@@ -65,7 +65,7 @@ def test_a_question_that_times_out_while_a_ping_is_answered_opens_nothing(gate: 
         assert isinstance(answer, Silence)
         assert answer.cause is not Cause.AWAY
         assert _is_well(gate)
-    wait_until(lambda: gate._door._pool._running == 0, what="end of the threads' questions", deadline_s=SOON_S)
+    wait_until(lambda: gate._door._pool.busy_threads == 0, what="end of the threads' questions", deadline_s=SOON_S)
     assert _is_well(gate)
 
 

@@ -4,10 +4,12 @@ import asyncio
 import concurrent.futures
 import contextvars
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
+import core.bounded_pool
 import core.errors
 from core.at_once import AtOnce
 from core.bounded_pool import BoundedPool, Full
@@ -140,6 +142,48 @@ def test_who_awaits_is_told_when_it_is_late_failed_or_closed(gated: Gated) -> No
 
     asyncio.run(ask())
     assert gated.begun == ["late"]
+
+
+def test_one_thread_does_what_comes_one_after_the_other() -> None:
+    pool = BoundedPool("pool", threads=8, waiting=8)
+    threads = set()
+    for _ in range(100):
+        threads.add(pool.submit(threading.current_thread).result(DEADLINE_S))
+        wait_until_idle(pool)
+
+    assert len(threads) == 1
+    pool.close()
+
+
+def wait_until_idle(pool: BoundedPool) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while pool.busy_threads and time.monotonic() < deadline:
+        threading.Event().wait(0.001)
+    assert not pool.busy_threads
+
+
+def test_idle_threads_end_with_the_pool_and_when_nobody_needs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed, unused = BoundedPool("closed", threads=4, waiting=4), BoundedPool("unused", threads=4, waiting=4)
+    concurrent.futures.wait([closed.submit(lambda: "work") for _ in range(8)], DEADLINE_S)
+    closed.close()
+    monkeypatch.setattr(core.bounded_pool, "IDLE_S", 0.01)
+    concurrent.futures.wait([unused.submit(lambda: "work") for _ in range(8)], DEADLINE_S)
+
+    for thread in threading.enumerate():
+        if thread.name.startswith(("closed-", "unused-")):
+            thread.join(DEADLINE_S)
+            assert not thread.is_alive()
+    assert unused.submit(lambda: "again").result(DEADLINE_S) == "again"
+    unused.close()
+
+
+def test_many_askers_and_threads_that_come_and_go_lose_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core.bounded_pool, "IDLE_S", 0.0)
+    pool = BoundedPool("pool", threads=4, waiting=64)
+    for _ in range(500):
+        futures = [pool.submit(lambda: "done") for _ in range(4)]
+        assert [future.result(DEADLINE_S) for future in futures] == ["done"] * 4
+    pool.close()
 
 
 def test_no_more_at_once_than_may_be_for_each() -> None:
