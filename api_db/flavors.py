@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 import uuid as uuids
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -12,6 +12,7 @@ from api_db.tables import flavor_extra_specs, flavor_projects, flavors
 from core import errors
 from core.clock import utcnow
 from core.database import changed, insert_one, is_duplicate, lock
+from core.frequent import Frequent
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,13 +89,14 @@ def get(connection: sa.Connection, flavor_id: str, *, project_id: str | None) ->
     Raises:
         NotFound: there is none, or not for this project.
     """
-    query = sa.select(flavors.c.id, *_FIELDS).where(flavors.c.flavor_id == flavor_id)
-    if project_id is not None:
-        query = query.where(_usable_by(project_id))
-    row = connection.execute(query).first()
-    if row is None:
+    if project_id is None:
+        rows = _FLAVOR.rows(connection, {"flavor_id": flavor_id})
+    else:
+        rows = _FLAVOR_USABLE_BY.rows(connection, {"flavor_id": flavor_id, "project_id": project_id})
+    if not rows:
         raise _not_found(flavor_id)
-    return Flavor(*row[1:], extra_specs=_extra_specs_of(connection, [row[0]]).get(row[0], {}))
+    ((key, *fields),) = rows
+    return _flavor(fields, dict(_EXTRA_SPECS.rows(connection, {"key": key})))
 
 
 def insert(connection: sa.Connection, *, flavor_id: str | None, name: str, **fields: Any) -> Flavor:
@@ -236,7 +238,7 @@ def _locked(connection: sa.Connection, flavor_id: str) -> int:
     return _key(connection, flavor_id)
 
 
-def _usable_by(project_id: str) -> sa.ColumnElement[bool]:
+def _usable_by(project_id: str | sa.BindParameter[str]) -> sa.ColumnElement[bool]:
     mine = sa.select(flavor_projects.c.flavor_pk).where(flavor_projects.c.project_id == project_id)
     return sa.or_(flavors.c.is_public == sa.true(), flavors.c.id.in_(mine))
 
@@ -256,6 +258,12 @@ def _conditions(which: Filter) -> list[sa.ColumnElement[bool]]:
     if which.name is not None:
         conditions.append(flavors.c.name.contains(which.name, autoescape=True))
     return conditions
+
+
+def _flavor(fields: Sequence[Any], extra_specs: dict[str, str]) -> Flavor:
+    flavor = Flavor(*fields, extra_specs=extra_specs)
+    # The driver itself reads them as numbers.
+    return dataclasses.replace(flavor, disabled=bool(flavor.disabled), is_public=bool(flavor.is_public))
 
 
 def _behind(connection: sa.Connection, which: Filter, order: Order) -> sa.ColumnElement[bool]:
@@ -282,3 +290,14 @@ def _extra_specs_of(connection: sa.Connection, keys: Iterable[int]) -> dict[int,
     for key, name, value in connection.execute(query.order_by(table.c.flavor_pk, table.c.key)):
         found.setdefault(key, {})[name] = value
     return found
+
+
+# Every create reads one.
+_ONE = sa.select(flavors.c.id, *_FIELDS).where(flavors.c.flavor_id == sa.bindparam("flavor_id"))
+_FLAVOR = Frequent(_ONE)
+_FLAVOR_USABLE_BY = Frequent(_ONE.where(_usable_by(sa.bindparam("project_id"))))
+_EXTRA_SPECS = Frequent(
+    sa.select(flavor_extra_specs.c.key, flavor_extra_specs.c.value)
+    .where(flavor_extra_specs.c.flavor_pk == sa.bindparam("key"))
+    .order_by(flavor_extra_specs.c.key)
+)

@@ -1,11 +1,14 @@
 """Limits of what projects and users may use: defaults, and what operators set instead."""
 
+import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import sqlalchemy as sa
 
 from api_db.tables import project_user_quotas, quota_classes, quotas
 from core.database import changed, insert_if_absent
+from core.frequent import Frequent
 
 UNLIMITED = -1
 DEFAULT_CLASS = "default"
@@ -25,35 +28,39 @@ DEFAULTS = {
 }
 
 
-def effective(conn: sa.Connection, project_id: str, user_id: str | None, defaults: Mapping[str, int]) -> dict[str, int]:
-    """The limits that hold now, by resource; -1 is unlimited.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The limits that hold for a project, and those that were set for one of its users, usually none; by resource, -1 is unlimited."""
 
-    With `user_id` None those of the whole project, else those of this user in the project: both must be kept.
-    """
-    limits = of_default_class(conn, defaults)
-    limits.update(_rows(conn, quotas, quotas.c.project_id == project_id))
-    if user_id is not None:
-        limits.update(of_user(conn, project_id, user_id))
-    return limits
+    project: Mapping[str, int]
+    user: Mapping[str, int]
+
+    @property
+    def effective(self) -> dict[str, int]:
+        """Those that a quota set of the user shows: its own where it has any. Both must be kept."""
+        return {**self.project, **self.user}
+
+    @property
+    def of_one_thing(self) -> dict[str, int]:
+        """The limits of what is counted for itself and not for the project: the items of a server's metadata, a user's key pairs.
+
+        The project's, and below them the user's own, whichever is smaller.
+        """
+        own = {name: smaller(self.project[name], limit) for name, limit in self.user.items() if name in self.project}
+        return {**self.project, **own}
 
 
-def of_one_thing(conn: sa.Connection, project_id: str, user_id: str, defaults: Mapping[str, int]) -> dict[str, int]:
-    """The limits of what is counted for itself and not for the project: the items of a server's metadata, a user's key pairs.
-
-    The project's, and below them the user's own, whichever is smaller.
-    """
-    for_all = effective(conn, project_id, None, defaults)
-    return for_all | {resource: smaller(for_all[resource], own) for resource, own in of_user(conn, project_id, user_id).items() if resource in for_all}
+def read(conn: sa.Connection, project_id: str, user_id: str | None, defaults: Mapping[str, int]) -> Limits:
+    """The limits that hold now; with `user_id` None those of the project alone."""
+    found: dict[int, dict[str, int]] = {_OF_CLASS: {}, _OF_PROJECT: {}, _OF_USER: {}}
+    for set_for, resource, limit in _LIMITS.rows(conn, {"project_id": project_id, "user_id": user_id}):
+        found[set_for][resource] = limit
+    return Limits(project={**DEFAULTS, **defaults, **found[_OF_CLASS], **found[_OF_PROJECT]}, user=found[_OF_USER])
 
 
 def smaller(one: int, other: int) -> int:
     """The limit that is reached first."""
     return max(one, other) if UNLIMITED in (one, other) else min(one, other)
-
-
-def of_user(conn: sa.Connection, project_id: str, user_id: str) -> dict[str, int]:
-    """The limits that were set for this user in the project; usually none."""
-    return _rows(conn, project_user_quotas, _of_user(project_id, user_id))
 
 
 def of_default_class(conn: sa.Connection, defaults: Mapping[str, int]) -> dict[str, int]:
@@ -63,7 +70,8 @@ def of_default_class(conn: sa.Connection, defaults: Mapping[str, int]) -> dict[s
 
 def of_class(conn: sa.Connection, class_name: str, defaults: Mapping[str, int]) -> dict[str, int]:
     """The limits that the quota class says, completed by the settings'."""
-    return {**DEFAULTS, **defaults, **_rows(conn, quota_classes, quota_classes.c.class_name == class_name)}
+    rows = conn.execute(sa.select(quota_classes.c.resource, quota_classes.c.hard_limit).where(quota_classes.c.class_name == class_name)).all()
+    return {**DEFAULTS, **defaults, **dict(rows)}
 
 
 def set_class(conn: sa.Connection, class_name: str, limits: Mapping[str, int]) -> None:
@@ -92,8 +100,8 @@ def delete_user(conn: sa.Connection, project_id: str, user_id: str) -> None:
     conn.execute(sa.delete(project_user_quotas).where(_of_user(project_id, user_id)))
 
 
-def _rows(conn: sa.Connection, table: sa.Table, where: sa.ColumnElement[bool]) -> dict[str, int]:
-    return {row.resource: row.hard_limit for row in conn.execute(sa.select(table.c.resource, table.c.hard_limit).where(where))}
+def _limits(table: sa.Table, set_for: int, *where: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    return sa.select(sa.literal_column(str(set_for)), table.c.resource, table.c.hard_limit).where(*where)
 
 
 def _of_user(project_id: str, user_id: str) -> sa.ColumnElement[bool]:
@@ -108,3 +116,15 @@ def _replace(conn: sa.Connection, table: sa.Table, owner: dict[str, str], limits
         if not changed(conn.execute(set_limit)):
             insert_if_absent(conn, table, [{**key, "hard_limit": limit}])
             conn.execute(set_limit)
+
+
+# One statement for all three: every accepted request asks it, under its project's lock.
+_OF_CLASS, _OF_PROJECT, _OF_USER = range(3)
+_PROJECT_ID, _USER_ID = sa.bindparam("project_id", type_=quotas.c.project_id.type), sa.bindparam("user_id", type_=project_user_quotas.c.user_id.type)
+_LIMITS = Frequent(
+    sa.union_all(
+        _limits(quota_classes, _OF_CLASS, quota_classes.c.class_name == DEFAULT_CLASS),
+        _limits(quotas, _OF_PROJECT, quotas.c.project_id == _PROJECT_ID),
+        _limits(project_user_quotas, _OF_USER, project_user_quotas.c.project_id == _PROJECT_ID, project_user_quotas.c.user_id == _USER_ID),
+    )
+)

@@ -12,9 +12,18 @@ import sqlalchemy as sa
 import api_db.limits
 import core.database
 import core.errors
+from api_db.limits import Limits
 from api_db.tables import instance_mappings, project_locks
+from core.frequent import Frequent
 
 UNLIMITED = -1
+
+# `deleted IS false` would be no use to the index: every server the project ever deleted would be read.
+_COUNTED = sa.select(
+    sa.func.count(), sa.func.coalesce(sa.func.sum(instance_mappings.c.vcpus), 0), sa.func.coalesce(sa.func.sum(instance_mappings.c.memory_mib), 0)
+).where(instance_mappings.c.deleted == sa.false(), instance_mappings.c.project_id == sa.bindparam("project_id"))
+_USAGE = Frequent(_COUNTED)
+_USAGE_OF_USER = Frequent(_COUNTED.where(instance_mappings.c.user_id == sa.bindparam("user_id")))
 
 
 def lock(connection: sa.Connection, project_id: str) -> None:
@@ -27,23 +36,19 @@ def lock(connection: sa.Connection, project_id: str) -> None:
 
 def usage(connection: sa.Connection, project_id: str, user_id: str | None = None) -> dict[str, int]:
     """`instances`, `cores` and `ram` (MiB) of a project, or of one of its users; deleted servers are free at once."""
-    # `deleted IS false` would be no use to the index: every server the project ever deleted would be read.
-    mine = sa.and_(instance_mappings.c.project_id == project_id, instance_mappings.c.deleted == sa.false())
-    if user_id is not None:
-        mine = sa.and_(mine, instance_mappings.c.user_id == user_id)
-    counted = sa.select(
-        sa.func.count(), sa.func.coalesce(sa.func.sum(instance_mappings.c.vcpus), 0), sa.func.coalesce(sa.func.sum(instance_mappings.c.memory_mib), 0)
-    ).where(mine)
-    instances, cores, ram = connection.execute(counted).one()
+    if user_id is None:
+        counted = _USAGE.rows(connection, {"project_id": project_id})
+    else:
+        counted = _USAGE_OF_USER.rows(connection, {"project_id": project_id, "user_id": user_id})
+    ((instances, cores, ram),) = counted
     return {"instances": int(instances), "cores": int(cores), "ram": int(ram)}
 
 
-def headroom(connection: sa.Connection, *, project_id: str, user_id: str, each: Mapping[str, int], defaults: Mapping[str, int]) -> int | None:
+def headroom(connection: sa.Connection, limits: Limits, *, project_id: str, user_id: str, each: Mapping[str, int]) -> int | None:
     """For how many things of this size the project has room, and the user where it has limits of its own; None: for any number."""
-    rooms = _rooms(each, usage(connection, project_id), api_db.limits.effective(connection, project_id, None, defaults))
-    personal = api_db.limits.of_user(connection, project_id, user_id)
-    if any(resource in personal for resource in each):
-        rooms += _rooms(each, usage(connection, project_id, user_id), personal)
+    rooms = _rooms(each, usage(connection, project_id), limits.project)
+    if any(resource in limits.user for resource in each):
+        rooms += _rooms(each, usage(connection, project_id, user_id), limits.user)
     return min(rooms, default=None)
 
 
@@ -61,10 +66,10 @@ def check(connection: sa.Connection, *, project_id: str, user_id: str, wanted: M
     Raises:
         OverQuota: it may not; the message names every quota that is too small, what is used and the limit.
     """
-    _refuse_beyond(wanted, usage(connection, project_id), api_db.limits.effective(connection, project_id, None, defaults))
-    personal = api_db.limits.of_user(connection, project_id, user_id)
-    if any(resource in personal for resource in wanted):
-        _refuse_beyond(wanted, usage(connection, project_id, user_id), personal)
+    limits = api_db.limits.read(connection, project_id, user_id, defaults)
+    _refuse_beyond(wanted, usage(connection, project_id), limits.project)
+    if any(resource in limits.user for resource in wanted):
+        _refuse_beyond(wanted, usage(connection, project_id, user_id), limits.user)
 
 
 def _refuse_beyond(wanted: Mapping[str, int], used: Mapping[str, int], limits: Mapping[str, int]) -> None:

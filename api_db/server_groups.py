@@ -72,8 +72,8 @@ def insert(connection: sa.Connection, group: ServerGroup, *, quota_defaults: Map
         OverQuota: project or user have as many as they may.
     """
     api_db.quota.lock(connection, group.project_id)
-    for user_id in (None, group.user_id):
-        most = api_db.limits.effective(connection, group.project_id, user_id, quota_defaults)[RESOURCE]
+    limits = api_db.limits.read(connection, group.project_id, group.user_id, quota_defaults)
+    for user_id, most in ((None, limits.project[RESOURCE]), (group.user_id, limits.effective[RESOURCE])):
         if 0 <= most <= count(connection, group.project_id, user_id):
             raise core.errors.OverQuota("Quota exceeded, too many server groups.", quota=RESOURCE)
     row = {field.name: getattr(group, field.name) for field in dataclasses.fields(ServerGroup) if field.name != "members"}
@@ -123,7 +123,7 @@ def join(connection: sa.Connection, uuid: str, servers: Sequence[str], *, projec
     group_id = _locked(connection, server_groups.c.uuid == uuid, server_groups.c.project_id == project_id)
     if group_id is None:
         raise core.errors.Invalid(f"group: Server group {uuid} could not be found.", field="group")
-    most = api_db.limits.of_one_thing(connection, project_id, user_id, quota_defaults)["server_group_members"]
+    most = api_db.limits.read(connection, project_id, user_id, quota_defaults).of_one_thing["server_group_members"]
     if most >= 0 and _count_members(connection, group_id, user_id) + len(servers) > most:
         raise core.errors.OverQuota("Quota exceeded, too many servers in group", quota="server_group_members")
     rows = [{"group_id": group_id, "instance_uuid": server} for server in servers]

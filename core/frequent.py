@@ -21,7 +21,7 @@ class Frequent:
     Built once and shared by all threads, like the statement.
     """
 
-    def __init__(self, statement: sa.Select[Any]) -> None:
+    def __init__(self, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> None:
         self._statement = statement
         self._asked = 0
         self._is_compiled = False
@@ -78,7 +78,7 @@ class _Text:
         return values
 
 
-def _text(statement: sa.Select[Any], dialect: sa.Dialect) -> _Text | None:
+def _text(statement: sa.Select[Any] | sa.CompoundSelect[Any], dialect: sa.Dialect) -> _Text | None:
     """None: its text is another one with each execution, as that of `IN` with a list is."""
     compiled = statement.compile(dialect=dialect)
     assert isinstance(compiled, sa.sql.compiler.SQLCompiler)

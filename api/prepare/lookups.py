@@ -25,7 +25,10 @@ DEFAULT_GROUP = "default"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """The names in a request; `hosts` as `zones.hosts_of` gives them."""
+    """The names in a request; `hosts` as `zones.hosts_of` gives them.
+
+    `has_limits`: whether it has to be known how many metadata items and servers there may be: it names some, or a range of numbers.
+    """
 
     flavor_id: str
     key_name: str | None
@@ -33,16 +36,21 @@ class Named:
     hosts: frozenset[str] = frozenset()
     server_group: str | None = None
     same_host: tuple[str, ...] = ()
+    has_limits: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What they stand for; `headroom`: how many servers of the flavor the quotas of project and user have room for, None unlimited."""
+    """What they stand for.
+
+    `metadata_items`: how many there may be; negative: any number. `headroom`: how many servers of the flavor the quotas of project and
+    user have room for; None: any number, or nobody asked.
+    """
 
     flavor: Flavor
     public_key: str | None
-    metadata_items: int
-    headroom: int | None
+    metadata_items: int = api_db.limits.UNLIMITED
+    headroom: int | None = None
 
 
 def look_up(connection: sa.Connection, context: Context, named: Named, quota_defaults: Mapping[str, int]) -> Found:
@@ -56,13 +64,18 @@ def look_up(connection: sa.Connection, context: Context, named: Named, quota_def
         zones.check(api_db.aggregates.zones(connection), named.wish, named.hosts)
     _check_server_group(connection, context, named.server_group)
     _check_same_host(connection, context, named.same_host)
+    found = Found(flavor=flavor, public_key=found_key)
+    return _with_limits(connection, context, found, quota_defaults) if named.has_limits else found
+
+
+def _with_limits(connection: sa.Connection, context: Context, found: Found, quota_defaults: Mapping[str, int]) -> Found:
     project_id, user_id = str(context.project_id), str(context.user_id)
-    each = {"instances": 1, "cores": flavor.vcpus, "ram": flavor.memory_mib}
-    return Found(
-        flavor=flavor,
-        public_key=found_key,
-        metadata_items=api_db.limits.of_one_thing(connection, project_id, user_id, quota_defaults)["metadata_items"],
-        headroom=api_db.quota.headroom(connection, project_id=project_id, user_id=user_id, each=each, defaults=quota_defaults),
+    limits = api_db.limits.read(connection, project_id, user_id, quota_defaults)
+    each = {"instances": 1, "cores": found.flavor.vcpus, "ram": found.flavor.memory_mib}
+    return dataclasses.replace(
+        found,
+        metadata_items=limits.of_one_thing["metadata_items"],
+        headroom=api_db.quota.headroom(connection, limits, project_id=project_id, user_id=user_id, each=each),
     )
 
 

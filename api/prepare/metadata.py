@@ -25,7 +25,7 @@ async def most_items(call: Call) -> int:
 
 def limit(connection: sa.Connection, project_id: str, user_id: str, quota_defaults: Mapping[str, int]) -> int:
     """The most; negative: no limit."""
-    return int(api_db.limits.of_one_thing(connection, project_id, user_id, quota_defaults)["metadata_items"])
+    return api_db.limits.read(connection, project_id, user_id, quota_defaults).of_one_thing["metadata_items"]
 
 
 def refuse_too_many(metadata: Mapping[str, str], most: int) -> None:

@@ -57,6 +57,8 @@ async def prepare(call: Call) -> Prepared:
         hosts=await zones.hosts_of(call, wish),
         server_group=others.group,
         same_host=others.same_host,
+        # One plain server is what most requests ask for. Its quota is checked when it is accepted.
+        has_limits=bool(body.get("metadata") or body.get("max_count")),
     )
     found, image = await asyncio.gather(
         call.cloud.api_read(lookups.look_up, call.context, named, call.cloud.quota_defaults), images.find(call, image_id, "imageRef")

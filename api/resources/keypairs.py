@@ -114,7 +114,7 @@ async def create(call: Call) -> Created:
     except ValueError as error:
         raise errors.Invalid(f"Keypair data is invalid: {error} (public_key)", field="public_key") from error
     limits = await call.cloud.api_read(
-        api_db.limits.of_one_thing, call.context.project_id or "", user_id, call.cloud.quota_defaults
+        api_db.limits.read, call.context.project_id or "", user_id, call.cloud.quota_defaults
     )
     key = await call.cloud.api_write(
         api_db.keypairs.insert,
@@ -123,7 +123,7 @@ async def create(call: Call) -> Created:
         kind=kind,
         fingerprint=fingerprint,
         public_key=public_key,
-        most=limits["key_pairs"],
+        most=limits.of_one_thing["key_pairs"],
     )
     return Created(key, private_key)
 

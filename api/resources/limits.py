@@ -74,7 +74,7 @@ async def show(call: Call) -> Standing:
 
 def _standing(conn: sa.Connection, project_id: str, defaults: Mapping[str, int]) -> Standing:
     used = api_db.quota.usage(conn, project_id) | {"server_groups": api_db.server_groups.count(conn, project_id)}
-    return Standing(api_db.limits.effective(conn, project_id, None, defaults), used)
+    return Standing(api_db.limits.read(conn, project_id, None, defaults).project, used)
 
 
 ROUTES = [

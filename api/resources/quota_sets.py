@@ -109,11 +109,11 @@ def _project(call: Call, rule: str) -> str:
 
 
 def _read(conn: sa.Connection, project_id: str, user_id: str | None, defaults: Mapping[str, int]) -> QuotaSet:
-    return QuotaSet(project_id, api_db.limits.effective(conn, project_id, user_id, defaults))
+    return QuotaSet(project_id, api_db.limits.read(conn, project_id, user_id, defaults).effective)
 
 
 def _read_with_usage(conn: sa.Connection, project_id: str, user_id: str | None, defaults: Mapping[str, int]) -> QuotaSet:
-    limits = api_db.limits.effective(conn, project_id, user_id, defaults)
+    limits = api_db.limits.read(conn, project_id, user_id, defaults).effective
     return QuotaSet(project_id, limits, _usage_of(conn, project_id, user_id))
 
 
@@ -131,7 +131,7 @@ def _update(
     if user_id is None:
         api_db.limits.set_project(conn, project_id, wanted)
     else:
-        _refuse_more_than(wanted, api_db.limits.effective(conn, project_id, None, defaults))
+        _refuse_more_than(wanted, api_db.limits.read(conn, project_id, None, defaults).project)
         api_db.limits.set_user(conn, project_id, user_id, wanted)
     return _read(conn, project_id, user_id, defaults)
 

@@ -281,4 +281,4 @@ def test_deleting_a_projects_limits_leaves_other_projects_theirs(cloud: Operator
     cloud.ask.delete("/v2.1/os-quota-sets/other")
 
     with cloud.database.reading() as conn:
-        assert api_db.limits.effective(conn, PROJECT, None, {})["cores"] == 7
+        assert api_db.limits.read(conn, PROJECT, None, {}).project["cores"] == 7
