@@ -19,6 +19,7 @@ from api.http.errors import MALFORMED, NOT_FOUND, RETRY_AFTER_S, Fault, HttpErro
 from api.http.paging import Page
 from api.http.policy import Policy
 from api.http.routes import COMPUTE, Access, ActionRoute, Bound, Endpoint, Match, Route, Router
+from api.http.shares import Shares
 from api.http.versions import Microversion
 from api.http.view import Render
 from core import errors, log
@@ -49,8 +50,9 @@ class Limits:
     """What one request may use, and all together; ``link_prefix`` is the public address where it is not the request's own.
 
     An answer must be sent within ``send_timeout_s``, and some of it within every ``send_progress_timeout_s``; ``max_unsent_bytes`` are
-    those of all answers that are being sent; a page of a list ends at about ``max_page_bytes``. Metrics and names of
-    cells are for ``monitors``.
+    those of all answers that are being sent; a page of a list ends at about ``max_page_bytes``. Of one project ``project_at_once``
+    requests are worked on at the same time and ``project_waiting`` more wait, for ``project_wait_s``. Metrics and names of cells are
+    for ``monitors``.
     """
 
     max_limit: int
@@ -61,6 +63,9 @@ class Limits:
     send_progress_timeout_s: float = 10.0
     max_unsent_bytes: int = 128 * 1024 * 1024
     max_page_bytes: int = 4 * 1024 * 1024
+    project_at_once: int = 16
+    project_waiting: int = 512
+    project_wait_s: float = 30.0
     monitors: Monitors = field(default_factory=Monitors)
 
 
@@ -113,6 +118,7 @@ class App:
         self._limits = limits
         self._clock = clock
         self._observe = observe
+        self._shares = Shares(at_once=limits.project_at_once, waiting=limits.project_waiting, wait_s=limits.project_wait_s)
         self._unsent_bytes = 0
         self._is_leaving = False
 
@@ -204,7 +210,11 @@ class App:
                 f"Context's project_id '{context.project_id}'",
                 field="project_id",
             )
-        return await self._handled(self._call(exchange, match, context, version), endpoint, exchange)
+        call = self._call(exchange, match, context, version)
+        if context.project_id is None:
+            return await self._handled(call, endpoint, exchange)
+        async with self._shares.one_of(context.project_id):
+            return await self._handled(call, endpoint, exchange)
 
     async def _identify(self, exchange: _Exchange, access: Access) -> Context:
         """The context of whoever asks; nobody's where the route asks for no credentials."""
