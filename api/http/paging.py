@@ -1,6 +1,6 @@
 """Lists come in pages."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,12 @@ class Page:
     more: bool = False
     marker: str | None = None
     marker_of: Callable[[Any], str] | None = None
+
+    def pieces(self, number: int) -> Iterator["Page"]:
+        """The same items in pages of so many; the last one alone knows whether more may follow."""
+        for start in range(0, len(self.items), number):
+            items = self.items[start : start + number]
+            yield Page(items) if start + number < len(self.items) else replace(self, items=items)
 
     def first(self, number: int) -> "Page":
         """The page that ends after so many items, of which it has more."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import api.http.app
 from api.http.app import Limits
 from api.http.call import Call, Raw
 from api.http.caller import Identity
@@ -472,8 +473,10 @@ async def weighty(call: Call) -> object:
     return page_of(found, limit=limit, marker=str)
 
 
+@pytest.mark.parametrize("piece", [1, 2, 50])
 @pytest.mark.parametrize(("weight", "pages"), [(10, 3), (900, 6), (5000, 12)])
-def test_a_page_ends_where_it_becomes_too_large(tmp_path: pathlib.Path, weight: int, pages: int) -> None:
+def test_a_page_ends_where_it_becomes_too_large(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, weight: int, pages: int, piece: int) -> None:
+    monkeypatch.setattr(api.http.app, "PIECE_ITEMS", piece)
     view = ListView("things", View(None, Field("n", int), Field("text", lambda item: "x" * weight)))
     table = [Route("GET", "/things", weighty, query=Query(LIMIT, MARKER), view=view)]
     limits = Limits(max_limit=5, max_body_bytes=2000, read_timeout_s=5.0, link_prefix=None, max_page_bytes=2048)

@@ -8,8 +8,10 @@ import pytest
 
 import core.errors
 from api.http.call import Call
+from api.http.paging import Page
 from api.http.routes import Access, Route
 from api.http.shares import Shares
+from api.http.view import Field, ListView, View
 from tests.api.http.harness import ALICE, BOB, LIMITS, Asker, serving_tables, settings
 
 AT_ONCE, WAITING = 3, 5
@@ -62,6 +64,30 @@ def test_what_is_beyond_those_that_may_wait_is_told_to_come_again(tmp_path: path
     answers = asked(tmp_path, Works(), requests=AT_ONCE + WAITING + 2)
 
     assert sorted(answers) == [200] * (AT_ONCE + WAITING) + [503] * 2
+
+
+def test_a_long_page_lets_others_have_the_event_loop(tmp_path: pathlib.Path) -> None:
+    """Between the first and the last item of 1,000, another project is served many times."""
+    rendered = 0
+
+    def count(item: int) -> int:
+        nonlocal rendered
+        rendered += 1
+        return item
+
+    async def long(call: Call) -> object:
+        return Page(list(range(1000)), more=True, marker="999")
+
+    async def brief(call: Call) -> object:
+        return {"rendered": rendered}
+
+    table = [Route("GET", "/long", long, view=ListView("items", View(None, Field("n", count)))), Route("GET", "/brief", brief)]
+    with serving_tables(settings(tmp_path), [table]) as asker:
+        page, *others = asker.get_at_once(("/v2.1/long", ALICE), *[("/v2.1/brief", BOB)] * 20)
+
+    assert [item["n"] for item in page.json["items"]] == list(range(1000))
+    assert page.json["items_links"][0]["href"].endswith("marker=999")
+    assert any(0 < reply.json["rendered"] < 1000 for reply in others)
 
 
 def test_whoever_waits_too_long_is_refused_and_nothing_is_kept_of_a_project_that_asks_no_more() -> None:
