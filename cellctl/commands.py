@@ -10,10 +10,11 @@ import cliff.command
 import cliff.lister
 import cliff.show
 from cliff.app import App
-from cliff.formatters import commaseparated, json_format, shell, table, value, yaml_format
+from cliff.formatters import commaseparated, json_format, table, value, yaml_format
 
 import core.errors
 from cellctl import cloud, exits, urls
+from cellctl.shell_format import ShellFormatter
 from core.printable import printable
 
 
@@ -130,7 +131,7 @@ _FOR_ONE = {
     "table": table.TableFormatter,
     "json": json_format.JSONFormatter,
     "yaml": yaml_format.YAMLFormatter,
-    "shell": shell.ShellFormatter,
+    "shell": ShellFormatter,
     "value": value.ValueFormatter,
 }
 

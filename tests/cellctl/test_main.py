@@ -1,10 +1,14 @@
 """The program: options, settings, exit codes, errors."""
 
+import pathlib
+import subprocess
+
 import pytest
 
 import cellctl.main
 from cellctl import exits
 from tests.cellctl.terminal import Terminal
+from tests.cellctl.under_way import UnderWay
 
 
 def test_without_a_command_it_shows_its_use(terminal: Terminal) -> None:
@@ -40,6 +44,18 @@ def test_the_version_is_the_release(terminal: Terminal) -> None:
 )
 def test_bad_usage_is_2(cloud: Terminal, words: list[str]) -> None:
     assert cloud.runs(*words).code == 2
+
+
+def test_a_shell_runs_nothing_of_what_somebody_else_wrote(cloud: Terminal, under_way: UnderWay, tmp_path: pathlib.Path) -> None:
+    """A host's words in a letter, read by `eval "$(cellctl queue show … -f shell)"`."""
+    under_way.letter("east", "clean", {"uuids": [f"$(touch {tmp_path}/ran)", f"`touch {tmp_path}/ran`", "'"]})
+    (letter,) = cloud.gets("queue", "list")
+    shown = cloud.does("queue", "show", letter["letter"], "-f", "shell", "--prefix", "its_").out
+
+    told = subprocess.run(["sh", "-c", f'{shown}\nprintf %s "$its_arguments"'], capture_output=True, text=True, check=True, timeout=30)
+
+    assert "`touch" in told.stdout and "$(touch" in told.stdout
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_missing_settings_file_is_2(terminal: Terminal) -> None:
