@@ -10,8 +10,9 @@ import sqlalchemy as sa
 import api_db.cells
 import core.errors
 from api_db.cells import CELL0_TRANSPORT, CELL0_UUID, CellMapping, InUse
-from cellctl import cloud, commands, urls
+from cellctl import arguments, cloud, commands, urls
 from cellctl.cloud import API_LEVEL
+from core.log import masked
 
 CELL0_NAME = "cell0"
 COLUMNS = ("name", "uuid", "database_connection", "transport_url", "disabled")
@@ -19,7 +20,7 @@ NAME_MOST = 255
 
 
 def _row(cell: CellMapping, *, show_secrets: bool) -> tuple[object, ...]:
-    shown = (lambda url: url) if show_secrets else urls.masked
+    shown = (lambda url: url) if show_secrets else masked
     return cell.name, cell.uuid, shown(cell.database_connection), shown(cell.transport_url), cell.disabled
 
 
@@ -28,7 +29,7 @@ def _add_secrets_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_cell_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("cell", metavar="NAME", help="name or uuid of the cell")
+    parser.add_argument("cell", metavar="NAME", type=arguments.by_id, help="name or uuid of the cell")
 
 
 def _checked_name(name: str) -> str:
@@ -84,6 +85,7 @@ class CreateCell(commands.ShowOne):
     Its database need not be there yet: `cellctl db sync --cell NAME` makes its tables. Running processes notice the cell by themselves.
     """
 
+    columns = COLUMNS
     exit_codes = "Exit code 3: the name, the uuid, the database or the broker belongs to another cell, or to the API level."
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -103,7 +105,7 @@ class CreateCell(commands.ShowOne):
         open_cloud = self.cloud()
         cell, is_new = open_cloud.api_write(_create, open_cloud, wanted, if_absent=parsed_args.if_absent, with_uuid=bool(parsed_args.uuid))
         self.say(f"cell {cell.name} is mapped" if is_new else f"cell {cell.name} was there already")
-        return COLUMNS, _row(cell, show_secrets=parsed_args.show_secrets)
+        return self.columns, _row(cell, show_secrets=parsed_args.show_secrets)
 
 
 def _wanted_cell0(parsed_args: argparse.Namespace) -> CellMapping:
@@ -167,7 +169,7 @@ def _refuse_other(present: CellMapping, wanted: CellMapping, *, with_uuid: bool)
     for option, (has, asked) in compared.items():
         if has != asked:
             raise core.errors.Conflict(
-                f"{option}: cell {present.name} has {urls.masked(has)} instead of {urls.masked(asked)}: use `cellctl cell update`", field=option
+                f"{option}: cell {present.name} has {masked(has)} instead of {masked(asked)}: use `cellctl cell update`", field=option
             )
 
 
@@ -180,6 +182,8 @@ class ListCells(commands.Lister):
     Columns: name, uuid, database_connection, transport_url, disabled. Passwords are shown as ***.
     """
 
+    columns = COLUMNS
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         _add_secrets_option(parser)
@@ -187,7 +191,7 @@ class ListCells(commands.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[object, ...]]]:
         cells = self.cloud().api_read(api_db.cells.list_all)
-        return COLUMNS, [_row(cell, show_secrets=parsed_args.show_secrets) for cell in cells]
+        return self.columns, [_row(cell, show_secrets=parsed_args.show_secrets) for cell in cells]
 
 
 class ShowCell(commands.ShowOne):
@@ -195,6 +199,8 @@ class ShowCell(commands.ShowOne):
 
     Fields: those of `cell list`, and hosts, servers, deleted_servers, orders: how many of them are mapped to the cell.
     """
+
+    columns = (*COLUMNS, "hosts", "servers", "deleted_servers", "orders")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -206,8 +212,7 @@ class ShowCell(commands.ShowOne):
         open_cloud = self.cloud()
         cell = open_cloud.find_cell(parsed_args.cell)
         use = open_cloud.api_read(api_db.cells.in_use, cell.uuid)
-        columns = (*COLUMNS, "hosts", "servers", "deleted_servers", "orders")
-        return columns, (*_row(cell, show_secrets=parsed_args.show_secrets), use.hosts, use.servers, use.deleted_servers, use.orders)
+        return self.columns, (*_row(cell, show_secrets=parsed_args.show_secrets), use.hosts, use.servers, use.deleted_servers, use.orders)
 
 
 # ---- cell update, enable and disable -----------------------------------------------------------------------------------------------
@@ -219,6 +224,7 @@ class UpdateCell(commands.ShowOne):
     Running processes of the API level follow within `[cells] refresh_s`; the cell's own processes have their own settings.
     """
 
+    columns = COLUMNS
     exit_codes = "Exit code 3: the new name, database or broker belongs to another cell, or to the API level. 1: refused for cell0."
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -242,7 +248,7 @@ class UpdateCell(commands.ShowOne):
             raise core.errors.Invalid("nothing to change: give --name, --database-connection or --transport-url", field="--name")
         open_cloud = self.cloud()
         cell = open_cloud.api_write(_update, open_cloud, parsed_args.cell, changes)
-        return COLUMNS, _row(cell, show_secrets=parsed_args.show_secrets)
+        return self.columns, _row(cell, show_secrets=parsed_args.show_secrets)
 
 
 def _update(connection: sa.Connection, open_cloud: cloud.Cloud, name_or_uuid: str, changes: dict[str, str]) -> CellMapping:
@@ -258,6 +264,7 @@ def _update(connection: sa.Connection, open_cloud: cloud.Cloud, name_or_uuid: st
 
 
 class _SetDisabled(commands.ShowOne):
+    columns = COLUMNS
     disabled: bool
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -268,7 +275,7 @@ class _SetDisabled(commands.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Sequence[object]]:
         cell = self.cloud().api_write(_set_disabled, parsed_args.cell, disabled=self.disabled)
-        return COLUMNS, _row(cell, show_secrets=parsed_args.show_secrets)
+        return self.columns, _row(cell, show_secrets=parsed_args.show_secrets)
 
 
 class EnableCell(_SetDisabled):

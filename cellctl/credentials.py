@@ -14,7 +14,7 @@ import api_db.hosts
 import core.errors
 import messaging.rabbitmq as rabbitmq
 from api_db.cells import CellMapping
-from cellctl import cloud, commands
+from cellctl import arguments, cloud, commands
 from clients.rabbitmq import Management
 from messaging import access
 
@@ -52,13 +52,14 @@ class HostCredentials(commands.ShowOne):
     Fields: host, cell, user, result, transport_url (unless it is in --file), run (what is left to be done by hand).
     """
 
+    columns = ("host", "cell", "user", "result", "transport_url", "run")
     exit_codes = "Exit code 2: the cell's broker is no RabbitMQ. 3: the host belongs to another cell. 4: no such cell. 5: the management API does not answer."
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("host", metavar="HOST", help="name of the host, as in its agent's settings")
-        parser.add_argument("--cell", metavar="NAME", help="the host's cell (name or uuid); of a host that is mapped it is known")
-        parser.add_argument("--file", metavar="FILE", type=pathlib.Path, help="write the line `transport_url = ...` there, for its owner only")
+        parser.add_argument("--cell", metavar="NAME", type=arguments.by_id, help="the host's cell (name or uuid); of a host that is mapped it is known")
+        parser.add_argument("--file", metavar="FILE", type=arguments.file, help="write the line `transport_url = ...` there, for its owner only")
         parser.add_argument("--renew", action="store_true", help="make a new password; the agent needs it at once")
         parser.add_argument("--remove", action="store_true", help="remove the account, and the host's queue")
         parser.add_argument("--dry-run", action="store_true", help="say what would be done and change nothing")

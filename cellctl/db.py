@@ -14,7 +14,7 @@ import api_db.schema
 import cell_db.schema
 import core.errors
 import core.migrations
-from cellctl import cloud, commands, exits, urls
+from cellctl import arguments, cloud, commands, exits, urls
 from core.database import Database
 from core.schema import Schema
 
@@ -77,7 +77,7 @@ class SyncDatabases(commands.Command):
         parser = super().get_parser(prog_name)
         which = parser.add_mutually_exclusive_group()
         which.add_argument("--api", action="store_true", help="only the API database")
-        which.add_argument("--cell", metavar="NAME", action="append", help="only this cell's database (name or uuid); may be repeated")
+        which.add_argument("--cell", metavar="NAME", type=arguments.by_id, action="append", help="only this cell's database (name or uuid); may be repeated")
         which.add_argument("--all", action="store_true", help="the API database, cell0 and every cell: the default")
         which.add_argument("--database", metavar="URL", help="only this database, which no cell needs to be mapped to; with --schema")
         parser.add_argument("--schema", choices=sorted(SCHEMAS), help="what the database of --database holds")
@@ -135,6 +135,7 @@ class ListVersions(commands.Lister):
     Columns: database (api, or the cell), schema, current, newest, state (newest, other, empty, away).
     """
 
+    columns = ("database", "schema", "current", "newest", "state")
     exit_codes = "Exit code 0: all are at the newest revision. 1: some are not. 5: some did not answer."
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[object, ...]]]:
@@ -147,7 +148,7 @@ class ListVersions(commands.Lister):
                 rows += threads.map(lambda target: self._row(target, deadline_s), targets)
         states = {row[-1] for row in rows}
         self.exit_code = exits.AWAY if "away" in states else exits.REFUSED if states != {"newest"} else exits.DONE
-        return ("database", "schema", "current", "newest", "state"), rows
+        return self.columns, rows
 
     def _row(self, target: Target, deadline_s: float) -> tuple[object, ...]:
         newest = target.schema.newest

@@ -1,6 +1,5 @@
-"""Addresses of databases and brokers: checked, compared and masked."""
+"""Addresses of databases and brokers: checked and compared."""
 
-import re
 import urllib.parse
 from pathlib import PurePosixPath
 
@@ -14,16 +13,8 @@ _DRIVERS = {"mysql", "mysql+pymysql", "mariadb", "mariadb+pymysql", "sqlite", "s
 _PORTS = range(1, 65536)
 _MYSQL_PORT = 3306
 _AMQP_PORTS = {"amqp": 5672, "amqps": 5671}
-# Greedy: a password with an `@` of its own is hidden whole.
-_PASSWORD = re.compile(r"(://[^:/@;\s]*:)([^;\s]*)(@)")
-_SECRET_ARGUMENT = re.compile(r"([?&](?:password|passwd|ssl_key)=)[^&;\s]*", re.IGNORECASE)
 
 Place = tuple[str, ...]
-
-
-def masked(url: str) -> str:
-    """The URL, or several separated by `;`, without passwords."""
-    return _SECRET_ARGUMENT.sub(r"\1***", _PASSWORD.sub(r"\1***\3", url))
 
 
 def checked_database(url: str, *, option: str) -> str:

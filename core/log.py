@@ -10,7 +10,9 @@ from core.printable import printable
 
 _QUIET = ("amqp=WARN", "kombu=WARN", "sqlalchemy=WARN", "aiohttp.access=WARN", "alembic=WARN", "urllib3=WARN", "keystoneauth=WARN",
           "placement=WARN", "oslo_policy=WARN", "asyncio=WARN", "stevedore=WARN")
-_URL_PASSWORD = re.compile(r"(://[^:/@\s]*:)([^@\s]*)(@)")
+# Greedy: a password with an `@` of its own is hidden whole.
+_PASSWORD = re.compile(r"(://[^:/@;\s]*:)([^;\s]*)(@)")
+_SECRET_ARGUMENT = re.compile(r"([?&](?:password|passwd|ssl_key)=)[^&;\s]*", re.IGNORECASE)
 
 
 def setup(conf: cfg.ConfigOpts, program: str) -> None:
@@ -37,6 +39,6 @@ def get(name: str) -> logging.Logger:
     return logging.getLogger(name)
 
 
-def masked(url: str | None) -> str:
-    """The URL with its password replaced by `***`."""
-    return "" if url is None else _URL_PASSWORD.sub(r"\1***\3", url)
+def masked(text: str | None) -> str:
+    """The text with `***` for the password of each URL in it, or of several URLs separated by `;`."""
+    return _SECRET_ARGUMENT.sub(r"\1***", _PASSWORD.sub(r"\1***\3", text or ""))

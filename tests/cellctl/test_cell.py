@@ -218,7 +218,7 @@ def test_update_to_what_it_has_already_is_fine(cloud: Terminal) -> None:
         ("east", [], 2, "--name"),
         ("east", ["--database-connection", "nonsense"], 2, "--database-connection"),
         ("east", ["--transport-url", "nonsense"], 2, "--transport-url"),
-        ("east", ["--name", ""], 2, "NAME"),
+        ("east", ["--name", ""], 2, "--name"),
         ("east", ["--name", "west"], 3, "west"),
         ("east", ["--name", "cell0"], 3, "--name"),
         ("east", ["--transport-url", "inproc://west"], 3, "--transport-url"),
