@@ -1,6 +1,7 @@
 """Cells: `cellctl cell create|list|show|update|enable|disable|delete`."""
 
 import argparse
+import re
 import uuid as uuids
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from core.log import masked
 
 CELL0_NAME = "cell0"
 COLUMNS = ("name", "uuid", "database_connection", "transport_url", "disabled")
-NAME_MOST = 255
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def _row(cell: CellMapping, *, show_secrets: bool) -> tuple[object, ...]:
@@ -32,13 +33,19 @@ def _add_cell_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cell", metavar="NAME", type=arguments.by_id, help="name or uuid of the cell")
 
 
-def _checked_name(name: str) -> str:
-    if not name or name != name.strip() or not name.isprintable() or len(name) > NAME_MOST:
-        raise core.errors.Invalid(f"NAME has to be 1 to {NAME_MOST} printable characters without spaces around it", field="name")
+def _checked_name(name: str, option: str) -> str:
+    """A name that stands as it is in letters (`CELL:NUMBER`), in `[rabbitmq] management_urls` (`CELL:URL,CELL:URL`), in a label of a metric, in a
+    line of a log, and as a part of the name of a file.
+
+    Raises:
+        Invalid: it cannot; the message names the option.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise core.errors.Invalid(f"{option} has to be 1 to 64 letters, digits, dots, hyphens and underscores, the first a letter or a digit", field=option)
     if name == API_LEVEL:
-        raise core.errors.Invalid(f"NAME must not be {API_LEVEL}: commands mean the API level by that", field="name")
+        raise core.errors.Invalid(f"{option} must not be {API_LEVEL}: commands mean the API level by that", field=option)
     if _is_uuid(name):
-        raise core.errors.Invalid("NAME must not look like a uuid: commands take names and uuids", field="name")
+        raise core.errors.Invalid(f"{option} must not look like a uuid: commands take names and uuids", field=option)
     return name
 
 
@@ -127,7 +134,7 @@ def _wanted_cell(parsed_args: argparse.Namespace) -> CellMapping:
         raise core.errors.Invalid("--uuid is no uuid that a cell can have", field="--uuid")
     return CellMapping(
         uuid=str(uuids.UUID(parsed_args.uuid) if parsed_args.uuid else uuids.uuid4()),
-        name=_checked_name(parsed_args.name),
+        name=_checked_name(parsed_args.name, "NAME"),
         database_connection=urls.checked_database(parsed_args.database_connection, option="--database-connection"),
         transport_url=urls.checked_broker(parsed_args.transport_url, option="--transport-url"),
         disabled=parsed_args.disabled,
@@ -239,7 +246,7 @@ class UpdateCell(commands.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Sequence[object]]:
         changes: dict[str, str] = {}
         if parsed_args.name is not None:
-            changes["name"] = _checked_name(parsed_args.name)
+            changes["name"] = _checked_name(parsed_args.name, "--name")
         if parsed_args.database_connection is not None:
             changes["database_connection"] = urls.checked_database(parsed_args.database_connection, option="--database-connection")
         if parsed_args.transport_url is not None:

@@ -9,6 +9,7 @@ from oslo_config import cfg
 
 import api_db.cells
 import core.config
+import core.database_url
 import core.errors
 from api_db.cells import CellMapping
 from api_db.schema import SCHEMA
@@ -56,10 +57,7 @@ class Cloud:
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self.conf = conf
-        self.api_url = core.config.required(conf, "api_database", "connection")
-        urls.checked_database(self.api_url, option="[api_database] connection")
-        if conf.transport_url:
-            urls.checked_broker(conf.transport_url, option="[DEFAULT] transport_url")
+        self.api_url = urls.checked_database(core.database_url.configured(conf, "api_database"), option="[api_database] connection")
         self.api_gate = api_gate(conf)
         self._cells = Cells(conf, self.api_gate)
 

@@ -44,9 +44,12 @@ def _revision(target: Target, deadline_s: float) -> str | None:
     """The revision that the database is at; None for an empty one.
 
     Raises:
-        Unavailable: it does not answer.
+        Unavailable: it does not answer, or nobody can connect to what its mapping says.
     """
-    database = Database(target.url, pool_size=1, connect_timeout_s=deadline_s, io_timeout_s=deadline_s, wait_s=deadline_s)
+    try:
+        database = Database(target.url, pool_size=1, connect_timeout_s=deadline_s, io_timeout_s=deadline_s, wait_s=deadline_s)
+    except core.errors.Invalid as error:
+        raise core.errors.Unavailable(f"{target.name}: {error.message}") from error
     if database.is_sqlite and _is_to_be_made(pathlib.Path(database.url.database or "")):
         return None  # Looking would make the file.
     try:

@@ -270,7 +270,10 @@ def _broker(url: str, deadline_s: float) -> Reach:
         return Reach(NONE)
     if url.startswith("inproc"):
         return Reach(IN_PROCESS)
-    broker = Broker(url, connect_timeout_s=deadline_s, publish_timeout_s=deadline_s)
+    try:
+        broker = Broker(url, connect_timeout_s=deadline_s, publish_timeout_s=deadline_s)
+    except core.errors.Invalid as error:
+        return Reach(DOWN, why=error.message)
     started = time.monotonic()
     try:
         waiting = broker.waiting(QUEUE)

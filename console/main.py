@@ -15,7 +15,9 @@ from aiohttp import web
 from oslo_config import cfg
 
 import cell_db.console_proxies
+import core.broker_url
 import core.config
+import core.database_url
 import core.errors
 import core.log
 import core.monitoring
@@ -103,9 +105,9 @@ class ConsoleProxy:
         _refuse_bad_url(self._settings.public_url)
         self._monitors = core.monitoring.monitors_of(self._settings, "console")
         self.database = OwnDatabase(
-            core.config.required(conf, "database", "connection"), pool_size=conf.database.pool_size, io_timeout_s=self._settings.host_timeout_s
+            core.database_url.configured(conf, "database"), pool_size=conf.database.pool_size, io_timeout_s=self._settings.host_timeout_s
         )
-        self._broker = Broker(core.config.required(conf, None, "transport_url"))
+        self._broker = Broker(core.broker_url.configured(conf))
         self._caller = Caller(self._broker, sent_by=f"console proxy {conf.host}")
         self._heartbeat = Periodic("heartbeat", BEAT_S, self._beat, SystemClock())
         self._listening: socket.socket | None = None

@@ -6,7 +6,9 @@ from oslo_config import cfg
 
 import cell_db.heartbeats
 import cell_db.schema
+import core.broker_url
 import core.config
+import core.database_url
 import core.process
 import messaging.dead_letters as dead_letters
 import messaging.verbs.cell as verbs
@@ -64,9 +66,9 @@ class CellConductor:
         steps, clock = steps or Steps(), clock or SystemClock()
         settings = conf.conductor
         self.database = OwnDatabase(
-            core.config.required(conf, "database", "connection"), pool_size=conf.database.pool_size, io_timeout_s=10
+            core.database_url.configured(conf, "database"), pool_size=conf.database.pool_size, io_timeout_s=10
         )
-        self._broker = Broker(core.config.required(conf, None, "transport_url"))
+        self._broker = Broker(core.broker_url.configured(conf))
         self._caller = Caller(self._broker)
         self.placement = connect(conf)
         self.orders = Orders(

@@ -86,6 +86,10 @@ class Terminal:
         """Makes the cell's database one that nobody can open."""
         self._update_cell(cell, database_connection=f"sqlite:///{self.folder}/no-such-folder/{cell}.sqlite")
 
+    def unusable(self, cell: str) -> None:
+        """Makes the cell's mapping one that `cell create` would refuse."""
+        self._update_cell(cell, database_connection="mysql://u:hush@db/x?connect_timeout=abc", transport_url="kafka://u:hush@broker")
+
     def frozen(self, cell: str) -> None:
         """Makes the cell's database and broker a server that takes connections and never says a word."""
         deaf = socket.create_server(("127.0.0.1", 0))
