@@ -15,6 +15,7 @@ from aiohttp import web
 from oslo_config import cfg
 
 import cell_db.console_proxies
+import cell_db.heartbeats
 import core.broker_url
 import core.config
 import core.database_url
@@ -40,6 +41,7 @@ from messaging.caller import Caller
 from objects.console import MAX_PORT
 from objects.console import Proxy as Said
 from objects.console_rules import Allowed
+from objects.host import CONSOLE_PROXY
 
 LOG = core.log.get(__name__)
 
@@ -203,7 +205,7 @@ class ConsoleProxy:
 
     def _say_that_it_leaves(self) -> None:
         try:
-            self.database.run(cell_db.console_proxies.leave, host=self._conf.host)
+            self.database.run(cell_db.heartbeats.leave, host=self._conf.host, binary=CONSOLE_PROXY)
         except core.errors.Unavailable as error:
             LOG.warning("the cell does not hear that this console proxy stops: %s", error.message)
 
