@@ -91,8 +91,7 @@ class ListBuilds(commands.Lister):
         found = {}
         for answer in scatter_now(gates, cell_db.holdings.under_way, most=most, down_after_s=down_after_s).values():
             if not isinstance(answer, Answer):
-                self.complain(f"cell {answer.cell.name} does not answer: {answer.why}")
-                self.exit_code = exits.AWAY
+                self.complain_of(answer)
                 continue
             for row in answer.value:
                 found[row.uuid] = Story(row.uuid, row.project_id, row.state == states.GOING, answer.cell.name, orders.get(row.uuid), row)

@@ -63,8 +63,7 @@ class ListCleanups(commands.Lister):
             if isinstance(answer, Answer):
                 waits += [_of_host(answer.cell.name, owed) for owed in answer.value]
             else:
-                self.complain(f"cell {answer.cell.name} does not answer: {answer.why}")
-                self.exit_code = exits.AWAY
+                self.complain_of(answer)
         return self.columns, [
             (wait.server, wait.cell, wait.host, wait.attempt, moment(wait.since), moment(wait.told_at), wait.why) for wait in waits
         ]
@@ -129,8 +128,7 @@ class ForgetCleanups(commands.Lister):
         is_known = False
         for uuid, answer in scatter_now(list(gates.values()), _look, host, down_after_s=open_cloud.down_after_s).items():
             if not isinstance(answer, Answer):
-                self.complain(f"cell {answer.cell.name} does not answer: {answer.why}")
-                self.exit_code = exits.AWAY
+                self.complain_of(answer)
                 continue
             seen: _Seen = answer.value
             is_known = is_known or seen.is_known or bool(seen.owed)

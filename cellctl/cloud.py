@@ -1,5 +1,6 @@
 """The API database and the cells, as the commands reach them."""
 
+import re
 import time
 import types
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ T = TypeVar("T")
 CONNECT_S = 3.0
 API_LEVEL = "api"
 """What commands call the API level where they take the name of a cell; no cell may be called so."""
+_NO_TABLE = re.compile(r"no such (table|column)|Table '.*' doesn't exist|Unknown column")
 
 RABBITMQ = core.config.OptionGroup(
     "rabbitmq",
@@ -146,4 +148,5 @@ def value_of(answer: Answer[Any] | Silence | Unknown) -> Any:
 def unanswered(who: str, answer: Silence | Unknown) -> core.errors.Unavailable:
     """The error of silence; after a write it says whether that may have taken effect."""
     doubt = " (it may have been written all the same: look, or run this again)" if isinstance(answer, Unknown) else ""
-    return core.errors.Unavailable(f"{who} does not answer: {answer.why}{doubt}", why=answer.why)
+    remedy = " (`cellctl db version` shows its schema, `cellctl db sync` brings it up to date)" if _NO_TABLE.search(answer.why) else ""
+    return core.errors.Unavailable(f"{who} does not answer: {answer.why}{doubt}{remedy}", why=answer.why)

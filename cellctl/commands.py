@@ -16,6 +16,7 @@ from cliff.formatters import commaseparated, json_format, table, value, yaml_for
 import core.errors
 from cellctl import arguments, cloud, exits, lines
 from cellctl.shell_format import ShellFormatter
+from cells.answers import Silence, Unknown
 from core.log import masked
 from core.printable import printable
 
@@ -85,6 +86,11 @@ class _Frame(cliff.command.Command):
         """A line for the person at the terminal, beside the command's output."""
         if self.app.options.verbose_level:
             lines.remark(text, self.app.stderr)
+
+    def complain_of(self, silence: Silence | Unknown, who: str | None = None) -> None:
+        """A line about a cell, or whoever else, that did not answer; the command ends with 5 and shows what the others said."""
+        self.complain(cloud.unanswered(who or f"cell {silence.cell.name}", silence).message)
+        self.exit_code = exits.AWAY
 
     def complain(self, text: str) -> None:
         """A line about what went wrong."""

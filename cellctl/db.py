@@ -44,6 +44,7 @@ def _revision(target: Target, deadline_s: float) -> str | None:
     """The revision that the database is at; None for an empty one.
 
     Raises:
+        Broken: it has another schema.
         Unavailable: it does not answer, or nobody can connect to what its mapping says.
     """
     try:
@@ -56,6 +57,8 @@ def _revision(target: Target, deadline_s: float) -> str | None:
         return target.schema.current(database)
     except core.errors.Unavailable as error:
         raise core.errors.Unavailable(f"{target.name}: {error.message}") from error
+    except core.errors.Broken as error:
+        raise core.errors.Broken(f"{target.name}: {error.message}") from error
     finally:
         database.close()
 
@@ -160,5 +163,8 @@ class ListVersions(commands.Lister):
         except core.errors.Unavailable as error:
             self.complain(error.message)
             return target.name, target.schema.name, None, newest, "away"
+        except core.errors.Broken as error:
+            self.complain(error.message)
+            return target.name, target.schema.name, None, newest, "other"
         state = "newest" if current == newest else "empty" if current is None else "other"
         return target.name, target.schema.name, current, newest, state

@@ -107,8 +107,7 @@ class DiscoverHosts(commands.Lister):
         found = Found(*({gate.cell.uuid: [] for gate in gates} for _ in dataclasses.fields(Found)))
         for uuid, answer in scatter_now(gates, cell_db.heartbeats.hosts).items():
             if not isinstance(answer, Answer):
-                self.complain(f"cell {answer.cell.name} does not answer: {answer.why}")
-                self.exit_code = exits.AWAY
+                self.complain_of(answer)
                 continue
             for report in answer.value:
                 owner = owners.setdefault(report.host, "")

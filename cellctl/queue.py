@@ -178,8 +178,7 @@ class _Reader(commands.Lister):
             if isinstance(answer, Answer):
                 found += [Letter(name, gate, record) for record in answer.value]
             else:
-                self.complain(f"{name} does not answer: {answer.why}")
-                self.exit_code = exits.AWAY
+                self.complain_of(answer, "the API level" if name == API_LEVEL else None)
         return found
 
 
