@@ -95,7 +95,7 @@ class ForgetCleanups(commands.Lister):
 
     columns = ("server", "cell", "host", "attempt", "result")
     exit_codes = (
-        "Exit code 1: refused: the host is up, or the cell answers. 4: no cell knows the host, or there is no such cell. "
+        "Exit code 1: refused: the host is up, or the cell answers. 4: no cell knows the host, there is no such cell, or some server waits for nothing there. "
         "5: a database or Placement did not answer; run it again."
     )
 
@@ -118,6 +118,9 @@ class ForgetCleanups(commands.Lister):
             rows = _forget_cell(open_cloud, parsed_args.cell, only, dry_run=parsed_args.dry_run)
         else:
             rows = self._forget_host(open_cloud, parsed_args.host, only, force=parsed_args.force, dry_run=parsed_args.dry_run)
+        for server in sorted((only or set()) - {str(row[0]) for row in rows}):
+            self.complain(f"server {server} waits for nothing there")
+            self.exit_code = self.exit_code or exits.NOT_FOUND
         return self.columns, rows
 
     def _forget_host(

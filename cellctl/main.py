@@ -119,7 +119,8 @@ class Cellctl(cliff.app.App):
         if not named and not is_help:
             self.parser.error(f"unrecognized arguments: {argv[0].partition('=')[0]}")
         if named and not self._knows(named, part=is_help):
-            self.parser.error(f"there is no command {' '.join(named[:LONGEST_COMMAND])}; is it {', '.join(self._like(named[0]))}?")
+            like = ", ".join(self._like(named[0]))
+            self.parser.error(f"there is no command {' '.join(named[:LONGEST_COMMAND])}" + (f"; is it {like}?" if like else ""))
         return int(super().run_subcommand(["help", *named] if is_help else argv))
 
     def _like(self, word: str) -> list[str]:

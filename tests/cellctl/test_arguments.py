@@ -147,3 +147,20 @@ def test_an_unknown_column_is_refused_before_anything_is_done(cloud: Terminal, u
     assert (ended.code, ended.out) == (2, "")
     assert f"{option} colour" in ended.err
     assert len(cloud.gets("queue", "list")) == 1
+
+
+def test_every_command_that_takes_something_away_or_acts_on_servers_has_a_dry_run() -> None:
+    """Those without read, make, set what can be set back, or have a command that shows what they would do (`db version`)."""
+    options = {command: {option.name for option in flags(command)} for command in COMMANDS}
+    without = {command for command, names in options.items() if "--dry-run" not in names}
+
+    assert without == {
+        "build list", "build show", "cell create", "cell disable", "cell enable", "cell list", "cell show", "cell update", "cleanup list", "db sync",
+        "db version", "host list", "queue list", "queue show", "status",
+    }  # fmt: skip
+
+
+def flags(command: str) -> Iterator[Option]:
+    app = cellctl.main.Cellctl()
+    parser = app.command_manager.find_command(command.split())[0](app, None).get_parser(f"cellctl {command}")
+    yield from (Option(command, parser, action, ()) for action in parser._actions if action.option_strings)

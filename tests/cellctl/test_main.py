@@ -53,6 +53,7 @@ def test_bad_usage_is_2(cloud: Terminal, words: list[str]) -> None:
     [
         (["cells", "list"], 2),
         (["zzz"], 2),
+        (["63d6a938-8ff6-43f2-97d7-e8412dfd9713"], 2),
         (["help", "zzz"], 2),
         (["--colour"], 2),
         (["--config-file"], 2),
