@@ -77,6 +77,7 @@ class ListBuilds(commands.Lister):
         open_cloud, most = self.cloud(), parsed_args.limit
         only = open_cloud.find_cell(parsed_args.cell).uuid if parsed_args.cell else None
         orders = {order.uuid: order for order in open_cloud.api_read(api_db.holdings.list_all, most=most, target=only)}
+        self.say_if_cut("the journal", len(orders), most)
         gates = {gate.cell.uuid: gate for gate in open_cloud.gates()}
         asked = [gate for uuid, gate in gates.items() if uuid == only or (only is None and uuid != CELL0_UUID)]
         stories = self._in_cells(asked, orders, most, open_cloud.down_after_s)
@@ -93,6 +94,7 @@ class ListBuilds(commands.Lister):
             if not isinstance(answer, Answer):
                 self.complain_of(answer)
                 continue
+            self.say_if_cut(f"cell {answer.cell.name}", len(answer.value), most)
             for row in answer.value:
                 found[row.uuid] = Story(row.uuid, row.project_id, row.state == states.GOING, answer.cell.name, orders.get(row.uuid), row)
         return found

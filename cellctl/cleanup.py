@@ -62,6 +62,7 @@ class ListCleanups(commands.Lister):
         for answer in scatter_now(gates, cell_db.cleanups.owed, most=MOST, host=parsed_args.host).values():
             if isinstance(answer, Answer):
                 waits += [_of_host(answer.cell.name, owed) for owed in answer.value]
+                self.say_if_cut(f"cell {answer.cell.name}", len(answer.value), MOST)
             else:
                 self.complain_of(answer)
         return self.columns, [
@@ -137,6 +138,7 @@ class ForgetCleanups(commands.Lister):
             is_known = is_known or seen.is_known or bool(seen.owed)
             if seen.is_up and not force:
                 raise core.errors.WrongState(f"host {host} of cell {answer.cell.name} is up and will answer by itself (--force forgets all the same)")
+            self.say_if_cut(f"cell {answer.cell.name}", len(seen.owed), MOST)
             mine = [owed for owed in seen.owed if only is None or owed.uuid in only]
             if mine and not dry_run:
                 _say_gone(open_cloud, gates[uuid], host, mine)

@@ -92,6 +92,11 @@ class _Frame(cliff.command.Command):
         self.complain(cloud.unanswered(who or f"cell {silence.cell.name}", silence).message)
         self.exit_code = exits.AWAY
 
+    def say_if_cut(self, who: str, number: int, most: int) -> None:
+        """A remark that there may be more than was asked for."""
+        if number >= most:
+            self.say(f"{who}: only the first {most}, there may be more")
+
     def complain(self, text: str) -> None:
         """A line about what went wrong."""
         lines.complain(text, self.app.stderr)

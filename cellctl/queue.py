@@ -177,6 +177,7 @@ class _Reader(commands.Lister):
             answer = gate.read_now(_kept_by(name).list_all, most=most)
             if isinstance(answer, Answer):
                 found += [Letter(name, gate, record) for record in answer.value]
+                self.say_if_cut("the API level" if name == API_LEVEL else f"cell {name}", len(answer.value), most)
             else:
                 self.complain_of(answer, "the API level" if name == API_LEVEL else None)
         return found
