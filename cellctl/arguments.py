@@ -1,4 +1,7 @@
-"""What commands take: a parser whose errors are one line, and the kinds of values. What is no value of its kind ends with exit code 2."""
+"""What commands take: a parser whose errors are one line, and the kinds of values.
+
+What is no value of its kind ends with exit code 2.
+"""
 
 import argparse
 import os
@@ -23,7 +26,10 @@ _WIDTHS = ("CLIFF_MAX_TERM_WIDTH", "CLIFF_FIT_WIDTH")
 
 
 class Parser(cliff._argparse.ArgumentParser):
-    """A parser whose errors are one line. Every value without a type of its own is a text that says something; every `int` is a width."""
+    """A parser whose errors are one line.
+
+    Every value without a type of its own is a text that says something; every `int` is a width.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -52,11 +58,11 @@ def refuse_environment(prog: str) -> None:
             refuse(prog, f"the environment variable {name} {error}")
 
 
-# ---- kinds of values -------------------------------------------------------------------------------------------------------------
+# ---- kinds of values -----------------------------------------------------------------------------------------------
 
 
 def text(word: str) -> str:
-    """A text that says something. An empty one is no value: to a filter it would mean everything, where a script meant one thing.
+    """A text that says something. An empty one is no value: to a filter it would mean everything.
 
     Raises:
         argparse.ArgumentTypeError: it is empty, too long, or has what cannot be printed.
@@ -93,17 +99,19 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
 
     def number(word: str) -> int:
         if _NUMBER.fullmatch(word) is None or not least <= int(word) <= most:
-            raise argparse.ArgumentTypeError(f"has to be a whole number from {least} to {most}, and is {word[:_SHOWN]!r}")
+            wanted = f"a whole number from {least} to {most}"
+            raise argparse.ArgumentTypeError(f"has to be {wanted}, and is {word[:_SHOWN]!r}")
         return int(word)
 
     return number
 
 
-# ---- options of several commands -------------------------------------------------------------------------------------------------
+# ---- options of several commands -----------------------------------------------------------------------------------
 
 
 def add_limit(parser: argparse.ArgumentParser, of: str, default: int) -> None:
     """Adds `--limit`."""
     parser.add_argument(
-        "--limit", metavar="N", type=whole_number(1, MOST_ROWS), default=default, help=f"of {of} at most so many: 1 to {MOST_ROWS} ({default})"
+        "--limit", metavar="N", type=whole_number(1, MOST_ROWS), default=default,
+        help=f"of {of} at most so many: 1 to {MOST_ROWS} ({default})",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What cellctl writes to standard error: one line for each thing, without passwords, with nothing that would move a cursor."""
+"""What cellctl writes to standard error: one line each, without passwords, that moves no cursor."""
 
 from typing import TextIO
 

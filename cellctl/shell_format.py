@@ -1,4 +1,7 @@
-"""One thing as assignments for a shell. Values are quoted whole: cliff's own formatter leaves `$(…)` in what somebody else wrote to be run."""
+"""One thing as assignments for a shell.
+
+Values are quoted whole: cliff's own formatter leaves `$(…)` in what somebody else wrote to be run.
+"""
 
 import argparse
 import re
@@ -16,13 +19,16 @@ class ShellFormatter(cliff.formatters.base.SingleFormatter):
 
     def add_argument_group(self, parser: argparse.ArgumentParser) -> None:
         """As cliff's."""
-        group = parser.add_argument_group(title="shell formatter", description="a format a UNIX shell can parse (NAME='value')")
+        group = parser.add_argument_group("shell formatter", "a format a UNIX shell can parse (NAME='value')")
         group.add_argument("--prefix", type=_name, help="what the names of all variables begin with")
 
-    def emit_one(self, column_names: Sequence[str], data: Sequence[object], stdout: TextIO, parsed_args: argparse.Namespace) -> None:
+    def emit_one(
+        self, column_names: Sequence[str], data: Sequence[object], stdout: TextIO, parsed_args: argparse.Namespace
+    ) -> None:
         """As cliff's."""
         for name, value in zip(column_names, data, strict=True):
-            stdout.write(f"{parsed_args.prefix or ''}{re.sub('[^A-Za-z0-9_]', '_', name.lower())}={shlex.quote(str(value))}\n")
+            variable = re.sub("[^A-Za-z0-9_]", "_", name.lower())
+            stdout.write(f"{parsed_args.prefix or ''}{variable}={shlex.quote(str(value))}\n")
 
 
 def _name(word: str) -> str:

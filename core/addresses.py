@@ -1,4 +1,4 @@
-"""What URLs of databases and of brokers have in common: a host, a port, and what is said of one that nobody can connect to."""
+"""What URLs of databases and of brokers have in common: a host, a port, and the words for a bad one."""
 
 import ipaddress
 import re

@@ -17,7 +17,10 @@ _LONGEST_VHOST_BYTES = 255  # AMQP 0-9-1: a short string.
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BrokerUrl:
-    """One address of a broker. `host`: of `inproc` the broker's name. `user` and `password` None: the URL names none; `port` None: the usual one."""
+    """One address of a broker. `host`: of `inproc` the broker's name.
+
+    `user` and `password` None: the URL names none; `port` None: the usual one.
+    """
 
     scheme: str
     user: str | None
@@ -76,7 +79,8 @@ def _parse(url: str, option: str) -> BrokerUrl:
         raise invalid(option, f"is no URL of a broker: expected {_EXPECTED}")
     if parsed.query or parsed.fragment or "?" in url or "#" in url:
         raise invalid(option, f"has options: a URL of a broker has none ({ESCAPES})")
-    user, password = (None if part is None else urllib.parse.unquote(part) for part in (parsed.username, parsed.password))
+    account = (parsed.username, parsed.password)
+    user, password = (None if part is None else urllib.parse.unquote(part) for part in account)
     if parsed.scheme == IN_PROCESS:
         return BrokerUrl(IN_PROCESS, user or None, password, _name(parsed, option), None, "")
     check_host(parsed.hostname, option=option)

@@ -1,4 +1,4 @@
-"""URLs of databases: the one parser. What it takes, `core.database` connects to; what it does not take is refused where it is typed."""
+"""URLs of databases: the one parser. What it takes, `core.database` connects to; all else is refused where it is typed."""
 
 import re
 from pathlib import PurePosixPath
@@ -11,7 +11,9 @@ from core.addresses import ESCAPES, check_host, check_port, check_text, invalid
 
 MYSQL = "mysql+pymysql"
 SQLITE = "sqlite"
-_DRIVERS = {"mysql": MYSQL, MYSQL: MYSQL, "mariadb": MYSQL, "mariadb+pymysql": MYSQL, SQLITE: SQLITE, "sqlite+pysqlite": SQLITE}
+_DRIVERS = {
+    "mysql": MYSQL, MYSQL: MYSQL, "mariadb": MYSQL, "mariadb+pymysql": MYSQL, SQLITE: SQLITE, "sqlite+pysqlite": SQLITE,
+}  # fmt: skip
 _EXPECTED = "mysql+pymysql://user:password@host:port/name or sqlite:////absolute/path"
 _CHARSET = "utf8mb4"
 # MySQL's bound, and what it cannot have as the name of a directory.
@@ -21,8 +23,8 @@ _NAME = re.compile(r"[^/\\.]{1,64}")
 def parse(url: str, *, option: str = "the URL of the database") -> sa.URL:
     """The URL, of MariaDB as `mysql+pymysql` however it is spelled. `sqlite://` is a database in memory.
 
-    The driver would take an option of the URL for an argument of its own: one named `host` would lead elsewhere than the URL says, and one that
-    it does not know would fail at each connection. Those that we do not read are refused.
+    The driver would take an option of the URL for an argument of its own: one named `host` would lead elsewhere than the
+    URL says, and one that it does not know would fail at each connection. Those that we do not read are refused.
 
     Args:
         option: what errors call it.
@@ -62,7 +64,8 @@ def _check_sqlite(parsed: sa.URL, option: str) -> None:
     if parsed.query:
         raise invalid(option, f"has the option {next(iter(parsed.query))}: a URL of SQLite has none")
     if parsed.database and not PurePosixPath(parsed.database).is_absolute():
-        raise invalid(option, "has a relative path, which each program would take from its own directory: begin it with sqlite:////")
+        why = "has a relative path, which each program would take from its own directory"
+        raise invalid(option, f"{why}: begin it with sqlite:////")
 
 
 def _check_mysql(parsed: sa.URL, option: str) -> None:
