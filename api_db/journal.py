@@ -25,6 +25,7 @@ from api_db.tables import build_requests, instance_mappings, project_cells, requ
 from core.context import Context
 from core.database import changed, insert_if_absent, now_sql
 from core.frequent import Frequent
+from core.log import about
 from objects.order import PlacementRequest, ServerOrder
 from objects.server import Server, server_of_order
 
@@ -218,15 +219,20 @@ def lease(
     return _readable(rows)
 
 
-def _readable(rows: Iterable[Sequence[Any]]) -> list[Entry]:
+def _readable(rows: Iterable[sa.Row[Any]]) -> list[Entry]:
     """The entries; a row that this release cannot read is left to one that can, and spoils no other."""
     entries = []
     for row in rows:
         try:
             entries.append(_entry(row))
         except msgspec.ValidationError as error:
-            LOG.error("the order of server %s cannot be read: %s", row[0], error)
+            LOG.error("the order of a server cannot be read %s why=%s", about(server=row[0], request_id=_request_id(row)), error)
     return entries
+
+
+def _request_id(row: sa.Row[Any]) -> str:
+    """What can be read of an entry that cannot: under which request it came."""
+    return str(row.instance.get("request_id", "")) if isinstance(row.instance, dict) else ""
 
 
 def renew(connection: sa.Connection, *, uuid: str, token: str, seconds: float) -> bool:

@@ -13,7 +13,7 @@ import msgspec
 import sqlalchemy as sa
 
 import cell_db.cleanups
-from cell_db.history import Phase, Told, fault, tell
+from cell_db.history import Phase, Told, fault, request_id_of, tell
 from cell_db.inventories import as_text
 from cell_db.tables import instance_metadata, instance_tags, instances, services
 from core.context import Context
@@ -158,7 +158,10 @@ def _insert_children(connection: sa.Connection, builds: Sequence[BuildSpec]) -> 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Building:
-    """A server under way: what its order to the host needs. `spec` None: its row cannot be read, and nothing can be ordered."""
+    """A server under way: what its order to the host needs. `spec` None: its row cannot be read, and nothing can be ordered.
+
+    `request_id`: of the user's request that asked for the server.
+    """
 
     uuid: str
     attempt: int
@@ -169,23 +172,24 @@ class Building:
     user_id: str
     resources: dict[str, int]
     spec: BuildSpec | None
+    request_id: str = ""
 
 
 # The documents as text: one that is none is its server's loss, and must not fail the sweep of all.
 _BUILDING = (
     instances.c.uuid, instances.c.attempt, instances.c.host, instances.c.node_uuid, as_text(instances.c.alternates), instances.c.project_id,
-    instances.c.user_id, as_text(instances.c.resources), as_text(instances.c.spec),
+    instances.c.user_id, as_text(instances.c.resources), as_text(instances.c.spec), request_id_of(instances.c.uuid, ["create"]),
 )  # fmt: skip
 
 
 def _building(row: Sequence[Any]) -> Building:
-    *head, alternates, project_id, user_id, resources, spec = row
+    *head, alternates, project_id, user_id, resources, spec, request_id = row
     try:
         others = msgspec.json.decode(alternates, type=list[dict[str, Any]]) if alternates else []
         needed = msgspec.json.decode(resources, type=dict[str, int]) if resources else {}
-        return Building(*head, others, project_id, user_id, needed, msgspec.json.decode(spec, type=BuildSpec))
+        return Building(*head, others, project_id, user_id, needed, msgspec.json.decode(spec, type=BuildSpec), request_id)
     except UNREADABLE:
-        return Building(*head, [], project_id, user_id, {}, None)
+        return Building(*head, [], project_id, user_id, {}, None, request_id)
 
 
 def building(connection: sa.Connection, uuids_wanted: Sequence[str]) -> list[Building]:
@@ -265,16 +269,23 @@ def supersede(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ran:
-    """A guest that runs, as its host reports it."""
+    """A guest that runs, as its host reports it.
+
+    `request_id`: of the user's request that asked for the server, as its record says.
+    """
 
     uuid: str
     attempt: int
     host: str
     power_state: int
+    request_id: str = dataclasses.field(default="", compare=False)
 
 
 def active(connection: sa.Connection, ran: Sequence[Ran]) -> set[Ran]:
-    """Marks servers as running. Gives the guests whose rows took it; others were superseded, deleted, or are running already."""
+    """Marks servers as running. Gives the guests whose rows took it, with their request ids.
+
+    Others were superseded, deleted, or are running already.
+    """
     mine = instances.c.uuid.in_([guest.uuid for guest in ran])
     query = sa.select(instances.c.uuid, instances.c.attempt, instances.c.host).where(mine, instances.c.state == states.BUILD)
     waiting = {tuple(row) for row in connection.execute(query.with_for_update())}
@@ -285,8 +296,9 @@ def active(connection: sa.Connection, ran: Sequence[Ran]) -> set[Ran]:
         as_ordered = sa.tuple_(instances.c.uuid, instances.c.attempt, instances.c.host).in_(alike)
         taken = sa.update(instances).where(as_ordered, instances.c.state == states.BUILD)
         connection.execute(taken.values(**values, launched_at=now_sql(), updated_at=now_sql()))
-    tell(connection, "create", Phase.ENDED, [Told(uuid=guest.uuid, event=BUILD_EVENT, host=guest.host) for guest in done])
-    return done
+    told = [Told(uuid=guest.uuid, event=BUILD_EVENT, host=guest.host) for guest in done]
+    request_ids = tell(connection, "create", Phase.ENDED, told)
+    return {dataclasses.replace(guest, request_id=request_ids.get(guest.uuid, "")) for guest in done}
 
 
 def attempts(connection: sa.Connection, wanted: Sequence[str]) -> dict[str, tuple[str, int, str | None]]:

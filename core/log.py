@@ -2,12 +2,14 @@
 
 import logging
 import re
+from collections.abc import Iterable
 
 from oslo_config import cfg
 from oslo_log import log
 
 from core.printable import printable
 
+_ID_LENGTH = 64
 _QUIET = ("amqp=WARN", "kombu=WARN", "sqlalchemy=WARN", "aiohttp.access=WARN", "alembic=WARN", "urllib3=WARN", "keystoneauth=WARN",
           "placement=WARN", "oslo_policy=WARN", "asyncio=WARN", "stevedore=WARN")
 # Greedy: a password with an `@` of its own is hidden whole.
@@ -32,6 +34,25 @@ def _on_one_line(record: logging.LogRecord) -> bool:
     """What somebody outside wrote begins no line that looks like ours."""
     record.msg, record.args = printable(record.getMessage()), None
     return True
+
+
+def about(*, server: str, attempt: int | None = None, host: str | None = None, request_id: str = "") -> str:
+    """The fields of a line about one server's work: `server=… attempt=… host=… request_id=…`; those that are not known are left out.
+
+    `request_id`: of the user's request that the work is for; `-` where there is none.
+    """
+    known = {"server": server, "attempt": attempt, "host": host, "request_id": _one_word(request_id)}
+    return " ".join(f"{name}={value}" for name, value in known.items() if value is not None)
+
+
+def requests(request_ids: Iterable[str]) -> str:
+    """The field of a line about the work of several requests: `request_id=…,…`, each once."""
+    return f"request_id={','.join(dict.fromkeys(map(_one_word, request_ids))) or '-'}"
+
+
+def _one_word(request_id: str) -> str:
+    """Those of ours are words already; what somebody else wrote adds no field, and does not fill the log."""
+    return printable(request_id[:_ID_LENGTH]).replace(" ", "_")[:_ID_LENGTH] or "-"
 
 
 def get(name: str) -> logging.Logger:

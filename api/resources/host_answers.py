@@ -9,6 +9,7 @@ from api.resources.server_of import gate_of
 from cells.answers import value_of
 from cells.gate import Gate
 from cells.route import Found
+from core.log import about
 from messaging.verbs import Verb, cell
 
 LOG = core.log.get(__name__)
@@ -44,5 +45,6 @@ async def reply_of_host(call: Call, gate: Gate, verb: Verb, wanted: cell.HostSer
     except (core.errors.NotFound, core.errors.Conflict, core.errors.Unavailable):
         raise
     except core.errors.CellplaneError as error:
-        LOG.error("host %s answered %s of server %s with nonsense: %s", wanted.host, verb.name, wanted.uuid, error.message)
+        said = about(server=wanted.uuid, host=wanted.host, request_id=call.context.request_id)
+        LOG.error("host answered with nonsense %s verb=%s why=%s", said, verb.name, error.message)
         raise core.errors.Unavailable(f"Host {wanted.host} did not answer with what it was asked for.", server=wanted.uuid) from error

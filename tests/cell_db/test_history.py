@@ -4,7 +4,7 @@ import contextlib
 import datetime
 import itertools
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import pytest
@@ -17,8 +17,10 @@ import cell_db.history
 import cell_db.instances
 import cell_db.operations
 import cell_db.tables
-from cell_db.builds import Placed, Ran
+from cell_db.builds import Building, Placed, Ran
+from cell_db.cleanups import Cleanup
 from cell_db.history import ERROR, SUCCESS, ActionRecord, Event, Phase, Told
+from cell_db.operations import Operation
 from cell_db.tables import instance_faults
 from core.clock import utcnow
 from core.context import Context, new_request_id
@@ -321,3 +323,82 @@ def counted(database: Database) -> Iterator[list[str]]:
     sa.event.listen(database.engine, "before_cursor_execute", note)
     yield seen
     sa.event.remove(database.engine, "before_cursor_execute", note)
+
+
+# ---- whose request work under way is ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", OPERATIONS)
+def test_an_operation_is_found_with_the_request_that_asked_for_it(database: Database, key: str) -> None:
+    server, _ = begun(database, key, context := asked())
+    write(database, cell_db.instances.lock, server, LOCK, asked(), by="owner", reason=None)  # Other records of the server do not matter.
+    update_instance(database, server, lease_until=utcnow() - datetime.timedelta(hours=1), operation_deadline=utcnow() - datetime.timedelta(hours=1))
+
+    assert ids_of(server, read(database, cell_db.operations.operations, [server])) == {context.request_id}
+    assert ids_of(server, read(database, cell_db.operations.overdue_operations, most=1000)) == {context.request_id}
+    assert ids_of(server, write(database, cell_db.operations.take_operations, lease_s=60.0, most=1000)) == {context.request_id}
+
+
+def test_a_hard_reboot_in_the_midst_of_a_soft_one_is_its_own_request(database: Database) -> None:
+    server, _ = begun(database, "reboot-soft", asked())
+    write(database, cell_db.operations.begin_operation, server, "reboot-hard", REBOOT_HARD, context := asked(), arguments={})
+
+    assert ids_of(server, read(database, cell_db.operations.operations, [server])) == {context.request_id}
+
+
+def test_builds_are_found_with_their_own_requests_in_one_query(database: Database) -> None:
+    new = [placed(alternates=1) for _ in range(3)]
+    servers = insert(database, *new)
+    wanted = {one.order.uuid: one.order.request_id for one in new}
+    give_up(database, servers[0])
+
+    with counted(database) as statements:
+        found = read(database, cell_db.builds.building, servers)
+
+    assert {build.uuid: build.request_id for build in found} == wanted
+    assert len(statements) == 1
+    for server in servers:
+        update_instance(database, server, lease_until=utcnow() - datetime.timedelta(hours=1), deadline=utcnow() - datetime.timedelta(hours=1))
+    for builds in (read(database, cell_db.builds.overdue, hosts_down=[], most=1000), write(database, cell_db.builds.take, lease_s=60.0, most=1000)):
+        assert {build.uuid: build.request_id for build in builds if build.uuid in wanted} == wanted
+    ran = [Ran(servers[0], 2, OTHER, states.RUNNING), *(Ran(server, 1, HOST, states.RUNNING) for server in servers[1:])]
+    assert {guest.uuid: guest.request_id for guest in write(database, cell_db.builds.active, ran)} == wanted
+
+
+def test_what_is_destroyed_is_the_creates_and_from_the_delete_on_the_deletes(database: Database) -> None:
+    [server] = insert(database, new := placed(alternates=1))
+    with database.reading() as connection:
+        [build] = cell_db.builds.building(connection, [server])
+    write(database, cell_db.builds.supersede, build, reason="is silent", host_said_so=False, build_deadline_s=60.0)
+    assert cleanups_of(database, server) == {new.order.request_id}
+
+    write(database, cell_db.endings.tombstone, uuid=server, project_id="p", user_id="u", is_cell0=False, context=(context := asked()))
+
+    assert cleanups_of(database, server) == {context.request_id}
+
+
+def test_a_server_without_records_has_no_request(database: Database) -> None:
+    server = insert_instance(database, state=states.BUILD)
+
+    assert ids_of(server, read(database, cell_db.builds.building, [server])) == {""}
+    assert ids_of(server, read(database, cell_db.cleanups.of_guests, [(server, HOST, 1)])) == {""}
+
+
+def cleanups_of(database: Database, server: str) -> set[str]:
+    """The request ids with which they are found, each way."""
+    ways = (
+        read(database, cell_db.cleanups.list_of, [server]), read(database, cell_db.cleanups.list_on, HOST),
+        read(database, cell_db.cleanups.of_guests, [(server, HOST, 1)]),
+        write(database, cell_db.cleanups.unanswered, hosts_up=[HOST], again_after_s=0.0, most=1000),
+    )  # fmt: skip
+    assert all(ids_of(server, way) for way in ways)
+    return set[str]().union(*(ids_of(server, way) for way in ways))
+
+
+def read(database: Database, work: Callable[..., T], *args: object, **kwargs: object) -> T:
+    with database.reading() as connection:
+        return work(connection, *args, **kwargs)
+
+
+def ids_of(server: str, found: Iterable[Building | Operation | Cleanup]) -> set[str]:
+    return {one.request_id for one in found if one.uuid == server}
