@@ -10,7 +10,7 @@ from cell_db.history import request_id_of, request_ids
 from cell_db.tables import cleanups, instances
 from core.clock import utcnow
 from core.database import insert_if_absent, now_sql
-from lifecycle.actions import DELETE
+from lifecycle.actions import CREATE, DELETE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Cleanup:
 
 
 _COLUMNS = (cleanups.c.uuid, cleanups.c.host, cleanups.c.attempt)
-_ACTIONS = ("create", DELETE.name)
+_ACTIONS = (CREATE.name, DELETE.name)
 _CLEANUP = (*_COLUMNS, request_id_of(cleanups.c.uuid, _ACTIONS))
 
 

@@ -16,7 +16,7 @@ from cell_db.inventories import as_text
 from cell_db.tables import instances, services
 from core.context import Context, service_context
 from core.database import UNREADABLE, changed, is_over, now_sql
-from lifecycle import actions, states
+from lifecycle import actions, refusals, states
 from lifecycle.actions import OPERATIONS, Action
 from objects.build import BuildSpec
 from objects.host import COMPUTE
@@ -67,7 +67,6 @@ def _operation(row: Sequence[Any]) -> Operation:
 def begin_operation(
     connection: sa.Connection,
     uuid: str,
-    key: str,
     action: Action,
     context: Context,
     *,
@@ -76,7 +75,7 @@ def begin_operation(
 ) -> str:
     """Records an operation as under way, with its action record; gives its id.
 
-    `key` is one of `lifecycle.actions.OPERATIONS`; `deadline_s` None: what its row of the table says. From this commit on the cell's
+    `action` is one of `lifecycle.actions.OPERATIONS`; `deadline_s` None: what its row of the table says. From this commit on the cell's
     conductor sees that it is done, hint or no hint.
 
     Raises:
@@ -84,7 +83,7 @@ def begin_operation(
     """
     row = cell_db.instances.admitted(connection, uuid, action, context)
     if row.host is None:
-        raise core.errors.WrongState(f"Cannot '{action.name}' instance {uuid} while it has no host", server=uuid, state=row.vm_state)
+        raise refusals.no_host(action, uuid, vm_state=row.vm_state)
     _refuse_if_busy(uuid, row)
     operation_id = str(uuids.uuid4())
     deadline_s = action.deadline_s if deadline_s is None else deadline_s
@@ -92,7 +91,7 @@ def begin_operation(
         sa.update(instances)
         .where(instances.c.uuid == uuid)
         .values(
-            operation_id=operation_id, operation=key, operation_arguments=dict(arguments), operation_deadline=now_sql(deadline_s),
+            operation_id=operation_id, operation=action.operation, operation_arguments=dict(arguments), operation_deadline=now_sql(deadline_s),
             task_state=action.during, lease_until=now_sql(FIRST_LEASE_S), updated_at=now_sql(),
         )
     )  # fmt: skip

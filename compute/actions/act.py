@@ -72,7 +72,7 @@ class Acts:
 
     def _objection(self, act: Act) -> str | None:
         """Why the operation cannot be done, or None. A server under build is not waited for."""
-        if act.action not in WORK or act.action not in OPERATIONS:
+        if act.action not in WORK:
             return f"This host does not know the operation {act.action!r}"
         if self._host.records.is_under_build(act.uuid):
             return "The server is still being built"

@@ -26,7 +26,7 @@ from core.clock import utcnow
 from core.context import Context, new_request_id
 from core.database import Database
 from lifecycle import states
-from lifecycle.actions import LOCK, OPERATIONS, REBOOT_HARD, UNLOCK
+from lifecycle.actions import CREATE, OPERATIONS, REBOOT_HARD
 from objects.build import BuildSpec, Flavor
 from objects.order import ServerOrder
 from tests.cell_db.rows import insert_instance, update_instance
@@ -79,7 +79,7 @@ def begun(database: Database, key: str, context: Context) -> tuple[str, str]:
     action = OPERATIONS[key]
     server = insert_instance(database, host=HOST)
     update_instance(database, server, vm_state=min(action.when), launched_at=utcnow(), spec={})
-    return server, write(database, cell_db.operations.begin_operation, server, key, action, context, arguments={})
+    return server, write(database, cell_db.operations.begin_operation, server, action, context, arguments={})
 
 
 def settled(database: Database, key: str, server: str, operation: str, fault: str | None) -> None:
@@ -106,7 +106,7 @@ def given_up_by_a_sweep(database: Database, key: str, server: str, operation: st
 
 
 def superseded_by_a_hard_reboot(database: Database, key: str, server: str, operation: str) -> str | None:
-    reboot = write(database, cell_db.operations.begin_operation, server, "reboot-hard", REBOOT_HARD, asked(), arguments={})
+    reboot = write(database, cell_db.operations.begin_operation, server, REBOOT_HARD, asked(), arguments={})
     settled(database, "reboot-hard", server, reboot, None)
     return ERROR
 
@@ -158,8 +158,8 @@ def faults(database: Database, server: str) -> int:
 def test_what_is_done_at_once_is_over_at_once(database: Database) -> None:
     server = insert_instance(database)
 
-    write(database, cell_db.instances.lock, server, LOCK, asked(), by="owner", reason=None)
-    write(database, cell_db.instances.unlock, server, UNLOCK, asked(), may_override=False)
+    write(database, cell_db.instances.lock, server, asked(), by="owner", reason=None)
+    write(database, cell_db.instances.unlock, server, asked(), may_override=False)
     write(database, cell_db.instances.reset_state, server, "error", asked())
 
     assert [(record.action, record.message) for record, _ in history(database, server)] == [("lock", None), ("unlock", None), ("resetState", None)]
@@ -200,7 +200,7 @@ def test_builds_of_one_request_have_one_record_each(database: Database) -> None:
     for one in new:
         record, events = only(database, one.order.uuid, "create")
         assert (record.request_id, record.user_id, record.message) == (one.order.request_id, "alice", None)
-        assert [(event.event, event.host, event.result) for event in events] == [(cell_db.builds.BUILD_EVENT, HOST, SUCCESS)]
+        assert [(event.event, event.host, event.result) for event in events] == [(CREATE.event_name, HOST, SUCCESS)]
 
 
 def test_a_build_that_finds_another_host_keeps_its_record(database: Database) -> None:
@@ -331,7 +331,7 @@ def counted(database: Database) -> Iterator[list[str]]:
 @pytest.mark.parametrize("key", OPERATIONS)
 def test_an_operation_is_found_with_the_request_that_asked_for_it(database: Database, key: str) -> None:
     server, _ = begun(database, key, context := asked())
-    write(database, cell_db.instances.lock, server, LOCK, asked(), by="owner", reason=None)  # Other records of the server do not matter.
+    write(database, cell_db.instances.lock, server, asked(), by="owner", reason=None)  # Other records of the server do not matter.
     update_instance(database, server, lease_until=utcnow() - datetime.timedelta(hours=1), operation_deadline=utcnow() - datetime.timedelta(hours=1))
 
     assert ids_of(server, read(database, cell_db.operations.operations, [server])) == {context.request_id}
@@ -341,7 +341,7 @@ def test_an_operation_is_found_with_the_request_that_asked_for_it(database: Data
 
 def test_a_hard_reboot_in_the_midst_of_a_soft_one_is_its_own_request(database: Database) -> None:
     server, _ = begun(database, "reboot-soft", asked())
-    write(database, cell_db.operations.begin_operation, server, "reboot-hard", REBOOT_HARD, context := asked(), arguments={})
+    write(database, cell_db.operations.begin_operation, server, REBOOT_HARD, context := asked(), arguments={})
 
     assert ids_of(server, read(database, cell_db.operations.operations, [server])) == {context.request_id}
 

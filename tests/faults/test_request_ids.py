@@ -85,7 +85,7 @@ class Requests:
         """A user asks for an operation; the request's id."""
         context = dataclasses.replace(USER, request_id=new_request_id())
         gate = self.bench.world.cells.by_name(CELL)
-        value_of(gate.write_now(cell_db.operations.begin_operation, server, key, OPERATIONS[key], context, arguments={}, deadline_s=600.0))
+        value_of(gate.write_now(cell_db.operations.begin_operation, server, OPERATIONS[key], context, arguments={}, deadline_s=600.0))
         return context.request_id
 
     def lines(self, logger: str, request_id: str) -> list[str]:
