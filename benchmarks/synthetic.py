@@ -42,7 +42,7 @@ from devstack.waiting import wait_until
 from lifecycle import states
 from objects.host import COMPUTE
 
-NO_BROKER = "none:///"
+NO_BROKER = "amqp://nobody:nothing@127.0.0.1:9/none"
 NO_SERVICE = "http://127.0.0.1:1"
 SEED = 1
 BATCH = 1000
