@@ -71,5 +71,5 @@ def _place(url: str) -> str:
     if kind == "sqlite":
         return f"SQLite {parts.path.rpartition('/')[2]}"
     if kind == "inproc":
-        return f"in-process {parts.netloc}"
+        return f"in-process {parts.path.strip('/') or parts.hostname}"
     return f"{kind} {parts.hostname}:{parts.port}{parts.path}"
