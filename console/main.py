@@ -240,7 +240,7 @@ class ConsoleProxy:
         try:
             self.database.run(cell_db.console_proxies.leave, host=self._conf.host)
         except core.errors.Unavailable as error:
-            LOG.warning("the cell does not hear that this console proxy stops: %s", error.message)
+            LOG.warning("the cell could not be told that this console proxy stops: %s", error.message)
 
     def _why_not_ready(self) -> str | None:
         try:
