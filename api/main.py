@@ -13,6 +13,7 @@ import prometheus_client
 from oslo_config import cfg
 
 import core.config
+import core.database_url
 import core.errors
 import core.log
 from api.cloud import Cloud
@@ -255,7 +256,7 @@ def _observer(registry: prometheus_client.CollectorRegistry) -> Callable[[str, i
 
 def _refuse_unknown_schema(conf: cfg.ConfigOpts) -> None:
     """A database that is away now is waited for by readiness, not here."""
-    url = core.config.required(conf, "api_database", "connection")
+    url = core.database_url.configured(conf, "api_database")
     database = Database(url, pool_size=1, io_timeout_s=START_TIMEOUT_S)
     try:
         SCHEMA.check(database)

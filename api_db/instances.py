@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 import core.errors
 from api_db.tables import build_requests, instance_mappings, request_specs
+from lifecycle import refusals
 from objects.order import PlacementRequest
 
 
@@ -56,7 +57,7 @@ def get(connection: sa.Connection, uuid: str) -> Mapping:
     """
     row = connection.execute(sa.select(*COLUMNS).where(instance_mappings.c.uuid == uuid)).first()
     if row is None:
-        raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
+        raise refusals.not_found(uuid)
     return Mapping(*row)
 
 

@@ -25,6 +25,8 @@ from api_db.tables import build_requests, instance_mappings, project_cells, requ
 from core.context import Context
 from core.database import changed, insert_if_absent, now_sql
 from core.frequent import Frequent
+from core.log import about
+from lifecycle import refusals
 from objects.order import PlacementRequest, ServerOrder
 from objects.server import Server, server_of_order
 
@@ -174,7 +176,7 @@ def find_mapped(connection: sa.Connection, uuid: str) -> tuple[InstanceMapping, 
             return InstanceMapping(*_unpacked(mapped)), None
     row = connection.execute(_MAPPED_WITH_ENTRY, {"wanted": uuid}).first()
     if row is None:
-        raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
+        raise refusals.not_found(uuid)
     packed, in_journal, *entry = row
     return InstanceMapping(*_unpacked(packed)), _entry(entry) if in_journal is not None else None
 
@@ -218,15 +220,20 @@ def lease(
     return _readable(rows)
 
 
-def _readable(rows: Iterable[Sequence[Any]]) -> list[Entry]:
+def _readable(rows: Iterable[sa.Row[Any]]) -> list[Entry]:
     """The entries; a row that this release cannot read is left to one that can, and spoils no other."""
     entries = []
     for row in rows:
         try:
             entries.append(_entry(row))
         except msgspec.ValidationError as error:
-            LOG.error("the order of server %s cannot be read: %s", row[0], error)
+            LOG.error("the order of a server cannot be read %s why=%s", about(server=row[0], request_id=_request_id(row)), error)
     return entries
+
+
+def _request_id(row: sa.Row[Any]) -> str:
+    """What can be read of an entry that cannot: under which request it came."""
+    return str(row.instance.get("request_id", "")) if isinstance(row.instance, dict) else ""
 
 
 def renew(connection: sa.Connection, *, uuid: str, token: str, seconds: float) -> bool:
@@ -371,7 +378,7 @@ def request_delete(connection: sa.Connection, *, uuid: str, lease_s: float, by: 
     """
     marked = sa.update(instance_mappings).where(instance_mappings.c.uuid == uuid, instance_mappings.c.deleted == sa.false())
     if not changed(connection.execute(marked.values(deleted=True, updated_at=now_sql()))):
-        raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
+        raise refusals.not_found(uuid)
     standing = sa.update(build_requests).where(build_requests.c.uuid == uuid)
     context = None if by is None else Context(by.user_id, by.project_id, request_id=by.request_id).to_wire()
     if changed(connection.execute(standing.values(deleting=True, delete_context=context, updated_at=now_sql()))):

@@ -148,6 +148,7 @@ def window(
     order: Order,
     *,
     marker: str | None,
+    marker_project: str | None,
     after: Position | None,
     limit: int,
     without_cells: Collection[str] = (),
@@ -155,10 +156,11 @@ def window(
     """The part of the list with the next servers after the marker or the position, in the order of (created_at, uuid) or its reverse.
 
     Neither keys nor rows leave the database, only where the part ends and how many servers of it each cell has. The journal is read after
-    that, for servers that have a cell; those that had none may have left it meanwhile, and the cells are read once more.
+    that, for servers that have a cell; those that had none may have left it meanwhile, and the cells are read once more. The part is
+    empty where the marker is no server of `marker_project`; None: it may be of any project, whatever the filters say.
     """
     start = None if marker is None else marked(connection, marker)
-    if marker is not None and (start is None or filters.get("project_id") not in (None, start.mapped.project_id)):
+    if marker is not None and (start is None or marker_project not in (None, start.mapped.project_id)):
         # Another project's costs as little as none: how long a refusal takes would tell one from the other.
         return Window(None, None, {}, [], start)
     after = start.position(order) if start else after

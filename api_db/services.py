@@ -24,6 +24,10 @@ class ApiService:
     last_seen_at: datetime.datetime
     silent_s: float
 
+    def is_up(self, down_after_s: float) -> bool:
+        """Whether it was seen lately; one that ends in good order has no row any more (`forget`)."""
+        return self.silent_s < down_after_s
+
 
 def beat(connection: sa.Connection, *, host: str, binary: str, version: str, started_at: datetime.datetime) -> None:
     """Says that the process lives."""

@@ -13,19 +13,19 @@ import msgspec
 import sqlalchemy as sa
 
 import cell_db.cleanups
-from cell_db.history import Phase, Told, fault, tell
+from cell_db.history import Phase, Told, fault, request_id_of, tell
 from cell_db.inventories import as_text
 from cell_db.tables import instance_metadata, instance_tags, instances, services
 from core.context import Context
 from core.database import UNREADABLE, changed, insert_if_absent, is_over, now_sql
 from lifecycle import states
+from lifecycle.actions import CREATE
 from objects.build import BuildSpec
 from objects.host import COMPUTE
 from objects.order import ServerOrder
 from objects.server import extra_of_order, flavor_values
 
 INSERT_LEASE_S = 5.0
-BUILD_EVENT = "compute__do_build_and_run_instance"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,8 +66,8 @@ def insert(connection: sa.Connection, placed: Sequence[Placed], *, build_deadlin
     clocks = {"lease_until": now_sql(INSERT_LEASE_S), "deadline": now_sql(build_deadline_s), "updated_at": now_sql()}
     insert_if_absent(connection, instances, rows, **clocks)
     _insert_children(connection, [p.order.build for p in missing])
-    tell(connection, "create", Phase.BEGAN, [_created(p) for p in missing if p.fault is None])
-    tell(connection, "create", Phase.FAILED, [_created(p) for p in missing if p.fault is not None])
+    tell(connection, CREATE.name, Phase.BEGAN, [_created(p) for p in missing if p.fault is None])
+    tell(connection, CREATE.name, Phase.FAILED, [_created(p) for p in missing if p.fault is not None])
     return len(missing)
 
 
@@ -115,7 +115,7 @@ def row_of(placed: Placed) -> dict[str, Any]:
         "alternates": placed.alternates,
         "resources": placed.resources,
         "not_after": placed.not_after,
-        "vm_state": states.ERROR if buried else states.BUILDING,
+        "vm_state": CREATE.failed if buried else states.BUILDING,
         "task_state": states.IDLE if buried else states.SPAWNING,
         "power_state": states.NO_STATE,
         "display_name": build.name,
@@ -158,7 +158,10 @@ def _insert_children(connection: sa.Connection, builds: Sequence[BuildSpec]) -> 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Building:
-    """A server under way: what its order to the host needs. `spec` None: its row cannot be read, and nothing can be ordered."""
+    """A server under way: what its order to the host needs. `spec` None: its row cannot be read, and nothing can be ordered.
+
+    `request_id`: of the user's request that asked for the server.
+    """
 
     uuid: str
     attempt: int
@@ -169,23 +172,24 @@ class Building:
     user_id: str
     resources: dict[str, int]
     spec: BuildSpec | None
+    request_id: str = ""
 
 
 # The documents as text: one that is none is its server's loss, and must not fail the sweep of all.
 _BUILDING = (
     instances.c.uuid, instances.c.attempt, instances.c.host, instances.c.node_uuid, as_text(instances.c.alternates), instances.c.project_id,
-    instances.c.user_id, as_text(instances.c.resources), as_text(instances.c.spec),
+    instances.c.user_id, as_text(instances.c.resources), as_text(instances.c.spec), request_id_of(instances.c.uuid, [CREATE.name]),
 )  # fmt: skip
 
 
 def _building(row: Sequence[Any]) -> Building:
-    *head, alternates, project_id, user_id, resources, spec = row
+    *head, alternates, project_id, user_id, resources, spec, request_id = row
     try:
         others = msgspec.json.decode(alternates, type=list[dict[str, Any]]) if alternates else []
         needed = msgspec.json.decode(resources, type=dict[str, int]) if resources else {}
-        return Building(*head, others, project_id, user_id, needed, msgspec.json.decode(spec, type=BuildSpec))
+        return Building(*head, others, project_id, user_id, needed, msgspec.json.decode(spec, type=BuildSpec), request_id)
     except UNREADABLE:
-        return Building(*head, [], project_id, user_id, {}, None)
+        return Building(*head, [], project_id, user_id, {}, None, request_id)
 
 
 def building(connection: sa.Connection, uuids_wanted: Sequence[str]) -> list[Building]:
@@ -251,7 +255,7 @@ def supersede(
     else:
         failure = fault(500, f"Build of instance {build.uuid} failed: {reason}", host=build.host)
         values = {
-            "state": states.FAILED, "vm_state": states.ERROR, "task_state": None, "host": None, "node_uuid": None, "fault": failure,
+            "state": states.FAILED, "vm_state": CREATE.failed, "task_state": None, "host": None, "node_uuid": None, "fault": failure,
             "hypervisor_hostname": None, "lease_until": now_sql(),
         }  # fmt: skip
     if not changed(connection.execute(mine.values(**values, updated_at=now_sql()))):
@@ -259,34 +263,42 @@ def supersede(
     if not host_said_so and build.host is not None:
         cell_db.cleanups.insert(connection, uuid=build.uuid, host=build.host, attempt=build.attempt)
     phase = Phase.RETRIED if build.alternates else Phase.FAILED
-    tell(connection, "create", phase, [Told(uuid=build.uuid, event=BUILD_EVENT, host=build.host, why=reason, fault=values.get("fault"))])
+    tell(connection, CREATE.name, phase, [Told(uuid=build.uuid, event=CREATE.event_name, host=build.host, why=reason, fault=values.get("fault"))])
     return True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ran:
-    """A guest that runs, as its host reports it."""
+    """A guest that runs, as its host reports it.
+
+    `request_id`: of the user's request that asked for the server, as its record says.
+    """
 
     uuid: str
     attempt: int
     host: str
     power_state: int
+    request_id: str = dataclasses.field(default="", compare=False)
 
 
 def active(connection: sa.Connection, ran: Sequence[Ran]) -> set[Ran]:
-    """Marks servers as running. Gives the guests whose rows took it; others were superseded, deleted, or are running already."""
+    """Marks servers as running. Gives the guests whose rows took it, with their request ids.
+
+    Others were superseded, deleted, or are running already.
+    """
     mine = instances.c.uuid.in_([guest.uuid for guest in ran])
     query = sa.select(instances.c.uuid, instances.c.attempt, instances.c.host).where(mine, instances.c.state == states.BUILD)
     waiting = {tuple(row) for row in connection.execute(query.with_for_update())}
     done = {guest for guest in ran if (guest.uuid, guest.attempt, guest.host) in waiting}
     for power_state in sorted({guest.power_state for guest in done}):
         alike = [(guest.uuid, guest.attempt, guest.host) for guest in done if guest.power_state == power_state]
-        values = {"state": states.LIVE, "vm_state": states.ACTIVE, "task_state": None, "power_state": power_state, "fault": None}
+        values = {"state": states.LIVE, "vm_state": CREATE.then, "task_state": None, "power_state": power_state, "fault": None}
         as_ordered = sa.tuple_(instances.c.uuid, instances.c.attempt, instances.c.host).in_(alike)
         taken = sa.update(instances).where(as_ordered, instances.c.state == states.BUILD)
         connection.execute(taken.values(**values, launched_at=now_sql(), updated_at=now_sql()))
-    tell(connection, "create", Phase.ENDED, [Told(uuid=guest.uuid, event=BUILD_EVENT, host=guest.host) for guest in done])
-    return done
+    told = [Told(uuid=guest.uuid, event=CREATE.event_name, host=guest.host) for guest in done]
+    request_ids = tell(connection, CREATE.name, Phase.ENDED, told)
+    return {dataclasses.replace(guest, request_id=request_ids.get(guest.uuid, "")) for guest in done}
 
 
 def attempts(connection: sa.Connection, wanted: Sequence[str]) -> dict[str, tuple[str, int, str | None]]:

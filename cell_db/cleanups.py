@@ -6,19 +6,26 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from cell_db.history import request_id_of, request_ids
 from cell_db.tables import cleanups, instances
 from core.clock import utcnow
 from core.database import insert_if_absent, now_sql
+from lifecycle.actions import CREATE, DELETE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cleanup:
+    """`request_id`: of the user's request that it belongs to: the delete of the server, and before there is one its create."""
+
     uuid: str
     host: str
     attempt: int
+    request_id: str = ""
 
 
 _COLUMNS = (cleanups.c.uuid, cleanups.c.host, cleanups.c.attempt)
+_ACTIONS = (CREATE.name, DELETE.name)
+_CLEANUP = (*_COLUMNS, request_id_of(cleanups.c.uuid, _ACTIONS))
 
 
 def insert(connection: sa.Connection, *, uuid: str, host: str, attempt: int) -> None:
@@ -28,13 +35,13 @@ def insert(connection: sa.Connection, *, uuid: str, host: str, attempt: int) -> 
 
 def list_of(connection: sa.Connection, uuids: Sequence[str]) -> list[Cleanup]:
     """The cleanups of these servers."""
-    return [Cleanup(*row) for row in connection.execute(sa.select(*_COLUMNS).where(cleanups.c.uuid.in_(list(uuids))))]
+    return [Cleanup(*row) for row in connection.execute(sa.select(*_CLEANUP).where(cleanups.c.uuid.in_(list(uuids))))]
 
 
 def unanswered(connection: sa.Connection, *, hosts_up: Sequence[str], again_after_s: float, most: int) -> list[Cleanup]:
     """Cleanups on hosts that are up and were not told of them lately, oldest first; they count as told from now on."""
     due = (
-        sa.select(cleanups.c.id, *_COLUMNS)
+        sa.select(cleanups.c.id)
         .where(
             cleanups.c.host.in_(list(hosts_up)),
             sa.or_(cleanups.c.sent_at.is_(None), cleanups.c.sent_at <= now_sql(-again_after_s)),
@@ -43,10 +50,19 @@ def unanswered(connection: sa.Connection, *, hosts_up: Sequence[str], again_afte
         .limit(most)
         .with_for_update(skip_locked=True)
     )
-    rows = connection.execute(due).all()
-    if rows:
-        connection.execute(sa.update(cleanups).where(cleanups.c.id.in_([row.id for row in rows])).values(sent_at=now_sql()))
-    return [Cleanup(row.uuid, row.host, row.attempt) for row in rows]
+    ids = list(connection.execute(due).scalars())
+    if not ids:
+        return []
+    connection.execute(sa.update(cleanups).where(cleanups.c.id.in_(ids)).values(sent_at=now_sql()))
+    return [Cleanup(*row) for row in connection.execute(sa.select(*_CLEANUP).where(cleanups.c.id.in_(ids)).order_by(cleanups.c.id))]
+
+
+def of_guests(connection: sa.Connection, guests: Sequence[tuple[str, str, int]]) -> list[Cleanup]:
+    """What hosts are to be told of guests (uuid, host, attempt) that they should not have, whether the table has it or not."""
+    if not guests:
+        return []
+    known = request_ids(connection, [uuid for uuid, _, _ in guests], _ACTIONS)
+    return [Cleanup(*guest, known.get(guest[0], "")) for guest in guests]
 
 
 def told(connection: sa.Connection, told_of: Sequence[Cleanup]) -> None:
@@ -66,7 +82,7 @@ def count(connection: sa.Connection) -> int:
 
 def list_on(connection: sa.Connection, host: str) -> list[Cleanup]:
     """The cleanups that one host still owes an answer for."""
-    return [Cleanup(*row) for row in connection.execute(sa.select(*_COLUMNS).where(cleanups.c.host == host))]
+    return [Cleanup(*row) for row in connection.execute(sa.select(*_CLEANUP).where(cleanups.c.host == host))]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

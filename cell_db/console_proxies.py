@@ -8,6 +8,7 @@ import msgspec
 import sqlalchemy as sa
 
 import core.errors
+from cell_db.hosts import is_alive
 from cell_db.inventories import as_text
 from cell_db.tables import services
 from core.database import UNREADABLE, changed, insert_if_absent, now_sql
@@ -26,19 +27,13 @@ def beat(connection: sa.Connection, *, host: str, version: str, started_at: date
         connection.execute(sa.update(services).where(mine).values(**values))
 
 
-def leave(connection: sa.Connection, *, host: str) -> None:
-    """Records that a proxy stopped in good order: nobody is sent to it any more."""
-    mine = sa.and_(services.c.host == host, services.c.binary == CONSOLE_PROXY)
-    connection.execute(sa.update(services).where(mine).values(left=True, updated_at=now_sql()))
-
-
 def living(connection: sa.Connection, *, down_after_s: float) -> Proxy | None:
     """One of the proxies that live; None: the cell has none and never had.
 
     Raises:
         Unavailable: it has some, but none lives.
     """
-    lives = sa.and_(services.c.last_seen_at > now_sql(-down_after_s), services.c.left == sa.false(), services.c.forced_down == sa.false())
+    lives = sa.and_(is_alive(down_after_s), services.c.forced_down == sa.false())
     said = as_text(services.c.console)
     query = sa.select(said, sa.type_coerce(lives, sa.Boolean)).where(services.c.binary == CONSOLE_PROXY, services.c.console.is_not(None))
     known = [(console, bool(is_alive)) for console, is_alive in connection.execute(query)]

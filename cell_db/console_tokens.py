@@ -7,10 +7,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-import core.errors
 from cell_db.tables import console_auth_tokens, instances
 from core.database import now_sql
-from lifecycle import states
+from lifecycle import refusals, states
+from lifecycle.actions import GET_CONSOLE
 from objects.console import Address
 
 _RANDOM_BYTES = 32
@@ -45,12 +45,13 @@ def issue(connection: sa.Connection, uuid: str, *, instance_host: str, address: 
     """A new token for the console of this server at this address of this host; nobody can read it again.
 
     Raises:
-        WrongState: the server has left this host since, or is being deleted.
+        WrongState: the server has left this host since, or is being deleted; the message names its state.
     """
-    query = sa.select(instances.c.host, instances.c.state).where(instances.c.uuid == uuid)
+    query = sa.select(instances.c.host, instances.c.state, instances.c.vm_state).where(instances.c.uuid == uuid)
     server = connection.execute(query).first()
     if server is None or server.host != instance_host or server.state in _ENDED:
-        raise core.errors.WrongState(f"Instance {uuid} is being deleted or has left its host", server=uuid)
+        vm_state = states.DELETED if server is None else server.vm_state
+        raise refusals.wrong_state(GET_CONSOLE, uuid, attribute="vm_state", state=vm_state, why="it is being deleted or has left its host")
     token = secrets.token_urlsafe(_RANDOM_BYTES)
     ticket = Ticket(uuid, instance_host, address.kind, address.host, address.port, address.path)
     values: dict[str, Any] = {**dataclasses.asdict(ticket), "token_hash": _hash(token)}

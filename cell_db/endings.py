@@ -14,7 +14,7 @@ from cell_db.tables import cleanups, instances
 from core.context import Context, service_context
 from core.database import changed, insert_one, is_over, now_sql
 from lifecycle import states
-from lifecycle.actions import DELETE
+from lifecycle.actions import CREATE, DELETE
 from objects.order import ServerOrder
 
 
@@ -47,7 +47,7 @@ def tombstone(
     if row.host is not None:
         cell_db.cleanups.insert(connection, uuid=uuid, host=row.host, attempt=row.attempt)
     going = sa.update(instances).where(instances.c.uuid == uuid, instances.c.state.not_in((states.GOING, states.GONE)))
-    values = {"state": states.GOING, "task_state": states.DELETING, "operation_id": None, "operation": None}
+    values = {"state": states.GOING, "task_state": DELETE.during, "operation_id": None, "operation": None}
     connection.execute(going.values(**values, lease_until=now_sql(), updated_at=now_sql()))
     tell(connection, DELETE.name, Phase.BEGAN, [Told(uuid=uuid, by=by, host=row.host)], instead_of_all=True)
     return row.host is not None
@@ -66,14 +66,14 @@ def _insert_tombstone(
         times["created_at"] = now
     else:
         row |= cell_db.builds.row_of(_never_placed(order))
-    row |= {"attempt": 0, "vm_state": states.BUILDING, "task_state": states.DELETING, "state": states.GOING, "deleted": True}
+    row |= {"attempt": 0, "vm_state": states.BUILDING, "task_state": DELETE.during, "state": states.GOING, "deleted": True}
     if is_cell0:
-        row |= {"vm_state": states.DELETED, "task_state": None, "state": states.GONE}
+        row |= {"vm_state": DELETE.then, "task_state": None, "state": states.GONE}
     if not insert_one(connection, instances, row, **times):
         return False
     if order is not None:
         creator = Context(order.build.user_id, order.build.project_id, request_id=order.request_id)
-        tell(connection, "create", Phase.FAILED, [Told(uuid=uuid, by=creator, since=order.created_at)])
+        tell(connection, CREATE.name, Phase.FAILED, [Told(uuid=uuid, by=creator, since=order.created_at)])
     tell(connection, DELETE.name, Phase.ENDED if is_cell0 else Phase.BEGAN, [Told(uuid=uuid, by=by)])
     return True
 
@@ -88,7 +88,7 @@ def _never_placed(order: ServerOrder) -> Placed:
 
 def _deleted(connection: sa.Connection, uuid: str, *, host: str | None, by: Context | None = None) -> bool:
     going = sa.update(instances).where(instances.c.uuid == uuid, instances.c.state != states.GONE)
-    values = {"state": states.GONE, "vm_state": states.DELETED, "task_state": None, "power_state": states.NO_STATE, "deleted": True}
+    values = {"state": states.GONE, "vm_state": DELETE.then, "task_state": None, "power_state": states.NO_STATE, "deleted": True}
     done = changed(
         connection.execute(going.values(**values, deleted_at=now_sql(), terminated_at=now_sql(), updated_at=now_sql(), host=None))
     )

@@ -115,10 +115,16 @@ def _text(document: object) -> str:
 def conductor_beat(connection: sa.Connection, *, host: str, version: str, started_at: datetime.datetime, deaf: bool = False) -> None:
     """Records that a conductor of this cell lives, and whether it is in no position to say that hosts are silent."""
     mine = sa.and_(services.c.host == host, services.c.binary == CONDUCTOR)
-    values = {"last_seen_at": now_sql(), "version": version, "started_at": started_at, "deaf": deaf}
+    values = {"last_seen_at": now_sql(), "version": version, "started_at": started_at, "deaf": deaf, "left": False}
     if not changed(connection.execute(sa.update(services).where(mine).values(**values))):
         insert_if_absent(connection, services, [_service_row(host, CONDUCTOR, version, started_at)])
         connection.execute(sa.update(services).where(mine).values(**values))
+
+
+def leave(connection: sa.Connection, *, host: str, binary: str) -> None:
+    """Records that a process of the cell ended in good order. An agent says so itself (`Heartbeat.leaving`), for it has no database."""
+    mine = sa.and_(services.c.host == host, services.c.binary == binary)
+    connection.execute(sa.update(services).where(mine).values(left=True, updated_at=now_sql()))
 
 
 def hosts_up(connection: sa.Connection, *, down_after_s: float) -> list[str]:

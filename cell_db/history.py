@@ -86,27 +86,29 @@ class Told:
     since: datetime.datetime | None = None
 
 
-def tell(connection: sa.Connection, action: str, phase: Phase, told: Sequence[Told], *, instead_of_all: bool = False) -> None:
+def tell(connection: sa.Connection, action: str, phase: Phase, told: Sequence[Told], *, instead_of_all: bool = False) -> dict[str, str]:
     """Says that something happened to servers: the one place where their history is written.
 
     Called right after the compare-and-set that made it happen, in its transaction, for the servers that it took effect on: so what is told
     has happened, and what has happened is told. Some statements, however many servers there are.
+
+    Gives server -> the request id of the record, for phases that go on with one or end it.
 
     Args:
         action: the name that its record shows, or, where there is none of it, a word for what changed.
         instead_of_all: whatever else was under way on these servers will not go on; its records end as failed.
     """
     if not told:
-        return
+        return {}
     now = utcnow()
     insert_if_absent(connection, instance_actions, [_begun(action, one, now) for one in told if one.by is not None])
     if instead_of_all:
         _end_others(connection, action, told, now)
-    if phase in (Phase.RETRIED, Phase.ENDED, Phase.FAILED):
-        _go_on(connection, action, phase, told, now)
+    under_way = _go_on(connection, action, phase, told, now) if phase in (Phase.RETRIED, Phase.ENDED, Phase.FAILED) else {}
     for one in told:
         if one.fault is not None:
             _insert_fault(connection, one.uuid, one.fault)
+    return under_way
 
 
 def _begun(action: str, told: Told, now: datetime.datetime) -> dict[str, Any]:
@@ -129,8 +131,8 @@ def _end_others(connection: sa.Connection, action: str, told: Sequence[Told], no
     connection.execute(others.values(finish_time=now, updated_at=now, message=ERROR))
 
 
-def _go_on(connection: sa.Connection, action: str, phase: Phase, told: Sequence[Told], now: datetime.datetime) -> None:
-    """Adds their events to the records under way, and ends these unless something else is tried."""
+def _go_on(connection: sa.Connection, action: str, phase: Phase, told: Sequence[Told], now: datetime.datetime) -> dict[str, str]:
+    """Adds their events to the records under way, and ends these unless something else is tried; gives their request ids."""
     under_way = _under_way(connection, action, [one.uuid for one in told])
     result = SUCCESS if phase is Phase.ENDED else ERROR
     events = [
@@ -146,14 +148,43 @@ def _go_on(connection: sa.Connection, action: str, phase: Phase, told: Sequence[
     if under_way and phase is not Phase.RETRIED:
         mine = sa.update(instance_actions).where(instance_actions.c.id.in_([row.id for row in under_way.values()]))
         connection.execute(mine.values(finish_time=now, updated_at=now, message=None if phase is Phase.ENDED else ERROR))
+    return {uuid: row.request_id for uuid, row in under_way.items()}
 
 
 def _under_way(connection: sa.Connection, action: str, wanted: Sequence[str]) -> dict[str, sa.Row[Any]]:
     """Server -> the latest unfinished record of this action."""
-    query = sa.select(instance_actions.c.uuid, instance_actions.c.id, instance_actions.c.start_time).where(
+    columns = (instance_actions.c.uuid, instance_actions.c.id, instance_actions.c.start_time, instance_actions.c.request_id)
+    query = sa.select(*columns).where(
         instance_actions.c.uuid.in_(list(wanted)), instance_actions.c.action == action, instance_actions.c.finish_time.is_(None)
     )
     return {row.uuid: row for row in connection.execute(query.order_by(instance_actions.c.id))}
+
+
+# ---- whose request it is ----------------------------------------------------------------------------------------------------------
+
+
+def request_id_of(server: sa.ColumnElement[str], actions: Sequence[str | sa.ColumnElement[str]]) -> sa.ColumnElement[str]:
+    """A column for queries about servers' work under way: the request id of the server's latest record of these actions.
+
+    Empty: it has none. So work that is taken up again, by whomever, goes on under the request that caused it, and costs no query more.
+    """
+    latest = (
+        sa.select(instance_actions.c.request_id)
+        .where(instance_actions.c.uuid == server, instance_actions.c.action.in_(actions))
+        .order_by(instance_actions.c.id.desc())
+        .limit(1)
+        .correlate_except(instance_actions)
+        .scalar_subquery()
+    )
+    return sa.func.coalesce(latest, "").label("request_id")
+
+
+def request_ids(connection: sa.Connection, servers: Sequence[str], actions: Sequence[str]) -> dict[str, str]:
+    """Server -> the request id of its latest record of these actions; those that have none are left out."""
+    query = sa.select(instance_actions.c.uuid, instance_actions.c.request_id).where(
+        instance_actions.c.uuid.in_(list(servers)), instance_actions.c.action.in_(actions)
+    )
+    return {row.uuid: row.request_id for row in connection.execute(query.order_by(instance_actions.c.id))}
 
 
 # ---- what is read of it --------------------------------------------------------------------------------------------------------

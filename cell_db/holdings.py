@@ -10,8 +10,9 @@ import sqlalchemy as sa
 
 import cell_db.builds
 import cell_db.heartbeats
+import cell_db.hosts
 from cell_db.inventories import as_text
-from cell_db.tables import cleanups, instances, services
+from cell_db.tables import cleanups, instances
 from core.database import UNREADABLE, changed, now_sql
 from lifecycle import states
 from objects.host import COMPUTE
@@ -126,13 +127,12 @@ def _read(text: str | None, kind: Any) -> Any:
 def _completed(connection: sa.Connection, query: sa.Select[Any], down_after_s: float) -> list[Holding]:
     found = [_holding(row) for row in connection.execute(query)]
     listed = cell_db.heartbeats.listed_intents(connection)
-    up = set(cell_db.heartbeats.hosts_up(connection, down_after_s=down_after_s))
-    known = set(connection.execute(sa.select(services.c.host).where(services.c.binary == COMPUTE)).scalars())
+    is_up = {agent.host: agent.is_up for agent in cell_db.hosts.list_services(connection, down_after_s=down_after_s, binary=COMPUTE)}
     owed = _owed(connection, [holding.uuid for holding in found])
     return [
         dataclasses.replace(
             holding,
-            host_is_up=holding.host in up if holding.host in known else None,
+            host_is_up=is_up.get(holding.host or ""),
             is_listed=(holding.host, holding.uuid, holding.attempt) in listed,
             owed=tuple(owed.get(holding.uuid, ())),
         )

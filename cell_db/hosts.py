@@ -25,7 +25,7 @@ MOST_NAMED = 10
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A process of the cell. `is_up`: seen lately by the database's clock, not forced down, and it did not say good-bye."""
+    """A process of the cell. `is_up`: seen lately by the database's clock, not forced down, and it did not say that it leaves (`left`)."""
 
     id: int
     uuid: str
@@ -38,11 +38,18 @@ class Service:
     started_at: datetime.datetime
     last_seen_at: datetime.datetime | None
     created_at: datetime.datetime
+    left: bool
     is_up: bool
 
     @property
     def state(self) -> str:
+        """As the Compute API knows it: up or down."""
         return "up" if self.is_up else "down"
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it ended in good order, of whatever kind it is; what an operator said of it (forced down) comes first."""
+        return self.left and not self.forced_down
 
     @property
     def status(self) -> str:
@@ -122,17 +129,22 @@ def agent_of_host(host: sa.ColumnElement[str | None]) -> sa.ColumnElement[bool]:
     return sa.and_(services.c.host == host, services.c.binary == COMPUTE)
 
 
+def is_alive(down_after_s: float) -> sa.ColumnElement[bool]:
+    """Whether the process of a row of `services` was seen lately and did not say that it leaves, of whatever kind it is."""
+    seen_lately = sa.func.coalesce(services.c.last_seen_at > now_sql(-down_after_s), sa.false())
+    return sa.and_(services.c.left == sa.false(), seen_lately)
+
+
 def host_status(host: sa.ColumnElement[str | None], *, down_after_s: float) -> sa.ColumnElement[str]:
     """The state of a host as its servers show it (Compute API, `host_status`), where `services` are joined by `agent_of_host`.
 
     What an operator said of the host comes before what is observed; a host that nobody told us of is in an unknown state.
     """
-    is_up = sa.and_(services.c.left == sa.false(), services.c.last_seen_at > now_sql(-down_after_s))
     return sa.case(
         (host.is_(None), ""),
         (services.c.forced_down == sa.true(), DOWN),
         (services.c.disabled == sa.true(), MAINTENANCE),
-        (is_up, UP),
+        (is_alive(down_after_s), UP),
         else_=UNKNOWN,
     )
 
@@ -313,7 +325,6 @@ def forget_node(conn: sa.Connection, uuid: str) -> bool:
 
 
 def _service_columns(down_after_s: float) -> tuple[sa.ColumnElement[Any], ...]:
-    seen_lately = sa.func.coalesce(services.c.last_seen_at > now_sql(-down_after_s), sa.false())
     return (
         services.c.id,
         services.c.uuid,
@@ -326,7 +337,8 @@ def _service_columns(down_after_s: float) -> tuple[sa.ColumnElement[Any], ...]:
         services.c.started_at,
         services.c.last_seen_at,
         services.c.created_at,
-        sa.type_coerce(sa.and_(~services.c.forced_down, ~services.c.left, seen_lately), sa.Boolean).label("is_up"),
+        services.c.left,
+        sa.type_coerce(sa.and_(~services.c.forced_down, is_alive(down_after_s)), sa.Boolean).label("is_up"),
     )
 
 

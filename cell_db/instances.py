@@ -11,8 +11,8 @@ from cell_db.history import Phase, Told, tell
 from cell_db.tables import instance_metadata, instance_tags, instances
 from core.context import Context
 from core.database import changed, now_sql
-from lifecycle import actions, states
-from lifecycle.actions import Action
+from lifecycle import refusals, states
+from lifecycle.actions import LOCK, RESET_STATE, UNLOCK, Action
 from lifecycle.admit import admit
 from objects.build import BuildSpec
 from objects.server import Server
@@ -37,7 +37,7 @@ def get(connection: sa.Connection, uuid: str, *, deleted: bool = False) -> Serve
     """
     row = connection.execute(_ONE_OR_DELETED if deleted else _ONE, {"wanted": uuid}).first()
     if row is None:
-        raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
+        raise refusals.not_found(uuid)
     return Server(*row)
 
 
@@ -50,7 +50,7 @@ def build_spec(connection: sa.Connection, uuid: str) -> BuildSpec:
     """
     spec = connection.execute(sa.select(instances.c.spec).where(instances.c.uuid == uuid, instances.c.deleted == sa.false())).scalar()
     if spec is None:
-        raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
+        raise refusals.not_found(uuid)
     try:
         return msgspec.convert(spec, BuildSpec)
     except msgspec.ValidationError as error:
@@ -82,7 +82,7 @@ def admitted(connection: sa.Connection, uuid: str, action: Action, context: Cont
     """
     row = connection.execute(sa.select(*_ADMISSION).where(instances.c.uuid == uuid).with_for_update()).first()
     if row is None or row.deleted:
-        raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
+        raise refusals.not_found(uuid)
     admit(
         action,
         server=uuid,
@@ -103,39 +103,48 @@ def update(connection: sa.Connection, uuid: str, changes: Mapping[str, Any]) -> 
     """
     mine = sa.update(instances).where(instances.c.uuid == uuid, instances.c.deleted == sa.false())
     if not changed(connection.execute(mine.values(**changes, updated_at=now_sql()))):
-        raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
+        raise refusals.not_found(uuid)
     tell(connection, "update", Phase.STEP, [Told(uuid=uuid)])
     return get(connection, uuid)
 
 
-def lock(connection: sa.Connection, uuid: str, action: Action, context: Context, *, by: str, reason: str | None) -> None:
-    """Locks the server for its plain owner (`by` "owner" or "admin"); what an admin locked stays the admin's."""
-    row = admitted(connection, uuid, action, context)
+def lock(connection: sa.Connection, uuid: str, context: Context, *, by: str, reason: str | None) -> None:
+    """Locks the server for its plain owner (`by` "owner" or "admin"); what an admin locked stays the admin's.
+
+    Raises:
+        NotFound, WrongState: it may not begin.
+    """
+    row = admitted(connection, uuid, LOCK, context)
     if row.locked_by == "admin" and by == "owner":
         return
     update(connection, uuid, {"locked_by": by, "locked_reason": reason})
-    tell(connection, actions.LOCK.name, Phase.ENDED, [Told(uuid=uuid, by=context)])
+    tell(connection, LOCK.name, Phase.ENDED, [Told(uuid=uuid, by=context)])
 
 
-def unlock(connection: sa.Connection, uuid: str, action: Action, context: Context, *, may_override: bool) -> None:
+def unlock(connection: sa.Connection, uuid: str, context: Context, *, may_override: bool) -> None:
     """Unlocks the server.
 
     Raises:
+        NotFound, WrongState: it may not begin.
         Forbidden: an admin locked it and the caller may not override that.
     """
-    row = admitted(connection, uuid, action, context)
+    row = admitted(connection, uuid, UNLOCK, context)
     if row.locked_by == "admin" and not may_override:
         raise core.errors.Forbidden(f"Instance {uuid} was locked by an admin", server=uuid)
     update(connection, uuid, {"locked_by": None, "locked_reason": None})
-    tell(connection, actions.UNLOCK.name, Phase.ENDED, [Told(uuid=uuid, by=context)])
+    tell(connection, UNLOCK.name, Phase.ENDED, [Told(uuid=uuid, by=context)])
 
 
 def reset_state(connection: sa.Connection, uuid: str, vm_state: str, context: Context) -> None:
-    """Sets vm_state "active" or "error" by an operator's word; ends whatever task the record shows."""
-    under_way = connection.execute(sa.select(instances.c.operation_id).where(instances.c.uuid == uuid).with_for_update()).scalar()
+    """Sets vm_state "active" or "error" by an operator's word; ends whatever task the record shows.
+
+    Raises:
+        NotFound, Locked, WrongState: it may not begin.
+    """
+    under_way = admitted(connection, uuid, RESET_STATE, context).operation_id
     values = {"vm_state": vm_state, "task_state": None, "operation_id": None, "operation": None, "operation_arguments": None}
     update(connection, uuid, values)
-    tell(connection, actions.RESET_STATE.name, Phase.ENDED, [Told(uuid=uuid, by=context)], instead_of_all=under_way is not None)
+    tell(connection, RESET_STATE.name, Phase.ENDED, [Told(uuid=uuid, by=context)], instead_of_all=under_way is not None)
 
 
 def replace_metadata(connection: sa.Connection, uuid: str, metadata: Mapping[str, str]) -> None:

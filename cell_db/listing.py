@@ -23,6 +23,7 @@ from cell_db.packed import Unreadable
 from cell_db.tables import instances
 from core.frequent import Frequent
 from core.keyset import Order, Position
+from lifecycle import refusals
 from objects.server import Server
 
 
@@ -269,7 +270,7 @@ def one(connection: sa.Connection, uuid: str, *, hosts_down_after_s: float | Non
     """
     rows = _one(hosts_down_after_s).rows(connection, {"wanted": uuid})
     if not rows:
-        raise core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)
+        raise refusals.not_found(uuid)
     return packed.readable(packed.servers([rows[0][0]])[0])
 
 

@@ -10,13 +10,13 @@ import sqlalchemy as sa
 
 import cell_db.instances
 import core.errors
-from cell_db.history import Phase, Told, tell
+from cell_db.history import Phase, Told, request_id_of, tell
 from cell_db.history import fault as fault_of
 from cell_db.inventories import as_text
 from cell_db.tables import instances, services
 from core.context import Context, service_context
 from core.database import UNREADABLE, changed, is_over, now_sql
-from lifecycle import actions, states
+from lifecycle import actions, refusals, states
 from lifecycle.actions import OPERATIONS, Action
 from objects.build import BuildSpec
 from objects.host import COMPUTE
@@ -26,9 +26,10 @@ FIRST_LEASE_S = 5.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Operation:
-    """An operation under way, as its order to the host needs it. `vm_state`: before it; `spec`: for those that carry it.
+    """An operation under way, as its order to the host needs it.
 
-    Not `is_readable`: its row holds no such order.
+    `vm_state`: before it; `spec`: for those that carry it; `request_id`: of the user's request that asked for it. Not
+    `is_readable`: its row holds no such order.
     """
 
     uuid: str
@@ -40,29 +41,32 @@ class Operation:
     vm_state: str
     spec: BuildSpec | None = None
     is_readable: bool = True
+    request_id: str = ""
 
 
 _WITH_SPEC = [key for key, action in OPERATIONS.items() if action.with_spec]
+_NAME_OF_ITS_ACTION = sa.case({key: action.name for key, action in OPERATIONS.items()}, value=instances.c.operation)
 _OPERATION = (
     instances.c.uuid, instances.c.attempt, instances.c.host, instances.c.operation_id, instances.c.operation,
     as_text(instances.c.operation_arguments), instances.c.vm_state,
     sa.case((instances.c.operation.in_(_WITH_SPEC), as_text(instances.c.spec))).label("spec"),
+    request_id_of(instances.c.uuid, [_NAME_OF_ITS_ACTION]),
 )  # fmt: skip
 
 
 def _operation(row: Sequence[Any]) -> Operation:
-    *head, arguments, vm_state, spec = row
+    *head, arguments, vm_state, spec, request_id = row
     try:
         decoded = msgspec.json.decode(arguments, type=dict[str, Any])
-        return Operation(*head, decoded, vm_state, None if spec is None else msgspec.json.decode(spec, type=BuildSpec))
+        build = None if spec is None else msgspec.json.decode(spec, type=BuildSpec)
+        return Operation(*head, decoded, vm_state, build, request_id=request_id)
     except UNREADABLE:
-        return Operation(*head, {}, vm_state, is_readable=False)
+        return Operation(*head, {}, vm_state, is_readable=False, request_id=request_id)
 
 
 def begin_operation(
     connection: sa.Connection,
     uuid: str,
-    key: str,
     action: Action,
     context: Context,
     *,
@@ -71,7 +75,7 @@ def begin_operation(
 ) -> str:
     """Records an operation as under way, with its action record; gives its id.
 
-    `key` is one of `lifecycle.actions.OPERATIONS`; `deadline_s` None: what its row of the table says. From this commit on the cell's
+    `action` is one of `lifecycle.actions.OPERATIONS`; `deadline_s` None: what its row of the table says. From this commit on the cell's
     conductor sees that it is done, hint or no hint.
 
     Raises:
@@ -79,7 +83,7 @@ def begin_operation(
     """
     row = cell_db.instances.admitted(connection, uuid, action, context)
     if row.host is None:
-        raise core.errors.WrongState(f"Cannot '{action.name}' instance {uuid} while it has no host", server=uuid, state=row.vm_state)
+        raise refusals.no_host(action, uuid, vm_state=row.vm_state)
     _refuse_if_busy(uuid, row)
     operation_id = str(uuids.uuid4())
     deadline_s = action.deadline_s if deadline_s is None else deadline_s
@@ -87,7 +91,7 @@ def begin_operation(
         sa.update(instances)
         .where(instances.c.uuid == uuid)
         .values(
-            operation_id=operation_id, operation=key, operation_arguments=dict(arguments), operation_deadline=now_sql(deadline_s),
+            operation_id=operation_id, operation=action.operation, operation_arguments=dict(arguments), operation_deadline=now_sql(deadline_s),
             task_state=action.during, lease_until=now_sql(FIRST_LEASE_S), updated_at=now_sql(),
         )
     )  # fmt: skip

@@ -15,8 +15,6 @@ from lifecycle.actions import REBUILD
 from objects.build import BuildSpec, ImageRef
 from objects.server import Server
 
-KEY = "rebuild"
-
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
@@ -37,7 +35,7 @@ def begin(connection: sa.Connection, uuid: str, changes: Changes, context: Conte
     Raises:
         NotFound, Locked, WrongState, Busy: it may not begin.
     """
-    cell_db.operations.begin_operation(connection, uuid, KEY, REBUILD, context, arguments={})
+    cell_db.operations.begin_operation(connection, uuid, REBUILD, context, arguments={})
     if changes.metadata is not None:
         cell_db.instances.replace_metadata(connection, uuid, changes.metadata)
     server = cell_db.instances.update(connection, uuid, {**changes.columns, "image_ref": changes.image.image_id})

@@ -4,4 +4,4 @@ import pathlib
 
 from core.schema import Schema
 
-SCHEMA = Schema("cell", pathlib.Path(__file__).parent / "migrations", newest="0003", mend="cellctl db sync")
+SCHEMA = Schema("cell", pathlib.Path(__file__).parent / "migrations", newest="0003", mend="cellctl db sync", mark="instances")

@@ -14,7 +14,7 @@ import cell_db.holdings
 import core.errors
 import messaging.verbs.cell as cell_verbs
 import messaging.verbs.superconductor as superconductor
-from cellctl import cloud, commands, exits
+from cellctl import arguments, cloud, commands, exits
 from cellctl.stories import Story, story_of
 from cellctl.times import moment
 from cells.answers import CELL0_UUID, Answer
@@ -26,11 +26,12 @@ from lifecycle import states
 from messaging.verbs import Verb
 
 MOST = 1000
+COLUMNS = ("server", "project", "cell", "phase", "attempt", "host", "held_by", "lease_s", "tries", "age_s", "story")
 DEFAULT_REASON = "its operator gave it up"
 
 
 def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("servers", metavar="SERVER", nargs="+", help="uuid of the server")
+    parser.add_argument("servers", metavar="SERVER", type=arguments.by_id, nargs="+", help="uuid of the server")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done and change nothing")
 
 
@@ -63,18 +64,20 @@ class ListBuilds(commands.Lister):
     lease_s (for so long nobody else looks after it; below zero: whoever comes next), tries (leases of the order), age_s, story.
     """
 
+    columns = COLUMNS
     exit_codes = "Exit code 5: some cell did not answer; the others' builds are listed."
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("--cell", metavar="NAME", help="only the builds that this cell holds or will hold (name or uuid)")
-        parser.add_argument("--limit", type=int, default=MOST, help=f"of the journal and of each cell at most so many ({MOST})")
+        parser.add_argument("--cell", metavar="NAME", type=arguments.by_id, help="only the builds that this cell holds or will hold (name or uuid)")
+        arguments.add_limit(parser, "the journal and of each cell", MOST)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[object, ...]]]:
-        open_cloud, most = self.cloud(), max(0, parsed_args.limit)
+        open_cloud, most = self.cloud(), parsed_args.limit
         only = open_cloud.find_cell(parsed_args.cell).uuid if parsed_args.cell else None
         orders = {order.uuid: order for order in open_cloud.api_read(api_db.holdings.list_all, most=most, target=only)}
+        self.say_if_cut("the journal", len(orders), most)
         gates = {gate.cell.uuid: gate for gate in open_cloud.gates()}
         asked = [gate for uuid, gate in gates.items() if uuid == only or (only is None and uuid != CELL0_UUID)]
         stories = self._in_cells(asked, orders, most, open_cloud.down_after_s)
@@ -83,16 +86,15 @@ class ListBuilds(commands.Lister):
             for order in orders.values()
             if order.uuid not in stories
         ]
-        columns = ("server", "project", "cell", "phase", "attempt", "host", "held_by", "lease_s", "tries", "age_s", "story")
-        return columns, [_row(story) for story in (*waiting, *stories.values())]
+        return self.columns, [_row(story) for story in (*waiting, *stories.values())]
 
     def _in_cells(self, gates: Sequence[Gate], orders: dict[str, Any], most: int, down_after_s: float) -> dict[str, Story]:
         found = {}
         for answer in scatter_now(gates, cell_db.holdings.under_way, most=most, down_after_s=down_after_s).values():
             if not isinstance(answer, Answer):
-                self.complain(f"cell {answer.cell.name} does not answer: {answer.why}")
-                self.exit_code = exits.AWAY
+                self.complain_of(answer)
                 continue
+            self.say_if_cut(f"cell {answer.cell.name}", len(answer.value), most)
             for row in answer.value:
                 found[row.uuid] = Story(row.uuid, row.project_id, row.state == states.GOING, answer.cell.name, orders.get(row.uuid), row)
         return found
@@ -128,14 +130,13 @@ class ShowBuild(commands.ShowOne):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("server", metavar="SERVER", help="uuid of the server")
+        parser.add_argument("server", metavar="SERVER", type=arguments.by_id, help="uuid of the server")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Sequence[object]]:
         open_cloud = self.cloud()
         story = _find(open_cloud, parsed_args.server)
-        columns = ("server", "project", "cell", "phase", "attempt", "host", "held_by", "lease_s", "tries", "age_s", "story")
-        shown = dict(zip(columns, _row(story), strict=True)) | {"deleted": story.deleted} | _of_order(story) | _of_row(story)
+        shown = dict(zip(COLUMNS, _row(story), strict=True)) | {"deleted": story.deleted} | _of_order(story) | _of_row(story)
         shown["cleanups"] = self._cleanups(open_cloud, story)
         shown["claim"] = _claim(open_cloud, story)
         return tuple(shown), tuple(shown.values())
@@ -215,6 +216,8 @@ def _claim(open_cloud: cloud.Cloud, story: Story) -> str:
 class _Each(commands.Lister):
     """One row for each server: what was done, or why not."""
 
+    columns = ("server", "cell", "result")
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         _add_server_arguments(parser)
@@ -230,14 +233,14 @@ class _Each(commands.Lister):
             except core.errors.CellplaneError as error:
                 self.exit_code = self.exit_code or exits.code_of(error)
                 rows.append((uuid, None, error.message))
-        return ("server", "cell", "result"), rows
+        return self.columns, rows
 
     def _deal_with(self, open_cloud: cloud.Cloud, story: Story, parsed_args: argparse.Namespace) -> str:
         raise NotImplementedError
 
-    def _tell(self, gate: Gate, verb: Verb, queue: str, arguments: msgspec.Struct) -> str:
+    def _tell(self, gate: Gate, verb: Verb, queue: str, content: msgspec.Struct) -> str:
         """Hints; a sweep finds the row without it too."""
-        if isinstance(gate.cast_now(queue, verb, arguments, service_context()), Answer):
+        if isinstance(gate.cast_now(queue, verb, content, service_context()), Answer):
             return "and its conductor was told"
         return "the next sweep takes it"
 

@@ -1,6 +1,7 @@
 """Cells: `cellctl cell create|list|show|update|enable|disable|delete`."""
 
 import argparse
+import re
 import uuid as uuids
 from collections.abc import Sequence
 from typing import Any
@@ -10,16 +11,17 @@ import sqlalchemy as sa
 import api_db.cells
 import core.errors
 from api_db.cells import CELL0_TRANSPORT, CELL0_UUID, CellMapping, InUse
-from cellctl import cloud, commands, urls
+from cellctl import arguments, cloud, commands, urls
 from cellctl.cloud import API_LEVEL
+from core.log import masked
 
 CELL0_NAME = "cell0"
 COLUMNS = ("name", "uuid", "database_connection", "transport_url", "disabled")
-NAME_MOST = 255
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def _row(cell: CellMapping, *, show_secrets: bool) -> tuple[object, ...]:
-    shown = (lambda url: url) if show_secrets else urls.masked
+    shown = (lambda url: url) if show_secrets else masked
     return cell.name, cell.uuid, shown(cell.database_connection), shown(cell.transport_url), cell.disabled
 
 
@@ -28,16 +30,22 @@ def _add_secrets_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_cell_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("cell", metavar="NAME", help="name or uuid of the cell")
+    parser.add_argument("cell", metavar="NAME", type=arguments.by_id, help="name or uuid of the cell")
 
 
-def _checked_name(name: str) -> str:
-    if not name or name != name.strip() or not name.isprintable() or len(name) > NAME_MOST:
-        raise core.errors.Invalid(f"NAME has to be 1 to {NAME_MOST} printable characters without spaces around it", field="name")
+def _checked_name(name: str, option: str) -> str:
+    """A name that stands as it is in letters (`CELL:NUMBER`), in `[rabbitmq] management_urls` (`CELL:URL,CELL:URL`), in a label of a metric, in a
+    line of a log, and as a part of the name of a file.
+
+    Raises:
+        Invalid: it cannot; the message names the option.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise core.errors.Invalid(f"{option} has to be 1 to 64 letters, digits, dots, hyphens and underscores, the first a letter or a digit", field=option)
     if name == API_LEVEL:
-        raise core.errors.Invalid(f"NAME must not be {API_LEVEL}: commands mean the API level by that", field="name")
+        raise core.errors.Invalid(f"{option} must not be {API_LEVEL}: commands mean the API level by that", field=option)
     if _is_uuid(name):
-        raise core.errors.Invalid("NAME must not look like a uuid: commands take names and uuids", field="name")
+        raise core.errors.Invalid(f"{option} must not look like a uuid: commands take names and uuids", field=option)
     return name
 
 
@@ -84,6 +92,7 @@ class CreateCell(commands.ShowOne):
     Its database need not be there yet: `cellctl db sync --cell NAME` makes its tables. Running processes notice the cell by themselves.
     """
 
+    columns = COLUMNS
     exit_codes = "Exit code 3: the name, the uuid, the database or the broker belongs to another cell, or to the API level."
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -103,7 +112,7 @@ class CreateCell(commands.ShowOne):
         open_cloud = self.cloud()
         cell, is_new = open_cloud.api_write(_create, open_cloud, wanted, if_absent=parsed_args.if_absent, with_uuid=bool(parsed_args.uuid))
         self.say(f"cell {cell.name} is mapped" if is_new else f"cell {cell.name} was there already")
-        return COLUMNS, _row(cell, show_secrets=parsed_args.show_secrets)
+        return self.columns, _row(cell, show_secrets=parsed_args.show_secrets)
 
 
 def _wanted_cell0(parsed_args: argparse.Namespace) -> CellMapping:
@@ -125,7 +134,7 @@ def _wanted_cell(parsed_args: argparse.Namespace) -> CellMapping:
         raise core.errors.Invalid("--uuid is no uuid that a cell can have", field="--uuid")
     return CellMapping(
         uuid=str(uuids.UUID(parsed_args.uuid) if parsed_args.uuid else uuids.uuid4()),
-        name=_checked_name(parsed_args.name),
+        name=_checked_name(parsed_args.name, "NAME"),
         database_connection=urls.checked_database(parsed_args.database_connection, option="--database-connection"),
         transport_url=urls.checked_broker(parsed_args.transport_url, option="--transport-url"),
         disabled=parsed_args.disabled,
@@ -167,7 +176,7 @@ def _refuse_other(present: CellMapping, wanted: CellMapping, *, with_uuid: bool)
     for option, (has, asked) in compared.items():
         if has != asked:
             raise core.errors.Conflict(
-                f"{option}: cell {present.name} has {urls.masked(has)} instead of {urls.masked(asked)}: use `cellctl cell update`", field=option
+                f"{option}: cell {present.name} has {masked(has)} instead of {masked(asked)}: use `cellctl cell update`", field=option
             )
 
 
@@ -180,6 +189,8 @@ class ListCells(commands.Lister):
     Columns: name, uuid, database_connection, transport_url, disabled. Passwords are shown as ***.
     """
 
+    columns = COLUMNS
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         _add_secrets_option(parser)
@@ -187,7 +198,7 @@ class ListCells(commands.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[object, ...]]]:
         cells = self.cloud().api_read(api_db.cells.list_all)
-        return COLUMNS, [_row(cell, show_secrets=parsed_args.show_secrets) for cell in cells]
+        return self.columns, [_row(cell, show_secrets=parsed_args.show_secrets) for cell in cells]
 
 
 class ShowCell(commands.ShowOne):
@@ -195,6 +206,8 @@ class ShowCell(commands.ShowOne):
 
     Fields: those of `cell list`, and hosts, servers, deleted_servers, orders: how many of them are mapped to the cell.
     """
+
+    columns = (*COLUMNS, "hosts", "servers", "deleted_servers", "orders")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -206,8 +219,7 @@ class ShowCell(commands.ShowOne):
         open_cloud = self.cloud()
         cell = open_cloud.find_cell(parsed_args.cell)
         use = open_cloud.api_read(api_db.cells.in_use, cell.uuid)
-        columns = (*COLUMNS, "hosts", "servers", "deleted_servers", "orders")
-        return columns, (*_row(cell, show_secrets=parsed_args.show_secrets), use.hosts, use.servers, use.deleted_servers, use.orders)
+        return self.columns, (*_row(cell, show_secrets=parsed_args.show_secrets), use.hosts, use.servers, use.deleted_servers, use.orders)
 
 
 # ---- cell update, enable and disable -----------------------------------------------------------------------------------------------
@@ -219,6 +231,7 @@ class UpdateCell(commands.ShowOne):
     Running processes of the API level follow within `[cells] refresh_s`; the cell's own processes have their own settings.
     """
 
+    columns = COLUMNS
     exit_codes = "Exit code 3: the new name, database or broker belongs to another cell, or to the API level. 1: refused for cell0."
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -233,7 +246,7 @@ class UpdateCell(commands.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Sequence[object]]:
         changes: dict[str, str] = {}
         if parsed_args.name is not None:
-            changes["name"] = _checked_name(parsed_args.name)
+            changes["name"] = _checked_name(parsed_args.name, "--name")
         if parsed_args.database_connection is not None:
             changes["database_connection"] = urls.checked_database(parsed_args.database_connection, option="--database-connection")
         if parsed_args.transport_url is not None:
@@ -242,7 +255,7 @@ class UpdateCell(commands.ShowOne):
             raise core.errors.Invalid("nothing to change: give --name, --database-connection or --transport-url", field="--name")
         open_cloud = self.cloud()
         cell = open_cloud.api_write(_update, open_cloud, parsed_args.cell, changes)
-        return COLUMNS, _row(cell, show_secrets=parsed_args.show_secrets)
+        return self.columns, _row(cell, show_secrets=parsed_args.show_secrets)
 
 
 def _update(connection: sa.Connection, open_cloud: cloud.Cloud, name_or_uuid: str, changes: dict[str, str]) -> CellMapping:
@@ -258,6 +271,7 @@ def _update(connection: sa.Connection, open_cloud: cloud.Cloud, name_or_uuid: st
 
 
 class _SetDisabled(commands.ShowOne):
+    columns = COLUMNS
     disabled: bool
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -268,7 +282,7 @@ class _SetDisabled(commands.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Sequence[object]]:
         cell = self.cloud().api_write(_set_disabled, parsed_args.cell, disabled=self.disabled)
-        return COLUMNS, _row(cell, show_secrets=parsed_args.show_secrets)
+        return self.columns, _row(cell, show_secrets=parsed_args.show_secrets)
 
 
 class EnableCell(_SetDisabled):

@@ -13,7 +13,7 @@ import cell_db.endings
 import cell_db.hosts
 import core.errors
 from cell_db.cleanups import Owed
-from cellctl import cloud, commands, exits
+from cellctl import arguments, cloud, commands, exits
 from cellctl.times import moment
 from cells.answers import Answer
 from cells.gate import Gate
@@ -45,11 +45,12 @@ class ListCleanups(commands.Lister):
     Columns: server, cell, host (none: the cell itself has to be told), attempt, since, told_at (UTC), why.
     """
 
+    columns = ("server", "cell", "host", "attempt", "since", "told_at", "why")
     exit_codes = "Exit code 5: some cell did not answer; the others' are listed."
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("--cell", metavar="NAME", help="only this cell's (name or uuid)")
+        parser.add_argument("--cell", metavar="NAME", type=arguments.by_id, help="only this cell's (name or uuid)")
         parser.add_argument("--host", metavar="HOST", help="only what this host owes")
         return parser
 
@@ -61,11 +62,10 @@ class ListCleanups(commands.Lister):
         for answer in scatter_now(gates, cell_db.cleanups.owed, most=MOST, host=parsed_args.host).values():
             if isinstance(answer, Answer):
                 waits += [_of_host(answer.cell.name, owed) for owed in answer.value]
+                self.say_if_cut(f"cell {answer.cell.name}", len(answer.value), MOST)
             else:
-                self.complain(f"cell {answer.cell.name} does not answer: {answer.why}")
-                self.exit_code = exits.AWAY
-        columns = ("server", "cell", "host", "attempt", "since", "told_at", "why")
-        return columns, [
+                self.complain_of(answer)
+        return self.columns, [
             (wait.server, wait.cell, wait.host, wait.attempt, moment(wait.since), moment(wait.told_at), wait.why) for wait in waits
         ]
 
@@ -94,8 +94,9 @@ class ForgetCleanups(commands.Lister):
     deletes were forgotten.
     """
 
+    columns = ("server", "cell", "host", "attempt", "result")
     exit_codes = (
-        "Exit code 1: refused: the host is up, or the cell answers. 4: no cell knows the host, or there is no such cell. "
+        "Exit code 1: refused: the host is up, or the cell answers. 4: no cell knows the host, there is no such cell, or some server waits for nothing there. "
         "5: a database or Placement did not answer; run it again."
     )
 
@@ -103,8 +104,8 @@ class ForgetCleanups(commands.Lister):
         parser = super().get_parser(prog_name)
         which = parser.add_mutually_exclusive_group(required=True)
         which.add_argument("--host", metavar="HOST", help="the host that is gone for good")
-        which.add_argument("--cell", metavar="NAME", help="the cell that is gone for good (name or uuid)")
-        parser.add_argument("--server", metavar="SERVER", action="append", help="only this server (uuid); may be repeated")
+        which.add_argument("--cell", metavar="NAME", type=arguments.by_id, help="the cell that is gone for good (name or uuid)")
+        parser.add_argument("--server", metavar="SERVER", type=arguments.by_id, action="append", help="only this server (uuid); may be repeated")
         parser.add_argument("--force", action="store_true", help="also of a host that is up")
         parser.add_argument("--dry-run", action="store_true", help="say what would be forgotten and change nothing")
         return parser
@@ -118,7 +119,10 @@ class ForgetCleanups(commands.Lister):
             rows = _forget_cell(open_cloud, parsed_args.cell, only, dry_run=parsed_args.dry_run)
         else:
             rows = self._forget_host(open_cloud, parsed_args.host, only, force=parsed_args.force, dry_run=parsed_args.dry_run)
-        return ("server", "cell", "host", "attempt", "result"), rows
+        for server in sorted((only or set()) - {str(row[0]) for row in rows}):
+            self.complain(f"server {server} waits for nothing there")
+            self.exit_code = self.exit_code or exits.NOT_FOUND
+        return self.columns, rows
 
     def _forget_host(
         self, open_cloud: cloud.Cloud, host: str, only: set[str] | None, *, force: bool, dry_run: bool
@@ -128,13 +132,13 @@ class ForgetCleanups(commands.Lister):
         is_known = False
         for uuid, answer in scatter_now(list(gates.values()), _look, host, down_after_s=open_cloud.down_after_s).items():
             if not isinstance(answer, Answer):
-                self.complain(f"cell {answer.cell.name} does not answer: {answer.why}")
-                self.exit_code = exits.AWAY
+                self.complain_of(answer)
                 continue
             seen: _Seen = answer.value
             is_known = is_known or seen.is_known or bool(seen.owed)
             if seen.is_up and not force:
                 raise core.errors.WrongState(f"host {host} of cell {answer.cell.name} is up and will answer by itself (--force forgets all the same)")
+            self.say_if_cut(f"cell {answer.cell.name}", len(seen.owed), MOST)
             mine = [owed for owed in seen.owed if only is None or owed.uuid in only]
             if mine and not dry_run:
                 _say_gone(open_cloud, gates[uuid], host, mine)

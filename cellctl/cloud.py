@@ -1,5 +1,6 @@
 """The API database and the cells, as the commands reach them."""
 
+import re
 import time
 import types
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from oslo_config import cfg
 
 import api_db.cells
 import core.config
+import core.database_url
 import core.errors
 from api_db.cells import CellMapping
 from api_db.schema import SCHEMA
@@ -24,6 +26,7 @@ T = TypeVar("T")
 CONNECT_S = 3.0
 API_LEVEL = "api"
 """What commands call the API level where they take the name of a cell; no cell may be called so."""
+_NO_TABLE = re.compile(r"no such (table|column)|Table '.*' doesn't exist|Unknown column")
 
 RABBITMQ = core.config.OptionGroup(
     "rabbitmq",
@@ -56,10 +59,7 @@ class Cloud:
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self.conf = conf
-        self.api_url = core.config.required(conf, "api_database", "connection")
-        urls.checked_database(self.api_url, option="[api_database] connection")
-        if conf.transport_url:
-            urls.checked_broker(conf.transport_url, option="[DEFAULT] transport_url")
+        self.api_url = urls.checked_database(core.database_url.configured(conf, "api_database"), option="[api_database] connection")
         self.api_gate = api_gate(conf)
         self._cells = Cells(conf, self.api_gate)
 
@@ -148,4 +148,5 @@ def value_of(answer: Answer[Any] | Silence | Unknown) -> Any:
 def unanswered(who: str, answer: Silence | Unknown) -> core.errors.Unavailable:
     """The error of silence; after a write it says whether that may have taken effect."""
     doubt = " (it may have been written all the same: look, or run this again)" if isinstance(answer, Unknown) else ""
-    return core.errors.Unavailable(f"{who} does not answer: {answer.why}{doubt}", why=answer.why)
+    remedy = " (`cellctl db version` shows its schema, `cellctl db sync` brings it up to date)" if _NO_TABLE.search(answer.why) else ""
+    return core.errors.Unavailable(f"{who} does not answer: {answer.why}{doubt}{remedy}", why=answer.why)

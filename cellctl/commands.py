@@ -3,25 +3,43 @@
 import argparse
 import contextlib
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import cliff.command
 import cliff.lister
 import cliff.show
+from cliff._argparse import SmartHelpFormatter
 from cliff.app import App
-from cliff.formatters import commaseparated, json_format, shell, table, value, yaml_format
+from cliff.formatters import commaseparated, json_format, table, value, yaml_format
 
 import core.errors
-from cellctl import cloud, exits, urls
+from cellctl import arguments, cloud, exits, lines
+from cellctl.shell_format import ShellFormatter
+from cells.answers import Silence, Unknown
+from core.log import masked
 from core.printable import printable
 
 
+class _Parsing(cliff.command.Command):
+    """A command with a parser of ours: the last of its bases, for those of cliff add their options to what it gives."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        return arguments.Parser(
+            prog=prog_name, description=self.get_description(), epilog=self.get_epilog(), formatter_class=SmartHelpFormatter,
+            conflict_handler=self.conflict_handler,
+        )  # fmt: skip
+
+
 class _Frame(cliff.command.Command):
-    """Runs one command: whatever it raises becomes one line and an exit code. `exit_codes`: what its help says of them."""
+    """Runs one command: whatever it raises becomes one line and an exit code. `exit_codes`: what its help says of them.
+
+    `columns`: what it shows; empty: that depends.
+    """
 
     # Cliff looks for hooks of a command, and for who installed it, in every package there is: half a second for nothing.
     app_dist_name = "cellplane"
+    columns: Sequence[str] = ()
     exit_codes = ""
 
     def __init__(self, app: App, app_args: argparse.Namespace | None) -> None:
@@ -35,6 +53,8 @@ class _Frame(cliff.command.Command):
     def run(self, parsed_args: argparse.Namespace) -> int:
         try:
             with self._open:
+                # Before anything is done, for then it would be done and not shown.
+                _refuse_unknown_columns(parsed_args, self.columns)
                 return super().run(parsed_args) or self.exit_code
         except core.errors.CellplaneError as error:
             self.complain(error.message)
@@ -45,11 +65,18 @@ class _Frame(cliff.command.Command):
             return exits.INVALID
         except BrokenPipeError:
             raise
+        except OSError as error:
+            self.complain(f"{error.strerror}{f': {error.filename}' if error.filename else ''}")
+            return exits.REFUSED
         except Exception as error:
             if self.app.options.debug:
-                print(urls.masked(traceback.format_exc()), file=self.app.stderr)
+                print(masked(traceback.format_exc()), file=self.app.stderr)
             self.complain(f"unexpected {type(error).__name__} (--debug shows where)")
             return exits.REFUSED
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        arguments.refuse_environment(prog_name)
+        return super().get_parser(prog_name)
 
     def cloud(self) -> cloud.Cloud:
         """The cloud that the settings name; let go of when the command ends."""
@@ -58,11 +85,28 @@ class _Frame(cliff.command.Command):
     def say(self, text: str) -> None:
         """A line for the person at the terminal, beside the command's output."""
         if self.app.options.verbose_level:
-            print(printable(urls.masked(text)), file=self.app.stderr, flush=True)
+            lines.remark(text, self.app.stderr)
+
+    def complain_of(self, silence: Silence | Unknown, who: str | None = None) -> None:
+        """A line about a cell, or whoever else, that did not answer; the command ends with 5 and shows what the others said."""
+        self.complain(cloud.unanswered(who or f"cell {silence.cell.name}", silence).message)
+        self.exit_code = exits.AWAY
+
+    def say_if_cut(self, who: str, number: int, most: int) -> None:
+        """A remark that there may be more than was asked for."""
+        if number >= most:
+            self.say(f"{who}: only the first {most}, there may be more")
 
     def complain(self, text: str) -> None:
         """A line about what went wrong."""
-        print(f"cellctl: {printable(urls.masked(' '.join(text.split())))}", file=self.app.stderr, flush=True)
+        lines.complain(text, self.app.stderr)
+
+
+def _refuse_unknown_columns(parsed_args: argparse.Namespace, columns: Sequence[str]) -> None:
+    for option, dest in (("--column", "columns"), ("--sort-column", "sort_columns")):
+        for name in getattr(parsed_args, dest, ()):
+            if columns and name.lower().strip().replace(" ", "_") not in columns:
+                raise core.errors.Invalid(f"{option} {name} is none of the columns {', '.join(columns)}", field=option)
 
 
 class _Printing:
@@ -130,23 +174,23 @@ _FOR_ONE = {
     "table": table.TableFormatter,
     "json": json_format.JSONFormatter,
     "yaml": yaml_format.YAMLFormatter,
-    "shell": shell.ShellFormatter,
+    "shell": ShellFormatter,
     "value": value.ValueFormatter,
 }
 
 
-class Command(_Frame):
+class Command(_Frame, _Parsing):
     """A command that does something and says so."""
 
 
-class Lister(_Frame, cliff.lister.Lister):
+class Lister(_Frame, cliff.lister.Lister, _Parsing):
     """A command that gives rows."""
 
     def _load_formatter_plugins(self) -> Any:
         return _Formatters(**_FOR_LISTS)
 
 
-class ShowOne(_Frame, cliff.show.ShowOne):
+class ShowOne(_Frame, cliff.show.ShowOne, _Parsing):
     """A command that gives one thing."""
 
     def _load_formatter_plugins(self) -> Any:

@@ -11,11 +11,13 @@ import urllib.parse
 from collections.abc import Iterator, Sequence
 
 import api_db.hosts
+import core.broker_url
 import core.errors
 import messaging.rabbitmq as rabbitmq
 from api_db.cells import CellMapping
-from cellctl import cloud, commands
+from cellctl import arguments, cloud, commands
 from clients.rabbitmq import Management
+from core.broker_url import AMQP, AMQPS, BrokerUrl
 from messaging import access
 
 LONGEST_WORD = 200
@@ -25,21 +27,19 @@ OWNER_ONLY = 0o600
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Account:
-    """A host's user at the broker where its cell is; `urls`: of the cell mapping, which know the address and not this user."""
+    """A host's user at the broker where its cell is; `addresses`: of the cell mapping, which know the place and not this user."""
 
     user: access.User
-    urls: str
+    addresses: Sequence[BrokerUrl]
 
     @property
     def vhost(self) -> str:
         """The virtual host of the cell."""
-        return urllib.parse.unquote(urllib.parse.urlsplit(self.urls.split(";")[0]).path[1:]) or "/"
+        return self.addresses[0].vhost
 
     def transport_url(self, password: str) -> str:
         """What the agent's settings need."""
-        name = urllib.parse.quote(self.user.name, safe="")
-        parsed = [urllib.parse.urlsplit(url) for url in self.urls.split(";")]
-        return ";".join(urllib.parse.urlunsplit(one._replace(netloc=f"{name}:{password}@{one.netloc.rpartition('@')[2]}")) for one in parsed)
+        return ";".join(one.of(self.user.name, password) for one in self.addresses)
 
 
 class HostCredentials(commands.ShowOne):
@@ -52,13 +52,14 @@ class HostCredentials(commands.ShowOne):
     Fields: host, cell, user, result, transport_url (unless it is in --file), run (what is left to be done by hand).
     """
 
+    columns = ("host", "cell", "user", "result", "transport_url", "run")
     exit_codes = "Exit code 2: the cell's broker is no RabbitMQ. 3: the host belongs to another cell. 4: no such cell. 5: the management API does not answer."
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("host", metavar="HOST", help="name of the host, as in its agent's settings")
-        parser.add_argument("--cell", metavar="NAME", help="the host's cell (name or uuid); of a host that is mapped it is known")
-        parser.add_argument("--file", metavar="FILE", type=pathlib.Path, help="write the line `transport_url = ...` there, for its owner only")
+        parser.add_argument("--cell", metavar="NAME", type=arguments.by_id, help="the host's cell (name or uuid); of a host that is mapped it is known")
+        parser.add_argument("--file", metavar="FILE", type=arguments.file, help="write the line `transport_url = ...` there, for its owner only")
         parser.add_argument("--renew", action="store_true", help="make a new password; the agent needs it at once")
         parser.add_argument("--remove", action="store_true", help="remove the account, and the host's queue")
         parser.add_argument("--dry-run", action="store_true", help="say what would be done and change nothing")
@@ -67,7 +68,7 @@ class HostCredentials(commands.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Sequence[object]]:
         open_cloud = self.cloud()
         cell = _cell_of(open_cloud, _checked(parsed_args.host), parsed_args.cell)
-        account = Account(access.host(parsed_args.host), _rabbitmq_url(cell.transport_url))
+        account = Account(access.host(parsed_args.host), _rabbitmq(cell.transport_url))
         done: dict[str, object] = {"host": parsed_args.host, "cell": cell.name, "user": account.user.name}
         management = open_cloud.conf.rabbitmq.management_urls.get(cell.name)
         with _managed(management) as api:
@@ -94,10 +95,11 @@ def _cell_of(open_cloud: cloud.Cloud, host: str, named: str | None) -> CellMappi
     return cell
 
 
-def _rabbitmq_url(urls: str) -> str:
-    if not urls.startswith(("amqp://", "amqps://")):
+def _rabbitmq(url: str) -> list[BrokerUrl]:
+    addresses = [] if url.startswith("none") else core.broker_url.parse(url, option="--cell: the broker of the cell")
+    if not all(one.scheme in (AMQP, AMQPS) for one in addresses) or not addresses:
         raise core.errors.Invalid("the cell's broker is no RabbitMQ: there are no accounts to make", field="--cell")
-    return urls
+    return addresses
 
 
 @contextlib.contextmanager
@@ -150,10 +152,10 @@ def _remove(account: Account, api: Management | None, *, dry_run: bool) -> dict[
 
 def _password_in(file: pathlib.Path, account: Account) -> str | None:
     """The password of an earlier run."""
-    with contextlib.suppress(FileNotFoundError):
-        found = urllib.parse.urlsplit(file.read_text().partition("=")[2].strip().split(";")[0])
-        if found.password and found.username and urllib.parse.unquote(found.username) == account.user.name:
-            return found.password
+    with contextlib.suppress(FileNotFoundError, core.errors.Invalid):
+        found = core.broker_url.parse(file.read_text().partition("=")[2].strip())[0]
+        if found.user == account.user.name:
+            return found.password or None
     return None
 
 

@@ -14,7 +14,7 @@ import api_db.schema
 import cell_db.schema
 import core.errors
 import core.migrations
-from cellctl import cloud, commands, exits, urls
+from cellctl import arguments, cloud, commands, exits, urls
 from core.database import Database
 from core.schema import Schema
 
@@ -44,15 +44,21 @@ def _revision(target: Target, deadline_s: float) -> str | None:
     """The revision that the database is at; None for an empty one.
 
     Raises:
-        Unavailable: it does not answer.
+        Broken: it has another schema.
+        Unavailable: it does not answer, or nobody can connect to what its mapping says.
     """
-    database = Database(target.url, pool_size=1, connect_timeout_s=deadline_s, io_timeout_s=deadline_s, wait_s=deadline_s)
+    try:
+        database = Database(target.url, pool_size=1, connect_timeout_s=deadline_s, io_timeout_s=deadline_s, wait_s=deadline_s)
+    except core.errors.Invalid as error:
+        raise core.errors.Unavailable(f"{target.name}: {error.message}") from error
     if database.is_sqlite and _is_to_be_made(pathlib.Path(database.url.database or "")):
         return None  # Looking would make the file.
     try:
         return target.schema.current(database)
     except core.errors.Unavailable as error:
         raise core.errors.Unavailable(f"{target.name}: {error.message}") from error
+    except core.errors.Broken as error:
+        raise core.errors.Broken(f"{target.name}: {error.message}") from error
     finally:
         database.close()
 
@@ -77,7 +83,7 @@ class SyncDatabases(commands.Command):
         parser = super().get_parser(prog_name)
         which = parser.add_mutually_exclusive_group()
         which.add_argument("--api", action="store_true", help="only the API database")
-        which.add_argument("--cell", metavar="NAME", action="append", help="only this cell's database (name or uuid); may be repeated")
+        which.add_argument("--cell", metavar="NAME", type=arguments.by_id, action="append", help="only this cell's database (name or uuid); may be repeated")
         which.add_argument("--all", action="store_true", help="the API database, cell0 and every cell: the default")
         which.add_argument("--database", metavar="URL", help="only this database, which no cell needs to be mapped to; with --schema")
         parser.add_argument("--schema", choices=sorted(SCHEMAS), help="what the database of --database holds")
@@ -135,6 +141,7 @@ class ListVersions(commands.Lister):
     Columns: database (api, or the cell), schema, current, newest, state (newest, other, empty, away).
     """
 
+    columns = ("database", "schema", "current", "newest", "state")
     exit_codes = "Exit code 0: all are at the newest revision. 1: some are not. 5: some did not answer."
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[object, ...]]]:
@@ -147,7 +154,7 @@ class ListVersions(commands.Lister):
                 rows += threads.map(lambda target: self._row(target, deadline_s), targets)
         states = {row[-1] for row in rows}
         self.exit_code = exits.AWAY if "away" in states else exits.REFUSED if states != {"newest"} else exits.DONE
-        return ("database", "schema", "current", "newest", "state"), rows
+        return self.columns, rows
 
     def _row(self, target: Target, deadline_s: float) -> tuple[object, ...]:
         newest = target.schema.newest
@@ -156,5 +163,8 @@ class ListVersions(commands.Lister):
         except core.errors.Unavailable as error:
             self.complain(error.message)
             return target.name, target.schema.name, None, newest, "away"
+        except core.errors.Broken as error:
+            self.complain(error.message)
+            return target.name, target.schema.name, None, newest, "other"
         state = "newest" if current == newest else "empty" if current is None else "other"
         return target.name, target.schema.name, current, newest, state

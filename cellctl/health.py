@@ -222,13 +222,13 @@ def _cell_health(gate: Gate, answer: Answer[_CellPart] | Silence, broker: Reach)
 
 def _of_api_level(service: ApiService, down_after_s: float) -> Process:
     kind = {API: "api", CONDUCTOR: "super-conductor"}.get(service.binary, service.binary)
-    state = UP if service.silent_s < down_after_s else DOWN
+    state = UP if service.is_up(down_after_s) else DOWN
     return Process(kind, None, service.host, state, service.version, service.started_at, _silence(service.silent_s, state))
 
 
 def _of_cell(cell: str, service: Service, report: HostReport | None) -> Process:
     kind = {COMPUTE: "compute", CONDUCTOR: "cell-conductor", CONSOLE_PROXY: "console-proxy"}.get(service.binary, service.binary)
-    state = STOPPED if report and report.left and service.binary == COMPUTE else service.state
+    state = STOPPED if service.is_stopped else service.state
     notes = _notes(service, report, state) if service.binary == COMPUTE else []
     return Process(
         kind, cell, service.host, state, service.version, service.started_at, "; ".join(notes), matters=not service.disabled
@@ -242,7 +242,7 @@ def _notes(service: Service, report: HostReport | None, state: str) -> list[str]
         notes.append(f"disabled: {service.disabled_reason}" if service.disabled_reason else "disabled")
     if service.forced_down:
         notes.append("forced down")
-    if report is not None and state == DOWN and report.silent_s is not None:
+    if report is not None and state == DOWN and not service.forced_down and report.silent_s is not None:
         notes.append(_silence(report.silent_s, state))
     if report is not None and report.defect is not None:
         notes.append(f"not used: {report.defect}")
@@ -270,7 +270,10 @@ def _broker(url: str, deadline_s: float) -> Reach:
         return Reach(NONE)
     if url.startswith("inproc"):
         return Reach(IN_PROCESS)
-    broker = Broker(url, connect_timeout_s=deadline_s, publish_timeout_s=deadline_s)
+    try:
+        broker = Broker(url, connect_timeout_s=deadline_s, publish_timeout_s=deadline_s)
+    except core.errors.Invalid as error:
+        return Reach(DOWN, why=error.message)
     started = time.monotonic()
     try:
         waiting = broker.waiting(QUEUE)

@@ -14,7 +14,7 @@ import cell_db.hosts
 import core.config
 import core.errors
 from cell_db.hosts import Service
-from cellctl import cloud, commands, exits
+from cellctl import arguments, cloud, commands, exits
 from cellctl.times import moment
 from cells.answers import Answer
 from cells.gate import Gate
@@ -32,9 +32,11 @@ class ListHosts(commands.Lister):
     Columns: host, cell, cell_uuid, mapped_at (UTC), state (accepted, or waiting: it takes nothing before `cellctl host accept`).
     """
 
+    columns = ("host", "cell", "cell_uuid", "mapped_at", "state")
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("--cell", metavar="NAME", help="only the hosts of this cell (name or uuid)")
+        parser.add_argument("--cell", metavar="NAME", type=arguments.by_id, help="only the hosts of this cell (name or uuid)")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[object, ...]]]:
@@ -45,7 +47,7 @@ class ListHosts(commands.Lister):
         rows: list[tuple[object, ...]] = [
             (one.host, names[one.cell_uuid], one.cell_uuid, moment(one.created_at), ACCEPTED if one.accepted else WAITING) for one in mapped
         ]
-        return ("host", "cell", "cell_uuid", "mapped_at", "state"), rows
+        return self.columns, rows
 
 
 # ---- host discover -------------------------------------------------------------------------------------------------------------
@@ -71,11 +73,12 @@ class DiscoverHosts(commands.Lister):
     Where `[scheduler] new_hosts` is accept, what is mapped waits for `cellctl host accept`.
     """
 
+    columns = ("host", "cell", "result")
     exit_codes = "Exit code 3: some name clashes. 5: some cell did not answer; the others' hosts are mapped."
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("--cell", metavar="NAME", help="only this cell (name or uuid)")
+        parser.add_argument("--cell", metavar="NAME", type=arguments.by_id, help="only this cell (name or uuid)")
         parser.add_argument("--dry-run", action="store_true", help="map nothing")
         return parser
 
@@ -97,15 +100,14 @@ class DiscoverHosts(commands.Lister):
             rows += [(host, name, f"unusable: {why}") for host, why in found.unusable[uuid]]
         if any(found.clashes.values()) and self.exit_code == exits.DONE:
             self.exit_code = exits.CONFLICT
-        return ("host", "cell", "result"), rows
+        return self.columns, rows
 
     def _found(self, open_cloud: cloud.Cloud, gates: Sequence[Gate]) -> Found:
         owners = {one.host: one.cell_uuid for one in open_cloud.api_read(api_db.hosts.list_all)}
         found = Found(*({gate.cell.uuid: [] for gate in gates} for _ in dataclasses.fields(Found)))
         for uuid, answer in scatter_now(gates, cell_db.heartbeats.hosts).items():
             if not isinstance(answer, Answer):
-                self.complain(f"cell {answer.cell.name} does not answer: {answer.why}")
-                self.exit_code = exits.AWAY
+                self.complain_of(answer)
                 continue
             for report in answer.value:
                 owner = owners.setdefault(report.host, "")

@@ -2,20 +2,25 @@
 
 import argparse
 import importlib.metadata
+import itertools
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import cliff.app
 import cliff.commandmanager
 
 import core.log
 import core.process
-from cellctl import exits, urls
+from cellctl import exits, lines
+from cellctl.arguments import Parser
+from cellctl.lines import PROGRAM
+from core.log import masked
 
-PROGRAM = "cellctl"
+LONGEST_COMMAND = 2
+MOST_LIKE = 8
 CONFIG_FILE_VARIABLE = "CELLCTL_CONFIG_FILE"
 DESCRIPTION = "Databases, cells and hosts of a Cellplane cloud."
 
@@ -51,7 +56,18 @@ COMMANDS = {
 
 class _Masked(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return urls.masked(super().format(record))
+        return masked(super().format(record))
+
+
+class _Complaints(logging.Handler):
+    """Shows what cliff itself has to complain of as our own complaints."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(logging.ERROR)
+        self._stream = stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        lines.complain(record.getMessage(), self._stream)
 
 
 class Cellctl(cliff.app.App):
@@ -68,7 +84,7 @@ class Cellctl(cliff.app.App):
     def build_option_parser(
         self, description: str | None, version: str | None, argparse_kwargs: dict[str, Any] | None = None
     ) -> argparse.ArgumentParser:
-        parser = argparse.ArgumentParser(
+        parser = Parser(
             PROGRAM, description=description, epilog=exits.as_text(), formatter_class=argparse.RawDescriptionHelpFormatter,
             add_help=False, allow_abbrev=False,
         )  # fmt: skip
@@ -88,10 +104,38 @@ class Cellctl(cliff.app.App):
         handler = logging.StreamHandler(self.stderr)
         handler.setFormatter(_Masked("%(levelname)s %(name)s: %(message)s"))
         logging.basicConfig(handlers=[handler], level=level.get(self.options.verbose_level, logging.DEBUG), force=True)
+        self.LOG.setLevel(logging.ERROR)
+        self.LOG.propagate = False
+        self.LOG.handlers[:] = [_Complaints(self.stderr)]
 
     def initialize_app(self, argv: list[str]) -> None:
         if not self.options.config_files:
             self.options.config_files = [name for name in [os.environ.get(CONFIG_FILE_VARIABLE)] if name]
+
+    def run_subcommand(self, argv: list[str]) -> int:
+        """As cliff's, which names no unknown command on standard error, and shows values that may hold passwords."""
+        is_help = argv[0] == "help"
+        named = list(itertools.takewhile(lambda word: not word.startswith("-"), argv[is_help:]))
+        if not named and not is_help:
+            self.parser.error(f"unrecognized arguments: {argv[0].partition('=')[0]}")
+        if named and not self._knows(named, part=is_help):
+            like = ", ".join(self._like(named[0]))
+            self.parser.error(f"there is no command {' '.join(named[:LONGEST_COMMAND])}" + (f"; is it {like}?" if like else ""))
+        return int(super().run_subcommand(["help", *named] if is_help else argv))
+
+    def _like(self, word: str) -> list[str]:
+        """Some commands that may be meant."""
+        return [name for name in self.get_fuzzy_matches(word) if name in COMMANDS][:MOST_LIKE]
+
+    def _knows(self, words: list[str], *, part: bool) -> bool:
+        """Whether the words begin with the name of a command; `part`: or are the beginning of one."""
+        if part and any(name.startswith(words[0]) for name, _ in self.command_manager):
+            return True
+        try:
+            self.command_manager.find_command(words)
+        except ValueError:
+            return False
+        return True
 
     def interact(self) -> None:
         """Without a command there is nothing to do; cliff would open a prompt."""

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,15 +15,18 @@ import core.errors
 import messaging.verbs.cell as cell_verbs
 import messaging.verbs.compute as compute_verbs
 import messaging.verbs.superconductor as superconductor
-from cellctl import cloud, commands, exits
+from cellctl import arguments, cloud, commands, exits
 from cellctl.cloud import API_LEVEL
 from cellctl.times import moment
 from cells.answers import Answer
 from cells.gate import Gate
 from core.context import service_context
 from messaging.verbs import Verb
+from objects.ids import as_kept
 
 MOST = 1000
+COLUMNS = ("letter", "queue", "host", "verb", "request_id", "given_up_at", "why")
+_NUMBER = re.compile("[0-9]{1,18}")
 
 Record = api_db.dead_letters.DeadLetterRecord | cell_db.dead_letters.DeadLetterRecord
 
@@ -87,8 +91,8 @@ def _look(verb: Verb, read: type[Any], uuids_of: Callable[[Any], list[str]]) -> 
     from its host, and a host that is ordered again what it did reports again.
     """
 
-    def again(arguments: Any) -> Again:
-        uuids = list(dict.fromkeys(uuids_of(msgspec.convert(arguments, read))))
+    def again(content: Any) -> Again:
+        uuids = list(dict.fromkeys(uuids_of(msgspec.convert(content, read))))
         return Again(cell_verbs.QUEUE, verb, cell_verbs.Uuids(uuids))
 
     return again
@@ -96,7 +100,7 @@ def _look(verb: Verb, read: type[Any], uuids_of: Callable[[Any], list[str]]) -> 
 
 def _same(queue: str, verb: Verb) -> Callable[[Any], Again]:
     """Hints hold no secret and may come late: they are sent as they were."""
-    return lambda arguments: Again(queue, verb, msgspec.convert(arguments, verb.arguments))
+    return lambda content: Again(queue, verb, msgspec.convert(content, verb.arguments))
 
 
 _OF_API_LEVEL: Mapping[str, Callable[[Any], Again]] = {
@@ -155,9 +159,9 @@ def _kept_by(where: str) -> Any:
 
 def _find(open_cloud: cloud.Cloud, name: str) -> Letter:
     where, _, number = name.rpartition(":")
-    if not where or not number.isdecimal():
+    if not where or _NUMBER.fullmatch(number) is None:
         raise core.errors.Invalid(f"{name} names no letter: they are called CELL:NUMBER, or {API_LEVEL}:NUMBER", field="LETTER")
-    for found, gate in _gates(open_cloud, where).items():
+    for found, gate in _gates(open_cloud, as_kept(where)).items():
         try:
             return Letter(found, gate, cloud.value_of(gate.read_now(_kept_by(found).get, int(number))))
         except core.errors.NotFound:
@@ -173,14 +177,14 @@ class _Reader(commands.Lister):
             answer = gate.read_now(_kept_by(name).list_all, most=most)
             if isinstance(answer, Answer):
                 found += [Letter(name, gate, record) for record in answer.value]
+                self.say_if_cut("the API level" if name == API_LEVEL else f"cell {name}", len(answer.value), most)
             else:
-                self.complain(f"{name} does not answer: {answer.why}")
-                self.exit_code = exits.AWAY
+                self.complain_of(answer, "the API level" if name == API_LEVEL else None)
         return found
 
 
 def _add_cell_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cell", metavar="NAME", help=f"only this cell's (name or uuid); {API_LEVEL}: only the API level's")
+    parser.add_argument("--cell", metavar="NAME", type=arguments.by_id, help=f"only this cell's (name or uuid); {API_LEVEL}: only the API level's")
 
 
 # ---- queue list and show -----------------------------------------------------------------------------------------------------------
@@ -192,18 +196,18 @@ class ListLetters(_Reader):
     Columns: letter, queue (that it came from), host (that sent it, or gave it up), verb, request_id, given_up_at (UTC), why.
     """
 
+    columns = COLUMNS
     exit_codes = "Exit code 5: some cell did not answer; the others' letters are listed."
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         _add_cell_option(parser)
-        parser.add_argument("--limit", type=int, default=MOST, help=f"of each cell at most so many ({MOST})")
+        arguments.add_limit(parser, "each cell", MOST)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[object, ...]]]:
-        letters = self.letters(self.cloud(), parsed_args.cell, max(0, parsed_args.limit))
-        columns = ("letter", "queue", "host", "verb", "request_id", "given_up_at", "why")
-        return columns, [_row(letter) for letter in letters]
+        letters = self.letters(self.cloud(), parsed_args.cell, parsed_args.limit)
+        return self.columns, [_row(letter) for letter in letters]
 
 
 def _row(letter: Letter) -> tuple[object, ...]:
@@ -217,6 +221,7 @@ class ShowLetter(commands.ShowOne):
     Fields: those of `queue list`, arguments, and requeue: what `queue requeue` would send.
     """
 
+    columns = (*COLUMNS, "arguments", "requeue")
     exit_codes = "Exit code 4: there is no such letter (any more)."
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -226,8 +231,8 @@ class ShowLetter(commands.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Sequence[object]]:
         letter = _find(self.cloud(), parsed_args.letter)
-        arguments = commands.Lines(json.dumps(letter.record.arguments, indent=2, ensure_ascii=False, sort_keys=True))
-        return ("letter", "queue", "host", "verb", "request_id", "given_up_at", "why", "arguments", "requeue"), (*_row(letter), arguments, _remedy(letter))
+        content = commands.Lines(json.dumps(letter.record.arguments, indent=2, ensure_ascii=False, sort_keys=True))
+        return self.columns, (*_row(letter), content, _remedy(letter))
 
 
 def _remedy(letter: Letter) -> str:
@@ -242,6 +247,8 @@ def _remedy(letter: Letter) -> str:
 
 
 class _Each(_Reader):
+    columns = ("letter", "verb", "result")
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("letters", metavar="LETTER", nargs="*", help="as `queue list` names it: CELL:NUMBER")
@@ -268,7 +275,7 @@ class _Each(_Reader):
                 rows.append((name, None, self._failed(error)))
             else:
                 rows.append(self._framed(name, letter, parsed_args.dry_run))
-        return ("letter", "verb", "result"), rows
+        return self.columns, rows
 
     def _framed(self, name: str, letter: Letter, dry_run: bool) -> tuple[object, ...]:
         try:

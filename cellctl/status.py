@@ -5,9 +5,10 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cellctl import commands, exits, health, urls
+from cellctl import commands, exits, health
 from cellctl.health import CellHealth, Health, Process, Reach
 from cellctl.times import moment
+from core.log import masked
 from core.printable import printable
 
 FLAT = ("kind", "cell", "name", "state", "latency_ms", "version", "since", "note")
@@ -22,12 +23,13 @@ class Status(commands.Lister):
     broker's is connecting and asking. A process is down after `[conductor] service_down_time_s` without a word.
     """
 
+    columns = FLAT
     exit_codes = "Exit code 0: all is well. 1: something is down; a disabled host that is down does not count, nor do messages that were given up."
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Any]:
         found = health.look(self.cloud())
         self.exit_code = exits.REFUSED if found.problems() else exits.DONE
-        return FLAT, found
+        return self.columns, found
 
     def produce_output(self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Health) -> int:  # type: ignore[override]
         if parsed_args.columns or parsed_args.formatter not in (*_DOCUMENTS, "table"):
@@ -46,7 +48,7 @@ class Status(commands.Lister):
         self._table("Cells", cells, [_cell_row(cell, found.processes) for cell in found.cells], parsed_args)
         columns = ("process", "cell", "host", "state", "version", "since", "note")
         self._table("Processes", columns, [_process_row(process) for process in found.processes], parsed_args)
-        problems = [urls.masked(line) for line in found.problems()]
+        problems = [masked(line) for line in found.problems()]
         remarks = found.remarks()
         for title, lines in (("Down:", problems), ("To be looked at:", remarks)):
             if lines:
@@ -93,7 +95,7 @@ def _process_row(process: Process) -> tuple[object, ...]:
 
 
 def _document(found: Health) -> dict[str, Any]:
-    problems = [urls.masked(line) for line in found.problems()]
+    problems = [masked(line) for line in found.problems()]
     api = found.api
     return {
         "well": not problems,
@@ -112,7 +114,7 @@ def _document(found: Health) -> dict[str, Any]:
 
 
 def _reach(reach: Reach) -> dict[str, Any]:
-    return {"state": reach.state, "latency_ms": reach.latency_ms, "why": urls.masked(reach.why) if reach.why else None}
+    return {"state": reach.state, "latency_ms": reach.latency_ms, "why": masked(reach.why) if reach.why else None}
 
 
 def _cell_document(cell: CellHealth) -> dict[str, Any]:
@@ -146,4 +148,4 @@ def _flat(found: Health) -> Iterable[tuple[object, ...]]:
 
 
 def _flat_reach(kind: str, cell: str | None, name: str, reach: Reach) -> tuple[object, ...]:
-    return kind, cell, name, reach.state, reach.latency_ms, None, None, urls.masked(reach.why or "")
+    return kind, cell, name, reach.state, reach.latency_ms, None, None, masked(reach.why or "")

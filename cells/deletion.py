@@ -19,6 +19,7 @@ from cells.answers import Answer, Cause, Silence, Unknown, value_of
 from cells.gate import Gate
 from cells.route import Reach
 from core.context import Context
+from core.log import about
 from core.steps import Steps
 from objects.order import ServerOrder
 
@@ -62,7 +63,8 @@ async def delete_server(reach: Reach, context: Context, mapping: api_db.instance
             await reach.api_db.write(api_db.journal.finish, uuid=doomed.uuid, token=doomed.token, is_cell0=gate.cell.is_cell0)
         gate.hint(cell_verbs.QUEUE, cell_verbs.CLEAN, cell_verbs.Uuids([doomed.uuid]), context)
     else:
-        LOG.info("cell %s cannot be told yet that server %s is deleted: %s", gate.cell.name, doomed.uuid, told.why)
+        said = about(server=doomed.uuid, request_id=context.request_id)
+        LOG.info("delete waits for its cell %s cell=%s why=%s", said, gate.cell.name, told.why)
 
 
 async def _told(gate: Gate, doomed: Doomed) -> Answer[bool] | Silence | Unknown:

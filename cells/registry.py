@@ -1,11 +1,14 @@
 """The cells that there are, each with its gate; kept fresh, so that adding or re-addressing a cell needs no restart."""
 
+import dataclasses
 import threading
 
 from oslo_config import cfg
 
 import api_db.cells
+import core.broker_url
 import core.config
+import core.database_url
 import core.errors
 import core.log
 from api_db.cells import CellMapping
@@ -18,6 +21,8 @@ from core.periodic import Periodic
 LOG = core.log.get(__name__)
 API_DEADLINE_S = 5.0
 API_WAITING = 400
+NOWHERE = "sqlite:////dev/null/unusable-address-in-the-mapping-of-this-cell"
+"""A database that cannot be opened: nothing lies below a file."""
 
 
 def api_gate(conf: cfg.ConfigOpts, metrics: GateMetrics | None = None) -> Gate:
@@ -25,8 +30,8 @@ def api_gate(conf: cfg.ConfigOpts, metrics: GateMetrics | None = None) -> Gate:
     cell = Cell(
         uuid="api",
         name="api",
-        database_connection=core.config.required(conf, "api_database", "connection"),
-        transport_url=conf.transport_url or "none://",
+        database_connection=core.database_url.configured(conf, "api_database"),
+        transport_url=core.broker_url.configured(conf) if conf.transport_url else "none://",
     )
     deadline_s = max(API_DEADLINE_S, conf.cells.deadline_s)
     return Gate(
@@ -137,6 +142,16 @@ class Cells:
                 gate.close()
 
     def _open(self, cell: Cell) -> Gate:
+        """The gate of the cell. Of one whose addresses cannot be used it leads nowhere: that cell is away, and no other one."""
+        try:
+            return self._opened(cell)
+        except core.errors.Invalid as error:
+            LOG.error("cell %s is away: in its mapping %s", cell.name, error.message)
+            gate = self._opened(dataclasses.replace(cell, database_connection=NOWHERE, transport_url=api_db.cells.CELL0_TRANSPORT))
+            gate.cell = cell
+            return gate
+
+    def _opened(self, cell: Cell) -> Gate:
         settings = self._conf.cells
         return Gate(
             cell, threads=settings.threads, deadline_s=settings.deadline_s, project_share=settings.project_share, clock=self._clock,

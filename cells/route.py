@@ -11,6 +11,7 @@ from cells.answers import Cell, value_of
 from cells.gate import Gate
 from cells.registry import Cells
 from core.context import Context
+from lifecycle import refusals
 from objects.ids import uuid_of
 from objects.server import Server
 
@@ -48,7 +49,7 @@ async def find(reach: Reach, context: Context, uuid: str, *, hosts_down_after_s:
     if entry is not None and entry.phase == api_db.journal.NEW:
         return _in_journal(uuid, entry)
     if mapping.cell_uuid is None:
-        raise _not_found(uuid)
+        raise refusals.not_found(uuid)
     gate = await reach.cells.find_gate(mapping.cell_uuid)
     try:
         server = value_of(await gate.read(cell_db.listing.one, uuid, hosts_down_after_s=hosts_down_after_s))
@@ -77,20 +78,16 @@ async def locate(
     try:
         mapping, entry = value_of(await reach.api_db.read(api_db.journal.find_mapped, uuid_of(uuid)))
     except (ValueError, core.errors.NotFound):
-        raise _not_found(uuid) from None  # In the caller's spelling, as for one that he may not see.
+        raise refusals.not_found(uuid) from None  # In the caller's spelling, as for one that he may not see.
     if mapping.deleted and not deleted:
-        raise _not_found(uuid)
+        raise refusals.not_found(uuid)
     if mapping.project_id != context.project_id and not context.is_admin:
-        raise _not_found(uuid)
+        raise refusals.not_found(uuid)
     return mapping, entry
 
 
 def _in_journal(uuid: str, entry: api_db.journal.Entry) -> Found:
     server = entry.server()
     if server is None:
-        raise _not_found(uuid)
+        raise refusals.not_found(uuid)
     return Found(server, None, entry)
-
-
-def _not_found(uuid: str) -> core.errors.NotFound:
-    return core.errors.NotFound(f"Instance {uuid} could not be found.", server=uuid)

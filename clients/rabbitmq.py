@@ -14,10 +14,16 @@ class Management:
 
     Args:
         url: `http://user:password@host:15672`, of a user with the tag `administrator`.
+
+    Raises:
+        Invalid: it is no such URL.
     """
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
-        parsed = urllib.parse.urlsplit(url)
+        try:
+            parsed = urllib.parse.urlsplit(url)
+        except ValueError as error:
+            raise core.errors.Invalid("the URL of RabbitMQ's management is none: expected http://user:password@host:15672") from error
         account = ":".join(urllib.parse.unquote(part or "") for part in (parsed.username, parsed.password))
         fixed = {"Authorization": "Basic " + base64.b64encode(account.encode()).decode()}
         endpoint = urllib.parse.urlunsplit(parsed._replace(netloc=parsed.netloc.rpartition("@")[2]))

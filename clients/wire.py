@@ -14,6 +14,7 @@ import orjson
 import urllib3
 
 import core.errors
+from core.addresses import check_host, check_port, invalid
 
 _PIECE = 256 * 1024
 _CONNECT_S = 2.0
@@ -89,6 +90,9 @@ class HttpDoor:
         headers: who asks.
         fixed: headers of every request, such as the microversion.
         ca_file: whom to trust with https; the system's authorities without.
+
+    Raises:
+        Invalid: the endpoint is no URL of a service.
     """
 
     def __init__(
@@ -101,7 +105,7 @@ class HttpDoor:
         fixed: Mapping[str, str] | None = None,
         ca_file: str | None = None,
     ) -> None:
-        address = urllib3.util.parse_url(endpoint)
+        address = _address(endpoint, who)
         self._prefix = (address.path or "").rstrip("/")
         self._who = who
         self._timeout_s = timeout_s
@@ -204,6 +208,19 @@ class HttpDoor:
 
     def _failures_told(self, method: str, path: str) -> "_FailuresTold":
         return _FailuresTold(f"{self._who}: {method} {path}")
+
+
+def _address(endpoint: str, who: str) -> urllib3.util.Url:
+    option = f"the URL of {who}"
+    try:
+        address = urllib3.util.parse_url(endpoint)
+    except urllib3.exceptions.LocationValueError as error:
+        raise invalid(option, "is none: expected http://host:port") from error
+    if address.scheme not in ("http", "https"):
+        raise invalid(option, "is none: expected http://host:port")
+    check_host((address.host or "").strip("[]"), option=option)
+    check_port(address.port, option=option)
+    return address
 
 
 class _Dropped(core.errors.Unavailable):

@@ -2,11 +2,11 @@
 
 import pathlib
 import time
-import urllib.parse
 import uuid
 
 from oslo_config import cfg
 
+import core.broker_url
 import core.config
 import core.errors
 import core.log
@@ -58,7 +58,7 @@ class Agent:
 
     def __init__(self, conf: cfg.ConfigOpts, *, steps: Steps | None = None, hypervisor: Hypervisor | None = None) -> None:
         settings = conf.compute
-        url = core.config.required(conf, None, "transport_url")
+        url = core.broker_url.configured(conf)
         _check_user(url, conf.host)
         self.hypervisor = hypervisor or drivers.driver(conf)
         self.records = Records(_directory(conf))
@@ -186,8 +186,7 @@ class Agent:
 
 
 def _check_user(url: str, host: str) -> None:
-    user = urllib.parse.unquote(urllib.parse.urlsplit(url.split(";")[0]).username or "")
-    if user != access.host(host).name:
+    if core.broker_url.parse(url)[0].user != access.host(host).name:
         LOG.error("transport_url is not of the user %s: the cell refuses reports of this agent (cellctl host credentials)", access.host(host).name)
 
 

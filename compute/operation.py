@@ -17,6 +17,7 @@ from compute.reporter import Reporter
 from compute.resources.images import ImageFiles
 from compute.resources.power import PowerBook
 from compute.resources.tracker import Tracker
+from core.log import about
 from core.steps import Steps
 
 LOG = core.log.get(__name__)
@@ -117,23 +118,21 @@ class Host:
 
 
 @contextlib.contextmanager
-def operation(host: Host, name: str, uuid: str, permit: Permit, *, request_id: str) -> Iterator[Permit]:
+def operation(host: Host, name: str, uuid: str, permit: Permit) -> Iterator[Permit]:
     """The frame: the server is ours inside, and the log says once how it ended.
 
     Errors of `core.errors` go on to the caller, who decides what they mean; every other exception is logged with its trace and becomes
     `Broken`.
     """
     began = time.monotonic()
+    said = about(server=uuid, attempt=permit.attempt, host=host.name, request_id=permit.request_id)
     try:
         with host.servers.hold(uuid, permit):
             yield permit
     except core.errors.CellplaneError as error:
-        LOG.warning(
-            "%s failed server=%s attempt=%d request=%s after_s=%.3f error=%s why=%s",
-            name, uuid, permit.attempt, request_id, time.monotonic() - began, error.code, error,
-        )  # fmt: skip
+        LOG.warning("%s failed %s after_s=%.3f error=%s why=%s", name, said, time.monotonic() - began, error.code, error)
         raise
     except Exception as error:
-        LOG.exception("%s broke server=%s attempt=%d request=%s", name, uuid, permit.attempt, request_id)
+        LOG.exception("%s broke %s", name, said)
         raise core.errors.Broken(f"Unexpected error on the host ({type(error).__name__})") from error
-    LOG.info("%s ended server=%s attempt=%d request=%s after_s=%.3f", name, uuid, permit.attempt, request_id, time.monotonic() - began)
+    LOG.info("%s ended %s after_s=%.3f", name, said, time.monotonic() - began)

@@ -10,6 +10,7 @@ from compute.operation import Host
 from compute.records import DiskFailed
 from compute.resources.tracker import usage
 from core.clock import jittered
+from core.log import about
 from messaging.verbs import cell
 from objects.build import Guest
 from objects.host import Attempt, Heartbeat, Inventory
@@ -138,7 +139,8 @@ class Rounds:
 
     def _report_power(self, guests: list[Guest], moment: int) -> None:
         for built in self._host.power.changes(guests, since=moment, is_busy=self._is_in_hand):
-            LOG.info("a guest changed by itself server=%s attempt=%d power_state=%d", built.uuid, built.attempt, built.power_state)
+            said = about(server=built.uuid, attempt=built.attempt, host=self._host.name)
+            LOG.info("a guest changed by itself %s power_state=%d", said, built.power_state)
             self._host.reporter.report(cell.POWER_STATES, (built.uuid, built.attempt), built)
 
     def _is_in_hand(self, uuid: str) -> bool:

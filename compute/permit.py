@@ -4,16 +4,18 @@ import threading
 import time
 
 import core.errors
+from core.log import about
 
 
 class Permit:
     """What long work asks between its steps. One holder works by it; any thread may revoke it.
 
-    `attempt` is the attempt of the server for which the work is done.
+    `attempt` is the attempt of the server for which the work is done, `request_id` that of the user's request, if it is known.
     """
 
-    def __init__(self, *, attempt: int, deadline_s: float) -> None:
+    def __init__(self, *, attempt: int, deadline_s: float, request_id: str = "") -> None:
         self.attempt = attempt
+        self.request_id = request_id
         self._ends = time.monotonic() + deadline_s
         self._deadline_s = deadline_s
         self._revoked = threading.Event()
@@ -28,6 +30,10 @@ class Permit:
         """Takes it back; whoever waits by it wakes at once."""
         self._reason = reason
         self._revoked.set()
+
+    def about(self, server: str) -> str:
+        """The fields of a line in the log about the work on this server."""
+        return about(server=server, attempt=self.attempt, request_id=self.request_id)
 
     def left_s(self) -> float:
         """Seconds until the deadline, never negative."""

@@ -5,16 +5,16 @@ import dataclasses
 import functools
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
-import core.context
 import core.errors
 import core.log
 from core.clock import jittered
-from core.context import Context
+from core.context import Context, context_of_rows
+from core.log import requests
 from core.steps import Steps
 from messaging.pieces import send_in_pieces
 from messaging.verbs import Verb, cell
@@ -171,26 +171,27 @@ class Reporter:
                 send_in_pieces([report.row for report in batch.values()], functools.partial(self._cast, verb, message))
         except core.errors.CellplaneError as error:
             if not self._trouble:
-                LOG.warning("reports are kept until the broker takes them verb=%s count=%d why=%s", verb.name, len(batch), error)
+                said = _said(batch)
+                LOG.warning("reports are kept until the broker takes them %s verb=%s count=%d why=%s", said, verb.name, len(batch), error)
             self._trouble = True
             self._keep(verb, batch)
             return False
         except Exception:
             # The frame of this thread. Tried again it would fail again; what the disk remembers is reported anew by the next round.
-            LOG.exception("reports cannot be sent and are dropped verb=%s count=%d", verb.name, len(batch))
+            LOG.exception("reports cannot be sent and are dropped %s verb=%s count=%d", _said(batch), verb.name, len(batch))
             self._done()
             return True
         if self._trouble:
             LOG.info("reports are sent again verb=%s", verb.name)
         self._trouble = False
         for report in batch.values():
-            _tell(report.confirmed)
+            _tell(report)
         self._done()
         return True
 
     def _cast(self, verb: Verb, message: "_Message", rows: Sequence[Any]) -> None:
         arguments = message.make(self._host, list(rows))
-        self._caller.cast(cell.REPORTS, verb, arguments, context=core.context.service_context(), deadline_s=message.deadline_s)
+        self._caller.cast(cell.REPORTS, verb, arguments, context=context_of_rows(_request_ids(rows)), deadline_s=message.deadline_s)
 
     def _done(self) -> None:
         with self._lock:
@@ -208,13 +209,22 @@ class Reporter:
             self._news.notify_all()
 
 
-def _tell(confirmed: list[Confirmed]) -> None:
-    for call in confirmed:
+def _request_ids(rows: Iterable[Any]) -> list[str]:
+    """Of the orders that the rows answer; none for what the host says unasked."""
+    return [row.request_id for row in rows if getattr(row, "request_id", "")]
+
+
+def _said(batch: Mapping[Hashable, _Report]) -> str:
+    return requests(_request_ids(report.row for report in batch.values()))
+
+
+def _tell(report: _Report) -> None:
+    for call in report.confirmed:
         try:
             call()
         except core.errors.CellplaneError as error:
             # The report is out; what could not be noted down is only reported again.
-            LOG.warning("a confirmed report cannot be noted down why=%s", error)
+            LOG.warning("a confirmed report cannot be noted down %s why=%s", requests(_request_ids([report.row])), error)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,10 @@ from aiohttp import web
 from oslo_config import cfg
 
 import cell_db.console_proxies
+import cell_db.heartbeats
+import core.broker_url
 import core.config
+import core.database_url
 import core.errors
 import core.log
 import core.monitoring
@@ -38,6 +41,7 @@ from messaging.caller import Caller
 from objects.console import MAX_PORT
 from objects.console import Proxy as Said
 from objects.console_rules import Allowed
+from objects.host import CONSOLE_PROXY
 
 LOG = core.log.get(__name__)
 
@@ -140,9 +144,9 @@ class ConsoleProxy:
         _refuse_bad_url(self._settings.public_url)
         self._monitors = core.monitoring.monitors_of(self._settings, "console")
         self.database = OwnDatabase(
-            core.config.required(conf, "database", "connection"), pool_size=conf.database.pool_size, io_timeout_s=self._settings.host_timeout_s
+            core.database_url.configured(conf, "database"), pool_size=conf.database.pool_size, io_timeout_s=self._settings.host_timeout_s
         )
-        self._broker = Broker(core.config.required(conf, None, "transport_url"))
+        self._broker = Broker(core.broker_url.configured(conf))
         self._caller = Caller(self._broker, sent_by=f"console proxy {conf.host}")
         self._heartbeat = Periodic("heartbeat", BEAT_S, self._beat, SystemClock())
         self._listening: socket.socket | None = None
@@ -238,7 +242,7 @@ class ConsoleProxy:
 
     def _say_that_it_leaves(self) -> None:
         try:
-            self.database.run(cell_db.console_proxies.leave, host=self._conf.host)
+            self.database.run(cell_db.heartbeats.leave, host=self._conf.host, binary=CONSOLE_PROXY)
         except core.errors.Unavailable as error:
             LOG.warning("the cell could not be told that this console proxy stops: %s", error.message)
 

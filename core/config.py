@@ -8,6 +8,10 @@ from oslo_config import cfg
 from oslo_log import log
 
 import core.errors
+from core.log import masked
+
+GREATEST = 1e9
+"""Of a setting that may have a fraction; seconds, most of them: thirty years."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,17 +120,20 @@ def load(program: str, argv: Sequence[str], groups: Sequence[OptionGroup]) -> cf
     try:
         conf(list(argv), project="cellplane", prog=program, default_config_files=[], default_config_dirs=[])
         _judge(conf, groups)
-    except (cfg.Error, cfg.ConfigFilesNotFoundError, ValueError) as error:
-        raise core.errors.Invalid(f"{program}: {error}", field="config") from error
+    except (cfg.Error, cfg.ConfigFilesNotFoundError, OSError, ValueError) as error:
+        # A line that cannot be read is shown, and may hold a password.
+        raise core.errors.Invalid(f"the settings cannot be read: {masked(str(error))}", field="config") from error
     return conf
 
 
 def _judge(conf: cfg.ConfigOpts, groups: Sequence[OptionGroup]) -> None:
-    """Reads every option once: oslo.config judges a value from a file only when it is read."""
+    """Reads every option once: oslo.config judges a value from a file only when it is read, and takes `nan` and `inf` for numbers."""
     for group in groups:
         section = conf[group.name] if group.name else conf
         for option in group.options:
-            getattr(section, option.dest)
+            value = getattr(section, option.dest)
+            if isinstance(value, float) and not abs(value) <= GREATEST:
+                raise ValueError(f"[{group.name or 'DEFAULT'}] {option.name} has to be a number up to {GREATEST:.0e}, and is {value}")
 
 
 def required(conf: cfg.ConfigOpts, group: str | None, name: str) -> str:

@@ -3,6 +3,7 @@
 import contextvars
 import dataclasses
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -66,3 +67,12 @@ def new_request_id() -> str:
 def service_context(request_id: str | None = None) -> Context:
     """The context of work that no user asked for: sweeps, heartbeats."""
     return Context(user_id=None, project_id=None, roles=("service",), request_id=request_id or new_request_id(), is_admin=True)
+
+
+def context_of_rows(request_ids: Iterable[str]) -> Context:
+    """The context of a message with rows of several servers' work: the request's that all of them are for, else one of its own.
+
+    Each row has its own request id beside it.
+    """
+    common = set(request_ids)
+    return service_context(common.pop() if len(common) == 1 else None)

@@ -7,7 +7,6 @@ itself, writes begin with BEGIN IMMEDIATE; leases are compared with the database
 
 import contextlib
 import datetime
-import re
 import sqlite3
 import threading
 import time
@@ -21,6 +20,7 @@ from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+import core.database_url
 import core.errors
 from core.clock import jittered
 from core.wire import Wire
@@ -192,7 +192,7 @@ class Database:
     its outcome is uncertain.
 
     Args:
-        url: SQLAlchemy URL; `mysql://` is taken as `mysql+pymysql://`.
+        url: as `core.database_url` takes it.
         pool_size: connections at most; none is opened before it is needed.
         connect_timeout_s: seconds to connect.
         io_timeout_s: seconds that one packet may take to be read or written, and that a statement may run; None waits for ever
@@ -200,6 +200,9 @@ class Database:
         wait_s: seconds to wait for a connection of the pool.
         delay_s, on_delay: `on_delay` is called, in the thread that waits, when a server has said nothing for so many seconds after it was
             asked something; what it raises (a `pymysql.err.Error`) ends the waiting, and the connection. Not with SQLite.
+
+    Raises:
+        Invalid: the URL is none.
     """
 
     def __init__(
@@ -213,7 +216,7 @@ class Database:
         delay_s: float = 0.0,
         on_delay: Callable[[], None] | None = None,
     ) -> None:
-        self.url = sa.engine.make_url(re.sub(r"^(mysql|mariadb)://", "mysql+pymysql://", url))
+        self.url = core.database_url.parse(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._connecting = _Connecting()
         if self.is_sqlite:
@@ -286,7 +289,7 @@ class Database:
             pymysql.err.Error, sqlite3.Error: there is no connection, or no answer.
         """
         if self.is_sqlite:
-            with contextlib.closing(sqlite3.connect(self.url.database or "", timeout=within_s, uri=bool(self.url.query.get("uri")))) as file:
+            with contextlib.closing(sqlite3.connect(self.url.database or "", timeout=within_s)) as file:
                 file.execute("PRAGMA schema_version").fetchall()
             return
         arguments: Any

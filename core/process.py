@@ -13,6 +13,7 @@ from oslo_config import cfg
 import core.config
 import core.errors
 import core.log
+from core.printable import printable
 
 LOG = core.log.get(__name__)
 STOP_TIMEOUT_S = 20.0
@@ -77,5 +78,5 @@ def run(
 
 def _refused(name: str, error: core.errors.CellplaneError) -> int:
     LOG.error("%s cannot start: %s", name, error.message)
-    print(f"{name}: {error.message}", file=sys.stderr)
+    print(f"{name}: {printable(core.log.masked(error.message))}", file=sys.stderr)
     return EXIT_INVALID if isinstance(error, core.errors.Invalid) else EXIT_BROKEN

@@ -5,6 +5,7 @@ Moving a schema is `core.migrations`; a program only looks, and so does without 
 
 import dataclasses
 import pathlib
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -23,22 +24,35 @@ class Schema:
         migrations: the folder of its Alembic scripts.
         newest: the revision that this release works with.
         mend: the command that an operator runs when the version is wrong.
+        mark: a table that it has and the other one has not: both count their revisions alike.
     """
 
     name: str
     migrations: pathlib.Path
     newest: str
     mend: str
+    mark: str
 
     def current(self, database: Database) -> str | None:
         """The revision that the database is at; None for an empty one.
 
         Raises:
+            Broken: it has tables, and not those of this schema.
             Unavailable: the database did not answer.
         """
+        found: str | None = self._read(database, sa.select(_VERSION.c.version_num))
+        if found is not None and self._read(database, sa.select(sa.func.count()).select_from(self._first_row())) is None:
+            raise core.errors.Broken(f"the database has another schema than {self.name}: its URL is another one's, or another program's")
+        return found
+
+    def _first_row(self) -> sa.Subquery:
+        return sa.select(sa.literal(1)).select_from(sa.table(self.mark)).limit(1).subquery()
+
+    def _read(self, database: Database, query: sa.Select[Any]) -> Any:
+        """The one value; None without its table, too."""
         try:
             with database.reading() as connection:
-                return connection.execute(sa.select(_VERSION.c.version_num)).scalar()
+                return connection.execute(query).scalar()
         except sa.exc.DBAPIError as error:
             if is_missing_table(error):
                 return None
@@ -48,7 +62,7 @@ class Schema:
         """Returns if the database is at the revision that this release knows.
 
         Raises:
-            Broken: it is not; the message names the command that mends it.
+            Broken: it is not, the message names the command that mends it; or it has another schema.
             Unavailable: the database did not answer.
         """
         found = self.current(database)

@@ -1,12 +1,14 @@
 """The cells, the hosts and the merged server list of a stack, for a person to read."""
 
+import pathlib
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.table import Table
 
+import core.broker_url
+import core.database_url
 from devstack.api_client import ApiClient
 from devstack.configure import Addresses
 from devstack.layout import Shape
@@ -66,10 +68,10 @@ def _host(server: dict[str, Any]) -> str:
 
 def _place(url: str) -> str:
     """A database's or broker's address without the password, short enough for a table."""
-    parts = urlsplit(url)
-    kind = parts.scheme.partition("+")[0]
-    if kind == "sqlite":
-        return f"SQLite {parts.path.rpartition('/')[2]}"
-    if kind == "inproc":
-        return f"in-process {parts.path.strip('/') or parts.hostname}"
-    return f"{kind} {parts.hostname}:{parts.port}{parts.path}"
+    if url.startswith("sqlite"):
+        return f"SQLite {pathlib.PurePath(url).name}"
+    if url.startswith("mysql"):
+        database = core.database_url.parse(url)
+        return f"mysql {database.host}:{database.port}/{database.database}"
+    broker = core.broker_url.parse(url)[0]
+    return f"in-process {broker.host}" if broker.scheme == core.broker_url.IN_PROCESS else f"{broker.scheme} {broker.host}:{broker.port}/{broker.vhost}"

@@ -1,11 +1,11 @@
 """May this action begin on this server? One function over the table, for every action."""
 
-import core.errors
-from lifecycle import actions
+from lifecycle import refusals, states
+from lifecycle.actions import ANY, ANY_TASK, Action
 
 
 def admit(
-    action: actions.Action,
+    action: Action,
     *,
     server: str,
     vm_state: str | None,
@@ -20,17 +20,35 @@ def admit(
         Locked: the server is locked and the caller is not an admin.
         WrongState: its state does not allow the action; the message names the state.
     """
-    if locked and not action.even_if_locked and not caller_is_admin:
-        raise core.errors.Locked(f"Instance {server} is locked", server=server)
-    if vm_state not in action.when:
-        raise _refused(action, server, "vm_state", vm_state)
-    if action.while_task is not None and task_state not in action.while_task:
-        raise _refused(action, server, "task_state", task_state)
+    admit_lock(action, server=server, locked=locked, caller_is_admin=caller_is_admin)
+    if not _is_from(action, vm_state):
+        raise refusals.wrong_state(action, server, attribute="vm_state", state=vm_state)
+    if not _fits(action, task_state):
+        raise refusals.wrong_state(action, server, attribute="task_state", state=task_state)
     if action.launched and not launched:
-        raise _refused(action, server, "launched_at", None)
+        raise refusals.wrong_state(action, server, attribute="launched_at", state=None)
 
 
-def _refused(action: actions.Action, server: str, attribute: str, state: str | None) -> core.errors.WrongState:
-    return core.errors.WrongState(
-        f"Cannot '{action.name}' instance {server} while it is in {attribute} {state}", server=server, state=state
-    )
+def admit_lock(action: Action, *, server: str, locked: bool, caller_is_admin: bool) -> None:
+    """Returns if the server's lock allows the action: what can be asked where its states are not known.
+
+    Raises:
+        Locked: the server is locked and the caller is not an admin.
+    """
+    if locked and not action.even_if_locked and not caller_is_admin:
+        raise refusals.locked(server)
+
+
+def is_always_admitted(action: Action, *, caller_is_admin: bool) -> bool:
+    """Whether no state of a living server, nor its lock, could refuse the action to this caller."""
+    whatever_state = action.when == ANY and action.while_task is ANY_TASK and not action.except_task and not action.launched
+    return whatever_state and (action.even_if_locked or caller_is_admin)
+
+
+def _is_from(action: Action, vm_state: str | None) -> bool:
+    """`ANY` is met by states that this release does not know, too: whoever owns such a server must be able to delete it."""
+    return vm_state in action.when or (action.when == ANY and vm_state != states.DELETED)
+
+
+def _fits(action: Action, task_state: str | None) -> bool:
+    return (action.while_task is None or task_state in action.while_task) and task_state not in action.except_task

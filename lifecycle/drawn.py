@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Iterable, Iterator
 
-from lifecycle import actions, states
-from lifecycle.actions import Action, At
+from lifecycle import states
+from lifecycle.actions import ACTION_PATH, ACTIONS, ANY, CREATE, OPERATIONS, Action, At, Request
 
 _HEAD = """\
 # The states of a server
@@ -15,11 +15,11 @@ last). The `status` of the Compute API follows from the first two. Where a build
 [decision 0006](decisions/0006-two-state-columns.md).
 """
 
-# No action of a user: how a build ends. The conductor writes these (cell_db.instances: insert, active, supersede, lost_guest).
+# How a build begins and ends. The conductor writes these (cell_db.builds: insert, active, supersede).
 _BUILDS = (
-    ("[*]", states.BUILDING, "create"),
-    (states.BUILDING, states.ACTIVE, "built"),
-    (states.BUILDING, states.ERROR, "no host is left"),
+    ("[*]", states.BUILDING, CREATE.name),
+    (states.BUILDING, CREATE.then, "built"),
+    (states.BUILDING, CREATE.failed, "no host is left"),
 )
 
 _AT = {At.API: "record", At.HOST: "host"}
@@ -28,7 +28,7 @@ _POWER = {states.RUNNING: "running", states.POWER_PAUSED: "paused", states.SHUTD
 
 def page() -> str:
     """The page, whole."""
-    return "\n".join([_HEAD, *_diagram(), "", *_actions(), "", *_statuses(), ""])
+    return "\n".join([_HEAD, *_diagram(), "", *_actions(), "", *_requests(), "", *_statuses(), ""])
 
 
 # ---- the diagram -------------------------------------------------------------------------------------------------------
@@ -37,13 +37,13 @@ def page() -> str:
 def _diagram() -> Iterator[str]:
     yield "```mermaid"
     yield "stateDiagram-v2"
-    edges = [*_BUILDS, *_edges(actions.OPERATIONS)]
+    edges = [*_BUILDS, *_edges(OPERATIONS)]
     for start, end in dict.fromkeys((start, end) for start, end, _ in edges):
         names = ", ".join(name for a, b, name in edges if (a, b) == (start, end))
         yield f"    {start} --> {end}: {names}"
     yield "```"
     yield ""
-    yield "Not drawn, because every state allows it: " + ", ".join(f"`{action.name}`" for action in _from_anywhere()) + "."
+    yield "Not drawn, because every state allows it: " + ", ".join(f"`{name}`" for name in _from_anywhere()) + "."
 
 
 def _edges(operations: dict[str, Action]) -> Iterator[tuple[str, str, str]]:
@@ -52,8 +52,9 @@ def _edges(operations: dict[str, Action]) -> Iterator[tuple[str, str, str]]:
             yield start, _after(action, start), key
 
 
-def _from_anywhere() -> list[Action]:
-    return [action for action, _ in _rows() if action.when == actions.ANY]
+def _from_anywhere() -> dict[str, None]:
+    """Their names, each once."""
+    return dict.fromkeys(action.name for action in ACTIONS if action.when == ANY)
 
 
 # ---- the tables --------------------------------------------------------------------------------------------------------
@@ -62,44 +63,45 @@ def _from_anywhere() -> list[Action]:
 def _actions() -> Iterator[str]:
     yield "## Actions"
     yield ""
-    yield "*Request*: the key in the body of `POST /servers/{id}/action`. *Locked*: whether the plain owner may do it to a locked server."
-    yield "Whatever is refused is a 409 that names the state. All but those marked * need a server that has run at least once."
+    yield "*Locked*: whether the plain owner may do it to a locked server. Whatever is refused is a 409 that names the state. All but those"
+    yield "marked * need a server that has run at least once."
     yield "*On a fault*: the state of a server whose host failed in the midst of the work, or was silent for longer than *within*; a fault"
     yield "before anything was done to the guest leaves the server as it was. A failed rebuild is an error in any case: the record says already"
-    yield "what the guest should be."
+    yield "what the guest should be. How long a build may take is [set](operations/settings.md)."
     yield ""
     yield from _table(
-        ("action", "request", "from vm_state", "from task_state", "meanwhile", "then", "power", "on a fault", "within", "done at", "locked"),
-        (_action_row(action, request) for action, request in _rows()),
+        ("action", "from vm_state", "from task_state", "meanwhile", "then", "power", "on a fault", "within", "done at", "locked"),
+        dict.fromkeys(_action_row(action) for action in ACTIONS),
     )
 
 
-def _rows() -> Iterator[tuple[Action, str]]:
-    """Every action once, with how it is asked for."""
-    shown: list[Action] = []
-    for request, action in actions.BY_REQUEST.items():
-        shown.append(action)
-        yield action, f"`{request}`"
-    for key, action in actions.OPERATIONS.items():
-        if action not in shown:
-            yield action, f"`reboot` ({key.removeprefix('reboot-')})"
-    yield actions.DELETE, "`DELETE /servers/{id}`"
-
-
-def _action_row(action: Action, request: str) -> tuple[str, ...]:
+def _action_row(action: Action) -> tuple[str, ...]:
     return (
-        action.name + ("" if action.launched else " *"),
-        request,
-        "any" if action.when == actions.ANY else ", ".join(_ordered(action.when)),
-        "any" if action.while_task is None else ", ".join(sorted(task or "-" for task in action.while_task)),
+        _label(action) + ("" if action.launched else " *"),
+        _from_vm_state(action),
+        _from_task_state(action),
         ", ".join(filter(None, (action.during, *action.steps))) or "-",
         _then(action),
         "-" if action.power is None else _POWER[action.power],
-        action.failed or ("as it was" if _is_operation(action) else "-"),
-        f"{action.deadline_s:g} s" if _is_operation(action) else "-",
+        action.failed or ("as it was" if action.operation else "-"),
+        f"{action.deadline_s:g} s" if action.operation else "-",
         _AT[action.at],
         "yes" if action.even_if_locked else "no",
     )
+
+
+def _label(action: Action) -> str:
+    return f"{action.name} ({action.request.type.lower()})" if action.request.type else action.name
+
+
+def _from_vm_state(action: Action) -> str:
+    return "any" if action.when == ANY else ", ".join(_ordered(action.when)) or "no server yet"
+
+
+def _from_task_state(action: Action) -> str:
+    if action.while_task is None:
+        return "any but " + ", ".join(sorted(action.except_task)) if action.except_task else "any"
+    return ", ".join(sorted(task or "-" for task in action.while_task - action.except_task))
 
 
 def _after(action: Action, start: str) -> str:
@@ -112,8 +114,27 @@ def _then(action: Action) -> str:
     return action.then + "".join(f"; {kept} again" for kept in _ordered(action.keeps))
 
 
-def _is_operation(action: Action) -> bool:
-    return action in actions.OPERATIONS.values()
+def _requests() -> Iterator[str]:
+    yield "## Requests"
+    yield ""
+    yield f"A key alone is that of the body of `POST {ACTION_PATH}`. *Rule*: the policy rule that says who may; *by default*: the role that it"
+    yield "takes in the server's project. An admin always may."
+    yield ""
+    yield from _table(("request", "action", "microversions", "rule", "by default"), (_request_row(action) for action in ACTIONS))
+
+
+def _request_row(action: Action) -> tuple[str, ...]:
+    return _asked(action.request), _label(action), _span(action.request), f"`{action.rule.name}`", action.rule.default.value
+
+
+def _asked(request: Request) -> str:
+    if not request.key:
+        return f"`{request.method} {request.path}`"
+    return f"`{request.key}`" + (f", type {request.type}" if request.type else "")
+
+
+def _span(request: Request) -> str:
+    return f"{request.since} on" if request.until is None else f"{request.since} to {request.until}"
 
 
 def _statuses() -> Iterator[str]:
@@ -127,7 +148,7 @@ def _statuses() -> Iterator[str]:
 
 def _status_row(vm_state: str) -> tuple[str, ...]:
     plain = states.status(vm_state, states.IDLE)
-    tasks = dict.fromkeys(action.during for action in actions.OPERATIONS.values() if action.during and vm_state in action.when)
+    tasks = dict.fromkeys(action.during for action in OPERATIONS.values() if action.during and vm_state in action.when)
     others = [f"{task}: {status}" for task in tasks if (status := states.status(vm_state, task)) != plain]
     return vm_state, plain, ", ".join(others) or "-"
 

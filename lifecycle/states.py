@@ -48,6 +48,7 @@ IMAGE_SNAPSHOT = "image_snapshot"
 IMAGE_PENDING_UPLOAD = "image_pending_upload"
 IMAGE_UPLOADING = "image_uploading"
 UPDATING_PASSWORD = "updating_password"
+MIGRATING = "migrating"
 DELETING = "deleting"
 
 # power_state: what the hypervisor said last
@@ -74,7 +75,7 @@ _RESIZE = dict.fromkeys(("resize_prep", "resize_migrating", "resize_migrated", "
 _REBUILD = dict.fromkeys((REBUILDING, "rebuild_block_device_mapping", REBUILD_SPAWNING), "REBUILD")
 _REBOOT = dict.fromkeys((REBOOTING, REBOOT_PENDING, REBOOT_STARTED), "REBOOT")
 _HARD_REBOOT = dict.fromkeys((REBOOTING_HARD, REBOOT_PENDING_HARD, REBOOT_STARTED_HARD), "HARD_REBOOT")
-_MIGRATING = {"migrating": "MIGRATING"}
+_MIGRATING = {MIGRATING: "MIGRATING"}
 
 # vm_state -> (status when nothing else applies, task_state -> status)
 _STATUS: dict[str, tuple[str, dict[str, str]]] = {

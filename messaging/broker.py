@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from core import errors, log
+from core.broker_url import parse
 from messaging.link import Link, LinkLost, NoSuchQueue, QueueFull, TooLarge, open_link
 
 __all__ = ["REPLY", "WORK", "Broker", "Kind", "NoSuchQueue", "QueueFull", "TooLarge"]
@@ -42,6 +43,9 @@ class Broker:
         connect_timeout_s: for opening a connection.
         publish_timeout_s: for a publish altogether, the wait for a free connection included.
         connections: how many threads may publish at the same time.
+
+    Raises:
+        Invalid: the URL is none.
     """
 
     _idle: list[Link]
@@ -50,9 +54,9 @@ class Broker:
     def __init__(
         self, url: str, *, connect_timeout_s: float = 2.0, publish_timeout_s: float = 2.0, connections: int = 4
     ) -> None:
+        self._addresses = parse(url)
         self.url = url
-        self.address = ";".join(log.masked(one) for one in url.split(";"))
-        self._addresses = url.split(";")
+        self.address = log.masked(url)
         self._connect_timeout_s = connect_timeout_s
         self._publish_timeout_s = publish_timeout_s
         self._most = connections

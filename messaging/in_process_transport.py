@@ -7,7 +7,6 @@ import collections
 import contextlib
 import itertools
 import threading
-import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +15,7 @@ from kombu.message import Message
 from kombu.transport import base
 
 from messaging import access
-from messaging.in_process import SCHEME, InProcessBroker, broker
+from messaging.in_process import InProcessBroker, broker
 from messaging.in_process_queues import Delivered, Stored, Subscription, Unacked
 from messaging.in_process_rights import Rights
 
@@ -27,7 +26,6 @@ _PATIENCE_S = 2.0
 class Transport(base.Transport):
     """What kombu asks of a transport."""
 
-    can_parse_url = True
     driver_type = "inproc"
     driver_name = "inproc"
     connection_errors = amqp.Connection.connection_errors
@@ -39,9 +37,8 @@ class Transport(base.Transport):
         self._client = client
 
     def establish_connection(self) -> "Connection":
-        user, password, name = address_of(self._client.hostname)
-        connection = Connection(broker(name), user)
-        connection.rights = connection.broker.enter(connection, password, self._client.connect_timeout)
+        connection = Connection(broker(self._client.hostname), self._client.userid)
+        connection.rights = connection.broker.enter(connection, self._client.password, self._client.connect_timeout)
         return connection
 
     def close_connection(self, connection: "Connection") -> None:
@@ -55,13 +52,6 @@ class Transport(base.Transport):
 
     def verify_connection(self, connection: "Connection") -> bool:
         return connection.connected
-
-
-def address_of(url: str) -> tuple[str | None, str | None, str]:
-    """User, password and broker of `inproc://USER:PASSWORD@NAME`, or of `inproc://NAME`."""
-    account, _, name = url.removeprefix(SCHEME).rstrip("/").rpartition("@")
-    user, _, password = account.partition(":")
-    return urllib.parse.unquote(user) or None, urllib.parse.unquote(password) or None, name
 
 
 class Connection:

@@ -9,13 +9,11 @@ import amqp
 import kombu
 
 from core import errors
-from core.log import masked
+from core.broker_url import AMQP, AMQPS, IN_PROCESS, BrokerUrl
 from messaging import access
 from messaging.frames import frame_handler
-from messaging.in_process import SCHEME
 from messaging.in_process_transport import Connection as InProcessConnection
 from messaging.in_process_transport import Transport as InProcessTransport
-from messaging.in_process_transport import address_of
 
 HEARTBEAT_S = 10.0
 _LOST = (amqp.AMQPError, amqp.exceptions.MessageNacked, kombu.exceptions.KombuError, OSError)
@@ -248,7 +246,7 @@ class Link:
         return LinkLost(f"broker {self.address}: {str(why) or type(why).__name__}", timed_out=timed_out)
 
 
-def open_link(url: str, *, connect_timeout_s: float, timeout_s: float, heartbeats: bool, confirms: bool) -> Link:
+def open_link(to: BrokerUrl, *, connect_timeout_s: float, timeout_s: float, heartbeats: bool, confirms: bool) -> Link:
     """A fresh connection.
 
     Args:
@@ -259,28 +257,31 @@ def open_link(url: str, *, connect_timeout_s: float, timeout_s: float, heartbeat
     Raises:
         LinkLost: nobody answers there, or not in time, or we are not let in.
     """
-    address = masked(url)
-    client = _client(url, connect_timeout_s=connect_timeout_s, heartbeats=heartbeats, confirms=confirms)
+    client = _client(to, connect_timeout_s=connect_timeout_s, heartbeats=heartbeats, confirms=confirms)
     connection = None
     try:
         connection = client.transport.establish_connection()
         if not isinstance(connection, InProcessConnection):
             connection.transport.sock.settimeout(timeout_s)
-        user = address_of(url)[0] if url.startswith(SCHEME) else client.userid or _GUEST
-        return Link(client, connection, timeout_s=timeout_s, address=address, user=user)
+        user = to.user if to.scheme == IN_PROCESS else to.user or _GUEST
+        return Link(client, connection, timeout_s=timeout_s, address=to.shown, user=user)
     except _LOST as why:
         if connection is not None:
             _let_go_of_socket(connection)
             connection.collect()
-        raise LinkLost(f"broker {address}: {str(why) or type(why).__name__}", timed_out=isinstance(why, TimeoutError)) from why
+        raise LinkLost(f"broker {to.shown}: {str(why) or type(why).__name__}", timed_out=isinstance(why, TimeoutError)) from why
 
 
-def _client(url: str, *, connect_timeout_s: float, heartbeats: bool, confirms: bool) -> kombu.Connection:
-    if url.startswith(SCHEME):
-        return kombu.Connection(url, transport=InProcessTransport, connect_timeout=connect_timeout_s)
+def _client(to: BrokerUrl, *, connect_timeout_s: float, heartbeats: bool, confirms: bool) -> kombu.Connection:
+    if to.scheme == IN_PROCESS:
+        return kombu.Connection(to.host, userid=to.user, password=to.password, transport=InProcessTransport, connect_timeout=connect_timeout_s)
     return kombu.Connection(
-        url,
-        transport="pyamqp" if url.startswith("amqp://") else None,
+        to.host,
+        userid=to.user,
+        password=to.password,
+        virtual_host=to.vhost,
+        port=to.port,
+        transport="pyamqp" if to.scheme == AMQP else AMQPS,
         connect_timeout=connect_timeout_s,
         heartbeat=HEARTBEAT_S if heartbeats else 0,
         transport_options={"confirm_publish": confirms, "write_timeout": connect_timeout_s, "frame_handler": frame_handler},

@@ -210,7 +210,7 @@ class Listener:
         try:
             action()
         except Exception as why:
-            LOG.exception("messages dropped queue=%s requests=%s", self.queue, [job.request_id() for job in jobs if not job.is_settled])
+            LOG.exception("messages dropped queue=%s %s", self.queue, log.requests(job.request_id() for job in jobs if not job.is_settled))
             for job in jobs:
                 self._discard(job, f"{type(why).__name__}: {why}")
 
@@ -222,7 +222,7 @@ class Listener:
             if self.queue != dead_letters.QUEUE:
                 self._publish_dead_letter(job.letter(self.queue, why, with_contents=False))
         except Exception:
-            LOG.exception("no dead letter could be written queue=%s request=%s", self.queue, job.request_id())
+            LOG.exception("no dead letter could be written queue=%s request_id=%s", self.queue, job.request_id())
         job.is_settled = True
         self._consumer.reject(job.message)
 
@@ -291,7 +291,7 @@ class Listener:
         if not self._consumer.still_holds(job.message) or self._stopping:
             return None  # It is, or will be, delivered again.
         if job.left_s() <= 0:
-            LOG.info("message expired queue=%s verb=%s request=%s", self.queue, job.asked.verb, job.asked.request_id)
+            LOG.info("message expired queue=%s verb=%s request_id=%s", self.queue, job.asked.verb, job.asked.request_id)
             self._ack(job)
             return None
         if job.failures() >= self._max_deliveries:
@@ -324,9 +324,9 @@ class Listener:
     def _failed(self, job: "_Job", why: Exception) -> None:
         """Deals with a message whose function raised."""
         if job.is_settled:
-            LOG.warning("function failed after its ack queue=%s verb=%s request=%s why=%s", self.queue, job.asked.verb, job.asked.request_id, why)
+            LOG.warning("function failed after its ack queue=%s verb=%s request_id=%s why=%s", self.queue, job.asked.verb, job.asked.request_id, why)
         elif not isinstance(why, errors.CellplaneError):
-            LOG.error("function failed queue=%s verb=%s request=%s", self.queue, job.asked.verb, job.asked.request_id, exc_info=why)
+            LOG.error("function failed queue=%s verb=%s request_id=%s", self.queue, job.asked.verb, job.asked.request_id, exc_info=why)
             if job.message.reply_to:
                 self._reply(job, wire.reply_with_error(errors.Broken("unexpected error", request_id=job.asked.request_id)))
             elif job.failures() + 1 >= self._max_deliveries:
@@ -336,10 +336,10 @@ class Listener:
         elif job.message.reply_to:
             self._reply(job, wire.reply_with_error(why))
         elif isinstance(why, errors.Unavailable):
-            LOG.info("message put off queue=%s verb=%s request=%s why=%s", self.queue, job.asked.verb, job.asked.request_id, why.message)
+            LOG.info("message put off queue=%s verb=%s request_id=%s why=%s", self.queue, job.asked.verb, job.asked.request_id, why.message)
             self._again(job, failures=job.failures())
         else:
-            LOG.warning("message refused queue=%s verb=%s request=%s why=%s: %s", self.queue, job.asked.verb, job.asked.request_id, why.code, why.message)
+            LOG.warning("message refused queue=%s verb=%s request_id=%s why=%s: %s", self.queue, job.asked.verb, job.asked.request_id, why.code, why.message)
             self._ack(job)
 
     def _refuse(self, job: "_Job", why: errors.Invalid) -> None:
@@ -353,14 +353,14 @@ class Listener:
         try:
             self._send_reply(job, body)
         except TooLarge as why:
-            LOG.warning("reply too large queue=%s request=%s why=%s", self.queue, job.request_id(), why.message)
+            LOG.warning("reply too large queue=%s request_id=%s why=%s", self.queue, job.request_id(), why.message)
             self._reply(job, wire.reply_with_error(errors.Broken("the answer is larger than a message may be")))
             return
         except NoSuchQueue:
-            LOG.info("reply queue of the caller is gone queue=%s request=%s", self.queue, job.request_id())
+            LOG.info("reply queue of the caller is gone queue=%s request_id=%s", self.queue, job.request_id())
         except errors.Unavailable as why:
             # The caller hears nothing and decides by his deadline; doing the work again would not help him.
-            LOG.warning("reply not sent queue=%s request=%s why=%s", self.queue, job.request_id(), why.message)
+            LOG.warning("reply not sent queue=%s request_id=%s why=%s", self.queue, job.request_id(), why.message)
         self._ack(job)
 
     def _send_reply(self, job: "_Job", body: bytes) -> None:
@@ -421,7 +421,7 @@ class Listener:
 
     def _bury(self, job: "_Job", why: str) -> None:
         """Makes it a dead letter; of a dead letter itself a line in the log."""
-        LOG.error("message given up queue=%s request=%s why=%s", self.queue, job.request_id(), why)
+        LOG.error("message given up queue=%s request_id=%s why=%s", self.queue, job.request_id(), why)
         if self.queue == dead_letters.QUEUE:
             self._ack(job)
         else:
@@ -434,7 +434,7 @@ class Listener:
             if tries < _MOST_TRIES_TO_BURY:
                 self._put_later(_LONGEST_PAUSE_S, job, functools.partial(self._send_letter, job, letter, tries=tries + 1))
                 return
-            LOG.error("no dead letter could be written queue=%s request=%s why=%s", self.queue, job.request_id(), why.message)
+            LOG.error("no dead letter could be written queue=%s request_id=%s why=%s", self.queue, job.request_id(), why.message)
         self._ack(job)
 
     def _publish_dead_letter(self, body: bytes) -> None:

@@ -26,11 +26,12 @@ def node_uuid(host: str) -> str:
     return str(uuid.uuid5(_NODES, host))
 
 
-class Attempt(msgspec.Struct, frozen=True):
-    """One attempt at building a server."""
+class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One attempt at building a server; `request_id` of the order that the host answers with it, if it answers one."""
 
     uuid: Uuid
     attempt: Number
+    request_id: str = ""
 
 
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):

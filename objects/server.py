@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from lifecycle import states
+from lifecycle.actions import CREATE, DELETE
 from objects.build import Flavor
 from objects.order import ServerOrder
 
@@ -88,7 +89,7 @@ def server_of_order(order: ServerOrder, *, fault: dict[str, Any] | None = None, 
         host=None,
         operation_id=None,
         vm_state=states.ERROR if fault else states.BUILDING,
-        task_state=states.DELETING if deleting else states.IDLE if fault else states.SCHEDULING,
+        task_state=DELETE.during if deleting else states.IDLE if fault else CREATE.during,
         power_state=states.NO_STATE,
         display_name=build.name,
         display_description=order.description,

@@ -18,6 +18,7 @@ from api.prepare import zones
 from api.prepare.extra_specs import refuse_invalid
 from api.prepare.refusals import invalid
 from core.context import Context
+from lifecycle.refusals import not_found
 from objects.build import Flavor
 
 DEFAULT_GROUP = "default"
@@ -143,4 +144,4 @@ def _check_server_group(connection: sa.Connection, context: Context, uuid: str |
 def _check_same_host(connection: sa.Connection, context: Context, uuids: tuple[str, ...]) -> None:
     """A hint may name servers that are gone, as long as one is there to be with; servers of other projects are none, for anybody."""
     if uuids and not api_db.instances.whereabouts(connection, uuids, project_id=str(context.project_id)):
-        raise invalid("same_host", f"Instance {', '.join(uuids)} could not be found.")
+        raise invalid("same_host", not_found(", ".join(uuids)).message)

@@ -39,7 +39,7 @@ async def api_processes(call: Call) -> list[ApiProcess]:
             host=each.host,
             program=each.binary,
             binary=SHOWN_AS[each.binary],
-            is_up=each.silent_s <= down_after_s(call),
+            is_up=each.is_up(down_after_s(call)),
             last_seen_at=each.last_seen_at,
         )
         for each in known

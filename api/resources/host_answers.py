@@ -5,31 +5,41 @@ from typing import Any
 import core.errors
 import core.log
 from api.http.call import Call
-from api.resources.server_of import gate_of
+from api.resources.server_of import refuse_early
 from cells.answers import value_of
 from cells.gate import Gate
 from cells.route import Found
+from core.log import about
+from lifecycle import refusals
+from lifecycle.actions import Action
 from messaging.verbs import Verb, cell
 
 LOG = core.log.get(__name__)
 DEADLINE_S = 10.0
 
 
-async def ask_host(call: Call, found: Found, verb: Verb, what: str) -> Any:
-    """The host's reply to a verb of `messaging.verbs.cell` that takes a `HostServer`; `what` is asked of it, for the message.
+async def ask_host(call: Call, found: Found, action: Action, verb: Verb) -> Any:
+    """The host's reply to a verb of `messaging.verbs.cell` that takes a `HostServer`, which is asked for the action.
 
     Raises:
-        WrongState: the server has no host, or its guest does not run; the message names the state.
+        Locked, WrongState: the server's state does not allow it, it has no host, or its guest does not run; the message names the state.
         NotFound: the host has no guest for it.
         Unavailable: cell or host do not answer, or not with what was asked for.
     """
-    gate, server = gate_of(call, found, what), found.server
+    gate, host = way_to_host(call, found, action)
+    return await reply_of_host(call, gate, verb, cell.HostServer(uuid=found.server.uuid, host=host))
+
+
+def way_to_host(call: Call, found: Found, action: Action) -> tuple[Gate, str]:
+    """The gate of the server's cell, and the host that may be asked for the action.
+
+    Raises:
+        Locked, WrongState: the server's state does not allow it, or it has no host.
+    """
+    gate, server = refuse_early(call, found, action), found.server
     if server.host is None:
-        raise core.errors.WrongState(
-            f"Cannot '{what}' instance {server.uuid} while it is in vm_state {server.vm_state}: it has no host",
-            server=server.uuid, state=server.vm_state,
-        )  # fmt: skip
-    return await reply_of_host(call, gate, verb, cell.HostServer(uuid=server.uuid, host=server.host))
+        raise refusals.no_host(action, server.uuid, vm_state=server.vm_state)
+    return gate, server.host
 
 
 async def reply_of_host(call: Call, gate: Gate, verb: Verb, wanted: cell.HostServer | cell.HostConsole) -> Any:
@@ -44,5 +54,6 @@ async def reply_of_host(call: Call, gate: Gate, verb: Verb, wanted: cell.HostSer
     except (core.errors.NotFound, core.errors.Conflict, core.errors.Unavailable):
         raise
     except core.errors.CellplaneError as error:
-        LOG.error("host %s answered %s of server %s with nonsense: %s", wanted.host, verb.name, wanted.uuid, error.message)
+        said = about(server=wanted.uuid, host=wanted.host, request_id=call.context.request_id)
+        LOG.error("host answered with nonsense %s verb=%s why=%s", said, verb.name, error.message)
         raise core.errors.Unavailable(f"Host {wanted.host} did not answer with what it was asked for.", server=wanted.uuid) from error

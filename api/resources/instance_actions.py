@@ -20,6 +20,7 @@ from api_db.instances import Mapping
 from api_db.journal import Entry
 from cell_db.history import ActionRecord, Event
 from cells.answers import value_of
+from lifecycle.actions import CREATE
 
 LIST = "os_compute_api:os-instance-actions:list"
 SHOW = "os_compute_api:os-instance-actions:show"
@@ -160,7 +161,7 @@ def _accepted_so_far(entry: Entry | None) -> list[ActionRecord]:
         ActionRecord(
             id=0,
             uuid=order.uuid,
-            action="create",
+            action=CREATE.name,
             request_id=order.request_id,
             user_id=order.build.user_id,
             project_id=order.build.project_id,

@@ -75,8 +75,8 @@ async def detail(call: Call) -> QuotaSet:
 
 
 async def defaults(call: Call) -> QuotaSet:
-    limits = await call.cloud.api_read(api_db.limits.of_default_class, call.cloud.quota_defaults)
-    return QuotaSet(_project(call, DEFAULTS), limits)
+    project_id = _project(call, DEFAULTS)
+    return QuotaSet(project_id, await call.cloud.api_read(api_db.limits.of_default_class, call.cloud.quota_defaults))
 
 
 async def update(call: Call) -> QuotaSet:

@@ -6,7 +6,6 @@ types and protocols: OpenStack Compute API, server consoles.
 
 import dataclasses
 import ipaddress
-from collections.abc import Awaitable, Callable
 
 import sqlalchemy as sa
 
@@ -15,19 +14,18 @@ import cell_db.console_tokens
 import cell_db.inventories
 import core.errors
 import core.log
-from api.http import policy
 from api.http.call import Call
 from api.http.errors import HttpError
-from api.http.policy import Rule
-from api.http.routes import ActionRoute, Route
+from api.http.routes import Handler
 from api.http.schema import Body, Property, choice
 from api.http.view import Field, View
+from api.resources.action_rows import route_of, rules_of
 from api.resources.every_cell import down_after_s
 from api.resources.host_answers import ask_host
 from api.resources.server_of import gate_of, server_of
 from cells.answers import value_of
 from cells.route import Found
-from lifecycle import states
+from lifecycle.actions import GET_CONSOLE, GET_SERIAL_CONSOLE, GET_SPICE_CONSOLE, GET_VNC_CONSOLE, Action
 from messaging.verbs import cell
 from objects import console
 from objects.console import Address, Proxy
@@ -35,13 +33,7 @@ from objects.console_rules import Allowed, plain
 
 LOG = core.log.get(__name__)
 
-CREATE = "os_compute_api:os-remote-consoles"
-POLICIES = [Rule(CREATE, policy.MEMBER, "Get an address that opens a console of a server")]
-
-WHAT = "get-console"
-_NOT_WHILE = (states.DELETING, "migrating")
-
-Handler = Callable[[Call], Awaitable[object]]
+POLICIES = rules_of(GET_CONSOLE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,27 +71,27 @@ class Opened:
 
 async def create(call: Call) -> Opened:
     """The address of a console of this protocol and type."""
-    return await _open(call, call.body["protocol"], call.body["type"], segment="server_id")
+    return await _open(call, GET_CONSOLE, call.body["protocol"], segment="server_id")
 
 
-def _opens(protocol: str) -> Handler:
+def _opens(action: Action, protocol: str) -> Handler:
     """The handler of an action that names its protocol."""
 
     async def handler(call: Call) -> Opened:
-        return await _open(call, protocol, call.body["type"], segment="id")
+        return await _open(call, action, protocol, segment="id")
 
     return handler
 
 
-async def _open(call: Call, protocol: str, name: str, *, segment: str) -> Opened:
-    found = await server_of(call, CREATE, segment)
+async def _open(call: Call, action: Action, protocol: str, *, segment: str) -> Opened:
+    found = await server_of(call, action.rule.name, segment)
+    name = call.body["type"]
     kind = _kind_of(protocol, name)
-    _refuse_leaving(found)
-    answer = await ask_host(call, found, cell.CONSOLE_ADDRESSES, WHAT)
+    answer = await ask_host(call, found, action, cell.CONSOLE_ADDRESSES)
     address = next((address for address in answer.addresses if address.kind == kind), None)
     if address is None:
         raise _not_offered(name)
-    return Opened(protocol, name, await _address(call, found, address, name))
+    return Opened(protocol, name, await _address(call, found, action, address, name))
 
 
 def _kind_of(protocol: str, name: str) -> str:
@@ -122,19 +114,10 @@ def _not_offered(name: str) -> core.errors.Invalid:
     return core.errors.Invalid(f"Unavailable console type {name}.", field="type")
 
 
-def _refuse_leaving(found: Found) -> None:
-    server = found.server
-    if server.task_state in _NOT_WHILE:
-        raise core.errors.WrongState(
-            f"Cannot '{WHAT}' instance {server.uuid} while it is in task_state {server.task_state}",
-            server=server.uuid, state=server.task_state,
-        )  # fmt: skip
-
-
-async def _address(call: Call, found: Found, address: Address, name: str) -> str:
+async def _address(call: Call, found: Found, action: Action, address: Address, name: str) -> str:
     server = found.server
     assert server.host is not None  # It answered.
-    url = value_of(await gate_of(call, found, WHAT).write(_issue, server.uuid, server.host, address, down_after_s(call)))
+    url = value_of(await gate_of(call, found, action).write(_issue, server.uuid, server.host, address, down_after_s(call)))
     if url is None:
         raise _not_offered(name)
     return url
@@ -177,8 +160,6 @@ def _misplaced(uuid: str) -> core.errors.Unavailable:
     return core.errors.Unavailable(f"The console of instance {uuid} is not where consoles may be.", server=uuid)
 
 
-_PATH = "/servers/{server_id}/remote-consoles"
-_ACTION_PATH = "/servers/{id}/action"
 _TYPES = ("novnc", "xvpvnc", "rdp-html5", "spice-html5", "serial")
 _BODY = Body(
     "remote_console",
@@ -192,22 +173,19 @@ _REMOTE_CONSOLE = View("remote_console", Field("protocol"), Field("type"), Field
 _CONSOLE = View("console", Field("type"), Field("url"))
 
 ROUTES = [
-    Route("POST", _PATH, create, policy=CREATE, body=_BODY, view=_REMOTE_CONSOLE, since="2.6"),
+    route_of(GET_CONSOLE, create, body=_BODY, view=_REMOTE_CONSOLE),
     *(
-        ActionRoute(
-            _ACTION_PATH,
+        route_of(
             action,
-            _opens(protocol),
-            policy=CREATE,
+            _opens(action, protocol),
             status=200,
-            until="2.5",
-            body=Body(action, Property("type", choice(*types), required=True)),
+            body=Body(action.request.key, Property("type", choice(*types), required=True)),
             view=_CONSOLE,
         )
         for action, protocol, types in (
-            ("os-getVNCConsole", "vnc", ("novnc", "xvpvnc")),
-            ("os-getSPICEConsole", "spice", ("spice-html5",)),
-            ("os-getSerialConsole", "serial", ("serial",)),
+            (GET_VNC_CONSOLE, "vnc", ("novnc", "xvpvnc")),
+            (GET_SPICE_CONSOLE, "spice", ("spice-html5",)),
+            (GET_SERIAL_CONSOLE, "serial", ("serial",)),
         )
     ),
 ]

@@ -1,85 +1,64 @@
 """What can be done to a server: POST /servers/{id}/action, one row for each key."""
 
-import dataclasses
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
-
-import sqlalchemy as sa
 
 import api_db.instances
 import cell_db.instances
-import core.errors
 from api.http import policy
 from api.http.call import Call
 from api.http.policy import Rule
-from api.http.routes import ActionRoute
+from api.http.routes import Handler
 from api.http.schema import ANY, NULL, STRING_1_255, Body, Property, choice, fixed, nullable, structure
-from api.resources.host_answers import reply_of_host
+from api.resources.action_rows import route_of, rules_of
+from api.resources.host_answers import reply_of_host, way_to_host
 from api.resources.server_of import gate_of, server_of
-from api.resources.server_operations import PATH, operate
+from api.resources.server_operations import operate
 from cells.answers import value_of
 from cells.route import Found
-from core.context import Context
-from lifecycle import actions
-from lifecycle.actions import Action
+from lifecycle.actions import (
+    CONSOLE_OUTPUT,
+    LOCK,
+    PAUSE,
+    REBOOT_HARD,
+    REBOOT_SOFT,
+    RESET_STATE,
+    RESUME,
+    START,
+    STOP,
+    SUSPEND,
+    TRIGGER_CRASH_DUMP,
+    UNLOCK,
+    UNPAUSE,
+    Action,
+)
 from messaging.verbs import cell
 
-REBOOT = "os_compute_api:servers:reboot"
-LOCK = "os_compute_api:os-lock-server:lock"
-UNLOCK = "os_compute_api:os-lock-server:unlock"
 UNLOCK_OVERRIDE = "os_compute_api:os-lock-server:unlock:unlock_override"
-TRIGGER_CRASH_DUMP = "os_compute_api:servers:trigger_crash_dump"
-RESET_STATE = "os_compute_api:os-admin-actions:reset_state"
-CONSOLE_OUTPUT = "os_compute_api:os-console-output"
 
-Handler = Callable[[Call], Awaitable[object]]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Power:
-    """A key of the request that is one operation on the host, without arguments."""
-
-    key: str
-    operation: str
-    policy: str
-    description: str
-
-
-_POWER = (
-    _Power("os-start", "start", "os_compute_api:servers:start", "Start a server"),
-    _Power("os-stop", "stop", "os_compute_api:servers:stop", "Stop a server"),
-    _Power("pause", "pause", "os_compute_api:os-pause-server:pause", "Pause a server"),
-    _Power("unpause", "unpause", "os_compute_api:os-pause-server:unpause", "Unpause a server"),
-    _Power("suspend", "suspend", "os_compute_api:os-suspend-server:suspend", "Suspend a server"),
-    _Power("resume", "resume", "os_compute_api:os-suspend-server:resume", "Resume a server"),
-)
+_POWER = (START, STOP, PAUSE, UNPAUSE, SUSPEND, RESUME)
+_REBOOTS = {action.request.type: action for action in (REBOOT_SOFT, REBOOT_HARD)}
 
 POLICIES = [
-    *(Rule(row.policy, policy.MEMBER, row.description) for row in _POWER),
-    Rule(REBOOT, policy.MEMBER, "Reboot a server"),
-    Rule(TRIGGER_CRASH_DUMP, policy.MEMBER, "Make the kernel of a server's guest dump itself"),
-    Rule(LOCK, policy.MEMBER, "Lock a server"),
-    Rule(UNLOCK, policy.MEMBER, "Unlock a server"),
+    *rules_of(*_POWER, *_REBOOTS.values(), TRIGGER_CRASH_DUMP, LOCK, UNLOCK, RESET_STATE, CONSOLE_OUTPUT),
     Rule(UNLOCK_OVERRIDE, policy.ADMIN, "Unlock a server that an admin locked"),
-    Rule(RESET_STATE, policy.ADMIN, "Set the state of a server's record"),
-    Rule(CONSOLE_OUTPUT, policy.MEMBER, "Read a server's console log"),
 ]
 
 # ---- operations on the host --------------------------------------------------------------------------------------------
 
 
-def _operates(operation: str, rule: str) -> Handler:
+def _operates(action: Action) -> Handler:
     """The handler that begins one operation."""
 
     async def handler(call: Call) -> None:
-        await operate(call, operation, rule)
+        await operate(call, action)
 
     return handler
 
 
 async def reboot(call: Call) -> None:
     """Begins a reboot of the kind that was asked for."""
-    await operate(call, f"reboot-{call.body['type'].lower()}", REBOOT)
+    await operate(call, _REBOOTS[call.body["type"].upper()])
 
 
 # ---- changes of the record ---------------------------------------------------------------------------------------------
@@ -87,46 +66,34 @@ async def reboot(call: Call) -> None:
 
 async def lock(call: Call) -> None:
     """Locks the server for its owner; what an admin locked stays the admin's."""
-    found = await server_of(call, LOCK)
+    found = await server_of(call, LOCK.rule.name)
     reason = (call.body or {}).get("locked_reason") if isinstance(call.body, dict) else None
-    gate_of(call, found, actions.LOCK.name)
+    gate_of(call, found, LOCK)
     await call.cloud.api_write(api_db.instances.set_locked, found.server.uuid, True)
-    await _write(call, found, actions.LOCK, _lock, _locker(call, found), reason)
-
-
-def _lock(connection: sa.Connection, uuid: str, action: Action, context: Context, by: str, reason: str | None) -> None:
-    cell_db.instances.lock(connection, uuid, action, context, by=by, reason=reason)
+    await _write(call, found, LOCK, cell_db.instances.lock, by=_locker(call, found), reason=reason)
 
 
 async def unlock(call: Call) -> None:
     """Unlocks the server; what an admin locked only for those who may override it."""
-    found = await server_of(call, UNLOCK)
-    await _write(call, found, actions.UNLOCK, _unlock, call.can(UNLOCK_OVERRIDE))
+    found = await server_of(call, UNLOCK.rule.name)
+    await _write(call, found, UNLOCK, cell_db.instances.unlock, may_override=call.can(UNLOCK_OVERRIDE))
     await call.cloud.api_write(api_db.instances.set_locked, found.server.uuid, False)
-
-
-def _unlock(connection: sa.Connection, uuid: str, action: Action, context: Context, may_override: bool) -> None:
-    cell_db.instances.unlock(connection, uuid, action, context, may_override=may_override)
 
 
 async def reset_state(call: Call) -> None:
     """Sets the record's state by an operator's word, whatever the guest does."""
-    found = await server_of(call, RESET_STATE)
-    await _write(call, found, actions.RESET_STATE, _reset_state, call.body["state"])
-
-
-def _reset_state(connection: sa.Connection, uuid: str, action: Action, context: Context, vm_state: str) -> None:
-    cell_db.instances.reset_state(connection, uuid, vm_state, context)
+    found = await server_of(call, RESET_STATE.rule.name)
+    await _write(call, found, RESET_STATE, cell_db.instances.reset_state, vm_state=call.body["state"])
 
 
 def _locker(call: Call, found: Found) -> str:
     return "owner" if found.server.project_id == call.context.project_id else "admin"
 
 
-async def _write(call: Call, found: Found, action: Action, change: Callable[..., None], *values: Any) -> None:
-    """One transaction on the server's row in its cell."""
-    gate = gate_of(call, found, action.name)
-    value_of(await gate.write(change, found.server.uuid, action, call.context, *values))
+async def _write(call: Call, found: Found, action: Action, change: Callable[..., None], **values: Any) -> None:
+    """One transaction on the server's row in its cell, which admits the action."""
+    gate = gate_of(call, found, action)
+    value_of(await gate.write(change, found.server.uuid, context=call.context, **values))
 
 
 # ---- the console -------------------------------------------------------------------------------------------------------
@@ -134,12 +101,9 @@ async def _write(call: Call, found: Found, action: Action, change: Callable[...,
 
 async def console_output(call: Call) -> dict[str, str]:
     """The tail of the guest's console log."""
-    found = await server_of(call, CONSOLE_OUTPUT)
-    gate = gate_of(call, found, actions.CONSOLE_OUTPUT.name)
-    server = found.server
-    if server.host is None:
-        raise core.errors.WrongState(f"Instance {server.uuid} is not ready: it has no host.", server=server.uuid, state=server.vm_state)
-    wanted = cell.HostConsole(uuid=server.uuid, host=server.host, lines=call.body.get("length"))
+    found = await server_of(call, CONSOLE_OUTPUT.rule.name)
+    gate, host = way_to_host(call, found, CONSOLE_OUTPUT)
+    wanted = cell.HostConsole(uuid=found.server.uuid, host=host, lines=call.body.get("length"))
     answer = await reply_of_host(call, gate, cell.CONSOLE, wanted)
     return {"output": answer.output}
 
@@ -157,33 +121,15 @@ _LENGTH = fixed({"type": ["integer", "string", "null"], "pattern": "^-?[0-9]+$",
 _TYPE = choice("HARD", "Hard", "hard", "SOFT", "Soft", "soft")
 _REASON = nullable(structure(Property("locked_reason", STRING_1_255, required=True)))
 
+_STATE = Property("state", choice("active", "error"), required=True)
+
 ROUTES = [
-    *(ActionRoute(PATH, row.key, _operates(row.operation, row.policy), policy=row.policy) for row in _POWER),
-    ActionRoute(PATH, "reboot", reboot, policy=REBOOT, body=Body("reboot", Property("type", _TYPE, required=True))),
-    ActionRoute(
-        PATH,
-        "trigger_crash_dump",
-        _operates("trigger-crash-dump", TRIGGER_CRASH_DUMP),
-        policy=TRIGGER_CRASH_DUMP,
-        body=Body.holding("trigger_crash_dump", NULL),
-        since="2.17",
-    ),
-    ActionRoute(PATH, "lock", lock, policy=LOCK, body=Body.holding("lock", ANY), until="2.72"),
-    ActionRoute(PATH, "lock", lock, policy=LOCK, body=Body.holding("lock", _REASON), since="2.73"),
-    ActionRoute(PATH, "unlock", unlock, policy=UNLOCK),
-    ActionRoute(
-        PATH,
-        "os-resetState",
-        reset_state,
-        policy=RESET_STATE,
-        body=Body("os-resetState", Property("state", choice("active", "error"), required=True)),
-    ),
-    ActionRoute(
-        PATH,
-        "os-getConsoleOutput",
-        console_output,
-        policy=CONSOLE_OUTPUT,
-        status=200,
-        body=Body("os-getConsoleOutput", Property("length", _LENGTH)),
-    ),
+    *(route_of(action, _operates(action)) for action in _POWER),
+    route_of(REBOOT_HARD, reboot, body=Body(REBOOT_HARD.request.key, Property("type", _TYPE, required=True))),
+    route_of(TRIGGER_CRASH_DUMP, _operates(TRIGGER_CRASH_DUMP), body=Body.holding(TRIGGER_CRASH_DUMP.request.key, NULL)),
+    route_of(LOCK, lock, body=Body.holding(LOCK.request.key, ANY), until="2.72"),
+    route_of(LOCK, lock, body=Body.holding(LOCK.request.key, _REASON), since="2.73"),
+    route_of(UNLOCK, unlock),
+    route_of(RESET_STATE, reset_state, body=Body(RESET_STATE.request.key, _STATE)),
+    route_of(CONSOLE_OUTPUT, console_output, status=200, body=Body(CONSOLE_OUTPUT.request.key, Property("length", _LENGTH))),
 ]

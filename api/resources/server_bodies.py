@@ -30,6 +30,7 @@ from api.http.schema import (
     whole_number,
 )
 from api.prepare.user_data import USER_DATA
+from lifecycle import actions
 from objects.ids import last_of_address, uuid_of
 
 MOST_TAGS = 50
@@ -138,7 +139,7 @@ CREATE = Body(
 )
 
 REBUILD = Body(
-    "rebuild",
+    actions.REBUILD.request.key,
     Property("name", NAME),
     Property("imageRef", IMAGE, required=True),
     Property("adminPass", TEXT),

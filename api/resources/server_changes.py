@@ -1,4 +1,4 @@
-"""Changes of what hangs off a server's record: metadata and tags, each in one transaction on its row."""
+"""Changes of a server's record and of what hangs off it, each in one transaction on its row."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -9,30 +9,32 @@ import cell_db.instances
 from api.http.call import Call
 from api.resources.server_of import gate_of, server_of
 from cells.answers import value_of
+from cells.route import Found
 from core.context import Context
-from lifecycle import states
-from lifecycle.actions import ANY_TASK, Action, At
+from lifecycle.actions import Action
 from objects.server import Server
 
 T = TypeVar("T")
 
-_STATES = frozenset({states.ACTIVE, states.PAUSED, states.SUSPENDED, states.STOPPED})
-UPDATE_METADATA = Action("update metadata", _STATES, while_task=ANY_TASK, at=At.API)
-DELETE_METADATA = Action("delete metadata", _STATES, while_task=ANY_TASK, at=At.API)
-UPDATE_TAGS = Action("update tags", _STATES, while_task=ANY_TASK, at=At.API, even_if_locked=True)
-DELETE_TAGS = Action("delete tags", _STATES, while_task=ANY_TASK, at=At.API, even_if_locked=True)
-
 Change = Callable[[sa.Connection, Server], T]
 
 
-async def change(call: Call, rule: str, action: Action, by: Change[T]) -> T:
-    """What `by` gives for the server, called with its row locked and the action admitted.
+async def change(call: Call, action: Action, by: Change[T]) -> T:
+    """What `by` gives for the server that the path names, called with its row locked and the action admitted.
 
     Raises:
         NotFound, Forbidden, Locked, WrongState, Unavailable: it may not or cannot be changed.
     """
-    found = await server_of(call, rule, "server_id")
-    gate = gate_of(call, found, action.name)
+    return await change_found(call, await server_of(call, action.rule.name, "server_id"), action, by)
+
+
+async def change_found(call: Call, found: Found, action: Action, by: Change[T]) -> T:
+    """The same for a server that was found, and allowed, already.
+
+    Raises:
+        NotFound, Locked, WrongState, Unavailable: it may not or cannot be changed.
+    """
+    gate = gate_of(call, found, action)
     changed: T = value_of(await gate.write(_change, found.server.uuid, action, call.context, by))
     return changed
 

@@ -2,25 +2,23 @@
 
 from typing import Any
 
-from api.http import policy
 from api.http.call import Call
-from api.http.policy import Rule
-from api.http.routes import Route
 from api.http.view import Field, Value, View
+from api.resources.action_rows import route_of, rules_of
 from api.resources.host_answers import ask_host
 from api.resources.server_of import server_of
 from lifecycle import states
+from lifecycle.actions import GET_DIAGNOSTICS
 from messaging.verbs import cell
 from objects.diagnostics import Diagnostics, Disk, Nic
 
-SHOW = "os_compute_api:os-server-diagnostics"
-POLICIES = [Rule(SHOW, policy.ADMIN, "See how a server's guest fares")]
+POLICIES = rules_of(GET_DIAGNOSTICS)
 
 
 async def show(call: Call) -> Diagnostics:
     """What its host says of it."""
-    found = await server_of(call, SHOW, "server_id")
-    diagnostics: Diagnostics = await ask_host(call, found, cell.DIAGNOSTICS, "get-diagnostics")
+    found = await server_of(call, GET_DIAGNOSTICS.rule.name, "server_id")
+    diagnostics: Diagnostics = await ask_host(call, found, GET_DIAGNOSTICS, cell.DIAGNOSTICS)
     return diagnostics
 
 
@@ -90,9 +88,7 @@ _DIAGNOSTICS = View(
     Field("nic_details", "nics", each=_NIC),
 )
 
-_PATH = "/servers/{server_id}/diagnostics"
-
 ROUTES = [
-    Route("GET", _PATH, show_in_free_form, policy=SHOW, view=Value(None), until="2.47"),
-    Route("GET", _PATH, show, policy=SHOW, view=_DIAGNOSTICS, since="2.48"),
+    route_of(GET_DIAGNOSTICS, show_in_free_form, view=Value(None), until="2.47"),
+    route_of(GET_DIAGNOSTICS, show, view=_DIAGNOSTICS, since="2.48"),
 ]

@@ -13,24 +13,19 @@ from api.http.routes import Route
 from api.http.schema import METADATA, Body
 from api.http.view import Value
 from api.prepare.metadata import most_items, refuse_too_many
-from api.resources.server_changes import DELETE_METADATA, UPDATE_METADATA, change
+from api.resources.action_rows import route_of, rules_of
+from api.resources.server_changes import change
 from api.resources.server_of import server_of
+from lifecycle.actions import DELETE_METADATA_ITEM, MERGE_METADATA, REPLACE_METADATA, SET_METADATA_ITEM, Action
 from objects.server import Server
 
 INDEX = "os_compute_api:server-metadata:index"
 SHOW = "os_compute_api:server-metadata:show"
-CREATE = "os_compute_api:server-metadata:create"
-UPDATE_ALL = "os_compute_api:server-metadata:update_all"
-UPDATE = "os_compute_api:server-metadata:update"
-DELETE = "os_compute_api:server-metadata:delete"
 
 POLICIES = [
     Rule(INDEX, policy.READER, "List a server's metadata"),
     Rule(SHOW, policy.READER, "Show one item of a server's metadata"),
-    Rule(CREATE, policy.MEMBER, "Add items to a server's metadata"),
-    Rule(UPDATE_ALL, policy.MEMBER, "Replace a server's metadata"),
-    Rule(UPDATE, policy.MEMBER, "Set one item of a server's metadata"),
-    Rule(DELETE, policy.MEMBER, "Delete one item of a server's metadata"),
+    *rules_of(MERGE_METADATA, REPLACE_METADATA, SET_METADATA_ITEM, DELETE_METADATA_ITEM),
 ]
 
 Metadata = dict[str, str]
@@ -49,12 +44,12 @@ async def show(call: Call) -> Metadata:
 
 async def merge(call: Call) -> Metadata:
     """Adds items, in place of those of the same keys."""
-    return await _set(call, CREATE, lambda old: {**old, **call.body})
+    return await _set(call, MERGE_METADATA, lambda old: {**old, **call.body})
 
 
 async def replace(call: Call) -> Metadata:
     """Sets all items."""
-    return await _set(call, UPDATE_ALL, lambda old: dict(call.body))
+    return await _set(call, REPLACE_METADATA, lambda old: dict(call.body))
 
 
 async def set_one(call: Call) -> Metadata:
@@ -62,7 +57,7 @@ async def set_one(call: Call) -> Metadata:
     key = call.path["key"]
     if list(call.body) != [key]:
         raise core.errors.Invalid(f"Request body and URI mismatch: the body must hold the item {key} alone.", field="meta")
-    await _set(call, UPDATE, lambda old: {**old, **call.body})
+    await _set(call, SET_METADATA_ITEM, lambda old: {**old, **call.body})
     return dict(call.body)
 
 
@@ -76,10 +71,10 @@ async def delete_one(call: Call) -> None:
         del kept[key]
         cell_db.instances.replace_metadata(connection, server.uuid, kept)
 
-    await change(call, DELETE, DELETE_METADATA, remove)
+    await change(call, DELETE_METADATA_ITEM, remove)
 
 
-async def _set(call: Call, rule: str, new: Callable[[Metadata], Metadata]) -> Metadata:
+async def _set(call: Call, action: Action, new: Callable[[Metadata], Metadata]) -> Metadata:
     """Writes what `new` makes of the old items, if there are not too many."""
     most = await most_items(call)
 
@@ -89,7 +84,7 @@ async def _set(call: Call, rule: str, new: Callable[[Metadata], Metadata]) -> Me
         cell_db.instances.replace_metadata(connection, server.uuid, metadata)
         return metadata
 
-    return await change(call, rule, UPDATE_METADATA, write)
+    return await change(call, action, write)
 
 
 def _item(metadata: Metadata, key: str) -> str:
@@ -100,14 +95,12 @@ def _item(metadata: Metadata, key: str) -> str:
 
 _ALL = Body.holding("metadata", METADATA)
 _ONE = Body.holding("meta", METADATA)
-_PATH = "/servers/{server_id}/metadata"
-_ITEM = "/servers/{server_id}/metadata/{key}"
 
 ROUTES = [
-    Route("GET", _PATH, index, policy=INDEX, view=Value("metadata")),
-    Route("POST", _PATH, merge, policy=CREATE, body=_ALL, view=Value("metadata")),
-    Route("PUT", _PATH, replace, policy=UPDATE_ALL, body=_ALL, view=Value("metadata")),
-    Route("GET", _ITEM, show, policy=SHOW, view=Value("meta")),
-    Route("PUT", _ITEM, set_one, policy=UPDATE, body=_ONE, view=Value("meta")),
-    Route("DELETE", _ITEM, delete_one, policy=DELETE, status=204),
+    Route("GET", REPLACE_METADATA.request.path, index, policy=INDEX, view=Value("metadata")),
+    route_of(MERGE_METADATA, merge, body=_ALL, view=Value("metadata")),
+    route_of(REPLACE_METADATA, replace, body=_ALL, view=Value("metadata")),
+    Route("GET", SET_METADATA_ITEM.request.path, show, policy=SHOW, view=Value("meta")),
+    route_of(SET_METADATA_ITEM, set_one, body=_ONE, view=Value("meta")),
+    route_of(DELETE_METADATA_ITEM, delete_one, status=204),
 ]

@@ -7,6 +7,9 @@ import core.errors
 from api.http.call import Call
 from cells.gate import Gate
 from cells.route import Found
+from lifecycle import refusals
+from lifecycle.actions import Action
+from lifecycle.admit import admit
 from objects.server import Server
 
 
@@ -40,18 +43,46 @@ def target_of(owned: Owned) -> dict[str, str]:
     return {"project_id": owned.project_id, "user_id": owned.user_id}
 
 
-def gate_of(call: Call, found: Found, what: str) -> Gate:
+def gate_of(call: Call, found: Found, action: Action) -> Gate:
     """The gate of the cell that holds the server's row.
 
     Raises:
         WrongState: no cell holds it yet; the message names the state.
     """
     if found.cell is None:
-        raise _unplaced(found.server, what)
+        raise _unplaced(found.server, action)
     gate: Gate = call.cloud.cells.gate(found.cell.uuid)
     return gate
 
 
-def _unplaced(server: Server, what: str) -> core.errors.WrongState:
-    kind, state = ("task_state", server.task_state) if server.task_state else ("vm_state", server.vm_state)
-    return core.errors.WrongState(f"Cannot '{what}' instance {server.uuid} while it is in {kind} {state}", server=server.uuid, state=state)
+def _unplaced(server: Server, action: Action) -> core.errors.WrongState:
+    attribute, state = ("task_state", server.task_state) if server.task_state else ("vm_state", server.vm_state)
+    return refusals.wrong_state(action, server.uuid, attribute=attribute, state=state)
+
+
+def refuse_early(call: Call, found: Found, action: Action) -> Gate:
+    """The gate of the server's cell, if the action may begin as far as is known: before anything is made, or asked, elsewhere.
+
+    Raises:
+        Locked, WrongState: it may not.
+    """
+    gate = gate_of(call, found, action)
+    admit_server(call, action, found.server)
+    return gate
+
+
+def admit_server(call: Call, action: Action, server: Server) -> None:
+    """Returns if the caller may begin the action on the server as it was read.
+
+    Raises:
+        Locked, WrongState: it may not begin.
+    """
+    admit(
+        action,
+        server=server.uuid,
+        vm_state=server.vm_state,
+        task_state=server.task_state,
+        launched=server.launched_at is not None,
+        locked=server.locked_by is not None,
+        caller_is_admin=call.context.is_admin,
+    )

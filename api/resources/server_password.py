@@ -14,28 +14,28 @@ from api.http import policy
 from api.http.call import Call
 from api.http.errors import HttpError
 from api.http.policy import Rule
-from api.http.routes import ActionRoute, Route
+from api.http.routes import Route
 from api.http.schema import TEXT, Body, Property
 from api.http.view import Value
-from api.resources.server_of import gate_of, server_of
-from api.resources.server_operations import PATH, begin, refuse_early
+from api.resources.action_rows import route_of, rules_of
+from api.resources.host_answers import way_to_host
+from api.resources.server_changes import change
+from api.resources.server_of import server_of
+from api.resources.server_operations import begin
 from cells.answers import Answer, value_of
 from cells.gate import Gate
+from lifecycle.actions import CHANGE_PASSWORD, CLEAR_PASSWORD
 from objects.build import BuildSpec
+from objects.server import Server
 
-CHANGE = "os_compute_api:os-admin-password"
 SHOW = "os_compute_api:os-server-password:show"
-CLEAR = "os_compute_api:os-server-password:clear"
-OPERATION = "change-password"
-_PATH_OF_STORED = "/servers/{server_id}/os-server-password"
 _STORED = "password"
 _FIRST_LOOK_S = 0.05
 _LONGEST_PAUSE_S = 0.5
 
 POLICIES = [
-    Rule(CHANGE, policy.MEMBER, "Set the password of a server's administrator"),
+    *rules_of(CHANGE_PASSWORD, CLEAR_PASSWORD),
     Rule(SHOW, policy.READER, "See the password that a server's guest left, sealed to its key pair"),
-    Rule(CLEAR, policy.MEMBER, "Forget that password"),
 ]
 
 # ---- set one -----------------------------------------------------------------------------------------------------------
@@ -48,14 +48,14 @@ async def change_password(call: Call) -> None:
         Conflict: it cannot: no agent answers in the guest, for one.
         HttpError: 501: nothing can be sealed to this host.
     """
-    found = await server_of(call, CHANGE)
-    gate = refuse_early(call, found, OPERATION)
+    found = await server_of(call, CHANGE_PASSWORD.rule.name)
+    gate, host = way_to_host(call, found, CHANGE_PASSWORD)
     uuid = found.server.uuid
-    spec, key = value_of(await gate.read(_guest_and_key, uuid, found.server.host))
+    spec, key = value_of(await gate.read(_guest_and_key, uuid, host))
     if key is None:
         raise HttpError(501, f"The host of instance {uuid} cannot set passwords.")
     sealed = _sealed(call.body["adminPass"], key, uuid)
-    await begin(call, found, OPERATION, {"user": _administrator(spec), "sealed": sealed})
+    await begin(call, found, CHANGE_PASSWORD, {"user": _administrator(spec), "sealed": sealed})
     await _wait(call, gate, uuid)
 
 
@@ -70,8 +70,8 @@ def _sealed(password: str, key: str, uuid: str) -> str:
         raise core.errors.Unavailable(f"The host of instance {uuid} has no usable key for passwords.", server=uuid) from error
 
 
-def _guest_and_key(connection: sa.Connection, uuid: str, host: str | None) -> tuple[BuildSpec, str | None]:
-    return cell_db.instances.build_spec(connection, uuid), cell_db.operations.sealing_key(connection, host) if host else None
+def _guest_and_key(connection: sa.Connection, uuid: str, host: str) -> tuple[BuildSpec, str | None]:
+    return cell_db.instances.build_spec(connection, uuid), cell_db.operations.sealing_key(connection, host)
 
 
 def _administrator(spec: BuildSpec) -> str:
@@ -113,19 +113,17 @@ async def show_stored(call: Call) -> str:
 
 async def clear_stored(call: Call) -> None:
     """Forgets it."""
-    found = await server_of(call, CLEAR, "server_id")
-    gate = gate_of(call, found, "clear password")
-    value_of(await gate.write(_clear, found.server.uuid))
+    await change(call, CLEAR_PASSWORD, _clear)
 
 
-def _clear(connection: sa.Connection, uuid: str) -> None:
-    extra = cell_db.instances.get(connection, uuid).extra or {}
+def _clear(connection: sa.Connection, server: Server) -> None:
+    extra = server.extra or {}
     if _STORED in extra:
-        cell_db.instances.update(connection, uuid, {"extra": {name: value for name, value in extra.items() if name != _STORED}})
+        cell_db.instances.update(connection, server.uuid, {"extra": {name: value for name, value in extra.items() if name != _STORED}})
 
 
 ROUTES = [
-    ActionRoute(PATH, "changePassword", change_password, policy=CHANGE, body=Body("changePassword", Property("adminPass", TEXT, required=True))),
-    Route("GET", _PATH_OF_STORED, show_stored, policy=SHOW, view=Value("password")),
-    Route("DELETE", _PATH_OF_STORED, clear_stored, policy=CLEAR, status=204),
+    route_of(CHANGE_PASSWORD, change_password, body=Body(CHANGE_PASSWORD.request.key, Property("adminPass", TEXT, required=True))),
+    Route("GET", CLEAR_PASSWORD.request.path, show_stored, policy=SHOW, view=Value("password")),
+    route_of(CLEAR_PASSWORD, clear_stored, status=204),
 ]

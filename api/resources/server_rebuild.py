@@ -5,29 +5,25 @@ from typing import Any
 import msgspec
 
 import cell_db.rebuilds
-from api.http import policy
 from api.http.call import Call
-from api.http.policy import Rule
-from api.http.routes import ActionRoute
 from api.http.view import Field, View
 from api.prepare import passwords, rebuild
 from api.resources import server_bodies, server_extras
+from api.resources.action_rows import route_of, rules_of
 from api.resources.server_of import gate_of
-from api.resources.server_operations import PATH, hint
+from api.resources.server_operations import hint
 from api.resources.server_views import SERVER_REBUILT
 from cells.answers import value_of
-from lifecycle import actions
+from lifecycle.actions import REBUILD
 from objects.server import Server
 
-REBUILD = "os_compute_api:servers:rebuild"
-
-POLICIES = [Rule(REBUILD, policy.MEMBER, "Rebuild a server")]
+POLICIES = rules_of(REBUILD)
 
 
 async def rebuild_server(call: Call) -> Server:
     """Begins it; the answer is the server as it is to be, with a password that is told once and kept nowhere."""
-    found = await server_extras.found_for_view(call, REBUILD)
-    gate = gate_of(call, found, actions.REBUILD.name)
+    found = await server_extras.found_for_view(call, REBUILD.rule.name)
+    gate = gate_of(call, found, REBUILD)
     changes = await rebuild.prepare(call, found.server)
     server = value_of(await gate.write(cell_db.rebuilds.begin, found.server.uuid, changes, call.context))
     hint(call, gate, server.uuid)
@@ -43,11 +39,9 @@ def _password(server: Server) -> Any:
 
 
 ROUTES = [
-    ActionRoute(
-        PATH,
-        "rebuild",
+    route_of(
+        REBUILD,
         rebuild_server,
-        policy=REBUILD,
         body=server_bodies.REBUILD,
         view=View("server", *SERVER_REBUILT.fields, Field("adminPass", _password)),
     ),

@@ -3,41 +3,34 @@
 import msgspec
 
 import cell_db.instances
-from api.http import policy
 from api.http.call import Call
-from api.http.policy import Rule
-from api.http.routes import ActionRoute
 from api.http.schema import TEXT, Body, Property, nullable, structure
 from api.prepare import images, passwords
+from api.resources.action_rows import route_of, rules_of
 from api.resources.server_bodies import IMAGE
-from api.resources.server_of import server_of
-from api.resources.server_operations import PATH, begin, operate, refuse_early
+from api.resources.server_of import refuse_early, server_of
+from api.resources.server_operations import begin, operate
 from cells.answers import value_of
 from cells.gate import Gate
+from lifecycle.actions import RESCUE, UNRESCUE
 from objects.build import ImageRef
 
-RESCUE = "os_compute_api:os-rescue"
-UNRESCUE = "os_compute_api:os-unrescue"
-
-POLICIES = [
-    Rule(RESCUE, policy.MEMBER, "Rescue a server"),
-    Rule(UNRESCUE, policy.MEMBER, "Let a rescued server be itself again"),
-]
+POLICIES = rules_of(RESCUE, UNRESCUE)
 
 
 async def rescue(call: Call) -> dict[str, str]:
     """Begins it; the password in the answer is told once and kept nowhere."""
-    found = await server_of(call, RESCUE)
-    gate = refuse_early(call, found, "rescue")
+    found = await server_of(call, RESCUE.rule.name)
+    gate = refuse_early(call, found, RESCUE)
     asked = call.body or {}
     image = await _image(call, gate, found.server.uuid, asked.get("rescue_image_ref"))
-    await begin(call, found, "rescue", {"image": msgspec.to_builtins(image)})
+    await begin(call, found, RESCUE, {"image": msgspec.to_builtins(image)})
     return {"adminPass": asked.get("adminPass") or passwords.generate()}
 
 
 async def unrescue(call: Call) -> None:
     """Begins its end."""
-    await operate(call, "unrescue", UNRESCUE)
+    await operate(call, UNRESCUE)
 
 
 async def _image(call: Call, gate: Gate, uuid: str, asked: str | None) -> ImageRef | None:
@@ -53,6 +46,6 @@ async def _image(call: Call, gate: Gate, uuid: str, asked: str | None) -> ImageR
 _WISH = nullable(structure(Property("adminPass", TEXT), Property("rescue_image_ref", IMAGE)))
 
 ROUTES = [
-    ActionRoute(PATH, "rescue", rescue, policy=RESCUE, body=Body.holding("rescue", _WISH), status=200),
-    ActionRoute(PATH, "unrescue", unrescue, policy=UNRESCUE),
+    route_of(RESCUE, rescue, body=Body.holding(RESCUE.request.key, _WISH), status=200),
+    route_of(UNRESCUE, unrescue),
 ]

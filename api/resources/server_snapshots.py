@@ -1,33 +1,28 @@
 """Images of servers: the image's record is made here, its bytes come from the server's host."""
 
 import contextlib
-from typing import Any
 
 import cell_db.instances
 import cell_db.operations
 import core.errors
-from api.http import policy
 from api.http.call import Call
-from api.http.policy import Rule
-from api.http.routes import ActionRoute
+from api.http.routes import ActionRoute, Handler, Route
 from api.http.schema import METADATA, NAME, Body, Property
 from api.prepare import metadata, snapshots
-from api.resources.server_of import server_of
-from api.resources.server_operations import PATH, hint, refuse_early
+from api.resources.action_rows import route_of, rules_of
+from api.resources.server_of import refuse_early, server_of
+from api.resources.server_operations import hint
 from cells.answers import Answer, Unknown, value_of
 from cells.gate import Gate
-from lifecycle.actions import OPERATIONS
+from lifecycle.actions import CREATE_IMAGE
 
-CREATE_IMAGE = "os_compute_api:servers:create_image"
-OPERATION = "create-image"
-
-POLICIES = [Rule(CREATE_IMAGE, policy.MEMBER, "Create an image of a server")]
+POLICIES = rules_of(CREATE_IMAGE)
 
 
 async def create_image(call: Call) -> dict[str, str]:
     """Begins it; gives the image's id."""
-    found = await server_of(call, CREATE_IMAGE)
-    gate = refuse_early(call, found, OPERATION)
+    found = await server_of(call, CREATE_IMAGE.rule.name)
+    gate = refuse_early(call, found, CREATE_IMAGE)
     spec = value_of(await gate.read(cell_db.instances.build_spec, found.server.uuid))
     record = snapshots.record(call.context, found.server, spec, name=call.body["name"], metadata=call.body.get("metadata") or {})
     image = await call.cloud.ask_images(call.cloud.images.create, record)
@@ -51,7 +46,7 @@ async def create_image_within_quota(call: Call) -> None:
 async def _begin(call: Call, gate: Gate, uuid: str, image_id: str) -> None:
     """Records it as under way; when it cannot begin, the image's record goes again."""
     try:
-        answer = await gate.write(cell_db.operations.begin_operation, uuid, OPERATION, OPERATIONS[OPERATION], call.context, arguments={"image_id": image_id})
+        answer = await gate.write(cell_db.operations.begin_operation, uuid, CREATE_IMAGE, call.context, arguments={"image_id": image_id})
     except core.errors.CellplaneError:
         await _forget(call, image_id)
         raise
@@ -71,9 +66,9 @@ async def _forget(call: Call, image_id: str) -> None:
         await call.cloud.ask_images(call.cloud.images.delete, image_id)
 
 
-def _row(handler: Any, **span: str) -> ActionRoute:
-    body = Body("createImage", Property("name", NAME, required=True), Property("metadata", METADATA))
-    return ActionRoute(PATH, "createImage", handler, policy=CREATE_IMAGE, body=body, **span)
+def _row(handler: Handler, **span: str) -> Route | ActionRoute:
+    body = Body(CREATE_IMAGE.request.key, Property("name", NAME, required=True), Property("metadata", METADATA))
+    return route_of(CREATE_IMAGE, handler, body=body, **span)
 
 
 ROUTES = [

@@ -10,25 +10,20 @@ from api.http.policy import Rule
 from api.http.routes import Route
 from api.http.schema import Body
 from api.http.view import Value
+from api.resources.action_rows import route_of, rules_of
 from api.resources.server_bodies import MOST_TAGS, TAGS
-from api.resources.server_changes import DELETE_TAGS, UPDATE_TAGS, change
+from api.resources.server_changes import change
 from api.resources.server_of import server_of
+from lifecycle.actions import ADD_TAG, DELETE_TAG, DELETE_TAGS, REPLACE_TAGS
 from objects.server import Server
 
 INDEX = "os_compute_api:os-server-tags:index"
 SHOW = "os_compute_api:os-server-tags:show"
-UPDATE_ALL = "os_compute_api:os-server-tags:update_all"
-DELETE_ALL = "os_compute_api:os-server-tags:delete_all"
-UPDATE = "os_compute_api:os-server-tags:update"
-DELETE = "os_compute_api:os-server-tags:delete"
 
 POLICIES = [
     Rule(INDEX, policy.READER, "List a server's tags"),
     Rule(SHOW, policy.READER, "Check whether a server has a tag"),
-    Rule(UPDATE_ALL, policy.MEMBER, "Replace a server's tags"),
-    Rule(DELETE_ALL, policy.MEMBER, "Delete all tags of a server"),
-    Rule(UPDATE, policy.MEMBER, "Add a tag to a server"),
-    Rule(DELETE, policy.MEMBER, "Delete a tag of a server"),
+    *rules_of(REPLACE_TAGS, DELETE_TAGS, ADD_TAG, DELETE_TAG),
 ]
 
 LONGEST = 60
@@ -48,20 +43,20 @@ async def check(call: Call) -> None:
 async def replace(call: Call) -> list[str]:
     """Sets all tags."""
     tags = sorted(call.body)
-    await change(call, UPDATE_ALL, UPDATE_TAGS, lambda connection, server: _write(connection, server, tags))
+    await change(call, REPLACE_TAGS, lambda connection, server: _write(connection, server, tags))
     return tags
 
 
 async def delete_all(call: Call) -> None:
     """Removes all tags."""
-    await change(call, DELETE_ALL, DELETE_TAGS, lambda connection, server: _write(connection, server, []))
+    await change(call, DELETE_TAGS, lambda connection, server: _write(connection, server, []))
 
 
 async def add(call: Call) -> None:
     """Adds a tag, unless it is there."""
     tag = call.path["tag"]
     _check_tag(tag)
-    is_new = await change(call, UPDATE, UPDATE_TAGS, lambda connection, server: _add(connection, server, tag))
+    is_new = await change(call, ADD_TAG, lambda connection, server: _add(connection, server, tag))
     if is_new:
         call.set_status(201)
         call.set_header("Location", call.url)
@@ -85,7 +80,7 @@ async def delete(call: Call) -> None:
         _require(server, tag)
         _write(connection, server, [each for each in server.tags or [] if each != tag])
 
-    await change(call, DELETE, DELETE_TAGS, remove)
+    await change(call, DELETE_TAG, remove)
 
 
 def _write(connection: sa.Connection, server: Server, tags: list[str]) -> None:
@@ -104,14 +99,11 @@ def _check_tag(tag: str) -> None:
         raise core.errors.Invalid("Invalid input for field/attribute tag. It must not contain a slash or a comma.", field="tag")
 
 
-_PATH = "/servers/{server_id}/tags"
-_ITEM = "/servers/{server_id}/tags/{tag}"
-
 ROUTES = [
-    Route("GET", _PATH, index, policy=INDEX, view=Value("tags"), since="2.26"),
-    Route("PUT", _PATH, replace, policy=UPDATE_ALL, body=Body.holding("tags", TAGS), view=Value("tags"), since="2.26"),
-    Route("DELETE", _PATH, delete_all, policy=DELETE_ALL, status=204, since="2.26"),
-    Route("GET", _ITEM, check, policy=SHOW, status=204, since="2.26"),
-    Route("PUT", _ITEM, add, policy=UPDATE, status=204, since="2.26"),
-    Route("DELETE", _ITEM, delete, policy=DELETE, status=204, since="2.26"),
+    Route("GET", REPLACE_TAGS.request.path, index, policy=INDEX, view=Value("tags"), since=REPLACE_TAGS.request.since),
+    route_of(REPLACE_TAGS, replace, body=Body.holding("tags", TAGS), view=Value("tags")),
+    route_of(DELETE_TAGS, delete_all, status=204),
+    Route("GET", ADD_TAG.request.path, check, policy=SHOW, status=204, since=ADD_TAG.request.since),
+    route_of(ADD_TAG, add, status=204),
+    route_of(DELETE_TAG, delete, status=204),
 ]

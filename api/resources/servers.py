@@ -18,27 +18,25 @@ from api.http.policy import Rule
 from api.http.routes import Route
 from api.prepare import order, passwords
 from api.resources import server_bodies, server_extras, server_views
-from api.resources.server_of import server_of, target_of
+from api.resources.action_rows import route_of, rules_of
+from api.resources.server_changes import change_found
+from api.resources.server_of import admit_server, server_of, target_of
 from api.resources.server_views import SERVER_SHOW, SERVER_UPDATED, ShowView, UnreachableServer
 from cells.acceptance import accept_servers
-from cells.answers import value_of
 from core.steps import Steps
+from lifecycle.actions import CREATE, DELETE, UPDATE
+from lifecycle.admit import admit_lock, is_always_admitted
 from objects.order import ServerOrder
 from objects.server import Server, flavor_values
 
-CREATE = "os_compute_api:servers:create"
 SHOW = "os_compute_api:servers:show"
-UPDATE = "os_compute_api:servers:update"
-DELETE = "os_compute_api:servers:delete"
 
 POLICIES = [
-    Rule(CREATE, policy.MEMBER, "Create servers"),
+    *rules_of(CREATE, UPDATE, DELETE),
     Rule(order.FORCED_HOST, policy.ADMIN, "Create a server on a certain host, whatever the scheduler says"),
     Rule(order.REQUESTED_DESTINATION, policy.ADMIN, "Create a server on a certain host that fits"),
     Rule(order.ZERO_DISK_FLAVOR, policy.ADMIN, "Create a server from an image with a flavor that has no disk"),
     Rule(SHOW, policy.READER, "Show a server"),
-    Rule(UPDATE, policy.MEMBER, "Change a server's name, description, addresses"),
-    Rule(DELETE, policy.MEMBER, "Delete a server"),
     Rule(server_views.HOST_STATUS, policy.ADMIN, "See the state of a server's host"),
     Rule(server_views.HOST_STATUS_IF_UNKNOWN, policy.ADMIN, "See that the state of a server's host is unknown"),
     Rule(server_views.EXTENDED_ATTRIBUTES, policy.ADMIN, "See a server's host and other attributes of its operation"),
@@ -142,16 +140,16 @@ _BUILD_FIELD = {"name": "name", "hostname": "hostname"}
 
 async def update(call: Call) -> Server:
     """Changes what users may change of the record; the guest does not notice."""
-    found = await server_extras.found_for_view(call, UPDATE)
+    found = await server_extras.found_for_view(call, UPDATE.rule.name)
     changes = {key: _kept(key, value) for key, value in call.body.items()}
     if changes and found.cell is not None:
-        gate = call.cloud.cells.gate(found.cell.uuid)
         columns = {_COLUMN[key]: value for key, value in changes.items()}
-        value_of(await gate.write(cell_db.instances.update, found.server.uuid, columns))
+        await change_found(call, found, UPDATE, lambda connection, server: cell_db.instances.update(connection, server.uuid, columns))
     elif changes:
+        admit_server(call, UPDATE, found.server)
         await call.cloud.api_write(_change_order, found.server.uuid, changes)
     if changes:
-        found = await server_extras.found_for_view(call, UPDATE)
+        found = await server_extras.found_for_view(call, UPDATE.rule.name)
     return await server_extras.with_its_group(call, found.server)
 
 
@@ -191,38 +189,39 @@ def _being_handed_over(uuid: str) -> core.errors.Busy:
 async def delete(call: Call) -> None:
     """Deletes the server: from now on nobody sees it and its quota is free; its cell hears of it at once or when it is back."""
     mapping, entry = await cells.route.locate(call.cloud, call.context, call.path["id"])
-    call.enforce(DELETE, target_of(mapping))
+    call.enforce(DELETE.rule.name, target_of(mapping))
     if entry is None or entry.phase != api_db.journal.NEW:
-        await _refuse_if_locked(call, mapping)
+        await _admit_delete(call, mapping)
     await cells.deletion.delete_server(call.cloud, call.context, mapping, Steps())
 
 
-async def _refuse_if_locked(call: Call, mapping: api_db.instances.Mapping) -> None:
-    """Returns if the caller may delete the server: always for admins, else while it is not locked.
+async def _admit_delete(call: Call, mapping: api_db.instances.Mapping) -> None:
+    """Returns if the caller may delete the server; its cell is asked only if the answer could be no.
 
-    While its cell does not answer, or its row cannot be read, the mapping's own note decides: a delete is possible whatever a cell does.
+    While its cell does not answer, or its row cannot be read, the mapping's own note of the lock decides: a delete is possible whatever a
+    cell does.
 
     Raises:
-        Locked: the server is locked.
+        Locked, WrongState: it may not begin.
     """
-    if call.context.is_admin:
+    is_admin = call.context.is_admin
+    if is_always_admitted(DELETE, caller_is_admin=is_admin):
         return
     try:
-        locked = (await server_of(call, DELETE)).server.locked_by is not None
+        server = (await server_of(call, DELETE.rule.name)).server
     except (core.errors.Unavailable, core.errors.Unreadable):
-        locked = mapping.locked
-    if locked:
-        raise core.errors.Locked(f"Instance {mapping.uuid} is locked", server=mapping.uuid)
+        admit_lock(DELETE, server=mapping.uuid, locked=mapping.locked, caller_is_admin=is_admin)
+    else:
+        admit_server(call, DELETE, server)
 
 
-_SERVERS = "/servers"
 _SERVER = "/servers/{id}"
 
 ROUTES = [
-    Route("POST", _SERVERS, create_described_by_name, policy=CREATE, body=server_bodies.CREATE, status=202, until="2.18"),
-    Route("POST", _SERVERS, create, policy=CREATE, body=server_bodies.CREATE, status=202, since="2.19"),
+    route_of(CREATE, create_described_by_name, body=server_bodies.CREATE, status=202, until="2.18"),
+    route_of(CREATE, create, body=server_bodies.CREATE, status=202, since="2.19"),
     Route("GET", _SERVER, show, policy=SHOW, view=SERVER_SHOW, until="2.68"),
     Route("GET", _SERVER, show_what_is_known, policy=SHOW, view=ShowView(), since="2.69"),
-    Route("PUT", _SERVER, update, policy=UPDATE, body=server_bodies.UPDATE, view=SERVER_UPDATED),
-    Route("DELETE", _SERVER, delete, policy=DELETE, status=204),
+    route_of(UPDATE, update, body=server_bodies.UPDATE, view=SERVER_UPDATED),
+    route_of(DELETE, delete, status=204),
 ]

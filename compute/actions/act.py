@@ -4,7 +4,7 @@ import time
 
 import core.errors
 import core.log
-from compute.actions.job import Job
+from compute.actions.job import Job, about_act
 from compute.actions.names import checked_uuid
 from compute.actions.work import WORK, undo
 from compute.operation import Host, operation
@@ -28,13 +28,15 @@ class Acts:
         self._host = host
         self._slots = slots
 
-    def accept(self, context: Context, act: Act) -> None:
+    def accept(self, _: Context, act: Act) -> None:
         """Answers what is known, or writes the operation down and puts it in line; the message may be acked afterwards."""
         uuid = checked_uuid(act.uuid)
         host = self._host
         if host.records.fence(uuid) >= act.attempt:
             undo(host, act)
-            self._report(_fault(act, None, "The server was given up on this host", unharmed=True))
+            fault = "The server was given up on this host"
+            LOG.warning("%s cannot be done %s why=%s", act.action, about_act(host, act), fault)
+            self._report(_fault(act, None, fault, unharmed=True))
             return
         known = host.records.operations(uuid)
         outcome = known.outcome(act.operation_id) if known is not None else None
@@ -45,15 +47,17 @@ class Acts:
             # In the midst of it the guest may look like none that this could be done to; and a rebuild that is over must not be begun anew
             # by a message that comes late.
             return
-        fault = self._objection(act)
-        if fault is not None:
+        objection = self._objection(act)
+        if objection is not None:
             undo(host, act)
-            self._ended(act, context.request_id, _fault(act, None, fault, unharmed=True))
+            LOG.warning("%s cannot be done %s why=%s", act.action, about_act(self._host, act), objection)
+            self._ended(act, _fault(act, None, objection, unharmed=True))
             return
-        waiting = Waiting(act, context.request_id, time.time())
+        waiting = Waiting(act, act.request_id, time.time())
         with host.steps("agent.act-intent"):
             is_news = host.records.accept_operation(waiting)
         if is_news:
+            LOG.info("%s accepted %s", act.action, about_act(self._host, act))
             self._submit(waiting)
 
     def go_on(self) -> None:
@@ -68,7 +72,7 @@ class Acts:
 
     def _objection(self, act: Act) -> str | None:
         """Why the operation cannot be done, or None. A server under build is not waited for."""
-        if act.action not in WORK or act.action not in OPERATIONS:
+        if act.action not in WORK:
             return f"This host does not know the operation {act.action!r}"
         if self._host.records.is_under_build(act.uuid):
             return "The server is still being built"
@@ -85,9 +89,9 @@ class Acts:
     def _carry_out(self, waiting: Waiting) -> None:
         host, act = self._host, waiting.act
         left_s = self._left_s(waiting)
-        job = Job(host, act, Permit(attempt=act.attempt, deadline_s=left_s))
+        job = Job(host, act, Permit(attempt=act.attempt, deadline_s=left_s, request_id=waiting.request_id))
         try:
-            with operation(host, act.action, act.uuid, job.permit, request_id=waiting.request_id):
+            with operation(host, act.action, act.uuid, job.permit):
                 outcome = self._act(waiting, job)
         except core.errors.CellplaneError as error:
             if host.servers.closed:
@@ -97,7 +101,7 @@ class Acts:
             is_unharmed = not job.has_begun or isinstance(error, core.errors.Invalid)
             outcome = _fault(act, self._guest(act.uuid), error.message, unharmed=is_unharmed)
         if outcome is not None:
-            self._ended(act, waiting.request_id, outcome)
+            self._ended(act, outcome)
 
     def _act(self, waiting: Waiting, job: Job) -> Outcome | None:
         host, act = self._host, waiting.act
@@ -112,7 +116,7 @@ class Acts:
         with host.steps("agent.act"):
             after = WORK[act.action](job)
         host.power.note(after)
-        return Outcome(act.uuid, act.operation_id, power_state=after.power_state)
+        return Outcome(act.uuid, act.operation_id, power_state=after.power_state, request_id=act.request_id)
 
     def _left_s(self, waiting: Waiting) -> float:
         """Seconds that the operation may still take: its cell does not wait longer, and its user may be doing something else by then."""
@@ -121,13 +125,13 @@ class Acts:
         age_s = max(0.0, time.time() - waiting.accepted_at) if waiting.accepted_at else 0.0
         return max(0.0, min(most_s, action.deadline_s - age_s))
 
-    def _ended(self, act: Act, request_id: str, outcome: Outcome) -> None:
+    def _ended(self, act: Act, outcome: Outcome) -> None:
         try:
             with self._host.steps("agent.acted"):
                 self._host.records.operation_ended(act.uuid, act.attempt, outcome)
         except core.errors.CellplaneError as error:
             # Undone on disk, it will be done once more; the report is sent all the same.
-            LOG.error("an operation's end cannot be written down server=%s request=%s why=%s", act.uuid, request_id, error)
+            LOG.error("an operation's end cannot be written down %s why=%s", about_act(self._host, act), error)
         self._report(outcome)
 
     def _report(self, outcome: Outcome) -> None:
@@ -145,4 +149,4 @@ class Acts:
 
 def _fault(act: Act, guest: Guest | None, fault: str, *, unharmed: bool) -> Outcome:
     power_state = None if guest is None else guest.power_state
-    return Outcome(act.uuid, act.operation_id, power_state=power_state, fault=fault, unharmed=unharmed)
+    return Outcome(act.uuid, act.operation_id, power_state=power_state, fault=fault, unharmed=unharmed, request_id=act.request_id)

@@ -7,7 +7,8 @@ import core.errors
 from compute.actions.names import checked_uuid
 from compute.operation import Host
 from core.context import Context
-from lifecycle import states
+from lifecycle import refusals, states
+from lifecycle.actions import GET_CONSOLE, GET_DIAGNOSTICS, Action
 from messaging.verbs.compute import ConsoleAddresses, OneServer
 from objects.console import Address
 from objects.diagnostics import Diagnostics
@@ -22,7 +23,7 @@ def show_console_addresses(host: Host, _: Context, asked: OneServer) -> ConsoleA
         NotFound: the server has no guest on this host.
         WrongState: it does not run; the message names its power state.
     """
-    found = _ask(host, "get-console", asked.uuid, host.hypervisor.console_addresses)
+    found = _ask(host, GET_CONSOLE, asked.uuid, host.hypervisor.console_addresses)
     return ConsoleAddresses([Address(kind=one.kind, host=one.host, port=one.port, path=None if one.path is None else str(one.path)) for one in found])
 
 
@@ -33,13 +34,13 @@ def show_diagnostics(host: Host, _: Context, asked: OneServer) -> Diagnostics:
         NotFound: the server has no guest on this host.
         WrongState: it does not run; the message names its power state.
     """
-    return _ask(host, "get-diagnostics", asked.uuid, host.hypervisor.diagnostics)
+    return _ask(host, GET_DIAGNOSTICS, asked.uuid, host.hypervisor.diagnostics)
 
 
-def _ask(host: Host, what: str, uuid: str, ask: Callable[[str], T]) -> T:
+def _ask(host: Host, action: Action, uuid: str, ask: Callable[[str], T]) -> T:
     try:
         return ask(checked_uuid(uuid))
     except core.errors.WrongState as error:
         guest = host.hypervisor.guest(uuid)
         state = states.POWER_NAMES[states.NO_STATE if guest is None else guest.power_state]
-        raise core.errors.WrongState(f"Cannot '{what}' instance {uuid} while it is in power_state {state}", server=uuid, state=state) from error
+        raise refusals.wrong_state(action, uuid, attribute="power_state", state=state) from error

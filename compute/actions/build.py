@@ -15,6 +15,7 @@ from compute.permit import Permit
 from compute.records import DiskFailed, Intent
 from compute.slots import Slots
 from core.context import Context
+from core.log import about
 from messaging.verbs import cell
 from messaging.verbs.compute import Build, Order
 from objects.build import Guest
@@ -29,22 +30,22 @@ class Builds:
         self._host = host
         self._slots = slots
 
-    def accept(self, context: Context, message: Build) -> None:
+    def accept(self, _: Context, message: Build) -> None:
         """Answers each order with what is known of it, or writes it down and puts it in line; the message may be acked afterwards."""
         news = [order for order in message.orders if self._is_to_be_built(order)]
         try:
             with self._host.steps("agent.accept"):
-                accepted = self._host.records.accept(Intent(order, context.request_id) for order in news)
+                accepted = self._host.records.accept(Intent(order, order.request_id) for order in news)
         except DiskFailed as error:
             if not self._host.disk.failed(error.message):
                 raise  # The message comes again in a moment.
             for order in news:
-                _refuse_as_well_as_can_be(self._host, order.spec.uuid, order.attempt, error.message)
+                _refuse_as_well_as_can_be(self._host, order, error.message)
             return
         if accepted:
             self._host.disk.succeeded()
         for intent in accepted:
-            LOG.info("build accepted server=%s attempt=%d request=%s", intent.uuid, intent.attempt, intent.request_id)
+            LOG.info("build accepted %s", _about(self._host, intent.order))
             # Whoever still builds an older attempt here stops: this one can begin only then.
             self._host.servers.interrupt(intent.uuid, intent.attempt - 1, "A newer attempt was ordered")
             self._submit(intent)
@@ -62,14 +63,14 @@ class Builds:
         """Whether the order is news; if not, it has been answered as the protocol says."""
         uuid = checked_uuid(order.spec.uuid)
         if self._host.records.fence(uuid) >= order.attempt:
-            _refuse(self._host, uuid, order.attempt, "This attempt was given up on the host")
+            _refuse(self._host, order, "This attempt was given up on the host")
             return False
         intent = self._host.records.intent(uuid)
         if intent is not None and intent.attempt >= order.attempt:
             return False
         guest = self._host.hypervisor.guest(uuid)
         if guest is not None and guest.attempt == order.attempt:
-            _report_active(self._host, guest)
+            _report_active(self._host, guest, order.request_id)
             return False
         # A guest of a later attempt proves that this one was given up: whoever sent the order knows by now.
         return guest is None or guest.attempt < order.attempt
@@ -79,9 +80,9 @@ class Builds:
 
     def _build(self, intent: Intent) -> None:
         host = self._host
-        permit = Permit(attempt=intent.attempt, deadline_s=host.deadlines.build_s)
+        permit = Permit(attempt=intent.attempt, deadline_s=host.deadlines.build_s, request_id=intent.request_id)
         try:
-            with operation(host, "build", intent.uuid, permit, request_id=intent.request_id):
+            with operation(host, "build", intent.uuid, permit):
                 if not _is_wanted(host, intent):
                     return
                 try:
@@ -92,7 +93,7 @@ class Builds:
                 host.power.note(guest)
                 # Before the report: whoever hears it may order an operation at once.
                 host.records.note_built(guest.uuid, guest.attempt)
-                _report_active(host, guest)
+                _report_active(host, guest, intent.request_id)
         except core.errors.CellplaneError:
             return  # Logged by the frame; `_cannot` decided what becomes of it, or the intent on disk does.
 
@@ -128,47 +129,54 @@ def _cannot(host: Host, intent: Intent, permit: Permit, why: Exception) -> None:
     """Undoes what was begun and gives the attempt up; unless somebody else decides about it."""
     if host.servers.closed or permit.revoked or not _is_wanted(host, intent):
         return  # The agent stops and a later one goes on; or a `destroy` or a newer attempt cleans up.
-    undo = Permit(attempt=intent.attempt, deadline_s=host.deadlines.destroy_s)
+    undo = Permit(attempt=intent.attempt, deadline_s=host.deadlines.destroy_s, request_id=intent.request_id)
     try:
         with host.steps("agent.cannot"):
             remove(host, intent.uuid, intent.attempt, undo)
             host.records.give_up({intent.uuid: intent.attempt})
     except DiskFailed as error:
         if host.disk.failed(error.message):
-            _refuse_as_well_as_can_be(host, intent.uuid, intent.attempt, _reason(why))
+            _refuse_as_well_as_can_be(host, intent.order, _reason(why))
         return
     except core.errors.CellplaneError as error:
         # A refusal would promise that nothing is here. The intent stays, and the next round tries again.
-        LOG.warning("a failed build cannot be undone yet server=%s attempt=%d why=%s", intent.uuid, intent.attempt, error)
+        LOG.warning("a failed build cannot be undone yet %s why=%s", _about(host, intent.order), error)
         return
-    _refuse(host, intent.uuid, intent.attempt, _reason(why))
+    _refuse(host, intent.order, _reason(why))
 
 
 def _reason(why: Exception) -> str:
     return why.message if isinstance(why, core.errors.CellplaneError) else f"Unexpected error on the host ({type(why).__name__})"
 
 
-def _refuse(host: Host, uuid: str, attempt: int, reason: str) -> None:
-    host.reporter.report(cell.REFUSED, (uuid, attempt), cell.Refusal(uuid, attempt, reason))
+def _refuse(host: Host, order: Order, reason: str, *, is_fenced: bool = True) -> None:
+    uuid, attempt = order.spec.uuid, order.attempt
+    LOG.warning("build refused %s is_fenced=%s why=%s", _about(host, order), is_fenced, reason)
+    host.reporter.report(cell.REFUSED, (uuid, attempt), cell.Refusal(uuid, attempt, reason, is_fenced, order.request_id))
 
 
-def _refuse_as_well_as_can_be(host: Host, uuid: str, attempt: int, reason: str) -> None:
+def _refuse_as_well_as_can_be(host: Host, order: Order, reason: str) -> None:
     """With a disk that takes nothing the fence lasts as long as this agent: the cell is told so, and has the host answer once more later."""
+    uuid, attempt = order.spec.uuid, order.attempt
     try:
         host.records.give_up({uuid: attempt})
         is_fenced = True
     except DiskFailed:
         host.records.give_up_in_memory(uuid, attempt)
         is_fenced = False
-    LOG.warning("build refused server=%s attempt=%d is_fenced=%s why=%s", uuid, attempt, is_fenced, reason)
-    host.reporter.report(cell.REFUSED, (uuid, attempt), cell.Refusal(uuid, attempt, reason, is_fenced))
+    _refuse(host, order, reason, is_fenced=is_fenced)
 
 
-def _report_active(host: Host, guest: Guest) -> None:
+def _about(host: Host, order: Order) -> str:
+    return about(server=order.spec.uuid, attempt=order.attempt, host=host.name, request_id=order.request_id)
+
+
+def _report_active(host: Host, guest: Guest, request_id: str) -> None:
     """The intent stays until the broker has confirmed the report."""
 
     def confirmed() -> None:
         with contextlib.suppress(core.errors.Unavailable):  # Then it is reported once more.
             host.records.clear_intent(guest.uuid, guest.attempt)
 
-    host.reporter.report(cell.ACTIVE, (guest.uuid, guest.attempt), cell.Built(guest.uuid, guest.attempt, guest.power_state), confirmed)
+    built = cell.Built(guest.uuid, guest.attempt, guest.power_state, request_id)
+    host.reporter.report(cell.ACTIVE, (guest.uuid, guest.attempt), built, confirmed)

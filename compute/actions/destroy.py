@@ -4,7 +4,7 @@ import contextlib
 import functools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import core.errors
 from compute.actions.names import checked_uuid
@@ -27,70 +27,70 @@ class Destroys:
         self._lock = threading.Lock()
         self._under_way: set[tuple[str, int]] = set()
 
-    def carry_out(self, context: Context, message: Destroy) -> None:
+    def carry_out(self, _: Context, message: Destroy) -> None:
         """
         Raises:
             Unavailable: not all are gone yet, or it could not be said; the fences hold, and the message comes again.
         """
-        attempts = _highest(message.servers)
+        farewells = _highest(message.servers)
         with self._host.steps("agent.fence"):
-            self._host.records.give_up(attempts)
-        for uuid, attempt in attempts.items():
-            self._host.servers.interrupt(uuid, attempt, "The server is being deleted")
-        with self._taken_up(attempts) as ours:
-            gone = self._destroy_all(ours, context.request_id)
+            self._host.records.give_up({farewell.uuid: farewell.attempt for farewell in farewells})
+        for farewell in farewells:
+            self._host.servers.interrupt(farewell.uuid, farewell.attempt, "The server is being deleted")
+        with self._taken_up(farewells) as ours:
+            gone = self._destroy_all(ours)
         # No longer taken up: a message that comes now is answered by itself, for this answer may have been heard already.
-        self._host.reporter.report_now(
-            cell.GONE, [((uuid, ours[uuid]), Attempt(uuid, ours[uuid])) for uuid in gone], deadline_s=self._host.deadlines.report_s
-        )
+        rows = [((one.uuid, one.attempt), Attempt(one.uuid, one.attempt, one.request_id)) for one in gone]
+        self._host.reporter.report_now(cell.GONE, rows, deadline_s=self._host.deadlines.report_s)
         if len(gone) < len(ours):
             raise core.errors.Unavailable(f"{len(ours) - len(gone)} of {len(ours)} servers are not destroyed yet")
 
     @contextlib.contextmanager
-    def _taken_up(self, attempts: dict[str, int]) -> Iterator[dict[str, int]]:
+    def _taken_up(self, farewells: Sequence[Farewell]) -> Iterator[list[Farewell]]:
         """Those that no other message is about: its `gone` will answer this one too. Orders repeated while a hypervisor hangs
         would else hold all the listener's threads.
         """
         with self._lock:
-            ours = {uuid: attempt for uuid, attempt in attempts.items() if not self._is_under_way(uuid, attempt)}
-            self._under_way.update(ours.items())
+            ours = [farewell for farewell in farewells if not self._is_under_way(farewell.uuid, farewell.attempt)]
+            taken = {(farewell.uuid, farewell.attempt) for farewell in ours}
+            self._under_way.update(taken)
         try:
             yield ours
         finally:
             with self._lock:
-                self._under_way.difference_update(ours.items())
+                self._under_way.difference_update(taken)
 
     def _is_under_way(self, uuid: str, attempt: int) -> bool:
         return any(other == uuid and higher >= attempt for other, higher in self._under_way)
 
-    def _destroy_all(self, attempts: dict[str, int], request_id: str) -> list[str]:
+    def _destroy_all(self, farewells: Sequence[Farewell]) -> list[Farewell]:
         """Those that are gone now. One alone needs no other thread."""
-        if len(attempts) == 1:
-            return [uuid for uuid, attempt in attempts.items() if self._is_gone(uuid, attempt, request_id)]
-        gone: list[str] = []
+        if len(farewells) == 1:
+            return [farewell for farewell in farewells if self._is_gone(farewell)]
+        gone: list[Farewell] = []
         left = threading.Semaphore(0)
 
-        def job(uuid: str, attempt: int) -> None:
+        def job(farewell: Farewell) -> None:
             try:
-                if self._is_gone(uuid, attempt, request_id):
-                    gone.append(uuid)
+                if self._is_gone(farewell):
+                    gone.append(farewell)
             finally:
                 left.release()
 
-        submitted = [self._slots.submit(uuid, functools.partial(job, uuid, attempt)) for uuid, attempt in attempts.items()]
+        submitted = [self._slots.submit(farewell.uuid, functools.partial(job, farewell)) for farewell in farewells]
         ends = time.monotonic() + self._host.deadlines.destroy_s
         for _ in range(sum(submitted)):
             if not left.acquire(timeout=max(0.0, ends - time.monotonic())):
                 break
         return list(gone)
 
-    def _is_gone(self, uuid: str, attempt: int, request_id: str) -> bool:
-        host = self._host
-        permit = Permit(attempt=attempt, deadline_s=host.deadlines.destroy_s)
+    def _is_gone(self, farewell: Farewell) -> bool:
+        host, uuid, attempt = self._host, farewell.uuid, farewell.attempt
+        permit = Permit(attempt=attempt, deadline_s=host.deadlines.destroy_s, request_id=farewell.request_id)
         try:
             if self._is_superseded(uuid, attempt):
                 return True
-            with operation(host, "destroy", uuid, permit, request_id=request_id), host.steps("agent.destroy"):
+            with operation(host, "destroy", uuid, permit), host.steps("agent.destroy"):
                 remove(host, uuid, attempt, permit)
         except core.errors.CellplaneError:
             return False  # Logged by the frame; the message comes again.
@@ -102,9 +102,6 @@ class Destroys:
         return guest is not None and guest.attempt > attempt
 
 
-def _highest(servers: list[Farewell]) -> dict[str, int]:
-    attempts: dict[str, int] = {}
-    for server in servers:
-        uuid = checked_uuid(server.uuid)
-        attempts[uuid] = max(attempts.get(uuid, 0), server.attempt)
-    return attempts
+def _highest(servers: Iterable[Farewell]) -> list[Farewell]:
+    """Of each server the one with the highest attempt: it is for the older ones, too."""
+    return list({checked_uuid(farewell.uuid): farewell for farewell in sorted(servers, key=lambda one: one.attempt)}.values())

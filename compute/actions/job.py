@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import core.errors
 from compute.operation import Host
 from compute.permit import Permit
+from core.log import about
 from messaging.verbs import cell
 from messaging.verbs.compute import Act
 from objects.build import Guest
@@ -30,7 +31,8 @@ class Job:
 
     def stage(self, step: str) -> None:
         """Tells users how far it is."""
-        self.host.reporter.report(cell.STAGES, (self.act.uuid, self.act.operation_id), cell.Stage(self.act.uuid, self.act.operation_id, step))
+        stage = cell.Stage(self.act.uuid, self.act.operation_id, step, self.act.request_id)
+        self.host.reporter.report(cell.STAGES, (self.act.uuid, self.act.operation_id), stage)
 
     def guest(self) -> Guest:
         """The guest as it is now.
@@ -45,6 +47,11 @@ class Job:
 
 
 Work = Callable[[Job], Guest]
+
+
+def about_act(host: Host, act: Act) -> str:
+    """The fields of a line about it in the log."""
+    return about(server=act.uuid, attempt=act.attempt, host=host.name, request_id=act.request_id)
 
 
 def text_of(arguments: Mapping[str, object], name: str) -> str:

@@ -10,7 +10,7 @@ import core.errors
 import core.log
 from clients.glance import Images
 from compute import private
-from compute.actions.job import Job, text_of
+from compute.actions.job import Job, about_act, text_of
 from compute.operation import Host
 from lifecycle import states
 from messaging.verbs.compute import Act
@@ -67,10 +67,10 @@ def undo(host: Host, act: Act) -> bool:
             if service.look(image_id).status != ACTIVE:
                 service.delete(image_id)
     except core.errors.Unavailable as error:
-        LOG.warning("an image is not removed yet server=%s why=%s", act.uuid, error)
+        LOG.warning("an image is not removed yet %s why=%s", about_act(host, act), error)
         return host.image_service is None
     except (core.errors.CellplaneError, OSError) as error:
-        LOG.info("no image is left to remove server=%s why=%s", act.uuid, error)
+        LOG.info("no image is left to remove %s why=%s", about_act(host, act), error)
     return True
 
 

@@ -7,6 +7,24 @@ from compute.actions.job import Job, Work, text_of
 from compute.hypervisor import Hypervisor
 from compute.operation import Host
 from compute.permit import Permit
+from lifecycle.actions import (
+    CHANGE_PASSWORD,
+    CREATE_IMAGE,
+    OPERATIONS,
+    PAUSE,
+    REBOOT_HARD,
+    REBOOT_SOFT,
+    REBUILD,
+    RESCUE,
+    RESUME,
+    START,
+    STOP,
+    SUSPEND,
+    TRIGGER_CRASH_DUMP,
+    UNPAUSE,
+    UNRESCUE,
+    Action,
+)
 from messaging.verbs.compute import Act
 from objects.build import Guest
 
@@ -33,25 +51,26 @@ def _trigger_crash_dump(job: Job) -> Guest:
     return job.guest()
 
 
-WORK: dict[str, Work] = {
-    "start": _power(lambda hypervisor, uuid, permit: hypervisor.start(uuid, permit=permit)),
-    "stop": _power(lambda hypervisor, uuid, permit: hypervisor.stop(uuid, permit=permit)),
-    "reboot-soft": _power(lambda hypervisor, uuid, permit: hypervisor.reboot(uuid, hard=False, permit=permit)),
-    "reboot-hard": _power(lambda hypervisor, uuid, permit: hypervisor.reboot(uuid, hard=True, permit=permit)),
-    "pause": _power(lambda hypervisor, uuid, permit: hypervisor.pause(uuid, permit=permit)),
-    "unpause": _power(lambda hypervisor, uuid, permit: hypervisor.unpause(uuid, permit=permit)),
-    "suspend": _power(lambda hypervisor, uuid, permit: hypervisor.suspend(uuid, permit=permit)),
-    "resume": _power(lambda hypervisor, uuid, permit: hypervisor.resume(uuid, permit=permit)),
-    "rescue": new_disks.rescue,
-    "unrescue": new_disks.unrescue,
-    "rebuild": new_disks.rebuild,
-    "create-image": snapshot.create_image,
-    "change-password": _change_password,
-    "trigger-crash-dump": _trigger_crash_dump,
+_WORK: dict[Action, Work] = {
+    START: _power(lambda hypervisor, uuid, permit: hypervisor.start(uuid, permit=permit)),
+    STOP: _power(lambda hypervisor, uuid, permit: hypervisor.stop(uuid, permit=permit)),
+    REBOOT_SOFT: _power(lambda hypervisor, uuid, permit: hypervisor.reboot(uuid, hard=False, permit=permit)),
+    REBOOT_HARD: _power(lambda hypervisor, uuid, permit: hypervisor.reboot(uuid, hard=True, permit=permit)),
+    PAUSE: _power(lambda hypervisor, uuid, permit: hypervisor.pause(uuid, permit=permit)),
+    UNPAUSE: _power(lambda hypervisor, uuid, permit: hypervisor.unpause(uuid, permit=permit)),
+    SUSPEND: _power(lambda hypervisor, uuid, permit: hypervisor.suspend(uuid, permit=permit)),
+    RESUME: _power(lambda hypervisor, uuid, permit: hypervisor.resume(uuid, permit=permit)),
+    RESCUE: new_disks.rescue,
+    UNRESCUE: new_disks.unrescue,
+    REBUILD: new_disks.rebuild,
+    CREATE_IMAGE: snapshot.create_image,
+    CHANGE_PASSWORD: _change_password,
+    TRIGGER_CRASH_DUMP: _trigger_crash_dump,
 }
+WORK: dict[str, Work] = {key: _WORK[action] for key, action in OPERATIONS.items()}
 
 # What an operation leaves outside of this host when it fails, taken back; False: not yet.
-_UNDO: dict[str, Callable[[Host, Act], bool]] = {"create-image": snapshot.undo}
+_UNDO: dict[str, Callable[[Host, Act], bool]] = {CREATE_IMAGE.operation: snapshot.undo}
 
 
 def undo(host: Host, act: Act) -> bool:

@@ -52,7 +52,8 @@ class Calls:
             if permit is not None:
                 permit.check()
             if time.monotonic() >= ends:
-                LOG.warning("a call is abandoned call=%s server=%s after_s=%g", what, about or None, deadline_s)
+                said = f"server={about or '-'}" if permit is None else permit.about(about or "-")
+                LOG.warning("a call is abandoned %s call=%s after_s=%g", said, what, deadline_s)
                 raise core.errors.Unavailable(f"The hypervisor did not answer within {deadline_s:g} s ({what})")
         if call.error is not None:
             raise call.error

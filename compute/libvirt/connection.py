@@ -22,6 +22,7 @@ import core.log
 from compute.libvirt.calls import Calls
 from compute.libvirt.domain import NAMESPACE, Identity, domain_name, identity_of, is_ours
 from compute.permit import Permit
+from core.log import about
 from lifecycle import states
 
 LOG = core.log.get(__name__)
@@ -240,12 +241,12 @@ class Libvirt:
                 domain.agentSetResponseTimeout(_AGENT_S)
                 function(domain)
             except libvirt.libvirtError as error:
-                LOG.info("the guest's agent failed server=%s call=%s why=%s", uuid, what, error.get_error_message())
+                LOG.info("the guest's agent failed %s call=%s why=%s", permit.about(uuid), what, error.get_error_message())
                 return False
             return True
 
         permit.check()
-        return self._calls.run(what, self._call(what, ask), deadline_s=permit.left_s(), permit=permit, about=uuid)
+        return self._calls.run(what, self._call(what, ask, permit.about(uuid)), deadline_s=permit.left_s(), permit=permit, about=uuid)
 
     # ---- the connection --------------------------------------------------------------------------------------------------------
 
@@ -254,15 +255,15 @@ class Libvirt:
 
     def _work(self, what: str, uuid: str, permit: Permit, function: Callable[[Any], object]) -> None:
         permit.check()
-        self._calls.run(what, self._call(what, function), deadline_s=permit.left_s(), permit=permit, about=uuid)
+        self._calls.run(what, self._call(what, function, permit.about(uuid)), deadline_s=permit.left_s(), permit=permit, about=uuid)
 
-    def _call(self, what: str, function: Callable[[Any], Result]) -> Callable[[], Result]:
+    def _call(self, what: str, function: Callable[[Any], Result], said: str = "server=-") -> Callable[[], Result]:
         def call() -> Result:
             connection = self._connected()
             try:
                 return function(connection)
             except libvirt.libvirtError as error:
-                raise _translated(what, error, is_alive=bool(connection.isAlive())) from error
+                raise _translated(what, error, said, is_alive=bool(connection.isAlive())) from error
 
         return call
 
@@ -296,7 +297,7 @@ class Libvirt:
     def _on_lifecycle(self, _connection: Any, domain: Any, event: int, detail: int, _opaque: object) -> None:
         if is_ours(domain.name()):
             if (event, detail) == (libvirt.VIR_DOMAIN_EVENT_SUSPENDED, libvirt.VIR_DOMAIN_EVENT_SUSPENDED_IOERROR):
-                LOG.warning("a guest cannot write its disk and is paused; is the host's disk full? server=%s", domain.UUIDString())
+                LOG.warning("a guest cannot write its disk and is paused; is the host's disk full? %s", about(server=domain.UUIDString()))
             self._tell()
 
     def _on_reboot(self, _connection: Any, domain: Any, _opaque: object) -> None:
@@ -443,14 +444,14 @@ def _drop_saved(domain: Any) -> None:
         domain.managedSaveRemove()
 
 
-def _translated(what: str, error: Any, *, is_alive: bool) -> core.errors.CellplaneError:
+def _translated(what: str, error: Any, said: str, *, is_alive: bool) -> core.errors.CellplaneError:
     code = error.get_error_code()
     if not is_alive or error.get_error_domain() in (libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE):
         return core.errors.Unavailable(f"the connection to libvirt was lost ({what})")
     if code == libvirt.VIR_ERR_NO_DOMAIN:
         return core.errors.NotFound("There is no such guest on this host")
     # The words of libvirt name paths of the host: they are for its log, not for the user's fault.
-    LOG.warning("libvirt refused call=%s code=%d why=%s", what, code, error.get_error_message())
+    LOG.warning("libvirt refused %s call=%s code=%d why=%s", said, what, code, error.get_error_message())
     if code == libvirt.VIR_ERR_OPERATION_INVALID:
         return core.errors.WrongState(f"The guest's state does not allow it ({what})")
     if code == libvirt.VIR_ERR_OPERATION_TIMEOUT:

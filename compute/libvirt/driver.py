@@ -27,6 +27,7 @@ from compute.libvirt.making import Plan, make, plan_of
 from compute.libvirt.seats import Seats
 from compute.libvirt.snapshots import drop_leftovers, live_snapshot
 from compute.permit import Permit
+from core.log import about
 from lifecycle import states
 from objects.build import BuildSpec, Guest
 from objects.diagnostics import Diagnostics
@@ -156,7 +157,7 @@ class LibvirtHypervisor:
             # Frozen it cannot hear the button.
             self._libvirt.unpause(uuid, permit)
         if seen.has_process and not shuts_down(self._libvirt, uuid, permit, patience_s=self._settings.shutdown_timeout_s):
-            LOG.warning("a guest did not shut down and is powered off server=%s", uuid)
+            LOG.warning("a guest did not shut down and is powered off %s", permit.about(uuid))
             self._libvirt.cut_off(uuid, permit)
         return self._as_it_is(uuid, permit)
 
@@ -380,7 +381,7 @@ class LibvirtHypervisor:
         with self._sweeping, _disk_errors():
             for home in self._homes.all():
                 if home.is_building and home.uuid not in uuids and home not in self._begun:
-                    LOG.info("a leftover is removed server=%s attempt=%d", home.uuid, home.attempt)
+                    LOG.info("a leftover is removed %s", about(server=home.uuid, attempt=home.attempt))
                     home.clear()
             for home in map(self._home, guests):
                 self._end_snapshot(home)
@@ -388,11 +389,12 @@ class LibvirtHypervisor:
             self._begun.clear()
 
     def _end_snapshot(self, home: Home) -> None:
+        permit = Permit(attempt=home.attempt, deadline_s=self._settings.call_deadline_s)
         try:
-            drop_leftovers(self._libvirt, home, Permit(attempt=home.attempt, deadline_s=self._settings.call_deadline_s))
+            drop_leftovers(self._libvirt, home, permit)
         except core.errors.CellplaneError as error:
             # One guest that does not answer must not make the host fall silent; the next snapshot tries again.
-            LOG.warning("files of a snapshot are not removed yet server=%s why=%s", home.uuid, error)
+            LOG.warning("files of a snapshot are not removed yet %s why=%s", permit.about(home.uuid), error)
 
     def _remove_logs(self, uuid: str) -> None:
         for path in pathlib.Path(self._settings.log_path).glob(f"{domain_name(uuid)}.log*"):

@@ -38,7 +38,7 @@ def live_snapshot(libvirt: Libvirt, home: Home, *, target: pathlib.Path, permit:
     """`target` is an image of the guest's root disk as it was at the begin of the call."""
     drop_leftovers(libvirt, home, permit)
     # Let go of whatever becomes of the work: with a permit of its own.
-    release = Permit(attempt=permit.attempt, deadline_s=permit.left_s() + _RELEASE_S)
+    release = Permit(attempt=permit.attempt, deadline_s=permit.left_s() + _RELEASE_S, request_id=permit.request_id)
     try:
         _begin(libvirt, home, permit, release)
         _finish(libvirt, home.uuid, permit)
@@ -56,7 +56,7 @@ def drop_leftovers(libvirt: Libvirt, home: Home, permit: Permit) -> None:
         if home.frozen_mark.exists():
             libvirt.thaw_file_systems(home.uuid, permit)
     except core.errors.NotFound:
-        LOG.info("a guest ended during its snapshot server=%s", home.uuid)
+        LOG.info("a guest ended during its snapshot %s", permit.about(home.uuid))
     home.drop_snapshot()
 
 
@@ -82,7 +82,7 @@ def _finish(libvirt: Libvirt, uuid: str, permit: Permit) -> None:
         permit.check()
         libvirt.wait_for_news(news, min(_LOOK_S, permit.left_s()))
     if failure is not None:
-        LOG.warning("a snapshot failed server=%s why=%s", uuid, failure)
+        LOG.warning("a snapshot failed %s why=%s", permit.about(uuid), failure)
         if "No space left" in failure:
             raise core.errors.Unavailable("The host's disk is full (snapshot)", server=uuid)
         raise core.errors.Broken("The hypervisor failed to save the guest's disk", server=uuid)

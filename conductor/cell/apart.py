@@ -10,8 +10,8 @@ LOG = core.log.get(__name__)
 
 
 @contextlib.contextmanager
-def apart(what: str, name: str) -> Iterator[None]:
-    """Logs what goes wrong with this row, and lets the caller go on with the next; `what` is done to the thing of this `name`.
+def apart(what: str, said: str) -> Iterator[None]:
+    """Logs what goes wrong with this row, and lets the caller go on with the next; `said`: the fields of its line.
 
     Raises:
         Unavailable: something is away that all of them need.
@@ -21,4 +21,4 @@ def apart(what: str, name: str) -> Iterator[None]:
     except core.errors.Unavailable:
         raise
     except Exception:  # The frame of a row. What ends a program is no Exception.
-        LOG.exception("%s failed for %s; the others are worked on", what, name)
+        LOG.exception("%s failed and the others are worked on %s", what, said)

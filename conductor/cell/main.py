@@ -6,10 +6,15 @@ from oslo_config import cfg
 
 import cell_db.heartbeats
 import cell_db.schema
+import core.broker_url
 import core.config
+import core.database_url
+import core.errors
+import core.log
 import core.process
 import messaging.dead_letters as dead_letters
 import messaging.verbs.cell as verbs
+import objects.host
 from clients.placement import connect
 from conductor.cell.dropped import Dropped
 from conductor.cell.hints import Hints
@@ -29,6 +34,7 @@ from messaging.caller import Caller
 from messaging.listener import Delivery, Handle, HandleMany, Listener
 from messaging.verbs import Verb
 
+LOG = core.log.get(__name__)
 NAME = "cellplane-cell-conductor"
 MOST_GATHERED = 100
 BEAT_S = 2.0
@@ -67,9 +73,9 @@ class CellConductor:
         steps, clock = steps or Steps(), clock or SystemClock()
         settings = conf.conductor
         self.database = OwnDatabase(
-            core.config.required(conf, "database", "connection"), pool_size=conf.database.pool_size, io_timeout_s=10
+            core.database_url.configured(conf, "database"), pool_size=conf.database.pool_size, io_timeout_s=10
         )
-        self._broker = Broker(core.config.required(conf, None, "transport_url"))
+        self._broker = Broker(core.broker_url.configured(conf))
         self._caller = Caller(self._broker)
         self.placement = connect(conf)
         self.orders = Orders(
@@ -145,6 +151,7 @@ class CellConductor:
             listener.stop(timeout_s / 4)
         for periodic in self._periodic:
             periodic.stop(timeout_s / 20)
+        self._say_that_it_leaves()
         self._caller.close()
         self._broker.close()
         self.placement.close()
@@ -164,6 +171,12 @@ class CellConductor:
             cell_db.heartbeats.conductor_beat, host=self._host, version=core.process.version(), started_at=self._started_at,
             deaf=not self.watch.believes_silence(),
         )  # fmt: skip
+
+    def _say_that_it_leaves(self) -> None:
+        try:
+            self.database.run(cell_db.heartbeats.leave, host=self._host, binary=objects.host.CONDUCTOR)
+        except core.errors.Unavailable as error:
+            LOG.warning("the cell does not hear that this conductor stops: %s", error.message)
 
 
 def _report(verb: Verb, function: Callable[[list[Delivery]], None]) -> HandleMany:

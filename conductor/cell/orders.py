@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -12,24 +11,28 @@ import sqlalchemy as sa
 import cell_db.builds
 import cell_db.cleanups
 import cell_db.endings
+import cell_db.history
 import core.errors
 import core.log
 import messaging.verbs.compute as compute_verbs
-from cell_db.builds import Building
+from cell_db.builds import Building, Ran
 from cell_db.cleanups import Cleanup
 from cell_db.operations import Operation
 from clients.placement import Claim, GenerationConflict, NoCapacity, Placement
 from conductor.cell.apart import apart
-from core.context import service_context
+from core.context import context_of_rows
 from core.database import Database
+from core.log import about
 from core.steps import Steps
-from messaging.broker import NoSuchQueue
+from lifecycle.actions import DELETE
+from messaging.broker import NoSuchQueue, TooLarge
 from messaging.caller import Caller
 from messaging.pieces import send_in_pieces
 from messaging.verbs import Verb
 
 LOG = core.log.get(__name__)
-T = TypeVar("T")
+Work = Building | Cleanup | Operation
+W = TypeVar("W", Building, Cleanup, Operation)
 ORDER_EXPIRES_S = 600.0
 
 
@@ -52,14 +55,13 @@ class Orders:
                 last = dataclasses.replace(build, alternates=[])
                 self.supersede(last, reason="the record of its order cannot be read", host_said_so=False)
         ready = [build for build in builds if build.spec is not None and (build.attempt == 1 or self._has_claim(build))]
-        for host, mine in _by_host(ready, lambda build: build.host).items():
-            orders = [compute_verbs.Order(attempt=build.attempt, spec=build.spec) for build in mine if build.spec is not None]
+        for host, mine in _by_host(ready).items():
             with self._steps("cell.send"):
-                self._send_rows(host, compute_verbs.BUILD, orders, compute_verbs.Build)
+                self._send_rows(host, compute_verbs.BUILD, mine, _build)
 
     def _has_claim(self, build: Building) -> bool:
         """False, too, if Placement refuses what is in its row."""
-        with apart("claiming for an attempt", build.uuid):
+        with apart("claiming for an attempt", about_work(build)):
             return self._claim(build)
         return False
 
@@ -99,7 +101,7 @@ class Orders:
             given_up, next_attempts = self._database.run(give_up)
         if not given_up:
             return
-        LOG.info("attempt %d of server %s on host %s is given up: %s", build.attempt, build.uuid, build.host, reason)
+        LOG.info("attempt given up %s why=%s", about_work(build), reason)
         if next_attempts:
             self.build(next_attempts)
         elif host_said_so:
@@ -115,27 +117,28 @@ class Orders:
     def release(self, uuids: Iterable[str]) -> None:
         """Step cell.release: lets go of claims that nobody may claim for any more."""
         for uuid in uuids:
-            with apart("releasing a claim", uuid), self._steps("cell.release"):
+            with apart("releasing a claim", about(server=uuid)), self._steps("cell.release"):
                 self._placement.release(uuid)
 
     # ---- destroy -----------------------------------------------------------------------------------------------------------
 
     def destroy(self, cleanups: Sequence[Cleanup]) -> None:
         """Asks hosts to fence off and destroy attempts; they answer `gone`."""
-        for host, mine in _by_host(cleanups, lambda cleanup: cleanup.host).items():
-            farewells = [compute_verbs.Farewell(cleanup.uuid, cleanup.attempt) for cleanup in mine]
+        for host, mine in _by_host(cleanups).items():
             with self._steps("cell.send"):
-                self._send_rows(host, compute_verbs.DESTROY, farewells, compute_verbs.Destroy)
+                self._send_rows(host, compute_verbs.DESTROY, mine, _destroy)
 
     def end(self, uuids: Iterable[str]) -> None:
         """Steps cell.release and cell.deleted for servers that are going and that no host has to answer for."""
         for uuid in uuids:
-            with apart("ending a server", uuid):
+            with apart("ending a server", about(server=uuid)):
                 with self._steps("cell.release"):
                     self._placement.release(uuid)
                 # The row goes after its claim, and stays while that stays.
                 with self._steps("cell.deleted"):
-                    self._database.run(cell_db.endings.deleted, uuid)
+                    request_id = self._database.run(_end, uuid)
+                if request_id is not None:
+                    LOG.info("server deleted %s", about(server=uuid, request_id=request_id))
 
     # ---- act ---------------------------------------------------------------------------------------------------------------
 
@@ -143,30 +146,70 @@ class Orders:
         """Sends operations to the hosts of their servers. One that cannot be read ends at its deadline."""
         for operation in operations:
             if not operation.is_readable:
-                LOG.error("the operation of server %s cannot be read and is not sent", operation.uuid)
+                LOG.error("operation cannot be read and is not sent %s", about_work(operation))
                 continue
-            order = compute_verbs.Act(
-                uuid=operation.uuid, attempt=operation.attempt, operation_id=operation.operation_id, action=operation.operation,
-                arguments=operation.arguments, vm_state=operation.vm_state,
-                spec=operation.spec,
-            )  # fmt: skip
             with self._steps("cell.send"):
-                self._send_rows(operation.host, compute_verbs.ACT, [order], operator.itemgetter(0))
+                self._send_rows(operation.host, compute_verbs.ACT, [operation], _act)
 
-    def _send_rows(self, host: str, verb: Verb, rows: Sequence[T], make: Callable[[list[T]], msgspec.Struct]) -> None:
-        send_in_pieces(rows, lambda piece: self._send(host, verb, make(list(piece))))
+    def _send_rows(self, host: str, verb: Verb, work: Sequence[W], make: Callable[[Sequence[W]], msgspec.Struct]) -> None:
+        send_in_pieces(work, lambda piece: self._send(host, verb, piece, make(piece)))
 
-    def _send(self, host: str, verb: Verb, arguments: msgspec.Struct) -> None:
+    def _send(self, host: str, verb: Verb, work: Sequence[Work], arguments: msgspec.Struct) -> None:
+        context = context_of_rows(one.request_id for one in work)
         try:
-            self._caller.cast(compute_verbs.queue(host), verb, arguments, context=service_context(), deadline_s=ORDER_EXPIRES_S)
+            self._caller.cast(compute_verbs.queue(host), verb, arguments, context=context, deadline_s=ORDER_EXPIRES_S)
         except NoSuchQueue:
-            LOG.warning("host %s has no queue: its agent has never run on this broker", host)
+            _log_not_sent(verb, work, "its agent has never run on this broker")
+        except TooLarge as error:
+            if len(work) > 1:
+                raise  # It goes in pieces.
+            _log_not_sent(verb, work, error.message)
         except core.errors.Unavailable as error:
-            LOG.warning("%s could not be sent to host %s: %s", verb.name, host, error.message)
+            _log_not_sent(verb, work, error.message)
+        else:
+            for one in work:
+                LOG.info("%s sent %s", verb.name, about_work(one))
 
 
-def _by_host(things: Iterable[T], host_of: Callable[[T], str]) -> dict[str, list[T]]:
-    by_host: dict[str, list[T]] = collections.defaultdict(list)
-    for thing in things:
-        by_host[host_of(thing)].append(thing)
+def _log_not_sent(verb: Verb, work: Sequence[Work], why: str) -> None:
+    for one in work:
+        LOG.warning("%s not sent %s why=%s", verb.name, about_work(one), why)
+
+
+def about_work(work: Work | Ran) -> str:
+    """The fields of a line about it in the log."""
+    return about(server=work.uuid, attempt=work.attempt, host=work.host, request_id=work.request_id)
+
+
+def _build(builds: Sequence[Building]) -> compute_verbs.Build:
+    return compute_verbs.Build(
+        [compute_verbs.Order(build.attempt, build.spec, request_id=build.request_id) for build in builds if build.spec is not None]
+    )
+
+
+def _destroy(cleanups: Sequence[Cleanup]) -> compute_verbs.Destroy:
+    farewells = [compute_verbs.Farewell(cleanup.uuid, cleanup.attempt, request_id=cleanup.request_id) for cleanup in cleanups]
+    return compute_verbs.Destroy(farewells)
+
+
+def _act(operations: Sequence[Operation]) -> compute_verbs.Act:
+    """Of one operation: each goes by itself."""
+    (operation,) = operations
+    return compute_verbs.Act(
+        uuid=operation.uuid, attempt=operation.attempt, operation_id=operation.operation_id, action=operation.operation,
+        arguments=operation.arguments, vm_state=operation.vm_state, spec=operation.spec, request_id=operation.request_id,
+    )  # fmt: skip
+
+
+def _end(connection: sa.Connection, uuid: str) -> str | None:
+    """Marks the server as gone; gives the id of the request that deleted it, or None if it was gone already."""
+    if not cell_db.endings.deleted(connection, uuid):
+        return None
+    return cell_db.history.request_ids(connection, [uuid], [DELETE.name]).get(uuid, "")
+
+
+def _by_host(work: Iterable[W]) -> dict[str, list[W]]:
+    by_host: dict[str, list[W]] = collections.defaultdict(list)
+    for one in work:
+        by_host[one.host].append(one)
     return by_host

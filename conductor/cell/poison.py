@@ -11,6 +11,7 @@ import messaging.verbs.compute as compute_verbs
 from conductor.cell.dropped import Dropped
 from conductor.cell.orders import Orders
 from core.database import Database
+from core.log import requests
 from messaging import access
 from messaging.dead_letters import DEAD_LETTER, DeadLetter, for_the_record
 from messaging.listener import Delivery
@@ -34,7 +35,8 @@ class Poison:
             if not self._database.run(cell_db.dead_letters.insert, **record, host=delivery.sender):
                 self._dropped.note(str(delivery.sender), DEAD_LETTER.name, "there are letters of it enough")
             else:
-                LOG.error("a %s message of queue %s was given up: %s", record["verb"] or "malformed", record["queue"], record["why"])
+                said = requests([record["request_id"]])
+                LOG.error("message given up %s verb=%s queue=%s why=%s", said, record["verb"] or "malformed", record["queue"], record["why"])
             if letter.verb == compute_verbs.BUILD.name:
                 self._give_up(letter, delivery.sender)
 

@@ -5,7 +5,7 @@ that host: every write names the host that the row, the cleanup or the operation
 """
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 import sqlalchemy as sa
 
@@ -14,11 +14,13 @@ import cell_db.cleanups
 import cell_db.endings
 import cell_db.heartbeats
 import cell_db.operations
+import core.log
 from cell_db.builds import Building, Ran
 from cell_db.cleanups import Cleanup
+from cell_db.operations import Operation
 from clients.placement import Placement
 from conductor.cell.dropped import Dropped
-from conductor.cell.orders import Orders
+from conductor.cell.orders import Orders, about_work
 from conductor.cell.watch import Watch
 from core.database import Database
 from core.steps import Steps
@@ -30,6 +32,7 @@ from messaging.verbs.cell import Acted, Outcome, Refusal
 from objects.host import Heartbeat
 from objects.host_limits import heartbeat_defect
 
+LOG = core.log.get(__name__)
 BUILD_LEASE_S = 30.0
 MAX_REASON = 1000
 """Characters of a host's explanation that are kept."""
@@ -61,14 +64,16 @@ class Reports:
         ]
         ran = [guest for guest in said if self._is_power_state(guest.host, verbs.ACTIVE.name, guest.power_state)]
         with self._steps("cell.active"):
-            unwanted = self._database.run(self._note_active, ran)
+            done, unwanted = self._database.run(self._note_active, ran)
+        for guest in done:
+            LOG.info("server is active %s", about_work(guest))
         self._orders.destroy(unwanted)
 
-    def _note_active(self, connection: sa.Connection, ran: Sequence[Ran]) -> list[Cleanup]:
-        """Marks the servers as running; gives the guests that have to go."""
+    def _note_active(self, connection: sa.Connection, ran: Sequence[Ran]) -> tuple[set[Ran], list[Cleanup]]:
+        """Marks the servers as running; gives their guests, and those that have to go."""
         done = cell_db.builds.active(connection, ran)
         cell_db.heartbeats.build_succeeded(connection, sorted({guest.host for guest in done}))
-        return self._superseded(connection, verbs.ACTIVE.name, [guest for guest in ran if guest not in done])
+        return done, self._superseded(connection, verbs.ACTIVE.name, [guest for guest in ran if guest not in done])
 
     # ---- agent.cannot -> cell.supersede --------------------------------------------------------------------------------------
 
@@ -99,8 +104,9 @@ class Reports:
     def _gone(self, host: str, answered: list[tuple[str, int]]) -> None:
         with self._database.reading() as connection:
             ended = cell_db.endings.without_cleanups_but(connection, host, answered)
-            owed = {cleanup.uuid for cleanup in cell_db.cleanups.list_of(connection, [uuid for uuid, _ in answered]) if cleanup.host == host}
-            foreign = [(host, uuid, attempt) for uuid, attempt in answered if uuid not in owed]
+            owed = [cleanup for cleanup in cell_db.cleanups.list_of(connection, [uuid for uuid, _ in answered]) if cleanup.host == host]
+            owed_uuids = {cleanup.uuid for cleanup in owed}
+            foreign = [(host, uuid, attempt) for uuid, attempt in answered if uuid not in owed_uuids]
             self._drop_foreign(connection, verbs.GONE.name, foreign)
         for uuid, _ in ended:
             with self._steps("cell.release"):
@@ -108,26 +114,29 @@ class Reports:
         going = [uuid for uuid, state in ended if state == states.GOING]
         with self._steps("cell.gone"):
             self._database.run(_note_gone, host, answered, going)
+        _log_gone(owed, dict(sorted(answered)), set(going))
 
     # ---- operations ------------------------------------------------------------------------------------------------------------
 
     def on_acted(self, deliveries: list[Delivery]) -> None:
         """Operations that ended, well or with a fault."""
         with self._steps("cell.acted"):
-            self._database.run(self._settle, [delivery.arguments for delivery in deliveries])
+            settled = self._database.run(self._settle, [delivery.arguments for delivery in deliveries])
+        for operation, outcome in settled:
+            log_ended(operation, outcome.fault)
 
-    def _settle(self, connection: sa.Connection, reported: Sequence[Acted]) -> None:
-        for acted in reported:
-            self._settle_one(connection, acted)
+    def _settle(self, connection: sa.Connection, reported: Sequence[Acted]) -> list[tuple[Operation, Outcome]]:
+        """Ends operations as their hosts say; gives those that this has ended."""
+        return [settled for acted in reported for settled in self._settle_one(connection, acted)]
 
-    def _settle_one(self, connection: sa.Connection, acted: Acted) -> None:
+    def _settle_one(self, connection: sa.Connection, acted: Acted) -> list[tuple[Operation, Outcome]]:
         wanted = [outcome.uuid for outcome in acted.outcomes]
         under_way = {operation.uuid: operation for operation in cell_db.operations.operations(connection, wanted)}
-        late = []
+        settled, late = [], []
         for outcome in acted.outcomes:
             operation = under_way.get(outcome.uuid)
             action = OPERATIONS.get(operation.operation) if operation is not None else None
-            if action is None or not self._is_believable(acted.host, outcome):
+            if operation is None or action is None or not self._is_believable(acted.host, outcome):
                 late.append((acted.host, outcome.uuid, None))
                 continue
             done = cell_db.operations.settle_operation(
@@ -140,9 +149,12 @@ class Reports:
                 host=acted.host,
                 unharmed=outcome.unharmed,
             )
-            if not done:
+            if done:
+                settled.append((operation, outcome))
+            else:
                 late.append((acted.host, outcome.uuid, None))
         self._drop_foreign(connection, verbs.ACTED.name, late)
+        return settled
 
     def _is_believable(self, host: str, outcome: Outcome) -> bool:
         return outcome.power_state is None or self._is_power_state(host, verbs.ACTED.name, outcome.power_state)
@@ -229,7 +241,7 @@ class Reports:
         rows = cell_db.builds.attempts(connection, [guest.uuid for guest in guests])
         self._drop_foreign(connection, verb, [(guest.host, guest.uuid, guest.attempt) for guest in guests])
         over = [guest for guest in guests if guest.uuid in rows and _is_over(rows[guest.uuid], guest)]
-        return [Cleanup(guest.uuid, guest.host, guest.attempt) for guest in over]
+        return cell_db.cleanups.of_guests(connection, [(guest.uuid, guest.host, guest.attempt) for guest in over])
 
     def _drop_foreign(self, connection: sa.Connection, verb: str, unused: Iterable[tuple[str, str, int | None]]) -> None:
         """Counts those of the (host, uuid, attempt) that changed nothing which were never that host's to speak of; the others came late."""
@@ -253,6 +265,21 @@ def _note_gone(connection: sa.Connection, host: str, answered: Sequence[tuple[st
     cell_db.endings.gone(connection, host, answered)
     for uuid in going:
         cell_db.endings.deleted(connection, uuid)
+
+
+def _log_gone(owed: Iterable[Cleanup], answered: Mapping[str, int], going: Container[str]) -> None:
+    """Says what has gone, under the requests that the cleanups belong to: of a server that was going, its delete."""
+    for cleanup in owed:
+        if cleanup.attempt <= answered[cleanup.uuid]:
+            LOG.info("%s %s", "server deleted" if cleanup.uuid in going else "attempt is gone", about_work(cleanup))
+
+
+def log_ended(operation: Operation, fault: str | None) -> None:
+    """Says that an operation has ended, with a fault or well."""
+    if fault is None:
+        LOG.info("operation ended %s action=%s", about_work(operation), operation.operation)
+    else:
+        LOG.warning("operation failed %s action=%s why=%s", about_work(operation), operation.operation, _short(fault))
 
 
 def _note_beats(connection: sa.Connection, beats: Sequence[Heartbeat], drop: Callable[[str, str, str], None]) -> bool:

@@ -17,7 +17,8 @@ from cell_db.operations import Operation
 from clients.placement import Placement
 from conductor.cell.apart import apart
 from conductor.cell.dropped import Dropped
-from conductor.cell.orders import Orders
+from conductor.cell.orders import Orders, about_work
+from conductor.cell.reports import log_ended
 from conductor.cell.watch import Watch
 from core.database import Database
 from core.steps import Steps
@@ -66,7 +67,7 @@ class Sweeps:
             late = cell_db.builds.overdue(connection, hosts_down=down if self._watch.believes_silence() else [], most=MOST)
         for build in late:
             reason = f"host {build.host} is down" if build.host in down else f"host {build.host} did not finish in time"
-            with apart("giving up an attempt", build.uuid):
+            with apart("giving up an attempt", about_work(build)):
                 self._orders.supersede(build, reason=reason, host_said_so=False)
         with self._steps("cell.take"):
             taken = self._database.run(cell_db.builds.take, lease_s=BUILD_LEASE_S, most=MOST)
@@ -89,12 +90,17 @@ class Sweeps:
         with self._database.reading() as connection:
             overdue = cell_db.operations.overdue_operations(connection, most=MOST)
         for late in overdue:
-            with apart("ending an overdue operation", late.uuid):
-                if late.operation in OPERATIONS:
-                    self._database.run(_end_overdue, late)
-                else:
-                    LOG.error("server %s is in an operation that nobody here knows: %s", late.uuid, late.operation)
+            with apart("ending an overdue operation", about_work(late)):
+                self._end_overdue(late)
         self._orders.act(self._database.run(cell_db.operations.take_operations, lease_s=OPERATION_LEASE_S, most=MOST))
+
+    def _end_overdue(self, late: Operation) -> None:
+        """Ends an operation that its host did not answer, unless it is settled meanwhile."""
+        fault = f"host {late.host} did not answer in time"
+        if late.operation not in OPERATIONS:
+            LOG.error("operation is not known here %s action=%s", about_work(late), late.operation)
+        elif self._database.run(_settle_overdue, late, fault):
+            log_ended(late, fault)
 
     def inventories(self) -> None:
         """Placement is told of hosts that are new or have changed, and from time to time of each again: what it lost meanwhile is back."""
@@ -127,7 +133,7 @@ class Sweeps:
         with self._database.reading() as connection:
             departed = cell_db.hosts.list_departed(connection)
         for node in departed:
-            with apart("forgetting a host", node.host):
+            with apart("forgetting a host", f"host={node.host}"):
                 try:
                     if node.accepted:
                         self._placement.delete_provider(node.uuid, node.host)
@@ -157,7 +163,7 @@ class Sweeps:
             hosts = cell_db.heartbeats.hosts(connection)
             providers = [report.node_uuid for report in hosts if report.accepted and report.defect is None]
         for provider in providers:
-            with apart("looking for claims of servers that ended", provider):
+            with apart("looking for claims of servers that ended", f"provider={provider}"):
                 claimed = list(self._placement.claims_on_provider(provider))
                 with self._database.reading() as connection:
                     suspects |= set(cell_db.endings.over(connection, claimed))
@@ -172,10 +178,10 @@ def _owed_and_ended(connection: sa.Connection, *, down_after_s: float) -> tuple[
     return owed, cell_db.endings.ended_without_cleanups(connection, most=MOST)
 
 
-def _end_overdue(connection: sa.Connection, late: Operation) -> None:
-    cell_db.operations.settle_operation(
+def _settle_overdue(connection: sa.Connection, late: Operation, fault: str) -> bool:
+    return cell_db.operations.settle_operation(
         connection, uuid=late.uuid, operation_id=late.operation_id, action=OPERATIONS[late.operation], power_state=None,
-        fault=f"host {late.host} did not answer in time", host=late.host,
+        fault=fault, host=late.host,
     )  # fmt: skip
 
 

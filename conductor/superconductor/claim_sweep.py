@@ -14,6 +14,7 @@ import core.log
 from cells.answers import value_of
 from cells.gate import Gate
 from clients.placement import GenerationConflict, Placement
+from core.log import about
 from core.steps import Steps
 from scheduler.view import HostView
 
@@ -54,7 +55,7 @@ class ClaimSweep:
                 self._placement.release_at(uuid, claimed.generation, str(claimed.project_id), str(claimed.user_id))
         except GenerationConflict:
             return  # somebody claims for it right now, so it has an owner
-        LOG.info("released the claim of %s, which no server owns", uuid)
+        LOG.info("claim that no server owns was released %s", about(server=uuid))
 
 
 def _ownerless(connection: sa.Connection, uuids: Iterable[str], cell_uuid: str) -> set[str]:

@@ -12,6 +12,7 @@ import core.log
 from api_db.journal import Entry
 from clients.placement import Claim, GenerationConflict, NoCapacity, Placement
 from conductor.superconductor.neighbours import NO_NEIGHBOURS, Neighbours, choose_with_neighbours
+from core.log import requests
 from core.steps import Steps
 from objects.build import BuildSpec
 from objects.order import PlacementRequest
@@ -46,6 +47,12 @@ class Group:
     doubted: set[str] = dataclasses.field(default_factory=set)
     excluded: set[str] = dataclasses.field(default_factory=set)
     neighbours: Neighbours = NO_NEIGHBOURS
+
+    @property
+    def fields(self) -> str:
+        """Of lines about it in the log."""
+        order = self.entries[0].order
+        return f"{requests([order.request_id if order else ''])} request_spec={self.entries[0].request_uuid}"
 
     def resources(self) -> dict[str, int]:
         """What one of the servers takes; all servers of a request have the same flavor."""
@@ -247,7 +254,7 @@ class Chooser:
 
     def _doubt(self, group: Group, refusal: NoCapacity) -> None:
         """The host that Placement named (or every chosen one) is read afresh; one that refuses again is not tried any more."""
-        LOG.info("Placement refused a claim: %s", refusal.message)
+        LOG.info("claim refused by Placement %s why=%s", group.fields, refusal.message)
         named = refusal.fields.get("provider_uuid")
         for host in {choice.host.host: choice.host for choice in group.choices}.values():
             if named in (None, host.node_uuid):

@@ -8,7 +8,9 @@ from oslo_config import cfg
 
 import api_db.schema
 import api_db.services
+import core.broker_url
 import core.config
+import core.database_url
 import core.errors
 import core.process
 import messaging.dead_letters as dead_letters
@@ -92,7 +94,7 @@ class SuperConductor:
             self.api, self.cells, self.placement, chooser, steps=steps, clock=clock, build_deadline_s=conf.conductor.build_deadline_s,
             unread_cell_wait_s=conf.conductor.unread_cell_wait_s, hint_s=HINT_S,
         )  # fmt: skip
-        self._broker = Broker(core.config.required(conf, None, "transport_url"))
+        self._broker = Broker(core.broker_url.configured(conf))
         self._listeners = self._new_listeners()
         claims = ClaimSweep(self.api, self.placement, self.view, steps)
         self._periodic = [
@@ -122,7 +124,7 @@ class SuperConductor:
             Broken: the API database has a schema that this release does not know.
             Unavailable: it does not answer.
         """
-        database = Database(core.config.required(self._conf, "api_database", "connection"), pool_size=1, io_timeout_s=5)
+        database = Database(core.database_url.configured(self._conf, "api_database"), pool_size=1, io_timeout_s=5)
         api_db.schema.SCHEMA.check(database)
         database.close()
         self.cells.start()

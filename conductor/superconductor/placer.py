@@ -33,7 +33,8 @@ from clients.placement import GenerationConflict, Placement
 from conductor.superconductor.claims import Chooser, Group
 from conductor.superconductor.neighbours import OtherServers, names_others
 from core.clock import Clock
-from core.context import service_context
+from core.context import context_of_rows, service_context
+from core.log import about, requests
 from core.steps import Steps
 from messaging.listener import Delivery
 
@@ -56,6 +57,11 @@ class _Held:
     @property
     def lease(self) -> tuple[str, str]:
         return self.entry.uuid, str(self.entry.token)
+
+    def about(self) -> str:
+        """For the log."""
+        host = self.places[0]["host"] if self.places else None
+        return about(server=self.entry.uuid, host=host, request_id=_request_id(self.entry))
 
 
 class Placer:
@@ -163,10 +169,10 @@ class Placer:
         try:
             work(entries)
         except core.errors.Unavailable as error:
-            LOG.warning("%d journal rows wait: %s", len(entries), error.message)
+            LOG.warning("journal rows wait %s count=%d why=%s", _requests(entries), len(entries), error.message)
             self._give_back(entries)
         except Exception:
-            LOG.exception("%d journal rows could not be worked on", len(entries))
+            LOG.exception("journal rows could not be worked on %s count=%d", _requests(entries), len(entries))
 
     def _give_back(self, entries: Iterable[Entry]) -> None:
         held = [(entry.uuid, str(entry.token)) for entry in entries]
@@ -252,14 +258,14 @@ class Placer:
         self._insert(self._assign(placed, hold))
         for group in groups:
             if group.fault is not None and group.waits:
-                LOG.info("request %s waits for cells that are cut off: %s", group.entries[0].request_uuid, group.fault)
+                LOG.info("request waits for cells that are cut off %s why=%s", group.fields, group.fault)
                 self._give_back(group.entries)
             elif group.fault is not None and group.unread and self._may_wait_for_unread(group):
-                LOG.info("request %s waits for cells that were never read: %s", group.entries[0].request_uuid, ", ".join(group.unread))
+                LOG.info("request waits for cells that were never read %s cells=%s", group.fields, ",".join(group.unread))
                 self._give_back(group.entries)
             elif group.fault is not None:
                 silent = f" Cells that have not answered: {', '.join(group.unread)}." if group.unread else ""
-                LOG.info("request %s has no valid host: %s%s", group.entries[0].request_uuid, group.fault, silent)
+                LOG.info("request has no valid host %s why=%s%s", group.fields, group.fault, silent)
                 self._bury_entries(group.entries, group.fault + silent)
 
     def _may_wait_for_unread(self, group: Group) -> bool:
@@ -321,13 +327,17 @@ class Placer:
             return
         if not gate.cell.is_cell0:
             uuids = cell_verbs.Uuids([one.entry.uuid for one in held])
-            gate.hint(cell_verbs.QUEUE, cell_verbs.START, uuids, service_context(_request_id(held[0].entry)))
+            gate.hint(cell_verbs.QUEUE, cell_verbs.START, uuids, context_of_rows(_request_id(one.entry) for one in held))
+        for one in held:
+            why = f" why={one.fault['message']}" if one.fault else ""
+            LOG.info("server handed over %s cell=%s%s", one.about(), gate.cell.name, why)
         with self._lock:
             self._to_drop += held
 
     def _wait_for_cell(self, gate: Gate, held: Sequence[_Held], why: str) -> None:
         """The row may have landed, so no other cell may have it: it waits, and past its time shows a fault until the cell returns."""
-        LOG.warning("%d builds wait for cell %s: %s", len(held), gate.cell.name, why)
+        said = _requests(one.entry for one in held)
+        LOG.warning("builds wait for their cell %s cell=%s count=%d why=%s", said, gate.cell.name, len(held), why)
         for one in held:
             if one.fault is None and one.entry.not_after <= self._clock.now():
                 fault = cell_db.history.fault(500, f"Cell {gate.cell.name} has not answered in time for this build")
@@ -372,8 +382,10 @@ class Placer:
         doomed = Doomed(
             entry.uuid, str(entry.token), mapping.project_id, mapping.user_id, gate.cell.uuid, by=entry.deleted_by, order=entry.order
         )
-        told = entomb(self._api, gate, doomed, service_context(_delete_request_id(entry)), self._steps)
-        if not isinstance(told, Answer):
+        told = entomb(self._api, gate, doomed, service_context(_request_id(entry) or None), self._steps)
+        if isinstance(told, Answer):
+            LOG.info("delete handed over %s cell=%s", about(server=entry.uuid, request_id=_request_id(entry)), gate.cell.name)
+        else:
             self._give_back([entry])
 
     def _release(self, uuid: str) -> None:
@@ -413,9 +425,12 @@ def _placed(held: _Held) -> cell_db.builds.Placed:
     )
 
 
-def _delete_request_id(entry: Entry) -> str | None:
-    return entry.deleted_by.request_id if entry.deleted_by else None
+def _request_id(entry: Entry) -> str:
+    """Of the request that this is done for: the delete, once there is one."""
+    if entry.deleting:
+        return entry.deleted_by.request_id if entry.deleted_by else ""
+    return entry.order.request_id if entry.order else ""
 
 
-def _request_id(entry: Entry) -> str | None:
-    return entry.order.request_id if entry.order else None
+def _requests(entries: Iterable[Entry]) -> str:
+    return requests(_request_id(entry) for entry in entries)

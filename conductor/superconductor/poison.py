@@ -10,6 +10,7 @@ import messaging.verbs.superconductor as verbs
 from cells.answers import value_of
 from cells.gate import Gate
 from conductor.superconductor.placer import Placer
+from core.log import requests
 from messaging.dead_letters import DeadLetter, for_the_record
 from messaging.listener import Delivery
 
@@ -29,7 +30,8 @@ class Poison:
             letter: DeadLetter = delivery.arguments
             record = for_the_record(letter, delivery.context)
             value_of(self._api.write_now(api_db.dead_letters.insert, **record))
-            LOG.error("a %s message of queue %s was given up: %s", record["verb"] or "malformed", record["queue"], record["why"])
+            said = requests([record["request_id"]])
+            LOG.error("message given up %s verb=%s queue=%s why=%s", said, record["verb"] or "malformed", record["queue"], record["why"])
             wanted = _uuids(letter.arguments()) if letter.verb == verbs.PLACE.name else []
             if wanted:
                 self._placer.bury(wanted, f"The order of this server could not be handled: {letter.why}")

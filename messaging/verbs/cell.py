@@ -1,7 +1,8 @@
 """What a cell conductor listens to, on its cell's broker.
 
 `conductor` carries hints from the API level (the rows say the rest) and calls that are passed on to a host; `reports` carries what
-the cell's hosts say, gathered on both sides so that many reports share a message and a commit.
+the cell's hosts say, gathered on both sides so that many reports share a message and a commit. A row's `request_id` is the one that came with
+the host's order; as all that a host says it is a claim, and the conductor goes by its own rows.
 """
 
 import msgspec
@@ -50,6 +51,7 @@ class Built(msgspec.Struct, frozen=True):
     uuid: Uuid
     attempt: Number
     power_state: Number
+    request_id: str = ""
 
 
 class Active(msgspec.Struct, frozen=True):
@@ -64,6 +66,7 @@ class Refusal(msgspec.Struct, frozen=True):
     attempt: Number
     reason: str
     is_fenced: bool = True
+    request_id: str = ""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -86,6 +89,7 @@ class Outcome(msgspec.Struct, frozen=True):
     power_state: Number | None = None
     fault: str | None = None
     unharmed: bool = False
+    request_id: str = ""
 
 
 class Acted(msgspec.Struct, frozen=True):
@@ -99,6 +103,7 @@ class Stage(msgspec.Struct, frozen=True):
     uuid: Uuid
     operation_id: Uuid
     step: str
+    request_id: str = ""
 
 
 class Stages(msgspec.Struct, frozen=True):
@@ -115,10 +120,10 @@ class PowerStates(msgspec.Struct, frozen=True):
     servers: list[Built]
 
 
-ACTIVE = Verb("active", "1.0", Active)
-REFUSED = Verb("refused", "1.1", Refused)
-GONE = Verb("gone", "1.0", Gone)
-ACTED = Verb("acted", "1.1", Acted)
-STAGES = Verb("stages", "1.0", Stages)
-HEARTBEAT = Verb("heartbeat", "1.1", Heartbeat)
-POWER_STATES = Verb("power-states", "1.0", PowerStates)
+ACTIVE = Verb("active", "1.1", Active)
+REFUSED = Verb("refused", "1.2", Refused)
+GONE = Verb("gone", "1.1", Gone)
+ACTED = Verb("acted", "1.2", Acted)
+STAGES = Verb("stages", "1.1", Stages)
+HEARTBEAT = Verb("heartbeat", "1.2", Heartbeat)
+POWER_STATES = Verb("power-states", "1.1", PowerStates)

@@ -14,10 +14,11 @@ def queue(host: str) -> str:
 
 
 class Order(msgspec.Struct, frozen=True):
-    """Build this attempt of this server."""
+    """Build this attempt of this server. `request_id`, here and below: of the user's request that the work is for; empty: not known."""
 
     attempt: int
     spec: BuildSpec
+    request_id: str = ""
 
 
 class Build(msgspec.Struct, frozen=True):
@@ -29,6 +30,7 @@ class Farewell(msgspec.Struct, frozen=True):
 
     uuid: str
     attempt: int
+    request_id: str = ""
 
 
 class Destroy(msgspec.Struct, frozen=True):
@@ -49,6 +51,7 @@ class Act(msgspec.Struct, frozen=True):
     arguments: dict[str, object] = {}
     vm_state: str = ""
     spec: BuildSpec | None = None
+    request_id: str = ""
 
 
 class Console(msgspec.Struct, frozen=True):
@@ -72,9 +75,9 @@ class ConsoleAddresses(msgspec.Struct, frozen=True):
     addresses: list[Address]
 
 
-BUILD = Verb("build", "1.0", Build)
-DESTROY = Verb("destroy", "1.0", Destroy)
-ACT = Verb("act", "1.1", Act)
+BUILD = Verb("build", "1.1", Build)
+DESTROY = Verb("destroy", "1.1", Destroy)
+ACT = Verb("act", "1.2", Act)
 CONSOLE = Verb("console", "1.0", Console, ConsoleOutput)
 CONSOLE_ADDRESSES = Verb("console-addresses", "1.0", OneServer, ConsoleAddresses)
 DIAGNOSTICS = Verb("diagnostics", "1.0", OneServer, Diagnostics)

@@ -10,6 +10,7 @@ import pytest
 
 import cell_db.console_proxies
 import cell_db.console_tokens
+import cell_db.heartbeats
 import core.errors
 from core.clock import utcnow
 from lifecycle import states
@@ -17,6 +18,7 @@ from messaging.verbs import cell
 from messaging.verbs.compute import ConsoleAddresses
 from objects.console import Address, Proxy
 from objects.console_rules import Allowed
+from objects.host import CONSOLE_PROXY
 from tests.api.host import host_that_answers
 from tests.api.http.harness import ADMIN, ALICE, BOB, Reply
 from tests.api.small_cloud import CARL, SmallCloud
@@ -32,7 +34,7 @@ def start_proxy(cloud: SmallCloud, *, left: bool = False, allowed: Allowed | Non
         said = Proxy(public_url=PUBLIC, token_ttl_s=600.0, allowed=allowed)
         cell_db.console_proxies.beat(connection, host="console-1", version="0.1", started_at=utcnow(), proxy=said)
         if left:
-            cell_db.console_proxies.leave(connection, host="console-1")
+            cell_db.heartbeats.leave(connection, host="console-1", binary=CONSOLE_PROXY)
 
 
 def ask(cloud: SmallCloud, uuid: str, protocol: str, name: str, *, version: str = "2.96", user: Any = ALICE) -> Reply:

@@ -6,12 +6,14 @@ import sqlalchemy as sa
 import cell_db.console_proxies
 import cell_db.console_tokens
 import cell_db.endings
+import cell_db.heartbeats
 import core.errors
 from cell_db.tables import console_auth_tokens, services
 from core.clock import utcnow
 from core.database import Database, now_sql
 from lifecycle import states
 from objects.console import Address, Proxy
+from objects.host import CONSOLE_PROXY
 from tests.cell_db.rows import insert_instance, update_instance
 
 VNC = Address(kind="vnc", host="10.0.0.1", port=5900)
@@ -152,7 +154,7 @@ def test_one_of_the_proxies_that_live_is_chosen(database: Database) -> None:
 def test_a_proxy_that_stopped_or_fell_silent_is_away_not_unknown(database: Database) -> None:
     beat(database, "proxy-1")
     with database.transaction() as connection:
-        cell_db.console_proxies.leave(connection, host="proxy-1")
+        cell_db.heartbeats.leave(connection, host="proxy-1", binary=CONSOLE_PROXY)
     with pytest.raises(core.errors.Unavailable):
         living(database)
 

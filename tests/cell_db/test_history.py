@@ -4,7 +4,7 @@ import contextlib
 import datetime
 import itertools
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import pytest
@@ -17,14 +17,16 @@ import cell_db.history
 import cell_db.instances
 import cell_db.operations
 import cell_db.tables
-from cell_db.builds import Placed, Ran
+from cell_db.builds import Building, Placed, Ran
+from cell_db.cleanups import Cleanup
 from cell_db.history import ERROR, SUCCESS, ActionRecord, Event, Phase, Told
+from cell_db.operations import Operation
 from cell_db.tables import instance_faults
 from core.clock import utcnow
 from core.context import Context, new_request_id
 from core.database import Database
 from lifecycle import states
-from lifecycle.actions import LOCK, OPERATIONS, REBOOT_HARD, UNLOCK
+from lifecycle.actions import CREATE, OPERATIONS, REBOOT_HARD
 from objects.build import BuildSpec, Flavor
 from objects.order import ServerOrder
 from tests.cell_db.rows import insert_instance, update_instance
@@ -77,7 +79,7 @@ def begun(database: Database, key: str, context: Context) -> tuple[str, str]:
     action = OPERATIONS[key]
     server = insert_instance(database, host=HOST)
     update_instance(database, server, vm_state=min(action.when), launched_at=utcnow(), spec={})
-    return server, write(database, cell_db.operations.begin_operation, server, key, action, context, arguments={})
+    return server, write(database, cell_db.operations.begin_operation, server, action, context, arguments={})
 
 
 def settled(database: Database, key: str, server: str, operation: str, fault: str | None) -> None:
@@ -104,7 +106,7 @@ def given_up_by_a_sweep(database: Database, key: str, server: str, operation: st
 
 
 def superseded_by_a_hard_reboot(database: Database, key: str, server: str, operation: str) -> str | None:
-    reboot = write(database, cell_db.operations.begin_operation, server, "reboot-hard", REBOOT_HARD, asked(), arguments={})
+    reboot = write(database, cell_db.operations.begin_operation, server, REBOOT_HARD, asked(), arguments={})
     settled(database, "reboot-hard", server, reboot, None)
     return ERROR
 
@@ -156,8 +158,8 @@ def faults(database: Database, server: str) -> int:
 def test_what_is_done_at_once_is_over_at_once(database: Database) -> None:
     server = insert_instance(database)
 
-    write(database, cell_db.instances.lock, server, LOCK, asked(), by="owner", reason=None)
-    write(database, cell_db.instances.unlock, server, UNLOCK, asked(), may_override=False)
+    write(database, cell_db.instances.lock, server, asked(), by="owner", reason=None)
+    write(database, cell_db.instances.unlock, server, asked(), may_override=False)
     write(database, cell_db.instances.reset_state, server, "error", asked())
 
     assert [(record.action, record.message) for record, _ in history(database, server)] == [("lock", None), ("unlock", None), ("resetState", None)]
@@ -198,7 +200,7 @@ def test_builds_of_one_request_have_one_record_each(database: Database) -> None:
     for one in new:
         record, events = only(database, one.order.uuid, "create")
         assert (record.request_id, record.user_id, record.message) == (one.order.request_id, "alice", None)
-        assert [(event.event, event.host, event.result) for event in events] == [(cell_db.builds.BUILD_EVENT, HOST, SUCCESS)]
+        assert [(event.event, event.host, event.result) for event in events] == [(CREATE.event_name, HOST, SUCCESS)]
 
 
 def test_a_build_that_finds_another_host_keeps_its_record(database: Database) -> None:
@@ -321,3 +323,82 @@ def counted(database: Database) -> Iterator[list[str]]:
     sa.event.listen(database.engine, "before_cursor_execute", note)
     yield seen
     sa.event.remove(database.engine, "before_cursor_execute", note)
+
+
+# ---- whose request work under way is ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", OPERATIONS)
+def test_an_operation_is_found_with_the_request_that_asked_for_it(database: Database, key: str) -> None:
+    server, _ = begun(database, key, context := asked())
+    write(database, cell_db.instances.lock, server, asked(), by="owner", reason=None)  # Other records of the server do not matter.
+    update_instance(database, server, lease_until=utcnow() - datetime.timedelta(hours=1), operation_deadline=utcnow() - datetime.timedelta(hours=1))
+
+    assert ids_of(server, read(database, cell_db.operations.operations, [server])) == {context.request_id}
+    assert ids_of(server, read(database, cell_db.operations.overdue_operations, most=1000)) == {context.request_id}
+    assert ids_of(server, write(database, cell_db.operations.take_operations, lease_s=60.0, most=1000)) == {context.request_id}
+
+
+def test_a_hard_reboot_in_the_midst_of_a_soft_one_is_its_own_request(database: Database) -> None:
+    server, _ = begun(database, "reboot-soft", asked())
+    write(database, cell_db.operations.begin_operation, server, REBOOT_HARD, context := asked(), arguments={})
+
+    assert ids_of(server, read(database, cell_db.operations.operations, [server])) == {context.request_id}
+
+
+def test_builds_are_found_with_their_own_requests_in_one_query(database: Database) -> None:
+    new = [placed(alternates=1) for _ in range(3)]
+    servers = insert(database, *new)
+    wanted = {one.order.uuid: one.order.request_id for one in new}
+    give_up(database, servers[0])
+
+    with counted(database) as statements:
+        found = read(database, cell_db.builds.building, servers)
+
+    assert {build.uuid: build.request_id for build in found} == wanted
+    assert len(statements) == 1
+    for server in servers:
+        update_instance(database, server, lease_until=utcnow() - datetime.timedelta(hours=1), deadline=utcnow() - datetime.timedelta(hours=1))
+    for builds in (read(database, cell_db.builds.overdue, hosts_down=[], most=1000), write(database, cell_db.builds.take, lease_s=60.0, most=1000)):
+        assert {build.uuid: build.request_id for build in builds if build.uuid in wanted} == wanted
+    ran = [Ran(servers[0], 2, OTHER, states.RUNNING), *(Ran(server, 1, HOST, states.RUNNING) for server in servers[1:])]
+    assert {guest.uuid: guest.request_id for guest in write(database, cell_db.builds.active, ran)} == wanted
+
+
+def test_what_is_destroyed_is_the_creates_and_from_the_delete_on_the_deletes(database: Database) -> None:
+    [server] = insert(database, new := placed(alternates=1))
+    with database.reading() as connection:
+        [build] = cell_db.builds.building(connection, [server])
+    write(database, cell_db.builds.supersede, build, reason="is silent", host_said_so=False, build_deadline_s=60.0)
+    assert cleanups_of(database, server) == {new.order.request_id}
+
+    write(database, cell_db.endings.tombstone, uuid=server, project_id="p", user_id="u", is_cell0=False, context=(context := asked()))
+
+    assert cleanups_of(database, server) == {context.request_id}
+
+
+def test_a_server_without_records_has_no_request(database: Database) -> None:
+    server = insert_instance(database, state=states.BUILD)
+
+    assert ids_of(server, read(database, cell_db.builds.building, [server])) == {""}
+    assert ids_of(server, read(database, cell_db.cleanups.of_guests, [(server, HOST, 1)])) == {""}
+
+
+def cleanups_of(database: Database, server: str) -> set[str]:
+    """The request ids with which they are found, each way."""
+    ways = (
+        read(database, cell_db.cleanups.list_of, [server]), read(database, cell_db.cleanups.list_on, HOST),
+        read(database, cell_db.cleanups.of_guests, [(server, HOST, 1)]),
+        write(database, cell_db.cleanups.unanswered, hosts_up=[HOST], again_after_s=0.0, most=1000),
+    )  # fmt: skip
+    assert all(ids_of(server, way) for way in ways)
+    return set[str]().union(*(ids_of(server, way) for way in ways))
+
+
+def read(database: Database, work: Callable[..., T], *args: object, **kwargs: object) -> T:
+    with database.reading() as connection:
+        return work(connection, *args, **kwargs)
+
+
+def ids_of(server: str, found: Iterable[Building | Operation | Cleanup]) -> set[str]:
+    return {one.request_id for one in found if one.uuid == server}

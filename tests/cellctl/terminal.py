@@ -15,13 +15,15 @@ import sqlalchemy as sa
 
 import api_db.services
 import api_db.tables
+import cell_db.console_proxies
 import cell_db.heartbeats
 import cell_db.tables
 from cellctl.main import main
 from core.clock import utcnow
 from core.database import Database
 from lifecycle import states
-from objects.host import API, CONDUCTOR, Heartbeat, Inventory, Usage, node_uuid
+from objects.console import Proxy
+from objects.host import API, COMPUTE, CONDUCTOR, Heartbeat, Inventory, Usage, node_uuid
 
 CELLS = ("east", "west")
 STARTED_AT = 1_700_000_000.0  # 2023-11-14T22:13:20Z
@@ -85,6 +87,10 @@ class Terminal:
     def gone(self, cell: str) -> None:
         """Makes the cell's database one that nobody can open."""
         self._update_cell(cell, database_connection=f"sqlite:///{self.folder}/no-such-folder/{cell}.sqlite")
+
+    def unusable(self, cell: str) -> None:
+        """Makes the cell's mapping one that `cell create` would refuse."""
+        self._update_cell(cell, database_connection="mysql://u:hush@db/x?connect_timeout=abc", transport_url="kafka://u:hush@broker")
 
     def frozen(self, cell: str) -> None:
         """Makes the cell's database and broker a server that takes connections and never says a word."""
@@ -158,6 +164,26 @@ class Terminal:
         services = cell_db.tables.services
         with self.opened(cell).transaction() as connection:
             connection.execute(sa.update(services).where(services.c.host == host).values(last_seen_at=sa.text("datetime('now', '-1 hour')")))
+
+    def console_proxy(self, cell: str) -> None:
+        """The cell's console proxy reported just now."""
+        said = Proxy(public_url="http://proxy.example", token_ttl_s=600.0)
+        with self.opened(cell).transaction() as connection:
+            cell_db.console_proxies.beat(connection, host=f"{cell}-proxy", version="0.1.0", started_at=utcnow(), proxy=said)
+
+    def leaves(self, host: str, cell: str, *, binary: str) -> None:
+        """The process ended in good order; an agent says so with its last report."""
+        if binary == COMPUTE:
+            self.host(host, cell, leaving=True)
+            return
+        with self.opened(cell).transaction() as connection:
+            cell_db.heartbeats.leave(connection, host=host, binary=binary)
+
+    def forced_down(self, host: str, cell: str) -> None:
+        """An operator said that the host is down."""
+        services = cell_db.tables.services
+        with self.opened(cell).transaction() as connection:
+            connection.execute(sa.update(services).where(services.c.host == host).values(forced_down=True))
 
     def disabled(self, host: str, cell: str, *, reason: str) -> None:
         """An operator disabled the host."""

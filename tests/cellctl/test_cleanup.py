@@ -122,3 +122,16 @@ def test_only_one_servers_cleanup_is_forgotten(cloud: Terminal, under_way: Under
 
     assert under_way.cleanup(one) is None
     assert under_way.cleanup(other) is not None
+
+
+def test_a_server_that_waits_for_nothing_is_named(cloud: Terminal, under_way: UnderWay, placement: Placement) -> None:
+    """A uuid that was mistyped was passed over, with exit code 0."""
+    one = under_way.building()
+    under_way.going(one)
+    mistyped = one[:-1] + ("0" if one[-1] != "0" else "1")
+
+    ended = cloud.runs("cleanup", "forget", "--host", "east-1", "--server", one.upper(), "--server", mistyped)
+
+    assert ended.code == 4
+    assert f"server {mistyped} waits for nothing there" in ended.err and one in ended.out
+    assert under_way.cleanup(one) is None

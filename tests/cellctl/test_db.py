@@ -1,5 +1,7 @@
 """`cellctl db`."""
 
+import shutil
+
 import api_db.schema
 import cell_db.schema
 from core.database import Database
@@ -118,3 +120,28 @@ def test_every_other_command_names_the_one_that_is_missing(terminal: Terminal) -
 def _set_revision(database: Database, revision: str) -> None:
     with database.transaction() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = ?", (revision,))
+
+
+def test_a_database_of_the_other_schema_is_not_taken_for_one_that_is_up_to_date(cloud: Terminal) -> None:
+    """Both schemas count their revisions alike: a cell mapped to a copy of the API database was said to be at the newest."""
+    shutil.copy(cloud.folder / "api.sqlite", cloud.folder / "east.sqlite")
+
+    versions = cloud.runs("db", "version", "-f", "json")
+    synced = cloud.runs("db", "sync")
+    unmapped = cloud.runs("db", "sync", "--database", cloud.database("west"), "--schema", "api")
+
+    assert versions.code == 1
+    assert [(row["database"], row["state"]) for row in versions.json] == [("api", "newest"), ("cell0", "newest"), ("east", "other"), ("west", "newest")]
+    assert (synced.code, "west: at" in synced.out) == (1, True)
+    assert "east: the database has another schema than cell" in synced.err
+    assert (unmapped.code, unmapped.out) == (1, "")
+
+
+def test_a_cell_without_tables_is_told_with_what_makes_them(cloud: Terminal) -> None:
+    cloud.does("cell", "create", "north", "--database-connection", cloud.database("north"), "--transport-url", "inproc://north")
+
+    for command in (("host", "discover"), ("build", "list"), ("queue", "list"), ("cleanup", "list")):
+        ended = cloud.runs(*command)
+
+        assert ended.code == 5
+        assert "cell north does not answer" in ended.err and "cellctl db sync" in ended.err and len(ended.err.splitlines()) == 1

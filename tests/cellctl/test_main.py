@@ -1,10 +1,16 @@
 """The program: options, settings, exit codes, errors."""
 
+import errno
+import io
+import pathlib
+import subprocess
+
 import pytest
 
 import cellctl.main
 from cellctl import exits
 from tests.cellctl.terminal import Terminal
+from tests.cellctl.under_way import UnderWay
 
 
 def test_without_a_command_it_shows_its_use(terminal: Terminal) -> None:
@@ -40,6 +46,72 @@ def test_the_version_is_the_release(terminal: Terminal) -> None:
 )
 def test_bad_usage_is_2(cloud: Terminal, words: list[str]) -> None:
     assert cloud.runs(*words).code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["cells", "list"], 2),
+        (["zzz"], 2),
+        (["63d6a938-8ff6-43f2-97d7-e8412dfd9713"], 2),
+        (["help", "zzz"], 2),
+        (["--colour"], 2),
+        (["--config-file"], 2),
+        (["--config-file", "", "cell", "list"], 2),
+        (["--config-file", "/", "cell", "list"], 2),
+        (["--config-file", "/no-such-folder/x.conf", "cell", "list"], 2),
+        (["cell", "show"], 2),
+        (["cell", "show", "north"], 4),
+        (["cell", "list", "--colour"], 2),
+        (["cell", "list", "-f", "xml"], 2),
+        (["cell", "list", "-c", "colour"], 2),
+        (["cell", "create", "x", "--nonsense", "mysql://u:hush@db/x"], 2),
+        (["cel", "make", "--database-connection", "mysql://u:hush@db/x"], 2),
+        (["db", "sync", "--database", "mysql://u:hu@sh@db"], 2),
+    ],
+)
+def test_an_error_is_one_line_that_begins_with_the_program_and_names_it_once(cloud: Terminal, words: list[str], code: int) -> None:
+    ended = cloud.runs(*words)
+
+    assert (ended.code, ended.out) == (code, "")
+    assert len(ended.err.splitlines()) == 1
+    assert ended.err.startswith("cellctl: ") and ended.err.count("cellctl: ") == 1
+    assert "hush" not in ended.err and "sh@" not in ended.err
+
+
+@pytest.mark.parametrize("text", ["[api_database\n", "connection = mysql://u:hush@db/x\n", "\udcff[x"])
+def test_settings_that_cannot_be_read_are_told_without_passwords(terminal: Terminal, text: str) -> None:
+    terminal.config.write_text(text, errors="surrogateescape")
+
+    ended = terminal.runs("cell", "list")
+
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.count("cellctl: ") == 1 and "hush" not in ended.err and len(ended.err.splitlines()) == 1
+
+
+class _Full(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_told_in_one_line(cloud: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", _Full())
+
+    ended = cloud.runs("cell", "list")
+
+    assert (ended.code, ended.err) == (1, "cellctl: No space left on device\n")
+
+
+def test_a_shell_runs_nothing_of_what_somebody_else_wrote(cloud: Terminal, under_way: UnderWay, tmp_path: pathlib.Path) -> None:
+    """A host's words in a letter, read by `eval "$(cellctl queue show … -f shell)"`."""
+    under_way.letter("east", "clean", {"uuids": [f"$(touch {tmp_path}/ran)", f"`touch {tmp_path}/ran`", "'"]})
+    (letter,) = cloud.gets("queue", "list")
+    shown = cloud.does("queue", "show", letter["letter"], "-f", "shell", "--prefix", "its_").out
+
+    told = subprocess.run(["sh", "-c", f'{shown}\nprintf %s "$its_arguments"'], capture_output=True, text=True, check=True, timeout=30)
+
+    assert "`touch" in told.stdout and "$(touch" in told.stdout
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_missing_settings_file_is_2(terminal: Terminal) -> None:

@@ -137,3 +137,18 @@ def test_no_cell_may_be_called_as_the_api_level_is(cloud: Terminal) -> None:
     ended = cloud.runs("cell", "create", "api", "--database-connection", "mysql://u@h/api2", "--transport-url", "amqp://u@h/api2")
     assert ended.code == 2
     assert "API level" in ended.err
+
+
+def test_a_list_that_is_cut_says_so(cloud: Terminal, under_way: UnderWay) -> None:
+    """Who drops all letters, or looks for one build, has to know that there may be more."""
+    for _ in range(2):
+        under_way.letter("east", "clean", {})
+        under_way.building()
+        cloud.order(None)
+
+    letters, builds = cloud.does("queue", "list", "--limit", "2"), cloud.does("build", "list", "--limit", "2")
+
+    assert letters.err == "cell east: only the first 2, there may be more\n"
+    assert builds.err == "the journal: only the first 2, there may be more\ncell east: only the first 2, there may be more\n"
+    assert cloud.does("queue", "list", "--limit", "3").err == ""
+    assert cloud.does("--quiet", "queue", "list", "--limit", "2").err == ""

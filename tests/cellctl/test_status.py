@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+import objects.host
+from objects.host import COMPUTE, CONDUCTOR, CONSOLE_PROXY
 from tests.cellctl.terminal import Terminal
 from tests.cellctl.under_way import UnderWay
 
@@ -109,6 +111,48 @@ def test_a_host_that_was_stopped_in_good_order_says_so(cloud: Terminal) -> None:
     code, document = status(cloud)
 
     assert (code, process(document, "east-1")["state"]) == (1, "stopped")
+
+
+KINDS = {"compute": COMPUTE, "cell-conductor": CONDUCTOR, "console-proxy": CONSOLE_PROXY}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_process_of_any_kind_that_ended_in_good_order_is_stopped_and_not_down(cloud: Terminal, kind: str) -> None:
+    """A console proxy that was stopped was shown as one that had died."""
+    cloud.everything_up()
+    cloud.console_proxy("east")
+    ended = {"compute": "east-1", "cell-conductor": "east-conductor", "console-proxy": "east-proxy"}[kind]
+    cloud.leaves(ended, "east", binary=KINDS[kind])
+
+    _, document = status(cloud)
+
+    states = {row["host"]: row["state"] for row in document["processes"] if row["cell"] == "east"}
+    assert states == {"east-1": "up", "east-conductor": "up", "east-proxy": "up"} | {ended: "stopped"}
+    assert document["down"] == [f"cell east: {kind} on {ended} is stopped"]
+
+    cloud.silent(ended, "east")
+    assert process(status(cloud)[1], ended)["state"] == "stopped"
+    cloud.everything_up()
+    cloud.console_proxy("east")
+    assert status(cloud)[1]["down"] == []
+
+
+def test_every_kind_of_process_in_a_cell_is_among_those() -> None:
+    kinds = {value for name, value in vars(objects.host).items() if name.isupper() and isinstance(value, str) and value.startswith("nova-")}
+
+    assert kinds - {objects.host.API} == set(KINDS.values())
+
+
+def test_what_an_operator_said_of_a_host_comes_before_how_it_ended(cloud: Terminal) -> None:
+    cloud.everything_up()
+    cloud.leaves("east-1", "east", binary=COMPUTE)
+    cloud.forced_down("east-1", "east")
+
+    _, document = status(cloud)
+
+    shown = process(document, "east-1")
+    assert shown["state"] == "down"
+    assert shown["note"].startswith("forced down") and "silent" not in shown["note"]
 
 
 def test_a_disabled_host_that_is_down_is_no_alarm(cloud: Terminal) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import clients.wire
 import core.errors
+from clients.rabbitmq import Management
 from clients.wire import HttpDoor
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -128,3 +129,16 @@ def test_an_answer_without_an_end_is_cut_off_at_its_limit(neighbour: Callable[[l
 
     with pytest.raises(core.errors.Unavailable, match="longer than"):
         door(neighbour([[endless]])).ask("GET", "/")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "nonsense", "http://", "http:///v2", "ftp://h", "http://u:hush@h:port", "http://u:hush@h:99999", "http://h:0", "http://[::1", "http://a..b/"],
+)
+@pytest.mark.parametrize("client", [lambda url: HttpDoor(url, who="Placement", timeout_s=1.0), lambda url: Management(url, timeout_s=1.0)])
+def test_a_url_that_no_service_has_is_refused_at_the_start(client: Callable[[str], object], url: str) -> None:
+    """It was an error of the library, which no program catches, or one at the first request."""
+    with pytest.raises(core.errors.Invalid, match="the URL of") as refused:
+        client(url)
+
+    assert "hush" not in refused.value.message

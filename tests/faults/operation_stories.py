@@ -111,7 +111,7 @@ def _running(caretaker: Caretaker, name: str = "server") -> str:
 def _begin(world: World, uuid: str, operation: str, arguments: dict[str, object]) -> None:
     """What the API does."""
     gate = world.cells.by_name(world.instances()[uuid][0])
-    value_of(gate.write_now(cell_db.operations.begin_operation, uuid, operation, OPERATIONS[operation], _user(), arguments=arguments))
+    value_of(gate.write_now(cell_db.operations.begin_operation, uuid, OPERATIONS[operation], _user(), arguments=arguments))
     gate.hint(cell_verbs.QUEUE, cell_verbs.ACT, cell_verbs.Uuids([uuid]), _user())
 
 

@@ -138,7 +138,7 @@ def begin_stop(world: World, cell: str, uuid: str) -> None:
     """What the API does for os-stop."""
     gate = world.cells.by_name(cell)
     value_of(
-        gate.write_now(cell_db.operations.begin_operation, uuid, "stop", OPERATIONS["stop"], USER, arguments={}, deadline_s=30.0)
+        gate.write_now(cell_db.operations.begin_operation, uuid, OPERATIONS["stop"], USER, arguments={}, deadline_s=30.0)
     )
     gate.hint(cell_verbs.QUEUE, cell_verbs.ACT, cell_verbs.Uuids([uuid]), USER)
 

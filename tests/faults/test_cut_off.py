@@ -10,13 +10,14 @@ import sqlalchemy as sa
 
 import api_db.tables
 import cell_db.heartbeats
+import cell_db.hosts
 import cell_db.tables
 import conductor.superconductor.hosts
 from core.clock import utcnow
 from core.database import now_sql
 from lifecycle import states
 from messaging import in_process
-from objects.host import Heartbeat, Inventory, Usage, node_uuid
+from objects.host import CONDUCTOR, Heartbeat, Inventory, Usage, node_uuid
 from tests.faults.world import World, wait_until
 
 # Placement's own libraries, called in this process, use what Python is about to drop.
@@ -216,3 +217,19 @@ def test_nobody_waits_for_a_cell_that_is_disabled(world: World) -> None:
         world.wait_for(server, states.FAILED)
 
     assert "have not answered" not in world.instances()[server[0]][1].fault["message"]
+
+
+def test_a_conductor_that_stops_in_good_order_says_so(world: World) -> None:
+    """One that died says nothing: an operator tells the two apart."""
+
+    def conductor_of_cell() -> cell_db.hosts.Service:
+        with world.databases[CELL].reading() as connection:
+            (service,) = cell_db.hosts.list_services(connection, down_after_s=SILENT_S, binary=CONDUCTOR)
+        return service
+
+    for _ in range(2):
+        world.start("conductor", world.cell_conductor(CELL))
+        assert conductor_of_cell().is_up and not conductor_of_cell().is_stopped
+
+        world.end("conductor")
+        assert conductor_of_cell().is_stopped and conductor_of_cell().state == "down"

@@ -91,7 +91,7 @@ def going(scene: Scene) -> tuple[str, str]:
 
 def begin(scene: Scene, key: str) -> str:
     gate = scene.bench.world.cells.by_name(CELL)
-    begun = gate.write_now(cell_db.operations.begin_operation, scene.uuid, key, OPERATIONS[key], USER, arguments={}, deadline_s=600.0)
+    begun = gate.write_now(cell_db.operations.begin_operation, scene.uuid, OPERATIONS[key], USER, arguments={}, deadline_s=600.0)
     return value_of(begun)
 
 
@@ -329,7 +329,7 @@ def test_another_host_cannot_end_an_operation(scene: Scene) -> None:
     bench = scene.bench
     gate = bench.world.cells.by_name(CELL)
     operation = value_of(
-        gate.write_now(cell_db.operations.begin_operation, scene.uuid, "stop", OPERATIONS["stop"], USER, arguments={}, deadline_s=600.0)
+        gate.write_now(cell_db.operations.begin_operation, scene.uuid, OPERATIONS["stop"], USER, arguments={}, deadline_s=600.0)
     )
 
     def acted(name: str) -> None:

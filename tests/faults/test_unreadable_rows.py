@@ -107,7 +107,7 @@ def test_an_operation_that_cannot_be_read_stops_no_sweep(scene: Scene, column: s
     running(scene)
     bench = scene.bench
     gate = bench.world.cells.by_name(CELL)
-    value_of(gate.write_now(cell_db.operations.begin_operation, scene.uuid, "rebuild", OPERATIONS["rebuild"], USER, arguments={}, deadline_s=600.0))
+    value_of(gate.write_now(cell_db.operations.begin_operation, scene.uuid, OPERATIONS["rebuild"], USER, arguments={}, deadline_s=600.0))
 
     change(bench, scene.uuid, **{column: "[1"})
     bench.let_leases_end()
@@ -155,7 +155,7 @@ def test_an_overdue_operation_that_cannot_be_ended_keeps_no_other(scene: Scene, 
     running(scene)
     bench = scene.bench
     gate = bench.world.cells.by_name(CELL)
-    value_of(gate.write_now(cell_db.operations.begin_operation, scene.uuid, "rebuild", OPERATIONS["rebuild"], USER, arguments={}, deadline_s=-1.0))
+    value_of(gate.write_now(cell_db.operations.begin_operation, scene.uuid, OPERATIONS["rebuild"], USER, arguments={}, deadline_s=-1.0))
     with bench.database.reading() as connection:
         (late,) = [each for each in cell_db.operations.overdue_operations(connection, most=9) if each.uuid == scene.uuid]
     bad = dataclasses.replace(late, host=object())  # type: ignore[arg-type]

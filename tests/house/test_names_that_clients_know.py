@@ -27,10 +27,14 @@ ACTIONS: dict[str, tuple[str, str | None]] = {
     "unlock": ("unlock", None),
     "os-resetState": ("resetState", None),
     "os-getConsoleOutput": ("os-getConsoleOutput", None),
+    "os-getVNCConsole": ("get-console", None),
+    "os-getSPICEConsole": ("get-console", None),
+    "os-getSerialConsole": ("get-console", None),
 }
 OTHERS: dict[str, tuple[Action, str, str]] = {
     "reboot, soft": (actions.REBOOT_SOFT, "reboot", "compute_reboot_instance"),
     "reboot, hard": (actions.REBOOT_HARD, "reboot", "compute_reboot_instance"),
+    "create": (actions.CREATE, "create", "compute__do_build_and_run_instance"),
     "delete": (actions.DELETE, "delete", "compute_terminate_instance"),
 }
 
