@@ -301,7 +301,7 @@ class DisableCell(_SetDisabled):
 def _set_disabled(connection: sa.Connection, name_or_uuid: str, *, disabled: bool) -> CellMapping:
     cell = api_db.cells.find(connection, name_or_uuid)
     if cell.uuid == CELL0_UUID and disabled:
-        raise core.errors.WrongState("cell0 cannot be disabled: it takes the builds that no other cell can")
+        raise core.errors.WrongState("cell0 cannot be disabled: it holds the builds that failed before they had a cell")
     return api_db.cells.update(connection, cell.uuid, disabled=disabled)
 
 
@@ -338,7 +338,7 @@ class DeleteCell(commands.Command):
 def _delete(connection: sa.Connection, name_or_uuid: str, *, force: bool, dry_run: bool) -> tuple[CellMapping, InUse]:
     cell = api_db.cells.find(connection, name_or_uuid)
     if cell.uuid == CELL0_UUID:
-        raise core.errors.WrongState("cell0 cannot be deleted: builds that cannot be placed are buried there")
+        raise core.errors.WrongState("cell0 cannot be deleted: it holds the builds that failed before they had a cell")
     use = api_db.cells.in_use(connection, cell.uuid)
     _refuse_used(cell, use, force=force)
     if not dry_run:

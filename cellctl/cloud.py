@@ -33,8 +33,8 @@ RABBITMQ = core.config.OptionGroup(
     [
         cfg.DictOpt(
             "management_urls", default={}, secret=True,
-            help="Of each cell, by its name, RabbitMQ's management API: CELL:http://user:password@host:15672, several with commas. "
-            "The user has the tag administrator. Without it `host credentials` shows what to run on the broker's machine.",
+            help="RabbitMQ's management API of each cell: CELL:http://user:password@host:15672, several with commas. "
+            "The user needs the tag administrator. Without this option `host credentials` prints the commands for the broker's machine.",
         ),
     ],
 )  # fmt: skip

@@ -253,7 +253,7 @@ def _notes(service: Service, report: HostReport | None, state: str) -> list[str]
     if report is not None and not report.placed:
         notes.append("Placement does not know it as it is now")
     if report is not None and report.cleanups_open:
-        notes.append("owes cleanups")
+        notes.append("has pending cleanups")
     return notes
 
 
@@ -281,7 +281,7 @@ def _broker(url: str, deadline_s: float) -> Reach:
         return Reach(DOWN, why=error.message)
     finally:
         broker.close()
-    note = "nobody has made its queue yet" if waiting is None else None
+    note = "its queue does not exist yet" if waiting is None else None
     return Reach(UP, ms(time.monotonic() - started), note)
 
 
@@ -296,6 +296,6 @@ def _placement(cloud: Cloud) -> Reach:
     try:
         if placement.healthy():
             return Reach(UP, ms(time.monotonic() - started))
-        return Reach(DOWN, why="no answer, or none of a Placement that we can talk to")
+        return Reach(DOWN, why="no answer, or not that of a supported Placement")
     finally:
         placement.close()

@@ -78,21 +78,21 @@ def story_of(story: Story) -> str:
         told = _of_order(story.order, story.cell)
         return f"{told}: it does not answer: {story.silence}" if story.silence else told
     if story.silence:
-        return f"cell {story.cell} holds it and does not answer: {story.silence}"
-    return f"cell {story.cell} does not know it" if story.cell else "neither the journal nor a cell has it: its order is lost"
+        return f"it is in cell {story.cell}, which does not answer: {story.silence}"
+    return f"cell {story.cell} has no row of it" if story.cell else "neither the journal nor a cell has a row of it"
 
 
 def _of_order(order: api_db.holdings.Holding, cell: str | None) -> str:
     if order.deleting and order.phase == api_db.holdings.NEW:
-        return "deleted before it was placed; its claim is to be released"
+        return "deleted before it was placed; its claim will be released"
     if order.deleting:
-        return f"deleted; cell {cell} has to be told"
+        return f"deleted; cell {cell} has not been told yet"
     if order.phase == api_db.holdings.NEW:
-        return "accepted; waits for a host" if order.tries <= 1 else f"accepted; waits for a host, taken up {order.tries} times"
+        return "accepted; waits for a host" if order.tries <= 1 else f"accepted; waits for a host, leased {order.tries} times"
     if order.target == CELL0_UUID:
-        return "no host for it; to be buried in cell0"
+        return "no valid host; it goes to cell0 in ERROR"
     fault = "; its fault is shown meanwhile" if order.fault else ""
-    return f"assigned to host {order.host}; cell {cell} has to get its row{fault}"
+    return f"assigned to host {order.host}; its row is not in cell {cell} yet{fault}"
 
 
 def _of_row(row: cell_db.holdings.Holding) -> str:
@@ -100,7 +100,7 @@ def _of_row(row: cell_db.holdings.Holding) -> str:
         return _of_build(row)
     owed = f"host {', '.join(row.owed)} has to clean up" if row.owed else ""
     if row.state == states.GOING:
-        return f"being deleted: {owed or 'its claim and its row are to go'}"
+        return f"being deleted: {owed or 'its claim and its row will be removed'}"
     if row.state == states.GONE:
         return "deleted"
     if row.state == states.FAILED:
@@ -113,13 +113,13 @@ def _of_row(row: cell_db.holdings.Holding) -> str:
 
 
 def _of_build(row: cell_db.holdings.Holding) -> str:
-    told = f"host {row.host} builds attempt {row.attempt}" if row.is_listed else f"attempt {row.attempt} is ordered from host {row.host}"
+    told = f"host {row.host} builds attempt {row.attempt}" if row.is_listed else f"attempt {row.attempt} is assigned to host {row.host}"
     if row.host_is_up is None:
-        told += ", which its cell does not know"
+        told += ", which is unknown to its cell"
     elif not row.host_is_up:
         told += ", which is down"
     if row.deadline_s is not None and row.deadline_s <= 0:
-        told += ", past its time"
+        told += ", past its deadline"
     if not row.alternates:
-        return f"{told}; no host after it"
-    return f"{told}; then {', '.join(str(place.get('host')) for place in row.alternates)}"
+        return f"{told}; no alternate is left"
+    return f"{told}; alternates: {', '.join(str(place.get('host')) for place in row.alternates)}"

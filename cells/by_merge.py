@@ -74,7 +74,7 @@ async def _start_in(visits: Visits, listing: Listing, cell: str, uuid: str, in_j
         return position
     if isinstance(answer, Answer):
         raise bad_marker(uuid)
-    return value_of(answer or Silence(visits.cell(cell), "it alone knows the marker's place"))
+    return value_of(answer or Silence(visits.cell(cell), "only this cell has the marker"))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -153,12 +153,12 @@ class Door:
     def well(self) -> None:
         """It answered; whoever is on call is told once that it is back."""
         if self.breaker.succeeded():
-            LOG.info("cell is back cell=%s door=%s", self.cell, self.name)
+            LOG.info("cell reachable again cell=%s door=%s", self.cell, self.name)
 
     def failed(self, why: str, *, unreachable: bool = False) -> None:
         """It did not answer; whoever is on call is told once that it is away."""
         if self.breaker.failed(why, unreachable=unreachable):
-            LOG.warning("cell is away cell=%s door=%s why=%s", self.cell, self.name, why)
+            LOG.warning("cell unreachable cell=%s door=%s why=%s", self.cell, self.name, why)
 
     def close(self) -> None:
         if self._metrics:

@@ -427,10 +427,10 @@ class Gate:
 
     def _refused_question(self, error: Exception) -> core.errors.Invalid:
         """Logged, for it may be our own mistake, too."""
-        LOG.warning("a question was refused cell=%s why=%s", self.cell.name, core.log.masked(str(getattr(error, "orig", None) or error)))
+        LOG.warning("a query was refused cell=%s why=%s", self.cell.name, core.log.masked(str(getattr(error, "orig", None) or error)))
         if isinstance(error, sa.exc.DataError):
             return unkept(error)
-        return core.errors.Invalid("The database cannot be asked this: it holds a value that no column can have, or too many values.")
+        return core.errors.Invalid("The query is invalid: it has a value that no column can have, or too many values.")
 
     def _failed_question(self, why: str, started: float, *, unsure: bool = False) -> _Failure:
         """A question had no answer: whether anything else would have one tells a ping."""
@@ -543,7 +543,7 @@ class Gate:
 
     def _replaced(self) -> Silence:
         """Never left our queue: the gate was closed."""
-        return Silence(self.cell, "it was removed or is being re-addressed")
+        return Silence(self.cell, "it was removed, or its addresses are being changed")
 
     def _failed(self, failure: _Failure) -> Silence | Unknown:
         return (Unknown if failure.unsure else Silence)(self.cell, failure.why, failure.cause)

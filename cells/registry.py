@@ -138,7 +138,7 @@ class Cells:
         self._gates = gates
         for uuid, gate in old.items():
             if gates.get(uuid) is not gate:
-                LOG.info("cell %s was removed or re-addressed", gate.cell.name)
+                LOG.info("cell %s was removed, or its addresses were changed", gate.cell.name)
                 gate.close()
 
     def _open(self, cell: Cell) -> Gate:

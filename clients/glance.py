@@ -184,12 +184,12 @@ class Images:
         if reply.status in (404, 410):
             raise _no_image(image_id)
         if reply.status in (403, 409, 413):
-            raise core.errors.Conflict(f"The image service does not take the bytes of image {image_id}: {_said(reply)}", image=image_id)
+            raise core.errors.Conflict(f"The image service refuses the bytes of image {image_id}: {_said(reply)}", image=image_id)
         if reply.status != 204:
             raise _odd(reply)
         image = self.look(image_id)
         if (image.status, image.size_bytes, image.checksum or sent.checksum) != ("active", sent.size_bytes, sent.checksum):
-            raise core.errors.Unavailable(f"image {image_id} was not received as it was sent", image=image_id)
+            raise core.errors.Unavailable(f"image {image_id} was received incomplete or changed", image=image_id)
         return image
 
     def delete(self, image_id: str) -> None:
@@ -201,7 +201,7 @@ class Images:
         """
         reply = self._door.ask("DELETE", _path(image_id))
         if reply.status == 403:
-            raise core.errors.Forbidden(f"The image service does not delete image {image_id}: {_said(reply)}")
+            raise core.errors.Forbidden(f"The image service refuses to delete image {image_id}: {_said(reply)}")
         if reply.status not in (204, 404, 410):
             raise _odd(reply)
 
@@ -226,7 +226,7 @@ class Images:
             raise _odd(reply)
         row = _row_of(reply)
         if row.id.lower() != image_id.lower():
-            raise core.errors.Unavailable(f"the image service was asked for image {image_id} and answered with another")
+            raise core.errors.Unavailable(f"the image service returned another image than {image_id}")
         return None if row.status in _GONE else row
 
     def _is_member(self, image_id: str, project_id: str) -> bool:
@@ -250,7 +250,7 @@ class Images:
             for piece in self._door.pieces(f"{_path(image.image_id)}/file", deadline_s=deadline_s):
                 size_bytes += len(piece)
                 if size_bytes > image.size_bytes:
-                    raise core.errors.Unavailable(f"image {image.image_id} has more than the {image.size_bytes} bytes that it was said to have")
+                    raise core.errors.Unavailable(f"image {image.image_id} has more than the {image.size_bytes} bytes that were declared")
                 file.write(piece)
                 digest.update(piece)
             file.flush()
@@ -259,7 +259,7 @@ class Images:
             raise core.errors.Unavailable(f"image {image.image_id} arrived with {size_bytes} of {image.size_bytes} bytes", image=image.image_id)
         if expected is not None and digest.hexdigest() != expected.lower():
             raise core.errors.Unavailable(
-                f"image {image.image_id} arrived damaged, or is another by now: its {digest.name} is not {expected}", image=image.image_id
+                f"image {image.image_id} is damaged or was changed: its {digest.name} is not {expected}", image=image.image_id
             )
 
 
@@ -360,7 +360,7 @@ def _decoded(document: Mapping[str, object], kind: type[_Kind]) -> _Kind:
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
-        raise core.errors.Unavailable(f"the image service's answer makes no sense: {error}") from error
+        raise core.errors.Unavailable(f"the image service's answer is invalid: {error}") from error
 
 
 def _row_of(reply: Reply) -> _Row:

@@ -101,7 +101,7 @@ class _OwnToken:
             Unavailable: there is no token to be had.
         """
         if not self._lock.acquire(timeout=self._timeout_s):
-            raise core.errors.Unavailable("Keystone did not give us a token in time")
+            raise core.errors.Unavailable("Keystone did not issue a token in time")
         try:
             if self._is_over() or (renew and not self._is_new()):
                 self._fetch()
@@ -123,7 +123,7 @@ class _OwnToken:
         reply = self._door.ask("POST", _TOKENS, self._login)
         token = reply.headers.get("X-Subject-Token")
         if reply.status != 201 or token is None:
-            raise core.errors.Unavailable(_refusal("give us a token", reply))
+            raise core.errors.Unavailable(_refusal("issue a token", reply))
         self._token, self._ends_at = token, _token(reply).expires_at
         self._fetched_at = self._clock.monotonic()
 
@@ -136,7 +136,7 @@ def _login(credentials: Credentials) -> dict[str, Any]:
 
 def _refusal(what: str, reply: Reply) -> str:
     hint = "; see [keystone_authtoken]" if reply.status in (401, 403) else ""
-    return f"Keystone would not {what}: it answered {reply.status}{hint}"
+    return f"Keystone refused to {what}: it answered {reply.status}{hint}"
 
 
 # ---- the answer, as the Identity API v3 has it (only what is read) ---------------------------------------------------------------

@@ -125,7 +125,7 @@ class Agent:
         self.host.servers.close()
         for slots in self._slots.values():
             if not slots.join(max(0.0, min(1.0, timeout_s / 8))):
-                LOG.warning("work is left to the disk host=%s", self.host.name)
+                LOG.warning("unfinished work stays on disk host=%s", self.host.name)
         self.rounds.stop(max(0.1, timeout_s / 8))
         if not self.host.reporter.stop(max(0.1, min(timeout_s / 5, ends - time.monotonic()))):
             LOG.warning("reports are left unsent host=%s", self.host.name)
@@ -187,7 +187,7 @@ class Agent:
 
 def _check_user(url: str, host: str) -> None:
     if core.broker_url.parse(url)[0].user != access.host(host).name:
-        LOG.error("transport_url is not of the user %s: the cell refuses what this agent says (cellctl host credentials)", access.host(host).name)
+        LOG.error("transport_url is not of the user %s: the cell refuses reports of this agent (cellctl host credentials)", access.host(host).name)
 
 
 def _directory(conf: cfg.ConfigOpts) -> pathlib.Path:

@@ -70,7 +70,7 @@ class Rounds:
         try:
             self._beat(self._host.hypervisor.guests(), leaving=True)
         except core.errors.CellplaneError as error:
-            LOG.warning("the cell is not told that this host leaves why=%s", error)
+            LOG.warning("the cell could not be told that this host stops why=%s", error)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -88,7 +88,7 @@ class Rounds:
                 LOG.warning("a round failed why=%s", error)
             self._trouble = str(error)
         except Exception:
-            LOG.exception("a round broke")
+            LOG.exception("a round failed unexpectedly")
         else:
             if self._trouble:
                 LOG.info("rounds succeed again")

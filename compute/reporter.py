@@ -182,7 +182,7 @@ class Reporter:
             self._done()
             return True
         if self._trouble:
-            LOG.info("reports are taken again verb=%s", verb.name)
+            LOG.info("reports are sent again verb=%s", verb.name)
         self._trouble = False
         for report in batch.values():
             _tell(report)

@@ -67,7 +67,7 @@ class Slots:
                 try:
                     job()
                 except Exception:
-                    LOG.exception("a job broke line=%s", line)
+                    LOG.exception("a job failed line=%s", line)
                 finally:
                     self._put_back(line)
         finally:

@@ -55,33 +55,70 @@ CONSOLE = OptionGroup(
     "console",
     [
         cfg.StrOpt("listen_host", default="127.0.0.1", help="Address to listen on."),
-        cfg.PortOpt("port", default=6080, help="Port to listen on; 0 takes a free one."),
+        cfg.PortOpt("port", default=6080, help="Port to listen on; 0: a free one."),
         cfg.StrOpt(
             "public_url",
-            help="http or https URL under which users reach this proxy: the API hands it out. By default that of listen_host and port.",
+            help="http or https URL of this proxy for users, which the API gives out. By default that of listen_host and port.",
         ),
-        cfg.ListOpt("allowed_origins", default=[], help="Web pages of these origins (https://dashboard.example:8443) may open consoles, beside noVNC's here."),
-        cfg.FloatOpt("token_ttl_s", default=600.0, min=1.0, help="Seconds for which an address that was handed out opens its console."),
+        cfg.ListOpt(
+            "allowed_origins", default=[],
+            help="Web pages of these origins (https://dashboard.example:8443) may open consoles, besides noVNC of "
+            "this proxy.",
+        ),
+        cfg.FloatOpt("token_ttl_s", default=600.0, min=1.0, help="Seconds for which an address of a console is valid."),
         cfg.ListOpt(
             "networks", default=[],
-            help="CIDR networks in which guests' consoles may be. Without any: at the address ([compute] host_ip) under which the cell knows the "
-            "guest's own host. This machine's own addresses and the loopback are opened only by a network of exactly that address (10.1.0.5/32), "
+            help="CIDR networks in which guests' consoles may be. By default only the address of the guest's own host ([compute] host_ip). "
+            "This machine's own addresses and the loopback are allowed only by a network of exactly that address (10.1.0.5/32), "
             "or 127.0.0.0/8.",
         ),
-        cfg.ListOpt("ports", default=["5900-6099", "10000-20000"], help="Ports at which guests' consoles may be: numbers, and ranges FIRST-LAST."),
-        cfg.StrOpt("paths", help="Directory of UNIX sockets at which guests' consoles may be, where proxy and guests share a machine; without it: at none."),
-        cfg.StrOpt("path_user", help="User (name or number) to whom these sockets belong: the one that runs QEMU. By default the proxy's own."),
-        cfg.StrOpt("novnc_path", default="/usr/share/novnc", help="Directory of noVNC's files; without them there is no console in a browser."),
-        cfg.IntOpt("most_sessions", default=200, min=1, help="Consoles that may be open at the same time; more are refused."),
-        cfg.IntOpt("most_sessions_per_token", default=4, min=1, help="Of them opened with one token; a page that is loaded again needs a second one."),
-        cfg.IntOpt("most_sessions_per_server", default=10, min=1, help="Of them of one server."),
+        cfg.ListOpt(
+            "ports", default=["5900-6099", "10000-20000"],
+            help="Ports of guests' consoles: numbers, and ranges FIRST-LAST.",
+        ),
+        cfg.StrOpt(
+            "paths",
+            help="Directory of UNIX sockets of guests' consoles, if proxy and guests share a machine. By default no "
+            "socket is opened.",
+        ),
+        cfg.StrOpt(
+            "path_user",
+            help="User (name or number) who owns these sockets: the user that runs QEMU. By default the proxy's own.",
+        ),
+        cfg.StrOpt(
+            "novnc_path", default="/usr/share/novnc",
+            help="Directory of noVNC's files. Without them there is no console in a browser.",
+        ),
+        cfg.IntOpt(
+            "most_sessions", default=200, min=1,
+            help="Consoles that may be open at the same time. Further ones are refused.",
+        ),
+        cfg.IntOpt(
+            "most_sessions_per_token", default=4, min=1,
+            help="Consoles that may be open at the same time with one token. A page that is loaded again needs a "
+            "second one.",
+        ),
+        cfg.IntOpt(
+            "most_sessions_per_server", default=10, min=1,
+            help="Consoles of one server that may be open at the same time.",
+        ),
         *OPTIONS,
         core.monitoring.OPTION,
-        cfg.IntOpt("threads", default=4, min=1, help="Threads that ask the database and the broker about tokens."),
-        cfg.FloatOpt("host_timeout_s", default=5.0, min=0.1, help="Seconds within which a host must say that the console is still there."),
-        cfg.FloatOpt("connect_timeout_s", default=5.0, min=0.1, help="Seconds within which a guest's console must take the connection."),
+        cfg.IntOpt("threads", default=4, min=1, help="Threads that check tokens with the database and the broker."),
+        cfg.FloatOpt(
+            "host_timeout_s", default=5.0, min=0.1,
+            help="Seconds within which a host must confirm that the console is still there.",
+        ),
+        cfg.FloatOpt(
+            "connect_timeout_s", default=5.0, min=0.1,
+            help="Seconds within which a guest's console must accept the connection.",
+        ),
         cfg.FloatOpt("idle_timeout_s", default=3600.0, min=0.1, help="Seconds without a byte in either direction after which a console is closed."),
-        cfg.FloatOpt("ping_s", default=30.0, min=0.1, help="Seconds between two pings to a user; one that does not answer in half of it is gone."),
+        cfg.FloatOpt(
+            "ping_s", default=30.0, min=0.1,
+            help="Seconds between two pings to a user's client. A client that does not answer within half of it is "
+            "disconnected.",
+        ),
     ],
 )
 
@@ -207,7 +244,7 @@ class ConsoleProxy:
         try:
             self.database.run(cell_db.heartbeats.leave, host=self._conf.host, binary=CONSOLE_PROXY)
         except core.errors.Unavailable as error:
-            LOG.warning("the cell does not hear that this console proxy stops: %s", error.message)
+            LOG.warning("the cell could not be told that this console proxy stops: %s", error.message)
 
     def _why_not_ready(self) -> str | None:
         try:

@@ -149,7 +149,7 @@ class Proxy:
             with self._places.taken(token, admission.ticket.instance_uuid):
                 return await self._open_console(request, admission)
         except NoRoom:
-            raise Refused(503, "This console proxy has no room for another console at the moment.") from None
+            raise Refused(503, "This console proxy has too many open consoles at the moment.") from None
 
     async def _open_console(self, request: web.BaseRequest, admission: Admission) -> web.StreamResponse:
         from_guest, to_guest = await self._connect(admission)
@@ -200,7 +200,7 @@ class Proxy:
         except core.errors.CellplaneError as error:
             status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
             if status in (500, 503):
-                LOG.warning("a token could not be judged: %s", error.message)
+                LOG.warning("a token could not be checked: %s", error.message)
                 raise Refused(503, "The cell does not answer at the moment. Please try again.") from error
             raise Refused(status, error.message) from error
         except TimeoutError as error:
@@ -211,7 +211,7 @@ class Proxy:
             async with asyncio.timeout(self._limits.connect_timeout_s):
                 return await _connected(admission.target)
         except (OSError, TimeoutError) as error:
-            LOG.warning("no way to a console server=%s target=%s: %s", admission.ticket.instance_uuid, admission.target, error)
+            LOG.warning("console unreachable server=%s target=%s: %s", admission.ticket.instance_uuid, admission.target, error)
             raise Refused(502, "The guest's console does not answer.") from error
 
 

@@ -16,7 +16,7 @@ from objects.console import Address
 from objects.console_rules import Allowed, IpAddress, plain
 
 LOG = core.log.get(__name__)
-_NOT_THERE = "This console is at a place where none may be."
+_NOT_THERE = "This console is at an address that is not allowed."
 _DISCARD = 9
 
 
@@ -100,7 +100,7 @@ class Targets:
 
 
 def _refused(host: str, why: str) -> core.errors.Forbidden:
-    LOG.error("host %s names a console where none may be: %s", host, why)
+    LOG.error("host %s reports a console at an address that is not allowed: %s", host, why)
     return core.errors.Forbidden(_NOT_THERE)
 
 

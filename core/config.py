@@ -30,7 +30,7 @@ PROCESS = OptionGroup(
         cfg.StrOpt(
             "transport_url",
             secret=True,
-            help="Broker of this process: the API level's for API-level processes, the cell's for a cell's. "
+            help="URL of the broker: the API level's for processes of the API level, the cell's for processes of a cell. "
             "amqp://user:password@host:port/vhost, or inproc://NAME inside one process.",
         ),
     ],
@@ -40,7 +40,7 @@ API_DATABASE = OptionGroup(
     "api_database",
     [
         cfg.StrOpt("connection", secret=True, help="SQLAlchemy URL of the API database."),
-        cfg.IntOpt("pool_size", default=5, min=1, help="Connections that this process keeps to it."),
+        cfg.IntOpt("pool_size", default=5, min=1, help="Connections to this database that the process keeps open."),
     ],
 )
 
@@ -48,7 +48,7 @@ CELL_DATABASE = OptionGroup(
     "database",
     [
         cfg.StrOpt("connection", secret=True, help="SQLAlchemy URL of this cell's own database."),
-        cfg.IntOpt("pool_size", default=10, min=1, help="Connections that this process keeps to it."),
+        cfg.IntOpt("pool_size", default=10, min=1, help="Connections to this database that the process keeps open."),
     ],
 )
 
@@ -58,16 +58,19 @@ CELLS = OptionGroup(
         cfg.FloatOpt("deadline_s", default=1.0, min=0.05, help="Seconds within which a cell must answer a read or a write."),
         cfg.IntOpt("threads", default=4, min=1, help="Threads and database connections per cell in this process; the API has two more connections for lists."),
         cfg.FloatOpt("project_share", default=0.5, min=0.01, max=1.0,
-                     help="Part of the requests that may be under way at a database (threads and waiting) that one project may have at once. "
-                     "What is beyond is refused with 503."),
-        cfg.FloatOpt("refresh_s", default=2.0, min=0.1, help="Seconds between two looks at the cell mappings."),
+                     help="Share of a database's requests, running and waiting, that one project may have at the same time. "
+                     "Requests beyond it are refused with 503."),
+        cfg.FloatOpt("refresh_s", default=2.0, min=0.1, help="Seconds between two reads of the cell mappings."),
     ],
 )
 
 PLACEMENT = OptionGroup(
     "placement",
     [
-        cfg.StrOpt("endpoint", help="http://host:port of Placement, or wsgi:///path/of/placement.conf to run it in this process."),
+        cfg.StrOpt(
+            "endpoint",
+            help="URL of Placement: http://host:port, or wsgi:///path/of/placement.conf to run it in this process.",
+        ),
         cfg.StrOpt("token", default="admin", secret=True, help="X-Auth-Token for a Placement with auth_strategy noauth2."),
         cfg.FloatOpt("timeout_s", default=10.0, min=0.1, help="Seconds within which Placement must answer."),
     ],
@@ -77,7 +80,7 @@ IMAGE = OptionGroup(
     "image",
     [
         cfg.StrOpt("endpoint", help="URL of the image service (/v2/images below it)."),
-        cfg.FloatOpt("timeout_s", default=5.0, min=0.1, help="Seconds within which it must answer."),
+        cfg.FloatOpt("timeout_s", default=5.0, min=0.1, help="Seconds within which the image service must answer."),
     ],
 )
 
@@ -87,7 +90,7 @@ NEW_HOSTS = OptionGroup(
     [
         cfg.StrOpt(
             "new_hosts", default=ENABLED, choices=[ENABLED, ACCEPT],
-            help="What a host that nobody has seen before may do: enabled: take builds at once; accept: wait for `cellctl host accept`.",
+            help="What a new host does: enabled: it takes builds at once; accept: it waits for `cellctl host accept`.",
         ),
     ],
 )  # fmt: skip
@@ -95,7 +98,10 @@ NEW_HOSTS = OptionGroup(
 HOSTS = OptionGroup(
     "conductor",
     [
-        cfg.FloatOpt("service_down_time_s", default=30.0, min=0.5, help="Seconds of silence after which a host counts as down."),
+        cfg.FloatOpt(
+            "service_down_time_s", default=30.0, min=0.5,
+            help="Seconds without a heartbeat after which a host counts as down.",
+        ),
     ],
 )
 

@@ -455,7 +455,7 @@ def _look_before_use(engine: sa.Engine) -> None:
         except pymysql.err.Error as error:
             if timed_out(error):
                 raise sa.exc.OperationalError("PING", None, error) from error
-            raise sa.exc.DisconnectionError("the connection was lost while it lay idle") from error
+            raise sa.exc.DisconnectionError("the idle connection was lost") from error
 
     @sa.event.listens_for(engine, "handle_error")
     def _judge(context: Any) -> None:

@@ -144,7 +144,7 @@ class _Protocol(web.RequestHandler):
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             LOG.error("a request failed outside its handler method=%s", request.method[:32], exc_info=exc)
         if request.writer.output_size > 0:
-            raise ConnectionError("A part of an answer is sent already.")
+            raise ConnectionError("A part of the answer was sent already.")
         return self._refused(request, status)
 
     async def finish_response(

@@ -34,11 +34,17 @@ OPTIONS = (
         "max_connections",
         default=4096,
         min=1,
-        help="Connections to a process at the same time; fewer where its limit of descriptors is lower. For one more the oldest idle one is closed.",
+        help="Connections to a process at the same time; fewer if its limit of file descriptors is lower. Beyond it the oldest idle connection is closed.",
     ),
-    cfg.IntOpt("max_connections_per_address", default=1024, min=1, help="Of them from one address; a proxy before this process is one."),
+    cfg.IntOpt(
+        "max_connections_per_address", default=1024, min=1,
+        help="Connections from one address at the same time. A proxy in front of this process is one address.",
+    ),
     cfg.FloatOpt("head_timeout_s", default=30.0, min=0.1, help="Seconds within which the head of a request must arrive."),
-    cfg.FloatOpt("keep_alive_timeout_s", default=75.0, min=0.1, help="Seconds for which a connection stands that asks for nothing more."),
+    cfg.FloatOpt(
+        "keep_alive_timeout_s", default=75.0, min=0.1,
+        help="Seconds after which an idle connection is closed.",
+    ),
 )
 """Settings of every program that takes connections."""
 

@@ -122,7 +122,7 @@ class _Replies:
     def expected(self, ends_at: float, verb: Verb, queue: str) -> "Sent":
         """A place for one answer."""
         if not self._consumer.wait_until_reading(max(0.0, ends_at - time.monotonic())):
-            raise errors.Unavailable("the broker is away: no queue for the answer")
+            raise errors.Unavailable("the broker does not answer: no queue for the reply")
         return Sent(self._waiting, reply_to=self._consumer.queue, verb=verb, queue=queue)
 
     def stop(self) -> None:

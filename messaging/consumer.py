@@ -177,7 +177,7 @@ class Consumer:
                 self._end()
             except errors.Unavailable as why:
                 # The loss is said once, not with every attempt to come back.
-                LOG.log(logging.WARNING if self.reading.is_set() else level, "consumer has no broker queue=%s why=%s", self.queue, why.message)
+                LOG.log(logging.WARNING if self.reading.is_set() else level, "consumer cannot reach the broker queue=%s why=%s", self.queue, why.message)
                 level = logging.DEBUG
             except Exception:
                 LOG.exception("consumer failed queue=%s", self.queue)

@@ -146,7 +146,7 @@ class InProcessBroker:
         """
         with self.lock:
             if self._away:
-                raise ConnectionRefusedError(f"in-process broker {self.name} is away")
+                raise ConnectionRefusedError(f"in-process broker {self.name} is down")
             try:
                 user = self._known(connection.user, password)
                 self.ask(lambda: self._admit(connection, user), timeout_s)
@@ -304,7 +304,7 @@ class InProcessBroker:
             return None
         user, right = self._users.get(name or "", (None, ""))
         if user is None or not hmac.compare_digest(right.encode(), (password or "").encode()):
-            raise amqp.AccessRefused(f"in-process broker {self.name} does not let {name} in")
+            raise amqp.AccessRefused(f"in-process broker {self.name} refuses the login of {name}")
         return user
 
     def _admit(self, connection: Peer, user: access.User | None) -> None:

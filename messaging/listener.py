@@ -163,7 +163,7 @@ class Listener:
         self._stopping = True
         self._consumer.stop_taking()
         if not self._crew.stop(max(0.0, ends_at - time.monotonic())):
-            LOG.warning("listener stopped with work in hand queue=%s", self.queue)
+            LOG.warning("listener stopped with unfinished messages queue=%s", self.queue)
         self._consumer.stop(max(1.0, ends_at - time.monotonic()))
 
     # In the consumer's thread.
@@ -229,7 +229,7 @@ class Listener:
     def _handle(self, job: "_Job") -> None:
         handler = self._handlers.get(job.asked.verb)
         if handler is None:
-            self._refuse(job, errors.Invalid(f"nobody here knows the verb {job.asked.verb}", field="verb"))
+            self._refuse(job, errors.Invalid(f"unknown verb {job.asked.verb}", field="verb"))
             return
         arguments = self._admit(job, handler)
         if arguments is None:
@@ -357,7 +357,7 @@ class Listener:
             self._reply(job, wire.reply_with_error(errors.Broken("the answer is larger than a message may be")))
             return
         except NoSuchQueue:
-            LOG.info("caller is gone queue=%s request_id=%s", self.queue, job.request_id())
+            LOG.info("reply queue of the caller is gone queue=%s request_id=%s", self.queue, job.request_id())
         except errors.Unavailable as why:
             # The caller hears nothing and decides by his deadline; doing the work again would not help him.
             LOG.warning("reply not sent queue=%s request_id=%s why=%s", self.queue, job.request_id(), why.message)

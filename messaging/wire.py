@@ -111,7 +111,7 @@ def arguments_of(message: Envelope, verb: Verb) -> Any:
         sender = repr(message.sent_by)[1:-1] or "an unnamed sender"
         raise errors.Invalid(
             f"{message.verb} {message.version} from {sender} is refused: "
-            f"this program speaks {verb.name} {verb.version}",
+            f"this program supports {verb.name} {verb.version}",
             field="version",
         )
     return decode(bytes(message.arguments), verb.arguments)
@@ -132,13 +132,13 @@ def value_of(body: bytes, verb: Verb) -> Any:
     """What a call was answered with.
 
     Raises:
-        CellplaneError: the error that the other side answered with; `Broken` if its answer cannot be understood.
+        CellplaneError: the error that the other side answered with; `Broken` if its answer cannot be read.
     """
     try:
         reply = decode(body, Reply)
         value = decode(bytes(reply.value), verb.reply) if verb.reply and reply.error is None else None
     except errors.Invalid as why:
-        raise errors.Broken(f"the answer to {verb.name} cannot be understood: {why.message}") from why
+        raise errors.Broken(f"the answer to {verb.name} cannot be read: {why.message}") from why
     if reply.error is not None:
         raise errors.from_wire(reply.error.code, reply.error.message[:_COMPLAINT_LENGTH], reply.error.fields)
     return value

@@ -138,7 +138,7 @@ class App:
         try:
             return await self._serve(request)
         except Exception:
-            LOG.exception("a request could not even be refused")
+            LOG.exception("the refusal of a request failed")
             return web.Response(status=500, body=_LAST_WORD, content_type=JSON, headers={"Server": NAME})
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:

@@ -110,7 +110,7 @@ class Tokens:
         deadline_s = self._deadline_s
         if self._breaker.is_open:
             if len(self._asking) >= _THREADS or not self._breaker.may_probe():
-                raise errors.Unavailable(f"Keystone is away: {self._breaker.why}")
+                raise errors.Unavailable(f"Keystone does not answer: {self._breaker.why}")
             deadline_s = min(deadline_s, _PROBE_PATIENCE_S)
         running = self._asking.get(digest) or self._start(digest, token)
         try:
@@ -131,10 +131,10 @@ class Tokens:
             found = self._keystone.validate(token)
         except errors.Unavailable as error:
             if self._breaker.failed(error.message):
-                LOG.warning("keystone is away why=%s", error.message)
+                LOG.warning("keystone unreachable why=%s", error.message)
             raise
         if self._breaker.succeeded():
-            LOG.info("keystone answers again")
+            LOG.info("keystone reachable again")
         return found
 
     def _remember(self, digest: bytes, done: "asyncio.Future[Token | None]") -> None:

@@ -102,7 +102,7 @@ def refuse_unread(specs: dict[str, str]) -> None:
     """
     for name in specs:
         if _namespace(name) in UNREAD:
-            raise ValueError(f"Validation failed; extra spec '{name}' is not supported: nothing here heeds {_namespace(name)}.")
+            raise ValueError(f"Validation failed; extra spec '{name}' is not supported: no part of this cloud uses {_namespace(name)}.")
 
 
 def refuse_invalid(specs: dict[str, str]) -> None:

@@ -26,7 +26,7 @@ async def find(call: Call, image_id: str, field: str) -> Image:
     except core.errors.NotFound as error:
         raise invalid(field, f"Image {image_id} could not be found.") from error
     if named := [name for name in _NAMES_OTHERS if image.properties.get(name)]:
-        raise invalid(field, f"Image {image_id} needs other images or volumes ({', '.join(named)}): such images are not booted.")
+        raise invalid(field, f"Image {image_id} needs other images or volumes ({', '.join(named)}): such images are not supported.")
     return image
 
 

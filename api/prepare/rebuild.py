@@ -54,7 +54,7 @@ async def prepare(call: Call, server: Server) -> Changes:
 def _refuse_unsupported(body: Mapping[str, Any]) -> None:
     lookups.refuse_unsupported(body)
     if body.get("preserve_ephemeral"):
-        raise invalid("preserve_ephemeral", "No hypervisor here can make a root disk anew and keep the ephemeral one.")
+        raise invalid("preserve_ephemeral", "No hypervisor here can replace the root disk and keep the ephemeral disk.")
 
 
 def _look_up(connection: sa.Connection, project_id: str, user_id: str, key_name: str | None, quota_defaults: Mapping[str, int]) -> tuple[str | None, int]:

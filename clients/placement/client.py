@@ -150,7 +150,7 @@ class Placement:
                 return
             if reply.status != 404:
                 raise refused(reply, "DELETE", f"/allocations/{uuid}")
-        raise core.errors.Unavailable(f"the claim of {uuid} keeps moving and could not be released")
+        raise core.errors.Unavailable(f"the claim of {uuid} changes too often and could not be released")
 
     def release_at(self, uuid: str, generation: int, project_id: str, user_id: str) -> None:
         """Lets go of all the consumer holds if it is still at this generation.
@@ -330,7 +330,7 @@ class Placement:
             raise refused(reply, "GET", _path(uuid))
         known = decoded(reply, ProviderRow, "GET", _path(uuid))
         if known.name != name:
-            raise core.errors.Conflict(f"provider {uuid} is {known.name} and not {name}: it is left alone", provider_uuid=uuid)
+            raise core.errors.Conflict(f"provider {uuid} is {known.name} and not {name}: it is not changed", provider_uuid=uuid)
         return True
 
     def _ensure_traits(self, uuid: str, after: Callable[[set[str]], set[str]]) -> None:
@@ -366,7 +366,7 @@ class Placement:
             return
         small = inventory.too_small(new, self._usages_at(uuid, found.resource_provider_generation), now)
         if small and not even_below_usage:
-            raise core.errors.Conflict(f"less would be offered than is used: {'; '.join(small)}", provider_uuid=uuid, classes=small)
+            raise core.errors.Conflict(f"the inventory would be smaller than its use: {'; '.join(small)}", provider_uuid=uuid, classes=small)
         for name in new.keys() - now.keys():
             if name.startswith("CUSTOM_"):
                 self._send("PUT", f"/resource_classes/{name}", success=(201, 204))

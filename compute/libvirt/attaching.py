@@ -73,7 +73,7 @@ def _wait_until_let_go(libvirt: Libvirt, uuid: str, find: Find, permit: Permit, 
         if element is None:
             return
         if time.monotonic() >= ends:
-            raise core.errors.Conflict("The guest does not let go of the device", server=uuid)
+            raise core.errors.Conflict("The guest does not release the device", server=uuid)
         if time.monotonic() - asked_at >= _ASK_AGAIN_S:
             # This itself takes seconds when the guest does not answer.
             if not _ask(libvirt, uuid, element, permit):

@@ -53,7 +53,7 @@ class Calls:
                 permit.check()
             if time.monotonic() >= ends:
                 said = f"server={about or '-'}" if permit is None else permit.about(about or "-")
-                LOG.warning("a call is left behind %s call=%s after_s=%g", said, what, deadline_s)
+                LOG.warning("a call is abandoned %s call=%s after_s=%g", said, what, deadline_s)
                 raise core.errors.Unavailable(f"The hypervisor did not answer within {deadline_s:g} s ({what})")
         if call.error is not None:
             raise call.error

@@ -241,7 +241,7 @@ class Libvirt:
                 domain.agentSetResponseTimeout(_AGENT_S)
                 function(domain)
             except libvirt.libvirtError as error:
-                LOG.info("the guest's agent does not help %s call=%s why=%s", permit.about(uuid), what, error.get_error_message())
+                LOG.info("the guest's agent failed %s call=%s why=%s", permit.about(uuid), what, error.get_error_message())
                 return False
             return True
 
@@ -269,7 +269,7 @@ class Libvirt:
 
     def _connected(self) -> Any:
         if not self._opening.acquire(timeout=self._deadline_s):
-            raise core.errors.Unavailable("libvirt does not take the connection")
+            raise core.errors.Unavailable("libvirt refuses the connection")
         try:
             if self._closed:
                 raise core.errors.Unavailable("The connection to libvirt is closed")
@@ -290,7 +290,7 @@ class Libvirt:
             connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, self._on_device_removed, None)
             connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, self._on_job_completed, None)
         except libvirt.libvirtError as error:
-            raise core.errors.Unavailable(f"libvirt is away: {error.get_error_message()}") from error
+            raise core.errors.Unavailable(f"libvirt does not answer: {error.get_error_message()}") from error
         LOG.info("connected uri=%s", self._uri)
         return connection
 
@@ -447,7 +447,7 @@ def _drop_saved(domain: Any) -> None:
 def _translated(what: str, error: Any, said: str, *, is_alive: bool) -> core.errors.CellplaneError:
     code = error.get_error_code()
     if not is_alive or error.get_error_domain() in (libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE):
-        return core.errors.Unavailable(f"libvirt went away ({what})")
+        return core.errors.Unavailable(f"the connection to libvirt was lost ({what})")
     if code == libvirt.VIR_ERR_NO_DOMAIN:
         return core.errors.NotFound("There is no such guest on this host")
     # The words of libvirt name paths of the host: they are for its log, not for the user's fault.
@@ -455,7 +455,7 @@ def _translated(what: str, error: Any, said: str, *, is_alive: bool) -> core.err
     if code == libvirt.VIR_ERR_OPERATION_INVALID:
         return core.errors.WrongState(f"The guest's state does not allow it ({what})")
     if code == libvirt.VIR_ERR_OPERATION_TIMEOUT:
-        return core.errors.Unavailable(f"The guest is being worked on ({what})")
+        return core.errors.Unavailable(f"The guest is busy ({what})")
     if code in (libvirt.VIR_ERR_CONFIG_UNSUPPORTED, libvirt.VIR_ERR_XML_ERROR, libvirt.VIR_ERR_XML_INVALID_SCHEMA, libvirt.VIR_ERR_NO_SUPPORT):
         return core.errors.Invalid(f"The hypervisor cannot do this ({what})")
     return core.errors.Broken(f"The hypervisor failed to {what}")

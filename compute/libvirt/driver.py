@@ -157,7 +157,7 @@ class LibvirtHypervisor:
             # Frozen it cannot hear the button.
             self._libvirt.unpause(uuid, permit)
         if seen.has_process and not shuts_down(self._libvirt, uuid, permit, patience_s=self._settings.shutdown_timeout_s):
-            LOG.warning("a guest did not shut itself down and is cut off %s", permit.about(uuid))
+            LOG.warning("a guest did not shut down and is powered off %s", permit.about(uuid))
             self._libvirt.cut_off(uuid, permit)
         return self._as_it_is(uuid, permit)
 
@@ -279,7 +279,7 @@ class LibvirtHypervisor:
         if seen.power_state != states.RUNNING:
             raise _wrong_state(seen, "be given a password")
         if not self._libvirt.set_password(uuid, user, password, permit):
-            raise core.errors.Conflict("No agent answers in the guest", server=uuid)
+            raise core.errors.Conflict("The guest's agent does not answer", server=uuid)
 
     def inject_nmi(self, uuid: str, *, permit: Permit) -> None:
         seen = self._known(uuid, permit)
@@ -394,7 +394,7 @@ class LibvirtHypervisor:
             drop_leftovers(self._libvirt, home, permit)
         except core.errors.CellplaneError as error:
             # One guest that does not answer must not make the host fall silent; the next snapshot tries again.
-            LOG.warning("what a snapshot left is not removed yet %s why=%s", permit.about(home.uuid), error)
+            LOG.warning("files of a snapshot are not removed yet %s why=%s", permit.about(home.uuid), error)
 
     def _remove_logs(self, uuid: str) -> None:
         for path in pathlib.Path(self._settings.log_path).glob(f"{domain_name(uuid)}.log*"):
@@ -407,7 +407,7 @@ def _disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise core.errors.Unavailable(f"The host's disk does not let us: {error.strerror or error}") from error
+        raise core.errors.Unavailable(f"Disk error on the host: {error.strerror or error}") from error
 
 
 def _as_guest(seen: Seen) -> Guest:

@@ -216,7 +216,7 @@ def _rng(both: Both) -> Rng | None:
     is_allowed = both.flavor.flag("hw_rng:allowed")
     size, period_ms = both.flavor.count("hw_rng:rate_bytes"), both.flavor.count("hw_rng:rate_period")
     if period_ms is not None and size is None:
-        raise core.errors.Invalid("The extra spec hw_rng:rate_period is nothing without hw_rng:rate_bytes", field="hw_rng:rate_period")
+        raise core.errors.Invalid("The extra spec hw_rng:rate_period needs hw_rng:rate_bytes", field="hw_rng:rate_period")
     return None if is_allowed is False else Rng(bytes_per_period=size, period_ms=period_ms)
 
 
@@ -224,7 +224,7 @@ def _tpm(both: Both) -> Tpm | None:
     version, model = both.choice("tpm_version", TPM_VERSIONS), both.choice("tpm_model", TPM_MODELS)
     if version is None:
         if model is not None:
-            raise core.errors.Invalid("A TPM's model is nothing without its version (hw:tpm_version)", field="hw:tpm_model")
+            raise core.errors.Invalid("A TPM's model needs a version (hw:tpm_version)", field="hw:tpm_model")
         return None
     if (version, model) == ("1.2", "tpm-crb"):
         raise core.errors.Invalid("A TPM of version 1.2 is never a tpm-crb", field="hw:tpm_model")

@@ -109,7 +109,7 @@ def _qcow2_size(head: bytes) -> int:
     if encryption:
         raise core.errors.Invalid("The image is encrypted", field="disk_format")
     if not _LEAST_CLUSTER_BITS <= cluster_bits <= _MOST_CLUSTER_BITS:
-        raise core.errors.Invalid("The image's qcow2 header makes no sense", field="disk_format")
+        raise core.errors.Invalid("The image's qcow2 header is invalid", field="disk_format")
     if version == 3 and len(head) >= _FEATURES_AT + _FEATURES.size and _FEATURES.unpack_from(head, _FEATURES_AT)[0] & _EXTERNAL_DATA:
         raise core.errors.Invalid("The image names a file for its data: such images are not used", field="disk_format")
     if not size:

@@ -114,7 +114,7 @@ def _refuse_totals_beside_parts(disk: dict[str, int]) -> None:
         total = f"total_{unit}_sec"
         if total in disk and (f"read_{unit}_sec" in disk or f"write_{unit}_sec" in disk):
             field = f"{PREFIX}disk_{total}"
-            raise core.errors.Invalid(f"The extra spec {field} cannot stand beside limits of reads or writes", field=field)
+            raise core.errors.Invalid(f"The extra spec {field} cannot be combined with limits of reads or writes", field=field)
 
 
 def _limit(flavor: Asked, name: str, *, least: int = 1, most: int) -> int | None:

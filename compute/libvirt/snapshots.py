@@ -56,7 +56,7 @@ def drop_leftovers(libvirt: Libvirt, home: Home, permit: Permit) -> None:
         if home.frozen_mark.exists():
             libvirt.thaw_file_systems(home.uuid, permit)
     except core.errors.NotFound:
-        LOG.info("a guest went while it was saved %s", permit.about(home.uuid))
+        LOG.info("a guest ended during its snapshot %s", permit.about(home.uuid))
     home.drop_snapshot()
 
 

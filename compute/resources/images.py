@@ -129,7 +129,7 @@ class ImageFiles:
         except core.errors.CellplaneError as error:
             download.error = error
         except Exception as error:
-            LOG.exception("a download broke image=%s", image.image_id)
+            LOG.exception("a download failed unexpectedly image=%s", image.image_id)
             download.error = core.errors.Broken(f"Image {image.image_id} cannot be fetched ({type(error).__name__})", image=image.image_id)
         finally:
             with self._lock:

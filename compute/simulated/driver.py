@@ -266,7 +266,7 @@ class SimulatedHypervisor:
     def _setting(self, uuid: str = "", name: str = "") -> Setting:
         setting = self._dial.now(uuid, name)
         if setting.away:
-            raise core.errors.Unavailable("The simulated hypervisor is away")
+            raise core.errors.Unavailable("The simulated hypervisor does not answer")
         return setting
 
     def _known(self, uuid: str) -> SimulatedGuest:
@@ -292,7 +292,7 @@ class SimulatedHypervisor:
         is_stubborn = guest.power_state == states.RUNNING and self._setting(guest.uuid, guest.name).keeps_devices
         # A guest that is frozen hears nothing.
         if is_stubborn or guest.power_state == states.POWER_PAUSED:
-            raise core.errors.Conflict("The guest does not let go of the device", server=guest.uuid)
+            raise core.errors.Conflict("The guest does not release the device", server=guest.uuid)
 
     def _ready(self, uuid: str, permit: Permit) -> SimulatedGuest:
         """The guest, after the time and with the faults that an operation has."""

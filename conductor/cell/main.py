@@ -48,9 +48,12 @@ CONDUCTOR = OptionGroup(
         cfg.FloatOpt("build_deadline_s", default=600.0, min=1, help="Seconds that one attempt of a build may take on a host."),
         cfg.FloatOpt("sweep_s", default=5.0, min=0.05, help="Seconds between two sweeps over builds, cleanups and operations."),
         cfg.FloatOpt(
-            "inventory_again_s", default=600.0, min=1, help="Seconds after which Placement is told of a host again, even if nothing changed."
+            "inventory_again_s", default=600.0, min=1, help="Seconds after which a host is sent to Placement again, even if nothing changed."
         ),
-        cfg.FloatOpt("claim_sweep_s", default=600.0, min=1, help="Seconds between two looks for claims of servers that ended."),
+        cfg.FloatOpt(
+            "claim_sweep_s", default=600.0, min=1,
+            help="Seconds between two sweeps over claims of servers that were deleted or failed.",
+        ),
         cfg.IntOpt("workers", default=4, min=1, help="Messages that are handled at the same time."),
     ],
 )

@@ -34,7 +34,7 @@ class Watch:
             now = self._clock.monotonic()
             if now - self._turn > expected_s + self._down_after_s / 4 or not listening:
                 if now - self._since > self._down_after_s:
-                    LOG.warning("this conductor was cut off; the silence of hosts counts from now on")
+                    LOG.warning("this conductor was disconnected; time without heartbeats counts from now on")
                 self._since = now
             self._turn = now
 

@@ -234,7 +234,7 @@ class HostWatch:
     def _tell(self, gate: Gate, hosts: Sequence[str], accepted: bool) -> None:
         answer = gate.write_now(cell_db.hosts.set_accepted, hosts, accepted)
         if not isinstance(answer, Answer):  # the next look tells it again
-            LOG.warning("cell %s does not hear which of its hosts are accepted: %s", gate.cell.name, answer.why)
+            LOG.warning("cell %s could not be told which of its hosts are accepted: %s", gate.cell.name, answer.why)
 
     def _say_once(self, gate: Gate, host: str, why: str | None) -> None:
         key = (gate.cell.uuid, host)

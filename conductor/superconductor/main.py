@@ -44,7 +44,10 @@ SCHEDULER = OptionGroup(
     "scheduler",
     [
         *core.config.NEW_HOSTS.options,
-        cfg.IntOpt("max_attempts", default=3, min=1, help="Hosts that a build may try: the chosen one and its alternates."),
+        cfg.IntOpt(
+            "max_attempts", default=3, min=1,
+            help="Number of hosts that a build may try: the chosen one and its alternates.",
+        ),
     ],
 )
 SETTINGS = OptionGroup(
@@ -54,10 +57,13 @@ SETTINGS = OptionGroup(
         cfg.FloatOpt("build_deadline_s", default=600.0, min=1, help="Seconds that one attempt of a build may take on a host."),
         cfg.FloatOpt(
             "unread_cell_wait_s", default=120.0, min=0,
-            help="Seconds that a build without a valid host waits for cells that have not answered since the super-conductor started.",
+            help="Seconds that a build without a valid host waits for cells that have not answered since this super-conductor started.",
         ),
-        cfg.FloatOpt("sweep_s", default=2.0, min=0.05, help="Seconds between two looks for orders that nobody works on."),
-        cfg.FloatOpt("claim_sweep_s", default=600.0, min=1, help="Seconds between two looks for claims that no server owns."),
+        cfg.FloatOpt("sweep_s", default=2.0, min=0.05, help="Seconds between two sweeps over the journal."),
+        cfg.FloatOpt(
+            "claim_sweep_s", default=600.0, min=1,
+            help="Seconds between two sweeps over claims without a server.",
+        ),
     ],
 )
 

@@ -433,7 +433,7 @@ def test_one_extra_spec_is_set_at_a_time(asker: Asker, body: dict[str, Any]) -> 
         ("quota:nonsense", "100", False),
         ("quota:cpu_quota", "-1", True),
         ("quota:cpu_shares", "-1", False),
-        # VMware's, which nothing here heeds.
+        # VMware's, which no part of this cloud uses.
         ("quota:cpu_limit", "100", False),
         ("quota:memory_reservation", "100", False),
         ("quota:vif_shares_level", "high", False),

@@ -343,7 +343,7 @@ def test_a_guest_without_an_agent_is_told_at_once(tmp_path: pathlib.Path) -> Non
                 with cloud.databases["east"].reading() as connection:
                     under_way = cell_db.operations.operations(connection, [uuid])
                 if under_way:
-                    cloud.settle(uuid, fault="No agent answers in the guest")
+                    cloud.settle(uuid, fault="The guest's agent does not answer")
                     return
 
         host = threading.Thread(target=answer)
@@ -354,7 +354,7 @@ def test_a_guest_without_an_agent_is_told_at_once(tmp_path: pathlib.Path) -> Non
             stopped.set()
             host.join()
 
-        assert reply.status == 409 and "No agent answers" in reply.fault
+        assert reply.status == 409 and "agent does not answer" in reply.fault
         assert cloud.show(uuid)["status"] == "ACTIVE"
         assert action(cloud, uuid, "changePassword")[1][0].event == "compute_set_admin_password"
 

@@ -135,7 +135,7 @@ def test_who_still_waits_when_a_cell_is_re_addressed_is_told_so(tmp_path: pathli
 
     assert isinstance(first, Answer)
     assert isinstance(second, Silence)
-    assert "re-addressed" in second.why
+    assert "addresses are being changed" in second.why
 
 
 def test_a_cell_that_was_removed_while_it_was_away_does_not_stay_away_in_the_metrics(tmp_path: pathlib.Path) -> None:

@@ -132,7 +132,7 @@ def test_an_answer_that_tells_nothing_is_no_refusal(fake: FakeKeystone, keystone
 def test_wrong_credentials_of_ours_are_not_the_callers_fault(fake: FakeKeystone) -> None:
     keystone = Keystone(fake.url, dataclasses.replace(CREDENTIALS, password="wrong"), timeout_s=5.0)
 
-    with pytest.raises(core.errors.Unavailable, match=r"would not give us a token: it answered 401; see \[keystone_authtoken\]"):
+    with pytest.raises(core.errors.Unavailable, match=r"refused to issue a token: it answered 401; see \[keystone_authtoken\]"):
         keystone.validate("t")
 
     assert len(fake.logins) == 1  # a user that fails often may be locked out

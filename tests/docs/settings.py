@@ -26,8 +26,8 @@ _HEAD = """\
 
 Made from the option tables in the code by `python -m tests.docs.settings > docs/operations/settings.md`.
 
-Each program reads the INI files that `--config-file` names (it may be given several times; the last word counts) and nothing else. An
-option without a default that the program needs stops it at its start, and the message names it. Beside these, every program takes
+Each program reads only the INI files that `--config-file` names. The option may be given several times, and the last value of a setting is used. If a
+required setting has no value, the program does not start, and its message names the setting. Every program also takes
 oslo.log's options in `[DEFAULT]`: [running.md](running.md#logs).
 """
 

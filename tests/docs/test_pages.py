@@ -14,6 +14,7 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
+SERVED = re.compile(r"microversions (2\.\d+) to (2\.\d+)")
 MACHINE = re.compile(r"(?<![\w.])/(tmp|work|home|root)/")
 
 
@@ -44,6 +45,11 @@ def test_the_page_of_settings_is_the_tables_of_options() -> None:
 
 def test_the_readme_names_the_microversions_that_are_served() -> None:
     assert f"microversions {versions.MIN} to {versions.MAX}" in (REPOSITORY / "README.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_pages_agree_on_the_microversions_that_are_served(page: pathlib.Path) -> None:
+    assert set(SERVED.findall(page.read_text())) <= {(str(versions.MIN), str(versions.MAX))}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)

@@ -212,7 +212,7 @@ def letter_of(server: str, queue: str) -> DeadLetter:
     envelope = wire.Envelope(
         verb="build", version="99.0", arguments=msgspec.Raw(msgspec.json.encode(orders)), request_id="req-1", context={}, deadline_ms=1000
     )
-    return DeadLetter(queue=queue, why="nobody here knows the verb", deliveries=1, envelope=envelope)
+    return DeadLetter(queue=queue, why="unknown verb", deliveries=1, envelope=envelope)
 
 
 def test_a_console_proxy_that_says_nonsense_is_not_named(bench: Bench) -> None:

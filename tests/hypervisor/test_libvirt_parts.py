@@ -68,7 +68,7 @@ def test_a_raw_image_is_as_large_as_its_file_in_whole_sectors() -> None:
         (qcow2(features=1 << 2), "qcow2", "file for its data"),
         (qcow2(encryption=2), "qcow2", "encrypted"),
         (qcow2(version=1), "qcow2", "version 1"),
-        (qcow2(cluster_bits=63), "qcow2", "makes no sense"),
+        (qcow2(cluster_bits=63), "qcow2", "header is invalid"),
         (qcow2(size=0), "qcow2", "no size"),
         (qcow2()[:40], "qcow2", "cut off"),
         (b"", "qcow2", "not"),

@@ -290,7 +290,7 @@ def test_another_major_version_is_refused_by_name(caller: Caller, listen: Listen
     listen(queue, Handle(ADD_ONE, add_one))
     newer = Verb("add_one", "2.0", Number, Sum)
 
-    with pytest.raises(errors.Invalid, match=r"add_one 2\.0 from a test is refused: this program speaks add_one 1\.0"):
+    with pytest.raises(errors.Invalid, match=r"add_one 2\.0 from a test is refused: this program supports add_one 1\.0"):
         caller.call(queue, newer, Number(1), context=context, deadline_s=DEADLINE_S)
 
 

@@ -43,7 +43,7 @@ def test_what_an_older_program_does_not_send_has_a_default() -> None:
 
 
 def test_another_major_version_is_refused() -> None:
-    with pytest.raises(errors.Invalid, match=r"add_one 2\.0 from api-1 is refused: this program speaks add_one 1\.0"):
+    with pytest.raises(errors.Invalid, match=r"add_one 2\.0 from api-1 is refused: this program supports add_one 1\.0"):
         wire.arguments_of(sent(version="2.0"), ADD_ONE)
 
 

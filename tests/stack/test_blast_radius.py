@@ -340,7 +340,7 @@ def _post(eight: Eight, path: str, body: dict[str, Any]) -> requests.Response:
 def _re_address(cloud: Cloud, port: int) -> None:
     """Tells the API level that the victim's database is at another port now; returns once all its processes go there."""
     logs = [cloud.state.log("api")] * len(_workers(cloud)) + [cloud.state.log("super-conductor")]
-    line = f"cell {VICTIM} was removed or re-addressed"
+    line = f"cell {VICTIM} was removed, or its addresses were changed"
     before = [log.read_text().count(line) for log in logs]
     cells = json.loads(_cellctl(cloud, "cell", "list", "--show-secrets", "-f", "json")[1])
     url = next(cell["database_connection"] for cell in cells if cell["name"] == VICTIM)
@@ -364,7 +364,7 @@ def _cellctl(cloud: Cloud, *arguments: str, may_fail: bool = False) -> tuple[int
 def _is_away(cloud: Cloud, door: str) -> bool:
     """Whether the super-conductor has found that the victim's database or broker is away, and not yet that it is back."""
     log = cloud.state.log("super-conductor").read_text()
-    return log.rfind(f"cell is away cell={VICTIM} door={door}") > log.rfind(f"cell is back cell={VICTIM} door={door}")
+    return log.rfind(f"cell unreachable cell={VICTIM} door={door}") > log.rfind(f"cell reachable again cell={VICTIM} door={door}")
 
 
 def _build_in(cloud: Cloud, zone: str) -> str:
