@@ -13,7 +13,6 @@ import prometheus_client
 from oslo_config import cfg
 
 import core.config
-import core.database_url
 import core.errors
 import core.log
 from api.cloud import Cloud
@@ -54,10 +53,11 @@ from api.settings import options
 from api.workers import KILL_AFTER_S, Workers, refused, serve
 from api_db.schema import SCHEMA
 from core.clock import SystemClock
-from core.database import Database
 from core.http_server import HttpServer
 from core.listener import limits_of, raise_descriptor_limit
 from core.monitoring import monitors_of
+from database import database_url
+from database.engine import Database
 
 LOG = core.log.get(__name__)
 
@@ -256,7 +256,7 @@ def _observer(registry: prometheus_client.CollectorRegistry) -> Callable[[str, i
 
 def _refuse_unknown_schema(conf: cfg.ConfigOpts) -> None:
     """A database that is away now is waited for by readiness, not here."""
-    url = core.database_url.configured(conf, "api_database")
+    url = database_url.configured(conf, "api_database")
     database = Database(url, pool_size=1, io_timeout_s=START_TIMEOUT_S)
     try:
         SCHEMA.check(database)

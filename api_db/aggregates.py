@@ -15,7 +15,9 @@ import sqlalchemy as sa
 import api_db.hosts
 import core.errors
 from api_db.tables import aggregate_hosts, aggregate_metadata, aggregates, host_mappings
-from core.database import changed, insert_if_absent, is_duplicate, lock, now_sql
+from database.errors import is_duplicate
+from database.statements import changed, insert_if_absent, lock
+from database.types import now_sql
 
 ZONE_KEY = "availability_zone"
 DEFAULT_ZONE = "nova"

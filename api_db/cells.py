@@ -9,7 +9,7 @@ import sqlalchemy as sa
 import core.errors
 from api_db.tables import build_requests, cell_mappings, host_mappings, instance_mappings, project_cells
 from core.clock import utcnow
-from core.database import is_duplicate
+from database.errors import is_duplicate
 
 CELL0_UUID = "00000000-0000-0000-0000-000000000000"
 CELL0_TRANSPORT = "none://"

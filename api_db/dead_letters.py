@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 import core.errors
 from api_db.tables import dead_letters
-from core.database import changed, now_sql
+from database.statements import changed
+from database.types import now_sql
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

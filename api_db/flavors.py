@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from api_db.tables import flavor_extra_specs, flavor_projects, flavors
 from core import errors
 from core.clock import utcnow
-from core.database import changed, insert_one, is_duplicate, lock
-from core.frequent import Frequent
+from database.compiled_statements import Frequent
+from database.errors import is_duplicate
+from database.statements import changed, insert_one, lock
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ import api_db.journal
 from api_db.cells import CELL0_UUID
 from api_db.journal import ASSIGNED, NEW, Assignment
 from api_db.tables import build_requests
-from core.database import changed, now_sql
+from database.statements import changed
+from database.types import now_sql
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

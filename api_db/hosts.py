@@ -8,7 +8,7 @@ import sqlalchemy as sa
 import core.errors
 from api_db.tables import host_mappings
 from core.clock import utcnow
-from core.database import changed, insert_if_absent
+from database.statements import changed, insert_if_absent
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

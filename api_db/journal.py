@@ -23,9 +23,10 @@ import core.log
 from api_db.instances import Mapping as InstanceMapping
 from api_db.tables import build_requests, instance_mappings, project_cells, request_specs
 from core.context import Context
-from core.database import changed, insert_if_absent, now_sql
-from core.frequent import Frequent
 from core.log import about
+from database.compiled_statements import Frequent
+from database.statements import changed, insert_if_absent
+from database.types import now_sql
 from lifecycle import refusals
 from objects.order import PlacementRequest, ServerOrder
 from objects.server import Server, server_of_order

@@ -8,7 +8,9 @@ import sqlalchemy as sa
 import api_db.quota
 import core.errors
 from api_db.tables import key_pairs
-from core.database import changed, is_duplicate, now_sql
+from database.errors import is_duplicate
+from database.statements import changed
+from database.types import now_sql
 
 SSH = "ssh"
 X509 = "x509"

@@ -7,8 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from api_db.tables import project_user_quotas, quota_classes, quotas
-from core.database import changed, insert_if_absent
-from core.frequent import Frequent
+from database.compiled_statements import Frequent
+from database.statements import changed, insert_if_absent
 
 UNLIMITED = -1
 DEFAULT_CLASS = "default"

@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-import core.keyset
+import database.keyset
 from api_db.journal import NEW
 from api_db.tables import build_requests, instance_mappings, project_cells
-from core.frequent import Frequent
-from core.keyset import Order, Position
+from database.compiled_statements import Frequent
+from database.keyset import Order, Position
 from objects.order import ServerOrder
 from objects.server import Server, server_of_order
 
@@ -211,7 +211,7 @@ _MOMENT = 26
 @functools.lru_cache
 def _first(equal: tuple[str, ...], order: Order, without_cells: bool, after: bool) -> Frequent:
     part = _mine(sa.select(_mapping.cell_uuid, _mapping.created_at, _mapping.uuid), equal, order, without_cells)
-    part = part.where(*_between(order, _parameters("after", after), None)).order_by(*core.keyset.order_by(_by(order)))
+    part = part.where(*_between(order, _parameters("after", after), None)).order_by(*database.keyset.order_by(_by(order)))
     first = part.limit(sa.bindparam("most", type_=sa.Integer())).subquery("part")
     place = sa.type_coerce(first.c.created_at, sa.String).concat(first.c.uuid)
     last = sa.func.min(place) if order[-1].descending else sa.func.max(place)
@@ -238,7 +238,7 @@ def _mine(query: sa.Select[Any], equal: tuple[str, ...], order: Order, without_c
     if without_cells:
         kept = _mapping.cell_uuid.not_in(sa.bindparam("without", expanding=True))
         query = query.where(sa.or_(_mapping.cell_uuid.is_(None), kept))
-    return core.keyset.by_index(query.select_from(instance_mappings), instance_mappings, _index(equal, order))
+    return database.keyset.by_index(query.select_from(instance_mappings), instance_mappings, _index(equal, order))
 
 
 def _parameters(name: str, is_there: bool) -> Position | None:
@@ -265,7 +265,7 @@ def mapped_in(
     query = (
         sa.select(*_MAPPED)
         .where(_mapping.cell_uuid.in_(list(cells)), *_conditions(filters), *_between(order, after, until))
-        .order_by(*core.keyset.order_by(_by(order)))
+        .order_by(*database.keyset.order_by(_by(order)))
         .limit(limit)
     )
     found = [Mapped(*row) for row in connection.execute(query).all()]
@@ -288,16 +288,16 @@ def _equal(filters: Mapping[str, Any]) -> list[sa.ColumnElement[bool]]:
 
 
 def _between(order: Order, after: Position | None, until: Position | None) -> list[sa.ColumnElement[bool]]:
-    return core.keyset.between(_by(order), after, until)
+    return database.keyset.between(_by(order), after, until)
 
 
-def _by(order: Order) -> list[core.keyset.Key]:
-    return [core.keyset.Key(_mapping[sorting.name], sorting.descending, nullable=False) for sorting in order]
+def _by(order: Order) -> list[database.keyset.Key]:
+    return [database.keyset.Key(_mapping[sorting.name], sorting.descending, nullable=False) for sorting in order]
 
 
 def _index(equal: tuple[str, ...], order: Order) -> str | None:
     """The index that has the mappings in the wanted order, if there is one and it is the best."""
-    if core.keyset.names(order) != ("created_at", "uuid") or "uuid" in equal:
+    if database.keyset.names(order) != ("created_at", "uuid") or "uuid" in equal:
         return None
     return "ix_instance_mappings_project_order" if "project_id" in equal else "ix_instance_mappings_order"
 

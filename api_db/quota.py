@@ -10,11 +10,11 @@ from collections.abc import Mapping
 import sqlalchemy as sa
 
 import api_db.limits
-import core.database
 import core.errors
+import database.statements
 from api_db.limits import Limits
 from api_db.tables import instance_mappings, project_locks
-from core.frequent import Frequent
+from database.compiled_statements import Frequent
 
 UNLIMITED = -1
 
@@ -29,9 +29,9 @@ _USAGE_OF_USER = Frequent(_COUNTED.where(instance_mappings.c.user_id == sa.bindp
 def lock(connection: sa.Connection, project_id: str) -> None:
     """Makes this transaction the only one that counts and inserts for the project. Call it first."""
     mine = project_locks.c.project_id == project_id
-    if not core.database.lock(connection, project_locks, mine):
-        core.database.insert_if_absent(connection, project_locks, [{"project_id": project_id, "lock_count": 0}])
-        core.database.lock(connection, project_locks, mine)
+    if not database.statements.lock(connection, project_locks, mine):
+        database.statements.insert_if_absent(connection, project_locks, [{"project_id": project_id, "lock_count": 0}])
+        database.statements.lock(connection, project_locks, mine)
 
 
 def usage(connection: sa.Connection, project_id: str, user_id: str | None = None) -> dict[str, int]:

@@ -12,7 +12,8 @@ import core.errors
 from api_db.journal import Assignment
 from api_db.server_groups import ServerGroup
 from api_db.tables import server_groups
-from core.database import changed, lock, now_sql
+from database.statements import changed, lock
+from database.types import now_sql
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ import api_db.quota
 import core.errors
 from api_db.instances import WHEREABOUTS, Whereabouts
 from api_db.tables import instance_mappings, server_group_members, server_groups
-from core.database import lock, now_sql
+from database.statements import lock
+from database.types import now_sql
 
 POLICIES = ("affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity")
 RESOURCE = "server_groups"

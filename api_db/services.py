@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from api_db.tables import services
 from core.clock import utcnow
-from core.database import insert_if_absent, now_sql
+from database.statements import insert_if_absent
+from database.types import now_sql
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

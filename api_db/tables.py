@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy import Boolean, Column, Enum, ForeignKey, Index, Integer, Table, UniqueConstraint
 
-from core.database import Ascii, Json, LongText, Str, Timestamp
+from database.types import Ascii, Json, LongText, Str, Timestamp
 
 SCHEMA = "api"
 metadata = sa.MetaData(naming_convention={"ix": "ix_%(table_name)s_%(column_0_name)s", "fk": "fk_%(table_name)s_%(column_0_name)s",
@@ -23,7 +23,7 @@ def _id() -> Column[int]:
 
 
 def _lock() -> Column[int]:
-    """What `core.database.lock` counts."""
+    """What `database.statements.lock` counts."""
     return Column("lock_count", BigId, nullable=False, default=0, server_default="0")
 
 

@@ -28,9 +28,10 @@ import cell_db.tables
 from api_db.cells import CELL0_TRANSPORT, CELL0_UUID
 from benchmarks.counters import administrator, ask
 from benchmarks.delay import delayed
-from core import errors, migrations
+from core import errors
 from core.clock import utcnow
-from core.database import Database
+from database import migrations
+from database.engine import Database
 from devstack import configure, ports
 from devstack.accounts import Accounts
 from devstack.background import REPOSITORY

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from cell_db.history import request_id_of, request_ids
 from cell_db.tables import cleanups, instances
 from core.clock import utcnow
-from core.database import insert_if_absent, now_sql
+from database.statements import insert_if_absent
+from database.types import now_sql
 from lifecycle.actions import CREATE, DELETE
 
 

@@ -11,7 +11,8 @@ import core.errors
 from cell_db.hosts import is_alive
 from cell_db.inventories import as_text
 from cell_db.tables import services
-from core.database import UNREADABLE, changed, insert_if_absent, now_sql
+from database.statements import changed, insert_if_absent
+from database.types import UNREADABLE, now_sql
 from objects.console import Proxy
 from objects.host import CONSOLE_PROXY
 

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cell_db.tables import console_auth_tokens, instances
-from core.database import now_sql
+from database.types import now_sql
 from lifecycle import refusals, states
 from lifecycle.actions import GET_CONSOLE
 from objects.console import Address

@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 import core.errors
 from cell_db.tables import dead_letters
-from core.database import changed, now_sql
+from database.statements import changed
+from database.types import now_sql
 
 MOST_OF_HOST = 100
 """Messages of one host that are kept: enough to see what is wrong, and no host can fill the table."""

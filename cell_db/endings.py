@@ -12,7 +12,8 @@ from cell_db.builds import Placed
 from cell_db.history import Phase, Told, tell
 from cell_db.tables import cleanups, instances
 from core.context import Context, service_context
-from core.database import changed, insert_one, is_over, now_sql
+from database.statements import changed, insert_one
+from database.types import is_over, now_sql
 from lifecycle import states
 from lifecycle.actions import CREATE, DELETE
 from objects.order import ServerOrder

@@ -14,7 +14,8 @@ import cell_db.inventories
 import core.log
 from cell_db.inventories import as_text
 from cell_db.tables import cleanups, compute_nodes, instances, services
-from core.database import changed, insert_if_absent, now_sql
+from database.statements import changed, insert_if_absent
+from database.types import now_sql
 from objects.host import COMPUTE, CONDUCTOR, Heartbeat, Inventory, Usage
 from objects.host_limits import usage_defect
 

@@ -12,7 +12,8 @@ import core.errors
 from cell_db.tables import instance_action_events, instance_actions, instance_faults
 from core.clock import iso, utcnow
 from core.context import Context, service_context
-from core.database import insert_if_absent, now_sql
+from database.statements import insert_if_absent
+from database.types import now_sql
 
 MESSAGE_LENGTH = 255
 SUCCESS = "Success"

@@ -13,7 +13,8 @@ import cell_db.heartbeats
 import cell_db.hosts
 from cell_db.inventories import as_text
 from cell_db.tables import cleanups, instances
-from core.database import UNREADABLE, changed, now_sql
+from database.statements import changed
+from database.types import UNREADABLE, now_sql
 from lifecycle import states
 from objects.host import COMPUTE
 

@@ -16,7 +16,8 @@ import cell_db.inventories
 import core.errors
 from cell_db.inventories import as_text
 from cell_db.tables import compute_nodes, instances, services
-from core.database import changed, now_sql
+from database.statements import changed
+from database.types import now_sql
 from lifecycle import states
 from objects.host import COMPUTE, Inventory
 

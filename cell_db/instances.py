@@ -10,7 +10,8 @@ import core.errors
 from cell_db.history import Phase, Told, tell
 from cell_db.tables import instance_metadata, instance_tags, instances
 from core.context import Context
-from core.database import changed, now_sql
+from database.statements import changed
+from database.types import now_sql
 from lifecycle import refusals, states
 from lifecycle.actions import LOCK, RESET_STATE, UNLOCK, Action
 from lifecycle.admit import admit

@@ -4,7 +4,7 @@ import msgspec
 import sqlalchemy as sa
 
 from cell_db.tables import compute_nodes
-from core.database import UNREADABLE
+from database.types import UNREADABLE
 from objects.host import Inventory
 from objects.host_limits import inventory_defect
 

@@ -15,14 +15,14 @@ import msgspec
 import sqlalchemy as sa
 
 import core.errors
-import core.keyset
+import database.keyset
 from cell_db import filters as listed_by
 from cell_db import packed, regexp
 from cell_db.filters import Filters
 from cell_db.packed import Unreadable
 from cell_db.tables import instances
-from core.frequent import Frequent
-from core.keyset import Order, Position
+from database.compiled_statements import Frequent
+from database.keyset import Order, Position
 from lifecycle import refusals
 from objects.server import Server
 
@@ -299,14 +299,14 @@ def position(connection: sa.Connection, uuid: str, order: Order) -> Position | N
 @functools.lru_cache(_STATEMENTS_KEPT)
 def _statement(wanted: Wanted, after: Nulls | None, until: Nulls | None, looks_ahead: bool) -> Frequent:
     """The statement of all pages that differ by the values of their bounds alone. Whoever asks gives `most` and the bounds' values."""
-    keys = [core.keyset.Key(SORT_KEYS[each.name].sql, each.descending, SORT_KEYS[each.name].nullable) for each in wanted.order]
+    keys = [database.keyset.Key(SORT_KEYS[each.name].sql, each.descending, SORT_KEYS[each.name].nullable) for each in wanted.order]
     conditions = listed_by.conditions(wanted.filters)
-    conditions += core.keyset.between(keys, _parameters("after", after), _parameters("until", until))
+    conditions += database.keyset.between(keys, _parameters("after", after), _parameters("until", until))
     most = sa.bindparam("most", type_=sa.Integer())
 
     def in_order(query: sa.Select[Any]) -> sa.Select[Any]:
-        query = core.keyset.by_index(query.where(*conditions), instances, _index(wanted.filters, wanted.order))
-        return query.order_by(*core.keyset.order_by(keys))
+        query = database.keyset.by_index(query.where(*conditions), instances, _index(wanted.filters, wanted.order))
+        return query.order_by(*database.keyset.order_by(keys))
 
     rows = in_order(_packed(wanted)).limit(most)
     if not looks_ahead:
@@ -341,7 +341,7 @@ def _index(filters: Filters, order: Order) -> str | None:
     """The index that has the rows in the wanted order, unless a filter has a better one."""
     if filters.get("deleted", False) is not False or not _WITH_INDEX.isdisjoint(filters):
         return None
-    return _INDEXES.get((core.keyset.names(order), "project_id" in filters))
+    return _INDEXES.get((database.keyset.names(order), "project_id" in filters))
 
 
 def _packed(wanted: Wanted) -> sa.Select[tuple[str]]:

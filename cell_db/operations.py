@@ -15,7 +15,8 @@ from cell_db.history import fault as fault_of
 from cell_db.inventories import as_text
 from cell_db.tables import instances, services
 from core.context import Context, service_context
-from core.database import UNREADABLE, changed, is_over, now_sql
+from database.statements import changed
+from database.types import UNREADABLE, is_over, now_sql
 from lifecycle import actions, refusals, states
 from lifecycle.actions import OPERATIONS, Action
 from objects.build import BuildSpec

@@ -17,7 +17,7 @@ import cell_db.hosts
 import core.errors
 from cell_db.instances import SERVER_COLUMNS
 from cell_db.tables import instances, services
-from core.database import UNREADABLE, Json
+from database.types import UNREADABLE, Json
 from lifecycle import states
 from objects.build import Flavor
 from objects.server import Server

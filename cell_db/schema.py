@@ -2,6 +2,6 @@
 
 import pathlib
 
-from core.schema import Schema
+from database.schema import Schema
 
 SCHEMA = Schema("cell", pathlib.Path(__file__).parent / "migrations", newest="0003", mend="cellctl db sync", mark="instances")

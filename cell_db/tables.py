@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from sqlalchemy import Boolean, Column, Enum, ForeignKey, Index, Integer, Table, UniqueConstraint
 
-from core.database import Ascii, Json, LongText, Str, Timestamp
+from database.types import Ascii, Json, LongText, Str, Timestamp
 from lifecycle import states
 
 SCHEMA = "cell"

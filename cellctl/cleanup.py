@@ -19,7 +19,7 @@ from cells.answers import Answer
 from cells.gate import Gate
 from cells.scatter import scatter_now
 from clients.placement import Placement, connect
-from core.database import probe
+from database.engine import probe
 from lifecycle import states
 from objects.host import COMPUTE
 

@@ -10,7 +10,6 @@ from oslo_config import cfg
 
 import api_db.cells
 import core.config
-import core.database_url
 import core.errors
 from api_db.cells import CellMapping
 from api_db.schema import SCHEMA
@@ -18,7 +17,8 @@ from cellctl import urls
 from cells.answers import Answer, Silence, Unknown
 from cells.gate import Gate, Work
 from cells.registry import Cells, api_gate
-from core.database import Database
+from database import database_url
+from database.engine import Database
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class Cloud:
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self.conf = conf
-        self.api_url = urls.checked_database(core.database_url.configured(conf, "api_database"), option="[api_database] connection")
+        self.api_url = urls.checked_database(database_url.configured(conf, "api_database"), option="[api_database] connection")
         self.api_gate = api_gate(conf)
         self._cells = Cells(conf, self.api_gate)
 

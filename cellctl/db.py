@@ -13,10 +13,10 @@ import api_db.cells
 import api_db.schema
 import cell_db.schema
 import core.errors
-import core.migrations
 from cellctl import arguments, cloud, commands, exits, urls
-from core.database import Database
-from core.schema import Schema
+from database import migrations
+from database.engine import Database
+from database.schema import Schema
 
 SCHEMAS = {"api": api_db.schema.SCHEMA, "cell": cell_db.schema.SCHEMA}
 MIGRATION_S = 3600.0
@@ -121,7 +121,7 @@ class SyncDatabases(commands.Command):
         # A migration may work on one statement for long: only the first look had a short deadline.
         database = Database(target.url, pool_size=1, connect_timeout_s=deadline_s, io_timeout_s=MIGRATION_S)
         try:
-            core.migrations.sync(target.schema, database)
+            migrations.sync(target.schema, database)
         except (sa.exc.DBAPIError, alembic.util.CommandError) as error:
             why = error.orig if isinstance(error, sa.exc.DBAPIError) else error
             # A second look tells a database that went away from a migration that failed.

@@ -3,11 +3,11 @@
 from pathlib import PurePosixPath
 
 import core.broker_url
-import core.database_url
 import core.errors
 from core.addresses import invalid
 from core.broker_url import IN_PROCESS, BrokerUrl
-from core.database_url import SQLITE
+from database import database_url
+from database.database_url import SQLITE
 
 _MYSQL_PORT = 3306
 _AMQP_PORTS = {"amqp": 5672, "amqps": 5671}
@@ -21,7 +21,7 @@ def checked_database(url: str, *, option: str) -> str:
     Raises:
         Invalid: not all programs of a cell could connect to it; the message names the option.
     """
-    if not core.database_url.parse(url, option=option).database:
+    if not database_url.parse(url, option=option).database:
         raise invalid(option, "names no database: each program would have one of its own in memory")
     return url
 
@@ -39,7 +39,7 @@ def checked_broker(url: str, *, option: str) -> str:
 def database_place(url: str) -> Place:
     """Which database the URL leads to, whoever logs in there: two URLs with one place are one database. One that no parser takes leads nowhere else."""
     try:
-        parsed = core.database_url.parse(url)
+        parsed = database_url.parse(url)
     except core.errors.Invalid:
         return ("unusable", url)
     if parsed.drivername == SQLITE:

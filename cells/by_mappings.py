@@ -10,7 +10,7 @@ from cell_db.listing import Found, Query
 from cells.merge import first_of, in_order, is_after, visible
 from cells.page import Listing, Page, WhenSilent
 from cells.visits import ForPage, Visits, question_s
-from core.keyset import Position
+from database.keyset import Position
 
 # Windows that one page may take; more would mean that mappings and cells do not fit together.
 _MOST_WINDOWS = 8

@@ -14,7 +14,7 @@ from cells.by_mappings import bad_marker, check_marker, unreachable
 from cells.merge import Merge, first_batches, is_after
 from cells.page import Item, Listing, Page, WhenSilent
 from cells.visits import Brought, ForPage, ForRows, Visits, question_s, within
-from core.keyset import Position
+from database.keyset import Position
 
 # What reading a server costs, in keys: 13 us of the processor, in API and database together, for 3.5 (measured).
 _KEYS_PER_ROW = {Shape.DETAIL: 4.0, Shape.BRIEF: 1.0}

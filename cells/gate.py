@@ -27,8 +27,9 @@ from core.at_once import AtOnce
 from core.bounded_pool import ANY_LANE, Full, result_within
 from core.clock import Clock, SystemClock
 from core.context import Context
-from core.database import Database, OutcomeUnknown, is_transient, unkept
-from core.wire import Rows, Wire
+from database.async_connection import Rows, Wire
+from database.engine import Database
+from database.errors import OutcomeUnknown, is_transient, unkept
 from messaging.broker import Broker, NoSuchQueue
 from messaging.caller import Caller, Sent, forget
 from messaging.verbs import Verb

@@ -12,7 +12,7 @@ import dataclasses
 import api_db.listing
 import cell_db.filters
 import core.errors
-import core.keyset
+import database.keyset
 from cell_db.packed import Unreadable
 from cells import by_mappings, by_merge
 from cells.page import Listing, Page, WhenSilent
@@ -50,4 +50,4 @@ async def _with_what_is_known(visits: Visits, listing: Listing, page: Page) -> P
 
 def goes_by_mappings(listing: Listing) -> bool:
     """Whether the mappings alone give the order of the list, know its filters, and hold an index for it."""
-    return core.keyset.names(listing.order) == ("created_at", "uuid") and listing.mappings_can_filter
+    return database.keyset.names(listing.order) == ("created_at", "uuid") and listing.mappings_can_filter

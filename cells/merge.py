@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from cell_db.listing import NOT_NULL, Found, Part
-from core.keyset import Order, Position
+from database.keyset import Order, Position
 
 # Spread evenly, a cell's part of a page varies by the root of its mean; two of these and few cells are asked twice.
 _DEVIATIONS = 2.0
@@ -134,7 +134,7 @@ def first_batches(limit: int, sources: int, *, shares: int) -> list[int]:
 
 
 def is_after(position: Position, start: Position, order: Order) -> bool:
-    """Whether a position comes after the start; as `core.keyset.after` asks it of rows."""
+    """Whether a position comes after the start; as `database.keyset.after` asks it of rows."""
     for value, begin, sorting in zip(position, start, order, strict=True):
         if value != begin:
             is_smaller = value is None or (begin is not None and value < begin)

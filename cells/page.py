@@ -10,7 +10,7 @@ import cell_db.listing
 from cell_db.filters import Filters
 from cell_db.listing import Brief, Shape, Wanted
 from cell_db.packed import Unreadable
-from core.keyset import Order
+from database.keyset import Order
 from objects.server import Server
 
 Unreachable: TypeAlias = api_db.listing.Mapped

@@ -8,7 +8,6 @@ from oslo_config import cfg
 import api_db.cells
 import core.broker_url
 import core.config
-import core.database_url
 import core.errors
 import core.log
 from api_db.cells import CellMapping
@@ -17,6 +16,7 @@ from cells.door import GateMetrics
 from cells.gate import Gate
 from core.clock import Clock, SystemClock
 from core.periodic import Periodic
+from database import database_url
 
 LOG = core.log.get(__name__)
 API_DEADLINE_S = 5.0
@@ -30,7 +30,7 @@ def api_gate(conf: cfg.ConfigOpts, metrics: GateMetrics | None = None) -> Gate:
     cell = Cell(
         uuid="api",
         name="api",
-        database_connection=core.database_url.configured(conf, "api_database"),
+        database_connection=database_url.configured(conf, "api_database"),
         transport_url=core.broker_url.configured(conf) if conf.transport_url else "none://",
     )
     deadline_s = max(API_DEADLINE_S, conf.cells.deadline_s)

@@ -20,7 +20,7 @@ from cells.page import Item, Listing, Page, WhenSilent
 from cells.route import Reach
 from cells.scatter import done_within
 from cells.wires import Question
-from core.wire import Rows
+from database.async_connection import Rows
 from objects.server import Server
 
 P = ParamSpec("P")

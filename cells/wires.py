@@ -14,8 +14,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import pymysql
 import sqlalchemy as sa
 
-from core.frequent import Frequent
-from core.wire import Rows, Wire
+from database.async_connection import Rows, Wire
+from database.compiled_statements import Frequent
 
 T = TypeVar("T")
 

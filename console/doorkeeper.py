@@ -15,7 +15,7 @@ from console.targets import Target, Targets
 from core.at_once import AtOnce
 from core.bounded_pool import BoundedPool, result_within
 from core.context import service_context
-from core.database import Database
+from database.engine import Database
 from messaging.caller import Caller, Sent, forget
 from objects.console import Address
 

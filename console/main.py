@@ -18,7 +18,6 @@ import cell_db.console_proxies
 import cell_db.heartbeats
 import core.broker_url
 import core.config
-import core.database_url
 import core.errors
 import core.log
 import core.monitoring
@@ -32,10 +31,11 @@ from console.targets import Targets
 from core.bounded_pool import BoundedPool
 from core.clock import SystemClock, utcnow
 from core.config import OptionGroup
-from core.database import OwnDatabase
 from core.http_server import HttpServer
 from core.listener import OPTIONS, limits_of, raise_descriptor_limit
 from core.periodic import Periodic
+from database import database_url
+from database.engine import OwnDatabase
 from messaging.broker import Broker
 from messaging.caller import Caller
 from objects.console import MAX_PORT
@@ -144,7 +144,7 @@ class ConsoleProxy:
         _refuse_bad_url(self._settings.public_url)
         self._monitors = core.monitoring.monitors_of(self._settings, "console")
         self.database = OwnDatabase(
-            core.database_url.configured(conf, "database"), pool_size=conf.database.pool_size, io_timeout_s=self._settings.host_timeout_s
+            database_url.configured(conf, "database"), pool_size=conf.database.pool_size, io_timeout_s=self._settings.host_timeout_s
         )
         self._broker = Broker(core.broker_url.configured(conf))
         self._caller = Caller(self._broker, sent_by=f"console proxy {conf.host}")

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 import core.broker_url
-import core.database_url
+from database import database_url
 from devstack.api_client import ApiClient
 from devstack.configure import Addresses
 from devstack.layout import Shape
@@ -71,7 +71,7 @@ def _place(url: str) -> str:
     if url.startswith("sqlite"):
         return f"SQLite {pathlib.PurePath(url).name}"
     if url.startswith("mysql"):
-        database = core.database_url.parse(url)
+        database = database_url.parse(url)
         return f"mysql {database.host}:{database.port}/{database.database}"
     broker = core.broker_url.parse(url)[0]
     return f"in-process {broker.host}" if broker.scheme == core.broker_url.IN_PROCESS else f"{broker.scheme} {broker.host}:{broker.port}/{broker.vhost}"

@@ -8,7 +8,7 @@ import tempfile
 
 import sqlalchemy as sa
 
-from core.database import Database
+from database.engine import Database
 
 _PREFIX = "sqlite:///"
 

@@ -28,7 +28,7 @@ from api.resources.times import TIME
 from cell_db.listing import Shape
 from cells.page import Listing, Unreachable, WhenSilent
 from core import errors
-from core.keyset import Order, Sorting
+from database.keyset import Order, Sorting
 from lifecycle import states
 from objects.ids import as_kept, last_of_address
 

@@ -1,9 +1,9 @@
-"""Runs the migrations of the api schema on the connection that `core.schema` hands in."""
+"""Runs the migrations of the api schema on the connection that `database.schema` hands in."""
 
 from alembic import context
 
 from api_db.tables import metadata
-from core.migrations import render_type
+from database.migrations import render_type
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from core.database import Ascii, Json, LongText, Str, Timestamp
+from database.types import Ascii, Json, LongText, Str, Timestamp
 
 revision = "${up_revision}"
 down_revision = ${repr(down_revision)}

@@ -13,8 +13,8 @@ import messaging.verbs.compute as compute_verbs
 from cell_db.cleanups import Cleanup
 from conductor.cell.orders import Orders
 from core.context import Context
-from core.database import Database
 from core.steps import Steps
+from database.engine import Database
 from messaging.listener import Delivery, Forward
 from messaging.verbs.cell import HostConsole, HostServer
 

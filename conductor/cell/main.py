@@ -8,7 +8,6 @@ import cell_db.heartbeats
 import cell_db.schema
 import core.broker_url
 import core.config
-import core.database_url
 import core.errors
 import core.log
 import core.process
@@ -26,9 +25,10 @@ from conductor.cell.sweeps import Sweeps
 from conductor.cell.watch import Watch
 from core.clock import Clock, SystemClock, utcnow
 from core.config import OptionGroup
-from core.database import OwnDatabase
 from core.periodic import Periodic
 from core.steps import Steps
+from database import database_url
+from database.engine import OwnDatabase
 from messaging.broker import Broker
 from messaging.caller import Caller
 from messaging.listener import Delivery, Handle, HandleMany, Listener
@@ -73,7 +73,7 @@ class CellConductor:
         steps, clock = steps or Steps(), clock or SystemClock()
         settings = conf.conductor
         self.database = OwnDatabase(
-            core.database_url.configured(conf, "database"), pool_size=conf.database.pool_size, io_timeout_s=10
+            database_url.configured(conf, "database"), pool_size=conf.database.pool_size, io_timeout_s=10
         )
         self._broker = Broker(core.broker_url.configured(conf))
         self._caller = Caller(self._broker)

@@ -21,9 +21,9 @@ from cell_db.operations import Operation
 from clients.placement import Claim, GenerationConflict, NoCapacity, Placement
 from conductor.cell.apart import apart
 from core.context import context_of_rows
-from core.database import Database
 from core.log import about
 from core.steps import Steps
+from database.engine import Database
 from lifecycle.actions import DELETE
 from messaging.broker import NoSuchQueue, TooLarge
 from messaging.caller import Caller

@@ -10,8 +10,8 @@ import core.log
 import messaging.verbs.compute as compute_verbs
 from conductor.cell.dropped import Dropped
 from conductor.cell.orders import Orders
-from core.database import Database
 from core.log import requests
+from database.engine import Database
 from messaging import access
 from messaging.dead_letters import DEAD_LETTER, DeadLetter, for_the_record
 from messaging.listener import Delivery

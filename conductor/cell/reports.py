@@ -22,8 +22,8 @@ from clients.placement import Placement
 from conductor.cell.dropped import Dropped
 from conductor.cell.orders import Orders, about_work
 from conductor.cell.watch import Watch
-from core.database import Database
 from core.steps import Steps
+from database.engine import Database
 from lifecycle import states
 from lifecycle.actions import OPERATIONS
 from messaging.listener import Delivery

@@ -20,8 +20,8 @@ from conductor.cell.dropped import Dropped
 from conductor.cell.orders import Orders, about_work
 from conductor.cell.reports import log_ended
 from conductor.cell.watch import Watch
-from core.database import Database
 from core.steps import Steps
+from database.engine import Database
 from lifecycle.actions import OPERATIONS
 from objects.host import Inventory
 

@@ -10,7 +10,6 @@ import api_db.schema
 import api_db.services
 import core.broker_url
 import core.config
-import core.database_url
 import core.errors
 import core.process
 import messaging.dead_letters as dead_letters
@@ -25,9 +24,10 @@ from conductor.superconductor.placer import Placer
 from conductor.superconductor.poison import Poison
 from core.clock import Clock, SystemClock, utcnow
 from core.config import OptionGroup
-from core.database import Database
 from core.periodic import Periodic
 from core.steps import Steps
+from database import database_url
+from database.engine import Database
 from messaging.broker import Broker
 from messaging.listener import HandleMany, Listener
 from objects.host import CONDUCTOR
@@ -124,7 +124,7 @@ class SuperConductor:
             Broken: the API database has a schema that this release does not know.
             Unavailable: it does not answer.
         """
-        database = Database(core.database_url.configured(self._conf, "api_database"), pool_size=1, io_timeout_s=5)
+        database = Database(database_url.configured(self._conf, "api_database"), pool_size=1, io_timeout_s=5)
         api_db.schema.SCHEMA.check(database)
         database.close()
         self.cells.start()

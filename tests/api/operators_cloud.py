@@ -19,7 +19,8 @@ from api.cloud import Cloud
 from api.http.policy import Rule
 from api.http.routes import ActionRoute, Route
 from core.clock import utcnow
-from core.database import Database, now_sql
+from database.engine import Database
+from database.types import now_sql
 from objects.host import COMPUTE, CONDUCTOR, Inventory
 from tests.api.http.harness import Asker, serving_tables, settings
 from tests.empty_sqlite import make_tables

@@ -43,8 +43,8 @@ from api.resources import (
     server_tags,
     servers,
 )
-from core.database import Database
 from core.sealed import Opener
+from database.engine import Database
 from devstack.services import mariadb
 from lifecycle import states
 from lifecycle.actions import OPERATIONS

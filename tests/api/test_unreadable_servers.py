@@ -10,7 +10,7 @@ import sqlalchemy as sa
 import cell_db.tables
 import tests.api.small_cloud
 from api.resources import server_list
-from core.database import Json
+from database.types import Json
 from tests.api.http.harness import ADMIN, ALICE
 from tests.api.small_cloud import SmallCloud, small_cloud
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import cell_db.tables
-from core.database import Database
+from database.engine import Database
 
 
 @pytest.fixture(params=["sqlite", pytest.param("mariadb", marks=pytest.mark.mariadb)])

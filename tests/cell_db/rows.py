@@ -5,7 +5,8 @@ import uuid
 import sqlalchemy as sa
 
 from cell_db.tables import instances
-from core.database import Database, now_sql
+from database.engine import Database
+from database.types import now_sql
 from lifecycle import states
 
 

@@ -10,7 +10,8 @@ import cell_db.heartbeats
 import core.errors
 from cell_db.tables import console_auth_tokens, services
 from core.clock import utcnow
-from core.database import Database, now_sql
+from database.engine import Database
+from database.types import now_sql
 from lifecycle import states
 from objects.console import Address, Proxy
 from objects.host import CONSOLE_PROXY

@@ -3,7 +3,7 @@
 import cell_db.endings
 import cell_db.history
 from core.context import service_context
-from core.database import Database
+from database.engine import Database
 from tests.cell_db.rows import insert_instance
 
 

@@ -24,7 +24,7 @@ from cell_db.operations import Operation
 from cell_db.tables import instance_faults
 from core.clock import utcnow
 from core.context import Context, new_request_id
-from core.database import Database
+from database.engine import Database
 from lifecycle import states
 from lifecycle.actions import CREATE, OPERATIONS, REBOOT_HARD
 from objects.build import BuildSpec, Flavor

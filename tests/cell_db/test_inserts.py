@@ -12,7 +12,10 @@ import core.errors
 from cell_db.tables import cleanups, instance_tags, services
 from cells.answers import Cell
 from cells.gate import Gate
-from core.database import Database, OutcomeUnknown, OwnDatabase, insert_if_absent, insert_one, now_sql
+from database.engine import Database, OwnDatabase
+from database.errors import OutcomeUnknown
+from database.statements import insert_if_absent, insert_one
+from database.types import now_sql
 from tests.cell_db.rows import insert_instance
 
 HOST = "host-1"

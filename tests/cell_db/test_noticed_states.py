@@ -6,7 +6,7 @@ import sqlalchemy as sa
 import cell_db.history
 import cell_db.operations
 from cell_db.tables import instances
-from core.database import Database
+from database.engine import Database
 from lifecycle import states
 from tests.cell_db.rows import insert_instance, update_instance
 

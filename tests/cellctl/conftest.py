@@ -9,8 +9,8 @@ import pytest
 import api_db.cells
 import api_db.schema
 import cell_db.schema
-import core.migrations
-from core.database import Database
+from database import migrations
+from database.engine import Database
 from tests.cellctl.terminal import CELLS, Terminal
 from tests.cellctl.under_way import Listening, UnderWay
 
@@ -22,7 +22,7 @@ def synced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
     schemas = {"api": api_db.schema.SCHEMA, "cell": cell_db.schema.SCHEMA}
     for name, schema in schemas.items():
         database = Database(f"sqlite:///{folder}/{name}.sqlite")
-        core.migrations.sync(schema, database)
+        migrations.sync(schema, database)
         database.close()
     return {name: folder / f"{name}.sqlite" for name in schemas}
 

@@ -20,7 +20,7 @@ import cell_db.heartbeats
 import cell_db.tables
 from cellctl.main import main
 from core.clock import utcnow
-from core.database import Database
+from database.engine import Database
 from lifecycle import states
 from objects.console import Proxy
 from objects.host import API, COMPUTE, CONDUCTOR, Heartbeat, Inventory, Usage, node_uuid

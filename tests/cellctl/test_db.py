@@ -4,7 +4,7 @@ import shutil
 
 import api_db.schema
 import cell_db.schema
-from core.database import Database
+from database.engine import Database
 from tests.cellctl.terminal import Terminal
 
 API, CELL = api_db.schema.SCHEMA.newest, cell_db.schema.SCHEMA.newest

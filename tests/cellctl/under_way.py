@@ -17,7 +17,7 @@ import cell_db.tables
 from api_db.journal import Assignment
 from core.clock import utcnow
 from core.context import new_request_id
-from core.database import now_sql
+from database.types import now_sql
 from messaging import wire
 from messaging.broker import WORK, Broker
 from objects.build import BuildSpec, Flavor

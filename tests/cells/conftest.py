@@ -5,7 +5,7 @@ from unittest import mock
 
 import pytest
 
-import core.frequent
+import database.compiled_statements
 from devstack.services import mariadb
 from tests.cells.world import World
 from tests.mariadb_server import running_mariadb
@@ -33,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mariadb.MariaDB
 def mariadb_world(mariadb_server: mariadb.MariaDB) -> Iterator[World]:
     world = World([mariadb_server.create_schema(f"cp_{name}") for name in NAMES])
     # Few lists are asked often enough here to go by wire; so they go from their third page on.
-    with mock.patch.object(core.frequent, "_ENOUGH", 1):
+    with mock.patch.object(database.compiled_statements, "_ENOUGH", 1):
         yield world
     world.close()
 

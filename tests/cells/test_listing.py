@@ -20,7 +20,7 @@ from cell_db.listing import SORT_KEYS, Found, Query, Shape, Wanted, position_of
 from cell_db.tables import instances
 from cells.merge import in_order, is_after
 from cells.page import Listing, Page, WhenSilent
-from core.keyset import Order, Sorting
+from database.keyset import Order, Sorting
 from lifecycle import states
 from objects.server import Server
 from tests.cells.world import ONLY_ORDERED, Kept, Thing, World

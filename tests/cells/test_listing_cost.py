@@ -19,8 +19,8 @@ import cells.listing
 from cell_db.listing import Shape
 from cells.gate import Gate
 from cells.page import Listing
-from core.keyset import Order, Sorting
-from core.wire import Wire
+from database.async_connection import Wire
+from database.keyset import Order, Sorting
 from tests.cells.world import Kept, Registry, Thing, World
 
 DEFAULT = (Sorting("created_at", True), Sorting("uuid", True))

@@ -7,7 +7,7 @@ import pytest
 
 from cell_db.listing import Found, Part
 from cells.merge import Ask, Merge, first_batches, in_order, is_after
-from core.keyset import Sorting
+from database.keyset import Sorting
 
 NAME = (Sorting("display_name"), Sorting("uuid"))
 NAME_DOWN = (Sorting("display_name", True), Sorting("uuid"))

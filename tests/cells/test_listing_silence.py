@@ -10,7 +10,7 @@ import pytest
 
 import cells.listing
 from cells.page import Listing, Page, Unreachable, WhenSilent
-from core.keyset import Order, Sorting
+from database.keyset import Order, Sorting
 from devstack.services import mariadb
 from devstack.waiting import wait_until
 from tests.cells.world import Thing, World

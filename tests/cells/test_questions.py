@@ -7,21 +7,22 @@ import uuid
 from collections.abc import Iterator
 from unittest import mock
 
+import pymysql
 import pytest
 import sqlalchemy as sa
 
 import cell_db.filters
 import cell_db.listing
 import cells.listing
-import core.database
 import core.errors
 from cells.answers import Answer, Cause, Cell, Silence
 from cells.gate import Gate
 from cells.page import Listing, Page, Unreachable, WhenSilent
 from cells.wires import Question
 from core.context import asks_for
-from core.frequent import Frequent
-from core.keyset import Sorting
+from database import engine
+from database.compiled_statements import Frequent
+from database.keyset import Sorting
 from devstack.services import mariadb
 from devstack.waiting import wait_until
 from tests.cells.world import Kept, Thing, World
@@ -72,7 +73,7 @@ def test_a_question_that_times_out_while_a_ping_is_answered_opens_nothing(gate: 
 @pytest.mark.mariadb
 def test_a_late_wire_opens_nothing_while_a_ping_is_answered(server: mariadb.MariaDB) -> None:
     slow = Frequent(sa.select(sa.func.sleep(sa.bindparam("seconds", type_=sa.Float))))
-    with mock.patch.object(core.database, "_limit_statements"):
+    with mock.patch.object(engine, "_limit_statements"):
         gate = Gate(Cell(str(uuid.uuid4()), "west", server.create_schema(SCHEMA), "none://"), threads=2, deadline_s=DEADLINE_S)
 
     async def ask(seconds: float) -> Answer[object] | Silence:
@@ -178,7 +179,7 @@ def test_as_many_tags_as_a_server_may_have_are_one_look_at_it(world: World) -> N
 
 
 def _takes_too_long(*_: object, **__: object) -> object:
-    raise sa.exc.OperationalError("SELECT", None, core.database.pymysql.err.OperationalError(2013, "Lost connection to MySQL server (timed out)"))
+    raise sa.exc.OperationalError("SELECT", None, pymysql.err.OperationalError(2013, "Lost connection to MySQL server (timed out)"))
 
 
 @pytest.mark.parametrize("when_silent", list(WhenSilent))

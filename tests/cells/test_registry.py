@@ -12,10 +12,10 @@ import api_db.schema
 import api_db.tables
 import cell_db.schema
 import core.config
-import core.migrations
 from cells.answers import Answer, Silence
 from cells.registry import Cells, api_gate
-from core.database import Database, probe
+from database import migrations
+from database.engine import Database, probe
 
 UNUSABLE = [
     {"database_connection": "nonsense"},
@@ -31,7 +31,7 @@ def database(tmp_path: pathlib.Path) -> Iterator[Database]:
     """An API database that maps the cells east and west, and theirs."""
     for schema, name in ((api_db.schema.SCHEMA, "api"), (cell_db.schema.SCHEMA, "east")):
         made = Database(f"sqlite:///{tmp_path}/{name}.sqlite")
-        core.migrations.sync(schema, made)
+        migrations.sync(schema, made)
         made.close()
     shutil.copy(tmp_path / "east.sqlite", tmp_path / "west.sqlite")
     one = Database(f"sqlite:///{tmp_path}/api.sqlite")

@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from cells.answers import Answer, Cell, Silence
 from cells.gate import MOST_WIRES, Gate
 from cells.wires import Question
-from core.frequent import Frequent
-from core.wire import Rows
+from database.async_connection import Rows
+from database.compiled_statements import Frequent
 from devstack.services import mariadb
 from devstack.waiting import wait_until
 from tests.mariadb_server import as_admin

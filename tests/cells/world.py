@@ -15,7 +15,7 @@ import api_db.tables
 import cell_db.tables
 from cells.answers import CELL0_UUID, Cell
 from cells.gate import Gate
-from core.database import Database
+from database.engine import Database
 from lifecycle import states
 from objects.build import BuildSpec, Flavor
 from objects.order import ServerOrder

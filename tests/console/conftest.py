@@ -18,8 +18,8 @@ import messaging.verbs.cell as cell_verbs
 from cell_db.schema import SCHEMA
 from console.main import ConsoleProxy, options
 from core.context import Context
-from core.database import Database
-from core.migrations import sync
+from database.engine import Database
+from database.migrations import sync
 from messaging.broker import Broker
 from messaging.listener import Forward, Handle, Listener
 from messaging.verbs import compute

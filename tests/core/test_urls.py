@@ -14,9 +14,9 @@ import conductor.superconductor.main
 import console.main
 import core.broker_url
 import core.config
-import core.database_url
 import core.errors
-from core.database import Database
+from database import database_url
+from database.engine import Database
 from messaging.broker import Broker
 
 GOOD_DATABASES = [
@@ -115,7 +115,7 @@ def test_the_driver_takes_what_the_parser_takes(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", BAD_DATABASES)
-@pytest.mark.parametrize("read", [core.database_url.parse, Database])
+@pytest.mark.parametrize("read", [database_url.parse, Database])
 def test_a_url_that_no_database_has_is_refused(url: str, read: Callable[[str], Any]) -> None:
     with pytest.raises(core.errors.Invalid) as refused:
         read(url)

@@ -39,7 +39,7 @@ from conductor.superconductor.claims import Chooser
 from conductor.superconductor.placer import Placer
 from core.clock import SystemClock
 from core.context import Context, service_context
-from core.database import now_sql
+from database.types import now_sql
 from messaging.verbs import Verb
 from objects.build import Guest
 from objects.host import Attempt, Heartbeat, Inventory, Usage, node_uuid

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 import api_db.tables
 import cell_db.tables
-from core.database import now_sql
+from database.types import now_sql
 from lifecycle import states
 from tests.faults import rest
 from tests.faults.steps import FREEZES, KILLS, BreakableSteps, Trap

@@ -14,7 +14,7 @@ import messaging.verbs.compute
 from api_db.cells import CELL0_UUID
 from clients.placement import connect
 from compute.simulated.guests import GuestFiles
-from core.database import Database
+from database.engine import Database
 from devstack.layout import Shape, State
 from messaging.broker import Broker
 from tests.faults import rest

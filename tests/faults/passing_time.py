@@ -17,7 +17,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from core.clock import utcnow
-from core.database import Database, is_transient
+from database.engine import Database
+from database.errors import is_transient
 
 TRIES = 20
 

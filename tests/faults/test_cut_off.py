@@ -14,7 +14,7 @@ import cell_db.hosts
 import cell_db.tables
 import conductor.superconductor.hosts
 from core.clock import utcnow
-from core.database import now_sql
+from database.types import now_sql
 from lifecycle import states
 from messaging import in_process
 from objects.host import CONDUCTOR, Heartbeat, Inventory, Usage, node_uuid

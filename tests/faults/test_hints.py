@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from api_db.tables import build_requests
-from core.database import now_sql
+from database.types import now_sql
 from lifecycle import states
 from tests.faults.world import World, wait_until
 

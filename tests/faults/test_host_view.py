@@ -14,7 +14,7 @@ from cells.answers import value_of
 from conductor.superconductor import hosts as watching
 from conductor.superconductor.hosts import HostWatch
 from core.clock import utcnow
-from core.database import now_sql
+from database.types import now_sql
 from objects.host import Heartbeat, Inventory, Usage, node_uuid
 from scheduler.hosts import HostState
 from scheduler.view import HostView

@@ -16,7 +16,7 @@ import messaging.verbs.cell as cell_verbs
 from compute.permit import Permit
 from compute.simulated.driver import SimulatedHypervisor
 from conductor.cell.reports import BUILD_LEASE_S
-from core.database import now_sql
+from database.types import now_sql
 from devstack.services import mariadb
 from lifecycle import states
 from messaging import in_process

@@ -21,8 +21,8 @@ from cells.answers import Cell, value_of
 from cells.gate import Gate
 from core.clock import utcnow
 from core.context import new_request_id
-from core.database import Database
-from core.migrations import sync
+from database.engine import Database
+from database.migrations import sync
 from devstack.services import mariadb
 from objects.build import BuildSpec, Flavor
 from objects.order import PlacementRequest, ServerOrder

@@ -20,7 +20,7 @@ from cells.answers import value_of
 from cells.deletion import delete_server
 from conductor.cell.hints import Hints
 from core.context import new_request_id
-from core.database import now_sql
+from database.types import now_sql
 from lifecycle import states
 from lifecycle.actions import OPERATIONS
 from messaging.verbs import Verb

@@ -22,8 +22,9 @@ import cell_db.tables
 from cell_db.builds import Placed
 from core.clock import utcnow
 from core.context import new_request_id
-from core.database import Database, now_sql
-from core.migrations import sync
+from database.engine import Database
+from database.migrations import sync
+from database.types import now_sql
 from devstack.services import mariadb
 from lifecycle import states
 from objects.build import BuildSpec, Flavor

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 import api_db.server_groups
 from api_db.tables import build_requests
-from core.database import now_sql
+from database.types import now_sql
 from lifecycle import states
 from tests.faults.world import UNLIMITED, World, wait_until
 

@@ -22,7 +22,7 @@ from conductor.cell.dropped import Dropped
 from conductor.cell.poison import Poison
 from core.clock import utcnow
 from core.context import Context, service_context
-from core.database import now_sql
+from database.types import now_sql
 from lifecycle import states
 from lifecycle.actions import OPERATIONS
 from messaging import wire

@@ -44,9 +44,10 @@ from compute.simulated.driver import SimulatedHypervisor
 from compute.simulated.guests import GuestFiles
 from core.clock import Clock, utcnow
 from core.context import Context, new_request_id
-from core.database import Database, now_sql
-from core.migrations import sync
 from core.steps import Steps
+from database.engine import Database
+from database.migrations import sync
+from database.types import now_sql
 from devstack.ports import free_port
 from devstack.services.images import ImageEndpoint
 from messaging import access

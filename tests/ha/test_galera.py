@@ -28,8 +28,10 @@ from cells.answers import Answer, Cell, value_of
 from cells.gate import Gate
 from core.clock import utcnow
 from core.context import new_request_id
-from core.database import Database, OutcomeUnknown, OwnDatabase, now_sql
-from core.migrations import sync
+from database.engine import Database, OwnDatabase
+from database.errors import OutcomeUnknown
+from database.migrations import sync
+from database.types import now_sql
 from devstack.services import galera, mariadb
 from devstack.waiting import wait_until
 from objects.build import BuildSpec, Flavor

@@ -35,7 +35,7 @@ def test_nothing_hides_the_errors_of_an_insert(path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
 def test_a_lock_that_others_must_see_is_a_write(path: pathlib.Path) -> None:
-    """`SELECT … FOR UPDATE` locks a row on one node of a cluster only: `core.database.lock` is seen by all of them."""
+    """`SELECT … FOR UPDATE` locks a row on one node of a cluster only: `database.statements.lock` is seen by all of them."""
     assert path.read_text().count("with_for_update(") == FOR_UPDATE.get(name(path), 0)
 
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 import api_db.tables
 import cell_db.tables
-from core.database import Database
+from database.engine import Database
 from devstack.accounts import Accounts
 from devstack.api_client import ApiClient
 from devstack.background import REPOSITORY

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from core.database import Ascii, Json, LongText, Str, Timestamp
+from database.types import Ascii, Json, LongText, Str, Timestamp
 
 revision = "0001"
 down_revision = None

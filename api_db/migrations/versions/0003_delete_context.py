@@ -6,7 +6,7 @@ Both are columns at the end of their tables: MariaDB adds them at once, however 
 import sqlalchemy as sa
 from alembic import op
 
-from core.database import Json
+from database.types import Json
 
 revision = "0003"
 down_revision = "0002"

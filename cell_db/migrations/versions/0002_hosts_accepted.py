@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from core.database import Str, Timestamp
+from database.types import Str, Timestamp
 
 revision = "0002"
 down_revision = "0001"

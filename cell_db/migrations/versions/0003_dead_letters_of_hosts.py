@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from core.database import Str
+from database.types import Str
 
 revision = "0003"
 down_revision = "0002"

@@ -15,7 +15,7 @@ from api.http.routes import ActionRoute, Route
 from api.http.schema import Body
 from api.http.versions import MAX, MIN, Microversion
 from api_db.tables import metadata
-from core.database import Database
+from database.engine import Database
 from tests.api.http.harness import ADMIN, ALICE, Asker, serving_everything, settings
 
 ROWS = [row for resource in api.main.RESOURCES for row in resource.ROUTES]

@@ -22,9 +22,9 @@ from api.main import Api, listening_socket
 from api.workers import PARENT_CHECK_S
 from api_db.schema import SCHEMA
 from core import errors
-from core.database import Database
-from core.migrations import sync
 from core.process import EXIT_INVALID
+from database.engine import Database
+from database.migrations import sync
 from devstack.supervisor import HAND_OVER
 from tests.api.http.harness import settings
 

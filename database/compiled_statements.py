@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from core.wire import Wire
+from database.async_connection import Wire
 
 _ENOUGH = 8
 """Compiling costs as much as so many executions: a statement that is asked less often is left to SQLAlchemy."""

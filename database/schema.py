@@ -1,6 +1,6 @@
 """Which version a schema is at, and the refusal to work with one that this release does not know.
 
-Moving a schema is `core.migrations`; a program only looks, and so does without Alembic's weight.
+Moving a schema is `database.migrations`; a program only looks, and so does without Alembic's weight.
 """
 
 import dataclasses
@@ -10,7 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 
 import core.errors
-from core.database import Database, is_missing_table
+from database.engine import Database
+from database.errors import is_missing_table
 
 _VERSION = sa.table("alembic_version", sa.column("version_num"))
 

@@ -8,8 +8,9 @@ import sqlalchemy as sa
 
 import api_db.tables
 import cell_db.tables
-from core.database import Ascii, Database, NotAscii
-from core.frequent import Frequent
+from database.compiled_statements import Frequent
+from database.engine import Database
+from database.types import Ascii, NotAscii
 from devstack.services import mariadb
 
 BEYOND = ("ß", "é" * 300, "😀", "ａ", "a\u0301", "web-\x80")

@@ -9,8 +9,9 @@ import alembic.script
 import sqlalchemy as sa
 
 import core.errors
-from core.database import Database, Json, LongText, Str, Timestamp
-from core.schema import Schema
+from database.engine import Database
+from database.schema import Schema
+from database.types import Json, LongText, Str, Timestamp
 
 
 def sync(schema: Schema, database: Database) -> None:

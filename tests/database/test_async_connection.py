@@ -8,9 +8,9 @@ import pymysql
 import pytest
 import sqlalchemy as sa
 
-from core.database import Database
-from core.frequent import Frequent
-from core.wire import Rows, Wire, _Answer
+from database.async_connection import Rows, Wire, _Answer
+from database.compiled_statements import Frequent
+from database.engine import Database
 from devstack.services import mariadb
 from tests.mariadb_server import running_mariadb
 

@@ -1,0 +1,146 @@
+"""Types of columns, alike on MariaDB (or anything MySQL-compatible) and SQLite, and the database's own clock."""
+
+import datetime
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+import core.errors
+
+
+class Str(sa.types.UserDefinedType[str]):
+    """Text of at most `length` characters that compares and sorts byte by byte, trailing spaces included, on every database.
+
+    Python compares str by code point and UTF-8 keeps that order, so a merge of several cells sorts exactly as each database does.
+    """
+
+    cache_ok = True
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def get_col_spec(self, **_: Any) -> str:
+        return f"VARCHAR({self.length})"
+
+
+@compiles(Str, "mysql", "mariadb")
+def _str_mysql(kind: Str, compiler: Any, **_: Any) -> str:
+    collation = "utf8mb4_nopad_bin" if compiler.dialect.is_mariadb else "utf8mb4_0900_bin"
+    return f"VARCHAR({kind.length}) CHARACTER SET utf8mb4 COLLATE {collation}"
+
+
+class Ascii(Str):
+    """Text for uuids, states and other words of ours: compares as `Str` does, and one byte a character keeps indexes small.
+
+    Text that is not ASCII is refused where it is written. Where it is compared with a column it equals no row's: MariaDB would refuse
+    the whole statement (error 1267, illegal mix of collations).
+    """
+
+    cache_ok = True
+
+    class Comparator(sa.types.UserDefinedType.Comparator[str]):
+        """Gives parameters that are compared the type of a value that is asked for."""
+
+        def operate(self, op: Any, *other: Any, **more: Any) -> Any:
+            return super().operate(op, *map(self._asked_for, other), **more)
+
+        def _asked_for(self, other: Any) -> Any:
+            if isinstance(other, sa.BindParameter) and isinstance(other.type, sa.types.NullType):
+                kind = self.type.coerce_compared_value(None, other)
+                return sa.bindparam(other.key, required=other.required, expanding=other.expanding, type_=kind)
+            return other
+
+    comparator_factory = Comparator
+
+    def coerce_compared_value(self, op: Any, value: Any) -> Any:
+        return _Asked(self.length)
+
+    def bind_processor(self, dialect: sa.Dialect) -> Callable[[Any], Any]:
+        return _written
+
+
+class _Asked(Ascii):
+    """A value that an `Ascii` column is compared with."""
+
+    cache_ok = True
+
+    def bind_processor(self, dialect: sa.Dialect) -> Callable[[Any], Any]:
+        return _asked
+
+
+class NotAscii(core.errors.Invalid, sa.exc.DontWrapMixin):
+    """A value cannot be kept, for its column has ASCII only."""
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, str) and not value.isascii():
+        raise NotAscii(f"A value cannot be kept as it was given: {value[:64]!r} has characters beyond ASCII.")
+    return value
+
+
+def _asked(value: Any) -> Any:
+    return _NOBODYS if isinstance(value, str) and not value.isascii() else value
+
+
+_NOBODYS = "\x1a"
+"""ASCII's sign for a character that cannot be shown: no id, state or address has it."""
+
+
+@compiles(Ascii, "mysql", "mariadb")
+def _ascii_mysql(kind: Ascii, compiler: Any, **_: Any) -> str:
+    collation = "ascii_nopad_bin" if compiler.dialect.is_mariadb else "ascii_bin"
+    return f"VARCHAR({kind.length}) CHARACTER SET ascii COLLATE {collation}"
+
+
+Timestamp = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+LongText = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
+UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError, RecursionError)
+"""What a document raises that is none, or not of the shape that was asked for: whoever reads rows one by one catches all of these."""
+
+
+class Json(sa.types.TypeDecorator[Any]):
+    """A JSON document kept as text; None is NULL. Reading one that is none raises `Unreadable`."""
+
+    impl = LongText
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> str | None:
+        return None if value is None else msgspec.json.encode(value).decode()
+
+    def process_result_value(self, value: Any, dialect: Any) -> Any:
+        try:
+            return None if value is None else msgspec.json.decode(value)
+        except UNREADABLE as error:
+            raise core.errors.Unreadable(f"A record in the database cannot be read: {error}") from error
+
+
+class now_sql(FunctionElement[datetime.datetime]):
+    """The database's own clock in UTC, plus some seconds: the only clock that leases are compared with."""
+
+    type = sa.DateTime()
+    inherit_cache = True
+    name = "now_sql"
+
+    def __init__(self, plus_s: float = 0.0) -> None:
+        super().__init__(sa.bindparam(None, round(plus_s * 1_000_000), type_=sa.Integer(), unique=True))
+
+
+@compiles(now_sql, "mysql", "mariadb")
+def _now_mysql(element: now_sql, compiler: Any, **kw: Any) -> str:
+    return f"(UTC_TIMESTAMP(6) + INTERVAL {compiler.process(element.clauses, **kw)} MICROSECOND)"
+
+
+@compiles(now_sql, "sqlite")
+def _now_sqlite(element: now_sql, compiler: Any, **kw: Any) -> str:
+    # SQLite's clock has milliseconds; SQLAlchemy reads the digits after the point as microseconds, hence the zeros.
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', ({compiler.process(element.clauses, **kw)} / 1000000.0) || ' seconds')"
+
+
+def is_over(moment: sa.Column[datetime.datetime]) -> sa.ColumnElement[bool]:
+    """Whether a lease or a deadline of a row is over; one that the row does not have is, too, so that every row has somebody who looks for it."""
+    return sa.or_(moment.is_(None), moment <= now_sql())
