@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
 import prometheus_client
-import sqlalchemy as sa
 from oslo_config import cfg
 
 import api_db.services
@@ -20,6 +19,7 @@ from clients.wire import HttpDoor
 from core.bounded_pool import BoundedPool
 from core.clock import SystemClock, utcnow
 from core.periodic import Periodic
+from database.engine import Connection
 from objects.host import API
 
 P = ParamSpec("P")
@@ -66,7 +66,7 @@ class Cloud:
         self._image_door.close()
         self.key_pairs.close()
 
-    async def api_read(self, fn: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def api_read(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`fn(connection, *args)` on the API database.
 
         Raises:
@@ -74,7 +74,7 @@ class Cloud:
         """
         return value_of(await self.api_db.read(fn, *args, **kwargs))
 
-    async def api_write(self, fn: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def api_write(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """`fn(connection, *args)` in one transaction on the API database.
 
         Raises:

@@ -21,6 +21,9 @@ from database import database_url
 from database.async_connection import Wire
 from database.errors import UNDONE_AT_COMMIT, OutcomeUnknown, is_missing_table, is_transient, is_unfit, number_of, timed_out
 
+Connection = sa.Connection
+"""What a function on a database is given: for those who only pass it on."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 # What is too long or out of range is refused, and not cut, whatever the server's own setting is.

@@ -9,6 +9,9 @@ import sqlalchemy as sa
 
 import core.errors
 
+DataError = sa.exc.DataError
+"""A value does not fit its column."""
+
 DEADLOCK_CODES = {1205, 1213}  # MariaDB: lock wait timeout; deadlock, and on Galera a conflict with another node's transaction
 DUPLICATE_CODES = {1062}
 NO_SUCH_TABLE = 1146

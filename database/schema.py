@@ -59,6 +59,10 @@ class Schema:
                 return None
             raise core.errors.Unavailable(f"the {self.name} database does not answer: {error.orig}") from error
 
+    def is_newest(self, connection: sa.Connection) -> bool:
+        """Whether the database is at the revision that this release knows."""
+        return bool(connection.execute(sa.select(_VERSION.c.version_num)).scalar() == self.newest)
+
     def check(self, database: Database) -> None:
         """Returns if the database is at the revision that this release knows.
 
@@ -70,3 +74,12 @@ class Schema:
         if found != self.newest:
             state = "is empty" if found is None else f"is at revision {found}"
             raise core.errors.Broken(f"the {self.name} schema {state}, this release needs {self.newest}: run `{self.mend}`")
+
+
+def takes_writes(connection: sa.Connection) -> bool:
+    """Writes what stands there already. A refusal is an answer, not a failure of the database."""
+    try:
+        connection.execute(sa.update(_VERSION).values(version_num=_VERSION.c.version_num))
+    except sa.exc.DBAPIError:
+        return False
+    return True

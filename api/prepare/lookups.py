@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import sqlalchemy as sa
-
 import api_db.aggregates
 import api_db.flavors
 import api_db.instances
@@ -18,6 +16,7 @@ from api.prepare import zones
 from api.prepare.extra_specs import refuse_invalid
 from api.prepare.refusals import invalid
 from core.context import Context
+from database.engine import Connection
 from lifecycle.refusals import not_found
 from objects.build import Flavor
 
@@ -54,7 +53,7 @@ class Found:
     headroom: int | None = None
 
 
-def look_up(connection: sa.Connection, context: Context, named: Named, quota_defaults: Mapping[str, int]) -> Found:
+def look_up(connection: Connection, context: Context, named: Named, quota_defaults: Mapping[str, int]) -> Found:
     """
     Raises:
         Invalid: something that the request names does not exist, or not for this caller.
@@ -69,7 +68,7 @@ def look_up(connection: sa.Connection, context: Context, named: Named, quota_def
     return _with_limits(connection, context, found, quota_defaults) if named.has_limits else found
 
 
-def _with_limits(connection: sa.Connection, context: Context, found: Found, quota_defaults: Mapping[str, int]) -> Found:
+def _with_limits(connection: Connection, context: Context, found: Found, quota_defaults: Mapping[str, int]) -> Found:
     project_id, user_id = str(context.project_id), str(context.user_id)
     limits = api_db.limits.read(connection, project_id, user_id, quota_defaults)
     each = {"instances": 1, "cores": found.flavor.vcpus, "ram": found.flavor.memory_mib}
@@ -93,7 +92,7 @@ def refuse_unsupported(body: Mapping[str, Any]) -> None:
         raise invalid("trusted_image_certificates", "Images' certificates are not checked here, so none can be required.")
 
 
-def _flavor(connection: sa.Connection, context: Context, flavor_id: str) -> Flavor:
+def _flavor(connection: Connection, context: Context, flavor_id: str) -> Flavor:
     refusal = invalid("flavorRef", f"Flavor {flavor_id} could not be found.")
     try:
         flavor = api_db.flavors.get(connection, flavor_id, project_id=None if context.is_admin else context.project_id)
@@ -118,7 +117,7 @@ def _flavor(connection: sa.Connection, context: Context, flavor_id: str) -> Flav
     )
 
 
-def public_key(connection: sa.Connection, user_id: str, key_name: str | None) -> str | None:
+def public_key(connection: Connection, user_id: str, key_name: str | None) -> str | None:
     """The public part of a user's key pair; None for no name.
 
     Raises:
@@ -132,7 +131,7 @@ def public_key(connection: sa.Connection, user_id: str, key_name: str | None) ->
         raise invalid("key_name", f"Key pair {key_name} could not be found.") from error
 
 
-def _check_server_group(connection: sa.Connection, context: Context, uuid: str | None) -> None:
+def _check_server_group(connection: Connection, context: Context, uuid: str | None) -> None:
     if uuid is None:
         return
     try:
@@ -141,7 +140,7 @@ def _check_server_group(connection: sa.Connection, context: Context, uuid: str |
         raise invalid("group", f"Server group {uuid} could not be found.") from error
 
 
-def _check_same_host(connection: sa.Connection, context: Context, uuids: tuple[str, ...]) -> None:
+def _check_same_host(connection: Connection, context: Context, uuids: tuple[str, ...]) -> None:
     """A hint may name servers that are gone, as long as one is there to be with; servers of other projects are none, for anybody."""
     if uuids and not api_db.instances.whereabouts(connection, uuids, project_id=str(context.project_id)):
         raise invalid("same_host", not_found(", ".join(uuids)).message)

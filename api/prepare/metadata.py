@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
-import sqlalchemy as sa
-
 import api_db.limits
 import core.errors
 from api.http.call import Call
+from database.engine import Connection
 
 
 async def check(call: Call, metadata: Mapping[str, str]) -> None:
@@ -23,7 +22,7 @@ async def most_items(call: Call) -> int:
     return await call.cloud.api_read(limit, str(call.context.project_id), str(call.context.user_id), call.cloud.quota_defaults)
 
 
-def limit(connection: sa.Connection, project_id: str, user_id: str, quota_defaults: Mapping[str, int]) -> int:
+def limit(connection: Connection, project_id: str, user_id: str, quota_defaults: Mapping[str, int]) -> int:
     """The most; negative: no limit."""
     return api_db.limits.read(connection, project_id, user_id, quota_defaults).of_one_thing["metadata_items"]
 

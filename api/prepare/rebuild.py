@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-import sqlalchemy as sa
 
 from api.http.call import Call
 from api.prepare import images, lookups
@@ -13,6 +12,7 @@ from api.prepare.metadata import limit, refuse_too_many
 from api.prepare.order import ZERO_DISK_FLAVOR
 from api.prepare.refusals import invalid
 from cell_db.rebuilds import Changes
+from database.engine import Connection
 from objects.build import Flavor
 from objects.server import Server
 
@@ -57,7 +57,7 @@ def _refuse_unsupported(body: Mapping[str, Any]) -> None:
         raise invalid("preserve_ephemeral", "No hypervisor here can replace the root disk and keep the ephemeral disk.")
 
 
-def _look_up(connection: sa.Connection, project_id: str, user_id: str, key_name: str | None, quota_defaults: Mapping[str, int]) -> tuple[str | None, int]:
+def _look_up(connection: Connection, project_id: str, user_id: str, key_name: str | None, quota_defaults: Mapping[str, int]) -> tuple[str | None, int]:
     """The key pair is one of the server's own user, whoever asks."""
     return lookups.public_key(connection, user_id, key_name), limit(connection, project_id, user_id, quota_defaults)
 

@@ -5,13 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Concatenate, Generic, ParamSpec, TypeVar
 
-import sqlalchemy as sa
-
 from api.http.call import Call
 from cells.answers import Answer, Cell
 from cells.gate import Gate
 from cells.scatter import scatter_within
 from core import errors
+from database.engine import Connection
 
 MISSING_CELLS = "X-Cellplane-Missing-Cells"
 LEAST_S = 0.1
@@ -42,7 +41,7 @@ class Answers(Generic[T]):
             raise errors.Unavailable(f"{why}: cells {names} do not answer.", cell=names)
 
 
-async def ask(call: Call, fn: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> Answers[T]:
+async def ask(call: Call, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> Answers[T]:
     """`fn(connection, *args)` in every cell but cell0, which has no hosts. The response names the cells that were silent.
 
     A request that asks more than once gives all its questions one deadline, and asks a cell that was silent no second time.

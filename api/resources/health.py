@@ -3,17 +3,16 @@
 from typing import Any
 
 import prometheus_client
-import sqlalchemy as sa
 
 from api.http.call import Call, Raw
 from api.http.routes import Access, Route
 from api_db.schema import SCHEMA
 from cells.answers import Answer
 from core import errors
+from database.engine import Connection
 
 _UNDER = "/cellplane"
 _UP = "up"
-_VERSION = sa.table("alembic_version", sa.column("version_num"))
 
 POLICIES = ()
 
@@ -55,8 +54,8 @@ async def _why_not_ready(call: Call) -> str | None:
     return None if await call.cloud.api_db_writable.is_so() else "is read only: it takes no writes"
 
 
-def _is_known(connection: sa.Connection) -> bool:
-    return bool(connection.execute(sa.select(_VERSION.c.version_num)).scalar() == SCHEMA.newest)
+def _is_known(connection: Connection) -> bool:
+    return SCHEMA.is_newest(connection)
 
 
 def _cells(call: Call) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import sqlalchemy as sa
-
 import api_db.limits
 import api_db.quota
 import api_db.server_groups
@@ -14,6 +12,7 @@ from api.http.policy import Rule
 from api.http.routes import Route
 from api.http.schema import STRING_1_255, Param, Query
 from api.http.view import Field, View
+from database.engine import Connection
 
 LIMITS = "os_compute_api:limits"
 OTHER_PROJECT = "os_compute_api:limits:other_project"
@@ -72,7 +71,7 @@ async def show(call: Call) -> Standing:
     return await call.cloud.api_read(_standing, project_id, call.cloud.quota_defaults)
 
 
-def _standing(conn: sa.Connection, project_id: str, defaults: Mapping[str, int]) -> Standing:
+def _standing(conn: Connection, project_id: str, defaults: Mapping[str, int]) -> Standing:
     used = api_db.quota.usage(conn, project_id) | {"server_groups": api_db.server_groups.count(conn, project_id)}
     return Standing(api_db.limits.read(conn, project_id, None, defaults).project, used)
 

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import sqlalchemy as sa
-
 import api_db.limits
 from api.http import policy
 from api.http.call import Call
@@ -14,6 +12,7 @@ from api.http.schema import QUOTA, Body, Property
 from api.http.view import Field, View
 from api.resources.quotas import RESOURCES, UNLIMITED, Resource, kept
 from core import errors
+from database.engine import Connection
 
 SHOW = "os_compute_api:os-quota-class-sets:show"
 UPDATE = "os_compute_api:os-quota-class-sets:update"
@@ -60,11 +59,11 @@ def _name(call: Call) -> str:
     return name
 
 
-def _read(conn: sa.Connection, name: str, defaults: Mapping[str, int]) -> QuotaClass:
+def _read(conn: Connection, name: str, defaults: Mapping[str, int]) -> QuotaClass:
     return QuotaClass(name, api_db.limits.of_class(conn, name, defaults))
 
 
-def _update(conn: sa.Connection, name: str, limits: Mapping[str, int], defaults: Mapping[str, int]) -> QuotaClass:
+def _update(conn: Connection, name: str, limits: Mapping[str, int], defaults: Mapping[str, int]) -> QuotaClass:
     api_db.limits.set_class(conn, name, limits)
     return _read(conn, name, defaults)
 

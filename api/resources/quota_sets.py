@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import sqlalchemy as sa
-
 import api_db.limits
 import api_db.quota
 import api_db.server_groups
@@ -17,6 +15,7 @@ from api.http.schema import BOOLEAN, QUOTA, STRING_1_255, Body, Param, Property,
 from api.http.view import Field, View
 from api.resources.quotas import RESOURCES, UNLIMITED, kept
 from core import errors
+from database.engine import Connection
 
 SHOW = "os_compute_api:os-quota-sets:show"
 DETAIL = "os_compute_api:os-quota-sets:detail"
@@ -108,21 +107,21 @@ def _project(call: Call, rule: str) -> str:
     return project_id
 
 
-def _read(conn: sa.Connection, project_id: str, user_id: str | None, defaults: Mapping[str, int]) -> QuotaSet:
+def _read(conn: Connection, project_id: str, user_id: str | None, defaults: Mapping[str, int]) -> QuotaSet:
     return QuotaSet(project_id, api_db.limits.read(conn, project_id, user_id, defaults).effective)
 
 
-def _read_with_usage(conn: sa.Connection, project_id: str, user_id: str | None, defaults: Mapping[str, int]) -> QuotaSet:
+def _read_with_usage(conn: Connection, project_id: str, user_id: str | None, defaults: Mapping[str, int]) -> QuotaSet:
     limits = api_db.limits.read(conn, project_id, user_id, defaults).effective
     return QuotaSet(project_id, limits, _usage_of(conn, project_id, user_id))
 
 
-def _usage_of(conn: sa.Connection, project_id: str, user_id: str | None) -> dict[str, int]:
+def _usage_of(conn: Connection, project_id: str, user_id: str | None) -> dict[str, int]:
     return api_db.quota.usage(conn, project_id, user_id) | {"server_groups": api_db.server_groups.count(conn, project_id, user_id)}
 
 
 def _update(
-    conn: sa.Connection, *, project_id: str, user_id: str | None, wanted: dict[str, int], force: bool, defaults: Mapping[str, int]
+    conn: Connection, *, project_id: str, user_id: str | None, wanted: dict[str, int], force: bool, defaults: Mapping[str, int]
 ) -> QuotaSet:
     """Sets the limits while no server of the project is being accepted, so that what they are compared with stays so."""
     api_db.quota.lock(conn, project_id)

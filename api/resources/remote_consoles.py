@@ -7,8 +7,6 @@ types and protocols: OpenStack Compute API, server consoles.
 import dataclasses
 import ipaddress
 
-import sqlalchemy as sa
-
 import cell_db.console_proxies
 import cell_db.console_tokens
 import cell_db.inventories
@@ -25,6 +23,7 @@ from api.resources.host_answers import ask_host
 from api.resources.server_of import gate_of, server_of
 from cells.answers import value_of
 from cells.route import Found
+from database.engine import Connection
 from lifecycle.actions import GET_CONSOLE, GET_SERIAL_CONSOLE, GET_SPICE_CONSOLE, GET_VNC_CONSOLE, Action
 from messaging.verbs import cell
 from objects import console
@@ -123,7 +122,7 @@ async def _address(call: Call, found: Found, action: Action, address: Address, n
     return url
 
 
-def _issue(connection: sa.Connection, uuid: str, host: str, address: Address, proxy_down_after_s: float) -> str | None:
+def _issue(connection: Connection, uuid: str, host: str, address: Address, proxy_down_after_s: float) -> str | None:
     """The address with a fresh token; None: the cell has no console proxy."""
     proxy = cell_db.console_proxies.living(connection, down_after_s=proxy_down_after_s)
     if proxy is None:
@@ -133,7 +132,7 @@ def _issue(connection: sa.Connection, uuid: str, host: str, address: Address, pr
     return console.url_of(proxy.public_url, address.kind, token)
 
 
-def _refuse_misplaced(connection: sa.Connection, uuid: str, host: str, address: Address, proxy: Proxy) -> None:
+def _refuse_misplaced(connection: Connection, uuid: str, host: str, address: Address, proxy: Proxy) -> None:
     """
     Raises:
         Unavailable: the host names a place to which the proxy would not connect.
@@ -144,7 +143,7 @@ def _refuse_misplaced(connection: sa.Connection, uuid: str, host: str, address: 
         raise _misplaced(uuid)
 
 
-def _why_not(connection: sa.Connection, host: str, address: Address, allowed: Allowed) -> str | None:
+def _why_not(connection: Connection, host: str, address: Address, allowed: Allowed) -> str | None:
     """As far as it can be said here: links and names are looked up by the proxy."""
     if address.path is not None:
         return allowed.why_not_in(address.path)

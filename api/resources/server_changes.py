@@ -3,20 +3,19 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import sqlalchemy as sa
-
 import cell_db.instances
 from api.http.call import Call
 from api.resources.server_of import gate_of, server_of
 from cells.answers import value_of
 from cells.route import Found
 from core.context import Context
+from database.engine import Connection
 from lifecycle.actions import Action
 from objects.server import Server
 
 T = TypeVar("T")
 
-Change = Callable[[sa.Connection, Server], T]
+Change = Callable[[Connection, Server], T]
 
 
 async def change(call: Call, action: Action, by: Change[T]) -> T:
@@ -39,6 +38,6 @@ async def change_found(call: Call, found: Found, action: Action, by: Change[T]) 
     return changed
 
 
-def _change(connection: sa.Connection, uuid: str, action: Action, context: Context, by: Change[Any]) -> Any:
+def _change(connection: Connection, uuid: str, action: Action, context: Context, by: Change[Any]) -> Any:
     cell_db.instances.admitted(connection, uuid, action, context)
     return by(connection, cell_db.instances.get(connection, uuid))

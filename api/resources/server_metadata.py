@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-import sqlalchemy as sa
-
 import cell_db.instances
 import core.errors
 from api.http import policy
@@ -16,6 +14,7 @@ from api.prepare.metadata import most_items, refuse_too_many
 from api.resources.action_rows import route_of, rules_of
 from api.resources.server_changes import change
 from api.resources.server_of import server_of
+from database.engine import Connection
 from lifecycle.actions import DELETE_METADATA_ITEM, MERGE_METADATA, REPLACE_METADATA, SET_METADATA_ITEM, Action
 from objects.server import Server
 
@@ -65,7 +64,7 @@ async def delete_one(call: Call) -> None:
     """Removes one item."""
     key = call.path["key"]
 
-    def remove(connection: sa.Connection, server: Server) -> None:
+    def remove(connection: Connection, server: Server) -> None:
         kept = dict(server.metadata or {})
         _item(kept, key)
         del kept[key]
@@ -78,7 +77,7 @@ async def _set(call: Call, action: Action, new: Callable[[Metadata], Metadata]) 
     """Writes what `new` makes of the old items, if there are not too many."""
     most = await most_items(call)
 
-    def write(connection: sa.Connection, server: Server) -> Metadata:
+    def write(connection: Connection, server: Server) -> Metadata:
         metadata = new(dict(server.metadata or {}))
         refuse_too_many(metadata, most)
         cell_db.instances.replace_metadata(connection, server.uuid, metadata)

@@ -3,8 +3,6 @@
 import asyncio
 import time
 
-import sqlalchemy as sa
-
 import cell_db.history
 import cell_db.instances
 import cell_db.operations
@@ -24,6 +22,7 @@ from api.resources.server_of import server_of
 from api.resources.server_operations import begin
 from cells.answers import Answer, value_of
 from cells.gate import Gate
+from database.engine import Connection
 from lifecycle.actions import CHANGE_PASSWORD, CLEAR_PASSWORD
 from objects.build import BuildSpec
 from objects.server import Server
@@ -70,7 +69,7 @@ def _sealed(password: str, key: str, uuid: str) -> str:
         raise core.errors.Unavailable(f"The host of instance {uuid} has no usable key for passwords.", server=uuid) from error
 
 
-def _guest_and_key(connection: sa.Connection, uuid: str, host: str) -> tuple[BuildSpec, str | None]:
+def _guest_and_key(connection: Connection, uuid: str, host: str) -> tuple[BuildSpec, str | None]:
     return cell_db.instances.build_spec(connection, uuid), cell_db.operations.sealing_key(connection, host)
 
 
@@ -116,7 +115,7 @@ async def clear_stored(call: Call) -> None:
     await change(call, CLEAR_PASSWORD, _clear)
 
 
-def _clear(connection: sa.Connection, server: Server) -> None:
+def _clear(connection: Connection, server: Server) -> None:
     extra = server.extra or {}
     if _STORED in extra:
         cell_db.instances.update(connection, server.uuid, {"extra": {name: value for name, value in extra.items() if name != _STORED}})

@@ -1,6 +1,5 @@
 """A server's tags (2.26 on): short words to find it by."""
 
-import sqlalchemy as sa
 
 import cell_db.instances
 import core.errors
@@ -14,6 +13,7 @@ from api.resources.action_rows import route_of, rules_of
 from api.resources.server_bodies import MOST_TAGS, TAGS
 from api.resources.server_changes import change
 from api.resources.server_of import server_of
+from database.engine import Connection
 from lifecycle.actions import ADD_TAG, DELETE_TAG, DELETE_TAGS, REPLACE_TAGS
 from objects.server import Server
 
@@ -62,7 +62,7 @@ async def add(call: Call) -> None:
         call.set_header("Location", call.url)
 
 
-def _add(connection: sa.Connection, server: Server, tag: str) -> bool:
+def _add(connection: Connection, server: Server, tag: str) -> bool:
     tags = server.tags or []
     if tag in tags:
         return False
@@ -76,14 +76,14 @@ async def delete(call: Call) -> None:
     """Removes a tag."""
     tag = call.path["tag"]
 
-    def remove(connection: sa.Connection, server: Server) -> None:
+    def remove(connection: Connection, server: Server) -> None:
         _require(server, tag)
         _write(connection, server, [each for each in server.tags or [] if each != tag])
 
     await change(call, DELETE_TAG, remove)
 
 
-def _write(connection: sa.Connection, server: Server, tags: list[str]) -> None:
+def _write(connection: Connection, server: Server, tags: list[str]) -> None:
     cell_db.instances.replace_tags(connection, server.uuid, tags)
 
 

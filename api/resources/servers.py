@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-import sqlalchemy as sa
 
 import api_db.instances
 import api_db.journal
@@ -24,6 +23,7 @@ from api.resources.server_of import admit_server, server_of, target_of
 from api.resources.server_views import SERVER_SHOW, SERVER_UPDATED, ShowView, UnreachableServer
 from cells.acceptance import accept_servers
 from core.steps import Steps
+from database.engine import Connection
 from lifecycle.actions import CREATE, DELETE, UPDATE
 from lifecycle.admit import admit_lock, is_always_admitted
 from objects.order import ServerOrder
@@ -160,7 +160,7 @@ def _kept(key: str, value: Any) -> Any:
     return (value or None) if key.startswith("accessIP") else value
 
 
-def _change_order(connection: sa.Connection, uuid: str, changes: Mapping[str, Any]) -> None:
+def _change_order(connection: Connection, uuid: str, changes: Mapping[str, Any]) -> None:
     """Changes the order of a server that no cell holds yet.
 
     Raises:

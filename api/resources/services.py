@@ -5,8 +5,6 @@ import datetime
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import sqlalchemy as sa
-
 import api_db.aggregates
 import api_db.hosts
 import api_db.services
@@ -26,6 +24,7 @@ from cell_db.hosts import Service
 from cells.answers import value_of
 from cells.gate import Gate
 from core import errors
+from database.engine import Connection
 from objects.host import COMPUTE, CONDUCTOR, CONSOLE_PROXY
 
 LIST = "os_compute_api:os-services:list"
@@ -278,13 +277,13 @@ async def _delete_host(call: Call, gate: Gate, host: str, uuid: str) -> None:
     await call.cloud.api_write(_forget_host, host)
 
 
-def _forget_host(conn: sa.Connection, host: str) -> list[int]:
+def _forget_host(conn: Connection, host: str) -> list[int]:
     memberships = api_db.aggregates.remove_host_everywhere(conn, host)
     api_db.hosts.delete(conn, host)
     return memberships
 
 
-def _remember_host(conn: sa.Connection, host: str, cell_uuid: str, memberships: list[int]) -> None:
+def _remember_host(conn: Connection, host: str, cell_uuid: str, memberships: list[int]) -> None:
     api_db.hosts.insert(conn, [host], cell_uuid)
     api_db.aggregates.put_host_back(conn, host, memberships)
 

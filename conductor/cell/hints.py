@@ -3,8 +3,6 @@
 import itertools
 from collections.abc import Iterable, Sequence
 
-import sqlalchemy as sa
-
 import cell_db.builds
 import cell_db.cleanups
 import cell_db.endings
@@ -14,7 +12,7 @@ from cell_db.cleanups import Cleanup
 from conductor.cell.orders import Orders
 from core.context import Context
 from core.steps import Steps
-from database.engine import Database
+from database.engine import Connection, Database
 from messaging.listener import Delivery, Forward
 from messaging.verbs.cell import HostConsole, HostServer
 
@@ -55,7 +53,7 @@ class Hints:
         return Forward(compute_verbs.queue(asked.host))
 
 
-def _tell(connection: sa.Connection, uuids: Sequence[str]) -> tuple[list[Cleanup], list[str]]:
+def _tell(connection: Connection, uuids: Sequence[str]) -> tuple[list[Cleanup], list[str]]:
     """The cleanups of servers that are going, told from now on, and those that no host has to answer for."""
     cleanups = cell_db.cleanups.list_of(connection, uuids)
     cell_db.cleanups.told(connection, cleanups)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import msgspec
-import sqlalchemy as sa
 
 import cell_db.builds
 import cell_db.cleanups
@@ -23,7 +22,7 @@ from conductor.cell.apart import apart
 from core.context import context_of_rows
 from core.log import about
 from core.steps import Steps
-from database.engine import Database
+from database.engine import Connection, Database
 from lifecycle.actions import DELETE
 from messaging.broker import NoSuchQueue, TooLarge
 from messaging.caller import Caller
@@ -91,7 +90,7 @@ class Orders:
 
     def supersede(self, build: Building, *, reason: str, host_said_so: bool) -> None:
         """Step cell.supersede: the next alternate takes over (claim and order follow), or the server ends in ERROR."""
-        def give_up(connection: sa.Connection) -> tuple[bool, list[Building]]:
+        def give_up(connection: Connection) -> tuple[bool, list[Building]]:
             given_up = cell_db.builds.supersede(
                 connection, build, reason=reason, host_said_so=host_said_so, build_deadline_s=self._build_deadline_s
             )
@@ -201,7 +200,7 @@ def _act(operations: Sequence[Operation]) -> compute_verbs.Act:
     )  # fmt: skip
 
 
-def _end(connection: sa.Connection, uuid: str) -> str | None:
+def _end(connection: Connection, uuid: str) -> str | None:
     """Marks the server as gone; gives the id of the request that deleted it, or None if it was gone already."""
     if not cell_db.endings.deleted(connection, uuid):
         return None

@@ -7,8 +7,6 @@ that host: every write names the host that the row, the cleanup or the operation
 import functools
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
-import sqlalchemy as sa
-
 import cell_db.builds
 import cell_db.cleanups
 import cell_db.endings
@@ -23,7 +21,7 @@ from conductor.cell.dropped import Dropped
 from conductor.cell.orders import Orders, about_work
 from conductor.cell.watch import Watch
 from core.steps import Steps
-from database.engine import Database
+from database.engine import Connection, Database
 from lifecycle import states
 from lifecycle.actions import OPERATIONS
 from messaging.listener import Delivery
@@ -69,7 +67,7 @@ class Reports:
             LOG.info("server is active %s", about_work(guest))
         self._orders.destroy(unwanted)
 
-    def _note_active(self, connection: sa.Connection, ran: Sequence[Ran]) -> tuple[set[Ran], list[Cleanup]]:
+    def _note_active(self, connection: Connection, ran: Sequence[Ran]) -> tuple[set[Ran], list[Cleanup]]:
         """Marks the servers as running; gives their guests, and those that have to go."""
         done = cell_db.builds.active(connection, ran)
         cell_db.heartbeats.build_succeeded(connection, sorted({guest.host for guest in done}))
@@ -84,7 +82,7 @@ class Reports:
             reason = f"host {build.host}: {_short(refusal.reason)}"
             self._orders.supersede(build, reason=reason, host_said_so=refusal.is_fenced)
 
-    def _note_refused(self, connection: sa.Connection, refusals: Sequence[tuple[str, Refusal]]) -> list[tuple[Building, Refusal]]:
+    def _note_refused(self, connection: Connection, refusals: Sequence[tuple[str, Refusal]]) -> list[tuple[Building, Refusal]]:
         """Counts the refusals that their hosts may speak; gives these."""
         builds = {build.uuid: build for build in cell_db.builds.building(connection, [r.uuid for _, r in refusals])}
         mine = {r.uuid: (builds[r.uuid], r) for host, r in refusals if r.uuid in builds and _is_of(builds[r.uuid], host, r)}
@@ -125,11 +123,11 @@ class Reports:
         for operation, outcome in settled:
             log_ended(operation, outcome.fault)
 
-    def _settle(self, connection: sa.Connection, reported: Sequence[Acted]) -> list[tuple[Operation, Outcome]]:
+    def _settle(self, connection: Connection, reported: Sequence[Acted]) -> list[tuple[Operation, Outcome]]:
         """Ends operations as their hosts say; gives those that this has ended."""
         return [settled for acted in reported for settled in self._settle_one(connection, acted)]
 
-    def _settle_one(self, connection: sa.Connection, acted: Acted) -> list[tuple[Operation, Outcome]]:
+    def _settle_one(self, connection: Connection, acted: Acted) -> list[tuple[Operation, Outcome]]:
         wanted = [outcome.uuid for outcome in acted.outcomes]
         under_way = {operation.uuid: operation for operation in cell_db.operations.operations(connection, wanted)}
         settled, late = [], []
@@ -162,7 +160,7 @@ class Reports:
     def on_stages(self, deliveries: list[Delivery]) -> None:
         """How far operations are, for users to see."""
 
-        def note(connection: sa.Connection) -> None:
+        def note(connection: Connection) -> None:
             for delivery in deliveries:
                 host = delivery.arguments.host
                 late = [
@@ -179,7 +177,7 @@ class Reports:
     def on_power_states(self, deliveries: list[Delivery]) -> None:
         """Guests whose power state changed behind our back."""
 
-        def note(connection: sa.Connection) -> None:
+        def note(connection: Connection) -> None:
             for delivery in deliveries:
                 host = delivery.arguments.host
                 late = [
@@ -220,7 +218,7 @@ class Reports:
             unwanted = self._database.run(self._note_hello, hello)
         self._orders.destroy(unwanted)
 
-    def _note_hello(self, connection: sa.Connection, hello: Heartbeat) -> list[Cleanup]:
+    def _note_hello(self, connection: Connection, hello: Heartbeat) -> list[Cleanup]:
         """Marks servers whose guests are missing; gives what the host is to destroy."""
         has = {guest.uuid: guest.attempt for guest in hello.guests or []}
         building = {intent.uuid for intent in hello.intents}
@@ -236,14 +234,14 @@ class Reports:
 
     # ---- what is dropped -----------------------------------------------------------------------------------------------------------
 
-    def _superseded(self, connection: sa.Connection, verb: str, guests: Sequence[Ran]) -> list[Cleanup]:
+    def _superseded(self, connection: Connection, verb: str, guests: Sequence[Ran]) -> list[Cleanup]:
         """Guests of attempts that their rows have given up. A guest that no row knows is not ours to destroy: the audit tells of it."""
         rows = cell_db.builds.attempts(connection, [guest.uuid for guest in guests])
         self._drop_foreign(connection, verb, [(guest.host, guest.uuid, guest.attempt) for guest in guests])
         over = [guest for guest in guests if guest.uuid in rows and _is_over(rows[guest.uuid], guest)]
         return cell_db.cleanups.of_guests(connection, [(guest.uuid, guest.host, guest.attempt) for guest in over])
 
-    def _drop_foreign(self, connection: sa.Connection, verb: str, unused: Iterable[tuple[str, str, int | None]]) -> None:
+    def _drop_foreign(self, connection: Connection, verb: str, unused: Iterable[tuple[str, str, int | None]]) -> None:
         """Counts those of the (host, uuid, attempt) that changed nothing which were never that host's to speak of; the others came late."""
         said = list(unused)
         if not said:
@@ -260,7 +258,7 @@ class Reports:
         return known
 
 
-def _note_gone(connection: sa.Connection, host: str, answered: Sequence[tuple[str, int]], going: Sequence[str]) -> None:
+def _note_gone(connection: Connection, host: str, answered: Sequence[tuple[str, int]], going: Sequence[str]) -> None:
     """Ends the cleanups that the host answered, and with them the servers that were going."""
     cell_db.endings.gone(connection, host, answered)
     for uuid in going:
@@ -282,7 +280,7 @@ def log_ended(operation: Operation, fault: str | None) -> None:
         LOG.warning("operation failed %s action=%s why=%s", about_work(operation), operation.operation, _short(fault))
 
 
-def _note_beats(connection: sa.Connection, beats: Sequence[Heartbeat], drop: Callable[[str, str, str], None]) -> bool:
+def _note_beats(connection: Connection, beats: Sequence[Heartbeat], drop: Callable[[str, str, str], None]) -> bool:
     """Notes that the hosts live and what they build; gives whether one of them has begun anew."""
     news = [cell_db.heartbeats.beat(connection, beat, drop=functools.partial(drop, beat.host, verbs.HEARTBEAT.name)) for beat in beats]
     for beat in beats:

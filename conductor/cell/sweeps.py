@@ -1,6 +1,5 @@
 """What a conductor looks for by itself, so that nothing depends on a message: each sweep does what the row says, nothing else."""
 
-import sqlalchemy as sa
 
 import cell_db.builds
 import cell_db.cleanups
@@ -21,7 +20,7 @@ from conductor.cell.orders import Orders, about_work
 from conductor.cell.reports import log_ended
 from conductor.cell.watch import Watch
 from core.steps import Steps
-from database.engine import Database
+from database.engine import Connection, Database
 from lifecycle.actions import OPERATIONS
 from objects.host import Inventory
 
@@ -171,14 +170,14 @@ class Sweeps:
         self._suspects = suspects
 
 
-def _owed_and_ended(connection: sa.Connection, *, down_after_s: float) -> tuple[list[Cleanup], list[str]]:
+def _owed_and_ended(connection: Connection, *, down_after_s: float) -> tuple[list[Cleanup], list[str]]:
     """Cleanups that hosts are to be asked for again, asked from now on; servers that are going and that no host has to answer for."""
     up = cell_db.heartbeats.hosts_up(connection, down_after_s=down_after_s)
     owed = cell_db.cleanups.unanswered(connection, hosts_up=up, again_after_s=DESTROY_AGAIN_S, most=MOST)
     return owed, cell_db.endings.ended_without_cleanups(connection, most=MOST)
 
 
-def _settle_overdue(connection: sa.Connection, late: Operation, fault: str) -> bool:
+def _settle_overdue(connection: Connection, late: Operation, fault: str) -> bool:
     return cell_db.operations.settle_operation(
         connection, uuid=late.uuid, operation_id=late.operation_id, action=OPERATIONS[late.operation], power_state=None,
         fault=fault, host=late.host,

@@ -6,8 +6,6 @@ Placement keeps no tombstone of a consumer: a slow worker's claim may land after
 
 from collections.abc import Iterable
 
-import sqlalchemy as sa
-
 import api_db.instances
 import api_db.journal
 import core.log
@@ -16,6 +14,7 @@ from cells.gate import Gate
 from clients.placement import GenerationConflict, Placement
 from core.log import about
 from core.steps import Steps
+from database.engine import Connection
 from scheduler.view import HostView
 
 LOG = core.log.get(__name__)
@@ -58,7 +57,7 @@ class ClaimSweep:
         LOG.info("claim that no server owns was released %s", about(server=uuid))
 
 
-def _ownerless(connection: sa.Connection, uuids: Iterable[str], cell_uuid: str) -> set[str]:
+def _ownerless(connection: Connection, uuids: Iterable[str], cell_uuid: str) -> set[str]:
     """Those without a journal row whose mapping is missing, names another cell than the claim's host is in (or cell0), or is deleted and
     names none.
     """

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
-import sqlalchemy as sa
 from oslo_config import cfg
 
 import api_db.aggregates
@@ -28,6 +27,8 @@ from cells.registry import Cells
 from cells.scatter import scatter_now
 from clients.placement import Placement
 from core.clock import Clock, SystemClock, jittered
+from database.engine import Connection
+from database.errors import DataError
 from scheduler.hosts import DEFAULT_ZONE, AggregateState, HostState
 from scheduler.view import HostView
 
@@ -326,14 +327,14 @@ class HostWatch:
 
 
 def _ask(
-    gates: Sequence[Gate], fn: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    gates: Sequence[Gate], fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
 ) -> dict[str, Answer[T] | Silence]:
     """As `scatter_now`, and a cell whose rows cannot be read is silent; they are not to keep the other cells from being looked at."""
 
-    def read(connection: sa.Connection) -> T | _Nonsense:
+    def read(connection: Connection) -> T | _Nonsense:
         try:
             return fn(connection, *args, **kwargs)
-        except (sa.exc.DataError, msgspec.MsgspecError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+        except (DataError, msgspec.MsgspecError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
             return _Nonsense(f"its rows cannot be read: {type(error).__name__}: {error}"[:300])
 
     answers: dict[str, Answer[T] | Silence] = {}
@@ -345,17 +346,17 @@ def _ask(
     return answers
 
 
-def _mark(connection: sa.Connection) -> tuple[Any, ...]:
+def _mark(connection: Connection) -> tuple[Any, ...]:
     """Changes with every change of host mappings and aggregates."""
     return (*api_db.hosts.mark(connection), *api_db.aggregates.mark(connection))
 
 
-def _reported(connection: sa.Connection) -> _Reported:
+def _reported(connection: Connection) -> _Reported:
     began = time.monotonic()
     return _Reported(cell_db.heartbeats.hosts(connection), time.monotonic() - began)
 
 
-def _known(connection: sa.Connection) -> _Known:
+def _known(connection: Connection) -> _Known:
     mappings = {mapping.host: mapping for mapping in api_db.hosts.list_all(connection)}
     aggregates: dict[str, tuple[AggregateState, ...]] = {}
     for aggregate in api_db.aggregates.list_all(connection):

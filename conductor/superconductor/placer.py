@@ -13,8 +13,6 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import sqlalchemy as sa
-
 import api_db.instances
 import api_db.journal
 import api_db.server_group_holds
@@ -36,6 +34,7 @@ from core.clock import Clock
 from core.context import context_of_rows, service_context
 from core.log import about, requests
 from core.steps import Steps
+from database.engine import Connection
 from messaging.listener import Delivery
 
 LOG = core.log.get(__name__)
@@ -394,7 +393,7 @@ class Placer:
 
 
 def _drop_and_lease(
-    connection: sa.Connection, dropping: Sequence[_Held], wanted: Sequence[str] | None, most: int, hint_s: float
+    connection: Connection, dropping: Sequence[_Held], wanted: Sequence[str] | None, most: int, hint_s: float
 ) -> tuple[set[str], list[Entry]]:
     dropped = api_db.journal.drop(connection, [held.lease for held in dropping])
     if most == 0:
@@ -403,7 +402,7 @@ def _drop_and_lease(
     return dropped, api_db.journal.lease(connection, seconds=LEASE_S, most=most, uuids_wanted=wanted, hint_s=wait_s)
 
 
-def _entries(connection: sa.Connection, uuids: Sequence[str]) -> list[Entry]:
+def _entries(connection: Connection, uuids: Sequence[str]) -> list[Entry]:
     found = (api_db.journal.find(connection, uuid) for uuid in uuids)
     return [entry for entry in found if entry is not None]
 
