@@ -15,7 +15,7 @@ from cells.answers import value_of
 from cells.door import Door, GateMetrics
 from cells.gate import Gate
 from cells.registry import Cells, api_gate
-from clients.wire import HttpDoor
+from clients.http import HttpClient
 from core.bounded_pool import BoundedPool
 from core.clock import SystemClock, utcnow
 from core.periodic import Periodic
@@ -99,13 +99,13 @@ class Cloud:
 
 def _image_door(conf: cfg.ConfigOpts, metrics: GateMetrics) -> Door:
     """As the door to a cell: a service that does not answer is asked no more until it does, and holds up nobody who does not need it."""
-    service = HttpDoor(conf.image.endpoint, who="the image service", timeout_s=IMAGES_PING_S)
+    service = HttpClient(conf.image.endpoint, who="the image service", timeout_s=IMAGES_PING_S)
     return Door(
         "api", "images", ping=lambda: _look_at(service), ping_s=2 * IMAGES_PING_S, threads=IMAGES_THREADS, waiting=IMAGES_WAITING,
         project_share=conf.cells.project_share, clock=SystemClock(), metrics=metrics,
     )  # fmt: skip
 
 
-def _look_at(service: HttpDoor) -> None:
+def _look_at(service: HttpClient) -> None:
     """Returns if it answers, whatever it answers: what it says of one image tells nothing of others."""
     service.ask("GET", "/")

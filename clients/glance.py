@@ -18,8 +18,8 @@ import cachetools
 import msgspec
 
 import core.errors
+from clients.http import Headers, HttpClient, Reply, no_headers
 from clients.visible import Access, Audience, visible_to
-from clients.wire import Headers, HttpDoor, Reply, no_headers
 from core.context import Context
 from objects.build import ImageRef
 
@@ -91,13 +91,13 @@ class Images:
     """
 
     def __init__(self, endpoint: str, timeout_s: float, *, headers: Headers = no_headers, remember_s: float = REMEMBERED_S) -> None:
-        self._door = HttpDoor(endpoint, who="the image service", timeout_s=timeout_s, headers=headers)
+        self._http = HttpClient(endpoint, who="the image service", timeout_s=timeout_s, headers=headers)
         # Only what was visible, and to whom: a stranger's question is never answered faster because somebody else knows the image.
         self._known: cachetools.TTLCache[tuple[str | None, bool, str], Image] = cachetools.TTLCache(_REMEMBERED, remember_s)
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        self._door.close()
+        self._http.close()
 
     def show(self, image_id: str, context: Context) -> Image:
         """The image, as it is or was seconds ago, if this caller may see it.
@@ -159,7 +159,7 @@ class Images:
             Invalid, Forbidden: the service refuses it.
             Unavailable: the service did not answer; the image may be there.
         """
-        reply = self._door.ask("POST", "/v2/images", dict(record))
+        reply = self._http.ask("POST", "/v2/images", dict(record))
         if reply.status == 400:
             raise core.errors.Invalid(f"The image service refuses the image: {_said(reply)}", field="image")
         if reply.status in (403, 413):
@@ -180,7 +180,7 @@ class Images:
             Unavailable: they did not arrive in time, or not unharmed; another attempt may succeed.
         """
         sent = _Sent(pathlib.Path(path), check)
-        reply = self._door.send(f"{_path(image_id)}/file", sent.pieces, length=sent.size_bytes, deadline_s=deadline_s)
+        reply = self._http.send(f"{_path(image_id)}/file", sent.pieces, length=sent.size_bytes, deadline_s=deadline_s)
         if reply.status in (404, 410):
             raise _no_image(image_id)
         if reply.status in (403, 409, 413):
@@ -199,7 +199,7 @@ class Images:
             Forbidden: it is protected.
             Unavailable: the service did not answer.
         """
-        reply = self._door.ask("DELETE", _path(image_id))
+        reply = self._http.ask("DELETE", _path(image_id))
         if reply.status == 403:
             raise core.errors.Forbidden(f"The image service refuses to delete image {image_id}: {_said(reply)}")
         if reply.status not in (204, 404, 410):
@@ -218,7 +218,7 @@ class Images:
             NotFound: this cannot be an image's id.
             Unavailable: it says nothing, or nothing of this image.
         """
-        reply = self._door.ask("GET", _path(image_id))
+        reply = self._http.ask("GET", _path(image_id))
         # It answers 400 to what cannot be an id, and 403 or 404 to what we may not see.
         if reply.status in (400, 403, 404):
             return None
@@ -235,7 +235,7 @@ class Images:
         Raises:
             Unavailable: it can't be found out.
         """
-        reply = self._door.ask("GET", f"{_path(image_id)}/members/{urllib.parse.quote(project_id, safe='')}")
+        reply = self._http.ask("GET", f"{_path(image_id)}/members/{urllib.parse.quote(project_id, safe='')}")
         if reply.status in (400, 403, 404):
             return False
         if reply.status != 200:
@@ -247,7 +247,7 @@ class Images:
         expected, digest = _hash_of(image)
         size_bytes = 0
         with _private(part) as file:
-            for piece in self._door.pieces(f"{_path(image.image_id)}/file", deadline_s=deadline_s):
+            for piece in self._http.pieces(f"{_path(image.image_id)}/file", deadline_s=deadline_s):
                 size_bytes += len(piece)
                 if size_bytes > image.size_bytes:
                     raise core.errors.Unavailable(f"image {image.image_id} has more than the {image.size_bytes} bytes that were declared")

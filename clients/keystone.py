@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 
 import core.errors
-from clients.wire import HttpDoor, Reply
+from clients.http import HttpClient, Reply
 from core.clock import Clock, SystemClock
 
 _V3 = "/v3"
@@ -60,8 +60,8 @@ class Keystone:
 
     def __init__(self, auth_url: str, credentials: Credentials, *, timeout_s: float, ca_file: str | None = None, clock: Clock | None = None) -> None:
         root = auth_url.rstrip("/").removesuffix(_V3)
-        self._own = _OwnToken(HttpDoor(root, who="Keystone", timeout_s=timeout_s, ca_file=ca_file), credentials, timeout_s, clock or SystemClock())
-        self._door = HttpDoor(root, who="Keystone", timeout_s=timeout_s, ca_file=ca_file, headers=self._own.headers)
+        self._own = _OwnToken(HttpClient(root, who="Keystone", timeout_s=timeout_s, ca_file=ca_file), credentials, timeout_s, clock or SystemClock())
+        self._http = HttpClient(root, who="Keystone", timeout_s=timeout_s, ca_file=ca_file, headers=self._own.headers)
 
     def validate(self, token: str) -> Token | None:
         """Whose token it is; None if Keystone does not know it, or not any more.
@@ -69,7 +69,7 @@ class Keystone:
         Raises:
             Unavailable: it can't be found out: Keystone is away, or refuses us.
         """
-        reply = self._door.ask("GET", f"{_TOKENS}?nocatalog", headers={"X-Subject-Token": token})
+        reply = self._http.ask("GET", f"{_TOKENS}?nocatalog", headers={"X-Subject-Token": token})
         if reply.status == 404:
             return None
         if reply.status != 200:
@@ -78,15 +78,15 @@ class Keystone:
 
     def close(self) -> None:
         """Lets go of the connections."""
-        self._door.close()
+        self._http.close()
         self._own.close()
 
 
 class _OwnToken:
     """The token with which we ask, fetched when it is needed and again shortly before it ends."""
 
-    def __init__(self, door: HttpDoor, credentials: Credentials, timeout_s: float, clock: Clock) -> None:
-        self._door = door
+    def __init__(self, http: HttpClient, credentials: Credentials, timeout_s: float, clock: Clock) -> None:
+        self._http = http
         self._login = _login(credentials)
         self._timeout_s = timeout_s
         self._clock = clock
@@ -110,7 +110,7 @@ class _OwnToken:
             self._lock.release()
 
     def close(self) -> None:
-        self._door.close()
+        self._http.close()
 
     def _is_over(self) -> bool:
         return (self._ends_at - self._clock.now()).total_seconds() < _ALMOST_OVER_S
@@ -120,7 +120,7 @@ class _OwnToken:
         return self._clock.monotonic() - self._fetched_at < _JUST_FETCHED_S
 
     def _fetch(self) -> None:
-        reply = self._door.ask("POST", _TOKENS, self._login)
+        reply = self._http.ask("POST", _TOKENS, self._login)
         token = reply.headers.get("X-Subject-Token")
         if reply.status != 201 or token is None:
             raise core.errors.Unavailable(_refusal("issue a token", reply))

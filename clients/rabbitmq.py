@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import core.errors
-from clients.wire import HttpDoor, Reply
+from clients.http import HttpClient, Reply
 
 
 class Management:
@@ -27,7 +27,7 @@ class Management:
         account = ":".join(urllib.parse.unquote(part or "") for part in (parsed.username, parsed.password))
         fixed = {"Authorization": "Basic " + base64.b64encode(account.encode()).decode()}
         endpoint = urllib.parse.urlunsplit(parsed._replace(netloc=parsed.netloc.rpartition("@")[2]))
-        self._door = HttpDoor(endpoint, who="RabbitMQ's management", timeout_s=timeout_s, fixed=fixed)
+        self._http = HttpClient(endpoint, who="RabbitMQ's management", timeout_s=timeout_s, fixed=fixed)
 
     def has_user(self, name: str) -> bool:
         """Whether there is a user of this name."""
@@ -47,10 +47,10 @@ class Management:
 
     def close(self) -> None:
         """Ends its connections."""
-        self._door.close()
+        self._http.close()
 
     def _ask(self, method: str, path: str, *expected: int, body: object = None) -> Reply:
-        reply = self._door.ask(method, path, body)
+        reply = self._http.ask(method, path, body)
         if reply.status not in expected:
             raise core.errors.Broken(f"RabbitMQ's management answered {method} {path} with {reply.status}")
         return reply

@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 
 import core.errors
-from clients.wire import Reply
+from clients.http import Reply
 
 T = TypeVar("T", bound=msgspec.Struct)
 

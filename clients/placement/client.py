@@ -16,6 +16,7 @@ from oslo_config import cfg
 
 import core.errors
 import core.log
+from clients.http import HttpClient, Reply, Transport, token_headers
 from clients.placement import inventory
 from clients.placement.answers import (
     Aggregates,
@@ -33,7 +34,6 @@ from clients.placement.answers import (
     detail,
     refused,
 )
-from clients.wire import Door, HttpDoor, Reply, token_headers
 
 LOG = core.log.get(__name__)
 T = TypeVar("T", bound=msgspec.Struct)
@@ -86,25 +86,25 @@ def connect(conf: cfg.ConfigOpts) -> "Placement":
     timeout_s = conf.placement.timeout_s
     headers = token_headers(conf.placement.token)
     if endpoint.startswith(("http://", "https://")):
-        return Placement(HttpDoor(endpoint, who="Placement", timeout_s=timeout_s, headers=headers, fixed=_HEADERS), timeout_s=timeout_s)
+        return Placement(HttpClient(endpoint, who="Placement", timeout_s=timeout_s, headers=headers, fixed=_HEADERS), timeout_s=timeout_s)
     if endpoint.startswith("wsgi:///"):
         # Late, because it brings the whole Placement into this process.
         in_process = importlib.import_module("clients.placement.in_process")
         path = endpoint.removeprefix("wsgi://")
-        return Placement(in_process.InProcessDoor(path, timeout_s=timeout_s, headers=headers, fixed=_HEADERS), timeout_s=timeout_s)
+        return Placement(in_process.InProcessTransport(path, timeout_s=timeout_s, headers=headers, fixed=_HEADERS), timeout_s=timeout_s)
     raise core.errors.Invalid(f"[placement] endpoint {endpoint!r} is neither http://… nor wsgi:///…", field="placement.endpoint")
 
 
 class Placement:
     """Blocking, safe for many threads. Every call may raise `Unavailable`: what was asked may have been done."""
 
-    def __init__(self, door: Door, *, timeout_s: float, dice: random.Random | None = None) -> None:
-        self._door = door
+    def __init__(self, http: Transport, *, timeout_s: float, dice: random.Random | None = None) -> None:
+        self._http = http
         self._timeout_s = timeout_s
         self._dice = dice or random.Random()
 
     def close(self) -> None:
-        self._door.close()
+        self._http.close()
 
     # Claims
 
@@ -142,7 +142,7 @@ class Placement:
     def release(self, uuid: str) -> None:
         """Lets go of all the consumer holds, at whatever generation; nothing held is fine."""
         for _ in range(_TRIES):
-            reply = self._door.ask("DELETE", f"/allocations/{uuid}")
+            reply = self._http.ask("DELETE", f"/allocations/{uuid}")
             if reply.status == 204:
                 return
             # Placement also says 404 when the claim moved between its own read and delete.
@@ -204,7 +204,7 @@ class Placement:
             Conflict: something is claimed on it, or it has child providers, or it is of another name: somebody else's.
         """
         self._refuse_others(uuid, name)
-        reply = self._door.ask("DELETE", _path(uuid))
+        reply = self._http.ask("DELETE", _path(uuid))
         if reply.status not in (204, 404):
             raise refused(reply, "DELETE", _path(uuid))
 
@@ -279,7 +279,7 @@ class Placement:
     # Private: claims
 
     def _write_claims(self, claims: Sequence[Claim]) -> None:
-        body = {claim.uuid: _wire(claim) for claim in claims}
+        body = {claim.uuid: _transport(claim) for claim in claims}
         self._at_its_generation(lambda: self._send("POST", "/allocations", body, success=(204,), consumers=list(body)))
 
     def _with_leftovers(self, claims: Sequence[Claim], conflict: GenerationConflict) -> list[Claim]:
@@ -309,7 +309,7 @@ class Placement:
     def _ensure_named(self, uuid: str, name: str) -> None:
         if self._refuse_others(uuid, name):
             return
-        reply = self._door.ask("POST", "/resource_providers", {"uuid": uuid, "name": name})
+        reply = self._http.ask("POST", "/resource_providers", {"uuid": uuid, "name": name})
         if reply.status == 200:
             decoded(reply, ProviderRow, "POST", "/resource_providers")
         elif reply.status != 409:
@@ -323,7 +323,7 @@ class Placement:
         Raises:
             Conflict: it has another name: whoever made it, it is not the host of this name.
         """
-        reply = self._door.ask("GET", _path(uuid))
+        reply = self._http.ask("GET", _path(uuid))
         if reply.status == 404 and isinstance(refused(reply, "GET", _path(uuid)), core.errors.NotFound):
             return False
         if reply.status != 200:
@@ -417,13 +417,13 @@ class Placement:
         self._answered(method, path, body, success=success, consumers=consumers)
 
     def _answered(self, method: str, path: str, body: object, *, success: Collection[int], consumers: Sequence[str] = ()) -> Reply:
-        reply = self._door.ask(method, path, body)
+        reply = self._http.ask(method, path, body)
         if reply.status not in success:
             raise refused(reply, method, path, consumers)
         return reply
 
 
-def _wire(claim: Claim) -> dict[str, object]:
+def _transport(claim: Claim) -> dict[str, object]:
     return {
         "allocations": {claim.provider_uuid: {"resources": dict(claim.resources)}},
         "project_id": claim.project_id,

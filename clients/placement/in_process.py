@@ -16,14 +16,14 @@ from placement import db_api, deploy
 from placement.objects import resource_class, trait
 
 import core.errors
-from clients.wire import Headers, Reply
+from clients.http import Headers, Reply
 
 # Placement keeps its database, its caches' "already filled" marks and its policy once per process, so calls from this process
 # take turns, whichever database they are for. SQLite would have them take turns anyway.
 _TURN = threading.Lock()
 
 
-class InProcessDoor:
+class InProcessTransport:
     """Asks the application that the configuration file describes; it is built once per process and file. Safe for many threads.
 
     Args:

@@ -24,7 +24,7 @@ import cell_db.heartbeats
 import cell_db.history
 import cell_db.operations
 import cell_db.tables
-import clients.wire
+import clients.http
 from api.cloud import Cloud
 from api.http.caller import Identity
 from api.resources import (
@@ -84,20 +84,20 @@ class Shelf:
         self.images[image_id] = {"id": image_id, "status": "active", "visibility": "public", "owner": "0ad1", "size": 1, **row}
         return image_id
 
-    def ask(self, method: str, path: str, body: Any = None) -> clients.wire.Reply:
+    def ask(self, method: str, path: str, body: Any = None) -> clients.http.Reply:
         self.asked.append(f"{method} {path}")
         if method == "POST":
             return self._reply(201, self.create(body))
         image_id, _, project_id = path.removeprefix("/v2/images/").partition("/members/")
         if image_id not in self.images:
-            return clients.wire.Reply(404, b"")
+            return clients.http.Reply(404, b"")
         if method == "DELETE":
             del self.images[image_id]
-            return clients.wire.Reply(204, b"")
+            return clients.http.Reply(204, b"")
         if not project_id:
             return self._reply(200, self.images[image_id])
         status = self.members.get((image_id, project_id))
-        return self._reply(200, {"image_id": image_id, "member_id": project_id, "status": status}) if status else clients.wire.Reply(404, b"")
+        return self._reply(200, {"image_id": image_id, "member_id": project_id, "status": status}) if status else clients.http.Reply(404, b"")
 
     def create(self, record: dict[str, Any]) -> dict[str, Any]:
         image_id = self.put(str(uuids.uuid4()), **{**record, "status": "queued", "size": None})
@@ -107,8 +107,8 @@ class Shelf:
     def close(self) -> None:
         """Holds nothing."""
 
-    def _reply(self, status: int, document: Any) -> clients.wire.Reply:
-        return clients.wire.Reply(status, orjson.dumps(document))
+    def _reply(self, status: int, document: Any) -> clients.http.Reply:
+        return clients.http.Reply(status, orjson.dumps(document))
 
 
 class SmallCloud:
@@ -123,7 +123,7 @@ class SmallCloud:
 
     @property
     def shelf(self) -> Shelf:
-        shelf: Any = self.cloud.images._door
+        shelf: Any = self.cloud.images._http
         assert isinstance(shelf, Shelf)
         return shelf
 
@@ -323,7 +323,7 @@ def small_cloud(folder: pathlib.Path, text: str = "", *, urls: Mapping[str, str]
     # A cell's deadline is no test's here, and a machine that has other work would miss the usual one.
     conf = settings(folder, where + "[cells]\nrefresh_s = 3600\ndeadline_s = 20\n" + (text or "[api]\npassword_wait_s = 0\n"))
     cloud = Cloud(conf)
-    cloud.images._door = Shelf()  # type: ignore[assignment]
+    cloud.images._http = Shelf()  # type: ignore[assignment]
     cloud.start()
     rules = [rule for resource in RESOURCES for rule in resource.POLICIES]
     try:

@@ -28,10 +28,10 @@ def placement_endpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 def placement(cloud: Terminal, placement_endpoint: str) -> Placement:
     """A Placement that knows the host east-1 and that cellctl's settings name."""
     cloud.configure(placement={"endpoint": placement_endpoint}, cells={"deadline_s": 2})
-    door = connect(settings([str(cloud.config)]))
+    placement = connect(settings([str(cloud.config)]))
     inventory = {"VCPU": {"total": 8, "reserved": 0, "min_unit": 1, "max_unit": 8, "step_size": 1, "allocation_ratio": 1.0}}
-    door.ensure_provider(NODES["east-1"], "east-1", inventories=inventory, traits=[], even_below_usage=True)
-    return door
+    placement.ensure_provider(NODES["east-1"], "east-1", inventories=inventory, traits=[], even_below_usage=True)
+    return placement
 
 
 def _claim(placement: Placement, uuid: str) -> None:

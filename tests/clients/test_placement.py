@@ -430,10 +430,10 @@ def test_silence_is_unavailable_within_the_time_out(silent_port: int) -> None:
 
 def test_an_ordinary_user_s_token_is_unavailable(placement_conf: pathlib.Path) -> None:
     """Somebody has to mend the settings; builds wait for that instead of failing."""
-    from clients.wire import token_headers
+    from clients.http import token_headers
 
     stranger = connect(f"wsgi://{placement_conf}")
-    stranger._door._headers = token_headers("nobody:nowhere")  # type: ignore[attr-defined]
+    stranger._http._headers = token_headers("nobody:nowhere")  # type: ignore[attr-defined]
 
     with pytest.raises(core.errors.Unavailable):
         stranger.providers()

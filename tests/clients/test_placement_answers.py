@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 import core.errors
+from clients.http import Reply
 from clients.placement import Claim, Placement
-from clients.wire import Reply
 
 UUID = "00000000-0000-4000-8000-000000000001"
 CLAIM = Claim(uuid=UUID, provider_uuid=UUID, resources={"VCPU": 1}, project_id="p", user_id="u", generation=None)
@@ -44,7 +44,7 @@ NO_ANSWER = [(status, body) for status in STATUSES for body in BODIES]
 
 
 class SomebodyElse:
-    """Answers every request alike; as a `clients.wire.Door`."""
+    """Answers every request alike; as a `clients.http.Door`."""
 
     def __init__(self, status: int, body: bytes) -> None:
         self._reply = Reply(status, body)

@@ -1,4 +1,4 @@
-"""HTTP to a neighbour, with keep-alive and a deadline on the whole exchange.
+"""HTTP to an external service, with keep-alive and a deadline on the whole exchange.
 
 urllib3 alone: it costs half the CPU of requests per call (0.6 against 1.2 ms, measured) and 8 MiB less than keystoneauth's session.
 A keystone plugin still fits: `headers` is asked before every request, and again with `renew` after a 401.
@@ -25,7 +25,7 @@ MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reply:
-    """What a neighbour answered, whatever its status."""
+    """What a service answered, whatever its status."""
 
     status: int
     body: bytes
@@ -52,8 +52,8 @@ class Headers(Protocol):
     def __call__(self, *, renew: bool = False) -> Mapping[str, str]: ...
 
 
-class Door(Protocol):
-    """A way to ask a neighbour: over HTTP, or inside this process."""
+class Transport(Protocol):
+    """A way to ask a service: over HTTP, or inside this process."""
 
     def ask(self, method: str, path: str, body: object = None) -> Reply:
         """One exchange.
@@ -76,16 +76,16 @@ def token_headers(token: str) -> Headers:
 
 
 def no_headers(*, renew: bool = False) -> Mapping[str, str]:
-    """For a neighbour that asks nobody who they are."""
+    """For a service that asks nobody who they are."""
     return {}
 
 
-class HttpDoor:
+class HttpClient:
     """A neighbour behind a URL. Safe for many threads.
 
     Args:
         endpoint: `http://host:port`, with the path under which the service lives, if any.
-        who: the neighbour's name, for messages.
+        who: the service's name, for messages.
         timeout_s: for connecting, sending and reading the whole answer together.
         headers: who asks.
         fixed: headers of every request, such as the microversion.
