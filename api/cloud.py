@@ -11,10 +11,10 @@ import api_db.services
 import clients.glance
 import core.process
 from api.writable import Writable
-from cells.answers import value_of
-from cells.door import Door, GateMetrics
-from cells.gate import Gate
-from cells.registry import Cells, api_gate
+from cells.gate.answers import value_of
+from cells.gate.bulkhead import Bulkhead, GateMetrics
+from cells.gate.gate import Gate
+from cells.gate.registry import Cells, api_gate
 from clients.http import HttpClient
 from core.bounded_pool import BoundedPool
 from core.clock import SystemClock, utcnow
@@ -47,7 +47,7 @@ class Cloud:
         self.api_db_writable = Writable(self.api_db, SystemClock())
         self.cells = Cells(conf, self.api_db, metrics=gate_metrics)
         self.images = clients.glance.Images(conf.image.endpoint, timeout_s=conf.image.timeout_s)
-        self._image_door = _image_door(conf, gate_metrics)
+        self._images_bulkhead = _images_bulkhead(conf, gate_metrics)
         self.key_pairs = BoundedPool("key pairs", threads=1, waiting=KEY_PAIRS_WAITING, project_share=conf.cells.project_share)
         self.quota_defaults = {resource: int(conf.quota[resource]) for resource in QUOTA_RESOURCES}
         self._started_at = utcnow()
@@ -63,7 +63,7 @@ class Cloud:
         self._heartbeat.stop(timeout_s=BEAT_S)
         self.cells.stop()
         self.api_db.close()
-        self._image_door.close()
+        self._images_bulkhead.close()
         self.key_pairs.close()
 
     async def api_read(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -89,7 +89,7 @@ class Cloud:
             Unavailable: it does not answer in time, or is known not to answer, or too many ask it.
             CellplaneError: what the method raised.
         """
-        return await self._image_door.run(fn, self.conf.image.timeout_s, *args, **kwargs)
+        return await self._images_bulkhead.run(fn, self.conf.image.timeout_s, *args, **kwargs)
 
     def _beat(self) -> None:
         """Workers of one host share a row: the service lives while one of them does."""
@@ -97,10 +97,10 @@ class Cloud:
         value_of(self.api_db.write_now(api_db.services.beat, **beat))
 
 
-def _image_door(conf: cfg.ConfigOpts, metrics: GateMetrics) -> Door:
+def _images_bulkhead(conf: cfg.ConfigOpts, metrics: GateMetrics) -> Bulkhead:
     """As the door to a cell: a service that does not answer is asked no more until it does, and holds up nobody who does not need it."""
     service = HttpClient(conf.image.endpoint, who="the image service", timeout_s=IMAGES_PING_S)
-    return Door(
+    return Bulkhead(
         "api", "images", ping=lambda: _look_at(service), ping_s=2 * IMAGES_PING_S, threads=IMAGES_THREADS, waiting=IMAGES_WAITING,
         project_share=conf.cells.project_share, clock=SystemClock(), metrics=metrics,
     )  # fmt: skip

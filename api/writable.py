@@ -1,8 +1,8 @@
 """Whether the API database takes writes: one that is read-only, or whose disk is full, answers every read."""
 
 import database.schema
-from cells.answers import Answer
-from cells.gate import Gate
+from cells.gate.answers import Answer
+from cells.gate.gate import Gate
 from core.clock import Clock
 
 _EVERY_S = 5.0

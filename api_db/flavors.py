@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from api_db.tables import flavor_extra_specs, flavor_projects, flavors
 from core import errors
 from core.clock import utcnow
-from database.compiled_statements import Frequent
+from database.compiled_statements import CompiledStatement
 from database.errors import is_duplicate
 from database.statements import changed, insert_one, lock
 
@@ -295,9 +295,9 @@ def _extra_specs_of(connection: sa.Connection, keys: Iterable[int]) -> dict[int,
 
 # Every create reads one.
 _ONE = sa.select(flavors.c.id, *_FIELDS).where(flavors.c.flavor_id == sa.bindparam("flavor_id"))
-_FLAVOR = Frequent(_ONE)
-_FLAVOR_USABLE_BY = Frequent(_ONE.where(_usable_by(sa.bindparam("project_id"))))
-_EXTRA_SPECS = Frequent(
+_FLAVOR = CompiledStatement(_ONE)
+_FLAVOR_USABLE_BY = CompiledStatement(_ONE.where(_usable_by(sa.bindparam("project_id"))))
+_EXTRA_SPECS = CompiledStatement(
     sa.select(flavor_extra_specs.c.key, flavor_extra_specs.c.value)
     .where(flavor_extra_specs.c.flavor_pk == sa.bindparam("key"))
     .order_by(flavor_extra_specs.c.key)

@@ -24,7 +24,7 @@ from api_db.instances import Mapping as InstanceMapping
 from api_db.tables import build_requests, instance_mappings, project_cells, request_specs
 from core.context import Context
 from core.log import about
-from database.compiled_statements import Frequent
+from database.compiled_statements import CompiledStatement
 from database.statements import changed, insert_if_absent
 from database.types import now_sql
 from lifecycle import refusals
@@ -161,7 +161,7 @@ def find(connection: sa.Connection, uuid: str) -> Entry | None:
 _MAPPED_ROW = sa.select(sa.func.json_array(*api_db.instances.COLUMNS, type_=sa.Text), build_requests.c.uuid).select_from(
     instance_mappings.outerjoin(build_requests, build_requests.c.uuid == instance_mappings.c.uuid)
 ).where(instance_mappings.c.uuid == sa.bindparam("wanted"))
-_MAPPED = Frequent(_MAPPED_ROW)
+_MAPPED = CompiledStatement(_MAPPED_ROW)
 _MAPPED_WITH_ENTRY = _MAPPED_ROW.add_columns(*_COLUMNS)
 _unpacked = msgspec.json.Decoder(tuple[tuple(field.type for field in dataclasses.fields(InstanceMapping))], strict=False).decode
 

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from api_db.tables import project_user_quotas, quota_classes, quotas
-from database.compiled_statements import Frequent
+from database.compiled_statements import CompiledStatement
 from database.statements import changed, insert_if_absent
 
 UNLIMITED = -1
@@ -121,7 +121,7 @@ def _replace(conn: sa.Connection, table: sa.Table, owner: dict[str, str], limits
 # One statement for all three: every accepted request asks it, under its project's lock.
 _OF_CLASS, _OF_PROJECT, _OF_USER = range(3)
 _PROJECT_ID, _USER_ID = sa.bindparam("project_id", type_=quotas.c.project_id.type), sa.bindparam("user_id", type_=project_user_quotas.c.user_id.type)
-_LIMITS = Frequent(
+_LIMITS = CompiledStatement(
     sa.union_all(
         _limits(quota_classes, _OF_CLASS, quota_classes.c.class_name == DEFAULT_CLASS),
         _limits(quotas, _OF_PROJECT, quotas.c.project_id == _PROJECT_ID),

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 import database.keyset
 from api_db.journal import NEW
 from api_db.tables import build_requests, instance_mappings, project_cells
-from database.compiled_statements import Frequent
+from database.compiled_statements import CompiledStatement
 from database.keyset import Order, Position
 from objects.order import ServerOrder
 from objects.server import Server, server_of_order
@@ -98,14 +98,14 @@ _WAITING = sa.func.json_array(
     type_=sa.Text,
 )  # fmt: skip
 _unpacked = msgspec.json.Decoder(tuple[str, str, str | None, bool, str | None, str | None], strict=False).decode
-_journal = Frequent(sa.select(_WAITING))
-_journal_of_project = Frequent(sa.select(_WAITING).where(_order.project_id == sa.bindparam("project_id")))
+_journal = CompiledStatement(sa.select(_WAITING))
+_journal_of_project = CompiledStatement(sa.select(_WAITING).where(_order.project_id == sa.bindparam("project_id")))
 _marked = (
     sa.select(*_MAPPED, sa.case((_order.uuid.is_not(None), _WAITING)))
     .outerjoin_from(instance_mappings, build_requests, _order.uuid == _mapping.uuid)
     .where(_mapping.uuid == sa.bindparam("wanted"))
 )
-_cells_of_project = Frequent(sa.select(project_cells.c.cell_uuid).where(project_cells.c.project_id == sa.bindparam("project_id")))
+_cells_of_project = CompiledStatement(sa.select(project_cells.c.cell_uuid).where(project_cells.c.project_id == sa.bindparam("project_id")))
 
 
 def overview(connection: sa.Connection, *, project_id: str | None, marker: str | None) -> Overview:
@@ -209,27 +209,27 @@ _MOMENT = 26
 
 
 @functools.lru_cache
-def _first(equal: tuple[str, ...], order: Order, without_cells: bool, after: bool) -> Frequent:
+def _first(equal: tuple[str, ...], order: Order, without_cells: bool, after: bool) -> CompiledStatement:
     part = _mine(sa.select(_mapping.cell_uuid, _mapping.created_at, _mapping.uuid), equal, order, without_cells)
     part = part.where(*_between(order, _parameters("after", after), None)).order_by(*database.keyset.order_by(_by(order)))
     first = part.limit(sa.bindparam("most", type_=sa.Integer())).subquery("part")
     place = sa.type_coerce(first.c.created_at, sa.String).concat(first.c.uuid)
     last = sa.func.min(place) if order[-1].descending else sa.func.max(place)
-    return Frequent(sa.select(first.c.cell_uuid, sa.func.count(), last).group_by(first.c.cell_uuid))
+    return CompiledStatement(sa.select(first.c.cell_uuid, sa.func.count(), last).group_by(first.c.cell_uuid))
 
 
 @functools.lru_cache
-def _counted(equal: tuple[str, ...], order: Order, without_cells: bool, after: bool, until: bool) -> Frequent:
+def _counted(equal: tuple[str, ...], order: Order, without_cells: bool, after: bool, until: bool) -> CompiledStatement:
     query = _mine(sa.select(_mapping.cell_uuid, sa.func.count()), equal, order, without_cells)
     query = query.where(*_between(order, _parameters("after", after), _parameters("until", until)))
-    return Frequent(query.group_by(_mapping.cell_uuid))
+    return CompiledStatement(query.group_by(_mapping.cell_uuid))
 
 
 @functools.lru_cache
-def _waiting_between(equal: tuple[str, ...], order: Order, after: bool, until: bool) -> Frequent:
+def _waiting_between(equal: tuple[str, ...], order: Order, after: bool, until: bool) -> CompiledStatement:
     mine = [_mapping[name] == sa.bindparam(name) for name in equal]
     bounds = _between(order, _parameters("after", after), _parameters("until", until))
-    return Frequent(sa.select(_WAITING).join(instance_mappings, _mapping.uuid == _order.uuid).where(*mine, *bounds))
+    return CompiledStatement(sa.select(_WAITING).join(instance_mappings, _mapping.uuid == _order.uuid).where(*mine, *bounds))
 
 
 def _mine(query: sa.Select[Any], equal: tuple[str, ...], order: Order, without_cells: bool) -> sa.Select[Any]:

@@ -14,7 +14,7 @@ import core.errors
 import database.statements
 from api_db.limits import Limits
 from api_db.tables import instance_mappings, project_locks
-from database.compiled_statements import Frequent
+from database.compiled_statements import CompiledStatement
 
 UNLIMITED = -1
 
@@ -22,8 +22,8 @@ UNLIMITED = -1
 _COUNTED = sa.select(
     sa.func.count(), sa.func.coalesce(sa.func.sum(instance_mappings.c.vcpus), 0), sa.func.coalesce(sa.func.sum(instance_mappings.c.memory_mib), 0)
 ).where(instance_mappings.c.deleted == sa.false(), instance_mappings.c.project_id == sa.bindparam("project_id"))
-_USAGE = Frequent(_COUNTED)
-_USAGE_OF_USER = Frequent(_COUNTED.where(instance_mappings.c.user_id == sa.bindparam("user_id")))
+_USAGE = CompiledStatement(_COUNTED)
+_USAGE_OF_USER = CompiledStatement(_COUNTED.where(instance_mappings.c.user_id == sa.bindparam("user_id")))
 
 
 def lock(connection: sa.Connection, project_id: str) -> None:

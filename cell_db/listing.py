@@ -1,6 +1,6 @@
 """Pages of a cell's servers: the keys of a page, or its rows at once, in any order and with any filter.
 
-A cell is asked for servers after a position, not for an offset, so that it reads no more than it gives. `cells.listing` asks several
+A cell is asked for servers after a position, not for an offset, so that it reads no more than it gives. `cells.listing.listing` asks several
 cells and merges what they give.
 """
 
@@ -21,7 +21,7 @@ from cell_db import packed, regexp
 from cell_db.filters import Filters
 from cell_db.packed import Unreadable
 from cell_db.tables import instances
-from database.compiled_statements import Frequent
+from database.compiled_statements import CompiledStatement
 from database.keyset import Order, Position
 from lifecycle import refusals
 from objects.server import Server
@@ -45,7 +45,7 @@ class Shape(enum.Enum):
 Nulls: TypeAlias = tuple[bool, ...]
 
 
-class Found(msgspec.Struct, frozen=True, gc=False):
+class ListedServer(msgspec.Struct, frozen=True, gc=False):
     """A server at its position in the order of a list. `item`: what is known of it; None where only keys were read."""
 
     position: Position
@@ -60,7 +60,7 @@ class Found(msgspec.Struct, frozen=True, gc=False):
 class Part(NamedTuple):
     """The first servers that a cell has of a list. `rest`: its others stand at this position or after it; None: there are no others."""
 
-    found: list[Found]
+    found: list[ListedServer]
     rest: Position | None
 
 
@@ -192,7 +192,7 @@ class Query:
         except regexp.TooSlow as error:
             raise too_expensive(self.wanted.filters) from error
 
-    def statement(self, limit: int) -> tuple[Frequent, dict[str, Any]]:
+    def statement(self, limit: int) -> tuple[CompiledStatement, dict[str, Any]]:
         """The one statement, and its parameters, whose rows are `part_of` the list."""
         return self._statement, self._parameters(limit)
 
@@ -212,15 +212,15 @@ class Query:
     def _parameters(self, limit: int) -> dict[str, Any]:
         return {"most": limit, **self._bounds}
 
-    def _found(self, rows: Sequence[str]) -> list[Found]:
+    def _found(self, rows: Sequence[str]) -> list[ListedServer]:
         order, shape = self.wanted.order, self.wanted.shape
         if shape is Shape.DETAIL:
             return _placed(packed.servers(rows), rows, order)
         unpacked = _keys(rows, order, shape)
         if shape is Shape.KEY:
-            return [Found(each, None) for each in unpacked]
+            return [ListedServer(each, None) for each in unpacked]
         # The last key is the uuid, the name comes after it.
-        return [Found(each[:-1], Brief(each[-2], each[-1])) for each in unpacked]
+        return [ListedServer(each[:-1], Brief(each[-2], each[-1])) for each in unpacked]
 
 
 def can_look_ahead(wanted: Wanted) -> bool:
@@ -297,7 +297,7 @@ def position(connection: sa.Connection, uuid: str, order: Order) -> Position | N
 
 
 @functools.lru_cache(_STATEMENTS_KEPT)
-def _statement(wanted: Wanted, after: Nulls | None, until: Nulls | None, looks_ahead: bool) -> Frequent:
+def _statement(wanted: Wanted, after: Nulls | None, until: Nulls | None, looks_ahead: bool) -> CompiledStatement:
     """The statement of all pages that differ by the values of their bounds alone. Whoever asks gives `most` and the bounds' values."""
     keys = [database.keyset.Key(SORT_KEYS[each.name].sql, each.descending, SORT_KEYS[each.name].nullable) for each in wanted.order]
     conditions = listed_by.conditions(wanted.filters)
@@ -310,16 +310,16 @@ def _statement(wanted: Wanted, after: Nulls | None, until: Nulls | None, looks_a
 
     rows = in_order(_packed(wanted)).limit(most)
     if not looks_ahead:
-        return Frequent(rows)
+        return CompiledStatement(rows)
     key = sa.func.json_array(*(each.expression for each in keys), type_=sa.Text)
     following = in_order(sa.select(key)).limit(1).offset(most).correlate(None)
-    return Frequent(rows.add_columns(following.scalar_subquery()))
+    return CompiledStatement(rows.add_columns(following.scalar_subquery()))
 
 
 @functools.lru_cache
-def _one(hosts_down_after_s: float | None) -> Frequent:
+def _one(hosts_down_after_s: float | None) -> CompiledStatement:
     mine = packed.select(user_data=True, hosts_down_after_s=hosts_down_after_s)
-    return Frequent(mine.where(instances.c.uuid == sa.bindparam("wanted"), instances.c.deleted == sa.false()))
+    return CompiledStatement(mine.where(instances.c.uuid == sa.bindparam("wanted"), instances.c.deleted == sa.false()))
 
 
 def _is_null(bound: Position | None) -> Nulls | None:
@@ -364,18 +364,18 @@ def _unpacked(order: Order, shape: Shape) -> Callable[[str], list[tuple[Any, ...
     return msgspec.json.Decoder(list[tuple[types]]).decode  # type: ignore[valid-type]
 
 
-def _placed(servers: Sequence[Server | Unreadable], rows: Sequence[str], order: Order) -> list[Found]:
+def _placed(servers: Sequence[Server | Unreadable], rows: Sequence[str], order: Order) -> list[ListedServer]:
     """The servers at their positions. One that cannot be read stands where its keys say, or, as far as they cannot be read, where the
     database put it: with the one before it.
     """
-    keys, found = [SORT_KEYS[sorting.name] for sorting in order], list[Found]()
+    keys, found = [SORT_KEYS[sorting.name] for sorting in order], list[ListedServer]()
     for server, row in zip(servers, rows, strict=True):
         if isinstance(server, Server):
-            found.append(Found(tuple([key.of(server) for key in keys]), server))
+            found.append(ListedServer(tuple([key.of(server) for key in keys]), server))
             continue
         known, before = packed.salvaged(row), found[-1].position if found else None
         position = [_salvaged(key.of, known, before, number, key.kind) for number, key in enumerate(keys)]
-        found.append(Found((*position[:-1], server.uuid), server))
+        found.append(ListedServer((*position[:-1], server.uuid), server))
     return found
 
 

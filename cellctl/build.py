@@ -17,9 +17,9 @@ import messaging.verbs.superconductor as superconductor
 from cellctl import arguments, cloud, commands, exits
 from cellctl.stories import Story, story_of
 from cellctl.times import moment
-from cells.answers import CELL0_UUID, Answer
-from cells.gate import Gate
-from cells.scatter import scatter_now
+from cells.gate.answers import CELL0_UUID, Answer
+from cells.gate.gate import Gate
+from cells.gate.scatter import scatter_now
 from clients.placement import connect
 from core.context import service_context
 from lifecycle import states

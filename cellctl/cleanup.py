@@ -15,9 +15,9 @@ import core.errors
 from cell_db.cleanups import Owed
 from cellctl import arguments, cloud, commands, exits
 from cellctl.times import moment
-from cells.answers import Answer
-from cells.gate import Gate
-from cells.scatter import scatter_now
+from cells.gate.answers import Answer
+from cells.gate.gate import Gate
+from cells.gate.scatter import scatter_now
 from clients.placement import Placement, connect
 from database.engine import probe
 from lifecycle import states

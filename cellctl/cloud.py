@@ -14,9 +14,9 @@ import core.errors
 from api_db.cells import CellMapping
 from api_db.schema import SCHEMA
 from cellctl import urls
-from cells.answers import Answer, Silence, Unknown
-from cells.gate import Gate, Work
-from cells.registry import Cells, api_gate
+from cells.gate.answers import Answer, Silence, Unknown
+from cells.gate.gate import Gate, Work
+from cells.gate.registry import Cells, api_gate
 from database import database_url
 from database.engine import Database
 

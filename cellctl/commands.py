@@ -16,7 +16,7 @@ from cliff.formatters import commaseparated, json_format, table, value, yaml_for
 import core.errors
 from cellctl import arguments, cloud, exits, lines
 from cellctl.shell_format import ShellFormatter
-from cells.answers import Silence, Unknown
+from cells.gate.answers import Silence, Unknown
 from core.log import masked
 from core.printable import printable
 

@@ -22,9 +22,9 @@ from cell_db.heartbeats import HostReport
 from cell_db.hosts import Service
 from cellctl.cloud import Cloud
 from cellctl.times import ms
-from cells.answers import Answer, Silence
-from cells.gate import Gate
-from cells.scatter import scatter_now
+from cells.gate.answers import Answer, Silence
+from cells.gate.gate import Gate
+from cells.gate.scatter import scatter_now
 from clients.placement.client import connect
 from lifecycle import states
 from messaging.broker import Broker

@@ -16,9 +16,9 @@ import core.errors
 from cell_db.hosts import Service
 from cellctl import arguments, cloud, commands, exits
 from cellctl.times import moment
-from cells.answers import Answer
-from cells.gate import Gate
-from cells.scatter import scatter_now
+from cells.gate.answers import Answer
+from cells.gate.gate import Gate
+from cells.gate.scatter import scatter_now
 from objects.host import COMPUTE
 
 ACCEPTED, WAITING = "accepted", "waiting"

@@ -18,8 +18,8 @@ import messaging.verbs.superconductor as superconductor
 from cellctl import arguments, cloud, commands, exits
 from cellctl.cloud import API_LEVEL
 from cellctl.times import moment
-from cells.answers import Answer
-from cells.gate import Gate
+from cells.gate.answers import Answer
+from cells.gate.gate import Gate
 from core.context import service_context
 from messaging.verbs import Verb
 from objects.ids import as_kept

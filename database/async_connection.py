@@ -31,7 +31,7 @@ else:
     _Connection = pymysql.connections.Connection
 
 
-class Wire(_Connection):
+class AsyncConnection(_Connection):
     """A connection that, once told to `never_wait`, is asked with `ask` and then `read` whenever its socket is readable."""
 
     # What PyMySQL has of its own, and its type stubs do not name.

@@ -9,13 +9,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from database.async_connection import Wire
+from database.async_connection import AsyncConnection
 
 _ENOUGH = 8
 """Compiling costs as much as so many executions: a statement that is asked less often is left to SQLAlchemy."""
 
 
-class Frequent:
+class CompiledStatement:
     """A statement whose answers need no conversion: its columns are text, numbers and times as the driver itself reads them.
 
     Built once and shared by all threads, like the statement.
@@ -42,11 +42,11 @@ class Frequent:
                 self._text, self._is_compiled = _text(self._statement, connection.dialect), True
         return connection.execute(self._statement, parameters).all()
 
-    def text(self, wire: Wire, parameters: Mapping[str, Any]) -> str | None:
+    def text(self, async_connection: AsyncConnection, parameters: Mapping[str, Any]) -> str | None:
         """The statement with its values, for a wire; None: it was not compiled, or not yet."""
         if self._text is None:
             return None
-        return self._text.with_values(wire, parameters)
+        return self._text.with_values(async_connection, parameters)
 
 
 class _Text:
@@ -66,8 +66,8 @@ class _Text:
             raise _by_sqlalchemy(error, connection, cursor, self._text) from error
         return rows
 
-    def with_values(self, wire: Wire, parameters: Mapping[str, Any]) -> str:
-        with wire.cursor() as cursor:
+    def with_values(self, async_connection: AsyncConnection, parameters: Mapping[str, Any]) -> str:
+        with async_connection.cursor() as cursor:
             text: str = cursor.mogrify(self._text, self._values(parameters))
             return text
 

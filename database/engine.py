@@ -18,7 +18,7 @@ import sqlalchemy as sa
 import core.errors
 from core.clock import jittered
 from database import database_url
-from database.async_connection import Wire
+from database.async_connection import AsyncConnection
 from database.errors import UNDONE_AT_COMMIT, OutcomeUnknown, is_missing_table, is_transient, is_unfit, number_of, timed_out
 
 Connection = sa.Connection
@@ -121,18 +121,18 @@ class Database:
         with connection:
             yield connection
 
-    def wire(self) -> Wire:
+    def async_connection(self) -> AsyncConnection:
         """A connection apart from the pool, for an event loop to ask. SQLite has nothing of the kind.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError, pymysql.err.Error: none can be opened.
         """
         lent = self.engine.raw_connection()
-        wire = lent.dbapi_connection
+        async_connection = lent.dbapi_connection
         lent.detach()
-        assert isinstance(wire, Wire)
-        wire.never_wait()
-        return wire
+        assert isinstance(async_connection, AsyncConnection)
+        async_connection.never_wait()
+        return async_connection
 
     def ping(self, within_s: float) -> None:
         """Reads a table (see `probe`), on a connection of its own; no part of it may take longer than this.
@@ -146,10 +146,10 @@ class Database:
             return
         arguments: Any
         _, arguments = self.engine.dialect.create_connect_args(self.url)
-        wire = Wire(**arguments, connect_timeout=within_s, read_timeout=within_s, write_timeout=within_s, ssl_disabled=True)
-        with contextlib.closing(wire), contextlib.suppress(pymysql.err.ProgrammingError):  # Without the table it answers as well.
-            wire.query(PROBE)
-            wire.never_wait()
+        async_connection = AsyncConnection(**arguments, connect_timeout=within_s, read_timeout=within_s, write_timeout=within_s, ssl_disabled=True)
+        with contextlib.closing(async_connection), contextlib.suppress(pymysql.err.ProgrammingError):  # Without the table it answers as well.
+            async_connection.query(PROBE)
+            async_connection.never_wait()
 
     def connecting_for_s(self) -> float:
         """For how long the oldest connection has been in the making; 0: none is. A resolver of names that is silent has no time-out of ours."""
@@ -185,19 +185,19 @@ class _Connecting:
     def __init__(self) -> None:
         self._since: dict[int, float] = {}
 
-    def around(self, delay_s: float, on_delay: Callable[[], None] | None) -> Callable[..., Wire]:
+    def around(self, delay_s: float, on_delay: Callable[[], None] | None) -> Callable[..., AsyncConnection]:
         """What opens them for an engine."""
 
-        def connect(_dialect: Any, _record: Any, args: Any, kwargs: Any) -> Wire:
+        def connect(_dialect: Any, _record: Any, args: Any, kwargs: Any) -> AsyncConnection:
             thread = threading.get_ident()
             self._since[thread] = time.monotonic()
             try:
-                wire = Wire(*args, **kwargs)
+                async_connection = AsyncConnection(*args, **kwargs)
             finally:
                 del self._since[thread]
             if on_delay is not None:
-                wire.call_on_delay(delay_s, on_delay)
-            return wire
+                async_connection.call_on_delay(delay_s, on_delay)
+            return async_connection
 
         return connect
 

@@ -1,6 +1,6 @@
 """Keyset paging: the order of a list, and what lies after a position in it.
 
-A position is one value per key of the order. Both kinds of database page by it, and `cells.merge` compares as they do.
+A position is one value per key of the order. Both kinds of database page by it, and `cells.listing.merge` compares as they do.
 """
 
 import dataclasses

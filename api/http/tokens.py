@@ -10,7 +10,7 @@ from oslo_config import cfg
 import core.config
 from api.http.caller import Identity
 from api.http.errors import HttpError
-from cells.breaker import Breaker
+from cells.gate.breaker import Breaker
 from clients.keystone import Credentials, Keystone, Token
 from core import errors, log
 from core.bounded_pool import BoundedPool

@@ -7,8 +7,8 @@ import cell_db.hosts
 import core.errors
 from api.http.call import Call
 from api.prepare.refusals import invalid
-from cells.answers import Answer
-from cells.scatter import scatter
+from cells.gate.answers import Answer
+from cells.gate.scatter import scatter
 
 ZONE, HOST, NODE = "availability_zone", "host", "hypervisor_hostname"
 

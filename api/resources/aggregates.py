@@ -13,7 +13,7 @@ from api.http.schema import METADATA_OR_NULL, NAME, NO_NAME, Body, Property, che
 from api.http.view import Field, ListView, View, with_microseconds
 from api.resources.ids import number_in_path
 from api_db.aggregates import INTERNAL_ZONE, ZONE_KEY, Aggregate, ZoneChange
-from cells.answers import value_of
+from cells.gate.answers import value_of
 from core import errors
 
 _RULE = "os_compute_api:os-aggregates:"

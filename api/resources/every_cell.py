@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Concatenate, Generic, ParamSpec, TypeVar
 
 from api.http.call import Call
-from cells.answers import Answer, Cell
-from cells.gate import Gate
-from cells.scatter import scatter_within
+from cells.gate.answers import Answer, Cell
+from cells.gate.gate import Gate
+from cells.gate.scatter import scatter_within
 from core import errors
 from database.engine import Connection
 

@@ -7,7 +7,7 @@ import prometheus_client
 from api.http.call import Call, Raw
 from api.http.routes import Access, Route
 from api_db.schema import SCHEMA
-from cells.answers import Answer
+from cells.gate.answers import Answer
 from core import errors
 from database.engine import Connection
 

@@ -6,9 +6,9 @@ import core.errors
 import core.log
 from api.http.call import Call
 from api.resources.server_of import refuse_early
-from cells.answers import value_of
-from cells.gate import Gate
-from cells.route import Found
+from cells.gate.answers import value_of
+from cells.gate.gate import Gate
+from cells.route import LocatedServer
 from core.log import about
 from lifecycle import refusals
 from lifecycle.actions import Action
@@ -18,7 +18,7 @@ LOG = core.log.get(__name__)
 DEADLINE_S = 10.0
 
 
-async def ask_host(call: Call, found: Found, action: Action, verb: Verb) -> Any:
+async def ask_host(call: Call, found: LocatedServer, action: Action, verb: Verb) -> Any:
     """The host's reply to a verb of `messaging.verbs.cell` that takes a `HostServer`, which is asked for the action.
 
     Raises:
@@ -30,7 +30,7 @@ async def ask_host(call: Call, found: Found, action: Action, verb: Verb) -> Any:
     return await reply_of_host(call, gate, verb, cell.HostServer(uuid=found.server.uuid, host=host))
 
 
-def way_to_host(call: Call, found: Found, action: Action) -> tuple[Gate, str]:
+def way_to_host(call: Call, found: LocatedServer, action: Action) -> tuple[Gate, str]:
     """The gate of the server's cell, and the host that may be asked for the action.
 
     Raises:

@@ -19,7 +19,7 @@ from api.resources.every_cell import Answers, ask, down_after_s
 from api.resources.ids import NUMBER, cloud_number, is_of, number_in_path, row_number_of, uuid_in_path
 from api.resources.own_hosts import OwnHosts
 from cell_db.hosts import Capacity, HostRow
-from cells.gate import Gate
+from cells.gate.gate import Gate
 from core import errors
 
 LIST = "os_compute_api:os-hypervisors:list"

@@ -6,7 +6,7 @@ number and, in its last bits, its cell's, which the API database gave it; 0 is t
 
 from api.http.call import Call
 from api.http.schema import Type, whole_number
-from cells.answers import Cell
+from cells.gate.answers import Cell
 from core import errors
 from objects.ids import uuid_of
 

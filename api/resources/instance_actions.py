@@ -19,7 +19,7 @@ from api.resources.times import TIME
 from api_db.instances import Mapping
 from api_db.journal import Entry
 from cell_db.history import ActionRecord, Event
-from cells.answers import value_of
+from cells.gate.answers import value_of
 from lifecycle.actions import CREATE
 
 LIST = "os_compute_api:os-instance-actions:list"

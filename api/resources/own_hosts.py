@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from api_db.hosts import HostMapping
-from cells.gate import Gate
+from cells.gate.gate import Gate
 
 
 class OwnHosts:

@@ -21,8 +21,8 @@ from api.resources.action_rows import route_of, rules_of
 from api.resources.every_cell import down_after_s
 from api.resources.host_answers import ask_host
 from api.resources.server_of import gate_of, server_of
-from cells.answers import value_of
-from cells.route import Found
+from cells.gate.answers import value_of
+from cells.route import LocatedServer
 from database.engine import Connection
 from lifecycle.actions import GET_CONSOLE, GET_SERIAL_CONSOLE, GET_SPICE_CONSOLE, GET_VNC_CONSOLE, Action
 from messaging.verbs import cell
@@ -113,7 +113,7 @@ def _not_offered(name: str) -> core.errors.Invalid:
     return core.errors.Invalid(f"Unavailable console type {name}.", field="type")
 
 
-async def _address(call: Call, found: Found, action: Action, address: Address, name: str) -> str:
+async def _address(call: Call, found: LocatedServer, action: Action, address: Address, name: str) -> str:
     server = found.server
     assert server.host is not None  # It answered.
     url = value_of(await gate_of(call, found, action).write(_issue, server.uuid, server.host, address, down_after_s(call)))

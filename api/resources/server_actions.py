@@ -14,8 +14,8 @@ from api.resources.action_rows import route_of, rules_of
 from api.resources.host_answers import reply_of_host, way_to_host
 from api.resources.server_of import gate_of, server_of
 from api.resources.server_operations import operate
-from cells.answers import value_of
-from cells.route import Found
+from cells.gate.answers import value_of
+from cells.route import LocatedServer
 from lifecycle.actions import (
     CONSOLE_OUTPUT,
     LOCK,
@@ -86,11 +86,11 @@ async def reset_state(call: Call) -> None:
     await _write(call, found, RESET_STATE, cell_db.instances.reset_state, vm_state=call.body["state"])
 
 
-def _locker(call: Call, found: Found) -> str:
+def _locker(call: Call, found: LocatedServer) -> str:
     return "owner" if found.server.project_id == call.context.project_id else "admin"
 
 
-async def _write(call: Call, found: Found, action: Action, change: Callable[..., None], **values: Any) -> None:
+async def _write(call: Call, found: LocatedServer, action: Action, change: Callable[..., None], **values: Any) -> None:
     """One transaction on the server's row in its cell, which admits the action."""
     gate = gate_of(call, found, action)
     value_of(await gate.write(change, found.server.uuid, context=call.context, **values))

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 import cell_db.instances
 from api.http.call import Call
 from api.resources.server_of import gate_of, server_of
-from cells.answers import value_of
-from cells.route import Found
+from cells.gate.answers import value_of
+from cells.route import LocatedServer
 from core.context import Context
 from database.engine import Connection
 from lifecycle.actions import Action
@@ -27,7 +27,7 @@ async def change(call: Call, action: Action, by: Change[T]) -> T:
     return await change_found(call, await server_of(call, action.rule.name, "server_id"), action, by)
 
 
-async def change_found(call: Call, found: Found, action: Action, by: Change[T]) -> T:
+async def change_found(call: Call, found: LocatedServer, action: Action, by: Change[T]) -> T:
     """The same for a server that was found, and allowed, already.
 
     Raises:

@@ -6,11 +6,11 @@ import api_db.server_groups
 from api.http.call import Call
 from api.resources.server_of import server_of
 from api.resources.server_views import HOST_STATUS, HOST_STATUS_IF_UNKNOWN
-from cells.route import Found
+from cells.route import LocatedServer
 from objects.server import Server
 
 
-async def found_for_view(call: Call, rule: str) -> Found:
+async def found_for_view(call: Call, rule: str) -> LocatedServer:
     """The server named in the path; with the state of its host, for callers who may see that."""
     down_after_s = call.cloud.conf.conductor.service_down_time_s if shows_host_status(call) else None
     return await server_of(call, rule, hosts_down_after_s=down_after_s)

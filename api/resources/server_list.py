@@ -11,7 +11,7 @@ from typing import Any
 
 import cell_db.filters
 import cell_db.regexp
-import cells.listing
+import cells.listing.listing
 from api.http import paging, policy
 from api.http.call import Call
 from api.http.paging import LIMIT, limit_of
@@ -26,7 +26,7 @@ from api.resources.server_bodies import MOST_TAGS
 from api.resources.server_views import EXTENDED_ATTRIBUTES, SERVER_BRIEF, SERVER_DETAIL, UNREACHABLE_BRIEF, UNREACHABLE_DETAIL
 from api.resources.times import TIME
 from cell_db.listing import Shape
-from cells.page import Listing, Unreachable, WhenSilent
+from cells.listing.page import Listing, Unreachable, WhenSilent
 from core import errors
 from database.keyset import Order, Sorting
 from lifecycle import states
@@ -223,7 +223,7 @@ async def _listed(call: Call, rule: str, shape: Shape) -> paging.Page:
     filters = _filters(call, rule)
     if filters is None:
         return paging.Page(())
-    page = await cells.listing.list_servers(call.cloud, _listing(call, filters, shape))
+    page = await cells.listing.listing.list_servers(call.cloud, _listing(call, filters, shape))
     if page.silent:
         call.set_header(MISSING_CELLS, ", ".join(page.silent))
     return paging.Page(page.items, more=page.more, marker=page.marker, marker_of=lambda item: str(item.uuid))

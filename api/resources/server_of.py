@@ -5,8 +5,8 @@ from typing import Protocol
 import cells.route
 import core.errors
 from api.http.call import Call
-from cells.gate import Gate
-from cells.route import Found
+from cells.gate.gate import Gate
+from cells.route import LocatedServer
 from lifecycle import refusals
 from lifecycle.actions import Action
 from lifecycle.admit import admit
@@ -23,7 +23,7 @@ class Owned(Protocol):
     def user_id(self) -> str: ...
 
 
-async def server_of(call: Call, rule: str, segment: str = "id", *, hosts_down_after_s: float | None = None) -> Found:
+async def server_of(call: Call, rule: str, segment: str = "id", *, hosts_down_after_s: float | None = None) -> LocatedServer:
     """The server named in the path, wherever it is kept, if the rule lets the caller do this to it.
 
     `hosts_down_after_s`: with the agent of its host, which is down when it was silent for longer.
@@ -43,7 +43,7 @@ def target_of(owned: Owned) -> dict[str, str]:
     return {"project_id": owned.project_id, "user_id": owned.user_id}
 
 
-def gate_of(call: Call, found: Found, action: Action) -> Gate:
+def gate_of(call: Call, found: LocatedServer, action: Action) -> Gate:
     """The gate of the cell that holds the server's row.
 
     Raises:
@@ -60,7 +60,7 @@ def _unplaced(server: Server, action: Action) -> core.errors.WrongState:
     return refusals.wrong_state(action, server.uuid, attribute=attribute, state=state)
 
 
-def refuse_early(call: Call, found: Found, action: Action) -> Gate:
+def refuse_early(call: Call, found: LocatedServer, action: Action) -> Gate:
     """The gate of the server's cell, if the action may begin as far as is known: before anything is made, or asked, elsewhere.
 
     Raises:

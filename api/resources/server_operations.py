@@ -6,9 +6,9 @@ from typing import Any
 import cell_db.operations
 from api.http.call import Call
 from api.resources.server_of import gate_of, server_of
-from cells.answers import value_of
-from cells.gate import Gate
-from cells.route import Found
+from cells.gate.answers import value_of
+from cells.gate.gate import Gate
+from cells.route import LocatedServer
 from lifecycle.actions import Action
 from messaging.verbs import cell
 
@@ -18,7 +18,7 @@ async def operate(call: Call, action: Action) -> None:
     await begin(call, await server_of(call, action.rule.name), action, {})
 
 
-async def begin(call: Call, found: Found, action: Action, arguments: Mapping[str, Any]) -> None:
+async def begin(call: Call, found: LocatedServer, action: Action, arguments: Mapping[str, Any]) -> None:
     """Records the operation as under way; the cell's conductor does it."""
     gate = gate_of(call, found, action)
     uuid = found.server.uuid

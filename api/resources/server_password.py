@@ -20,8 +20,8 @@ from api.resources.host_answers import way_to_host
 from api.resources.server_changes import change
 from api.resources.server_of import server_of
 from api.resources.server_operations import begin
-from cells.answers import Answer, value_of
-from cells.gate import Gate
+from cells.gate.answers import Answer, value_of
+from cells.gate.gate import Gate
 from database.engine import Connection
 from lifecycle.actions import CHANGE_PASSWORD, CLEAR_PASSWORD
 from objects.build import BuildSpec

@@ -13,7 +13,7 @@ from api.resources.action_rows import route_of, rules_of
 from api.resources.server_of import gate_of
 from api.resources.server_operations import hint
 from api.resources.server_views import SERVER_REBUILT
-from cells.answers import value_of
+from cells.gate.answers import value_of
 from lifecycle.actions import REBUILD
 from objects.server import Server
 

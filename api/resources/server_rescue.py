@@ -10,8 +10,8 @@ from api.resources.action_rows import route_of, rules_of
 from api.resources.server_bodies import IMAGE
 from api.resources.server_of import refuse_early, server_of
 from api.resources.server_operations import begin, operate
-from cells.answers import value_of
-from cells.gate import Gate
+from cells.gate.answers import value_of
+from cells.gate.gate import Gate
 from lifecycle.actions import RESCUE, UNRESCUE
 from objects.build import ImageRef
 

@@ -12,8 +12,8 @@ from api.prepare import metadata, snapshots
 from api.resources.action_rows import route_of, rules_of
 from api.resources.server_of import refuse_early, server_of
 from api.resources.server_operations import hint
-from cells.answers import Answer, Unknown, value_of
-from cells.gate import Gate
+from cells.gate.answers import Answer, Unknown, value_of
+from cells.gate.gate import Gate
 from lifecycle.actions import CREATE_IMAGE
 
 POLICIES = rules_of(CREATE_IMAGE)

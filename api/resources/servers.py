@@ -8,7 +8,7 @@ import msgspec
 import api_db.instances
 import api_db.journal
 import cell_db.instances
-import cells.deletion
+import cells.delete_server
 import cells.route
 import core.errors
 from api.http import policy
@@ -21,7 +21,7 @@ from api.resources.action_rows import route_of, rules_of
 from api.resources.server_changes import change_found
 from api.resources.server_of import admit_server, server_of, target_of
 from api.resources.server_views import SERVER_SHOW, SERVER_UPDATED, ShowView, UnreachableServer
-from cells.acceptance import accept_servers
+from cells.accept_build import accept_build_requests
 from core.steps import Steps
 from database.engine import Connection
 from lifecycle.actions import CREATE, DELETE, UPDATE
@@ -49,7 +49,7 @@ POLICIES = [
 async def create(call: Call) -> object:
     """Accepts the servers: from here on they end ACTIVE, in ERROR with a fault, or deleted."""
     prepared = await order.prepare(call)
-    await accept_servers(
+    await accept_build_requests(
         call.cloud,
         call.context,
         Steps(),
@@ -192,7 +192,7 @@ async def delete(call: Call) -> None:
     call.enforce(DELETE.rule.name, target_of(mapping))
     if entry is None or entry.phase != api_db.journal.NEW:
         await _admit_delete(call, mapping)
-    await cells.deletion.delete_server(call.cloud, call.context, mapping, Steps())
+    await cells.delete_server.delete_server(call.cloud, call.context, mapping, Steps())
 
 
 async def _admit_delete(call: Call, mapping: api_db.instances.Mapping) -> None:

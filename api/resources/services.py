@@ -21,8 +21,8 @@ from api.resources.ids import API_LEVEL, cloud_number, is_of, number_in_path, ro
 from api.resources.own_hosts import OwnHosts
 from api_db.aggregates import DEFAULT_ZONE, INTERNAL_ZONE
 from cell_db.hosts import Service
-from cells.answers import value_of
-from cells.gate import Gate
+from cells.gate.answers import value_of
+from cells.gate.gate import Gate
 from core import errors
 from database.engine import Connection
 from objects.host import COMPUTE, CONDUCTOR, CONSOLE_PROXY

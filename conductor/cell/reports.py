@@ -119,18 +119,18 @@ class Reports:
     def on_acted(self, deliveries: list[Delivery]) -> None:
         """Operations that ended, well or with a fault."""
         with self._steps("cell.acted"):
-            settled = self._database.run(self._settle, [delivery.arguments for delivery in deliveries])
-        for operation, outcome in settled:
+            result_within = self._database.run(self._settle, [delivery.arguments for delivery in deliveries])
+        for operation, outcome in result_within:
             log_ended(operation, outcome.fault)
 
     def _settle(self, connection: Connection, reported: Sequence[Acted]) -> list[tuple[Operation, Outcome]]:
         """Ends operations as their hosts say; gives those that this has ended."""
-        return [settled for acted in reported for settled in self._settle_one(connection, acted)]
+        return [result_within for acted in reported for result_within in self._settle_one(connection, acted)]
 
     def _settle_one(self, connection: Connection, acted: Acted) -> list[tuple[Operation, Outcome]]:
         wanted = [outcome.uuid for outcome in acted.outcomes]
         under_way = {operation.uuid: operation for operation in cell_db.operations.operations(connection, wanted)}
-        settled, late = [], []
+        result_within, late = [], []
         for outcome in acted.outcomes:
             operation = under_way.get(outcome.uuid)
             action = OPERATIONS.get(operation.operation) if operation is not None else None
@@ -148,11 +148,11 @@ class Reports:
                 unharmed=outcome.unharmed,
             )
             if done:
-                settled.append((operation, outcome))
+                result_within.append((operation, outcome))
             else:
                 late.append((acted.host, outcome.uuid, None))
         self._drop_foreign(connection, verbs.ACTED.name, late)
-        return settled
+        return result_within
 
     def _is_believable(self, host: str, outcome: Outcome) -> bool:
         return outcome.power_state is None or self._is_power_state(host, verbs.ACTED.name, outcome.power_state)

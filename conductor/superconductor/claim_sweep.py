@@ -9,8 +9,8 @@ from collections.abc import Iterable
 import api_db.instances
 import api_db.journal
 import core.log
-from cells.answers import value_of
-from cells.gate import Gate
+from cells.gate.answers import value_of
+from cells.gate.gate import Gate
 from clients.placement import GenerationConflict, Placement
 from core.log import about
 from core.steps import Steps

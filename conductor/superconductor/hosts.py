@@ -21,10 +21,10 @@ import core.errors
 import core.log
 from api_db.hosts import HostMapping
 from cell_db.heartbeats import HostReport
-from cells.answers import Answer, Silence, value_of
-from cells.gate import Gate
-from cells.registry import Cells
-from cells.scatter import scatter_now
+from cells.gate.answers import Answer, Silence, value_of
+from cells.gate.gate import Gate
+from cells.gate.registry import Cells
+from cells.gate.scatter import scatter_now
 from clients.placement import Placement
 from core.clock import Clock, SystemClock, jittered
 from database.engine import Connection
@@ -120,10 +120,10 @@ class HostWatch:
         news = self._news([gate for gate in gates if self._may_ask_for_news(gate)])
         reports = _ask([gate for gate in gates if gate.cell.uuid not in news], _reported)
         for gate in gates:
-            gate.look_at_broker(every_s=BROKER_LOOK_S)
+            gate.check_broker(every_s=BROKER_LOOK_S)
             told = news.get(gate.cell.uuid)
             answer = reports.get(gate.cell.uuid)
-            if gate.broker_is_away or (isinstance(answer, Answer) and answer.value.took_s > gate.deadline_s * SLOW_PART):
+            if gate.broker_is_down or (isinstance(answer, Answer) and answer.value.took_s > gate.deadline_s * SLOW_PART):
                 self._lose(gate)
             elif told is not None:
                 self._take_news(gate, told)

@@ -14,8 +14,8 @@ import core.errors
 import core.process
 import messaging.dead_letters as dead_letters
 import messaging.verbs.superconductor as verbs
-from cells.answers import value_of
-from cells.registry import Cells, api_gate
+from cells.gate.answers import value_of
+from cells.gate.registry import Cells, api_gate
 from clients.placement import connect
 from conductor.superconductor.claim_sweep import ClaimSweep
 from conductor.superconductor.claims import Chooser

@@ -19,10 +19,10 @@ import core.log
 from api_db.instances import Whereabouts
 from api_db.server_group_holds import Hold
 from api_db.server_groups import ServerGroup
-from cells.answers import CELL0_UUID, Answer, value_of
-from cells.gate import Gate
-from cells.registry import Cells
-from cells.scatter import scatter_now
+from cells.gate.answers import CELL0_UUID, Answer, value_of
+from cells.gate.gate import Gate
+from cells.gate.registry import Cells
+from cells.gate.scatter import scatter_now
 from objects.order import PlacementRequest
 from scheduler.choose import Choice, NoValidHost, choose
 from scheduler.hosts import HostState

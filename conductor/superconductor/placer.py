@@ -23,10 +23,10 @@ import core.log
 import messaging.verbs.cell as cell_verbs
 from api_db.journal import Assignment, Entry
 from api_db.server_group_holds import Hold
-from cells.answers import CELL0_UUID, Answer, value_of
-from cells.deletion import Doomed, entomb
-from cells.gate import Gate
-from cells.registry import Cells
+from cells.delete_server import PendingDelete, send_tombstone
+from cells.gate.answers import CELL0_UUID, Answer, value_of
+from cells.gate.gate import Gate
+from cells.gate.registry import Cells
 from clients.placement import GenerationConflict, Placement
 from conductor.superconductor.claims import Chooser, Group
 from conductor.superconductor.neighbours import OtherServers, names_others
@@ -378,10 +378,10 @@ class Placer:
         gate = self._cells.find_gate_now(entry.target or CELL0_UUID)
         if gate.cell.is_cell0:
             self._release(entry.uuid)
-        doomed = Doomed(
+        doomed = PendingDelete(
             entry.uuid, str(entry.token), mapping.project_id, mapping.user_id, gate.cell.uuid, by=entry.deleted_by, order=entry.order
         )
-        told = entomb(self._api, gate, doomed, service_context(_request_id(entry) or None), self._steps)
+        told = send_tombstone(self._api, gate, doomed, service_context(_request_id(entry) or None), self._steps)
         if isinstance(told, Answer):
             LOG.info("delete handed over %s cell=%s", about(server=entry.uuid, request_id=_request_id(entry)), gate.cell.name)
         else:

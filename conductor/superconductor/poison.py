@@ -7,8 +7,8 @@ import msgspec
 import api_db.dead_letters
 import core.log
 import messaging.verbs.superconductor as verbs
-from cells.answers import value_of
-from cells.gate import Gate
+from cells.gate.answers import value_of
+from cells.gate.gate import Gate
 from conductor.superconductor.placer import Placer
 from core.log import requests
 from messaging.dead_letters import DeadLetter, for_the_record

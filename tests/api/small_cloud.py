@@ -239,7 +239,7 @@ class SmallCloud:
         """The cell's database is away from now on."""
         gate = self.cloud.cells.by_name(cell)
         for _ in range(10):
-            gate._door.breaker.failed("frozen by the test", unreachable=True)
+            gate._bulkhead.breaker.failed("frozen by the test", unreachable=True)
 
 
 def on_sqlite(folder: pathlib.Path) -> dict[str, str]:

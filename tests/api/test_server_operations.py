@@ -11,7 +11,7 @@ import cell_db.instances
 import cell_db.operations
 import cell_db.rebuilds
 import core.errors
-from cells.answers import Unknown
+from cells.gate.answers import Unknown
 from core.sealed import Opener
 from lifecycle import states
 from tests.api.http.harness import ADMIN, ALICE, BOB

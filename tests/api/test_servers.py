@@ -7,7 +7,7 @@ import pytest
 
 import api_db.aggregates
 import api_db.instances
-from cells.answers import Unknown
+from cells.gate.answers import Unknown
 from tests.api.http.harness import ADMIN, ALICE, BOB
 from tests.api.small_cloud import BIG_IMAGE, CARL, IMAGE, QUEUED_IMAGE, SmallCloud
 

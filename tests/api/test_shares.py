@@ -65,10 +65,10 @@ def test_requests_work_for_the_project_of_their_caller(cloud: SmallCloud) -> Non
 def test_a_project_beyond_its_share_is_told_to_come_again_and_nothing_else(cloud: SmallCloud) -> None:
     uuid = cloud.running()
     gate = cloud.cloud.cells.by_name("east")
-    with mock.patch.object(gate._door, "_pool", BoundedPool("full", threads=1, waiting=1, project_share=0.5)):
+    with mock.patch.object(gate._bulkhead, "_pool", BoundedPool("full", threads=1, waiting=1, project_share=0.5)):
         may_end = threading.Event()
         core.context.asks_for(ALICE.project_id)
-        gate._door.submit(lambda: may_end.wait(20.0))
+        gate._bulkhead.submit(lambda: may_end.wait(20.0))
         core.context.asks_for(None)
         for version in ("2.1", "2.96"):
             for path in (f"/v2.1/servers/{uuid}", "/v2.1/servers/detail"):

@@ -82,32 +82,32 @@ def begun(database: Database, key: str, context: Context) -> tuple[str, str]:
     return server, write(database, cell_db.operations.begin_operation, server, action, context, arguments={})
 
 
-def settled(database: Database, key: str, server: str, operation: str, fault: str | None) -> None:
+def result_within(database: Database, key: str, server: str, operation: str, fault: str | None) -> None:
     assert write(
         database, cell_db.operations.settle_operation, uuid=server, operation_id=operation, action=OPERATIONS[key], power_state=None, fault=fault, host=HOST
     )
 
 
 def done(database: Database, key: str, server: str, operation: str) -> str | None:
-    settled(database, key, server, operation, None)
+    result_within(database, key, server, operation, None)
     return None
 
 
 def failed(database: Database, key: str, server: str, operation: str) -> str | None:
-    settled(database, key, server, operation, "no disk")
+    result_within(database, key, server, operation, "no disk")
     return ERROR
 
 
 def given_up_by_a_sweep(database: Database, key: str, server: str, operation: str) -> str | None:
     update_instance(database, server, operation_deadline=utcnow() - datetime.timedelta(seconds=1))
     [late] = [one for one in write(database, cell_db.operations.overdue_operations, most=50) if one.uuid == server]
-    settled(database, key, late.uuid, late.operation_id, f"host {late.host} did not answer in time")
+    result_within(database, key, late.uuid, late.operation_id, f"host {late.host} did not answer in time")
     return ERROR
 
 
 def superseded_by_a_hard_reboot(database: Database, key: str, server: str, operation: str) -> str | None:
     reboot = write(database, cell_db.operations.begin_operation, server, REBOOT_HARD, asked(), arguments={})
-    settled(database, "reboot-hard", server, reboot, None)
+    result_within(database, "reboot-hard", server, reboot, None)
     return ERROR
 
 

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 import core.errors
 from cell_db.tables import cleanups, instance_tags, services
-from cells.answers import Cell
-from cells.gate import Gate
+from cells.gate.answers import Cell
+from cells.gate.gate import Gate
 from database.engine import Database, OwnDatabase
 from database.errors import OutcomeUnknown
 from database.statements import insert_if_absent, insert_one

@@ -32,7 +32,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mariadb.MariaDB
 @pytest.fixture(scope="session")
 def mariadb_world(mariadb_server: mariadb.MariaDB) -> Iterator[World]:
     world = World([mariadb_server.create_schema(f"cp_{name}") for name in NAMES])
-    # Few lists are asked often enough here to go by wire; so they go from their third page on.
+    # Few lists are asked often enough here to go on an asynchronous connection; so they go from their third page on.
     with mock.patch.object(database.compiled_statements, "_ENOUGH", 1):
         yield world
     world.close()

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 import core.errors
-from cells.answers import Answer, Cell, Silence, Unknown
-from cells.gate import MOST_CALLS_OF_HOST, Gate
+from cells.gate.answers import Answer, Cell, Silence, Unknown
+from cells.gate.gate import MOST_CALLS_OF_HOST, Gate
 from core.context import service_context
 from devstack.waiting import wait_until
 from messaging import in_process
@@ -92,7 +92,7 @@ def test_no_thread_waits_for_a_host(hosts: CellWithHosts) -> None:
             hosts.broker.declare(compute.queue(f"frozen-{number}"))
         while len(hosts.gate._caller._replies._waiting if hosts.gate._caller and hosts.gate._caller._replies else ()) < 20:
             await asyncio.sleep(0.01)
-        running = hosts.gate._broker_door._pool.busy_threads
+        running = hosts.gate._broker_bulkhead._pool.busy_threads
         for each in asked:
             each.cancel()
         await asyncio.gather(*asked, return_exceptions=True)
@@ -116,7 +116,7 @@ def test_a_call_to_a_broker_that_is_away_opens_its_breaker(hosts: CellWithHosts)
     answers = [asyncio.run(hosts.ask(HEALTHY)) for _ in range(3)]
 
     assert all(isinstance(answer, Unknown | Silence) for answer in answers)
-    wait_until(lambda: hosts.gate.broker_is_away, what="open breaker", deadline_s=DEADLINE_S)
+    wait_until(lambda: hosts.gate.broker_is_down, what="open breaker", deadline_s=DEADLINE_S)
     began = time.thread_time()
     assert isinstance(asyncio.run(hosts.ask(HEALTHY)), Silence)
     assert time.thread_time() - began < 1.0

@@ -12,9 +12,9 @@ import prometheus_client
 import pytest
 import sqlalchemy as sa
 
-from cells.answers import Answer, Cell, Silence, Unknown
-from cells.door import GateMetrics
-from cells.gate import Gate
+from cells.gate.answers import Answer, Cell, Silence, Unknown
+from cells.gate.bulkhead import GateMetrics
+from cells.gate.gate import Gate
 from core.context import service_context
 from devstack.accounts import Accounts
 from devstack.services import mariadb
@@ -90,7 +90,7 @@ def test_a_cell_without_its_schema_stays_away_though_its_server_answers(server: 
     assert health != "up"
 
     # The server would answer a plain question, and the cell would come and go.
-    asked_at = gate._door.used_at
+    asked_at = gate._bulkhead.used_at
     wait_until(lambda: _was_probed(gate, asked_at), what="probe", deadline_s=BACK_WITHIN_S)
     assert gate.health()["database"] != "up"
 
@@ -101,7 +101,7 @@ def test_a_cell_without_its_schema_stays_away_though_its_server_answers(server: 
 
 def _was_probed(gate: Gate, asked_at: float) -> bool:
     gate.probe()
-    return gate._door.used_at > asked_at
+    return gate._bulkhead.used_at > asked_at
 
 
 @pytest.mark.mariadb
@@ -173,8 +173,8 @@ def test_a_broker_that_is_away_is_known_before_there_is_something_to_send() -> N
     broker = in_process.broker(name)
     Broker(f"inproc://{name}").declare("conductor")
     gate = Gate(Cell(str(uuid.uuid4()), "west", "sqlite://", f"inproc://{name}"), deadline_s=0.2)
-    gate.look_at_broker(every_s=0.0)
-    assert not gate.broker_is_away
+    gate.check_broker(every_s=0.0)
+    assert not gate.broker_is_down
 
     broker.go_away()
     wait_until(lambda: _looked(gate), what="notice of its end", deadline_s=BACK_WITHIN_S)
@@ -184,13 +184,13 @@ def test_a_broker_that_is_away_is_known_before_there_is_something_to_send() -> N
 
 
 def _looked(gate: Gate) -> bool:
-    gate.look_at_broker(every_s=0.0)
-    return gate.broker_is_away
+    gate.check_broker(every_s=0.0)
+    return gate.broker_is_down
 
 
 def _probed(gate: Gate) -> bool:
     gate.probe()
-    return not gate.broker_is_away
+    return not gate.broker_is_down
 
 
 # ---- names -------------------------------------------------------------------------------------------------------------------
@@ -219,10 +219,10 @@ def test_a_silent_resolver_costs_one_deadline(silent_resolver: threading.Event) 
     assert gate.health()["database"] != "up"
     assert all(isinstance(gate.read_now(_version), Silence) for _ in range(100))
     for _ in range(100):
-        gate._door.breaker._next_probe = 0.0
+        gate._bulkhead.breaker._next_probe = 0.0
         gate.probe()
 
-    assert gate._door._pool.busy_threads <= 1
+    assert gate._bulkhead._pool.busy_threads <= 1
     silent_resolver.set()
     gate.close()
 
@@ -240,7 +240,7 @@ def test_a_silent_resolver_of_a_brokers_name_costs_one_deadline(silent_resolver:
 
 def _is_refused_at_once(gate: Gate) -> bool:
     gate.hint("conductor", CLEAN, Uuids([]), service_context())
-    return gate.broker_is_away
+    return gate.broker_is_down
 
 
 @pytest.mark.mariadb

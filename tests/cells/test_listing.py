@@ -13,13 +13,13 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import cells.listing
+import cells.listing.listing
 from cell_db.filters import Holds
 from cell_db.instances import SERVER_COLUMNS
-from cell_db.listing import SORT_KEYS, Found, Query, Shape, Wanted, position_of
+from cell_db.listing import SORT_KEYS, ListedServer, Query, Shape, Wanted, position_of
 from cell_db.tables import instances
-from cells.merge import in_order, is_after
-from cells.page import Listing, Page, WhenSilent
+from cells.listing.merge import in_order, is_after
+from cells.listing.page import Listing, Page, WhenSilent
 from database.keyset import Order, Sorting
 from lifecycle import states
 from objects.server import Server
@@ -130,7 +130,7 @@ def _brief(item: Any) -> dict[str, Any]:
 
 
 def page(world: World, listing: Listing) -> Page:
-    return asyncio.run(cells.listing.list_servers(world.reach, listing))
+    return asyncio.run(cells.listing.listing.list_servers(world.reach, listing))
 
 
 async def walk(world: World, listing: Listing, between: Callable[[int], None] | None = None) -> list[list[Any]]:
@@ -138,7 +138,7 @@ async def walk(world: World, listing: Listing, between: Callable[[int], None] | 
     pages: list[list[Any]] = []
     marker = listing.marker
     while len(pages) < ALL:
-        found = await cells.listing.list_servers(world.reach, _at(listing, marker))
+        found = await cells.listing.listing.list_servers(world.reach, _at(listing, marker))
         pages.append(list(found.items))
         if not found.more:
             return pages
@@ -298,7 +298,7 @@ def test_filters_and_orders_are_alike_in_sql_and_in_python(world: World, populat
         found = [each.position for each in asked.page(connection, ALL, within_s=5.0).found]
 
     holds = Holds(filters, regexp_within_s=5.0)
-    kept = [Found(each.position, None) for each in all_servers if holds(each.item)]
+    kept = [ListedServer(each.position, None) for each in all_servers if holds(each.item)]
 
     assert [each.position for each in in_order(kept, order)] == found
     assert [each.position for each in all_servers] == [position_of(each.item, order) for each in all_servers]

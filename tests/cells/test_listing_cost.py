@@ -15,11 +15,11 @@ import pytest
 import sqlalchemy as sa
 from pymysql.constants import COMMAND
 
-import cells.listing
+import cells.listing.listing
 from cell_db.listing import Shape
-from cells.gate import Gate
-from cells.page import Listing
-from database.async_connection import Wire
+from cells.gate.gate import Gate
+from cells.listing.page import Listing
+from database.async_connection import AsyncConnection
 from database.keyset import Order, Sorting
 from tests.cells.world import Kept, Registry, Thing, World
 
@@ -67,23 +67,23 @@ def counted(world: World) -> Iterator[Cost]:
 @contextlib.contextmanager
 def _counted_on_mariadb(names: Mapping[str | None, str], cost: Cost) -> Iterator[None]:
     """At the connections, whether a thread or the event loop asks. What a new connection sets and asks about itself has no FROM."""
-    send, receive = Wire._execute_command, Wire._read_query_result
-    about_tables = set[Wire]()
+    send, receive = AsyncConnection._execute_command, AsyncConnection._read_query_result
+    about_tables = set[AsyncConnection]()
 
-    def counting_send(wire: Wire, command: int, text: str | bytes) -> None:
+    def counting_send(async_connection: AsyncConnection, command: int, text: str | bytes) -> None:
         if command == COMMAND.COM_QUERY and "FROM" in str(text):
-            cost.queries[names[wire.db.decode()]] += 1
-            about_tables.add(wire)
-        send(wire, command, text)
+            cost.queries[names[async_connection.db.decode()]] += 1
+            about_tables.add(async_connection)
+        send(async_connection, command, text)
 
-    def counting_receive(wire: Wire, unbuffered: bool = False) -> int:
-        number = receive(wire, unbuffered)
-        if wire in about_tables:
-            about_tables.remove(wire)
-            cost.rows += len(wire._result.rows)
+    def counting_receive(async_connection: AsyncConnection, unbuffered: bool = False) -> int:
+        number = receive(async_connection, unbuffered)
+        if async_connection in about_tables:
+            about_tables.remove(async_connection)
+            cost.rows += len(async_connection._result.rows)
         return number
 
-    with mock.patch.object(Wire, "_execute_command", counting_send), mock.patch.object(Wire, "_read_query_result", counting_receive):
+    with mock.patch.object(AsyncConnection, "_execute_command", counting_send), mock.patch.object(AsyncConnection, "_read_query_result", counting_receive):
         yield
 
 
@@ -112,7 +112,7 @@ def _counted_on_sqlite(gate: Gate, cost: Cost) -> Iterator[None]:
 
 def asked(world: World, listing: Listing) -> tuple[list[str], Cost]:
     with counted(world) as cost:
-        page = asyncio.run(cells.listing.list_servers(world.reach, listing))
+        page = asyncio.run(cells.listing.listing.list_servers(world.reach, listing))
     return [item.uuid for item in page.items], cost
 
 
@@ -220,11 +220,11 @@ class Together:
 
     def __init__(self, gate: Gate, asked: threading.Barrier) -> None:
         self.cell = gate.cell
-        self.settled = gate.settled
+        self.result_within = gate.result_within
         self._gate = gate
         self._asked: threading.Barrier | None = asked
 
-    def asking_soon(self, _: Any, visit: Callable[[sa.Connection], Any]) -> Any:
+    def submit_query(self, _: Any, visit: Callable[[sa.Connection], Any]) -> Any:
         asked, self._asked = self._asked, None
 
         def together(connection: sa.Connection) -> Any:
@@ -232,7 +232,7 @@ class Together:
                 asked.wait(timeout=5.0)
             return visit(connection)
 
-        return self._gate.reading_soon(together)
+        return self._gate.submit_read(together)
 
 
 def test_the_cells_are_asked_at_the_same_time(world: World) -> None:
@@ -242,7 +242,7 @@ def test_the_cells_are_asked_at_the_same_time(world: World) -> None:
     gates = [Together(gate, asked) for gate in world.cells_registry.gates()]
     reach = dataclasses.replace(world.reach, cells=Registry(gates))  # type: ignore[arg-type]
 
-    page = asyncio.run(cells.listing.list_servers(reach, Listing(filters=ALL, order=BY_NAME, limit=50, deadline_s=5.0)))
+    page = asyncio.run(cells.listing.listing.list_servers(reach, Listing(filters=ALL, order=BY_NAME, limit=50, deadline_s=5.0)))
 
     assert len(page.items) == 50
     assert page.silent == []

@@ -5,16 +5,16 @@ import itertools
 
 import pytest
 
-from cell_db.listing import Found, Part
-from cells.merge import Ask, Merge, first_batches, in_order, is_after
+from cell_db.listing import ListedServer, Part
+from cells.listing.merge import Ask, Merge, first_batches, in_order, is_after
 from database.keyset import Sorting
 
 NAME = (Sorting("display_name"), Sorting("uuid"))
 NAME_DOWN = (Sorting("display_name", True), Sorting("uuid"))
 
 
-def found(*names: str | None) -> list[Found]:
-    return [Found((name, f"uuid-{name}"), name) for name in names]
+def found(*names: str | None) -> list[ListedServer]:
+    return [ListedServer((name, f"uuid-{name}"), name) for name in names]
 
 
 def all_of(*names: str | None) -> Part:
@@ -80,8 +80,8 @@ def test_hidden_servers_take_no_place_and_a_full_batch_of_them_is_asked_past() -
 
 def test_of_two_with_the_same_place_the_first_one_given_is_kept() -> None:
     merge = Merge(NAME, 2, ["a"])
-    merge.give("a", Part([Found(("1", "uuid-1"), "row")], None))
-    merge.give_all([Found(("1", "uuid-1"), "mapping")])
+    merge.give("a", Part([ListedServer(("1", "uuid-1"), "row")], None))
+    merge.give_all([ListedServer(("1", "uuid-1"), "mapping")])
 
     assert [found.item for found in merge.page()] == ["row"]
 
@@ -94,7 +94,7 @@ def test_of_two_with_the_same_place_the_first_one_given_is_kept() -> None:
     ],
 )
 def test_text_is_compared_by_code_point_and_nulls_come_first_ascending(order: tuple[Sorting, ...], sorted_names: list[str | None]) -> None:
-    places = [Found((name, "uuid"), name) for name in sorted(sorted_names, key=str)]
+    places = [ListedServer((name, "uuid"), name) for name in sorted(sorted_names, key=str)]
 
     assert [found.item for found in in_order(places, order)] == sorted_names
     assert all(is_after((later, "u"), (earlier, "u"), order) for earlier, later in itertools.pairwise(sorted_names))
@@ -105,7 +105,7 @@ def test_directions_may_differ_from_key_to_key() -> None:
     early, late = datetime.datetime(2026, 1, 1), datetime.datetime(2026, 1, 2)
     wanted = [(None, None, "1"), ("h", late, "1"), ("h", late, "2"), ("h", early, "0"), ("h", None, "0"), ("i", None, "0")]
 
-    places = in_order([Found(position, None) for position in reversed(wanted)], order)
+    places = in_order([ListedServer(position, None) for position in reversed(wanted)], order)
 
     assert [found.position for found in places] == wanted
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-import cells.listing
-from cells.page import Listing, Page, Unreachable, WhenSilent
+import cells.listing.listing
+from cells.listing.page import Listing, Page, Unreachable, WhenSilent
 from database.keyset import Order, Sorting
 from devstack.services import mariadb
 from devstack.waiting import wait_until
@@ -39,7 +39,7 @@ class Isolated:
     def list(self, order: Order, *, when_silent: WhenSilent = WhenSilent.SHOW) -> tuple[Page, float]:
         listing = Listing(filters={"deleted": False}, order=order, limit=6, when_silent=when_silent, deadline_s=DEADLINE_S)
         started = time.monotonic()
-        page = asyncio.run(cells.listing.list_servers(self.world.reach, listing))
+        page = asyncio.run(cells.listing.listing.list_servers(self.world.reach, listing))
         return page, time.monotonic() - started
 
     @contextlib.contextmanager

@@ -13,15 +13,15 @@ import sqlalchemy as sa
 
 import cell_db.filters
 import cell_db.listing
-import cells.listing
+import cells.listing.listing
 import core.errors
-from cells.answers import Answer, Cause, Cell, Silence
-from cells.gate import Gate
-from cells.page import Listing, Page, Unreachable, WhenSilent
-from cells.wires import Question
+from cells.gate.answers import Answer, Cause, Cell, Silence
+from cells.gate.async_connections import Question
+from cells.gate.gate import Gate
+from cells.listing.page import Listing, Page, Unreachable, WhenSilent
 from core.context import asks_for
 from database import engine
-from database.compiled_statements import Frequent
+from database.compiled_statements import CompiledStatement
 from database.keyset import Sorting
 from devstack.services import mariadb
 from devstack.waiting import wait_until
@@ -66,25 +66,25 @@ def test_a_question_that_times_out_while_a_ping_is_answered_opens_nothing(gate: 
         assert isinstance(answer, Silence)
         assert answer.cause is not Cause.AWAY
         assert _is_well(gate)
-    wait_until(lambda: gate._door._pool.busy_threads == 0, what="end of the threads' questions", deadline_s=SOON_S)
+    wait_until(lambda: gate._bulkhead._pool.busy_threads == 0, what="end of the threads' questions", deadline_s=SOON_S)
     assert _is_well(gate)
 
 
 @pytest.mark.mariadb
 def test_a_late_wire_opens_nothing_while_a_ping_is_answered(server: mariadb.MariaDB) -> None:
-    slow = Frequent(sa.select(sa.func.sleep(sa.bindparam("seconds", type_=sa.Float))))
+    slow = CompiledStatement(sa.select(sa.func.sleep(sa.bindparam("seconds", type_=sa.Float))))
     with mock.patch.object(engine, "_limit_statements"):
         gate = Gate(Cell(str(uuid.uuid4()), "west", server.create_schema(SCHEMA), "none://"), threads=2, deadline_s=DEADLINE_S)
 
     async def ask(seconds: float) -> Answer[object] | Silence:
-        asked = gate.asking_soon(Question(slow, {"seconds": seconds}, lambda _: "wire"), lambda connection: slow.rows(connection, {"seconds": seconds}))
+        asked = gate.submit_query(Question(slow, {"seconds": seconds}, lambda _: "asynchronous connection"), lambda connection: slow.rows(connection, {"seconds": seconds}))
         return await gate._await(asked, 2 * DEADLINE_S)
 
     def is_by_wire() -> bool:
         answer = asyncio.run(ask(0.0))
-        return isinstance(answer, Answer) and answer.value == "wire"
+        return isinstance(answer, Answer) and answer.value == "asynchronous connection"
 
-    wait_until(is_by_wire, what="wire", deadline_s=SOON_S)
+    wait_until(is_by_wire, what="asynchronous connection", deadline_s=SOON_S)
     answer = asyncio.run(ask(3.0))
 
     assert isinstance(answer, Silence)
@@ -149,7 +149,7 @@ def test_a_number_that_no_column_has_is_its_askers_error(sqlite_world: World) ->
 
 def _list(world: World, **filters: object) -> Page:
     listing = Listing(filters={"deleted": False, **filters}, order=BY_NAME, limit=50, deadline_s=5.0)
-    return asyncio.run(cells.listing.list_servers(world.reach, listing))
+    return asyncio.run(cells.listing.listing.list_servers(world.reach, listing))
 
 
 @pytest.mark.parametrize("field", ["tags", "tags_any", "not_tags", "not_tags_any", "status", "vm_state", "task_state"])
@@ -190,7 +190,7 @@ def test_a_list_is_not_short_because_of_what_it_asks(world: World, when_silent: 
 
     with mock.patch.object(cell_db.listing.Query, "page", _takes_too_long):
         with pytest.raises((core.errors.TooExpensive, core.errors.Unavailable)) as refused:
-            asyncio.run(cells.listing.list_servers(world.reach, listing))
+            asyncio.run(cells.listing.listing.list_servers(world.reach, listing))
 
     assert not isinstance(refused.value, core.errors.TooExpensive) or refused.value.fields["field"] == "description"
     assert all(gate.health()["database"] == "up" for gate in world.cells_registry.gates())
@@ -226,7 +226,7 @@ def test_forty_endless_expressions_of_one_project_leave_others_whole(shared: Wor
         asks_for("evil")
         filters = {"deleted": False, "project_id": "evil", "name": ENDLESS}
         try:
-            return await cells.listing.list_servers(shared.reach, Listing(filters=filters, order=BY_NAME, limit=50, deadline_s=5.0))
+            return await cells.listing.listing.list_servers(shared.reach, Listing(filters=filters, order=BY_NAME, limit=50, deadline_s=5.0))
         except core.errors.CellplaneError as error:
             return error
 
@@ -235,9 +235,9 @@ def test_forty_endless_expressions_of_one_project_leave_others_whole(shared: Wor
         rows = [await by_cell[shared.cell_of(thing).uuid].read(cell_db.listing.one, thing.uuid, hosts_down_after_s=None) for thing in others]
         filters = {"deleted": False, "project_id": "good", "name": "good"}
         with contextlib.suppress(core.errors.Unavailable):  # An expression waits for its turn behind those of others.
-            await cells.listing.list_servers(shared.reach, Listing(filters=filters, order=BY_NAME, limit=50, deadline_s=5.0))
+            await cells.listing.listing.list_servers(shared.reach, Listing(filters=filters, order=BY_NAME, limit=50, deadline_s=5.0))
         del filters["name"]
-        return list(rows), await cells.listing.list_servers(shared.reach, Listing(filters=filters, order=BY_NAME, limit=50, deadline_s=5.0))
+        return list(rows), await cells.listing.listing.list_servers(shared.reach, Listing(filters=filters, order=BY_NAME, limit=50, deadline_s=5.0))
 
     async def both() -> tuple[list[object], list[tuple[list[object], Page]]]:
         attack = asyncio.gather(*(evil() for _ in range(40)))

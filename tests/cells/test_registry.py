@@ -12,8 +12,8 @@ import api_db.schema
 import api_db.tables
 import cell_db.schema
 import core.config
-from cells.answers import Answer, Silence
-from cells.registry import Cells, api_gate
+from cells.gate.answers import Answer, Silence
+from cells.gate.registry import Cells, api_gate
 from database import migrations
 from database.engine import Database, probe
 
@@ -50,7 +50,7 @@ def cells_of(tmp_path: pathlib.Path) -> Cells:
 
 
 def spoil(database: Database, values: dict[str, str]) -> None:
-    """Writes what the door would have refused, as an older release or a hand could have."""
+    """Writes what the bulkhead would have refused, as an older release or a hand could have."""
     mapping = api_db.tables.cell_mappings
     with database.transaction() as connection:
         connection.execute(sa.update(mapping).where(mapping.c.name == "east").values(**values))

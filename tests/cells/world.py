@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 import api_db.tables
 import cell_db.tables
-from cells.answers import CELL0_UUID, Cell
-from cells.gate import Gate
+from cells.gate.answers import CELL0_UUID, Cell
+from cells.gate.gate import Gate
 from database.engine import Database
 from lifecycle import states
 from objects.build import BuildSpec, Flavor
@@ -117,7 +117,7 @@ def row_of_order(thing: Thing) -> dict[str, Any]:
 
 
 class Registry:
-    """What `cells.registry.Cells` gives, without settings and threads."""
+    """What `cells.gate.registry.Cells` gives, without settings and threads."""
 
     def __init__(self, gates: Sequence[Gate]) -> None:
         self._gates = list(gates)
@@ -289,10 +289,10 @@ class World:
         """These cells do not answer meanwhile."""
         gates = [self._gates[self.cells[index].uuid] for index in indexes]
         for gate in gates:
-            gate._door.breaker.failed("silenced by the test", unreachable=True)
+            gate._bulkhead.breaker.failed("silenced by the test", unreachable=True)
         yield
         for gate in gates:
-            gate._door.breaker.succeeded()
+            gate._bulkhead.breaker.succeeded()
 
     # ---- the union -------------------------------------------------------------------------------------------------------
 
@@ -305,7 +305,7 @@ class World:
 
     @property
     def reach(self) -> Any:
-        """What `cells.listing` is handed."""
+        """What `cells.listing.listing` is handed."""
         return _Reach(self.api_db, self.cells_registry)
 
 

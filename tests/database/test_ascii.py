@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 import api_db.tables
 import cell_db.tables
-from database.compiled_statements import Frequent
+from database.compiled_statements import CompiledStatement
 from database.engine import Database
 from database.types import Ascii, NotAscii
 from devstack.services import mariadb
@@ -59,7 +59,7 @@ def test_there_are_columns_of_both_databases() -> None:
 
 def test_it_is_asked_for_and_found_nowhere(database: Database, column: sa.Column[Any]) -> None:
     wanted = sa.bindparam("wanted")
-    frequent = Frequent(sa.select(column).where(column == wanted))
+    frequent = CompiledStatement(sa.select(column).where(column == wanted))
     with database.reading() as connection:
         for text in BEYOND:
             for condition in (column == text, column.in_([text]), column.in_([text, "a"]) & (column == text)):

@@ -8,8 +8,8 @@ import pymysql
 import pytest
 import sqlalchemy as sa
 
-from database.async_connection import Rows, Wire, _Answer
-from database.compiled_statements import Frequent
+from database.async_connection import AsyncConnection, Rows, _Answer
+from database.compiled_statements import CompiledStatement
 from database.engine import Database
 from devstack.services import mariadb
 from tests.mariadb_server import running_mariadb
@@ -51,16 +51,16 @@ def database(server: mariadb.MariaDB) -> Iterator[Database]:
 
 
 @pytest.fixture
-def wire(database: Database) -> Iterator[Wire]:
-    wire = database.wire()
-    yield wire
-    wire.close()
+def async_connection(database: Database) -> Iterator[AsyncConnection]:
+    async_connection = database.async_connection()
+    yield async_connection
+    async_connection.close()
 
 
-def answer(wire: Wire) -> Rows:
+def answer(async_connection: AsyncConnection) -> Rows:
     while True:
-        assert select.select([wire], [], [], DEADLINE_S)[0], "no answer"
-        rows = wire.read()
+        assert select.select([async_connection], [], [], DEADLINE_S)[0], "no answer"
+        rows = async_connection.read()
         if rows is not None:
             return rows
 
@@ -70,53 +70,53 @@ def _by_cursor(database: Database, text: str) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in connection.exec_driver_sql(text)]
 
 
-def test_a_wire_gives_what_a_cursor_gives(database: Database, wire: Wire) -> None:
+def test_a_wire_gives_what_a_cursor_gives(database: Database, async_connection: AsyncConnection) -> None:
     for question in QUESTIONS:
-        wire.ask(question)
-        assert list(answer(wire)) == _by_cursor(database, question)
+        async_connection.ask(question)
+        assert list(answer(async_connection)) == _by_cursor(database, question)
 
 
 @pytest.mark.parametrize("question", [*QUESTIONS[:4], "SELECT nonsense", "SELECT 1 FROM nowhere"])
-def test_an_answer_is_whole_with_its_last_byte_and_not_before(wire: Wire, question: str) -> None:
-    wire.ask(question)
-    assert select.select([wire], [], [], DEADLINE_S)[0]
-    data = wire._arrived()
+def test_an_answer_is_whole_with_its_last_byte_and_not_before(async_connection: AsyncConnection, question: str) -> None:
+    async_connection.ask(question)
+    assert select.select([async_connection], [], [], DEADLINE_S)[0]
+    data = async_connection._arrived()
 
     growing = _Answer()
     assert [growing.add(data[at : at + 1]) for at in range(len(data))] == [False] * (len(data) - 1) + [True]
 
 
-def test_an_error_of_the_server_leaves_the_wire_as_it_was(wire: Wire) -> None:
-    wire.ask("SELECT nonsense")
+def test_an_error_of_the_server_leaves_the_wire_as_it_was(async_connection: AsyncConnection) -> None:
+    async_connection.ask("SELECT nonsense")
     with pytest.raises(pymysql.err.OperationalError, match="nonsense"):
-        answer(wire)
+        answer(async_connection)
 
-    wire.ask("SELECT 2")
-    assert list(answer(wire)) == [(2,)]
+    async_connection.ask("SELECT 2")
+    assert list(answer(async_connection)) == [(2,)]
 
 
-def test_reading_waits_for_nothing(server: mariadb.MariaDB, wire: Wire) -> None:
+def test_reading_waits_for_nothing(server: mariadb.MariaDB, async_connection: AsyncConnection) -> None:
     server.freeze()
     try:
-        wire.ask("SELECT 1")
-        assert wire.read() is None
+        async_connection.ask("SELECT 1")
+        assert async_connection.read() is None
     finally:
         server.thaw()
-    assert list(answer(wire)) == [(1,)]
+    assert list(answer(async_connection)) == [(1,)]
 
 
-def test_a_lost_wire_says_so(database: Database, wire: Wire) -> None:
+def test_a_lost_wire_says_so(database: Database, async_connection: AsyncConnection) -> None:
     with database.reading() as connection:
-        connection.exec_driver_sql(f"KILL {wire.thread_id()}")
+        connection.exec_driver_sql(f"KILL {async_connection.thread_id()}")
 
-    assert select.select([wire], [], [], DEADLINE_S)[0]
+    assert select.select([async_connection], [], [], DEADLINE_S)[0]
     with pytest.raises(pymysql.err.OperationalError):
-        wire.read()
-    assert not wire.open
+        async_connection.read()
+    assert not async_connection.open
 
 
-def test_a_statement_asked_often_gives_the_same_as_before(database: Database, wire: Wire) -> None:
-    by_name = Frequent(sa.select(things.c.number).where(things.c.name == sa.bindparam("name"), things.c.is_old == sa.bindparam("is_old", type_=sa.Boolean)))
+def test_a_statement_asked_often_gives_the_same_as_before(database: Database, async_connection: AsyncConnection) -> None:
+    by_name = CompiledStatement(sa.select(things.c.number).where(things.c.name == sa.bindparam("name"), things.c.is_old == sa.bindparam("is_old", type_=sa.Boolean)))
     wanted = [({"name": "50%", "is_old": True}, [(1,)]), ({"name": "it's", "is_old": False}, [(2,)]), ({"name": "Zoë", "is_old": True}, [])]
 
     with database.reading() as connection:
@@ -124,24 +124,24 @@ def test_a_statement_asked_often_gives_the_same_as_before(database: Database, wi
             for parameters, rows in wanted:
                 assert [tuple(row) for row in by_name.rows(connection, parameters)] == rows
     for parameters, rows in wanted:
-        text = by_name.text(wire, parameters)
+        text = by_name.text(async_connection, parameters)
         assert text is not None
-        wire.ask(text)
-        assert list(answer(wire)) == rows
+        async_connection.ask(text)
+        assert list(answer(async_connection)) == rows
 
 
-def test_a_statement_whose_text_differs_each_time_is_left_to_sqlalchemy(database: Database, wire: Wire) -> None:
-    some = Frequent(sa.select(things.c.number).where(things.c.name.in_(sa.bindparam("names", expanding=True))).order_by(things.c.number))
+def test_a_statement_whose_text_differs_each_time_is_left_to_sqlalchemy(database: Database, async_connection: AsyncConnection) -> None:
+    some = CompiledStatement(sa.select(things.c.number).where(things.c.name.in_(sa.bindparam("names", expanding=True))).order_by(things.c.number))
 
     with database.reading() as connection:
         for _ in range(OFTEN):
             assert [tuple(row) for row in some.rows(connection, {"names": ["50%", "Zoë"]})] == [(1,), (3,)]
             assert [tuple(row) for row in some.rows(connection, {"names": ["it's"]})] == [(2,)]
-    assert some.text(wire, {"names": ["it's"]}) is None
+    assert some.text(async_connection, {"names": ["it's"]}) is None
 
 
 def test_a_frequent_statement_fails_as_sqlalchemy_does(database: Database) -> None:
-    counted = Frequent(sa.select(sa.func.count()).select_from(things))
+    counted = CompiledStatement(sa.select(sa.func.count()).select_from(things))
     with database.reading() as connection:
         for _ in range(OFTEN):
             counted.rows(connection, {})

@@ -17,8 +17,8 @@ import cell_db.hosts
 import cell_db.tables
 import messaging.verbs.cell as cell_verbs
 import messaging.verbs.compute as compute_verbs
-from cells.answers import value_of
-from cells.deletion import delete_server
+from cells.delete_server import delete_server
+from cells.gate.answers import value_of
 from clients.placement import Placement
 from compute.actions.build import Builds
 from compute.actions.destroy import Destroys

@@ -17,8 +17,8 @@ class Detour:
         self._is_cut = False
         self.connections = 0
         """How many were let through."""
-        self._door = socket.create_server(("127.0.0.1", 0))
-        self.port = self._door.getsockname()[1]
+        self._bulkhead = socket.create_server(("127.0.0.1", 0))
+        self.port = self._bulkhead.getsockname()[1]
         threading.Thread(target=self._let_in, name="detour", daemon=True).start()
 
     def cut(self) -> None:
@@ -37,12 +37,12 @@ class Detour:
     def close(self) -> None:
         """The end of it."""
         self.cut()
-        self._door.close()
+        self._bulkhead.close()
 
     def _let_in(self) -> None:
         with contextlib.suppress(OSError):  # closed
             while True:
-                near, _ = self._door.accept()
+                near, _ = self._bulkhead.accept()
                 with self._lock:
                     if self._is_cut:
                         near.close()

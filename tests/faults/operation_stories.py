@@ -5,7 +5,7 @@ import cell_db.rebuilds
 import core.errors
 import core.sealed
 import messaging.verbs.cell as cell_verbs
-from cells.answers import value_of
+from cells.gate.answers import value_of
 from core.context import Context, new_request_id
 from lifecycle import states
 from lifecycle.actions import OPERATIONS

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import api_db.journal
 import cell_db.operations
 import messaging.verbs.cell as cell_verbs
-from cells.answers import value_of
+from cells.gate.answers import value_of
 from clients.placement import Claim
 from lifecycle import states
 from lifecycle.actions import OPERATIONS

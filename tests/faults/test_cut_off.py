@@ -111,7 +111,7 @@ def test_a_build_waits_while_its_only_cell_is_away(world: World) -> None:
     gate = program.cells.by_name(CELL)
 
     for _ in range(10):
-        gate._door.breaker.failed("frozen by the test", unreachable=True)
+        gate._bulkhead.breaker.failed("frozen by the test", unreachable=True)
     program.watch.pull()
     server = world.accept(hint=False)
     program.placer.sweep()

@@ -17,7 +17,7 @@ import cell_db.operations
 import cell_db.tables
 import messaging.verbs.cell as cell_verbs
 import messaging.verbs.compute as compute_verbs
-from cells.answers import value_of
+from cells.gate.answers import value_of
 from core.sealed import Opener
 from lifecycle import states
 from lifecycle.actions import OPERATIONS

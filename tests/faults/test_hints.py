@@ -35,7 +35,7 @@ def _host(world: World, server: str) -> str | None:
 @contextlib.contextmanager
 def _silent(world: World, cell: str) -> Iterator[None]:
     """The super-conductor gets no word from the cell's database."""
-    breaker = world.programs["super"].cells.by_name(cell)._door.breaker
+    breaker = world.programs["super"].cells.by_name(cell)._bulkhead.breaker
     probe_s, breaker._probe_s = breaker._probe_s, 3600.0
     breaker.failed("frozen by the test", unreachable=True)
     yield

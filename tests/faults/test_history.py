@@ -8,7 +8,7 @@ import cell_db.history
 import cell_db.tables
 import messaging.verbs.cell as cell_verbs
 import messaging.verbs.compute as compute_verbs
-from cells.answers import CELL0_UUID
+from cells.gate.answers import CELL0_UUID
 from lifecycle import states
 from tests.faults.bench import CELL
 from tests.faults.scene import Scene, until

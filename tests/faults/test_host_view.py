@@ -10,7 +10,7 @@ import sqlalchemy as sa
 import api_db.aggregates
 import cell_db.heartbeats
 import cell_db.tables
-from cells.answers import value_of
+from cells.gate.answers import value_of
 from conductor.superconductor import hosts as watching
 from conductor.superconductor.hosts import HostWatch
 from core.clock import utcnow

@@ -16,7 +16,7 @@ import cell_db.heartbeats
 import cell_db.hosts
 import cell_db.tables
 import core.errors
-from cells.answers import value_of
+from cells.gate.answers import value_of
 from clients.placement import Claim
 from conductor.cell.sweeps import Sweeps
 from conductor.cell.watch import Watch

@@ -17,8 +17,8 @@ import api_db.quota
 import api_db.schema
 import api_db.tables
 import core.errors
-from cells.answers import Cell, value_of
-from cells.gate import Gate
+from cells.gate.answers import Cell, value_of
+from cells.gate.gate import Gate
 from core.clock import utcnow
 from core.context import new_request_id
 from database.engine import Database

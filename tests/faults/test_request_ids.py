@@ -16,8 +16,8 @@ import cell_db.operations
 import cell_db.tables
 import messaging.verbs.cell as cell_verbs
 import messaging.verbs.compute as compute_verbs
-from cells.answers import value_of
-from cells.deletion import delete_server
+from cells.delete_server import delete_server
+from cells.gate.answers import value_of
 from conductor.cell.hints import Hints
 from core.context import new_request_id
 from database.types import now_sql

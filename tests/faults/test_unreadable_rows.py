@@ -17,7 +17,7 @@ import cell_db.tables
 import core.errors
 import messaging.verbs.compute as compute_verbs
 from cell_db.dead_letters import MOST_OF_HOST
-from cells.answers import value_of
+from cells.gate.answers import value_of
 from conductor.cell.dropped import Dropped
 from conductor.cell.poison import Poison
 from core.clock import utcnow

@@ -31,11 +31,11 @@ import core.errors
 import devstack.services.placement
 import messaging.verbs.compute
 import messaging.verbs.superconductor as superconductor
-from cells.acceptance import accept_servers
-from cells.answers import value_of
-from cells.deletion import delete_server
-from cells.gate import Gate
-from cells.registry import Cells, api_gate
+from cells.accept_build import accept_build_requests
+from cells.delete_server import delete_server
+from cells.gate.answers import value_of
+from cells.gate.gate import Gate
+from cells.gate.registry import Cells, api_gate
 from clients.glance import Images
 from clients.placement import Placement, connect
 from compute.permit import Permit
@@ -325,7 +325,7 @@ disk_gib = 500
         """Accepts servers by what a request to the API does; its errors are those of the request."""
         build = orders[0].build
         request = PlacementRequest(project_id=build.project_id, user_id=build.user_id)
-        accepting = accept_servers(
+        accepting = accept_build_requests(
             self, USER, steps or Steps(), request=request, request_uuid=str(uuids.uuid4()), orders=orders, quota_defaults=quota,
             not_after=datetime.timedelta(minutes=10),
         )  # fmt: skip

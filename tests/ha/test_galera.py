@@ -24,8 +24,8 @@ import core.errors
 from api_db.journal import Assignment
 from api_db.server_groups import ServerGroup
 from api_db.tables import build_requests, cell_mappings, instance_mappings
-from cells.answers import Answer, Cell, value_of
-from cells.gate import Gate
+from cells.gate.answers import Answer, Cell, value_of
+from cells.gate.gate import Gate
 from core.clock import utcnow
 from core.context import new_request_id
 from database.engine import Database, OwnDatabase

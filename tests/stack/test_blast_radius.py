@@ -364,7 +364,7 @@ def _cellctl(cloud: Cloud, *arguments: str, may_fail: bool = False) -> tuple[int
 def _is_away(cloud: Cloud, door: str) -> bool:
     """Whether the super-conductor has found that the victim's database or broker is away, and not yet that it is back."""
     log = cloud.state.log("super-conductor").read_text()
-    return log.rfind(f"cell unreachable cell={VICTIM} door={door}") > log.rfind(f"cell reachable again cell={VICTIM} door={door}")
+    return log.rfind(f"cell unreachable cell={VICTIM} target={door}") > log.rfind(f"cell reachable again cell={VICTIM} target={door}")
 
 
 def _build_in(cloud: Cloud, zone: str) -> str:

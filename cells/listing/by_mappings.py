@@ -6,29 +6,29 @@ import api_db.listing
 import cell_db.listing
 import core.errors
 from api_db.listing import Marked, Window
-from cell_db.listing import Found, Query
-from cells.merge import first_of, in_order, is_after, visible
-from cells.page import Listing, Page, WhenSilent
-from cells.visits import ForPage, Visits, question_s
+from cell_db.listing import ListedServer, Query
+from cells.listing.cell_queries import CellQueries, PageQuery, question_s
+from cells.listing.merge import first_of, in_order, is_after, visible
+from cells.listing.page import Listing, Page, WhenSilent
 from database.keyset import Position
 
 # Windows that one page may take; more would mean that mappings and cells do not fit together.
 _MOST_WINDOWS = 8
 
 
-async def page(visits: Visits, listing: Listing) -> Page:
-    """The page; see `cells.listing.list_servers`."""
-    places: list[Found] = []
+async def page(visits: CellQueries, listing: Listing) -> Page:
+    """The page; see `cells.listing.listing.list_servers`."""
+    listed: list[ListedServer] = []
     window = await _window(visits, listing, listing.limit, marker=listing.marker)
     check_marker(listing, window.marked)
     for _ in range(_MOST_WINDOWS):
-        found, until = await _places(visits, listing, window, listing.limit - len(places))
-        places += found
+        found, until = await _listed(visits, listing, window, listing.limit - len(listed))
+        listed += found
         # Less than mapped: a silent cell's servers are skipped, or some went meanwhile.
-        if until is None or len(places) >= listing.limit:
+        if until is None or len(listed) >= listing.limit:
             break
-        window = await _window(visits, listing, listing.limit - len(places), after=until)
-    return visits.page([place.item for place in places], more=len(places) >= listing.limit, marker=places[-1].uuid if places else None)
+        window = await _window(visits, listing, listing.limit - len(listed), after=until)
+    return visits.page([each_server.item for each_server in listed], more=len(listed) >= listing.limit, marker=listed[-1].uuid if listed else None)
 
 
 def check_marker(listing: Listing, marked: Marked | None) -> None:
@@ -47,8 +47,8 @@ def bad_marker(marker: str) -> core.errors.Invalid:
 
 
 async def unreachable(
-    visits: Visits, listing: Listing, cells: Collection[str], after: Position | None, until: Position | None, limit: int
-) -> list[Found]:
+    visits: CellQueries, listing: Listing, cells: Collection[str], after: Position | None, until: Position | None, limit: int
+) -> list[ListedServer]:
     """The servers of silent cells in their places, if such are shown and the mappings can tell which and where."""
     tellable = listing.mappings_can_sort and listing.mappings_can_filter
     if not cells or not tellable or listing.when_silent is not WhenSilent.SHOW:
@@ -56,11 +56,11 @@ async def unreachable(
     found = await visits.ask_api(
         api_db.listing.mapped_in, sorted(cells), listing.filters, listing.order, after=after, until=until, limit=limit
     )
-    return [Found(position, mapped) for position, mapped in found]
+    return [ListedServer(position, mapped) for position, mapped in found]
 
 
 async def _window(
-    visits: Visits, listing: Listing, limit: int, *, marker: str | None = None, after: Position | None = None
+    visits: CellQueries, listing: Listing, limit: int, *, marker: str | None = None, after: Position | None = None
 ) -> Window:
     skipped = () if listing.when_silent is WhenSilent.SHOW else tuple(visits.silent)
     return await visits.ask_api(
@@ -69,7 +69,7 @@ async def _window(
     )  # fmt: skip
 
 
-async def _places(visits: Visits, listing: Listing, window: Window, limit: int) -> tuple[list[Found], Position | None]:
+async def _listed(visits: CellQueries, listing: Listing, window: Window, limit: int) -> tuple[list[ListedServer], Position | None]:
     """The servers of the window in their places, no more than `limit`, and where they end; None: with the list.
 
     A cell's row comes before what others know of the server.
@@ -77,16 +77,16 @@ async def _places(visits: Visits, listing: Listing, window: Window, limit: int) 
     hidden = {each.uuid for each in window.waiting if each.deleting}
     number = limit + len(hidden)
     round_s = visits.round_s(last=True)
-    visit = ForPage(Query(listing.wanted, window.after, window.until), number, within_s=question_s(listing.filters, round_s))
+    visit = PageQuery(Query(listing.wanted, window.after, window.until), number, within_s=question_s(listing.filters, round_s))
     brought = await visits.make(dict.fromkeys(window.cells, visit), round_s)
     order = listing.order
-    places = [found for each in brought.values() for found in each.part.found]
-    places += [Found(cell_db.listing.position_of(each.server, order), each.server) for each in window.waiting if each.server]
-    places += await unreachable(visits, listing, window.cells.keys() & visits.silent.keys(), window.after, window.until, limit)
-    places = visible(in_order(places, order), hidden)
+    listed = [found for each in brought.values() for found in each.part.found]
+    listed += [ListedServer(cell_db.listing.position_of(each.server, order), each.server) for each in window.waiting if each.server]
+    listed += await unreachable(visits, listing, window.cells.keys() & visits.silent.keys(), window.after, window.until, limit)
+    listed = visible(in_order(listed, order), hidden)
     # A cell with more rows than mappings: what comes after the last one that was read is not whole.
     cut = [each.part.rest for each in brought.values() if each.part.rest is not None]
     if not cut:
-        return places[:limit], window.until
+        return listed[:limit], window.until
     until = first_of(cut, order)
-    return [place for place in places if not is_after(place.position, until, order)][:limit], until
+    return [each_server for each_server in listed if not is_after(each_server.position, until, order)][:limit], until

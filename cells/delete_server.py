@@ -1,7 +1,7 @@
 """Deleting a server: marked at the API level, then its cell is told, at once or as soon as it can be reached.
 
 Steps `api.delete`, `super.tombstone`, `super.finish` of the build protocol. Whoever stops in between leaves a journal row with the
-mark; the super-conductor's sweep goes on from there with `entomb`.
+mark; the super-conductor's sweep goes on from there with `send_tombstone`.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ import core.errors
 import core.log
 import messaging.verbs.cell as cell_verbs
 import messaging.verbs.superconductor as superconductor
-from cells.answers import Answer, Cause, Silence, Unknown, value_of
-from cells.gate import Gate
-from cells.route import Reach
+from cells.gate.answers import Answer, Cause, Silence, Unknown, value_of
+from cells.gate.gate import Gate
+from cells.route import CellAccess
 from core.context import Context
 from core.log import about
 from core.steps import Steps
@@ -28,7 +28,7 @@ LEASE_S = 5.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Doomed:
+class PendingDelete:
     """A server whose cell must hear of its delete, and the journal row that says so: `by` whose request, `order` if it was never handed over."""
 
     uuid: str
@@ -40,7 +40,7 @@ class Doomed:
     order: ServerOrder | None = None
 
 
-async def delete_server(reach: Reach, context: Context, mapping: api_db.instances.Mapping, steps: Steps) -> None:
+async def delete_server(access: CellAccess, context: Context, mapping: api_db.instances.Mapping, steps: Steps) -> None:
     """Deletes a server that the caller may delete; when it returns the server is hidden and its quota is free.
 
     Raises:
@@ -48,46 +48,46 @@ async def delete_server(reach: Reach, context: Context, mapping: api_db.instance
         Unavailable: the API database does not answer; the server may be marked.
     """
     with steps("api.delete"):
-        entry = value_of(await reach.api_db.write(api_db.journal.request_delete, uuid=mapping.uuid, lease_s=LEASE_S, by=context))
+        entry = value_of(await access.api_db.write(api_db.journal.request_delete, uuid=mapping.uuid, lease_s=LEASE_S, by=context))
     if entry is None or entry.target is None or entry.token is None:
-        place = superconductor.Place(uuids=[mapping.uuid])
-        reach.api_db.hint(superconductor.QUEUE, superconductor.PLACE, place, context)
+        hint = superconductor.Place(uuids=[mapping.uuid])
+        access.api_db.hint(superconductor.QUEUE, superconductor.PLACE, hint, context)
         return
-    doomed = Doomed(mapping.uuid, entry.token, mapping.project_id, mapping.user_id, entry.target, by=context)
-    gate = await reach.cells.find_gate(doomed.cell_uuid)
+    pending = PendingDelete(mapping.uuid, entry.token, mapping.project_id, mapping.user_id, entry.target, by=context)
+    gate = await access.cells.find_gate(pending.cell_uuid)
     with steps("super.tombstone"):
-        told = await _told(gate, doomed)
+        told = await _told(gate, pending)
     if isinstance(told, Answer):
         # The super-conductor finishes it where this project has no turn left.
         with contextlib.suppress(core.errors.OverShare), steps("super.finish"):
-            await reach.api_db.write(api_db.journal.finish, uuid=doomed.uuid, token=doomed.token, is_cell0=gate.cell.is_cell0)
-        gate.hint(cell_verbs.QUEUE, cell_verbs.CLEAN, cell_verbs.Uuids([doomed.uuid]), context)
+            await access.api_db.write(api_db.journal.finish, uuid=pending.uuid, token=pending.token, is_cell0=gate.cell.is_cell0)
+        gate.hint(cell_verbs.QUEUE, cell_verbs.CLEAN, cell_verbs.Uuids([pending.uuid]), context)
     else:
-        said = about(server=doomed.uuid, request_id=context.request_id)
+        said = about(server=pending.uuid, request_id=context.request_id)
         LOG.info("delete waits for its cell %s cell=%s why=%s", said, gate.cell.name, told.why)
 
 
-async def _told(gate: Gate, doomed: Doomed) -> Answer[bool] | Silence | Unknown:
+async def _told(gate: Gate, pending: PendingDelete) -> Answer[bool] | Silence | Unknown:
     """It is deleted already: whatever keeps the cell from hearing of it now, the sweep tells it."""
     try:
-        return await gate.write(cell_db.endings.tombstone, **_tomb(doomed, gate))
+        return await gate.write(cell_db.endings.tombstone, **_tombstone_arguments(pending, gate))
     except core.errors.OverShare as error:
         return Silence(gate.cell, error.message, Cause.NO_TURN)
 
 
-def entomb(api: Gate, gate: Gate, doomed: Doomed, context: Context, steps: Steps) -> Answer[bool] | Silence | Unknown:
+def send_tombstone(api: Gate, gate: Gate, pending: PendingDelete, context: Context, steps: Steps) -> Answer[bool] | Silence | Unknown:
     """Tells the cell of a delete and ends its journal row: the same for the super-conductor's sweep, which has no event loop."""
     with steps("super.tombstone"):
-        told = gate.write_now(cell_db.endings.tombstone, **_tomb(doomed, gate))
+        told = gate.write_now(cell_db.endings.tombstone, **_tombstone_arguments(pending, gate))
     if isinstance(told, Answer):
         with steps("super.finish"):
-            value_of(api.write_now(api_db.journal.finish, uuid=doomed.uuid, token=doomed.token, is_cell0=gate.cell.is_cell0))
-        gate.hint(cell_verbs.QUEUE, cell_verbs.CLEAN, cell_verbs.Uuids([doomed.uuid]), context)
+            value_of(api.write_now(api_db.journal.finish, uuid=pending.uuid, token=pending.token, is_cell0=gate.cell.is_cell0))
+        gate.hint(cell_verbs.QUEUE, cell_verbs.CLEAN, cell_verbs.Uuids([pending.uuid]), context)
     return told
 
 
-def _tomb(doomed: Doomed, gate: Gate) -> dict[str, Any]:
+def _tombstone_arguments(pending: PendingDelete, gate: Gate) -> dict[str, Any]:
     return {
-        "uuid": doomed.uuid, "project_id": doomed.project_id, "user_id": doomed.user_id, "is_cell0": gate.cell.is_cell0,
-        "context": doomed.by, "order": doomed.order,
+        "uuid": pending.uuid, "project_id": pending.project_id, "user_id": pending.user_id, "is_cell0": gate.cell.is_cell0,
+        "context": pending.by, "order": pending.order,
     }  # fmt: skip

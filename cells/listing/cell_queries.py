@@ -14,12 +14,12 @@ import cell_db.listing
 from cell_db.filters import Filters
 from cell_db.listing import Brief, Part, Query, Wanted
 from cell_db.packed import Unreadable
-from cells.answers import Answer, Cause, Cell, Silence, value_of
-from cells.gate import Gate, Slow
-from cells.page import Item, Listing, Page, WhenSilent
-from cells.route import Reach
-from cells.scatter import done_within
-from cells.wires import Question
+from cells.gate.answers import Answer, Cause, Cell, Silence, value_of
+from cells.gate.async_connections import Question
+from cells.gate.gate import Gate, Slow
+from cells.gate.scatter import done_within
+from cells.listing.page import Item, Listing, Page, WhenSilent
+from cells.route import CellAccess
 from database.async_connection import Rows
 from objects.server import Server
 
@@ -38,7 +38,7 @@ _FEW_ROWS = 50
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Brought:
+class CellResult:
     """What one visit brings: servers in order, or by uuid; and which of those in the journal the cell has."""
 
     part: Part = dataclasses.field(default_factory=lambda: Part([], None))
@@ -47,7 +47,7 @@ class Brought:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class ForPage:
+class PageQuery:
     """A visit for the first servers of a query, no more than `number`; and for whether the cell has those in the journal."""
 
     query: Query
@@ -55,37 +55,37 @@ class ForPage:
     in_journal: Sequence[str] = ()
     within_s: float = 0.0
 
-    def __call__(self, connection: sa.Connection) -> Brought:
+    def __call__(self, connection: sa.Connection) -> CellResult:
         # Before the page: a row that appears in between is then found twice, and not missed.
         present = cell_db.listing.present(connection, self.in_journal)
-        return Brought(part=self.query.page(connection, self.number, within_s=self.within_s), present=present)
+        return CellResult(part=self.query.page(connection, self.number, within_s=self.within_s), present=present)
 
-    def question(self) -> Question[Brought] | Slow | None:
+    def question(self) -> Question[CellResult] | Slow | None:
         """The same as one statement with few rows; None: it is more than that."""
         if self.query.may_take_long:
             return Slow.SLOW
         return None if self.in_journal or self.number > _FEW_ROWS else Question(*self.query.statement(self.number), self._answer)
 
-    def _answer(self, rows: Rows) -> Brought:
-        return Brought(part=self.query.part_of(rows, self.number))
+    def _answer(self, rows: Rows) -> CellResult:
+        return CellResult(part=self.query.part_of(rows, self.number))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class ForRows:
+class RowQuery:
     """A visit for these servers."""
 
     wanted: Wanted
     uuids: Sequence[str]
 
-    def __call__(self, connection: sa.Connection) -> Brought:
-        return Brought(rows=cell_db.listing.rows_of(connection, self.wanted, self.uuids))
+    def __call__(self, connection: sa.Connection) -> CellResult:
+        return CellResult(rows=cell_db.listing.rows_of(connection, self.wanted, self.uuids))
 
-    def question(self) -> Question[Brought] | Slow | None:
+    def question(self) -> Question[CellResult] | Slow | None:
         """None: its statement is another one each time."""
         return None
 
 
-Visit = ForPage | ForRows
+Visit = PageQuery | RowQuery
 
 
 def question_s(filters: Filters, round_s: float) -> float:
@@ -93,12 +93,12 @@ def question_s(filters: Filters, round_s: float) -> float:
     return round_s * (_PART_FOR_REGEXPS if cell_db.filters.has_regexp(filters) else _PART_FOR_SCANS)
 
 
-class Visits:
+class CellQueries:
     """One list's visits: the gates, the time, and which cells fell silent so far (`silent`). `unreadable`: servers whose rows could not be
     read, with their cells.
     """
 
-    def __init__(self, reach: Reach, listing: Listing) -> None:
+    def __init__(self, reach: CellAccess, listing: Listing) -> None:
         self._reach = reach
         self._listing = listing
         self._ends = time.monotonic() + listing.deadline_s
@@ -111,7 +111,7 @@ class Visits:
         left = self._ends - time.monotonic()
         return max(left if last else left * _PART_OF_A_ROUND, _LEAST_S)
 
-    async def make(self, visits: Mapping[str, Visit], within_s: float) -> dict[str, Brought]:
+    async def make(self, visits: Mapping[str, Visit], within_s: float) -> dict[str, CellResult]:
         """Makes these visits by cell, all at once; what the cells brought that answered in time.
 
         Raises:
@@ -120,11 +120,11 @@ class Visits:
             Unavailable: a cell is silent and servers may not be left out; or it is well and this question did not get its turn.
         """
         await self.know(visits)
-        asked = {cell: self.gates[cell].asking_soon(visit.question(), visit) for cell, visit in visits.items() if cell in self.gates}
+        asked = {cell: self.gates[cell].submit_query(visit.question(), visit) for cell, visit in visits.items() if cell in self.gates}
         await done_within(asked.values(), within_s)
-        brought: dict[str, Brought] = {}
+        brought: dict[str, CellResult] = {}
         for cell in visits:
-            answer = self.gates[cell].settled(asked[cell], 0.0) if cell in asked else None
+            answer = self.gates[cell].result_within(asked[cell], 0.0) if cell in asked else None
             if isinstance(answer, Answer):
                 brought[cell] = answer.value
                 self._note_unreadable(cell, answer.value)
@@ -163,7 +163,7 @@ class Visits:
         """The page of these items."""
         return Page(items=items, more=more, marker=marker, silent=sorted(cell.name for cell in self.silent.values()))
 
-    def _note_unreadable(self, cell: str, brought: Brought) -> None:
+    def _note_unreadable(self, cell: str, brought: CellResult) -> None:
         items: Iterable[object] = itertools.chain((found.item for found in brought.part.found), brought.rows.values())
         for item in items:
             if isinstance(item, Unreadable):

@@ -10,15 +10,15 @@ import api_db.instances
 import api_db.journal
 import core.errors
 import messaging.verbs.superconductor as superconductor
-from cells.answers import Answer, value_of
-from cells.route import Reach
+from cells.gate.answers import Answer, value_of
+from cells.route import CellAccess
 from core.context import Context
 from core.steps import Steps
 from objects.order import PlacementRequest, ServerOrder
 
 
-async def accept_servers(
-    reach: Reach,
+async def accept_build_requests(
+    access: CellAccess,
     context: Context,
     steps: Steps,
     *,
@@ -38,19 +38,19 @@ async def accept_servers(
     """
     try:
         with steps("api.accept"):
-            written = await reach.api_db.write(
+            written = await access.api_db.write(
                 api_db.journal.accept, request=request, request_uuid=request_uuid, orders=orders, quota_defaults=quota_defaults,
                 not_after=not_after,
             )  # fmt: skip
             value_of(written)
     except core.errors.Unavailable:
-        if not await _were_accepted(reach, orders[0].uuid):
+        if not await _were_accepted(access, orders[0].uuid):
             raise
-    place = superconductor.Place(uuids=[order.uuid for order in orders])
-    reach.api_db.hint(superconductor.QUEUE, superconductor.PLACE, place, context)
+    hint = superconductor.Place(uuids=[order.uuid for order in orders])
+    access.api_db.hint(superconductor.QUEUE, superconductor.PLACE, hint, context)
 
 
-async def _were_accepted(reach: Reach, uuid: str) -> bool:
+async def _were_accepted(access: CellAccess, uuid: str) -> bool:
     """Whether the commit took effect, as far as the API database can be asked."""
-    found = await reach.api_db.read(api_db.instances.list_of, [uuid])
+    found = await access.api_db.read(api_db.instances.list_of, [uuid])
     return isinstance(found, Answer) and bool(found.value)

@@ -8,20 +8,20 @@ import api_db.listing
 import cell_db.filters
 import cell_db.listing
 from api_db.listing import Marked, Waiting
-from cell_db.listing import Found, Query, Shape, Wanted
-from cells.answers import CELL0_UUID, Answer, Silence, value_of
-from cells.by_mappings import bad_marker, check_marker, unreachable
-from cells.merge import Merge, first_batches, is_after
-from cells.page import Item, Listing, Page, WhenSilent
-from cells.visits import Brought, ForPage, ForRows, Visits, question_s, within
+from cell_db.listing import ListedServer, Query, Shape, Wanted
+from cells.gate.answers import CELL0_UUID, Answer, Silence, value_of
+from cells.listing.by_mappings import bad_marker, check_marker, unreachable
+from cells.listing.cell_queries import CellQueries, CellResult, PageQuery, RowQuery, question_s, within
+from cells.listing.merge import Merge, first_batches, is_after
+from cells.listing.page import Item, Listing, Page, WhenSilent
 from database.keyset import Position
 
 # What reading a server costs, in keys: 13 us of the processor, in API and database together, for 3.5 (measured).
 _KEYS_PER_ROW = {Shape.DETAIL: 4.0, Shape.BRIEF: 1.0}
 
 
-async def page(visits: Visits, listing: Listing) -> Page:
-    """The page; see `cells.listing.list_servers`."""
+async def page(visits: CellQueries, listing: Listing) -> Page:
+    """The page; see `cells.listing.listing.list_servers`."""
     overview = await visits.ask_api(
         api_db.listing.overview, project_id=listing.filters.get("project_id"), marker=listing.marker
     )
@@ -42,7 +42,7 @@ async def page(visits: Visits, listing: Listing) -> Page:
 # ---- before the cells are asked ----------------------------------------------------------------------------------------
 
 
-async def _start(visits: Visits, listing: Listing, marked: Marked | None) -> Position | None:
+async def _start(visits: CellQueries, listing: Listing, marked: Marked | None) -> Position | None:
     """The marker's place in the order; None: there is no marker.
 
     Raises:
@@ -63,7 +63,7 @@ async def _start(visits: Visits, listing: Listing, marked: Marked | None) -> Pos
     return in_journal
 
 
-async def _start_in(visits: Visits, listing: Listing, cell: str, uuid: str, in_journal: Position | None) -> Position:
+async def _start_in(visits: CellQueries, listing: Listing, cell: str, uuid: str, in_journal: Position | None) -> Position:
     """The place of a server whose row may be in the cell; the row decides, if there is one."""
     await visits.know([cell])
     answer: Answer[Position | None] | Silence | None = None
@@ -81,12 +81,12 @@ async def _start_in(visits: Visits, listing: Listing, cell: str, uuid: str, in_j
 class _Candidate:
     """A server of the journal that is on the list; the cell that may have its row already."""
 
-    found: Found
+    found: ListedServer
     target: str | None
 
 
 async def _in_journal(
-    visits: Visits, listing: Listing, waiting: Sequence[Waiting], after: Position | None
+    visits: CellQueries, listing: Listing, waiting: Sequence[Waiting], after: Position | None
 ) -> dict[str, _Candidate]:
     """uuid -> the servers in the journal that are on the list after the position."""
     if not cell_db.filters.has_regexp(listing.filters):
@@ -103,11 +103,11 @@ def _matching(listing: Listing, waiting: Sequence[Waiting], after: Position | No
         if each.server is not None and holds(each.server):
             position = cell_db.listing.position_of(each.server, order)
             if after is None or is_after(position, after, order):
-                found[each.uuid] = _Candidate(Found(position, each.server), each.target)
+                found[each.uuid] = _Candidate(ListedServer(position, each.server), each.target)
     return found
 
 
-async def _cells(visits: Visits, of_project: set[str] | None) -> list[str]:
+async def _cells(visits: CellQueries, of_project: set[str] | None) -> list[str]:
     """The cells to ask: those that the project ever had a server in, or all."""
     if of_project is None:
         return list(visits.gates)
@@ -135,7 +135,7 @@ def _first_shape(listing: Listing, cells: int) -> Shape:
 
 
 async def _fill(
-    visits: Visits, listing: Listing, merge: Merge, wanted: Wanted, after: Position | None, candidates: Mapping[str, _Candidate]
+    visits: CellQueries, listing: Listing, merge: Merge, wanted: Wanted, after: Position | None, candidates: Mapping[str, _Candidate]
 ) -> None:
     """Asks until the page is known."""
     in_journal: Mapping[str, list[str]] = _by_target(candidates)
@@ -145,7 +145,7 @@ async def _fill(
         within_s = visits.round_s()
         brought = await visits.make(
             {
-                cell: ForPage(
+                cell: PageQuery(
                     first if ask.after is None else Query(wanted, ask.after, looks_ahead=looks_ahead),
                     ask.number,
                     in_journal.get(cell, ()),
@@ -172,7 +172,7 @@ def _by_target(candidates: Mapping[str, _Candidate]) -> dict[str, list[str]]:
     return found
 
 
-def _give(merge: Merge, asked: Iterable[str], brought: Mapping[str, Brought]) -> None:
+def _give(merge: Merge, asked: Iterable[str], brought: Mapping[str, CellResult]) -> None:
     for cell in asked:
         if cell in brought:
             merge.give(cell, brought[cell].part)
@@ -183,13 +183,13 @@ def _give(merge: Merge, asked: Iterable[str], brought: Mapping[str, Brought]) ->
 # ---- the winners ---------------------------------------------------------------------------------------------------------
 
 
-async def _rows(visits: Visits, listing: Listing, found: Sequence[Found], sources: Mapping[str, str]) -> list[Item]:
+async def _rows(visits: CellQueries, listing: Listing, found: Sequence[ListedServer], sources: Mapping[str, str]) -> list[Item]:
     """The servers of which only keys were read, by a second visit to their cells; the others as they are."""
     by_cell: dict[str, list[str]] = defaultdict(list)
     for each in found:
         if each.item is None:
             by_cell[sources[each.uuid]].append(each.uuid)
-    brought = await visits.make({cell: ForRows(listing.wanted, uuids) for cell, uuids in by_cell.items()}, visits.round_s(last=True))
+    brought = await visits.make({cell: RowQuery(listing.wanted, uuids) for cell, uuids in by_cell.items()}, visits.round_s(last=True))
     rows: dict[str, Item] = {uuid: row for each in brought.values() for uuid, row in each.rows.items()}
     lost = [uuid for cell, uuids in by_cell.items() if cell not in brought for uuid in uuids]
     if lost and listing.when_silent is WhenSilent.SHOW:

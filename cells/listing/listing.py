@@ -14,13 +14,13 @@ import cell_db.filters
 import core.errors
 import database.keyset
 from cell_db.packed import Unreadable
-from cells import by_mappings, by_merge
-from cells.page import Listing, Page, WhenSilent
-from cells.route import Reach
-from cells.visits import Visits
+from cells.listing import by_mappings, by_merge
+from cells.listing.cell_queries import CellQueries
+from cells.listing.page import Listing, Page, WhenSilent
+from cells.route import CellAccess
 
 
-async def list_servers(reach: Reach, listing: Listing) -> Page:
+async def list_servers(reach: CellAccess, listing: Listing) -> Page:
     """One page of the list.
 
     Raises:
@@ -31,11 +31,11 @@ async def list_servers(reach: Reach, listing: Listing) -> Page:
     cell_db.filters.check(listing.filters)
     if listing.limit == 0:
         return Page()
-    visits, page = Visits(reach, listing), by_mappings.page if goes_by_mappings(listing) else by_merge.page
+    visits, page = CellQueries(reach, listing), by_mappings.page if goes_by_mappings(listing) else by_merge.page
     return await _with_what_is_known(visits, listing, await page(visits, listing))
 
 
-async def _with_what_is_known(visits: Visits, listing: Listing, page: Page) -> Page:
+async def _with_what_is_known(visits: CellQueries, listing: Listing, page: Page) -> Page:
     """The page; of servers whose rows cannot be read as much as of those whose cells are away."""
     unreadable = [item.uuid for item in page.items if isinstance(item, Unreadable)]
     if not unreadable:

@@ -17,7 +17,7 @@ Unreachable: TypeAlias = api_db.listing.Mapped
 """A server whose cell does not answer: what its mapping tells."""
 
 Item: TypeAlias = Server | Brief | Unreachable | Unreadable
-"""A page that `cells.listing` gives holds none that are unreadable: they are shown as if they were unreachable."""
+"""A page that `cells.listing.listing` gives holds none that are unreadable: they are shown as if they were unreachable."""
 
 
 class WhenSilent(enum.Enum):

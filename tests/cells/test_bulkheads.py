@@ -1,4 +1,4 @@
-"""A door to something that does not answer costs whoever needs it a deadline once, and nobody else anything."""
+"""A bulkhead to something that does not answer costs whoever needs it a deadline once, and nobody else anything."""
 
 import asyncio
 import threading
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import core.errors
-from cells.door import Door
+from cells.gate.bulkhead import Bulkhead
 from core.clock import SystemClock
 from devstack.waiting import wait_until
 
@@ -23,7 +23,7 @@ class Service:
         self.may_answer = threading.Event()
         self.answers_pings = False
         self.asked = 0
-        self.door = Door("api", "service", ping=self._ping, ping_s=0.2, threads=THREADS, waiting=20, clock=SystemClock())
+        self.bulkhead = Bulkhead("api", "service", ping=self._ping, ping_s=0.2, threads=THREADS, waiting=20, clock=SystemClock())
 
     def show(self, name: str) -> str:
         self.asked += 1
@@ -34,7 +34,7 @@ class Service:
 
     async def ask(self, name: str) -> object:
         try:
-            return await self.door.run(self.show, DEADLINE_S, name)
+            return await self.bulkhead.run(self.show, DEADLINE_S, name)
         except core.errors.CellplaneError as error:
             return error
 
@@ -54,7 +54,7 @@ def service() -> Iterator[Service]:
     service = Service()
     yield service
     service.may_answer.set()
-    service.door.close()
+    service.bulkhead.close()
 
 
 def test_a_silent_service_has_no_more_of_us_than_its_threads(service: Service) -> None:
@@ -67,7 +67,7 @@ def test_a_silent_service_has_no_more_of_us_than_its_threads(service: Service) -
 def test_one_that_is_known_to_be_away_is_not_asked_until_a_ping_is_answered(service: Service) -> None:
     service.may_answer.set()
     service.ask_at_once("broken", 1)
-    wait_until(lambda: service.door.breaker.is_open, what="open breaker", deadline_s=SOON_S)
+    wait_until(lambda: service.bulkhead.breaker.is_open, what="open breaker", deadline_s=SOON_S)
     asked = service.asked
 
     assert all(isinstance(answer, core.errors.Unavailable) for answer in service.ask_at_once("one", 60))

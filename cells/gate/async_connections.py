@@ -1,6 +1,6 @@
-"""A gate's wires: connections on which an event loop asks short questions itself, with no thread of the gate's between.
+"""A gate's asynchronous connections: connections on which an event loop asks short questions itself, with no thread of the gate's between.
 
-Only what an open wire can answer goes this way. Whatever is out of the ordinary (no wire, a lost one, a database that refuses) is left to
+Only what an open asynchronous connection can answer goes this way. Whatever is out of the ordinary (no asynchronous connection, a lost one, a database that refuses) is left to
 the gate's threads, which know what to make of it.
 """
 
@@ -14,8 +14,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import pymysql
 import sqlalchemy as sa
 
-from database.async_connection import Rows, Wire
-from database.compiled_statements import Frequent
+from database.async_connection import AsyncConnection, Rows
+from database.compiled_statements import CompiledStatement
 
 T = TypeVar("T")
 
@@ -26,41 +26,41 @@ AGAIN_S = 5.0
 class Question(NamedTuple, Generic[T]):
     """What one statement can answer; `answer` makes sense of its rows. Few rows: the event loop reads them itself."""
 
-    statement: Frequent
+    statement: CompiledStatement
     parameters: Mapping[str, Any]
     answer: Callable[[Rows], T]
 
 
-class Wires:
-    """The wires of one gate, `most` of them; `opened` opens one."""
+class AsyncConnections:
+    """The asynchronous connections of one gate, `most` of them; `opened` opens one."""
 
-    def __init__(self, opened: Callable[[], Wire], *, most: int) -> None:
+    def __init__(self, opened: Callable[[], AsyncConnection], *, most: int) -> None:
         self._opened = opened
         self._most = most
         self._lock = threading.Lock()
-        self._idle: list[Wire] = []
+        self._idle: list[AsyncConnection] = []
         self._number = 0
         self._not_before = float("-inf")
         self._closed = False
 
-    def take(self) -> Wire | None:
-        """An idle wire, the taker's until `give_back` or `drop`; None: there is none now."""
+    def take(self) -> AsyncConnection | None:
+        """An idle asynchronous connection, the taker's until `give_back` or `drop`; None: there is none now."""
         with self._lock:
             return self._idle.pop() if self._idle else None
 
-    def give_back(self, wire: Wire) -> None:
+    def give_back(self, async_connection: AsyncConnection) -> None:
         """It has answered, and may be asked again."""
         with self._lock:
             if not self._closed:
-                self._idle.append(wire)
+                self._idle.append(async_connection)
                 return
-        self.drop(wire)
+        self.drop(async_connection)
 
-    def drop(self, wire: Wire) -> None:
+    def drop(self, async_connection: AsyncConnection) -> None:
         """It does not answer, or nobody needs it any more."""
         with self._lock:
             self._number -= 1
-        wire.close()
+        async_connection.close()
 
     def wants_more(self) -> bool:
         """Whether one more is to be opened; who is told so calls `open_one` or `opened_none`."""
@@ -73,11 +73,11 @@ class Wires:
     def open_one(self) -> None:
         """Opens one more, in a thread of the gate."""
         try:
-            wire = self._opened()
+            async_connection = self._opened()
         except (sa.exc.SQLAlchemyError, pymysql.err.Error):
             self.opened_none()  # Threads ask the database, too, and say what ails it.
         else:
-            self.give_back(wire)
+            self.give_back(async_connection)
 
     def opened_none(self) -> None:
         """None could be opened."""
@@ -90,12 +90,12 @@ class Wires:
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
-        for wire in idle:
-            self.drop(wire)
+        for async_connection in idle:
+            self.drop(async_connection)
 
 
 def ask(
-    wire: Wire,
+    async_connection: AsyncConnection,
     text: str,
     *,
     within_s: float,
@@ -111,11 +111,11 @@ def ask(
     either, and may be called by any thread.
 
     Raises:
-        pymysql.err.Error: the wire is lost; none of them will be called.
+        pymysql.err.Error: the asynchronous connection is lost; none of them will be called.
     """
     loop = asyncio.get_running_loop()
-    wire.ask(text)
-    number, is_over = wire.fileno(), False
+    async_connection.ask(text)
+    number, is_over = async_connection.fileno(), False
     timer = loop.call_later(delay_s, lambda: is_delayed())
 
     def end() -> None:
@@ -126,7 +126,7 @@ def ask(
 
     def readable() -> None:
         try:
-            rows = wire.read()
+            rows = async_connection.read()
         except Exception as error:  # The frame of this callback: the loop would only log it, and call again and again.
             end()
             broke(error)

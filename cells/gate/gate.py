@@ -2,7 +2,7 @@
 
 No thread waits for another: a coroutine awaits the gate's future with the deadline, the gate's own few threads block on PyMySQL, whose
 time-outs end them. With a shared pool of waiting threads one frozen cell took the others' p50 from 3 ms to 1.6 s.
-Short questions of a list need no thread at all (`cells.wires`).
+Short questions of a list need no thread at all (`cells.gate.async_connections`).
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from pymysql.constants import CR
 
 import core.errors
 import core.log
-from cells.answers import Answer, Cause, Cell, Silence, Unknown
-from cells.door import Door, Down, GateMetrics
-from cells.wires import Question, Wires, ask
+from cells.gate.answers import Answer, Cause, Cell, Silence, Unknown
+from cells.gate.async_connections import AsyncConnections, Question, ask
+from cells.gate.bulkhead import Bulkhead, Down, GateMetrics
 from core.at_once import AtOnce
 from core.bounded_pool import ANY_LANE, Full, result_within
 from core.clock import Clock, SystemClock
 from core.context import Context
-from database.async_connection import Rows, Wire
+from database.async_connection import AsyncConnection, Rows
 from database.engine import Database
 from database.errors import OutcomeUnknown, is_transient, unkept
 from messaging.broker import Broker, NoSuchQueue
@@ -55,7 +55,7 @@ QUESTION_REFUSED_TEXTS = (
 )  # fmt: skip
 BROKER_THREADS = 2
 SLOW_THREADS = 2
-MOST_WIRES = 2
+MAX_ASYNC_CONNECTIONS = 2
 MOST_CALLS_OF_HOST = 2
 UNREADABLE_SAID_EVERY_S = 60.0
 PROBED_QUEUE = "conductor"
@@ -68,7 +68,7 @@ SLOW_LANE, CALLS_LANE = "slow", "calls"
 
 
 class Slow(enum.Enum):
-    """Instead of a question for a wire: what is asked may take long (a regular expression, a filter that no index serves)."""
+    """Instead of a question for an asynchronous connection: what is asked may take long (a regular expression, a filter that no index serves)."""
 
     SLOW = enum.auto()
 
@@ -120,17 +120,17 @@ class Gate:
             cell.database_connection, pool_size=threads, connect_timeout_s=deadline_s, io_timeout_s=deadline_s, wait_s=deadline_s,
             delay_s=deadline_s * PING_AFTER, on_delay=self._end_if_away,
         )  # fmt: skip
-        self._wires = Wires(self._database.wire, most=0 if self._database.is_sqlite else MOST_WIRES)
+        self._async_connections = AsyncConnections(self._database.async_connection, most=0 if self._database.is_sqlite else MAX_ASYNC_CONNECTIONS)
         clock = clock or SystemClock()
 
-        def door(name: str, ping: Callable[[], None], number: int, lanes: Mapping[str, int]) -> Door:
-            return Door(
+        def bulkhead(name: str, ping: Callable[[], None], number: int, lanes: Mapping[str, int]) -> Bulkhead:
+            return Bulkhead(
                 cell.name, name, ping=ping, ping_s=self._ping_s, threads=number, waiting=waiting, project_share=project_share, lanes=lanes,
                 clock=clock, metrics=metrics,
             )  # fmt: skip
 
-        self._door = door("database", self._ping_database, threads, {SLOW_LANE: max(1, min(SLOW_THREADS, threads // 2))})
-        self._broker_door = door("broker", self._ping_broker, BROKER_THREADS, {CALLS_LANE: 1})
+        self._bulkhead = bulkhead("database", self._ping_database, threads, {SLOW_LANE: max(1, min(SLOW_THREADS, threads // 2))})
+        self._broker_bulkhead = bulkhead("broker", self._ping_broker, BROKER_THREADS, {CALLS_LANE: 1})
         self._broker = self._pinged_broker = None
         if not cell.transport_url.startswith("none"):
             self._broker = Broker(cell.transport_url, connect_timeout_s=deadline_s, publish_timeout_s=deadline_s)
@@ -158,7 +158,7 @@ class Gate:
 
     async def cast(self, queue: str, verb: Verb, arguments: msgspec.Struct, context: Context) -> Answer[None] | Silence | Unknown:
         """Publishes a message to the cell's broker."""
-        return await self._await_write(self._casting(queue, verb, arguments, context), self.deadline_s, self._broker_door)
+        return await self._await_write(self._casting(queue, verb, arguments, context), self.deadline_s, self._broker_bulkhead)
 
     async def call(
         self, queue: str, verb: Verb, arguments: msgspec.Struct, context: Context, deadline_s: float | None = None
@@ -177,7 +177,7 @@ class Gate:
         with self._calls.one_of(getattr(arguments, "host", queue)):
             sending = self._sending(self._caller, queue, verb, arguments, context, deadline_s)
             try:
-                sent = await self._await_write(sending, min(deadline_s, self.deadline_s), self._broker_door)
+                sent = await self._await_write(sending, min(deadline_s, self.deadline_s), self._broker_bulkhead)
                 if not isinstance(sent, Answer):
                     return sent
                 return await self._replied(sent.value, ends_at)
@@ -203,7 +203,7 @@ class Gate:
             Unavailable: it did not get its turn, or takes longer than the deadline.
             CellplaneError: what `fn` raised.
         """
-        return await result_within(self._door.submit(lambda: fn(*args, **kwargs), lane=SLOW_LANE, probe=True), deadline_s, "long work")
+        return await result_within(self._bulkhead.submit(lambda: fn(*args, **kwargs), lane=SLOW_LANE, probe=True), deadline_s, "long work")
 
     # ---- for threads ---------------------------------------------------------------------------------------------------
 
@@ -217,59 +217,59 @@ class Gate:
 
     def cast_now(self, queue: str, verb: Verb, arguments: msgspec.Struct, context: Context) -> Answer[None] | Silence | Unknown:
         """As `cast`, for a program without an event loop."""
-        return self._wait_write(self._casting(queue, verb, arguments, context), self.deadline_s, self._broker_door)
+        return self._wait_write(self._casting(queue, verb, arguments, context), self.deadline_s, self._broker_bulkhead)
 
-    def reading_soon(self, fn: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> "concurrent.futures.Future[T] | Silence":
-        """Starts a read and gives its future: the way in for `cells.scatter`."""
+    def submit_read(self, fn: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> "concurrent.futures.Future[T] | Silence":
+        """Starts a read and gives its future: the way in for `cells.gate.scatter`."""
         return self._reading(fn, args, kwargs)
 
-    def asking_soon(self, question: Question[T] | Slow | None, fn: Work[[], T]) -> "concurrent.futures.Future[T] | Silence":
-        """As `reading_soon(fn)`, in an event loop, which asks the question itself if there is a wire for it; `fn` brings the same. `SLOW`:
+    def submit_query(self, question: Question[T] | Slow | None, fn: Work[[], T]) -> "concurrent.futures.Future[T] | Silence":
+        """As `submit_read(fn)`, in an event loop, which asks the question itself if there is an asynchronous connection for it; `fn` brings the same. `SLOW`:
         it may take long, and has one of the gate's threads at most.
         """
         if isinstance(question, Slow):
             return self._reading(fn, (), {}, lane=SLOW_LANE)
-        wire = None if question is None or self._door.breaker.is_open else self._wires.take()
-        if question is None or wire is None:
+        async_connection = None if question is None or self._bulkhead.breaker.is_open else self._async_connections.take()
+        if question is None or async_connection is None:
             future = self._reading(fn, (), {})
             if question is not None and not isinstance(future, Silence):
-                future.add_done_callback(self._open_wire)
+                future.add_done_callback(self._open_async_connection)
             return future
-        text = question.statement.text(wire, question.parameters)
+        text = question.statement.text(async_connection, question.parameters)
         if text is None:
-            self._wires.give_back(wire)
+            self._async_connections.give_back(async_connection)
             return self._reading(fn, (), {})
-        return self._asking(wire, text, question, fn)
+        return self._asking(async_connection, text, question, fn)
 
-    def settled(self, future: "concurrent.futures.Future[T] | Silence", deadline_s: float) -> Answer[T] | Silence:
-        """Waits for a future of `reading_soon`."""
+    def result_within(self, future: "concurrent.futures.Future[T] | Silence", deadline_s: float) -> Answer[T] | Silence:
+        """Waits for a future of `submit_read`."""
         return self._wait(future, deadline_s)
 
     # ---- its health ------------------------------------------------------------------------------------------------------
 
     def probe(self) -> None:
         """If a breaker is open and it is time, asks the cell once more; nobody waits for it."""
-        self._door.probe()
-        self._broker_door.probe()
+        self._bulkhead.probe()
+        self._broker_bulkhead.probe()
 
-    def look_at_broker(self, *, every_s: float) -> None:
+    def check_broker(self, *, every_s: float) -> None:
         """Asks the broker whether it answers unless something reached it, or failed to, so lately; nobody waits for it.
 
         For who must know before there is something to send: whether builds may go to the cell.
         """
         broker = self._broker
-        if broker is not None and not self._broker_door.breaker.is_open and time.monotonic() - self._broker_door.used_at > every_s:
-            self._submit(self._broker_door, self._measured_publish(lambda: broker.look(PROBED_QUEUE)))
+        if broker is not None and not self._broker_bulkhead.breaker.is_open and time.monotonic() - self._broker_bulkhead.used_at > every_s:
+            self._submit(self._broker_bulkhead, self._measured_publish(lambda: broker.look(PROBED_QUEUE)))
 
     def health(self) -> dict[str, Any]:
         """`database` and `broker`: "up" or why not."""
-        database, broker = self._door.breaker, self._broker_door.breaker
+        database, broker = self._bulkhead.breaker, self._broker_bulkhead.breaker
         return {"database": database.why if database.is_open else "up", "broker": broker.why if broker.is_open else "up"}
 
     @property
-    def broker_is_away(self) -> bool:
+    def broker_is_down(self) -> bool:
         """Whether the cell's broker is known not to answer."""
-        return self._broker_door.breaker.is_open
+        return self._broker_bulkhead.breaker.is_open
 
     def note_unreadable(self, uuid: str, why: str) -> None:
         """Counts a server whose row cannot be read; says so in the log once in a while."""
@@ -281,9 +281,9 @@ class Gate:
 
     def close(self) -> None:
         """Lets go of threads and connections without waiting for a cell that hangs."""
-        self._door.close()
-        self._broker_door.close()
-        self._wires.close()
+        self._bulkhead.close()
+        self._broker_bulkhead.close()
+        self._async_connections.close()
         self._database.close()
         if self._caller:
             self._caller.close()
@@ -291,21 +291,21 @@ class Gate:
             if broker:
                 broker.close()
 
-    # ---- on a wire, in the event loop ----------------------------------------------------------------------------------------
+    # ---- on an asynchronous connection, in the event loop ----------------------------------------------------------------------------------------
 
-    def _asking(self, wire: Wire, text: str, question: Question[T], fn: Work[[], T]) -> "concurrent.futures.Future[T] | Silence":
+    def _asking(self, async_connection: AsyncConnection, text: str, question: Question[T], fn: Work[[], T]) -> "concurrent.futures.Future[T] | Silence":
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         future.set_running_or_notify_cancel()
         started = time.monotonic()
 
         def answered(rows: Rows) -> None:
-            self._wires.give_back(wire)
-            self._well(self._door, "answer", started)
+            self._async_connections.give_back(async_connection)
+            self._well(self._bulkhead, "answer", started)
             _fulfil(future, lambda: question.answer(rows))
 
         def broke(_: Exception) -> None:
             """What to make of the error is known where a thread asks."""
-            self._wires.drop(wire)
+            self._async_connections.drop(async_connection)
             try:
                 later = self._reading(fn, (), {})
             except core.errors.CellplaneError as error:
@@ -317,38 +317,38 @@ class Gate:
                 later.add_done_callback(lambda done: _fulfil(future, done.result))
 
         def was_late() -> None:
-            self._wires.drop(wire)
-            self._door.finished("slow", time.monotonic() - started)
+            self._async_connections.drop(async_connection)
+            self._bulkhead.finished("slow", time.monotonic() - started)
             future.set_exception(_Failure("the query timed out", unsure=False, cause=self._cause_of_lateness()))
 
         try:
             ask(
-                wire, text, within_s=self.deadline_s, delay_s=self.deadline_s * PING_AFTER, answered=answered, broke=broke, was_late=was_late,
-                delayed=self._door.look,
+                async_connection, text, within_s=self.deadline_s, delay_s=self.deadline_s * PING_AFTER, answered=answered, broke=broke, was_late=was_late,
+                delayed=self._bulkhead.look,
             )  # fmt: skip
         except pymysql.err.Error as error:
             broke(error)
         return future
 
     def _cause_of_lateness(self) -> Cause:
-        return Cause.AWAY if self._door.breaker.is_open else Cause.QUESTION
+        return Cause.AWAY if self._bulkhead.breaker.is_open else Cause.QUESTION
 
-    def _open_wire(self, done: "concurrent.futures.Future[Any]") -> None:
+    def _open_async_connection(self, done: "concurrent.futures.Future[Any]") -> None:
         """One more for the next question; nobody waits for it."""
-        if not done.cancelled() and done.exception() is None and self._wires.wants_more():
-            opening = self._submit(self._door, self._wires.open_one)
+        if not done.cancelled() and done.exception() is None and self._async_connections.wants_more():
+            opening = self._submit(self._bulkhead, self._async_connections.open_one)
             if isinstance(opening, Silence):
-                self._wires.opened_none()
+                self._async_connections.opened_none()
 
     # ---- in the gate's threads ---------------------------------------------------------------------------------------------
 
-    def _submit(self, door: Door, work: Callable[[], T], *, lane: str = ANY_LANE) -> "concurrent.futures.Future[T] | Silence":
+    def _submit(self, bulkhead: Bulkhead, work: Callable[[], T], *, lane: str = ANY_LANE) -> "concurrent.futures.Future[T] | Silence":
         """
         Raises:
             OverShare: the project that asks has as many requests here as it may have.
         """
         try:
-            return door.submit(work, lane=lane)
+            return bulkhead.submit(work, lane=lane)
         except Down as error:
             return Silence(self.cell, error.message)
         except Full as error:
@@ -359,14 +359,14 @@ class Gate:
             with self._database.reading() as connection:
                 return fn(connection, *args, **kwargs)
 
-        return self._submit(self._door, lambda: self._measured(work), lane=lane)
+        return self._submit(self._bulkhead, lambda: self._measured(work), lane=lane)
 
     def _writing(self, fn: Any, args: Any, kwargs: Any) -> "concurrent.futures.Future[Any] | Silence":
         def work() -> Any:
             with self._database.transaction() as connection:
                 return fn(connection, *args, **kwargs)
 
-        return self._submit(self._door, lambda: self._measured(work))
+        return self._submit(self._bulkhead, lambda: self._measured(work))
 
     def _measured(self, work: Callable[[], T]) -> T:
         """Runs the work; turns the database's errors into `_Failure`, or into what the caller can do about it.
@@ -379,7 +379,7 @@ class Gate:
             try:
                 value = work()
             except core.errors.CellplaneError:
-                self._well(self._door, "answer", started)
+                self._well(self._bulkhead, "answer", started)
                 raise
             except OutcomeUnknown as error:
                 raise self._failed_question(str(error.__cause__), started, unsure=True) from error
@@ -388,11 +388,11 @@ class Gate:
                     continue
                 raise self._database_failure(error, started) from error
             except (sa.exc.StatementError, OverflowError, UnicodeError) as error:  # A value that no column can have.
-                self._well(self._door, "answer", started)
+                self._well(self._bulkhead, "answer", started)
                 raise self._refused_question(error) from error
             except sa.exc.TimeoutError as error:  # our own pool, not the cell
                 raise _Failure("no connection was free in time", unsure=False, cause=Cause.NO_TURN) from error
-            self._well(self._door, "answer", started)
+            self._well(self._bulkhead, "answer", started)
             return value
         raise AssertionError("the last try returns or raises")
 
@@ -410,19 +410,19 @@ class Gate:
         """What to raise for an error that a question ended with. It says nothing about the cell, unless there is no connection, or no schema."""
         number = _number(error)
         if number in TOO_SLOW:
-            self._well(self._door, "slow", started)
+            self._well(self._bulkhead, "slow", started)
             return _Failure("the query took too long", unsure=False, cause=Cause.QUESTION)
         if isinstance(error, sa.exc.IntegrityError):
-            self._well(self._door, "answer", started)
+            self._well(self._bulkhead, "answer", started)
             return error
         if isinstance(error, sa.exc.DataError) or number in QUESTION_REFUSED or any(text in str(error.orig) for text in QUESTION_REFUSED_TEXTS):
-            self._well(self._door, "answer", started)
+            self._well(self._bulkhead, "answer", started)
             return self._refused_question(error)
         why = core.log.masked(f"{type(error.orig).__name__}: {error.orig}")
         self._schema_is_missing = number in SCHEMA_MISSING or "no such table" in str(error.orig)
         if not error.statement or self._schema_is_missing:
-            self._door.failed(why, unreachable=True)
-            self._door.finished("error", time.monotonic() - started)
+            self._bulkhead.failed(why, unreachable=True)
+            self._bulkhead.finished("error", time.monotonic() - started)
             return _Failure(why, unsure=False)
         return self._failed_question(why, started)
 
@@ -435,14 +435,14 @@ class Gate:
 
     def _failed_question(self, why: str, started: float, *, unsure: bool = False) -> _Failure:
         """A question had no answer: whether anything else would have one tells a ping."""
-        self._door.finished("error", time.monotonic() - started)
-        cause = Cause.QUESTION if self._door.answers() else Cause.AWAY
+        self._bulkhead.finished("error", time.monotonic() - started)
+        cause = Cause.QUESTION if self._bulkhead.answers() else Cause.AWAY
         return _Failure(core.log.masked(why), unsure=unsure, cause=cause)
 
     def _end_if_away(self) -> None:
         """Called in a thread that waits for the database's answer to a question: if a ping has none either, it waits no longer."""
-        if not self._door.answers():
-            raise pymysql.err.OperationalError(CR.CR_SERVER_LOST, f"timed out, and so did a ping ({self._door.breaker.why})")
+        if not self._bulkhead.answers():
+            raise pymysql.err.OperationalError(CR.CR_SERVER_LOST, f"timed out, and so did a ping ({self._bulkhead.breaker.why})")
 
     def _ping_database(self) -> None:
         if not self._schema_is_missing:
@@ -463,7 +463,7 @@ class Gate:
         caller = self._caller
         if caller is None:
             return self._without_broker()
-        return self._submit(self._broker_door, self._measured_publish(lambda: caller.cast(queue, verb, arguments, context=context)))
+        return self._submit(self._broker_bulkhead, self._measured_publish(lambda: caller.cast(queue, verb, arguments, context=context)))
 
     def _sending(
         self, caller: Caller, queue: str, verb: Verb, arguments: msgspec.Struct, context: Context, deadline_s: float
@@ -473,7 +473,7 @@ class Gate:
         def send() -> Sent:
             return caller.send(queue, verb, arguments, context=context, deadline_s=deadline_s, send_within_s=self.deadline_s)
 
-        return self._submit(self._broker_door, self._measured_publish(send), lane=CALLS_LANE)
+        return self._submit(self._broker_bulkhead, self._measured_publish(send), lane=CALLS_LANE)
 
     def _measured_publish(self, publish: Callable[[], T]) -> Callable[[], T]:
         def work() -> T:
@@ -481,24 +481,24 @@ class Gate:
             try:
                 value = publish()
             except NoSuchQueue as error:  # the broker answered: nobody has ever listened there
-                self._well(self._broker_door, "answer", started)
+                self._well(self._broker_bulkhead, "answer", started)
                 raise _Failure(error.message, unsure=False, cause=Cause.QUESTION) from error
             except core.errors.Unavailable as error:
-                self._broker_door.finished("error", time.monotonic() - started)
-                cause = Cause.QUESTION if self._broker_door.answers() else Cause.AWAY
+                self._broker_bulkhead.finished("error", time.monotonic() - started)
+                cause = Cause.QUESTION if self._broker_bulkhead.answers() else Cause.AWAY
                 raise _Failure(error.message, unsure=True, cause=cause) from error
             except core.errors.CellplaneError:
-                self._well(self._broker_door, "answer", started)
+                self._well(self._broker_bulkhead, "answer", started)
                 raise
-            self._well(self._broker_door, "answer", started)
+            self._well(self._broker_bulkhead, "answer", started)
             return value
 
         return work
 
     @staticmethod
-    def _well(door: Door, outcome: str, started: float) -> None:
-        door.well()
-        door.finished(outcome, time.monotonic() - started)
+    def _well(bulkhead: Bulkhead, outcome: str, started: float) -> None:
+        bulkhead.well()
+        bulkhead.finished(outcome, time.monotonic() - started)
 
     # ---- waiting -------------------------------------------------------------------------------------------------------------
 
@@ -507,7 +507,7 @@ class Gate:
         return Silence(answer.cell, answer.why, answer.cause) if isinstance(answer, Unknown) else answer
 
     async def _await_write(
-        self, future: "concurrent.futures.Future[T] | Silence", deadline_s: float, door: Door | None = None
+        self, future: "concurrent.futures.Future[T] | Silence", deadline_s: float, bulkhead: Bulkhead | None = None
     ) -> Answer[T] | Silence | Unknown:
         if isinstance(future, Silence):
             return future
@@ -517,7 +517,7 @@ class Gate:
         except _Failure as failure:
             return self._failed(failure)
         except TimeoutError:
-            return self._too_late(future, deadline_s, door or self._door)
+            return self._too_late(future, deadline_s, bulkhead or self._bulkhead)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not future.cancelled() or (task is not None and task.cancelling()):
@@ -529,7 +529,7 @@ class Gate:
         return Silence(answer.cell, answer.why, answer.cause) if isinstance(answer, Unknown) else answer
 
     def _wait_write(
-        self, future: "concurrent.futures.Future[T] | Silence", deadline_s: float, door: Door | None = None
+        self, future: "concurrent.futures.Future[T] | Silence", deadline_s: float, bulkhead: Bulkhead | None = None
     ) -> Answer[T] | Silence | Unknown:
         if isinstance(future, Silence):
             return future
@@ -540,7 +540,7 @@ class Gate:
         except concurrent.futures.CancelledError:
             return self._replaced()
         except TimeoutError:
-            return self._too_late(future, deadline_s, door or self._door)
+            return self._too_late(future, deadline_s, bulkhead or self._bulkhead)
 
     def _replaced(self) -> Silence:
         """Never left our queue: the gate was closed."""
@@ -549,18 +549,18 @@ class Gate:
     def _failed(self, failure: _Failure) -> Silence | Unknown:
         return (Unknown if failure.unsure else Silence)(self.cell, failure.why, failure.cause)
 
-    def _too_late(self, future: "concurrent.futures.Future[T]", deadline_s: float, door: Door) -> Silence | Unknown:
-        """Its thread ends by the driver's own time-outs and tells the door then. One that waits for a resolver of names has none: that no
+    def _too_late(self, future: "concurrent.futures.Future[T]", deadline_s: float, bulkhead: Bulkhead) -> Silence | Unknown:
+        """Its thread ends by the driver's own time-outs and tells the bulkhead then. One that waits for a resolver of names has none: that no
         connection came about in time is as good as a ping that failed.
         """
         why = f"no answer within {deadline_s:g} s" if deadline_s else "no answer in time"
         if future.cancel():
             return Silence(self.cell, why, Cause.NO_TURN)
-        if door is self._door and self._database.connecting_for_s() > self._ping_s:
-            door.failed("no connection in time", unreachable=True)
+        if bulkhead is self._bulkhead and self._database.connecting_for_s() > self._ping_s:
+            bulkhead.failed("no connection in time", unreachable=True)
         else:
-            door.look()
-        return Unknown(self.cell, why, Cause.AWAY if door.breaker.is_open else Cause.NO_TURN)
+            bulkhead.look()
+        return Unknown(self.cell, why, Cause.AWAY if bulkhead.breaker.is_open else Cause.NO_TURN)
 
 
 def _fulfil(future: "concurrent.futures.Future[T]", value: Callable[[], T]) -> None:

@@ -11,9 +11,9 @@ import core.config
 import core.errors
 import core.log
 from api_db.cells import CellMapping
-from cells.answers import CELL0_UUID, Answer, Cell, Silence
-from cells.door import GateMetrics
-from cells.gate import Gate
+from cells.gate.answers import CELL0_UUID, Answer, Cell, Silence
+from cells.gate.bulkhead import GateMetrics
+from cells.gate.gate import Gate
 from core.clock import Clock, SystemClock
 from core.periodic import Periodic
 from database import database_url

@@ -1,7 +1,7 @@
 """The doors of a gate: what goes through one is bounded, counted, and stopped while a breaker is open.
 
 What opens a breaker is a ping that fails, never a question that does (docs/decisions/0016): a question may be too dear, too large or wrong,
-and that says nothing about the other side. The image service has a door of the same kind.
+and that says nothing about the other side. The image service has a bulkhead of the same kind.
 """
 
 import concurrent.futures
@@ -14,8 +14,8 @@ import prometheus_client
 
 import core.errors
 import core.log
-from cells.breaker import Breaker
-from cells.ping import Ping
+from cells.gate.breaker import Breaker
+from cells.gate.ping import Ping
 from core.bounded_pool import ANY_LANE, BoundedPool, result_within
 from core.clock import Clock
 
@@ -50,12 +50,12 @@ class Down(core.errors.Unavailable):
         return "Unavailable"
 
 
-class Door:
+class Bulkhead:
     """A bounded number of threads behind one breaker; those of a gate, to database and broker, are alike.
 
     Args:
         cell: its name, in metrics and logs.
-        name: what the door leads to.
+        name: what the bulkhead leads to.
         ping: raises something if nobody answers there; takes longer than `ping_s` only if nobody does.
         lanes, project_share: as of a `BoundedPool`.
     """
@@ -83,7 +83,7 @@ class Door:
         self.used_at = float("-inf")
 
     def submit(self, work: Callable[[], T], *, lane: str = ANY_LANE, probe: bool = False) -> "concurrent.futures.Future[T]":
-        """Starts the work in one of the door's threads, unless the breaker is open or too many wait already.
+        """Starts the work in one of the bulkhead's threads, unless the breaker is open or too many wait already.
 
         Raises:
             Down, Full, OverShare: nothing was started.
@@ -127,7 +127,7 @@ class Door:
             self._ping.start().add_done_callback(pinged)
 
     def answers(self) -> bool:
-        """Whether a ping is answered now; tells the breaker. For a thread of the door, after a question failed."""
+        """Whether a ping is answered now; tells the breaker. For a thread of the bulkhead, after a question failed."""
         started = time.monotonic()
         try:
             return self._pinged(self._ping.failure(), started)
@@ -153,12 +153,12 @@ class Door:
     def well(self) -> None:
         """It answered; whoever is on call is told once that it is back."""
         if self.breaker.succeeded():
-            LOG.info("cell reachable again cell=%s door=%s", self.cell, self.name)
+            LOG.info("cell reachable again cell=%s target=%s", self.cell, self.name)
 
     def failed(self, why: str, *, unreachable: bool = False) -> None:
         """It did not answer; whoever is on call is told once that it is away."""
         if self.breaker.failed(why, unreachable=unreachable):
-            LOG.warning("cell unreachable cell=%s door=%s why=%s", self.cell, self.name, why)
+            LOG.warning("cell unreachable cell=%s target=%s why=%s", self.cell, self.name, why)
 
     def close(self) -> None:
         if self._metrics:

@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from cell_db.listing import NOT_NULL, Found, Part
+from cell_db.listing import NOT_NULL, ListedServer, Part
 from database.keyset import Order, Position
 
 # Spread evenly, a cell's part of a page varies by the root of its mean; two of these and few cells are asked twice.
@@ -32,7 +32,7 @@ class Ask(NamedTuple):
 class _Source:
     """What a source gave so far, and where the rest of it begins at the earliest; None: it has no more."""
 
-    given: list[Found] = dataclasses.field(default_factory=list)
+    given: list[ListedServer] = dataclasses.field(default_factory=list)
     rest: Position | None = None
     was_asked: bool = False
 
@@ -54,7 +54,7 @@ class Merge:
         self._limit = limit
         self._sources = {source: _Source() for source in sources}
         self._hidden = frozenset(hidden)
-        self._found: list[Found] = []
+        self._found: list[ListedServer] = []
         self._is_sorted = True
         self._first = first_batches(limit, len(sources), shares=len(sources) if shares is None else shares)
 
@@ -71,7 +71,7 @@ class Merge:
         state.rest = part.rest
         self.give_all(part.found)
 
-    def give_all(self, found: Iterable[Found]) -> None:
+    def give_all(self, found: Iterable[ListedServer]) -> None:
         """All that some other source has, in any order. Of two with the same position the one given first is kept."""
         self._found += found
         self._is_sorted = False
@@ -81,7 +81,7 @@ class Merge:
         self._sources[source].was_asked = True
         self._sources[source].rest = None
 
-    def page(self) -> list[Found]:
+    def page(self) -> list[ListedServer]:
         """The page, no server twice."""
         return self._visible()[: self._limit]
 
@@ -89,7 +89,7 @@ class Merge:
         """uuid -> the source that gave the server."""
         return {found.uuid: name for name, source in self._sources.items() for found in source.given}
 
-    def _visible(self) -> list[Found]:
+    def _visible(self) -> list[ListedServer]:
         """All servers given so far, in order, each once; those beyond the rest of a source may not be final."""
         if not self._is_sorted:
             self._found = in_order(self._found, self._order)
@@ -107,7 +107,7 @@ class Merge:
             rests = {name: rest for name, rest in rests.items() if is_after(last, rest, self._order)}
         return {name: self._more(self._sources[name].given, page) for name in rests}
 
-    def _more(self, given: Sequence[Found], page: Sequence[Found]) -> Ask:
+    def _more(self, given: Sequence[ListedServer], page: Sequence[ListedServer]) -> Ask:
         """As many more servers as the source is likely to have on the page, judging by its part of what lies before its end."""
         end = given[-1].position
         before = sum(not is_after(found.position, end, self._order) for found in page)
@@ -142,7 +142,7 @@ def is_after(position: Position, start: Position, order: Order) -> bool:
     return False
 
 
-def in_order(servers: Sequence[Found], order: Order) -> list[Found]:
+def in_order(servers: Sequence[ListedServer], order: Order) -> list[ListedServer]:
     """The servers as the databases would sort them: text by code point, NULLs first ascending.
 
     One stable sort per run of keys of the same direction, the last run first: sorted parts are merged, not sorted again.
@@ -155,12 +155,12 @@ def in_order(servers: Sequence[Found], order: Order) -> list[Found]:
 
 def first_of(positions: Iterable[Position], order: Order) -> Position:
     """The one that comes first."""
-    return in_order([Found(position, None) for position in positions], order)[0].position
+    return in_order([ListedServer(position, None) for position in positions], order)[0].position
 
 
-def visible(servers: Iterable[Found], hidden: Collection[str]) -> list[Found]:
+def visible(servers: Iterable[ListedServer], hidden: Collection[str]) -> list[ListedServer]:
     """The servers without hidden ones, and of each the first."""
-    found, seen = list[Found](), set(hidden)
+    found, seen = list[ListedServer](), set(hidden)
     for each in servers:
         uuid = each.position[-1]
         if uuid not in seen:
@@ -169,7 +169,7 @@ def visible(servers: Iterable[Found], hidden: Collection[str]) -> list[Found]:
     return found
 
 
-def _passes(order: Order) -> list[tuple[Callable[[Found], Any], bool]]:
+def _passes(order: Order) -> list[tuple[Callable[[ListedServer], Any], bool]]:
     runs: list[tuple[list[int], bool]] = []
     for number, sorting in enumerate(order):
         if runs and runs[-1][1] == sorting.descending:
@@ -179,7 +179,7 @@ def _passes(order: Order) -> list[tuple[Callable[[Found], Any], bool]]:
     return [(_sort_key(numbers, order), descending) for numbers, descending in runs]
 
 
-def _sort_key(numbers: list[int], order: Order) -> Callable[[Found], Any]:
+def _sort_key(numbers: list[int], order: Order) -> Callable[[ListedServer], Any]:
     nullable = [number for number in numbers if order[number].name not in NOT_NULL]
     if not nullable and len(numbers) == len(order):
         return operator.attrgetter("position")

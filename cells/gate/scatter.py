@@ -7,8 +7,8 @@ import time
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
-from cells.answers import Answer, Silence
-from cells.gate import Gate, Work
+from cells.gate.answers import Answer, Silence
+from cells.gate.gate import Gate, Work
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,10 +41,10 @@ async def _in_time(gate: Gate, reading: Awaitable[Answer[T] | Silence], seconds:
 
 def scatter_now(gates: Sequence[Gate], fn: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> dict[str, Answer[T] | Silence]:
     """As `scatter`, for a program without an event loop."""
-    futures = [gate.reading_soon(fn, *args, **kwargs) for gate in gates]
+    futures = [gate.submit_read(fn, *args, **kwargs) for gate in gates]
     ends = time.monotonic() + max((gate.deadline_s for gate in gates), default=0.0)
     return {
-        gate.cell.uuid: gate.settled(future, max(0.0, ends - time.monotonic())) for gate, future in zip(gates, futures, strict=True)
+        gate.cell.uuid: gate.result_within(future, max(0.0, ends - time.monotonic())) for gate, future in zip(gates, futures, strict=True)
     }
 
 

@@ -1,4 +1,4 @@
-"""A short question goes by wire where there is one, and by a thread wherever anything is out of the ordinary; the answer is the same."""
+"""A short question goes on an asynchronous connection where there is one, and by a thread wherever anything is out of the ordinary; the answer is the same."""
 
 import asyncio
 import pathlib
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from cells.answers import Answer, Cell, Silence
-from cells.gate import MOST_WIRES, Gate
-from cells.wires import Question
+from cells.gate.answers import Answer, Cell, Silence
+from cells.gate.async_connections import Question
+from cells.gate.gate import MAX_ASYNC_CONNECTIONS, Gate
 from database.async_connection import Rows
-from database.compiled_statements import Frequent
+from database.compiled_statements import CompiledStatement
 from devstack.services import mariadb
 from devstack.waiting import wait_until
 from tests.mariadb_server import as_admin
@@ -21,7 +21,7 @@ DEADLINE_S = 1.0
 BACK_WITHIN_S = 20.0
 SCHEMA = "asked"
 AT_ONCE = 20
-WIRE, THREAD = "wire", "thread"
+WIRE, THREAD = "asynchronous connection", "thread"
 
 _STATEMENT = sa.select(sa.table("things", sa.column("name")).c.name)
 
@@ -31,7 +31,7 @@ class Asker:
 
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
-        self._statement = Frequent(_STATEMENT)
+        self._statement = CompiledStatement(_STATEMENT)
 
     def ask(self, times: int = 1) -> list[Answer[tuple[str, list[str]]] | Silence]:
         """So many times at once."""
@@ -61,7 +61,7 @@ class Asker:
 
     async def _ask(self, times: int) -> list[Answer[tuple[str, list[str]]] | Silence]:
         question = Question(self._statement, {}, lambda rows: (WIRE, _names(rows)))
-        asked = [self.gate.asking_soon(question, lambda connection: (THREAD, _names(self._statement.rows(connection, {})))) for _ in range(times)]
+        asked = [self.gate.submit_query(question, lambda connection: (THREAD, _names(self._statement.rows(connection, {})))) for _ in range(times)]
         return [await self.gate._await(each, DEADLINE_S * 2) for each in asked]
 
 
@@ -80,9 +80,9 @@ def gate(server: mariadb.MariaDB) -> Iterator[Gate]:
 
 @pytest.fixture
 def asker(gate: Gate) -> Asker:
-    """Of a gate that has all its wires."""
+    """Of a gate that has all its asynchronous connections."""
     asker = Asker(gate)
-    wait_until(lambda: asker.ways(AT_ONCE).count(WIRE) == MOST_WIRES, what="all wires", deadline_s=BACK_WITHIN_S)
+    wait_until(lambda: asker.ways(AT_ONCE).count(WIRE) == MAX_ASYNC_CONNECTIONS, what="all asynchronous connections", deadline_s=BACK_WITHIN_S)
     return asker
 
 
@@ -94,8 +94,8 @@ def _connections(server: mariadb.MariaDB) -> int:
 def test_more_questions_than_wires_are_all_answered(server: mariadb.MariaDB, asker: Asker) -> None:
     for _ in range(3):
         ways = asker.ways(AT_ONCE)
-        assert (ways.count(WIRE), ways.count(THREAD)) == (MOST_WIRES, AT_ONCE - MOST_WIRES)
-    assert _connections(server) <= 2 + MOST_WIRES
+        assert (ways.count(WIRE), ways.count(THREAD)) == (MAX_ASYNC_CONNECTIONS, AT_ONCE - MAX_ASYNC_CONNECTIONS)
+    assert _connections(server) <= 2 + MAX_ASYNC_CONNECTIONS
 
 
 @pytest.mark.mariadb
