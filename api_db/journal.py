@@ -75,7 +75,7 @@ def _entry(row: Sequence[Any]) -> Entry:
         *head,
         order=msgspec.convert(instance, ServerOrder) if instance else None,
         created_at=created_at,
-        deleted_by=Context.from_wire(context) if context else None,
+        deleted_by=Context.from_fields(context) if context else None,
     )
 
 
@@ -381,7 +381,7 @@ def request_delete(connection: sa.Connection, *, uuid: str, lease_s: float, by: 
     if not changed(connection.execute(marked.values(deleted=True, updated_at=now_sql()))):
         raise refusals.not_found(uuid)
     standing = sa.update(build_requests).where(build_requests.c.uuid == uuid)
-    context = None if by is None else Context(by.user_id, by.project_id, request_id=by.request_id).to_wire()
+    context = None if by is None else Context(by.user_id, by.project_id, request_id=by.request_id).to_fields()
     if changed(connection.execute(standing.values(deleting=True, delete_context=context, updated_at=now_sql()))):
         return None
     mapping = connection.execute(

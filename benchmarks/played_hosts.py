@@ -24,9 +24,9 @@ from core.context import service_context
 from devstack.layout import State
 from devstack.neighbours import Full
 from lifecycle import states
-from messaging import access, wire
+from messaging import access, envelopes
 from messaging.broker import Broker
-from messaging.link import Link, Raw
+from messaging.channel import Channel, Raw
 from messaging.verbs import Verb
 from objects.host import Attempt, Heartbeat, Inventory, Usage, node_uuid
 
@@ -47,7 +47,7 @@ class PlayedHost:
         self.name = name
         self.boot_id = str(uuid.uuid4())
         self.started_at = time.time()
-        self.guests: dict[str, compute_verbs.Order] = {}
+        self.guests: dict[str, compute_verbs.BuildAttempt] = {}
         self.inventory = Inventory(
             node_uuid=node_uuid(name), hypervisor_hostname=name, hypervisor_type="played", hypervisor_version=1, vcpus=64, memory_mib=262144,
             disk_gib=4096, cpu_allocation_ratio=16.0,
@@ -72,7 +72,7 @@ class PlayedCell(threading.Thread):
     def __init__(self, cell: str, url: str, hosts: list[PlayedHost], *, report_interval_s: float, stopping: threading.Event) -> None:
         super().__init__(name=f"played {cell}", daemon=True)
         self._broker = Broker(url, publish_timeout_s=30.0)
-        self._sending: Link | None = None
+        self._sending: Channel | None = None
         self._hosts = hosts
         self._every_s = report_interval_s
         self._stopping = stopping
@@ -97,7 +97,7 @@ class PlayedCell(threading.Thread):
             self._sending.close()
             self._broker.close()
 
-    def _live(self, link: Link) -> None:
+    def _live(self, link: Channel) -> None:
         """Heartbeats are spread over the interval, as those of hosts that started at their own times."""
         now_s = time.monotonic()
         due = [(now_s + self._every_s * number / len(self._hosts), number) for number in range(len(self._hosts))]
@@ -110,12 +110,12 @@ class PlayedCell(threading.Thread):
                 self._say(cell_verbs.HEARTBEAT, self._hosts[number].heartbeat(hello=False))
                 heapq.heapreplace(due, (at_s + self._every_s, number))
 
-    def _handle(self, link: Link, host: PlayedHost, raw: Raw) -> None:
-        envelope = wire.decode(bytes(raw.body), wire.Envelope)
+    def _handle(self, link: Channel, host: PlayedHost, raw: Raw) -> None:
+        envelope = envelopes.decode(bytes(raw.body), envelopes.Envelope)
         if envelope.verb == compute_verbs.BUILD.name:
-            self._build(host, wire.arguments_of(envelope, compute_verbs.BUILD))
+            self._build(host, envelopes.arguments_of(envelope, compute_verbs.BUILD))
         elif envelope.verb == compute_verbs.DESTROY.name:
-            self._destroy(host, wire.arguments_of(envelope, compute_verbs.DESTROY))
+            self._destroy(host, envelopes.arguments_of(envelope, compute_verbs.DESTROY))
         link.ack(raw.delivery_tag)
 
     def _build(self, host: PlayedHost, build: compute_verbs.Build) -> None:
@@ -130,7 +130,7 @@ class PlayedCell(threading.Thread):
         self._say(cell_verbs.GONE, cell_verbs.Gone(host.name, gone))
 
     def _say(self, verb: Verb, arguments: cell_verbs.Active | cell_verbs.Gone | Heartbeat) -> None:
-        body = wire.envelope(verb, arguments, context=service_context(), deadline_s=EXPIRES_S, sent_by="played")
+        body = envelopes.envelope(verb, arguments, context=service_context(), deadline_s=EXPIRES_S, sent_by="played")
         assert self._sending is not None
         self._sending.publish(
             cell_verbs.REPORTS, body, expires_s=EXPIRES_S, headers=None, reply_to=None, correlation_id=None, persistent=True, timeout_s=30.0,

@@ -28,7 +28,7 @@ import core.log
 from compute import private
 from core.sealed import Opener
 from messaging.verbs.cell import Outcome
-from messaging.verbs.compute import Act, Order
+from messaging.verbs.compute import Act, BuildAttempt
 
 LOG = core.log.get(__name__)
 
@@ -45,7 +45,7 @@ class DiskFailed(core.errors.Unavailable):
 class Intent(msgspec.Struct, frozen=True):
     """An attempt that this host has accepted. `request_id` is that of the order."""
 
-    order: Order
+    order: BuildAttempt
     request_id: str = ""
 
     @property

@@ -87,7 +87,7 @@ class Doorkeeper:
 
     def _send(self, ticket: Ticket) -> Sent:
         # The conductor passes it on: a proxy's user on the broker may not write to hosts.
-        asked = cell_verbs.HostServer(ticket.instance_uuid, ticket.instance_host)
+        asked = cell_verbs.ServerOnHost(ticket.instance_uuid, ticket.instance_host)
         return self._caller.send(
             cell_verbs.QUEUE, cell_verbs.CONSOLE_ADDRESSES, asked, context=service_context(), deadline_s=self._host_timeout_s,
             send_within_s=self._host_timeout_s,

@@ -44,14 +44,14 @@ class Context:
     service_user_id: str | None = None
     service_roles: tuple[str, ...] = ()
 
-    def to_wire(self) -> dict[str, Any]:
+    def to_fields(self) -> dict[str, Any]:
         """Plain JSON values; what is as it is by default is left out, since every message carries a context."""
         values = {field.name: (getattr(self, field.name), field.default) for field in dataclasses.fields(self)}
         return {name: value for name, (value, default) in values.items() if value != default}
 
     @classmethod
-    def from_wire(cls, values: dict[str, Any]) -> "Context":
-        """The context that `to_wire` gave; fields of a newer program are ignored.
+    def from_fields(cls, values: dict[str, Any]) -> "Context":
+        """The context that `to_fields` gave; fields of a newer program are ignored.
 
         Raises:
             ValueError: it is none: a field is missing or has a wrong type.

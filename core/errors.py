@@ -88,7 +88,7 @@ _BY_CODE = {
 }
 
 
-def from_wire(code: str, message: str, fields: dict[str, object] | None = None) -> CellplaneError:
+def from_fields(code: str, message: str, fields: dict[str, object] | None = None) -> CellplaneError:
     """The error that another program sent; an unknown code (a newer program) becomes `Broken`."""
     error = _BY_CODE.get(code, Broken)(message)
     error.fields = dict(fields or {})  # not as keyword arguments: their names are the sender's choice

@@ -10,7 +10,7 @@ from typing import Any
 
 from core import errors, log
 from core.broker_url import parse
-from messaging.link import Link, LinkLost, NoSuchQueue, QueueFull, TooLarge, open_link
+from messaging.channel import Channel, ChannelLost, NoSuchQueue, QueueFull, TooLarge, open_channel
 
 __all__ = ["REPLY", "WORK", "Broker", "Kind", "NoSuchQueue", "QueueFull", "TooLarge"]
 
@@ -48,7 +48,7 @@ class Broker:
         Invalid: the URL is none.
     """
 
-    _idle: list[Link]
+    _idle: list[Channel]
     _open: int
 
     def __init__(
@@ -89,7 +89,7 @@ class Broker:
         if len(queue.encode()) > LONGEST_NAME_BYTES:
             raise NoSuchQueue(f"no queue can have the name {queue[:64]}...", queue=queue[:64])
         self._lend(
-            lambda link, left_s: link.publish(
+            lambda channel, left_s: channel.publish(
                 queue, body, expires_s=expires_s, headers=headers, reply_to=reply_to, correlation_id=correlation_id,
                 persistent=persistent, timeout_s=left_s,
             ),
@@ -100,7 +100,7 @@ class Broker:
         """Makes a queue of kind `WORK` if it is not there; a `REPLY` queue is its consumer's own affair."""
         if kind is not WORK:
             raise errors.Broken("a reply queue is declared by the connection that reads it", queue=queue)
-        self._lend(lambda link, _: link.declare_work(queue), self._publish_timeout_s)
+        self._lend(lambda channel, _: channel.declare_work(queue), self._publish_timeout_s)
 
     def waiting(self, queue: str) -> int | None:
         """How many messages wait in the queue; `None` if there is no such queue."""
@@ -116,17 +116,17 @@ class Broker:
         Raises:
             Unavailable: it does not answer.
         """
-        self._lend(lambda link, _: _look(link, queue), self._publish_timeout_s)
+        self._lend(lambda channel, _: _look(channel, queue), self._publish_timeout_s)
 
     def purge(self, queue: str) -> None:
         """Throws away what waits in a queue."""
-        self._lend(lambda link, _: link.purge(queue), self._publish_timeout_s)
+        self._lend(lambda channel, _: channel.purge(queue), self._publish_timeout_s)
 
     def delete(self, queue: str) -> None:
         """Removes a queue with what waits in it."""
-        self._lend(lambda link, _: link.delete(queue), self._publish_timeout_s)
+        self._lend(lambda channel, _: channel.delete(queue), self._publish_timeout_s)
 
-    def open(self, *, heartbeats: bool = True, confirms: bool = False, timeout_s: float | None = None) -> Link:
+    def open(self, *, heartbeats: bool = True, confirms: bool = False, timeout_s: float | None = None) -> Channel:
         """A connection of one's own, for the calling thread: to the first address that answers, beginning anywhere.
 
         Raises:
@@ -137,11 +137,11 @@ class Broker:
         for number in range(len(self._addresses)):
             left_s = max(0.05, (ends_at - time.monotonic()) / (len(self._addresses) - number))
             try:
-                return open_link(
+                return open_channel(
                     self._addresses[(first + number) % len(self._addresses)], connect_timeout_s=left_s,
                     timeout_s=self._publish_timeout_s, heartbeats=heartbeats, confirms=confirms,
                 )
-            except LinkLost as why:
+            except ChannelLost as why:
                 silence = why
         raise silence
 
@@ -153,8 +153,8 @@ class Broker:
             self._closed = True
             idle, self._idle = self._idle, []
             self._open -= len(idle)
-        for link in idle:
-            link.close()
+        for channel in idle:
+            channel.close()
 
     def _start_over(self) -> None:
         """Nothing open yet; in a forked child also nothing of the parent's, whose sockets are left alone."""
@@ -164,31 +164,31 @@ class Broker:
         self._open = 0
         self._closed = False
 
-    def _lend(self, function: Callable[[Link, float], None], timeout_s: float) -> None:
+    def _lend(self, function: Callable[[Channel, float], None], timeout_s: float) -> None:
         if self._pid != os.getpid():
             self._start_over()
         ends_at = time.monotonic() + timeout_s
-        link, is_fresh = self._borrow(ends_at)
+        channel, is_fresh = self._borrow(ends_at)
         try:
             try:
-                function(link, max(0.05, ends_at - time.monotonic()))
-            except LinkLost as why:
-                link.drop()
+                function(channel, max(0.05, ends_at - time.monotonic()))
+            except ChannelLost as why:
+                channel.drop()
                 if is_fresh or why.timed_out:
                     raise
                 # It had died while nobody used it (the broker was restarted): that says nothing about the broker now.
-                link = self._open_to_publish(ends_at)
-                function(link, max(0.05, ends_at - time.monotonic()))
+                channel = self._open_to_publish(ends_at)
+                function(channel, max(0.05, ends_at - time.monotonic()))
         except (NoSuchQueue, QueueFull, TooLarge):
-            self._give_back(link)
+            self._give_back(channel)
             raise
         except BaseException:
-            link.drop()
-            self._give_up(link)
+            channel.drop()
+            self._give_up(channel)
             raise
-        self._give_back(link)
+        self._give_back(channel)
 
-    def _borrow(self, ends_at: float) -> tuple[Link, bool]:
+    def _borrow(self, ends_at: float) -> tuple[Channel, bool]:
         with self._free:
             if not self._free.wait_for(lambda: self._idle or self._open < self._most, ends_at - time.monotonic()):
                 raise errors.Unavailable(f"broker {self.address}: all {self._most} publishing connections are busy")
@@ -201,20 +201,20 @@ class Broker:
             self._one_less()
             raise
 
-    def _open_to_publish(self, ends_at: float) -> Link:
+    def _open_to_publish(self, ends_at: float) -> Channel:
         left_s = max(0.05, min(self._connect_timeout_s, ends_at - time.monotonic()))
         return self.open(heartbeats=False, confirms=True, timeout_s=left_s)
 
-    def _give_back(self, link: Link) -> None:
+    def _give_back(self, channel: Channel) -> None:
         with self._free:
             if not self._closed:
-                self._idle.append(link)
+                self._idle.append(channel)
                 self._free.notify()
                 return
-        link.close()
+        channel.close()
         self._one_less()
 
-    def _give_up(self, link: Link) -> None:
+    def _give_up(self, channel: Channel) -> None:
         """One connection failed: the idle ones lead to the same broker and are let go too."""
         with self._free:
             idle, self._idle = self._idle, []
@@ -229,6 +229,6 @@ class Broker:
             self._free.notify()
 
 
-def _look(link: Link, queue: str) -> None:
-    if link.waiting(queue) is None:
-        link.drop()  # The broker answered, and ended the channel of whoever asked for a queue that is not there.
+def _look(channel: Channel, queue: str) -> None:
+    if channel.waiting(queue) is None:
+        channel.drop()  # The broker answered, and ended the channel of whoever asked for a queue that is not there.

@@ -13,7 +13,7 @@ import msgspec
 
 from core import errors
 from core.context import Context
-from messaging import wire
+from messaging import envelopes
 from messaging.broker import REPLY, Broker
 from messaging.consumer import Consumer, Received
 from messaging.verbs import Verb
@@ -49,7 +49,7 @@ class Caller:
             NoSuchQueue: nobody listens there, nor ever did; nothing was sent.
             Unavailable: it may or may not arrive.
         """
-        body = wire.envelope(verb, arguments, context=context, deadline_s=deadline_s, sent_by=self._sent_by)
+        body = envelopes.envelope(verb, arguments, context=context, deadline_s=deadline_s, sent_by=self._sent_by)
         self._broker.publish(queue, body, expires_s=deadline_s)
 
     def call(self, queue: str, verb: Verb, arguments: msgspec.Struct, *, context: Context, deadline_s: float) -> Any:
@@ -77,7 +77,7 @@ class Caller:
         sent_by = time.monotonic() + min(deadline_s, send_within_s)
         sent = self._open_replies().expected(sent_by, verb, queue)
         try:
-            body = wire.envelope(verb, arguments, context=context, deadline_s=ends_at - time.monotonic(), sent_by=self._sent_by)
+            body = envelopes.envelope(verb, arguments, context=context, deadline_s=ends_at - time.monotonic(), sent_by=self._sent_by)
             self._broker.publish(
                 queue, body, expires_s=ends_at - time.monotonic(), reply_to=sent.reply_to, correlation_id=sent.id, persistent=False,
                 timeout_s=sent_by - time.monotonic(),
@@ -155,7 +155,7 @@ class Sent:
             CellplaneError: what the other side answered with.
         """
         try:
-            return wire.value_of(self.reply.result(max(0.0, ends_at - time.monotonic())), self._verb)
+            return envelopes.value_of(self.reply.result(max(0.0, ends_at - time.monotonic())), self._verb)
         except TimeoutError:
             raise self._silence() from None
 
@@ -163,7 +163,7 @@ class Sent:
         """As `wait`, in an event loop: no thread waits."""
         try:
             async with asyncio.timeout(max(0.0, ends_at - time.monotonic())):
-                return wire.value_of(await asyncio.wrap_future(self.reply), self._verb)
+                return envelopes.value_of(await asyncio.wrap_future(self.reply), self._verb)
         except TimeoutError:
             raise self._silence() from None
 

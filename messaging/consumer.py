@@ -13,7 +13,7 @@ from core import errors, log
 from core.clock import jittered
 from messaging import access
 from messaging.broker import REPLY, Broker, Kind
-from messaging.link import HEARTBEAT_S, Link, Raw
+from messaging.channel import HEARTBEAT_S, Channel, Raw
 
 LOG = log.get(__name__)
 
@@ -22,7 +22,7 @@ _LONGEST_PAUSE_S = 5.0
 _BEAT_S = HEARTBEAT_S / 4
 _MOST_COUNTED = 1_000_000
 
-Settle = Callable[[Link, int], None]
+Settle = Callable[[Channel, int], None]
 
 
 class Received:
@@ -33,12 +33,12 @@ class Received:
     """
 
     __slots__ = (
-        "_link", "body", "correlation_id", "exchange", "headers", "queue", "received_at", "redeliveries", "reply_to", "tag", "user",
+        "_channel", "body", "correlation_id", "exchange", "headers", "queue", "received_at", "redeliveries", "reply_to", "tag", "user",
     )  # fmt: skip
 
-    def __init__(self, raw: Raw, link: Link, queue: str) -> None:
+    def __init__(self, raw: Raw, channel: Channel, queue: str) -> None:
         properties = raw.properties
-        self._link: Link | None = link
+        self._channel: Channel | None = channel
         self.queue = queue
         self.exchange = str(raw.delivery_info.get("exchange", ""))
         self.body = _bytes(raw.body)
@@ -57,14 +57,14 @@ class Received:
         value = self.headers.get(header)
         return value if type(value) is int and 0 <= value <= _MOST_COUNTED else 0
 
-    def take_link(self) -> Link | None:
+    def take_link(self) -> Channel | None:
         """The connection it came by, for the first who asks."""
-        link, self._link = self._link, None
-        return link
+        channel, self._channel = self._channel, None
+        return channel
 
-    def came_by(self, link: Link | None) -> bool:
+    def came_by(self, channel: Channel | None) -> bool:
         """Whether it can still be settled on this connection."""
-        return link is not None and self._link is link
+        return channel is not None and self._channel is channel
 
 
 def _bytes(body: object) -> bytes:
@@ -106,10 +106,10 @@ class Consumer:
         self._on_message = on_message
         self._on_turn = on_turn
         self._on_reading = on_reading
-        self._link: Link | None = None
+        self._channel: Channel | None = None
         self._tags: list[str] = []
         self._beat_at = 0.0
-        self._to_settle: collections.deque[tuple[Received, Link, Settle]] = collections.deque()
+        self._to_settle: collections.deque[tuple[Received, Channel, Settle]] = collections.deque()
         self._taking = True
         self._stop = threading.Event()
         self._hurry = threading.Event()
@@ -143,27 +143,27 @@ class Consumer:
 
     def wake(self) -> None:
         """Makes the thread take a turn now."""
-        link = self._link
-        if link is not None:
-            link.wake()
+        channel = self._channel
+        if channel is not None:
+            channel.wake()
 
     def ack(self, message: Received) -> None:
         """The message is done with."""
-        self._settle(message, Link.ack)
+        self._settle(message, Channel.ack)
 
     def reject(self, message: Received) -> None:
         """The message is not wanted; the broker deals with it as its policies say."""
-        self._settle(message, Link.reject)
+        self._settle(message, Channel.reject)
 
-    def still_holds(self, message: Received) -> bool:
+    def is_unfinished(self, message: Received) -> bool:
         """Whether the message is ours and not settled; `False` once its connection has gone: then another copy is on its way."""
-        return message.came_by(self._link)
+        return message.came_by(self._channel)
 
     def _settle(self, message: Received, how: Settle) -> None:
-        link = message.take_link()
-        if link is not None:
-            self._to_settle.append((message, link, how))
-            link.wake()
+        channel = message.take_link()
+        if channel is not None:
+            self._to_settle.append((message, channel, how))
+            channel.wake()
 
     def _run(self) -> None:
         pause_s = _FIRST_PAUSE_S
@@ -194,62 +194,62 @@ class Consumer:
         self._hurry.clear()
 
     def _connect(self) -> None:
-        link = self._link = self._broker.open()
+        channel = self._channel = self._broker.open()
         if self._kind is REPLY:
             # A new name each time: the broker may not have noticed yet that the connection that owned the last one is gone.
             self.queue = f"{self._prefix}.{uuid.uuid4().hex}"
-            link.declare_reply(self.queue)
+            channel.declare_reply(self.queue)
             queues = [self.queue]
         else:
             queues = sorted({self.queue, access.put_off_queue(self.queue) or self.queue})
             for queue in queues:
-                link.declare_work(queue)
+                channel.declare_work(queue)
         self._beat_at = time.monotonic() + _BEAT_S
         for queue in queues if self._taking else ():
-            take = functools.partial(self._take, link, queue)
-            self._tags.append(link.consume(queue, prefetch=self._prefetch, no_ack=self._kind is REPLY, callback=take))
+            take = functools.partial(self._take, channel, queue)
+            self._tags.append(channel.consume(queue, prefetch=self._prefetch, no_ack=self._kind is REPLY, callback=take))
         self.reading.set()
-        LOG.info("consumer reads queue=%s broker=%s", self.queue, link.address)
+        LOG.info("consumer reads queue=%s broker=%s", self.queue, channel.address)
         self._on_reading()
 
-    def _take(self, link: Link, queue: str, raw: Raw) -> None:
+    def _take(self, channel: Channel, queue: str, raw: Raw) -> None:
         self.in_hand += 1
         try:
-            self._on_message(Received(raw, link, queue))
+            self._on_message(Received(raw, channel, queue))
         except Exception:  # The frame round every message of this thread: none may end the connection that the others come by.
             LOG.exception("message dropped queue=%s", queue)
             if self._kind is not REPLY:
-                link.reject(raw.delivery_tag)
+                channel.reject(raw.delivery_tag)
                 self.in_hand -= 1
 
     def _turn(self) -> None:
-        link = self._link
-        assert link is not None
-        link.drain(max(0.0, min(self._on_turn(), self._beat_at - time.monotonic())))
-        self._settle_all(link)
+        channel = self._channel
+        assert channel is not None
+        channel.drain(max(0.0, min(self._on_turn(), self._beat_at - time.monotonic())))
+        self._settle_all(channel)
         while not self._taking and self._tags:
-            link.cancel(self._tags.pop())
+            channel.cancel(self._tags.pop())
         if time.monotonic() >= self._beat_at:
-            link.heartbeat()
+            channel.heartbeat()
             self._beat_at = time.monotonic() + _BEAT_S
 
-    def _settle_all(self, link: Link) -> None:
+    def _settle_all(self, channel: Channel) -> None:
         while self._to_settle:
             message, of_link, how = self._to_settle.popleft()
-            if of_link is link:  # Else its connection has gone, and the broker delivers it again.
-                how(link, message.tag)
+            if of_link is channel:  # Else its connection has gone, and the broker delivers it again.
+                how(channel, message.tag)
                 self.in_hand -= 1
 
     def _end(self) -> None:
-        link = self._link
-        assert link is not None
-        self._settle_all(link)
-        link.close()
+        channel = self._channel
+        assert channel is not None
+        self._settle_all(channel)
+        channel.close()
 
     def _disconnect(self) -> None:
         self.reading.clear()
-        link, self._link = self._link, None
+        channel, self._channel = self._channel, None
         self._tags.clear()
         self.in_hand = 0
-        if link is not None:
-            link.drop()
+        if channel is not None:
+            channel.drop()

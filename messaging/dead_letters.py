@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from core.context import Context, service_context
-from messaging import access, wire
+from messaging import access, envelopes
 from messaging.verbs import Verb
 
 QUEUE = access.DEAD_LETTERS
@@ -33,7 +33,7 @@ class DeadLetter(msgspec.Struct, kw_only=True):
     queue: str
     why: str
     deliveries: int
-    envelope: wire.Envelope | None = None
+    envelope: envelopes.Envelope | None = None
     body: str | None = None
 
     @property
@@ -55,26 +55,26 @@ DEAD_LETTER = Verb("dead_letter", "1.0", DeadLetter)
 
 
 def letter(
-    *, queue: str, why: str, deliveries: int, body: bytes, envelope: wire.Envelope | None, sent_by: str, context: Context | None = None
+    *, queue: str, why: str, deliveries: int, body: bytes, envelope: envelopes.Envelope | None, sent_by: str, context: Context | None = None
 ) -> bytes:
     """The body of the message that goes to `dead_letters`; `context` `None`: who asked cannot be read."""
     given_up = DeadLetter(queue=queue, why=why[:WHY_LENGTH], deliveries=deliveries, envelope=_short(envelope), body=_text(body, envelope))
-    return wire.envelope(DEAD_LETTER, given_up, context=context or service_context(), deadline_s=KEPT_S, sent_by=sent_by)
+    return envelopes.envelope(DEAD_LETTER, given_up, context=context or service_context(), deadline_s=KEPT_S, sent_by=sent_by)
 
 
-def _short(envelope: wire.Envelope | None) -> wire.Envelope | None:
+def _short(envelope: envelopes.Envelope | None) -> envelopes.Envelope | None:
     if envelope is None or len(bytes(envelope.arguments)) <= MOST_KEPT:
         return envelope
     return msgspec.structs.replace(envelope, arguments=msgspec.Raw(b"null"))
 
 
-def _text(body: bytes, envelope: wire.Envelope | None) -> str | None:
+def _text(body: bytes, envelope: envelopes.Envelope | None) -> str | None:
     """What was no message; JSON needs up to six characters for one of them."""
     return body[: MOST_KEPT // 8].decode("utf-8", "replace") if envelope is None else None
 
 
 def given_up_by_broker(
-    headers: dict[str, Any], body: bytes, envelope: wire.Envelope | None, deliveries: int, *, sender: str | None
+    headers: dict[str, Any], body: bytes, envelope: envelopes.Envelope | None, deliveries: int, *, sender: str | None
 ) -> DeadLetter | None:
     """What a message that RabbitMQ itself moved here means; `None` if it merely expired, which is no failure.
 

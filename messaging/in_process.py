@@ -45,7 +45,7 @@ class InProcessBroker:
         self._connections: set[Peer] = set()
         self._away = False
         self._frozen = False
-        self._held: list[Callable[[], object]] = []
+        self._unacked: list[Callable[[], object]] = []
         self._to_lose: collections.Counter[str] = collections.Counter()
         self._to_double: collections.Counter[str] = collections.Counter()
 
@@ -72,8 +72,8 @@ class InProcessBroker:
         """Goes on after `freeze`, first with all that was sent meanwhile."""
         with self.lock:
             self._frozen = False
-            held, self._held = self._held, []
-            for action in held:
+            unacked, self._unacked = self._unacked, []
+            for action in unacked:
                 with contextlib.suppress(amqp.AMQPError, amqp.exceptions.MessageNacked):  # whoever sent it has given up waiting
                     action()
             for queue in list(self._queues.values()):
@@ -166,7 +166,7 @@ class InProcessBroker:
         """Does it now, or at `thaw`; nobody waits for an answer."""
         with self.lock:
             if self._frozen:
-                self._held.append(action)
+                self._unacked.append(action)
             else:
                 action()
 
@@ -180,7 +180,7 @@ class InProcessBroker:
             if not self._frozen:
                 return action()
             answers: list[Any] = []
-            self._held.append(lambda: answers.append(action()))
+            self._unacked.append(lambda: answers.append(action()))
             if not self._changed.wait_for(lambda: answers, timeout_s):
                 raise TimeoutError("in-process broker did not answer")
             return answers[0]
@@ -332,7 +332,7 @@ class InProcessBroker:
 
     def _break_connections(self) -> None:
         self._frozen = False
-        self._held.clear()
+        self._unacked.clear()
         for connection in list(self._connections):
             connection.break_off()
         for name, queue in list(self._queues.items()):

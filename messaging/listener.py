@@ -15,12 +15,12 @@ import msgspec
 from core import errors, log
 from core.clock import jittered
 from core.context import Context, service_context
-from messaging import access, dead_letters, wire
+from messaging import access, dead_letters, envelopes
 from messaging.broker import WORK, Broker, NoSuchQueue, TooLarge
 from messaging.consumer import Consumer, Received
 from messaging.refusals import Refusals
 from messaging.verbs import Verb
-from messaging.workers import AT_LEISURE_S, Crew, Later
+from messaging.worker_pool import AT_LEISURE_S, DelayQueue, WorkerPool
 
 LOG = log.get(__name__)
 
@@ -30,7 +30,7 @@ _TRIES = "x-tries"
 _FAILURES = "x-failures"
 _SENDER = "x-sender"
 _DIED = "x-first-death-reason"
-_MOST_TRIES_TO_BURY = 12
+_MAX_DEAD_LETTER_TRIES = 12
 _MOST_DOUBLED = 10
 _UNREADABLE_S = 10.0
 """How long somebody may wait for the answer to a call that nobody can read."""
@@ -126,8 +126,8 @@ class Listener:
         self._gatherings = {
             handler.verb.name: _Gathering(handler, gather_s, gather_most) for handler in handlers if isinstance(handler, HandleMany)
         }
-        self._crew = Crew(f"worker {queue}", workers)
-        self._later = Later()
+        self._worker_pool = WorkerPool(f"worker {queue}", workers)
+        self._later = DelayQueue()
         self.refusals = Refusals(queue)
         self._stopping = False
         self._consumer = Consumer(
@@ -162,7 +162,7 @@ class Listener:
         ends_at = time.monotonic() + timeout_s
         self._stopping = True
         self._consumer.stop_taking()
-        if not self._crew.stop(max(0.0, ends_at - time.monotonic())):
+        if not self._worker_pool.stop(max(0.0, ends_at - time.monotonic())):
             LOG.warning("listener stopped with unfinished messages queue=%s", self.queue)
         self._consumer.stop(max(1.0, ends_at - time.monotonic()))
 
@@ -184,7 +184,7 @@ class Listener:
             self._put([job], functools.partial(self._handle, job))
 
     def _put(self, jobs: "list[_Job]", action: Callable[[], None]) -> None:
-        self._crew.put(functools.partial(self._in_frame, jobs, action))
+        self._worker_pool.put(functools.partial(self._in_frame, jobs, action))
 
     def _put_later(self, pause_s: float, job: "_Job", action: Callable[[], None]) -> None:
         self._later.add(time.monotonic() + pause_s, functools.partial(self._in_frame, [job], action))
@@ -194,7 +194,7 @@ class Listener:
         """Begins the batches and the second tries that are due; the time until the next."""
         now = time.monotonic()
         for action in self._later.due(now):
-            self._crew.put(action)
+            self._worker_pool.put(action)
         waits_s = [self._later.wait_s(now)]
         for gathering in self._gatherings.values():
             batch = gathering.due(now)
@@ -249,8 +249,8 @@ class Listener:
         if letter is None:
             self._ack(job)
             return
-        body = wire.envelope(dead_letters.DEAD_LETTER, letter, context=job.context, deadline_s=dead_letters.KEPT_S, sent_by="broker")
-        job.envelope = wire.decode(body, wire.Envelope)
+        body = envelopes.envelope(dead_letters.DEAD_LETTER, letter, context=job.context, deadline_s=dead_letters.KEPT_S, sent_by="broker")
+        job.envelope = envelopes.decode(body, envelopes.Envelope)
         gathering = self._gatherings.get(dead_letters.DEAD_LETTER.name)
         if gathering is None:
             self._handle(job)
@@ -288,17 +288,17 @@ class Listener:
 
     def _admit(self, job: "_Job", handler: Handle | HandleMany) -> Any:
         """The arguments if the message is to be handled, else `None` and it has been dealt with."""
-        if not self._consumer.still_holds(job.message) or self._stopping:
+        if not self._consumer.is_unfinished(job.message) or self._stopping:
             return None  # It is, or will be, delivered again.
         if job.left_s() <= 0:
             LOG.info("message expired queue=%s verb=%s request_id=%s", self.queue, job.asked.verb, job.asked.request_id)
             self._ack(job)
             return None
         if job.failures() >= self._max_deliveries:
-            self._bury(job, "it was delivered too often and never acked")
+            self._send_dead_letter(job, "it was delivered too often and never acked")
             return None
         try:
-            arguments = wire.arguments_of(job.asked, handler.verb)
+            arguments = envelopes.arguments_of(job.asked, handler.verb)
         except errors.Invalid as why:
             self._refuse(job, why)
             return None
@@ -317,7 +317,7 @@ class Listener:
             self._forward(job, answer.queue)
             return
         if job.message.reply_to and not job.is_settled:
-            self._reply(job, wire.reply_with(answer))
+            self._reply(job, envelopes.reply_with(answer))
         else:
             self._ack(job)
 
@@ -328,13 +328,13 @@ class Listener:
         elif not isinstance(why, errors.CellplaneError):
             LOG.error("function failed queue=%s verb=%s request_id=%s", self.queue, job.asked.verb, job.asked.request_id, exc_info=why)
             if job.message.reply_to:
-                self._reply(job, wire.reply_with_error(errors.Broken("unexpected error", request_id=job.asked.request_id)))
+                self._reply(job, envelopes.reply_with_error(errors.Broken("unexpected error", request_id=job.asked.request_id)))
             elif job.failures() + 1 >= self._max_deliveries:
-                self._bury(job, f"{type(why).__name__}: {why}")
+                self._send_dead_letter(job, f"{type(why).__name__}: {why}")
             else:
                 self._again(job, failures=job.failures() + 1)
         elif job.message.reply_to:
-            self._reply(job, wire.reply_with_error(why))
+            self._reply(job, envelopes.reply_with_error(why))
         elif isinstance(why, errors.Unavailable):
             LOG.info("message put off queue=%s verb=%s request_id=%s why=%s", self.queue, job.asked.verb, job.asked.request_id, why.message)
             self._again(job, failures=job.failures())
@@ -345,16 +345,16 @@ class Listener:
     def _refuse(self, job: "_Job", why: errors.Invalid) -> None:
         """A message that cannot be understood: asking again would not help."""
         if job.message.reply_to:
-            self._reply(job, wire.reply_with_error(why))
+            self._reply(job, envelopes.reply_with_error(why))
         else:
-            self._bury(job, why.message)
+            self._send_dead_letter(job, why.message)
 
     def _reply(self, job: "_Job", body: bytes) -> None:
         try:
             self._send_reply(job, body)
         except TooLarge as why:
             LOG.warning("reply too large queue=%s request_id=%s why=%s", self.queue, job.request_id(), why.message)
-            self._reply(job, wire.reply_with_error(errors.Broken("the answer is larger than a message may be")))
+            self._reply(job, envelopes.reply_with_error(errors.Broken("the answer is larger than a message may be")))
             return
         except NoSuchQueue:
             LOG.info("reply queue of the caller is gone queue=%s request_id=%s", self.queue, job.request_id())
@@ -398,7 +398,7 @@ class Listener:
             self._deliver(gathering.handler, [job])
 
     def _send_again(self, job: "_Job", queue: str) -> None:
-        if not self._consumer.still_holds(job.message) or self._stopping:
+        if not self._consumer.is_unfinished(job.message) or self._stopping:
             return
         headers: dict[str, Any] = {_TRIES: job.tries, _FAILURES: job.failed}
         if job.sender is not None:
@@ -413,13 +413,13 @@ class Listener:
 
     def _publish_copy(self, job: "_Job", queue: str, *, headers: dict[str, Any]) -> None:
         left_s = job.left_s()
-        body = wire.encode(msgspec.structs.replace(job.asked, deadline_ms=max(0, round(left_s * 1000))))
+        body = envelopes.encode(msgspec.structs.replace(job.asked, deadline_ms=max(0, round(left_s * 1000))))
         self._broker.publish(
             queue, body, expires_s=left_s, headers=headers, reply_to=job.message.reply_to,
             correlation_id=job.message.correlation_id, persistent=not job.message.reply_to,
         )
 
-    def _bury(self, job: "_Job", why: str) -> None:
+    def _send_dead_letter(self, job: "_Job", why: str) -> None:
         """Makes it a dead letter; of a dead letter itself a line in the log."""
         LOG.error("message given up queue=%s request_id=%s why=%s", self.queue, job.request_id(), why)
         if self.queue == dead_letters.QUEUE:
@@ -431,7 +431,7 @@ class Listener:
         try:
             self._publish_dead_letter(letter)
         except errors.Unavailable as why:
-            if tries < _MOST_TRIES_TO_BURY:
+            if tries < _MAX_DEAD_LETTER_TRIES:
                 self._put_later(_LONGEST_PAUSE_S, job, functools.partial(self._send_letter, job, letter, tries=tries + 1))
                 return
             LOG.error("no dead letter could be written queue=%s request_id=%s why=%s", self.queue, job.request_id(), why.message)
@@ -456,7 +456,7 @@ class _Job:
 
     def __init__(self, message: Received) -> None:
         self.message = message
-        self.envelope: wire.Envelope | None = None
+        self.envelope: envelopes.Envelope | None = None
         self.context = service_context()
         self.sender = _sender(message)
         self.tries = message.count(_TRIES)
@@ -466,7 +466,7 @@ class _Job:
     def open(self) -> errors.Invalid | None:
         """Decodes it; what is wrong with it."""
         try:
-            self.envelope, self.context = wire.opened(self.message.body)
+            self.envelope, self.context = envelopes.opened(self.message.body)
         except errors.Invalid as why:
             return why
         return None
@@ -479,7 +479,7 @@ class _Job:
         )
 
     @property
-    def asked(self) -> wire.Envelope:
+    def asked(self) -> envelopes.Envelope:
         assert self.envelope is not None
         return self.envelope
 

@@ -27,7 +27,7 @@ async def ask_host(call: Call, found: LocatedServer, action: Action, verb: Verb)
         Unavailable: cell or host do not answer, or not with what was asked for.
     """
     gate, host = way_to_host(call, found, action)
-    return await reply_of_host(call, gate, verb, cell.HostServer(uuid=found.server.uuid, host=host))
+    return await reply_of_host(call, gate, verb, cell.ServerOnHost(uuid=found.server.uuid, host=host))
 
 
 def way_to_host(call: Call, found: LocatedServer, action: Action) -> tuple[Gate, str]:
@@ -42,7 +42,7 @@ def way_to_host(call: Call, found: LocatedServer, action: Action) -> tuple[Gate,
     return gate, server.host
 
 
-async def reply_of_host(call: Call, gate: Gate, verb: Verb, wanted: cell.HostServer | cell.HostConsole) -> Any:
+async def reply_of_host(call: Call, gate: Gate, verb: Verb, wanted: cell.ServerOnHost | cell.ConsoleLogOnHost) -> Any:
     """The reply of the host that `wanted` names. What a host says is a claim: an answer that makes no sense is as good as none.
 
     Raises:

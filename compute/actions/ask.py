@@ -9,14 +9,14 @@ from compute.operation import Host
 from core.context import Context
 from lifecycle import refusals, states
 from lifecycle.actions import GET_CONSOLE, GET_DIAGNOSTICS, Action
-from messaging.verbs.compute import ConsoleAddresses, OneServer
+from messaging.verbs.compute import ConsoleAddresses, ServerRef
 from objects.console import Address
 from objects.diagnostics import Diagnostics
 
 T = TypeVar("T")
 
 
-def show_console_addresses(host: Host, _: Context, asked: OneServer) -> ConsoleAddresses:
+def show_console_addresses(host: Host, _: Context, asked: ServerRef) -> ConsoleAddresses:
     """Where its consoles are served now; none: the hypervisor has none for it.
 
     Raises:
@@ -27,7 +27,7 @@ def show_console_addresses(host: Host, _: Context, asked: OneServer) -> ConsoleA
     return ConsoleAddresses([Address(kind=one.kind, host=one.host, port=one.port, path=None if one.path is None else str(one.path)) for one in found])
 
 
-def show_diagnostics(host: Host, _: Context, asked: OneServer) -> Diagnostics:
+def show_diagnostics(host: Host, _: Context, asked: ServerRef) -> Diagnostics:
     """How it fares now.
 
     Raises:

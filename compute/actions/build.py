@@ -17,7 +17,7 @@ from compute.slots import Slots
 from core.context import Context
 from core.log import about
 from messaging.verbs import cell
-from messaging.verbs.compute import Build, Order
+from messaging.verbs.compute import Build, BuildAttempt
 from objects.build import Guest
 
 LOG = core.log.get(__name__)
@@ -59,7 +59,7 @@ class Builds:
             if not (is_reported or self._slots.has(intent.uuid) or self._host.servers.is_busy(intent.uuid)):
                 self._submit(intent)
 
-    def _is_to_be_built(self, order: Order) -> bool:
+    def _is_to_be_built(self, order: BuildAttempt) -> bool:
         """Whether the order is news; if not, it has been answered as the protocol says."""
         uuid = checked_uuid(order.spec.uuid)
         if self._host.records.fence(uuid) >= order.attempt:
@@ -149,13 +149,13 @@ def _reason(why: Exception) -> str:
     return why.message if isinstance(why, core.errors.CellplaneError) else f"Unexpected error on the host ({type(why).__name__})"
 
 
-def _refuse(host: Host, order: Order, reason: str, *, is_fenced: bool = True) -> None:
+def _refuse(host: Host, order: BuildAttempt, reason: str, *, is_fenced: bool = True) -> None:
     uuid, attempt = order.spec.uuid, order.attempt
     LOG.warning("build refused %s is_fenced=%s why=%s", _about(host, order), is_fenced, reason)
     host.reporter.report(cell.REFUSED, (uuid, attempt), cell.Refusal(uuid, attempt, reason, is_fenced, order.request_id))
 
 
-def _refuse_as_well_as_can_be(host: Host, order: Order, reason: str) -> None:
+def _refuse_as_well_as_can_be(host: Host, order: BuildAttempt, reason: str) -> None:
     """With a disk that takes nothing the fence lasts as long as this agent: the cell is told so, and has the host answer once more later."""
     uuid, attempt = order.spec.uuid, order.attempt
     try:
@@ -167,7 +167,7 @@ def _refuse_as_well_as_can_be(host: Host, order: Order, reason: str) -> None:
     _refuse(host, order, reason, is_fenced=is_fenced)
 
 
-def _about(host: Host, order: Order) -> str:
+def _about(host: Host, order: BuildAttempt) -> str:
     return about(server=order.spec.uuid, attempt=order.attempt, host=host.name, request_id=order.request_id)
 
 

@@ -3,10 +3,10 @@
 from compute.actions.names import checked_uuid
 from compute.operation import Host
 from core.context import Context
-from messaging.verbs.compute import Console, ConsoleOutput
+from messaging.verbs.compute import ConsoleLogRequest, ConsoleOutput
 
 
-def show_console(host: Host, _: Context, asked: Console) -> ConsoleOutput:
+def show_console(host: Host, _: Context, asked: ConsoleLogRequest) -> ConsoleOutput:
     """The last lines, or all there is.
 
     Raises:

@@ -14,7 +14,7 @@ from compute.permit import Permit
 from compute.slots import Slots
 from core.context import Context
 from messaging.verbs import cell
-from messaging.verbs.compute import Destroy, Farewell
+from messaging.verbs.compute import Destroy, DestroyAttempt
 from objects.host import Attempt
 
 
@@ -46,7 +46,7 @@ class Destroys:
             raise core.errors.Unavailable(f"{len(ours) - len(gone)} of {len(ours)} servers are not destroyed yet")
 
     @contextlib.contextmanager
-    def _taken_up(self, farewells: Sequence[Farewell]) -> Iterator[list[Farewell]]:
+    def _taken_up(self, farewells: Sequence[DestroyAttempt]) -> Iterator[list[DestroyAttempt]]:
         """Those that no other message is about: its `gone` will answer this one too. Orders repeated while a hypervisor hangs
         would else hold all the listener's threads.
         """
@@ -63,14 +63,14 @@ class Destroys:
     def _is_under_way(self, uuid: str, attempt: int) -> bool:
         return any(other == uuid and higher >= attempt for other, higher in self._under_way)
 
-    def _destroy_all(self, farewells: Sequence[Farewell]) -> list[Farewell]:
+    def _destroy_all(self, farewells: Sequence[DestroyAttempt]) -> list[DestroyAttempt]:
         """Those that are gone now. One alone needs no other thread."""
         if len(farewells) == 1:
             return [farewell for farewell in farewells if self._is_gone(farewell)]
-        gone: list[Farewell] = []
+        gone: list[DestroyAttempt] = []
         left = threading.Semaphore(0)
 
-        def job(farewell: Farewell) -> None:
+        def job(farewell: DestroyAttempt) -> None:
             try:
                 if self._is_gone(farewell):
                     gone.append(farewell)
@@ -84,7 +84,7 @@ class Destroys:
                 break
         return list(gone)
 
-    def _is_gone(self, farewell: Farewell) -> bool:
+    def _is_gone(self, farewell: DestroyAttempt) -> bool:
         host, uuid, attempt = self._host, farewell.uuid, farewell.attempt
         permit = Permit(attempt=attempt, deadline_s=host.deadlines.destroy_s, request_id=farewell.request_id)
         try:
@@ -102,6 +102,6 @@ class Destroys:
         return guest is not None and guest.attempt > attempt
 
 
-def _highest(servers: Iterable[Farewell]) -> list[Farewell]:
+def _highest(servers: Iterable[DestroyAttempt]) -> list[DestroyAttempt]:
     """Of each server the one with the highest attempt: it is for the older ones, too."""
     return list({checked_uuid(farewell.uuid): farewell for farewell in sorted(servers, key=lambda one: one.attempt)}.values())

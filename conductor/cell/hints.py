@@ -14,7 +14,7 @@ from core.context import Context
 from core.steps import Steps
 from database.engine import Connection, Database
 from messaging.listener import Delivery, Forward
-from messaging.verbs.cell import HostConsole, HostServer
+from messaging.verbs.cell import ConsoleLogOnHost, ServerOnHost
 
 
 class Hints:
@@ -48,7 +48,7 @@ class Hints:
         self._orders.end(ended)
 
     @staticmethod
-    def on_host_asked(_: Context, asked: HostConsole | HostServer) -> Forward:
+    def on_host_asked(_: Context, asked: ConsoleLogOnHost | ServerOnHost) -> Forward:
         """The host itself answers."""
         return Forward(compute_verbs.queue(asked.host))
 

@@ -182,12 +182,12 @@ def about_work(work: Work | Ran) -> str:
 
 def _build(builds: Sequence[Building]) -> compute_verbs.Build:
     return compute_verbs.Build(
-        [compute_verbs.Order(build.attempt, build.spec, request_id=build.request_id) for build in builds if build.spec is not None]
+        [compute_verbs.BuildAttempt(build.attempt, build.spec, request_id=build.request_id) for build in builds if build.spec is not None]
     )
 
 
 def _destroy(cleanups: Sequence[Cleanup]) -> compute_verbs.Destroy:
-    farewells = [compute_verbs.Farewell(cleanup.uuid, cleanup.attempt, request_id=cleanup.request_id) for cleanup in cleanups]
+    farewells = [compute_verbs.DestroyAttempt(cleanup.uuid, cleanup.attempt, request_id=cleanup.request_id) for cleanup in cleanups]
     return compute_verbs.Destroy(farewells)
 
 

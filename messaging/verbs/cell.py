@@ -22,7 +22,7 @@ class Uuids(msgspec.Struct, frozen=True):
     uuids: list[str]
 
 
-class HostConsole(msgspec.Struct, frozen=True):
+class ConsoleLogOnHost(msgspec.Struct, frozen=True):
     """A server's console log, from the host that its row names; `lines` None for all."""
 
     uuid: str
@@ -30,7 +30,7 @@ class HostConsole(msgspec.Struct, frozen=True):
     lines: int | None = None
 
 
-class HostServer(msgspec.Struct, frozen=True):
+class ServerOnHost(msgspec.Struct, frozen=True):
     """Something that the host which the server's row names knows of it."""
 
     uuid: str
@@ -40,9 +40,9 @@ class HostServer(msgspec.Struct, frozen=True):
 START = Verb("start", "1.0", Uuids)
 ACT = Verb("act", "1.0", Uuids)
 CLEAN = Verb("clean", "1.0", Uuids)
-CONSOLE = Verb("console", "1.0", HostConsole, ConsoleOutput)
-CONSOLE_ADDRESSES = Verb("console-addresses", "1.0", HostServer, ConsoleAddresses)
-DIAGNOSTICS = Verb("diagnostics", "1.0", HostServer, Diagnostics)
+CONSOLE = Verb("console", "1.0", ConsoleLogOnHost, ConsoleOutput)
+CONSOLE_ADDRESSES = Verb("console-addresses", "1.0", ServerOnHost, ConsoleAddresses)
+DIAGNOSTICS = Verb("diagnostics", "1.0", ServerOnHost, Diagnostics)
 
 
 class Built(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ def queue(host: str) -> str:
     return f"compute.{host}"
 
 
-class Order(msgspec.Struct, frozen=True):
+class BuildAttempt(msgspec.Struct, frozen=True):
     """Build this attempt of this server. `request_id`, here and below: of the user's request that the work is for; empty: not known."""
 
     attempt: int
@@ -22,10 +22,10 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Build(msgspec.Struct, frozen=True):
-    orders: list[Order]
+    orders: list[BuildAttempt]
 
 
-class Farewell(msgspec.Struct, frozen=True):
+class DestroyAttempt(msgspec.Struct, frozen=True):
     """Attempts up to this one are given up: fence them off, destroy what is there, then say `gone`."""
 
     uuid: str
@@ -34,7 +34,7 @@ class Farewell(msgspec.Struct, frozen=True):
 
 
 class Destroy(msgspec.Struct, frozen=True):
-    servers: list[Farewell]
+    servers: list[DestroyAttempt]
 
 
 class Act(msgspec.Struct, frozen=True):
@@ -54,7 +54,7 @@ class Act(msgspec.Struct, frozen=True):
     request_id: str = ""
 
 
-class Console(msgspec.Struct, frozen=True):
+class ConsoleLogRequest(msgspec.Struct, frozen=True):
     """The tail of a guest's console log; `lines` None for all of it (at most 128 KiB)."""
 
     uuid: str
@@ -65,7 +65,7 @@ class ConsoleOutput(msgspec.Struct, frozen=True):
     output: str
 
 
-class OneServer(msgspec.Struct, frozen=True):
+class ServerRef(msgspec.Struct, frozen=True):
     """Something that one guest's host knows of it."""
 
     uuid: str
@@ -78,6 +78,6 @@ class ConsoleAddresses(msgspec.Struct, frozen=True):
 BUILD = Verb("build", "1.1", Build)
 DESTROY = Verb("destroy", "1.1", Destroy)
 ACT = Verb("act", "1.2", Act)
-CONSOLE = Verb("console", "1.0", Console, ConsoleOutput)
-CONSOLE_ADDRESSES = Verb("console-addresses", "1.0", OneServer, ConsoleAddresses)
-DIAGNOSTICS = Verb("diagnostics", "1.0", OneServer, Diagnostics)
+CONSOLE = Verb("console", "1.0", ConsoleLogRequest, ConsoleOutput)
+CONSOLE_ADDRESSES = Verb("console-addresses", "1.0", ServerRef, ConsoleAddresses)
+DIAGNOSTICS = Verb("diagnostics", "1.0", ServerRef, Diagnostics)

@@ -194,7 +194,7 @@ def test_what_the_host_says_decides(cloud: SmallCloud, answer: Any, status: int)
         reply = ask(cloud, uuid, "vnc", "novnc")
 
     assert reply.status == status, reply.body
-    assert asked == [cell.HostServer(uuid=uuid, host="east-1")]
+    assert asked == [cell.ServerOnHost(uuid=uuid, host="east-1")]
 
 
 @pytest.mark.parametrize(

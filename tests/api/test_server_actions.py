@@ -141,7 +141,7 @@ def test_the_console_log_comes_from_the_servers_host(cloud: SmallCloud, length: 
         reply = cloud.act(uuid, "os-getConsoleOutput", {} if length is None else {"length": length})
 
     assert reply.status == 200 and reply.json == {"output": "line\n"}
-    assert asked == [cell.HostConsole(uuid=uuid, host="east-1", lines=lines)]
+    assert asked == [cell.ConsoleLogOnHost(uuid=uuid, host="east-1", lines=lines)]
 
 
 def test_a_silent_cell_is_unavailable(cloud: SmallCloud) -> None:

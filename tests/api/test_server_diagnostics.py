@@ -42,7 +42,7 @@ def test_the_free_form(cloud: SmallCloud, version: str) -> None:
     with host_that_answers(cloud, cell.DIAGNOSTICS, FOUND) as asked:
         reply = ask(cloud, uuid, version)
 
-    assert asked == [cell.HostServer(uuid=uuid, host="east-1")]
+    assert asked == [cell.ServerOnHost(uuid=uuid, host="east-1")]
     assert reply.status == 200
     assert reply.json == {
         "cpu0_time": 17300000000,

@@ -16,7 +16,7 @@ from devstack.services import rabbitmq
 from devstack.waiting import wait_until
 from messaging import access
 from messaging.broker import Broker
-from messaging.link import LinkLost
+from messaging.channel import ChannelLost
 from tests.cellctl.terminal import Terminal
 
 BOSS = access.User("boss", tags="administrator")
@@ -61,7 +61,7 @@ def _opens(url: str) -> None:
     link.close()
     broker.publish("reports", b"{}", expires_s=1.0)
     other = broker.open(heartbeats=False)
-    with pytest.raises(LinkLost):
+    with pytest.raises(ChannelLost):
         other.consume("conductor", prefetch=1, no_ack=True, callback=print)
     other.drop()
     broker.close()

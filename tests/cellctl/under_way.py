@@ -18,7 +18,7 @@ from api_db.journal import Assignment
 from core.clock import utcnow
 from core.context import new_request_id
 from database.types import now_sql
-from messaging import wire
+from messaging import envelopes
 from messaging.broker import WORK, Broker
 from objects.build import BuildSpec, Flavor
 from objects.order import PlacementRequest, ServerOrder
@@ -156,7 +156,7 @@ class Listening:
 
 
 def _said(body: bytes) -> tuple[str, Any]:
-    envelope = wire.decode(body, wire.Envelope)
+    envelope = envelopes.decode(body, envelopes.Envelope)
     return envelope.verb, msgspec.json.decode(bytes(envelope.arguments))
 
 

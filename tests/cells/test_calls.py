@@ -47,7 +47,7 @@ class CellWithHosts:
     async def ask(self, host: str, *, deadline_s: float = DEADLINE_S) -> object:
         """The answer; or the error, if it is one."""
         try:
-            return await self.gate.call(cell.QUEUE, cell.CONSOLE, cell.HostConsole(uuid="it", host=host), service_context(), deadline_s)
+            return await self.gate.call(cell.QUEUE, cell.CONSOLE, cell.ConsoleLogOnHost(uuid="it", host=host), service_context(), deadline_s)
         except core.errors.CellplaneError as error:
             return error
 

@@ -58,17 +58,17 @@ class Cell:
         wait_until(lambda: self._is_sent(verb, arguments, host), what="broker", deadline_s=DEADLINE_S)
 
     def build(self, *orders: tuple[str, int], **flavor: int) -> None:
-        self.order(compute.BUILD, compute.Build([compute.Order(attempt, spec_of(uuid, **flavor)) for uuid, attempt in orders]))
+        self.order(compute.BUILD, compute.Build([compute.BuildAttempt(attempt, spec_of(uuid, **flavor)) for uuid, attempt in orders]))
 
     def destroy(self, *servers: tuple[str, int]) -> None:
-        self.order(compute.DESTROY, compute.Destroy([compute.Farewell(uuid, attempt) for uuid, attempt in servers]))
+        self.order(compute.DESTROY, compute.Destroy([compute.DestroyAttempt(uuid, attempt) for uuid, attempt in servers]))
 
     def act(self, uuid: str, attempt: int, operation_id: str, action: str, **more: Any) -> None:
         """`more`: other fields of the order."""
         self.order(compute.ACT, compute.Act(uuid, attempt, operation_id, action, **more))
 
     def console(self, uuid: str, lines: int | None = None) -> str:
-        asked = compute.Console(uuid, lines)
+        asked = compute.ConsoleLogRequest(uuid, lines)
         return self.caller.call(compute.queue(HOST), compute.CONSOLE, asked, context=service_context(), deadline_s=DEADLINE_S).output
 
     def hear(self, verb: Any, matches: Callable[[Any], bool] = lambda _: True) -> Any:

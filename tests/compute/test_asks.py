@@ -48,7 +48,7 @@ def built(bench: Bench) -> str:
 
 
 def ask(bench: Bench, verb: Verb, server: str) -> Any:
-    asked = compute.OneServer(server)
+    asked = compute.ServerRef(server)
     return bench.cell.caller.call(compute.queue(HOST), verb, asked, context=service_context(), deadline_s=DEADLINE_S)
 
 
@@ -102,7 +102,7 @@ def conductor(bench: Bench) -> Iterator[None]:
 
 def test_the_conductor_passes_on_what_is_asked_and_what_is_refused(bench: Bench, server: str, conductor: None) -> None:
     def call(verb: Verb, uuid: str) -> Any:
-        asked = cell.HostServer(uuid=uuid, host=HOST)
+        asked = cell.ServerOnHost(uuid=uuid, host=HOST)
         return bench.cell.caller.call(cell.QUEUE, verb, asked, context=service_context(), deadline_s=DEADLINE_S)
 
     assert call(cell.DIAGNOSTICS, server).driver == "simulated"

@@ -173,7 +173,7 @@ def test_an_image_that_cannot_be_fetched_is_a_refusal(bench: Bench) -> None:
     server = new_uuid()
     spec = msgspec.structs.replace(spec_of(server), image=ImageRef(image_id=new_uuid()))
 
-    bench.cell.order(compute.BUILD, compute.Build([compute.Order(1, spec)]))
+    bench.cell.order(compute.BUILD, compute.Build([compute.BuildAttempt(1, spec)]))
 
     assert "cannot fetch images" in bench.cell.hear(cell.REFUSED).reason
 

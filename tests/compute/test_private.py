@@ -17,7 +17,7 @@ from compute.libvirt.snapshots import backup_xml
 from compute.permit import Permit
 from compute.records import Intent, Records, Waiting
 from compute.simulated.guests import GuestFiles
-from messaging.verbs.compute import Act, Order
+from messaging.verbs.compute import Act, BuildAttempt
 from tests.compute.conftest import new_uuid, spec_of
 
 MAKES_FILES = re.compile(r"\.(mkdir|makedirs|write_text|write_bytes|touch|mkfifo)\(|os\.open\(|open\([^)]*[\"'][wxa]b?\+?[\"']")
@@ -42,7 +42,7 @@ def test_records_of_orders_are_for_the_agent_alone(tmp_path: pathlib.Path) -> No
     with contextlib.closing(records):
         records.open()
         server = new_uuid()
-        records.accept([Intent(Order(attempt=1, spec=spec_of(server)))])
+        records.accept([Intent(BuildAttempt(attempt=1, spec=spec_of(server)))])
         records.accept_operation(Waiting(Act(uuid=server, attempt=1, operation_id="1", action="stop")))
         records.give_up({new_uuid(): 1})
         records.opener.public_key()

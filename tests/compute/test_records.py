@@ -7,7 +7,7 @@ import pytest
 import core.errors
 from compute.records import Intent, Records, Waiting
 from messaging.verbs.cell import Outcome
-from messaging.verbs.compute import Act, Order
+from messaging.verbs.compute import Act, BuildAttempt
 from tests.compute.conftest import new_uuid, spec_of
 
 A, B = new_uuid(), new_uuid()
@@ -29,7 +29,7 @@ def again(records: Records) -> Records:
 
 
 def intent(uuid: str, attempt: int) -> Intent:
-    return Intent(Order(attempt, spec_of(uuid)), "req-1")
+    return Intent(BuildAttempt(attempt, spec_of(uuid)), "req-1")
 
 
 def waiting(uuid: str, attempt: int, operation_id: str) -> Waiting:

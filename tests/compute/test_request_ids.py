@@ -27,7 +27,7 @@ def heard(bench: Bench, verb: object) -> dict[str, str]:
 
 
 def order_builds(bench: Bench) -> None:
-    bench.cell.order(compute.BUILD, compute.Build([compute.Order(1, spec_of(server), request_id) for server, request_id in BUILDS.items()]))
+    bench.cell.order(compute.BUILD, compute.Build([compute.BuildAttempt(1, spec_of(server), request_id) for server, request_id in BUILDS.items()]))
 
 
 def test_rows_of_two_requests_in_one_message(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
@@ -36,7 +36,7 @@ def test_rows_of_two_requests_in_one_message(bench: Bench, caplog: pytest.LogCap
 
     order_builds(bench)
     assert heard(bench, cell.ACTIVE) == BUILDS
-    bench.cell.order(compute.DESTROY, compute.Destroy([compute.Farewell(server, 1, request_id) for server, request_id in DESTROYS.items()]))
+    bench.cell.order(compute.DESTROY, compute.Destroy([compute.DestroyAttempt(server, 1, request_id) for server, request_id in DESTROYS.items()]))
     assert heard(bench, cell.GONE) == DESTROYS
 
     assert lines(caplog, "build accepted") == said(BUILDS, "build accepted")

@@ -133,7 +133,7 @@ class CellWithProxy:
         with self.database.transaction() as connection:
             return cell_db.console_tokens.issue(connection, server, instance_host=host, address=guest.address, ttl_s=600.0)
 
-    def answer(self, _: Context, asked: cell_verbs.HostServer) -> compute.ConsoleAddresses | Forward:
+    def answer(self, _: Context, asked: cell_verbs.ServerOnHost) -> compute.ConsoleAddresses | Forward:
         if asked.host != HOST:
             return Forward(compute.queue(asked.host))
         found = self.served.get(asked.uuid, core.errors.NotFound("There is no such guest"))

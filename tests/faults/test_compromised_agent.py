@@ -11,7 +11,7 @@ import messaging.verbs.cell as cell_verbs
 import messaging.verbs.compute as compute_verbs
 from core.context import service_context
 from lifecycle import states
-from messaging import dead_letters, wire
+from messaging import dead_letters, envelopes
 from messaging.broker import Broker
 from messaging.caller import Caller
 from messaging.listener import Listener
@@ -40,7 +40,7 @@ def test_every_verb_that_hosts_speak_counts_only_from_the_host_it_names(worlds: 
 
 
 def _said_by_hosts() -> set[type]:
-    asked_of_hosts = (cell_verbs.HostConsole, cell_verbs.HostServer)
+    asked_of_hosts = (cell_verbs.ConsoleLogOnHost, cell_verbs.ServerOnHost)
     found = [one for one in vars(cell_verbs).values() if isinstance(one, type) and issubclass(one, msgspec.Struct) and one not in asked_of_hosts]
     return {one for one in found if "host" in {field.name for field in msgspec.structs.fields(one)}}
 
@@ -101,6 +101,6 @@ def _lies(host: str, uuid: str) -> list[tuple[Any, Any]]:
 def _cast_dead_letter(broker: Broker, host: str, uuid: str) -> None:
     """An agent may say that it could not handle a message; that another host's build has failed it may not."""
     arguments = msgspec.Raw(msgspec.json.encode({"orders": [{"attempt": 1, "spec": {"uuid": uuid}}]}))
-    envelope = wire.Envelope(verb="build", version="1.0", arguments=arguments, request_id="req-1", context=service_context().to_wire(), deadline_ms=1000)
+    envelope = envelopes.Envelope(verb="build", version="1.0", arguments=arguments, request_id="req-1", context=service_context().to_fields(), deadline_ms=1000)
     body = dead_letters.letter(queue=compute_verbs.queue(host), why="forged", deliveries=9, body=b"", envelope=envelope, sent_by="x")
     broker.publish(dead_letters.QUEUE, body, expires_s=60.0)

@@ -14,7 +14,7 @@ import messaging.verbs.superconductor as superconductor
 from conductor.superconductor.poison import Poison
 from core.context import service_context
 from lifecycle import states
-from messaging import wire
+from messaging import envelopes
 from messaging.dead_letters import DeadLetter
 from messaging.verbs import Verb
 from tests.faults.conftest import Worlds
@@ -31,7 +31,7 @@ def test_the_server_of_a_poisonous_place_is_buried_with_a_fault(tmp_path: pathli
         program.cells.start()
         uuid = world.accept(hint=False)[0]
         arguments = msgspec.Raw(msgspec.json.encode(superconductor.Place([uuid])))
-        envelope = wire.Envelope(verb="place", version="99.0", arguments=arguments, request_id="req-1", context={}, deadline_ms=1000)
+        envelope = envelopes.Envelope(verb="place", version="99.0", arguments=arguments, request_id="req-1", context={}, deadline_ms=1000)
         letter = DeadLetter(queue=superconductor.QUEUE, why="nobody here speaks 99.0", deliveries=1, envelope=envelope)
 
         # No sweep runs in this world, so nobody else takes the order up meanwhile.
@@ -85,7 +85,7 @@ class _Orders(msgspec.Struct):
 def _publish(world: World, where: str, queue: str, verb: Verb, arguments: msgspec.Struct) -> None:
     """Sends what a program of a release sends that nobody here knows yet."""
     newer = Verb(verb.name, "99.0", type(arguments))
-    world.brokers[where].publish(queue, wire.envelope(newer, arguments, context=service_context(), deadline_s=60, sent_by="test"), expires_s=60)
+    world.brokers[where].publish(queue, envelopes.envelope(newer, arguments, context=service_context(), deadline_s=60, sent_by="test"), expires_s=60)
 
 
 def _clean_up(worlds: Worlds, where: str, table: sa.Table) -> None:

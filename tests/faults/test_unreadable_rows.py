@@ -25,7 +25,7 @@ from core.context import Context, service_context
 from database.types import now_sql
 from lifecycle import states
 from lifecycle.actions import OPERATIONS
-from messaging import wire
+from messaging import envelopes
 from messaging.dead_letters import DeadLetter
 from objects.console import Proxy
 from tests.faults.bench import CELL, Bench
@@ -186,7 +186,7 @@ def test_a_build_that_somebody_else_could_not_handle_takes_no_server_from_its_ho
 def test_letters_of_a_host_are_filed_under_its_name_and_fill_nothing(scene: Scene) -> None:
     bench = scene.bench
     poison = Poison(bench.database, bench.orders, dropped := Dropped())
-    envelope = wire.Envelope(
+    envelope = envelopes.Envelope(
         verb="\x1b[2Jß" * 50, version="1", arguments=msgspec.Raw(b"{}"), request_id="", context={}, deadline_ms=1
     )
     forged = DeadLetter(queue="compute.neighbour" * 50, why="ß\n" * 5000, deliveries=1, envelope=envelope)
@@ -209,7 +209,7 @@ def delivery_of(letter: DeadLetter, sender: str | None = None, context: Context 
 
 def letter_of(server: str, queue: str) -> DeadLetter:
     orders = {"orders": [{"attempt": 1, "spec": {"uuid": server}}]}
-    envelope = wire.Envelope(
+    envelope = envelopes.Envelope(
         verb="build", version="99.0", arguments=msgspec.Raw(msgspec.json.encode(orders)), request_id="req-1", context={}, deadline_ms=1000
     )
     return DeadLetter(queue=queue, why="unknown verb", deliveries=1, envelope=envelope)

@@ -16,7 +16,7 @@ from core import errors
 from devstack.supervisor import Control
 from devstack.waiting import wait_until
 from messaging.broker import Broker
-from messaging.link import Raw
+from messaging.channel import Raw
 from tests.faults.on_stack import StackWorld
 
 LOG = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ PRODUCT = ("api", "api_db", "cell_db", "cellctl", "cells", "clients", "compute",
 POOLS = {"core/bounded_pool.py"}
 # What is in them is bounded by something else, which is said there.
 QUEUES = {
-    "messaging/workers.py",  # the consumer's prefetch
+    "messaging/worker_pool.py",  # the consumer's prefetch
     "messaging/in_process_transport.py", "messaging/in_process_queues.py",  # the broker itself, in memory
     "messaging/consumer.py",  # as many as were delivered
     "compute/slots.py",  # the servers of a host

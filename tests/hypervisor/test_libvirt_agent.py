@@ -53,7 +53,7 @@ class RealBench(Bench):
 
     def order(self, spec: BuildSpec, attempt: int = 1) -> None:
         """Has the agent build it."""
-        self.cell.order(compute.BUILD, compute.Build([compute.Order(attempt, spec)]))
+        self.cell.order(compute.BUILD, compute.Build([compute.BuildAttempt(attempt, spec)]))
 
     def active(self, spec: BuildSpec, attempt: int = 1) -> None:
         """Returns once the agent says that it runs."""

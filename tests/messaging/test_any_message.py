@@ -16,11 +16,11 @@ import pytest
 from core import errors
 from core.context import Context
 from devstack.waiting import wait_until
-from messaging import access, dead_letters, frames, wire
+from messaging import access, dead_letters, envelopes, frames
 from messaging.broker import Broker
 from messaging.caller import Caller
+from messaging.channel import Channel
 from messaging.dead_letters import DEAD_LETTER
-from messaging.link import Link
 from messaging.listener import Handle, HandleMany, Listener
 from messaging.verbs import Verb
 from tests.messaging.conftest import HOST, Connect, InProcess, Place
@@ -37,7 +37,7 @@ WRONG: tuple[Any, ...] = (None, {}, [], "", "abc", "\udcff", -1, 10**18, True, 1
 
 
 def _good(verb: Verb, arguments: msgspec.Struct, context: Context) -> bytes:
-    return wire.envelope(verb, arguments, context=context, deadline_s=600.0, sent_by="a test")
+    return envelopes.envelope(verb, arguments, context=context, deadline_s=600.0, sent_by="a test")
 
 
 def _bodies(chance: random.Random, context: Context) -> bytes:
@@ -87,7 +87,7 @@ class Flood:
 
     def __init__(self, url: str, seed: int) -> None:
         self._broker = Broker(url)
-        self._link: Link = self._broker.open(heartbeats=False)
+        self._link: Channel = self._broker.open(heartbeats=False)
         self.chance = random.Random(seed)
 
     def send(self, queue: str, body: bytes, *, exchange: str = "", key: str | None = None, **properties: Any) -> None:
@@ -200,7 +200,7 @@ def test_a_caller_survives_answers_that_are_none(guarded: Place, connect: Connec
 )  # fmt: skip
 def test_an_answer_that_is_none_is_an_error_of_ours(body: bytes) -> None:
     with pytest.raises((errors.Broken, errors.NotFound)) as answer:
-        wire.value_of(body, ADD_ONE)
+        envelopes.value_of(body, ADD_ONE)
     assert len(answer.value.message) < 5000
 
 
@@ -249,7 +249,7 @@ def test_the_rubbish_is_of_many_kinds(context: Context) -> None:
 
 def _way(body: bytes) -> str:
     try:
-        wire.opened(body)
+        envelopes.opened(body)
     except errors.Invalid as why:
         return why.message.partition(":")[0]
     return "message"

@@ -12,10 +12,10 @@ import pytest
 from core import errors
 from core.context import Context
 from devstack.waiting import wait_until
-from messaging import access, dead_letters, in_process, wire
+from messaging import access, dead_letters, envelopes, in_process
 from messaging.broker import Broker, QueueFull, TooLarge
 from messaging.caller import Caller
-from messaging.link import Link
+from messaging.channel import Channel
 from messaging.listener import Delivery, Handle, HandleMany, Listener
 from tests.messaging.conftest import DOTTED, HOST, OTHER, PLAYER, USERS, Connect, InProcess, Place, Rabbit
 from tests.messaging.vocabulary import ADD_ONE, NOTE, REPORT, Number, Sum
@@ -23,7 +23,7 @@ from tests.messaging.vocabulary import ADD_ONE, NOTE, REPORT, Number, Sum
 DEADLINE_S = 20.0
 REFUSED = (amqp.AMQPError, errors.Unavailable, OSError)
 
-Channel = Any
+RawChannel = Any
 
 
 class Cell:
@@ -73,7 +73,7 @@ class Attacker:
         self.url = url
         self.broker = connect(url)
 
-    def tries(self, action: Callable[[Channel], Any]) -> Exception | None:
+    def tries(self, action: Callable[[RawChannel], Any]) -> Exception | None:
         """What he is told; `None`: it was done."""
         try:
             link = self.broker.open(heartbeats=False, confirms=True)
@@ -88,20 +88,20 @@ class Attacker:
         return None
 
 
-def publish(exchange: str, key: str, body: bytes = b"x", **properties: Any) -> Callable[[Channel], None]:
-    def send(channel: Channel) -> None:
+def publish(exchange: str, key: str, body: bytes = b"x", **properties: Any) -> Callable[[RawChannel], None]:
+    def send(channel: RawChannel) -> None:
         message = channel.prepare_message(body, content_type="application/json", properties=properties)
         channel.basic_publish(message, exchange, key, timeout=10.0, confirm_timeout=10.0)
 
     return send
 
 
-def of_queue(method: str, queue: str, **arguments: Any) -> Callable[[Channel], Any]:
+def of_queue(method: str, queue: str, **arguments: Any) -> Callable[[RawChannel], Any]:
     return lambda channel: getattr(channel, method)(queue, **arguments)
 
 
 REPLY = f"reply.{uuid.uuid4().hex}"
-TRIES: dict[str, Callable[[Channel], Any]] = {
+TRIES: dict[str, Callable[[RawChannel], Any]] = {
     **{
         f"publish {queue} by the default exchange": publish("", queue)
         for queue in ("reports", "reports.again", "conductor", dead_letters.QUEUE, "dead_letters.again", f"compute.{OTHER}", f"compute.{HOST}", REPLY)
@@ -159,10 +159,10 @@ def test_everything_that_is_not_its_own_is_refused(cell: Cell, guarded: Place, c
 @pytest.mark.parametrize("header", ["CC", "BCC"])
 def test_keys_in_headers_lead_to_no_other_host(header: str, cell: Cell, guarded: Place, connect: Connect, context: Context) -> None:
     """RabbitMQ follows the keys in these headers without asking for rights to them: nothing that is bound to what hosts write may be a host's."""
-    forged = wire.envelope(REPORT, Number(1, remark=f"{OTHER}:gone"), context=context, deadline_s=60.0, sent_by=f"compute {OTHER}")
+    forged = envelopes.envelope(REPORT, Number(1, remark=f"{OTHER}:gone"), context=context, deadline_s=60.0, sent_by=f"compute {OTHER}")
     keys = [prefix + word for word in (OTHER, HOST, DOTTED, access.word_of(DOTTED), "#", "*") for prefix in ("report.", "compute.", "again.", "reply.", "")]
 
-    def send(channel: Channel) -> None:
+    def send(channel: RawChannel) -> None:
         message = channel.prepare_message(
             forged, content_type="application/json", headers={header: [*keys, "conductor", "reports.again"]}, properties={"user_id": f"compute.{HOST}"},
         )
@@ -235,10 +235,10 @@ def test_a_letter_does_not_become_the_brokers_by_its_headers(guarded: Place, con
         read.extend((delivery.sender, delivery.arguments.queue, delivery.arguments.why) for delivery in deliveries)
 
     died = {"x-first-death-reason": "delivery_limit", "x-first-death-queue": f"compute.{OTHER}", "x-first-death-exchange": ""}
-    report = wire.envelope(REPORT, Number(1, remark=f"{HOST}:died"), context=context, deadline_s=60.0, sent_by="")
+    report = envelopes.envelope(REPORT, Number(1, remark=f"{HOST}:died"), context=context, deadline_s=60.0, sent_by="")
     letter = dead_letters.letter(queue=f"compute.{HOST}", why="its own", deliveries=1, body=b"", envelope=None, sent_by="")
 
-    def send(channel: Channel) -> None:
+    def send(channel: RawChannel) -> None:
         for body in (report, b"no message", letter):
             properties = {"user_id": f"compute.{HOST}"}
             message = channel.prepare_message(body, content_type="application/json", headers=died, properties=properties)
@@ -268,11 +268,11 @@ def test_a_report_in_the_name_of_another_host_is_refused_and_counted(
     user_id: str | None, cell: Cell, guarded: Place, connect: Connect, context: Context, caplog: pytest.LogCaptureFixture
 ) -> None:
     attacker = Attacker(guarded.url_of(access.host(HOST)), connect)
-    forged = wire.envelope(REPORT, Number(1, remark=f"{OTHER}:gone"), context=context, deadline_s=60.0, sent_by=f"compute {OTHER}")
-    own = wire.envelope(REPORT, Number(1, remark=f"{HOST}:alive"), context=context, deadline_s=60.0, sent_by="")
+    forged = envelopes.envelope(REPORT, Number(1, remark=f"{OTHER}:gone"), context=context, deadline_s=60.0, sent_by=f"compute {OTHER}")
+    own = envelopes.envelope(REPORT, Number(1, remark=f"{HOST}:alive"), context=context, deadline_s=60.0, sent_by="")
     properties = {"user_id": user_id} if user_id else {}
 
-    def flood(channel: Channel) -> None:
+    def flood(channel: RawChannel) -> None:
         for _ in range(50):
             publish("from-hosts", f"report.{HOST}", forged, **properties)(channel)
             message = channel.prepare_message(forged, content_type="application/json", headers={"x-sender": OTHER}, properties=properties)
@@ -337,9 +337,9 @@ def test_connections_and_channels_of_a_host_are_counted(guarded: Place, connect:
     one.drop()
 
 
-def _opens(broker: Broker) -> Link:
+def _opens(broker: Broker) -> Channel:
     """The broker may notice a moment late that connections have gone."""
-    found: list[Link] = []
+    found: list[Channel] = []
 
     def opens() -> bool:
         try:
@@ -411,7 +411,7 @@ def test_a_guest_asks_conductors_and_reads_its_answers_and_no_more(cell: Cell, g
     assert listener.wait_until_listening(DEADLINE_S)
     asking = Caller(connect(guarded.url_of(access.guest("asker"))))
     guest = Attacker(guarded.url_of(access.guest("asker")), connect)
-    bind_reply: Callable[[Channel], Any] = lambda channel: (  # noqa: E731
+    bind_reply: Callable[[RawChannel], Any] = lambda channel: (  # noqa: E731
         channel.queue_declare(REPLY, exclusive=True), channel.queue_bind(REPLY, "from-hosts", "report.#"),
     )
     tries = {
@@ -432,7 +432,7 @@ def test_who_plays_hosts_speaks_for_each_of_them(cell: Cell, guarded: Place, con
     """As benchmarks do; RabbitMQ lets a user with this tag name others, and nobody else."""
     link = connect(guarded.url_of(PLAYER)).open(heartbeats=False, confirms=True)
     for host in (HOST, DOTTED):
-        body = wire.envelope(REPORT, Number(1, remark=f"{host}:alive"), context=context, deadline_s=60.0, sent_by="played")
+        body = envelopes.envelope(REPORT, Number(1, remark=f"{host}:alive"), context=context, deadline_s=60.0, sent_by="played")
         link.publish(
             "reports", body, expires_s=60.0, headers=None, reply_to=None, correlation_id=None, persistent=True, timeout_s=5.0, user=access.host(host).name,
         )

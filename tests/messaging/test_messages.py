@@ -11,7 +11,7 @@ import pytest
 from core import errors
 from core.context import Context
 from devstack.waiting import wait_until
-from messaging import dead_letters, wire
+from messaging import dead_letters, envelopes
 from messaging.broker import Broker, NoSuchQueue
 from messaging.caller import Caller
 from messaging.dead_letters import DEAD_LETTER, DeadLetter
@@ -245,7 +245,7 @@ def test_a_poisonous_message_becomes_a_dead_letter(caller: Caller, listen: Liste
     assert letter.envelope is not None
     assert letter.envelope.request_id == context.request_id
     assert letter.envelope.verb == "note"
-    assert wire.arguments_of(letter.envelope, NOTE) == Number(7)
+    assert envelopes.arguments_of(letter.envelope, NOTE) == Number(7)
 
 
 @pytest.mark.parametrize("body", [b"no json", b"{}", b"\xff\x00"])
@@ -273,7 +273,7 @@ def test_what_the_broker_itself_gives_up_is_read_as_a_dead_letter(broker: Broker
     """RabbitMQ moves the message as it is, with headers that say why; one that expired is no failure."""
     letters = Letters()
     listen(dead_letters.QUEUE, Handle(DEAD_LETTER, letters), workers=1)
-    body = wire.envelope(NOTE, Number(9), context=context, deadline_s=60.0, sent_by="a test")
+    body = envelopes.envelope(NOTE, Number(9), context=context, deadline_s=60.0, sent_by="a test")
 
     for reason in ("expired", "delivery_limit"):
         headers = {"x-first-death-reason": reason, "x-first-death-queue": queue}
@@ -282,7 +282,7 @@ def test_what_the_broker_itself_gives_up_is_read_as_a_dead_letter(broker: Broker
     letter = letters.wait_for_one_from(queue)
     assert letter.why == "given up by the broker: delivery_limit"
     assert letter.envelope is not None
-    assert wire.arguments_of(letter.envelope, NOTE) == Number(9)
+    assert envelopes.arguments_of(letter.envelope, NOTE) == Number(9)
     assert len([one for one in letters.letters if one.queue == queue]) == 1
 
 
@@ -431,7 +431,7 @@ def test_poison_in_a_batch_takes_nobody_along(broker: Broker, caller: Caller, li
 
     listen(queue, HandleMany(REPORT, fail_for_three), max_deliveries=2)
 
-    assert wire.arguments_of(letters.wait_for_one_from(queue).envelope, REPORT) == Number(3)  # type: ignore[arg-type]
+    assert envelopes.arguments_of(letters.wait_for_one_from(queue).envelope, REPORT) == Number(3)  # type: ignore[arg-type]
     wait_until(lambda: good == {0, 1, 2, 4, 5}, what="the others", deadline_s=DEADLINE_S, every_s=0.01)
 
 

@@ -23,7 +23,7 @@ _GUEST = "guest"
 """Who logs in where a URL names nobody."""
 
 
-class LinkLost(errors.Unavailable):
+class ChannelLost(errors.Unavailable):
     """The connection is gone or does not answer; what was asked of it may or may not have been done."""
 
     def __init__(self, message: str, *, timed_out: bool = False) -> None:
@@ -68,10 +68,10 @@ class Raw(Protocol):
     delivery_tag: int
 
 
-class Link:
-    """A connection and its channel; see `open_link`.
+class Channel:
+    """A connection and its channel; see `open_channel`.
 
-    Every method but `wake` and `drop` raises `LinkLost` when the broker is away or does not answer within the timeout; the only
+    Every method but `wake` and `drop` raises `ChannelLost` when the broker is away or does not answer within the timeout; the only
     thing to do then is to `drop` it.
     """
 
@@ -130,7 +130,7 @@ class Link:
             self._ask(
                 self._channel.basic_publish, message, way.exchange, way.key, mandatory=True, timeout=timeout_s, confirm_timeout=timeout_s,
             )
-        except LinkLost as why:
+        except ChannelLost as why:
             if isinstance(why.__cause__, amqp.exceptions.MessageNacked):
                 raise QueueFull(f"queue {queue} on {self.address} has no room") from why
             if isinstance(why.__cause__, amqp.NotFound):
@@ -154,14 +154,14 @@ class Link:
         """Makes a queue that only this connection reads and that goes with it; hosts reach it by the exchange that is theirs.
 
         Raises:
-            LinkLost: also if nobody has made that exchange yet: then there is nobody either who could answer.
+            ChannelLost: also if nobody has made that exchange yet: then there is nobody either who could answer.
         """
         self._ask(self._channel.queue_declare, queue, durable=False, exclusive=True, auto_delete=True)
         for way in access.bindings(queue):
             self._ask(self._channel.queue_bind, queue, way.exchange, way.key)
 
     def waiting(self, queue: str) -> int | None:
-        """How many messages wait in the queue; `None` if there is no such queue (the link is lost then)."""
+        """How many messages wait in the queue; `None` if there is no such queue (the channel is lost then)."""
         if self._connection is None:
             raise self._dropped()
         try:
@@ -237,16 +237,16 @@ class Link:
         except _LOST as why:
             raise self._lost(why) from why
 
-    def _dropped(self) -> LinkLost:
-        return LinkLost(f"broker {self.address}: connection was dropped")
+    def _dropped(self) -> ChannelLost:
+        return ChannelLost(f"broker {self.address}: connection was dropped")
 
-    def _lost(self, why: BaseException) -> LinkLost:
+    def _lost(self, why: BaseException) -> ChannelLost:
         # py-amqp turns a write that timed out into an error of its own.
         timed_out = isinstance(why, TimeoutError) or isinstance(why.__context__, TimeoutError)
-        return LinkLost(f"broker {self.address}: {str(why) or type(why).__name__}", timed_out=timed_out)
+        return ChannelLost(f"broker {self.address}: {str(why) or type(why).__name__}", timed_out=timed_out)
 
 
-def open_link(to: BrokerUrl, *, connect_timeout_s: float, timeout_s: float, heartbeats: bool, confirms: bool) -> Link:
+def open_channel(to: BrokerUrl, *, connect_timeout_s: float, timeout_s: float, heartbeats: bool, confirms: bool) -> Channel:
     """A fresh connection.
 
     Args:
@@ -255,7 +255,7 @@ def open_link(to: BrokerUrl, *, connect_timeout_s: float, timeout_s: float, hear
         confirms: whether `publish` waits until the broker has taken the message.
 
     Raises:
-        LinkLost: nobody answers there, or not in time, or we are not let in.
+        ChannelLost: nobody answers there, or not in time, or we are not let in.
     """
     client = _client(to, connect_timeout_s=connect_timeout_s, heartbeats=heartbeats, confirms=confirms)
     connection = None
@@ -264,12 +264,12 @@ def open_link(to: BrokerUrl, *, connect_timeout_s: float, timeout_s: float, hear
         if not isinstance(connection, InProcessConnection):
             connection.transport.sock.settimeout(timeout_s)
         user = to.user if to.scheme == IN_PROCESS else to.user or _GUEST
-        return Link(client, connection, timeout_s=timeout_s, address=to.shown, user=user)
+        return Channel(client, connection, timeout_s=timeout_s, address=to.shown, user=user)
     except _LOST as why:
         if connection is not None:
             _let_go_of_socket(connection)
             connection.collect()
-        raise LinkLost(f"broker {to.shown}: {str(why) or type(why).__name__}", timed_out=isinstance(why, TimeoutError)) from why
+        raise ChannelLost(f"broker {to.shown}: {str(why) or type(why).__name__}", timed_out=isinstance(why, TimeoutError)) from why
 
 
 def _client(to: BrokerUrl, *, connect_timeout_s: float, heartbeats: bool, confirms: bool) -> kombu.Connection:

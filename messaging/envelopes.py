@@ -18,7 +18,7 @@ MOST_DEADLINE_S = 31 * 86400.0
 Name = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[!-~]*\Z")]
 """What ends in logs and in columns of tables: one printable word."""
 
-_PLACE_IN_COMPLAINT = re.compile(r" - at `\$\.?(?P<place>[^`]+)`")
+_PATH_IN_COMPLAINT = re.compile(r" - at `\$\.?(?P<path>[^`]+)`")
 _COMPLAINT_LENGTH = 2000
 _NAME_IN_COMPLAINT = re.compile(r"required field `(?P<name>[^`]+)`")
 
@@ -62,7 +62,7 @@ def envelope(verb: Verb, arguments: msgspec.Struct, *, context: Context, deadlin
         version=verb.version,
         arguments=msgspec.Raw(encode(arguments)),
         request_id=context.request_id,
-        context=context.to_wire(),
+        context=context.to_fields(),
         deadline_ms=max(0, round(deadline_s * 1000)),
         sent_by=sent_by,
         trace=context.global_request_id or context.request_id,
@@ -94,7 +94,7 @@ def opened(body: bytes) -> tuple[Envelope, Context]:
     """
     message = decode(body, Envelope)
     try:
-        context = Context.from_wire(message.context)
+        context = Context.from_fields(message.context)
         msgspec.convert(context.request_id, Name)
     except (ValueError, RecursionError) as complaint:
         raise errors.Invalid(f"context: {str(complaint)[:_COMPLAINT_LENGTH]}", field="context") from complaint
@@ -140,7 +140,7 @@ def value_of(body: bytes, verb: Verb) -> Any:
     except errors.Invalid as why:
         raise errors.Broken(f"the answer to {verb.name} cannot be read: {why.message}") from why
     if reply.error is not None:
-        raise errors.from_wire(reply.error.code, reply.error.message[:_COMPLAINT_LENGTH], reply.error.fields)
+        raise errors.from_fields(reply.error.code, reply.error.message[:_COMPLAINT_LENGTH], reply.error.fields)
     return value
 
 
@@ -149,6 +149,6 @@ def _major(version: str) -> str:
 
 
 def _field(complaint: str) -> str:
-    place = _PLACE_IN_COMPLAINT.search(complaint)
+    path = _PATH_IN_COMPLAINT.search(complaint)
     name = _NAME_IN_COMPLAINT.search(complaint)
-    return ".".join(found for found in (place and place["place"], name and name["name"]) if found)
+    return ".".join(found for found in (path and path["path"], name and name["name"]) if found)

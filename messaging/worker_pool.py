@@ -15,7 +15,7 @@ AT_LEISURE_S = 60.0
 """How long one may sleep when nothing is planned."""
 
 
-class Later:
+class DelayQueue:
     """What is to be done at a time. For any thread."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Later:
             return max(0.0, self._heap[0][0] - now) if self._heap else AT_LEISURE_S
 
 
-class Crew:
+class WorkerPool:
     """Worker threads, started when all others are busy. What waits for them is bounded by the consumer's prefetch."""
 
     def __init__(self, name: str, most: int) -> None:
