@@ -10,7 +10,7 @@ import sqlalchemy as sa
 import core.errors
 from api_db.tables import build_requests, instance_mappings, request_specs
 from lifecycle import refusals
-from objects.order import PlacementRequest
+from objects.build_request import RequestSpec
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,21 +77,21 @@ def list_of(connection: sa.Connection, uuids: Iterable[str]) -> list[Mapping]:
     return [Mapping(*row) for row in connection.execute(sa.select(*COLUMNS).where(instance_mappings.c.uuid.in_(list(uuids))))]
 
 
-def placement_requests(connection: sa.Connection, request_uuids: Sequence[str]) -> dict[str, PlacementRequest]:
+def request_specs_of(connection: sa.Connection, request_uuids: Sequence[str]) -> dict[str, RequestSpec]:
     """Request uuid -> where its servers were asked to go; one query for all of them.
 
     Raises:
         NotFound: one of them is not kept.
     """
     query = sa.select(request_specs.c.uuid, request_specs.c.spec).where(request_specs.c.uuid.in_(list(request_uuids)))
-    found = {row.uuid: msgspec.convert(row.spec, PlacementRequest) for row in connection.execute(query)}
+    found = {row.uuid: msgspec.convert(row.spec, RequestSpec) for row in connection.execute(query)}
     missing = [uuid for uuid in request_uuids if uuid not in found]
     if missing:
         raise core.errors.NotFound(f"Request {missing[0]} could not be found.", request=missing[0])
     return found
 
 
-def placement_request(connection: sa.Connection, request_uuid: str) -> PlacementRequest:
+def request_spec(connection: sa.Connection, request_uuid: str) -> RequestSpec:
     """Where the servers of a request were asked to go.
 
     Raises:
@@ -100,4 +100,4 @@ def placement_request(connection: sa.Connection, request_uuid: str) -> Placement
     spec = connection.execute(sa.select(request_specs.c.spec).where(request_specs.c.uuid == request_uuid)).scalar()
     if spec is None:
         raise core.errors.NotFound(f"Request {request_uuid} could not be found.", request=request_uuid)
-    return msgspec.convert(spec, PlacementRequest)
+    return msgspec.convert(spec, RequestSpec)

@@ -28,8 +28,8 @@ from database.compiled_statements import CompiledStatement
 from database.statements import changed, insert_if_absent
 from database.types import now_sql
 from lifecycle import refusals
-from objects.order import PlacementRequest, ServerOrder
-from objects.server import Server, server_of_order
+from objects.build_request import BuildRequest, RequestSpec
+from objects.server import Server, server_of_build_request
 
 LOG = core.log.get(__name__)
 NEW = "new"
@@ -38,7 +38,7 @@ ASSIGNED = "assigned"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """One journal row. `order` is None for a row that a delete made; `deleted_by`: who asked for the delete."""
+    """One journal row. `build_request` is None for a row that a delete made; `deleted_by`: who asked for the delete."""
 
     uuid: str
     request_uuid: str
@@ -52,13 +52,13 @@ class Entry:
     token: str | None
     tries: int
     not_after: datetime.datetime
-    order: ServerOrder | None
+    build_request: BuildRequest | None
     created_at: datetime.datetime
     deleted_by: Context | None = None
 
     def server(self) -> Server | None:
         """The server as the journal knows it; None for a row that a delete made."""
-        return server_of_order(self.order, fault=self.fault, deleting=self.deleting) if self.order else None
+        return server_of_build_request(self.build_request, fault=self.fault, deleting=self.deleting) if self.build_request else None
 
 
 _COLUMNS = (
@@ -73,7 +73,7 @@ def _entry(row: Sequence[Any]) -> Entry:
     *head, instance, created_at, context = row
     return Entry(
         *head,
-        order=msgspec.convert(instance, ServerOrder) if instance else None,
+        build_request=msgspec.convert(instance, BuildRequest) if instance else None,
         created_at=created_at,
         deleted_by=Context.from_fields(context) if context else None,
     )
@@ -85,9 +85,9 @@ def _entry(row: Sequence[Any]) -> Entry:
 def accept(
     connection: sa.Connection,
     *,
-    request: PlacementRequest,
+    request: RequestSpec,
     request_uuid: str,
-    orders: Sequence[ServerOrder],
+    requested: Sequence[BuildRequest],
     quota_defaults: Mapping[str, int],
     not_after: datetime.timedelta,
 ) -> None:
@@ -97,29 +97,29 @@ def accept(
         OverQuota, Invalid (its server group is gone): nothing was written.
     """
     api_db.quota.lock(connection, request.project_id)
-    flavors = [order.build.flavor for order in orders]
+    flavors = [build_request.build.flavor for build_request in requested]
     wanted = {
-        "instances": len(orders),
+        "instances": len(requested),
         "cores": sum(flavor.vcpus for flavor in flavors),
         "ram": sum(flavor.memory_mib for flavor in flavors),
     }
     api_db.quota.check(
         connection, project_id=request.project_id, user_id=request.user_id, wanted=wanted, defaults=quota_defaults
     )
-    connection.execute(sa.insert(instance_mappings), [_mapping_row(order, request_uuid) for order in orders])
+    connection.execute(sa.insert(instance_mappings), [_mapping_row(build_request, request_uuid) for build_request in requested])
     if request.server_group is not None:
         api_db.server_groups.join(
-            connection, request.server_group, [order.uuid for order in orders], project_id=request.project_id, user_id=request.user_id,
+            connection, request.server_group, [build_request.uuid for build_request in requested], project_id=request.project_id, user_id=request.user_id,
             quota_defaults=quota_defaults,
         )  # fmt: skip
-    rows = [_journal_row(order, request_uuid, order.created_at + not_after) for order in orders]
+    rows = [_journal_row(build_request, request_uuid, build_request.created_at + not_after) for build_request in requested]
     connection.execute(sa.insert(build_requests).values(lease_until=now_sql()), rows)
     spec = msgspec.to_builtins(request)
-    connection.execute(sa.insert(request_specs).values(uuid=request_uuid, spec=spec, created_at=orders[0].created_at))
+    connection.execute(sa.insert(request_specs).values(uuid=request_uuid, spec=spec, created_at=requested[0].created_at))
 
 
-def _mapping_row(order: ServerOrder, request_uuid: str) -> dict[str, Any]:
-    build = order.build
+def _mapping_row(build_request: BuildRequest, request_uuid: str) -> dict[str, Any]:
+    build = build_request.build
     return {
         "uuid": build.uuid,
         "project_id": build.project_id,
@@ -129,21 +129,21 @@ def _mapping_row(order: ServerOrder, request_uuid: str) -> dict[str, Any]:
         "vcpus": build.flavor.vcpus,
         "memory_mib": build.flavor.memory_mib,
         "deleted": False,
-        "created_at": order.created_at,
+        "created_at": build_request.created_at,
     }
 
 
-def _journal_row(order: ServerOrder, request_uuid: str, not_after: datetime.datetime) -> dict[str, Any]:
+def _journal_row(build_request: BuildRequest, request_uuid: str, not_after: datetime.datetime) -> dict[str, Any]:
     return {
-        "uuid": order.uuid,
+        "uuid": build_request.uuid,
         "request_uuid": request_uuid,
-        "project_id": order.build.project_id,
+        "project_id": build_request.build.project_id,
         "phase": NEW,
         "deleting": False,
         "tries": 0,
         "not_after": not_after,
-        "instance": msgspec.to_builtins(order),
-        "created_at": order.created_at,
+        "instance": msgspec.to_builtins(build_request),
+        "created_at": build_request.created_at,
     }
 
 
@@ -396,7 +396,7 @@ def request_delete(connection: sa.Connection, *, uuid: str, lease_s: float, by: 
     return find(connection, uuid)
 
 
-def update_order(connection: sa.Connection, uuid: str, order: ServerOrder) -> bool:
+def update_build_request(connection: sa.Connection, uuid: str, build_request: BuildRequest) -> bool:
     """Changes an order that nobody has assigned yet; false: it is on its way to a cell, change it there.
 
     Ends any lease on it, so that a worker who read the old order cannot assign that.
@@ -404,5 +404,5 @@ def update_order(connection: sa.Connection, uuid: str, order: ServerOrder) -> bo
     waiting = sa.update(build_requests).where(
         build_requests.c.uuid == uuid, build_requests.c.phase == NEW, build_requests.c.deleting == sa.false()
     )
-    values = {"instance": msgspec.to_builtins(order), "token": None, "lease_until": now_sql(), "updated_at": now_sql()}
+    values = {"instance": msgspec.to_builtins(build_request), "token": None, "lease_until": now_sql(), "updated_at": now_sql()}
     return changed(connection.execute(waiting.values(**values)))

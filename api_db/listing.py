@@ -14,8 +14,8 @@ from api_db.journal import NEW
 from api_db.tables import build_requests, instance_mappings, project_cells
 from database.compiled_statements import CompiledStatement
 from database.keyset import Order, Position
-from objects.order import ServerOrder
-from objects.server import Server, server_of_order
+from objects.build_request import BuildRequest
+from objects.server import Server, server_of_build_request
 
 SORT_KEYS = frozenset({"created_at", "uuid", "project_id", "user_id"})
 """What mappings can be sorted by."""
@@ -308,5 +308,5 @@ def _waiting(packed: str) -> Waiting:
 
 
 def _ordered(instance: str, fault: str | None, *, deleting: bool) -> Server:
-    order = msgspec.json.decode(instance, type=ServerOrder)
-    return server_of_order(order, fault=msgspec.json.decode(fault) if fault else None, deleting=deleting)
+    order = msgspec.json.decode(instance, type=BuildRequest)
+    return server_of_build_request(order, fault=msgspec.json.decode(fault) if fault else None, deleting=deleting)

@@ -160,7 +160,7 @@ class Reading:
             "cpu_s": sum(self.cpu_s.values()) / number,
             "messages": self.counts.broker["received"] / number,
             "commits": database[WRITING_COMMITS] / number,
-            "placement_requests": self.placement.total() / number,
+            "request_specs_of": self.placement.total() / number,
             "statements": {name.removeprefix("Com_"): round(value / number, 2) for name, value in sorted(database.items())},
             "placement": {request: round(count / number, 3) for request, count in self.placement.most_common()},
             "cpu_ms_by_process": {name: round(1000 * cpu / number, 2) for name, cpu in sorted(self.cpu_s.items())},
@@ -240,10 +240,10 @@ class Benchmark:
             "tta_p95_s": percentile(seen, 95),
             "tta_rows_p50_s": percentile(rows, 50),
             "tta_rows_p95_s": percentile(rows, 95),
-            **{f"{name}_per_boot": each.pop(name) for name in ("messages", "commits", "placement_requests")},
+            **{f"{name}_per_boot": each.pop(name) for name in ("messages", "commits", "request_specs_of")},
             **each,
             "deletes_per_s": case.boots / deletes.seconds,
-            **{f"{name}_per_delete": each_delete.pop(name) for name in ("cpu_s", "messages", "commits", "placement_requests")},
+            **{f"{name}_per_delete": each_delete.pop(name) for name in ("cpu_s", "messages", "commits", "request_specs_of")},
             "delete": each_delete,
         }
 

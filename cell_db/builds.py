@@ -22,9 +22,9 @@ from database.types import UNREADABLE, is_over, now_sql
 from lifecycle import states
 from lifecycle.actions import CREATE
 from objects.build import BuildSpec
+from objects.build_request import BuildRequest
 from objects.host import COMPUTE
-from objects.order import ServerOrder
-from objects.server import extra_of_order, flavor_values
+from objects.server import extra_of_build_request, flavor_values
 
 INSERT_LEASE_S = 5.0
 
@@ -33,7 +33,7 @@ INSERT_LEASE_S = 5.0
 class Placed:
     """A server to insert. With a fault it is in ERROR from the start: buried in cell0, or its cell was away for too long."""
 
-    order: ServerOrder
+    build_request: BuildRequest
     host: str | None
     node_uuid: str | None
     hypervisor_hostname: str | None
@@ -57,25 +57,25 @@ def insert(connection: sa.Connection, placed: Sequence[Placed], *, build_deadlin
     next one, on the first alternate that is not disabled. Without such an alternate the choice stands.
     """
     present = set(
-        connection.execute(sa.select(instances.c.uuid).where(instances.c.uuid.in_([p.order.uuid for p in placed]))).scalars()
+        connection.execute(sa.select(instances.c.uuid).where(instances.c.uuid.in_([p.build_request.uuid for p in placed]))).scalars()
     )
-    missing = [p for p in placed if p.order.uuid not in present]
+    missing = [p for p in placed if p.build_request.uuid not in present]
     if not missing:
         return 0
     disabled = _disabled(connection, missing)
     rows = [row_of(_elsewhere(p, disabled)) for p in missing]
     clocks = {"lease_until": now_sql(INSERT_LEASE_S), "deadline": now_sql(build_deadline_s), "updated_at": now_sql()}
     insert_if_absent(connection, instances, rows, **clocks)
-    _insert_children(connection, [p.order.build for p in missing])
+    _insert_children(connection, [p.build_request.build for p in missing])
     tell(connection, CREATE.name, Phase.BEGAN, [_created(p) for p in missing if p.fault is None])
     tell(connection, CREATE.name, Phase.FAILED, [_created(p) for p in missing if p.fault is not None])
     return len(missing)
 
 
 def _created(placed: Placed) -> Told:
-    order = placed.order
-    by = Context(user_id=order.build.user_id, project_id=order.build.project_id, request_id=order.request_id)
-    return Told(uuid=order.uuid, by=by, since=order.created_at, fault=placed.fault)
+    build_request = placed.build_request
+    by = Context(user_id=build_request.build.user_id, project_id=build_request.build.project_id, request_id=build_request.request_id)
+    return Told(uuid=build_request.uuid, by=by, since=build_request.created_at, fault=placed.fault)
 
 
 def _disabled(connection: sa.Connection, placed: Sequence[Placed]) -> set[str]:
@@ -102,7 +102,7 @@ def _elsewhere(placed: Placed, disabled: set[str]) -> Placed:
 
 def row_of(placed: Placed) -> dict[str, Any]:
     """The columns of a new server, but for those that the database's clock fills."""
-    order, build = placed.order, placed.order.build
+    build_request, build = placed.build_request, placed.build_request.build
     buried = placed.is_buried
     host = None if buried else placed.host
     return {
@@ -120,11 +120,11 @@ def row_of(placed: Placed) -> dict[str, Any]:
         "task_state": states.IDLE if buried else states.SPAWNING,
         "power_state": states.NO_STATE,
         "display_name": build.name,
-        "display_description": order.description,
+        "display_description": build_request.description,
         "hostname": build.hostname,
         "availability_zone": placed.availability_zone,
         "hypervisor_hostname": placed.hypervisor_hostname if host else None,
-        "image_ref": order.image_ref,
+        "image_ref": build_request.image_ref,
         "flavor_id": build.flavor.flavor_id,
         "flavor": flavor_values(build.flavor),
         "vcpus": build.flavor.vcpus,
@@ -133,20 +133,20 @@ def row_of(placed: Placed) -> dict[str, Any]:
         "ephemeral_gib": build.flavor.ephemeral_gib,
         "key_name": build.key_name,
         "config_drive": build.config_drive,
-        "access_ip_v4": order.access_ip_v4,
-        "access_ip_v6": order.access_ip_v6,
-        "auto_disk_config": order.auto_disk_config,
-        "root_device_name": order.root_device_name,
+        "access_ip_v4": build_request.access_ip_v4,
+        "access_ip_v6": build_request.access_ip_v6,
+        "auto_disk_config": build_request.auto_disk_config,
+        "root_device_name": build_request.root_device_name,
         "launch_index": build.launch_index,
         "reservation_id": build.reservation_id,
         "progress": 0,
         "metadata": build.metadata or None,
         "tags": build.tags or None,
         "fault": placed.fault,
-        "extra": extra_of_order(order),
+        "extra": extra_of_build_request(build_request),
         "user_data": build.user_data,
         "spec": msgspec.to_builtins(build),
-        "created_at": order.created_at,
+        "created_at": build_request.created_at,
         "deleted": False,
     }
 

@@ -16,7 +16,7 @@ from database.statements import changed, insert_one
 from database.types import is_over, now_sql
 from lifecycle import states
 from lifecycle.actions import CREATE, DELETE
-from objects.order import ServerOrder
+from objects.build_request import BuildRequest
 
 
 def tombstone(
@@ -27,17 +27,17 @@ def tombstone(
     user_id: str,
     is_cell0: bool,
     context: Context | None = None,
-    order: ServerOrder | None = None,
+    build_request: BuildRequest | None = None,
 ) -> bool:
     """Marks the server as going, or leaves a row that keeps a late insert out. Gives whether a host still has to say "gone".
 
     In cell0 it is deleted at once: nothing of it is on any host. `context`: whose request it is; the same one twice is recorded once.
-    `order`: of a server that may not have been handed over to this cell.
+    `build_request`: of a server that may not have been handed over to this cell.
     """
     by = context or service_context()
     standing = sa.select(instances.c.state, instances.c.attempt, instances.c.host).where(instances.c.uuid == uuid).with_for_update()
     row = connection.execute(standing).first()
-    if row is None and _insert_tombstone(connection, uuid=uuid, project_id=project_id, user_id=user_id, is_cell0=is_cell0, by=by, order=order):
+    if row is None and _insert_tombstone(connection, uuid=uuid, project_id=project_id, user_id=user_id, is_cell0=is_cell0, by=by, build_request=build_request):
         return False
     if row is None:  # A late insert was faster.
         row = connection.execute(standing).one()
@@ -55,7 +55,7 @@ def tombstone(
 
 
 def _insert_tombstone(
-    connection: sa.Connection, *, uuid: str, project_id: str, user_id: str, is_cell0: bool, by: Context, order: ServerOrder | None
+    connection: sa.Connection, *, uuid: str, project_id: str, user_id: str, is_cell0: bool, by: Context, build_request: BuildRequest | None
 ) -> bool:
     row: dict[str, Any] = {
         "uuid": uuid, "project_id": project_id, "user_id": user_id, "power_state": 0, "flavor": {}, "vcpus": 0, "memory_mib": 0, "root_gib": 0,
@@ -63,27 +63,27 @@ def _insert_tombstone(
     }  # fmt: skip
     now = now_sql()
     times = {"updated_at": now, "deleted_at": now, "lease_until": now}
-    if order is None:
+    if build_request is None:
         times["created_at"] = now
     else:
-        row |= cell_db.builds.row_of(_never_placed(order))
+        row |= cell_db.builds.row_of(_never_placed(build_request))
     row |= {"attempt": 0, "vm_state": states.BUILDING, "task_state": DELETE.during, "state": states.GOING, "deleted": True}
     if is_cell0:
         row |= {"vm_state": DELETE.then, "task_state": None, "state": states.GONE}
     if not insert_one(connection, instances, row, **times):
         return False
-    if order is not None:
-        creator = Context(order.build.user_id, order.build.project_id, request_id=order.request_id)
-        tell(connection, CREATE.name, Phase.FAILED, [Told(uuid=uuid, by=creator, since=order.created_at)])
+    if build_request is not None:
+        creator = Context(build_request.build.user_id, build_request.build.project_id, request_id=build_request.request_id)
+        tell(connection, CREATE.name, Phase.FAILED, [Told(uuid=uuid, by=creator, since=build_request.created_at)])
     tell(connection, DELETE.name, Phase.ENDED if is_cell0 else Phase.BEGAN, [Told(uuid=uuid, by=by)])
     return True
 
 
-def _never_placed(order: ServerOrder) -> Placed:
+def _never_placed(build_request: BuildRequest) -> Placed:
     """What is known of a server that its cell never got."""
     return Placed(
-        order=order, host=None, node_uuid=None, hypervisor_hostname=None, availability_zone=None, alternates=[], resources={},
-        not_after=order.created_at,
+        build_request=build_request, host=None, node_uuid=None, hypervisor_hostname=None, availability_zone=None, alternates=[], resources={},
+        not_after=build_request.created_at,
     )  # fmt: skip
 
 

@@ -6,16 +6,16 @@ from typing import Any
 
 import msgspec
 
-import api_db.holdings
+import api_db.build_status
 import api_db.instances
+import cell_db.build_status
 import cell_db.cleanups
 import cell_db.history
-import cell_db.holdings
 import core.errors
 import messaging.verbs.cell as cell_verbs
 import messaging.verbs.superconductor as superconductor
 from cellctl import arguments, cloud, commands, exits
-from cellctl.stories import Story, story_of
+from cellctl.progress import BuildProgress, describe
 from cellctl.times import moment
 from cells.gate.answers import CELL0_UUID, Answer
 from cells.gate.gate import Gate
@@ -26,7 +26,7 @@ from lifecycle import states
 from messaging.verbs import Verb
 
 MOST = 1000
-COLUMNS = ("server", "project", "cell", "phase", "attempt", "host", "held_by", "lease_s", "tries", "age_s", "story")
+COLUMNS = ("server", "project", "cell", "phase", "attempt", "host", "waiting_for", "lease_s", "tries", "age_s", "story")
 DEFAULT_REASON = "its operator gave it up"
 
 
@@ -38,20 +38,20 @@ def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
 # ---- where a story is ------------------------------------------------------------------------------------------------------------
 
 
-def _find(open_cloud: cloud.Cloud, uuid: str) -> Story:
+def _find(open_cloud: cloud.Cloud, uuid: str) -> BuildProgress:
     """The story of one server. The journal is read before the cell: a server handed over in between is found there.
 
     Raises:
         NotFound: there is no such server.
     """
-    order = open_cloud.api_read(api_db.holdings.find, uuid)
+    journal = open_cloud.api_read(api_db.build_status.find, uuid)
     mapping = open_cloud.api_read(api_db.instances.get, uuid)
     gate = next((gate for gate in open_cloud.gates() if gate.cell.uuid == mapping.cell_uuid), None)
     if gate is None:
-        return Story(uuid, mapping.project_id, mapping.deleted, None, order, None)
-    answer = gate.read_now(cell_db.holdings.find, uuid, down_after_s=open_cloud.down_after_s)
+        return BuildProgress(uuid, mapping.project_id, mapping.deleted, None, journal, None)
+    answer = gate.read_now(cell_db.build_status.find, uuid, down_after_s=open_cloud.down_after_s)
     row, silence = (answer.value, None) if isinstance(answer, Answer) else (None, answer.why)
-    return Story(uuid, mapping.project_id, mapping.deleted, gate.cell.name, order, row, silence)
+    return BuildProgress(uuid, mapping.project_id, mapping.deleted, gate.cell.name, journal, row, silence)
 
 
 # ---- build list --------------------------------------------------------------------------------------------------------------------
@@ -60,7 +60,7 @@ def _find(open_cloud: cloud.Cloud, uuid: str) -> Story:
 class ListBuilds(commands.Lister):
     """List the servers that are being built or deleted, those first that no cell holds yet, else the oldest of each cell first.
 
-    Columns: server, project, cell, phase (new and assigned: in the journal; BUILD and DELETING: in the cell), attempt, host, held_by,
+    Columns: server, project, cell, phase (new and assigned: in the journal; BUILD and DELETING: in the cell), attempt, host, waiting_for,
     lease_s (for so long nobody else looks after it; below zero: whoever comes next), tries (leases of the order), age_s, story.
     """
 
@@ -76,37 +76,37 @@ class ListBuilds(commands.Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[object, ...]]]:
         open_cloud, most = self.cloud(), parsed_args.limit
         only = open_cloud.find_cell(parsed_args.cell).uuid if parsed_args.cell else None
-        orders = {order.uuid: order for order in open_cloud.api_read(api_db.holdings.list_all, most=most, target=only)}
-        self.say_if_cut("the journal", len(orders), most)
+        journal = {journal.uuid: journal for journal in open_cloud.api_read(api_db.build_status.list_all, most=most, target=only)}
+        self.say_if_cut("the journal", len(journal), most)
         gates = {gate.cell.uuid: gate for gate in open_cloud.gates()}
         asked = [gate for uuid, gate in gates.items() if uuid == only or (only is None and uuid != CELL0_UUID)]
-        stories = self._in_cells(asked, orders, most, open_cloud.down_after_s)
+        in_cells = self._in_cells(asked, journal, most, open_cloud.down_after_s)
         waiting = [
-            Story(order.uuid, order.project_id, order.deleting, gates[order.target].cell.name if order.target in gates else None, order, None)
-            for order in orders.values()
-            if order.uuid not in stories
+            BuildProgress(journal.uuid, journal.project_id, journal.deleting, gates[journal.target].cell.name if journal.target in gates else None, journal, None)
+            for journal in journal.values()
+            if journal.uuid not in in_cells
         ]
-        return self.columns, [_row(story) for story in (*waiting, *stories.values())]
+        return self.columns, [_row(progress) for progress in (*waiting, *in_cells.values())]
 
-    def _in_cells(self, gates: Sequence[Gate], orders: dict[str, Any], most: int, down_after_s: float) -> dict[str, Story]:
+    def _in_cells(self, gates: Sequence[Gate], journal: dict[str, Any], most: int, down_after_s: float) -> dict[str, BuildProgress]:
         found = {}
-        for answer in scatter_now(gates, cell_db.holdings.under_way, most=most, down_after_s=down_after_s).values():
+        for answer in scatter_now(gates, cell_db.build_status.under_way, most=most, down_after_s=down_after_s).values():
             if not isinstance(answer, Answer):
                 self.complain_of(answer)
                 continue
             self.say_if_cut(f"cell {answer.cell.name}", len(answer.value), most)
             for row in answer.value:
-                found[row.uuid] = Story(row.uuid, row.project_id, row.state == states.GOING, answer.cell.name, orders.get(row.uuid), row)
+                found[row.uuid] = BuildProgress(row.uuid, row.project_id, row.state == states.GOING, answer.cell.name, journal.get(row.uuid), row)
         return found
 
 
-def _row(story: Story) -> tuple[object, ...]:
-    row, order = story.row, story.order
-    tries = order.tries if order else None
-    attempt, host = (row.attempt, row.host) if row else (None, order.host if order else None)
+def _row(progress: BuildProgress) -> tuple[object, ...]:
+    row, journal = progress.row, progress.journal
+    tries = journal.tries if journal else None
+    attempt, host = (row.attempt, row.host) if row else (None, journal.host if journal else None)
     return (
-        story.uuid, story.project_id, story.cell, story.phase, attempt, host, story.held_by, _whole(story.lease_s), tries,
-        _whole(story.age_s), story_of(story),
+        progress.uuid, progress.project_id, progress.cell, progress.phase, attempt, host, progress.waiting_for, _whole(progress.lease_s), tries,
+        _whole(progress.age_s), describe(progress),
     )  # fmt: skip
 
 
@@ -135,37 +135,37 @@ class ShowBuild(commands.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Sequence[object]]:
         open_cloud = self.cloud()
-        story = _find(open_cloud, parsed_args.server)
-        shown = dict(zip(COLUMNS, _row(story), strict=True)) | {"deleted": story.deleted} | _of_order(story) | _of_row(story)
-        shown["cleanups"] = self._cleanups(open_cloud, story)
-        shown["claim"] = _claim(open_cloud, story)
+        progress = _find(open_cloud, parsed_args.server)
+        shown = dict(zip(COLUMNS, _row(progress), strict=True)) | {"deleted": progress.deleted} | _of_journal(progress) | _of_row(progress)
+        shown["cleanups"] = self._cleanups(open_cloud, progress)
+        shown["claim"] = _claim(open_cloud, progress)
         return tuple(shown), tuple(shown.values())
 
-    def _cleanups(self, open_cloud: cloud.Cloud, story: Story) -> str | None:
-        if story.row is None or story.cell is None:
+    def _cleanups(self, open_cloud: cloud.Cloud, progress: BuildProgress) -> str | None:
+        if progress.row is None or progress.cell is None:
             return None
-        gate = open_cloud.gate_named(story.cell)
-        owed = cloud.value_of(gate.read_now(cell_db.cleanups.owed, most=MOST, uuid=story.uuid))
+        gate = open_cloud.gate_named(progress.cell)
+        owed = cloud.value_of(gate.read_now(cell_db.cleanups.owed, most=MOST, uuid=progress.uuid))
         return ", ".join(f"{one.host}:{one.attempt}" for one in owed)
 
 
-def _of_order(story: Story) -> dict[str, object]:
-    order = story.order
-    if order is None:
+def _of_journal(progress: BuildProgress) -> dict[str, object]:
+    journal = progress.journal
+    if journal is None:
         return {"journal_phase": None}
     return {
-        "journal_phase": order.phase,
-        "journal_deleting": order.deleting,
-        "journal_target": order.target,
-        "journal_places": _hosts(order.alternates),
-        "journal_lease_until": moment(order.lease_until),
-        "journal_not_after": moment(order.not_after),
-        "journal_fault": _message(order.fault),
+        "journal_phase": journal.phase,
+        "journal_deleting": journal.deleting,
+        "journal_target": journal.target,
+        "journal_places": _hosts(journal.alternates),
+        "journal_lease_until": moment(journal.lease_until),
+        "journal_not_after": moment(journal.not_after),
+        "journal_fault": _message(journal.fault),
     }
 
 
-def _of_row(story: Story) -> dict[str, object]:
-    row = story.row
+def _of_row(progress: BuildProgress) -> dict[str, object]:
+    row = progress.row
     if row is None:
         return {"vm_state": None}
     return {
@@ -181,27 +181,27 @@ def _of_row(story: Story) -> dict[str, object]:
     }
 
 
-def _hosts(places: Sequence[dict[str, Any]] | None) -> str:
-    return ", ".join(str(place.get("host")) for place in places or ())
+def _hosts(hosts: Sequence[dict[str, Any]] | None) -> str:
+    return ", ".join(str(host.get("host")) for host in hosts or ())
 
 
 def _message(fault: dict[str, Any] | None) -> str | None:
     return str(fault.get("message")) if fault else None
 
 
-def _claim(open_cloud: cloud.Cloud, story: Story) -> str:
+def _claim(open_cloud: cloud.Cloud, progress: BuildProgress) -> str:
     """What Placement holds for the server; why not, if it cannot be asked."""
     try:
         placement = connect(open_cloud.conf)
     except core.errors.Invalid:
         return "unknown: no Placement is configured here"
     try:
-        claimed = placement.read_claim(story.uuid)
+        claimed = placement.read_claim(progress.uuid)
     except core.errors.Unavailable as error:
         return f"unknown: {error.message}"
     finally:
         placement.close()
-    row = story.row
+    row = progress.row
     names = {row.node_uuid: row.host} if row else {}
     held = (
         f"{names.get(provider) or provider}: " + " ".join(f"{kind}={amount}" for kind, amount in sorted(resources.items()))
@@ -228,14 +228,14 @@ class _Each(commands.Lister):
         rows: list[tuple[object, ...]] = []
         for uuid in dict.fromkeys(parsed_args.servers):
             try:
-                story = _find(open_cloud, uuid)
-                rows.append((uuid, story.cell, self._deal_with(open_cloud, story, parsed_args)))
+                progress = _find(open_cloud, uuid)
+                rows.append((uuid, progress.cell, self._deal_with(open_cloud, progress, parsed_args)))
             except core.errors.CellplaneError as error:
                 self.exit_code = self.exit_code or exits.code_of(error)
                 rows.append((uuid, None, error.message))
         return self.columns, rows
 
-    def _deal_with(self, open_cloud: cloud.Cloud, story: Story, parsed_args: argparse.Namespace) -> str:
+    def _deal_with(self, open_cloud: cloud.Cloud, progress: BuildProgress, parsed_args: argparse.Namespace) -> str:
         raise NotImplementedError
 
     def _tell(self, gate: Gate, verb: Verb, queue: str, content: msgspec.Struct) -> str:
@@ -244,21 +244,21 @@ class _Each(commands.Lister):
             return "and its conductor was told"
         return "the next sweep takes it"
 
-    def _tell_about(self, open_cloud: cloud.Cloud, story: Story) -> str:
-        if story.row is None or story.cell is None:
-            return self._tell(open_cloud.api_gate, superconductor.PLACE, superconductor.QUEUE, superconductor.Place([story.uuid]))
-        verb = {states.BUILD: cell_verbs.START, states.LIVE: cell_verbs.ACT}.get(story.row.state, cell_verbs.CLEAN)
-        gate = open_cloud.gate_named(story.cell)
-        return self._tell(gate, verb, cell_verbs.QUEUE, cell_verbs.Uuids([story.uuid]))
+    def _tell_about(self, open_cloud: cloud.Cloud, progress: BuildProgress) -> str:
+        if progress.row is None or progress.cell is None:
+            return self._tell(open_cloud.api_gate, superconductor.PLACE, superconductor.QUEUE, superconductor.Place([progress.uuid]))
+        verb = {states.BUILD: cell_verbs.START, states.LIVE: cell_verbs.ACT}.get(progress.row.state, cell_verbs.CLEAN)
+        gate = open_cloud.gate_named(progress.cell)
+        return self._tell(gate, verb, cell_verbs.QUEUE, cell_verbs.Uuids([progress.uuid]))
 
 
-def _expect_word(story: Story) -> None:
+def _expect_word(progress: BuildProgress) -> None:
     """
     Raises:
         Unavailable: only a cell that does not answer knows of the server.
     """
-    if story.silence and story.order is None:
-        raise core.errors.Unavailable(story_of(story))
+    if progress.silence and progress.journal is None:
+        raise core.errors.Unavailable(describe(progress))
 
 
 class ResumeBuilds(_Each):
@@ -270,17 +270,17 @@ class ResumeBuilds(_Each):
 
     exit_codes = "Exit code 1: nothing of some server is under way. 4: there is no such server. 5: a cell did not answer."
 
-    def _deal_with(self, open_cloud: cloud.Cloud, story: Story, parsed_args: argparse.Namespace) -> str:
-        _expect_word(story)
-        if not story.is_under_way:
-            raise core.errors.WrongState(f"nothing is under way: {story_of(story)}")
+    def _deal_with(self, open_cloud: cloud.Cloud, progress: BuildProgress, parsed_args: argparse.Namespace) -> str:
+        _expect_word(progress)
+        if not progress.is_under_way:
+            raise core.errors.WrongState(f"nothing is under way: {describe(progress)}")
         if parsed_args.dry_run:
-            return f"would be resumed: {story_of(story)}"
-        if story.order is not None:
-            open_cloud.api_write(api_db.holdings.end_lease, story.uuid)
-        if story.row is not None and story.cell is not None:
-            cloud.value_of(open_cloud.gate_named(story.cell).write_now(cell_db.holdings.end_lease, story.uuid))
-        return f"resumed, {self._tell_about(open_cloud, story)}"
+            return f"would be resumed: {describe(progress)}"
+        if progress.journal is not None:
+            open_cloud.api_write(api_db.build_status.end_lease, progress.uuid)
+        if progress.row is not None and progress.cell is not None:
+            cloud.value_of(open_cloud.gate_named(progress.cell).write_now(cell_db.build_status.end_lease, progress.uuid))
+        return f"resumed, {self._tell_about(open_cloud, progress)}"
 
 
 class AbandonBuilds(_Each):
@@ -298,38 +298,38 @@ class AbandonBuilds(_Each):
         parser.add_argument("--reason", default=DEFAULT_REASON, help=f"what the fault says ({DEFAULT_REASON})")
         return parser
 
-    def _deal_with(self, open_cloud: cloud.Cloud, story: Story, parsed_args: argparse.Namespace) -> str:
-        _expect_word(story)
+    def _deal_with(self, open_cloud: cloud.Cloud, progress: BuildProgress, parsed_args: argparse.Namespace) -> str:
+        _expect_word(progress)
         reason, dry_run = parsed_args.reason, parsed_args.dry_run
-        if story.is_deleting:
-            raise core.errors.WrongState(f"it is being deleted, which ends by itself: {story_of(story)} (see `cellctl cleanup`)")
-        if story.row is not None and story.row.state == states.FAILED:
+        if progress.is_deleting:
+            raise core.errors.WrongState(f"it is being deleted, which ends by itself: {describe(progress)} (see `cellctl cleanup`)")
+        if progress.row is not None and progress.row.state == states.FAILED:
             return "is in ERROR already"
-        if story.row is not None and story.row.state != states.BUILD:
-            raise core.errors.WrongState(f"it is not being built: {story_of(story)}")
-        if story.row is not None:
-            return self._abandon_row(open_cloud, story, story.row, reason, dry_run=dry_run)
-        if story.order is not None:
-            return self._abandon_order(open_cloud, story, story.order, reason, dry_run=dry_run)
-        raise core.errors.WrongState(f"it is not being built: {story_of(story)}")
+        if progress.row is not None and progress.row.state != states.BUILD:
+            raise core.errors.WrongState(f"it is not being built: {describe(progress)}")
+        if progress.row is not None:
+            return self._abandon_in_cell(open_cloud, progress, progress.row, reason, dry_run=dry_run)
+        if progress.journal is not None:
+            return self._abandon_in_journal(open_cloud, progress, progress.journal, reason, dry_run=dry_run)
+        raise core.errors.WrongState(f"it is not being built: {describe(progress)}")
 
-    def _abandon_row(self, open_cloud: cloud.Cloud, story: Story, row: cell_db.holdings.Holding, reason: str, *, dry_run: bool) -> str:
+    def _abandon_in_cell(self, open_cloud: cloud.Cloud, progress: BuildProgress, row: cell_db.build_status.BuildStatus, reason: str, *, dry_run: bool) -> str:
         if dry_run:
             return f"would end in ERROR: attempt {row.attempt} on host {row.host}"
-        gate = open_cloud.gate_named(str(story.cell))
-        if not cloud.value_of(gate.write_now(cell_db.holdings.abandon, row, reason=reason)):
+        gate = open_cloud.gate_named(str(progress.cell))
+        if not cloud.value_of(gate.write_now(cell_db.build_status.abandon, row, reason=reason)):
             raise core.errors.WrongState("it has changed in this moment: look, or run this again")
-        told = self._tell(gate, cell_verbs.CLEAN, cell_verbs.QUEUE, cell_verbs.Uuids([story.uuid]))
+        told = self._tell(gate, cell_verbs.CLEAN, cell_verbs.QUEUE, cell_verbs.Uuids([progress.uuid]))
         return f"is in ERROR; host {row.host} has to clean up attempt {row.attempt}, {told}"
 
-    def _abandon_order(self, open_cloud: cloud.Cloud, story: Story, order: api_db.holdings.Holding, reason: str, *, dry_run: bool) -> str:
-        if order.phase == api_db.holdings.ASSIGNED and order.fault is not None:
-            return "has its fault already, and waits for its cell" if order.target != CELL0_UUID else "is on its way to cell0 already"
-        is_new = order.phase == api_db.holdings.NEW
+    def _abandon_in_journal(self, open_cloud: cloud.Cloud, progress: BuildProgress, journal: api_db.build_status.BuildStatus, reason: str, *, dry_run: bool) -> str:
+        if journal.phase == api_db.build_status.ASSIGNED and journal.fault is not None:
+            return "has its fault already, and waits for its cell" if journal.target != CELL0_UUID else "is on its way to cell0 already"
+        is_new = journal.phase == api_db.build_status.NEW
         if dry_run:
-            return "would go to cell0 with the fault" if is_new else f"would have the fault noted until cell {story.cell} holds it"
-        fault = cell_db.history.fault(500, f"Build of instance {story.uuid} failed: {reason}")
-        if not open_cloud.api_write(api_db.holdings.abandon, order, fault):
+            return "would go to cell0 with the fault" if is_new else f"would have the fault noted until cell {progress.cell} holds it"
+        fault = cell_db.history.fault(500, f"Build of instance {progress.uuid} failed: {reason}")
+        if not open_cloud.api_write(api_db.build_status.abandon, journal, fault):
             raise core.errors.WrongState("it has changed in this moment: look, or run this again")
-        told = self._tell_about(open_cloud, story)
-        return f"goes to cell0 with the fault, {told}" if is_new else f"its fault is noted; when cell {story.cell} answers, its row decides"
+        told = self._tell_about(open_cloud, progress)
+        return f"goes to cell0 with the fault, {told}" if is_new else f"its fault is noted; when cell {progress.cell} answers, its row decides"

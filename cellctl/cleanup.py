@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-import api_db.holdings
+import api_db.build_status
 import cell_db.cleanups
 import cell_db.endings
 import cell_db.hosts
@@ -72,7 +72,7 @@ class ListCleanups(commands.Lister):
 
 def _waiting_for_cells(open_cloud: cloud.Cloud, gates: Sequence[Gate]) -> list[Wait]:
     names = {gate.cell.uuid: gate.cell.name for gate in gates}
-    orders = open_cloud.api_read(api_db.holdings.list_all, most=MOST)
+    orders = open_cloud.api_read(api_db.build_status.list_all, most=MOST)
     return [
         Wait(order.uuid, names[str(order.target)], None, None, order.created_at, None, "deleted, and its cell does not know")
         for order in orders
@@ -190,12 +190,12 @@ def _forget_cell(open_cloud: cloud.Cloud, name: str, only: set[str] | None, *, d
     gate = next(gate for gate in open_cloud.gates() if gate.cell.uuid == cell.uuid)
     if isinstance(gate.read_now(probe), Answer):
         raise core.errors.WrongState(f"cell {cell.name} answers: it is told of its deletes by itself (`cellctl build resume` hurries)")
-    orders = open_cloud.api_read(api_db.holdings.list_all, most=MOST, target=cell.uuid)
+    orders = open_cloud.api_read(api_db.build_status.list_all, most=MOST, target=cell.uuid)
     mine = [order for order in orders if order.deleting and (only is None or order.uuid in only)]
     result = "would be forgotten"
     if mine and not dry_run:
         _release(open_cloud, [order.uuid for order in mine])
-        open_cloud.api_write(api_db.holdings.forget_deletes, [order.uuid for order in mine], cell_uuid=cell.uuid)
+        open_cloud.api_write(api_db.build_status.forget_deletes, [order.uuid for order in mine], cell_uuid=cell.uuid)
         result = "forgotten"
     return [(order.uuid, cell.name, None, None, result) for order in mine]
 

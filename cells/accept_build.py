@@ -14,7 +14,7 @@ from cells.gate.answers import Answer, value_of
 from cells.route import CellAccess
 from core.context import Context
 from core.steps import Steps
-from objects.order import PlacementRequest, ServerOrder
+from objects.build_request import BuildRequest, RequestSpec
 
 
 async def accept_build_requests(
@@ -22,9 +22,9 @@ async def accept_build_requests(
     context: Context,
     steps: Steps,
     *,
-    request: PlacementRequest,
+    request: RequestSpec,
     request_uuid: str,
-    orders: Sequence[ServerOrder],
+    build_requests: Sequence[BuildRequest],
     quota_defaults: Mapping[str, int],
     not_after: datetime.timedelta,
 ) -> None:
@@ -39,14 +39,14 @@ async def accept_build_requests(
     try:
         with steps("api.accept"):
             written = await access.api_db.write(
-                api_db.journal.accept, request=request, request_uuid=request_uuid, orders=orders, quota_defaults=quota_defaults,
+                api_db.journal.accept, request=request, request_uuid=request_uuid, requested=build_requests, quota_defaults=quota_defaults,
                 not_after=not_after,
             )  # fmt: skip
             value_of(written)
     except core.errors.Unavailable:
-        if not await _were_accepted(access, orders[0].uuid):
+        if not await _were_accepted(access, build_requests[0].uuid):
             raise
-    hint = superconductor.Place(uuids=[order.uuid for order in orders])
+    hint = superconductor.Place(uuids=[build_request.uuid for build_request in build_requests])
     access.api_db.hint(superconductor.QUEUE, superconductor.PLACE, hint, context)
 
 

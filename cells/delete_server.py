@@ -21,7 +21,7 @@ from cells.route import CellAccess
 from core.context import Context
 from core.log import about
 from core.steps import Steps
-from objects.order import ServerOrder
+from objects.build_request import BuildRequest
 
 LOG = core.log.get(__name__)
 LEASE_S = 5.0
@@ -29,7 +29,7 @@ LEASE_S = 5.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PendingDelete:
-    """A server whose cell must hear of its delete, and the journal row that says so: `by` whose request, `order` if it was never handed over."""
+    """A server whose cell must hear of its delete, and the journal row that says so: `by` whose request, `build_request` if it was never handed over."""
 
     uuid: str
     token: str
@@ -37,7 +37,7 @@ class PendingDelete:
     user_id: str
     cell_uuid: str
     by: Context | None = None
-    order: ServerOrder | None = None
+    build_request: BuildRequest | None = None
 
 
 async def delete_server(access: CellAccess, context: Context, mapping: api_db.instances.Mapping, steps: Steps) -> None:
@@ -89,5 +89,5 @@ def send_tombstone(api: Gate, gate: Gate, pending: PendingDelete, context: Conte
 def _tombstone_arguments(pending: PendingDelete, gate: Gate) -> dict[str, Any]:
     return {
         "uuid": pending.uuid, "project_id": pending.project_id, "user_id": pending.user_id, "is_cell0": gate.cell.is_cell0,
-        "context": pending.by, "order": pending.order,
+        "context": pending.by, "build_request": pending.build_request,
     }  # fmt: skip

@@ -325,7 +325,7 @@ class InProcessBroker:
     def _forget(self, connection: Peer) -> None:
         self._connections.discard(connection)
         for channel in connection.channels:
-            channel.let_go()
+            channel.release()
         for name, queue in list(self._queues.items()):
             if queue.owner is connection:
                 self._drop(name)

@@ -26,7 +26,7 @@ class Reader(Protocol):
     def deliver(self, subscription: "Subscription", message: "Stored") -> None:
         """Hands a message over; the channel remembers it until it is acked."""
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """The channel is gone: its subscriptions end, its messages go back."""
 
     def break_off(self) -> None:

@@ -276,7 +276,7 @@ class Channel(base.StdChannel):
     def close(self) -> None:
         if self.is_open:
             self.is_open = False
-            self._broker.tell(self.let_go)
+            self._broker.tell(self.release)
 
     # What the broker asks of it, with its lock held.
 
@@ -292,7 +292,7 @@ class Channel(base.StdChannel):
         """The broker ends its connection."""
         self.connection.break_off()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """The channel is gone: its consumers end, its messages go back."""
         for consumer in self._consumers.values():
             self._broker.unsubscribe(consumer)

@@ -8,7 +8,7 @@ import msgspec
 from lifecycle import states
 from lifecycle.actions import CREATE, DELETE
 from objects.build import Flavor
-from objects.order import ServerOrder
+from objects.build_request import BuildRequest
 
 
 class Server(msgspec.Struct, frozen=True):
@@ -77,9 +77,9 @@ def flavor_values(flavor: Flavor) -> dict[str, Any]:
     }
 
 
-def server_of_order(order: ServerOrder, *, fault: dict[str, Any] | None = None, deleting: bool = False) -> Server:
+def server_of_build_request(build_request: BuildRequest, *, fault: dict[str, Any] | None = None, deleting: bool = False) -> Server:
     """The server that an order describes, before a cell holds it: building, or failed with the journal's fault."""
-    build = order.build
+    build = build_request.build
     return Server(
         uuid=build.uuid,
         project_id=build.project_id,
@@ -92,18 +92,18 @@ def server_of_order(order: ServerOrder, *, fault: dict[str, Any] | None = None, 
         task_state=DELETE.during if deleting else states.IDLE if fault else CREATE.during,
         power_state=states.NO_STATE,
         display_name=build.name,
-        display_description=order.description,
+        display_description=build_request.description,
         hostname=build.hostname,
         availability_zone=build.availability_zone,
         hypervisor_hostname=None,
-        image_ref=order.image_ref,
+        image_ref=build_request.image_ref,
         flavor=flavor_values(build.flavor),
         key_name=build.key_name,
         config_drive=build.config_drive,
-        access_ip_v4=order.access_ip_v4,
-        access_ip_v6=order.access_ip_v6,
-        auto_disk_config=order.auto_disk_config,
-        root_device_name=order.root_device_name,
+        access_ip_v4=build_request.access_ip_v4,
+        access_ip_v6=build_request.access_ip_v6,
+        auto_disk_config=build_request.auto_disk_config,
+        root_device_name=build_request.root_device_name,
         launch_index=build.launch_index,
         reservation_id=build.reservation_id,
         progress=0,
@@ -112,9 +112,9 @@ def server_of_order(order: ServerOrder, *, fault: dict[str, Any] | None = None, 
         metadata=dict(build.metadata),
         tags=list(build.tags),
         fault=fault,
-        extra=extra_of_order(order),
+        extra=extra_of_build_request(build_request),
         user_data=build.user_data,
-        created_at=order.created_at,
+        created_at=build_request.created_at,
         updated_at=None,
         launched_at=None,
         terminated_at=None,
@@ -122,7 +122,7 @@ def server_of_order(order: ServerOrder, *, fault: dict[str, Any] | None = None, 
     )
 
 
-def extra_of_order(order: ServerOrder) -> dict[str, Any]:
+def extra_of_build_request(build_request: BuildRequest) -> dict[str, Any]:
     """What a server was ordered with and no column holds."""
-    extra: dict[str, Any] = {"pinned_availability_zone": order.build.availability_zone}
-    return extra if order.server_group is None else {**extra, "server_groups": [order.server_group]}
+    extra: dict[str, Any] = {"pinned_availability_zone": build_request.build.availability_zone}
+    return extra if build_request.server_group is None else {**extra, "server_groups": [build_request.server_group]}

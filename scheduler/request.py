@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import core.errors
 from objects.build import Flavor, ImageRef
-from objects.order import PlacementRequest
+from objects.build_request import RequestSpec
 from scheduler.resources import resources_of
 
 # `trait:X`, and `trait1:X` in a group of its own: a host of ours is one provider and answers for all groups.
@@ -65,7 +65,7 @@ class Request:
 
 
 def request_for(
-    asked: PlacementRequest,
+    asked: RequestSpec,
     flavor: Flavor,
     image: ImageRef | None,
     *,

@@ -24,7 +24,7 @@ DEFAULT_GROUP = "default"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Named:
+class References:
     """The names in a request; `hosts` as `zones.hosts_of` gives them.
 
     `has_limits`: whether it has to be known how many metadata items and servers there may be: it names some, or a range of numbers.
@@ -32,7 +32,7 @@ class Named:
 
     flavor_id: str
     key_name: str | None
-    wish: zones.Wish
+    wish: zones.TargetHost
     hosts: frozenset[str] = frozenset()
     server_group: str | None = None
     same_host: tuple[str, ...] = ()
@@ -40,7 +40,7 @@ class Named:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Resolved:
     """What they stand for.
 
     `metadata_items`: how many there may be; negative: any number. `headroom`: how many servers of the flavor the quotas of project and
@@ -53,7 +53,7 @@ class Found:
     headroom: int | None = None
 
 
-def look_up(connection: Connection, context: Context, named: Named, quota_defaults: Mapping[str, int]) -> Found:
+def look_up(connection: Connection, context: Context, named: References, quota_defaults: Mapping[str, int]) -> Resolved:
     """
     Raises:
         Invalid: something that the request names does not exist, or not for this caller.
@@ -64,11 +64,11 @@ def look_up(connection: Connection, context: Context, named: Named, quota_defaul
         zones.check(api_db.aggregates.zones(connection), named.wish, named.hosts)
     _check_server_group(connection, context, named.server_group)
     _check_same_host(connection, context, named.same_host)
-    found = Found(flavor=flavor, public_key=found_key)
+    found = Resolved(flavor=flavor, public_key=found_key)
     return _with_limits(connection, context, found, quota_defaults) if named.has_limits else found
 
 
-def _with_limits(connection: Connection, context: Context, found: Found, quota_defaults: Mapping[str, int]) -> Found:
+def _with_limits(connection: Connection, context: Context, found: Resolved, quota_defaults: Mapping[str, int]) -> Resolved:
     project_id, user_id = str(context.project_id), str(context.user_id)
     limits = api_db.limits.read(connection, project_id, user_id, quota_defaults)
     each = {"instances": 1, "cores": found.flavor.vcpus, "ram": found.flavor.memory_mib}

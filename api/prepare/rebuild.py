@@ -8,8 +8,8 @@ import msgspec
 
 from api.http.call import Call
 from api.prepare import images, lookups
+from api.prepare.build_requests import ZERO_DISK_FLAVOR
 from api.prepare.metadata import limit, refuse_too_many
-from api.prepare.order import ZERO_DISK_FLAVOR
 from api.prepare.refusals import invalid
 from cell_db.rebuilds import Changes
 from database.engine import Connection

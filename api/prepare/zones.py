@@ -14,7 +14,7 @@ ZONE, HOST, NODE = "availability_zone", "host", "hypervisor_hostname"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Wish:
+class TargetHost:
     """What was asked for; `forced`: the host is taken whatever the filters say."""
 
     zone: str | None = None
@@ -27,22 +27,22 @@ class Wish:
         return ZONE if self.forced else name
 
 
-def parse(asked: str | None) -> Wish:
+def parse(asked: str | None) -> TargetHost:
     """The wish behind `availability_zone`: `zone`, `zone:host`, `zone:host:node` or `zone::node`.
 
     Raises:
         Invalid: more than two colons, or nothing beside them.
     """
     if asked is None:
-        return Wish()
+        return TargetHost()
     zone, *target = asked.split(":")
     if len(target) > 2 or not asked.strip(":"):
         raise invalid(ZONE, f"Value: {asked}. It must be zone, zone:host or zone:host:node.")
     host, node = [*target, "", ""][:2]
-    return Wish(zone=zone or None, host=host or None, node=node or None, forced=bool(host or node))
+    return TargetHost(zone=zone or None, host=host or None, node=node or None, forced=bool(host or node))
 
 
-async def hosts_of(call: Call, wish: Wish) -> frozenset[str]:
+async def hosts_of(call: Call, wish: TargetHost) -> frozenset[str]:
     """The hosts that the wish names, as far as cells know them; none: any host will do.
 
     Only who names a node asks the cells, all at once: the API database has hosts and no nodes.
@@ -65,7 +65,7 @@ async def hosts_of(call: Call, wish: Wish) -> frozenset[str]:
     raise invalid(wish.field(NODE), f"Compute host {wish.node} could not be found.")
 
 
-def check(zones: Mapping[str, set[str]], wish: Wish, hosts: frozenset[str]) -> None:
+def check(zones: Mapping[str, set[str]], wish: TargetHost, hosts: frozenset[str]) -> None:
     """Returns if the zone is one of these (zone -> its hosts), and every host that is named is in one, in the one that is asked for.
 
     Raises:

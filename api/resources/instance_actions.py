@@ -154,21 +154,21 @@ async def _show(call: Call, *, deleted: bool) -> _Shown:
 
 def _accepted_so_far(entry: Entry | None) -> list[ActionRecord]:
     """The one action of a server that no cell has yet: its creation, as its cell will record it."""
-    if entry is None or entry.order is None:
+    if entry is None or entry.build_request is None:
         return []
-    order = entry.order
+    build_request = entry.build_request
     return [
         ActionRecord(
             id=0,
-            uuid=order.uuid,
+            uuid=build_request.uuid,
             action=CREATE.name,
-            request_id=order.request_id,
-            user_id=order.build.user_id,
-            project_id=order.build.project_id,
+            request_id=build_request.request_id,
+            user_id=build_request.build.user_id,
+            project_id=build_request.build.project_id,
             message=None,
-            start_time=order.created_at,
+            start_time=build_request.created_at,
             finish_time=None,
-            updated_at=order.created_at,
+            updated_at=build_request.created_at,
         )
     ]
 

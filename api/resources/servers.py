@@ -15,7 +15,7 @@ from api.http import policy
 from api.http.call import Call
 from api.http.policy import Rule
 from api.http.routes import Route
-from api.prepare import order, passwords
+from api.prepare import build_requests, passwords
 from api.resources import server_bodies, server_extras, server_views
 from api.resources.action_rows import route_of, rules_of
 from api.resources.server_changes import change_found
@@ -26,16 +26,16 @@ from core.steps import Steps
 from database.engine import Connection
 from lifecycle.actions import CREATE, DELETE, UPDATE
 from lifecycle.admit import admit_lock, is_always_admitted
-from objects.order import ServerOrder
+from objects.build_request import BuildRequest
 from objects.server import Server, flavor_values
 
 SHOW = "os_compute_api:servers:show"
 
 POLICIES = [
     *rules_of(CREATE, UPDATE, DELETE),
-    Rule(order.FORCED_HOST, policy.ADMIN, "Create a server on a certain host, whatever the scheduler says"),
-    Rule(order.REQUESTED_DESTINATION, policy.ADMIN, "Create a server on a certain host that fits"),
-    Rule(order.ZERO_DISK_FLAVOR, policy.ADMIN, "Create a server from an image with a flavor that has no disk"),
+    Rule(build_requests.FORCED_HOST, policy.ADMIN, "Create a server on a certain host, whatever the scheduler says"),
+    Rule(build_requests.REQUESTED_DESTINATION, policy.ADMIN, "Create a server on a certain host that fits"),
+    Rule(build_requests.ZERO_DISK_FLAVOR, policy.ADMIN, "Create a server from an image with a flavor that has no disk"),
     Rule(SHOW, policy.READER, "Show a server"),
     Rule(server_views.HOST_STATUS, policy.ADMIN, "See the state of a server's host"),
     Rule(server_views.HOST_STATUS_IF_UNKNOWN, policy.ADMIN, "See that the state of a server's host is unknown"),
@@ -48,20 +48,20 @@ POLICIES = [
 
 async def create(call: Call) -> object:
     """Accepts the servers: from here on they end ACTIVE, in ERROR with a fault, or deleted."""
-    prepared = await order.prepare(call)
+    prepared = await build_requests.prepare(call)
     await accept_build_requests(
         call.cloud,
         call.context,
         Steps(),
         request=prepared.request,
         request_uuid=prepared.request_uuid,
-        orders=prepared.orders,
+        build_requests=prepared.build_requests,
         quota_defaults=call.cloud.quota_defaults,
         not_after=call.cloud.build_not_after,
     )
     if call.body.get("return_reservation_id"):
         return {"reservation_id": prepared.reservation_id}
-    return {"server": _created(call, prepared.orders[0])}
+    return {"server": _created(call, prepared.build_requests[0])}
 
 
 async def create_described_by_name(call: Call) -> object:
@@ -70,7 +70,7 @@ async def create_described_by_name(call: Call) -> object:
     return await create(call)
 
 
-def _created(call: Call, accepted: ServerOrder) -> dict[str, Any]:
+def _created(call: Call, accepted: BuildRequest) -> dict[str, Any]:
     path = f"/servers/{accepted.uuid}"
     call.set_header("Location", call.link(path))
     return {
@@ -106,7 +106,7 @@ async def _known_without_its_cell(call: Call, silence: core.errors.CellplaneErro
     if mapping.cell_uuid is None:
         raise silence
     call.enforce(SHOW, target_of(mapping))
-    request = await call.cloud.api_read(api_db.instances.placement_request, mapping.request_uuid)
+    request = await call.cloud.api_read(api_db.instances.request_spec, mapping.request_uuid)
     return UnreachableServer(
         uuid=mapping.uuid,
         project_id=mapping.project_id,
@@ -129,7 +129,7 @@ _COLUMN = {
     "accessIPv6": "access_ip_v6",
     "OS-DCF:diskConfig": "auto_disk_config",
 }
-_ORDER_FIELD = {
+_REQUEST_FIELD = {
     "description": "description",
     "accessIPv4": "access_ip_v4",
     "accessIPv6": "access_ip_v6",
@@ -147,7 +147,7 @@ async def update(call: Call) -> Server:
         await change_found(call, found, UPDATE, lambda connection, server: cell_db.instances.update(connection, server.uuid, columns))
     elif changes:
         admit_server(call, UPDATE, found.server)
-        await call.cloud.api_write(_change_order, found.server.uuid, changes)
+        await call.cloud.api_write(_change_build_request, found.server.uuid, changes)
     if changes:
         found = await server_extras.found_for_view(call, UPDATE.rule.name)
     return await server_extras.with_its_group(call, found.server)
@@ -160,18 +160,18 @@ def _kept(key: str, value: Any) -> Any:
     return (value or None) if key.startswith("accessIP") else value
 
 
-def _change_order(connection: Connection, uuid: str, changes: Mapping[str, Any]) -> None:
+def _change_build_request(connection: Connection, uuid: str, changes: Mapping[str, Any]) -> None:
     """Changes the order of a server that no cell holds yet.
 
     Raises:
         Busy: it is being handed to its cell at this moment.
     """
     entry = api_db.journal.find(connection, uuid)
-    if entry is None or entry.order is None:
+    if entry is None or entry.build_request is None:
         raise _being_handed_over(uuid)
-    build = msgspec.structs.replace(entry.order.build, **_renamed(changes, _BUILD_FIELD))
-    order = msgspec.structs.replace(entry.order, build=build, **_renamed(changes, _ORDER_FIELD))
-    if not api_db.journal.update_order(connection, uuid, order):
+    build = msgspec.structs.replace(entry.build_request.build, **_renamed(changes, _BUILD_FIELD))
+    build_request = msgspec.structs.replace(entry.build_request, build=build, **_renamed(changes, _REQUEST_FIELD))
+    if not api_db.journal.update_build_request(connection, uuid, build_request):
         raise _being_handed_over(uuid)
 
 

@@ -15,7 +15,7 @@ from conductor.superconductor.neighbours import NO_NEIGHBOURS, Neighbours, choos
 from core.log import requests
 from core.steps import Steps
 from objects.build import BuildSpec
-from objects.order import PlacementRequest
+from objects.build_request import RequestSpec
 from scheduler.choose import Choice, NoValidHost, choose
 from scheduler.hosts import HostState
 from scheduler.request import Request, request_for
@@ -38,7 +38,7 @@ class Group:
     `waits`: the fault holds only as long as some cell is cut off. `unread`: cells that may have the hosts, for all that is known here.
     """
 
-    request: PlacementRequest
+    request: RequestSpec
     entries: list[Entry]
     choices: list[Choice] = dataclasses.field(default_factory=list)
     fault: str | None = None
@@ -51,8 +51,8 @@ class Group:
     @property
     def fields(self) -> str:
         """Of lines about it in the log."""
-        order = self.entries[0].order
-        return f"{requests([order.request_id if order else ''])} request_spec={self.entries[0].request_uuid}"
+        build_request = self.entries[0].build_request
+        return f"{requests([build_request.request_id if build_request else ''])} request_spec={self.entries[0].request_uuid}"
 
     def resources(self) -> dict[str, int]:
         """What one of the servers takes; all servers of a request have the same flavor."""
@@ -73,9 +73,9 @@ class Group:
         )
 
     def _build(self) -> BuildSpec:
-        order = self.entries[0].order
-        assert order is not None
-        return order.build
+        build_request = self.entries[0].build_request
+        assert build_request is not None
+        return build_request.build
 
     def alternates(self, number: int) -> list[dict[str, Any]]:
         """The chosen host first, then its alternates, as journal and row keep them."""

@@ -11,19 +11,19 @@ import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import api_db.instances
-import api_db.server_group_holds
+import api_db.server_group_leases
 import api_db.server_groups
 import cell_db.builds
 import core.errors
 import core.log
 from api_db.instances import Whereabouts
-from api_db.server_group_holds import Hold
+from api_db.server_group_leases import GroupLease
 from api_db.server_groups import ServerGroup
 from cells.gate.answers import CELL0_UUID, Answer, value_of
 from cells.gate.gate import Gate
 from cells.gate.registry import Cells
 from cells.gate.scatter import scatter_now
-from objects.order import PlacementRequest
+from objects.build_request import RequestSpec
 from scheduler.choose import Choice, NoValidHost, choose
 from scheduler.hosts import HostState
 from scheduler.request import NO_HINTS, Group, Hints, Request
@@ -47,13 +47,13 @@ class Neighbours:
     group: Group | None = None
     hints: Hints = NO_HINTS
     unknown: frozenset[str] = frozenset()
-    hold: Hold | None = None
+    hold: GroupLease | None = None
 
 
 NO_NEIGHBOURS = Neighbours()
 
 
-def names_others(request: PlacementRequest) -> bool:
+def names_others(request: RequestSpec) -> bool:
     """Whether other servers have a say in where the request's servers go."""
     return bool(request.server_group or request.same_host or request.different_host)
 
@@ -67,7 +67,7 @@ class OtherServers:
         self._view = view
 
     @contextlib.contextmanager
-    def held(self, uuid: str | None) -> Iterator[tuple[ServerGroup, Hold] | None]:
+    def held(self, uuid: str | None) -> Iterator[tuple[ServerGroup, GroupLease] | None]:
         """The group, held for the body of the `with`. None: there is none (any more), and nobody has any wishes.
 
         Raises:
@@ -77,7 +77,7 @@ class OtherServers:
             yield None
             return
         try:
-            taken = value_of(self._api.write_now(api_db.server_group_holds.hold, uuid, seconds=HOLD_S))
+            taken = value_of(self._api.write_now(api_db.server_group_leases.take, uuid, seconds=HOLD_S))
         except core.errors.NotFound:
             yield None
             return
@@ -86,9 +86,9 @@ class OtherServers:
         try:
             yield taken
         finally:
-            self._api.write_now(api_db.server_group_holds.let_go, taken[1])
+            self._api.write_now(api_db.server_group_leases.release, taken[1])
 
-    def neighbours(self, request: PlacementRequest, taken: tuple[ServerGroup, Hold] | None) -> Neighbours:
+    def neighbours(self, request: RequestSpec, taken: tuple[ServerGroup, GroupLease] | None) -> Neighbours:
         """Where the servers are that the request names, and the members of its group; cells are asked all at once.
 
         Raises:
@@ -105,7 +105,7 @@ class OtherServers:
             hold=taken[1] if taken else None,
         )
 
-    def _hinted(self, request: PlacementRequest) -> list[Whereabouts]:
+    def _hinted(self, request: RequestSpec) -> list[Whereabouts]:
         """The servers of the hints that there are: living ones of the request's project. All others are none to it.
 
         Raises:
@@ -143,7 +143,7 @@ def _group(group: ServerGroup, members: Sequence[Whereabouts], hosts: Mapping[st
     return Group(group.policy, dict(counted), int(group.rules.get(MOST_PER_HOST, 1)))
 
 
-def _hints(request: PlacementRequest, hinted: Sequence[Whereabouts], hosts: Mapping[str, str], silent: Collection[str]) -> Hints:
+def _hints(request: RequestSpec, hinted: Sequence[Whereabouts], hosts: Mapping[str, str], silent: Collection[str]) -> Hints:
     same, different = (frozenset(hosts[uuid] for uuid in named if uuid in hosts) for named in (request.same_host, request.different_host))
     if not request.same_host:
         return Hints(different_hosts=different)

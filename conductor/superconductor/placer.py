@@ -15,14 +15,14 @@ from typing import Any
 
 import api_db.instances
 import api_db.journal
-import api_db.server_group_holds
+import api_db.server_group_leases
 import cell_db.builds
 import cell_db.history
 import core.errors
 import core.log
 import messaging.verbs.cell as cell_verbs
 from api_db.journal import Assignment, Entry
-from api_db.server_group_holds import Hold
+from api_db.server_group_leases import GroupLease
 from cells.delete_server import PendingDelete, send_tombstone
 from cells.gate.answers import CELL0_UUID, Answer, value_of
 from cells.gate.gate import Gate
@@ -219,7 +219,7 @@ class Placer:
             by_request[entry.request_uuid].append(entry)
         if not by_request:
             return []
-        requests = value_of(self._api.read_now(api_db.instances.placement_requests, list(by_request)))
+        requests = value_of(self._api.read_now(api_db.instances.request_specs_of, list(by_request)))
         return [Group(requests[request_uuid], entries) for request_uuid, entries in by_request.items()]
 
     def _place_again(self, group: Group) -> None:
@@ -270,7 +270,7 @@ class Placer:
     def _may_wait_for_unread(self, group: Group) -> bool:
         return group.entries[0].created_at + self._unread_cell_wait > self._clock.now()
 
-    def _assign(self, held: Sequence[_Held], hold: Hold | None = None) -> list[_Held]:
+    def _assign(self, held: Sequence[_Held], hold: GroupLease | None = None) -> list[_Held]:
         """The hand-over. Gives what is assigned now; of the rest, what was deleted meanwhile is undone, what was lost is left.
 
         `hold`: on the server group whose members these are, all of them; without it they must not be handed over.
@@ -288,7 +288,7 @@ class Placer:
             if hold is None:
                 done = value_of(self._api.write_now(api_db.journal.assign, assignments))
             else:
-                done = value_of(self._api.write_now(api_db.server_group_holds.assign, assignments, hold))
+                done = value_of(self._api.write_now(api_db.server_group_leases.assign, assignments, hold))
         refused = [one.entry for one in held if one.entry.uuid not in done]
         self._end_deleted(refused)
         return [one for one in held if one.entry.uuid in done]
@@ -318,7 +318,7 @@ class Placer:
 
     def _insert_in(self, cell_uuid: str, held: Sequence[_Held]) -> None:
         gate = self._cells.find_gate_now(cell_uuid)
-        rows = [_placed(one) for one in held if one.entry.order is not None]
+        rows = [_placed(one) for one in held if one.entry.build_request is not None]
         with self._steps("super.insert"):
             told = gate.write_now(cell_db.builds.insert, rows, build_deadline_s=self._build_deadline_s)
         if not isinstance(told, Answer):
@@ -379,7 +379,7 @@ class Placer:
         if gate.cell.is_cell0:
             self._release(entry.uuid)
         doomed = PendingDelete(
-            entry.uuid, str(entry.token), mapping.project_id, mapping.user_id, gate.cell.uuid, by=entry.deleted_by, order=entry.order
+            entry.uuid, str(entry.token), mapping.project_id, mapping.user_id, gate.cell.uuid, by=entry.deleted_by, build_request=entry.build_request
         )
         told = send_tombstone(self._api, gate, doomed, service_context(_request_id(entry) or None), self._steps)
         if isinstance(told, Answer):
@@ -408,11 +408,11 @@ def _entries(connection: Connection, uuids: Sequence[str]) -> list[Entry]:
 
 
 def _placed(held: _Held) -> cell_db.builds.Placed:
-    order = held.entry.order
-    assert order is not None
+    build_request = held.entry.build_request
+    assert build_request is not None
     first, *rest = held.places or [{}]
     return cell_db.builds.Placed(
-        order=order,
+        build_request=build_request,
         host=first.get("host"),
         node_uuid=first.get("node_uuid"),
         hypervisor_hostname=first.get("hypervisor_hostname"),
@@ -428,7 +428,7 @@ def _request_id(entry: Entry) -> str:
     """Of the request that this is done for: the delete, once there is one."""
     if entry.deleting:
         return entry.deleted_by.request_id if entry.deleted_by else ""
-    return entry.order.request_id if entry.order else ""
+    return entry.build_request.request_id if entry.build_request else ""
 
 
 def _requests(entries: Iterable[Entry]) -> str:

@@ -174,9 +174,9 @@ class SmallCloud:
 
     def place(self, uuid: str, cell: str = "east", host: str | None = "east-1", fault: dict[str, Any] | None = None) -> None:
         entry = self.assign(uuid, cell, host, fault)
-        assert entry.order is not None and entry.token is not None
+        assert entry.build_request is not None and entry.token is not None
         placed = cell_db.builds.Placed(
-            order=entry.order,
+            build_request=entry.build_request,
             host=host,
             node_uuid="66f36e48-5a51-45b6-b2b8-4cd4b0d2d5b9" if host else None,
             hypervisor_hostname=host,

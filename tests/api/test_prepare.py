@@ -36,16 +36,16 @@ def test_several_guests_with_one_hostname_are_numbered_within_the_length_of_a_la
 @pytest.mark.parametrize(
     ("asked", "wish"),
     [
-        (None, zones.Wish()),
-        ("east", zones.Wish("east")),
-        ("east:h", zones.Wish("east", "h", None, forced=True)),
-        ("east:h:n", zones.Wish("east", "h", "n", forced=True)),
-        ("east::n", zones.Wish("east", None, "n", forced=True)),
-        (":h", zones.Wish(None, "h", None, forced=True)),
-        ("east::", zones.Wish("east")),
+        (None, zones.TargetHost()),
+        ("east", zones.TargetHost("east")),
+        ("east:h", zones.TargetHost("east", "h", None, forced=True)),
+        ("east:h:n", zones.TargetHost("east", "h", "n", forced=True)),
+        ("east::n", zones.TargetHost("east", None, "n", forced=True)),
+        (":h", zones.TargetHost(None, "h", None, forced=True)),
+        ("east::", zones.TargetHost("east")),
     ],
 )
-def test_a_zone_may_name_a_host(asked: str | None, wish: zones.Wish) -> None:
+def test_a_zone_may_name_a_host(asked: str | None, wish: zones.TargetHost) -> None:
     assert zones.parse(asked) == wish
 
 

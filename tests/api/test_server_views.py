@@ -13,8 +13,8 @@ from api.http.view import View, compiled
 from api.resources import server_views
 from lifecycle import states
 from objects.build import BuildSpec, Flavor, ImageRef
-from objects.order import ServerOrder
-from objects.server import Server, server_of_order
+from objects.build_request import BuildRequest
+from objects.server import Server, server_of_build_request
 
 ALWAYS = 1
 NEVER = 999
@@ -58,8 +58,8 @@ def _server(**changes: Any) -> Server:
     build = BuildSpec(
         uuid="u", project_id="p", user_id="who", name="n", hostname="n", flavor=Flavor("7", "m1.small", 1, 512, 1), image=ImageRef("i")
     )
-    order = ServerOrder(build=build, request_id="req-1", created_at=datetime.datetime(2024, 1, 2, 3, 4, 5, 678), image_ref="i")
-    return msgspec.structs.replace(server_of_order(order), **changes)
+    order = BuildRequest(build=build, request_id="req-1", created_at=datetime.datetime(2024, 1, 2, 3, 4, 5, 678), image_ref="i")
+    return msgspec.structs.replace(server_of_build_request(order), **changes)
 
 
 def _call(*, is_admin: bool) -> Any:

@@ -22,8 +22,8 @@ def test_a_created_server_is_in_the_journal_and_says_where_to_look(cloud: SmallC
     assert set(server) == {"id", "links", "OS-DCF:diskConfig", "security_groups", "adminPass"}
     assert reply.headers["Location"].endswith(f"/v2.1/servers/{server['id']}")
     entry = cloud.entry(server["id"])
-    assert entry is not None and entry.order is not None
-    build = entry.order.build
+    assert entry is not None and entry.build_request is not None
+    build = entry.build_request.build
     assert (build.name, build.hostname, build.metadata, build.tags) == ("web", "web", {"role": "web"}, ["blue"])
     assert build.public_key == "ssh-ed25519 AAAA"
     assert build.image is not None and build.image.image_id == IMAGE
@@ -45,7 +45,7 @@ def test_several_servers_of_one_request_are_numbered_and_share_a_reservation(clo
     assert reply.status == 202 and set(reply.json) == {"reservation_id"}
     with cloud.api.reading() as connection:
         entries = [api_db.journal.find(connection, uuid) for uuid in _uuids(cloud)]
-    orders = sorted((e.order for e in entries if e and e.order), key=lambda order: order.build.launch_index)
+    orders = sorted((e.build_request for e in entries if e and e.build_request), key=lambda order: order.build.launch_index)
     assert [order.build.name for order in orders] == ["web-1", "web-2", "web-3"]
     assert [order.build.hostname for order in orders] == ["web-1", "web-2", "web-3"]
     assert {order.build.reservation_id for order in orders} == {reply.json["reservation_id"]}
@@ -189,7 +189,7 @@ def test_only_admins_choose_hosts_and_diskless_flavors(cloud: SmallCloud) -> Non
     entry = cloud.entry(uuid)
     assert entry is not None
     with cloud.api.reading() as connection:
-        request = api_db.instances.placement_request(connection, entry.request_uuid)
+        request = api_db.instances.request_spec(connection, entry.request_uuid)
     assert (request.availability_zone, request.host, request.forced) == ("east", "east-1", True)
 
 
@@ -267,7 +267,7 @@ def test_hints_reach_the_scheduler_as_lists_whatever_their_name_and_form(cloud: 
         entry = cloud.entry(cloud.created(beside={key: hints}))
         assert entry is not None
         with cloud.api.reading() as connection:
-            request = api_db.instances.placement_request(connection, entry.request_uuid)
+            request = api_db.instances.request_spec(connection, entry.request_uuid)
         assert (request.same_host, request.different_host) == (same, different)
 
 

@@ -26,8 +26,8 @@ def servers(cloud: SmallCloud) -> int:
 def test_as_many_servers_as_the_user_has_room_for(cloud: SmallCloud, limited: list[str]) -> None:
     """Of at least one and at most five: the two for which there is room, and not a refusal of them all."""
     entry = cloud.entry(cloud.created())
-    assert entry is not None and entry.order is not None
-    one = {"instances": 1, "cores": entry.order.build.flavor.vcpus, "ram": entry.order.build.flavor.memory_mib}
+    assert entry is not None and entry.build_request is not None
+    one = {"instances": 1, "cores": entry.build_request.build.flavor.vcpus, "ram": entry.build_request.build.flavor.memory_mib}
     limit_user(cloud, **{resource: 3 * one[resource] for resource in limited})
 
     assert cloud.create(min_count=1, max_count=5).status == 202

@@ -28,7 +28,7 @@ from database.engine import Database
 from lifecycle import states
 from lifecycle.actions import CREATE, OPERATIONS, REBOOT_HARD
 from objects.build import BuildSpec, Flavor
-from objects.order import ServerOrder
+from objects.build_request import BuildRequest
 from tests.cell_db.rows import insert_instance, update_instance
 
 T = TypeVar("T")
@@ -170,20 +170,20 @@ def test_what_is_done_at_once_is_over_at_once(database: Database) -> None:
 
 
 def placed(*, fault: dict[str, object] | None = None, host: str | None = HOST, alternates: int = 0) -> Placed:
-    order = ServerOrder(
+    build_request = BuildRequest(
         build=BuildSpec(uuid=str(uuid.uuid4()), project_id="p", user_id="alice", name="n", hostname="n", flavor=TINY),
         request_id=new_request_id(), created_at=utcnow(),
     )  # fmt: skip
     others = [{"host": OTHER, "node_uuid": str(uuid.uuid4())}] * alternates
     return Placed(
-        order=order, host=host, node_uuid=str(uuid.uuid4()), hypervisor_hostname=host, availability_zone=None, alternates=others, resources={},
+        build_request=build_request, host=host, node_uuid=str(uuid.uuid4()), hypervisor_hostname=host, availability_zone=None, alternates=others, resources={},
         not_after=utcnow(), fault=fault,
     )  # fmt: skip
 
 
 def insert(database: Database, *new: Placed) -> list[str]:
     write(database, cell_db.builds.insert, list(new), build_deadline_s=60.0)
-    return [one.order.uuid for one in new]
+    return [one.build_request.uuid for one in new]
 
 
 def give_up(database: Database, server: str) -> None:
@@ -198,8 +198,8 @@ def test_builds_of_one_request_have_one_record_each(database: Database) -> None:
     write(database, cell_db.builds.active, [Ran(server, 1, HOST, states.RUNNING) for server in servers])
 
     for one in new:
-        record, events = only(database, one.order.uuid, "create")
-        assert (record.request_id, record.user_id, record.message) == (one.order.request_id, "alice", None)
+        record, events = only(database, one.build_request.uuid, "create")
+        assert (record.request_id, record.user_id, record.message) == (one.build_request.request_id, "alice", None)
         assert [(event.event, event.host, event.result) for event in events] == [(CREATE.event_name, HOST, SUCCESS)]
 
 
@@ -233,9 +233,9 @@ def test_a_build_that_fails_ends_its_record(database: Database, buried: bool) ->
 # ---- deletes -------------------------------------------------------------------------------------------------------------------------
 
 
-def tombstone(database: Database, server: str, by: Context, *, order: ServerOrder | None = None, is_cell0: bool = False) -> bool:
+def tombstone(database: Database, server: str, by: Context, *, build_request: BuildRequest | None = None, is_cell0: bool = False) -> bool:
     return write(
-        database, cell_db.endings.tombstone, uuid=server, project_id="p", user_id="u", is_cell0=is_cell0, context=by, order=order
+        database, cell_db.endings.tombstone, uuid=server, project_id="p", user_id="u", is_cell0=is_cell0, context=by, build_request=build_request
     )
 
 
@@ -283,15 +283,15 @@ def test_a_server_without_a_host_has_its_delete_recorded(database: Database, is_
 @pytest.mark.parametrize("is_cell0", [False, True], ids=["cell", "cell0"])
 def test_a_server_that_its_cell_never_got_has_both_records(database: Database, is_cell0: bool) -> None:
     new, by = placed(), asked("bob")
-    server = new.order.uuid
-    tombstone(database, server, by, order=new.order, is_cell0=is_cell0)
+    server = new.build_request.uuid
+    tombstone(database, server, by, build_request=new.build_request, is_cell0=is_cell0)
     insert(database, new)  # late
     write(database, cell_db.endings.deleted, server)
 
     created, _ = only(database, server, "create")
     ended, _ = only(database, server, "delete")
 
-    assert (created.request_id, created.user_id, created.message, created.start_time) == (new.order.request_id, "alice", ERROR, new.order.created_at)
+    assert (created.request_id, created.user_id, created.message, created.start_time) == (new.build_request.request_id, "alice", ERROR, new.build_request.created_at)
     assert (ended.request_id, ended.user_id, ended.message) == (by.request_id, "bob", None)
 
 
@@ -349,7 +349,7 @@ def test_a_hard_reboot_in_the_midst_of_a_soft_one_is_its_own_request(database: D
 def test_builds_are_found_with_their_own_requests_in_one_query(database: Database) -> None:
     new = [placed(alternates=1) for _ in range(3)]
     servers = insert(database, *new)
-    wanted = {one.order.uuid: one.order.request_id for one in new}
+    wanted = {one.build_request.uuid: one.build_request.request_id for one in new}
     give_up(database, servers[0])
 
     with counted(database) as statements:
@@ -370,7 +370,7 @@ def test_what_is_destroyed_is_the_creates_and_from_the_delete_on_the_deletes(dat
     with database.reading() as connection:
         [build] = cell_db.builds.building(connection, [server])
     write(database, cell_db.builds.supersede, build, reason="is silent", host_said_so=False, build_deadline_s=60.0)
-    assert cleanups_of(database, server) == {new.order.request_id}
+    assert cleanups_of(database, server) == {new.build_request.request_id}
 
     write(database, cell_db.endings.tombstone, uuid=server, project_id="p", user_id="u", is_cell0=False, context=(context := asked()))
 

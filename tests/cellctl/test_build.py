@@ -21,12 +21,12 @@ def test_builds_are_listed_wherever_they_are(cloud: Terminal, under_way: UnderWa
         building: ("BUILD", "east"),
         going: ("DELETING", "east"),
     }
-    assert rows[accepted]["held_by"] == "nobody"
-    assert rows[leased]["held_by"].startswith("a super-conductor (")
+    assert rows[accepted]["waiting_for"] == "nobody"
+    assert rows[leased]["waiting_for"].startswith("a super-conductor (")
     assert rows[leased]["lease_s"] > 0
     assert (rows[building]["host"], rows[building]["attempt"]) == ("east-1", 1)
     assert rows[building]["story"] == "attempt 1 is assigned to host east-1, which is unknown to its cell; alternates: east-2"
-    assert rows[going]["held_by"] == "host east-1"
+    assert rows[going]["waiting_for"] == "host east-1"
     assert set(cloud.gets("build", "list", "--cell", "west")) == set()
     assert {row["server"] for row in cloud.gets("build", "list", "--cell", "east")} == {assigned, building, going}
 

@@ -21,7 +21,7 @@ from database.types import now_sql
 from messaging import envelopes
 from messaging.broker import WORK, Broker
 from objects.build import BuildSpec, Flavor
-from objects.order import PlacementRequest, ServerOrder
+from objects.build_request import BuildRequest, RequestSpec
 from tests.cellctl.terminal import Terminal
 
 FLAVOR = Flavor(flavor_id="tiny", name="m1.tiny", vcpus=1, memory_mib=64, root_gib=1)
@@ -40,11 +40,11 @@ class UnderWay:
     def accepted(self) -> str:
         """A server that the API has accepted."""
         build = BuildSpec(uuid=str(uuids.uuid4()), project_id="demo", user_id="alice", name="one", hostname="one", flavor=FLAVOR, user_data="c2VjcmV0")
-        order = ServerOrder(build=build, request_id=new_request_id(), created_at=utcnow())
-        request = PlacementRequest(project_id="demo", user_id="alice")
+        order = BuildRequest(build=build, request_id=new_request_id(), created_at=utcnow())
+        request = RequestSpec(project_id="demo", user_id="alice")
         with self._terminal.opened("api").transaction() as connection:
             api_db.journal.accept(
-                connection, request=request, request_uuid=str(uuids.uuid4()), orders=[order], quota_defaults=LIMITS,
+                connection, request=request, request_uuid=str(uuids.uuid4()), requested=[order], quota_defaults=LIMITS,
                 not_after=datetime.timedelta(hours=1),
             )  # fmt: skip
         return order.uuid
@@ -72,9 +72,9 @@ class UnderWay:
         with self._terminal.opened("api").transaction() as connection:
             entry = api_db.journal.find(connection, uuid)
         assert entry is not None
-        assert entry.order is not None
+        assert entry.build_request is not None
         row = cell_db.builds.Placed(
-            order=entry.order, host="east-1", node_uuid=NODES["east-1"], hypervisor_hostname="east-1", availability_zone=None,
+            build_request=entry.build_request, host="east-1", node_uuid=NODES["east-1"], hypervisor_hostname="east-1", availability_zone=None,
             alternates=[_place("east-2")], resources={"VCPU": 1}, not_after=entry.not_after,
         )  # fmt: skip
         with self._terminal.opened(cell).transaction() as connection:

@@ -18,7 +18,7 @@ from cells.gate.gate import Gate
 from database.engine import Database
 from lifecycle import states
 from objects.build import BuildSpec, Flavor
-from objects.order import ServerOrder
+from objects.build_request import BuildRequest
 from objects.server import flavor_values
 
 FIRST = datetime.datetime(2026, 1, 1, 12, 0, 0)
@@ -79,13 +79,13 @@ class Thing:
     def flavor(self) -> Flavor:
         return Flavor(flavor_id=self.flavor_id, name=f"f{self.flavor_id}", vcpus=1, memory_mib=64, root_gib=1)
 
-    def order(self) -> ServerOrder:
+    def order(self) -> BuildRequest:
         """The order that the journal keeps; a name and all that is the user's is in it already."""
         build = BuildSpec(
             uuid=self.uuid, project_id=self.project_id, user_id=self.user_id, name=self.name or "", hostname="vm", flavor=self.flavor,
             tags=list(self.tags), key_name=self.key_name, config_drive=self.config_drive, availability_zone=self.zone,
         )  # fmt: skip
-        return ServerOrder(build=build, request_id="req", created_at=self.created_at, description=self.description, image_ref=self.image)
+        return BuildRequest(build=build, request_id="req", created_at=self.created_at, description=self.description, image_ref=self.image)
 
 
 def row_of(thing: Thing) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from database.engine import Database
 from database.migrations import sync
 from devstack.services import mariadb
 from objects.build import BuildSpec, Flavor
-from objects.order import PlacementRequest, ServerOrder
+from objects.build_request import BuildRequest, RequestSpec
 
 DEFAULTS = {"instances": 50, "cores": -1, "ram": -1}
 TINY = Flavor(flavor_id="tiny", name="m1.tiny", vcpus=1, memory_mib=64, root_gib=1)
@@ -59,14 +59,14 @@ def processes(url: str) -> Iterator[list[Gate]]:
 def order(connection: sa.Connection, number: int, *, project: str, user: str = "u", flavor: Flavor = TINY, defaults: Mapping[str, int] = DEFAULTS) -> list[str]:
     """Accepts servers of one request; gives their uuids."""
     orders = [
-        ServerOrder(
+        BuildRequest(
             build=BuildSpec(uuid=str(uuid.uuid4()), project_id=project, user_id=user, name="n", hostname="n", flavor=flavor),
             request_id=new_request_id(), created_at=utcnow(),
         )
         for _ in range(number)
     ]  # fmt: skip
     api_db.journal.accept(
-        connection, request=PlacementRequest(project_id=project, user_id=user), request_uuid=str(uuid.uuid4()), orders=orders,
+        connection, request=RequestSpec(project_id=project, user_id=user), request_uuid=str(uuid.uuid4()), requested=orders,
         quota_defaults=defaults, not_after=datetime.timedelta(minutes=10),
     )  # fmt: skip
     return [one.uuid for one in orders]

@@ -28,8 +28,8 @@ from database.types import now_sql
 from devstack.services import mariadb
 from lifecycle import states
 from objects.build import BuildSpec, Flavor
+from objects.build_request import BuildRequest, RequestSpec
 from objects.host import Attempt
-from objects.order import PlacementRequest, ServerOrder
 from tests.faults.bench import heartbeat_of
 
 HOST, OTHER = "host-1", "host-2"
@@ -62,13 +62,13 @@ def databases(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterato
     found.close()
 
 
-def an_order() -> ServerOrder:
+def an_order() -> BuildRequest:
     flavor = Flavor(flavor_id="tiny", name="m1.tiny", vcpus=1, memory_mib=64, root_gib=1)
     build = BuildSpec(uuid=str(uuid.uuid4()), project_id="p", user_id="u", name="n", hostname="n", flavor=flavor)
-    return ServerOrder(build=build, request_id=new_request_id(), created_at=utcnow())
+    return BuildRequest(build=build, request_id=new_request_id(), created_at=utcnow())
 
 
-def placed(order: ServerOrder, host: str = HOST, **changes: object) -> Placed:
+def placed(order: BuildRequest, host: str = HOST, **changes: object) -> Placed:
     values = {
         "order": order, "host": host, "node_uuid": str(uuid.uuid4()), "hypervisor_hostname": host, "availability_zone": "nova",
         "alternates": [PLACE], "resources": {"VCPU": 1}, "not_after": utcnow() + datetime.timedelta(hours=1),
@@ -90,10 +90,10 @@ def row_of(database: Database, server: str) -> sa.Row[tuple[object, ...]]:
         return connection.execute(sa.select(table).where(table.c.uuid == server)).one()
 
 
-def accept(databases: Databases, order: ServerOrder) -> None:
+def accept(databases: Databases, order: BuildRequest) -> None:
     with databases.api.transaction() as connection:
         api_db.journal.accept(
-            connection, request=PlacementRequest(project_id="p", user_id="u"), request_uuid=str(uuid.uuid4()), orders=[order],
+            connection, request=RequestSpec(project_id="p", user_id="u"), request_uuid=str(uuid.uuid4()), requested=[order],
             quota_defaults=NEVER, not_after=datetime.timedelta(hours=1),
         )  # fmt: skip
 

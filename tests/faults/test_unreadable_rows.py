@@ -9,9 +9,9 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
+import cell_db.build_status
 import cell_db.console_proxies
 import cell_db.endings
-import cell_db.holdings
 import cell_db.operations
 import cell_db.tables
 import core.errors
@@ -97,9 +97,9 @@ def test_an_overdue_build_that_cannot_be_read_stops_no_sweep(scene: Scene, nonse
     with bench.database.reading() as connection:
         mine = cell_db.tables.instances.c
         attempt = connection.execute(sa.select(mine.attempt).where(mine.uuid == other)).scalar_one()
-        shown = cell_db.holdings.under_way(connection, most=100, down_after_s=60.0)
+        shown = cell_db.build_status.under_way(connection, most=100, down_after_s=60.0)
     assert attempt > 1
-    assert other in {holding.uuid for holding in shown}
+    assert other in {status_.uuid for status_ in shown}
 
 
 @pytest.mark.parametrize("column", ["operation_arguments", "spec", "operation"])

@@ -53,7 +53,7 @@ from devstack.services.images import ImageEndpoint
 from messaging import access
 from messaging.broker import Broker
 from objects.build import BuildSpec, Flavor, Guest
-from objects.order import PlacementRequest, ServerOrder
+from objects.build_request import BuildRequest, RequestSpec
 
 DEADLINE_S = 60.0
 FLAVOR = Flavor(flavor_id="tiny", name="m1.tiny", vcpus=1, memory_mib=64, root_gib=1)
@@ -298,14 +298,14 @@ disk_gib = 500
 
         `asleep`: nobody takes them up before their leases are made to end.
         """
-        request = PlacementRequest(
+        request = RequestSpec(
             project_id=project, user_id="u", availability_zone=zone, host=host, server_group=group, same_host=list(same_host),
             different_host=list(different_host),
         )  # fmt: skip
         orders = [_order(project, name) for name in names or ("server",)]
         with self.databases["api"].transaction() as connection:
             api_db.journal.accept(
-                connection, request=request, request_uuid=str(uuids.uuid4()), orders=orders, quota_defaults=UNLIMITED,
+                connection, request=request, request_uuid=str(uuids.uuid4()), requested=orders, quota_defaults=UNLIMITED,
                 not_after=datetime.timedelta(minutes=10),
             )  # fmt: skip
             accepted = [order.uuid for order in orders]
@@ -317,16 +317,16 @@ disk_gib = 500
         return accepted
 
     @staticmethod
-    def orders(*names: str, project: str = "p") -> list[ServerOrder]:
+    def orders(*names: str, project: str = "p") -> list[BuildRequest]:
         """What a request for these servers is made into before it is accepted."""
         return [_order(project, name) for name in names]
 
-    def create(self, orders: Sequence[ServerOrder], steps: Steps | None = None, *, quota: Mapping[str, int] = UNLIMITED) -> None:
+    def create(self, orders: Sequence[BuildRequest], steps: Steps | None = None, *, quota: Mapping[str, int] = UNLIMITED) -> None:
         """Accepts servers by what a request to the API does; its errors are those of the request."""
         build = orders[0].build
-        request = PlacementRequest(project_id=build.project_id, user_id=build.user_id)
+        request = RequestSpec(project_id=build.project_id, user_id=build.user_id)
         accepting = accept_build_requests(
-            self, USER, steps or Steps(), request=request, request_uuid=str(uuids.uuid4()), orders=orders, quota_defaults=quota,
+            self, USER, steps or Steps(), request=request, request_uuid=str(uuids.uuid4()), build_requests=orders, quota_defaults=quota,
             not_after=datetime.timedelta(minutes=10),
         )  # fmt: skip
         asyncio.run(accepting)
@@ -397,9 +397,9 @@ disk_gib = 500
         return None
 
 
-def _order(project: str, name: str) -> ServerOrder:
+def _order(project: str, name: str) -> BuildRequest:
     build = BuildSpec(uuid=str(uuids.uuid4()), project_id=project, user_id="u", name=name, hostname=name, flavor=FLAVOR)
-    return ServerOrder(build=build, request_id=new_request_id(), created_at=utcnow())
+    return BuildRequest(build=build, request_id=new_request_id(), created_at=utcnow())
 
 
 def _lines(settings: Mapping[str, float]) -> str:

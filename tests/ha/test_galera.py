@@ -18,7 +18,7 @@ import api_db.keypairs
 import api_db.limits
 import api_db.quota
 import api_db.schema
-import api_db.server_group_holds
+import api_db.server_group_leases
 import api_db.server_groups
 import core.errors
 from api_db.journal import Assignment
@@ -35,7 +35,7 @@ from database.types import now_sql
 from devstack.services import galera, mariadb
 from devstack.waiting import wait_until
 from objects.build import BuildSpec, Flavor
-from objects.order import PlacementRequest, ServerOrder
+from objects.build_request import BuildRequest, RequestSpec
 
 pytestmark = [pytest.mark.ha, pytest.mark.mariadb]
 
@@ -89,15 +89,15 @@ def seen_by(gate: Gate, question: Callable[[sa.Connection], object]) -> None:
 def accept(connection: sa.Connection, *, project: str, group: str | None = None, number: int = 1) -> list[str]:
     """Accepts servers of one request; gives their uuids."""
     orders = [
-        ServerOrder(
+        BuildRequest(
             build=BuildSpec(uuid=str(uuid.uuid4()), project_id=project, user_id="u", name="n", hostname="n", flavor=TINY),
             request_id=new_request_id(), created_at=utcnow(),
         )
         for _ in range(number)
     ]  # fmt: skip
     api_db.journal.accept(
-        connection, request=PlacementRequest(project_id=project, user_id="u", server_group=group), request_uuid=str(uuid.uuid4()),
-        orders=orders, quota_defaults=DEFAULTS, not_after=datetime.timedelta(minutes=10),
+        connection, request=RequestSpec(project_id=project, user_id="u", server_group=group), request_uuid=str(uuid.uuid4()),
+        requested=orders, quota_defaults=DEFAULTS, not_after=datetime.timedelta(minutes=10),
     )  # fmt: skip
     return [order.uuid for order in orders]
 
@@ -214,21 +214,21 @@ def test_members_are_handed_over_by_whoever_holds_their_group(gates: list[Gate],
     group = make_group(gates, "held")
     [server] = value_of(gates[0].write_now(accept, project="held"))
     [entry] = value_of(gates[0].write_now(api_db.journal.lease, seconds=600.0, most=1, uuids_wanted=[server]))
-    held = value_of(gates[0].write_now(api_db.server_group_holds.hold, group, seconds=0.0))
+    held = value_of(gates[0].write_now(api_db.server_group_leases.take, group, seconds=0.0))
     assert held is not None
     assignment = Assignment(uuid=server, token=str(entry.token), project_id="held", cell_uuid=cell, host="h", alternates=[])
     seen_by(gates[1], lambda connection: phase_of(connection, server))
     has_assigned, is_taken = threading.Event(), threading.Event()
 
     def slowly_assign(connection: sa.Connection) -> None:
-        api_db.server_group_holds.assign(connection, [assignment], held[1])
+        api_db.server_group_leases.assign(connection, [assignment], held[1])
         has_assigned.set()
         is_taken.wait(2.0)
 
     with concurrent.futures.ThreadPoolExecutor(1) as threads:
         slow = threads.submit(gates[0].write_now, slowly_assign)
         assert has_assigned.wait(10.0)
-        second = value_of(gates[1].write_now(api_db.server_group_holds.hold, group, seconds=600.0))
+        second = value_of(gates[1].write_now(api_db.server_group_leases.take, group, seconds=600.0))
         seen = value_of(gates[1].read_now(phase_of, server))
         is_taken.set()
         assert second is not None

@@ -17,13 +17,13 @@ import pytest
 import scheduler.request
 from api.prepare.extra_specs import KNOWN, LIBVIRT, SCHEDULER, UNREAD
 from objects.build import BuildSpec, Flavor, ImageRef
+from objects.build_request import BuildRequest, RequestSpec
 from objects.host import Heartbeat, Inventory, Usage
-from objects.order import PlacementRequest, ServerOrder
 from scheduler.request import Group, Hints, Request
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 PROGRAMS = ("api", "api_db", "cell_db", "cells", "clients", "compute", "conductor", "console", "scheduler", "objects")
-WISHES: tuple[type[Any], ...] = (PlacementRequest, ServerOrder, BuildSpec, Flavor, ImageRef, Inventory, Usage, Heartbeat)
+WISHES: tuple[type[Any], ...] = (RequestSpec, BuildRequest, BuildSpec, Flavor, ImageRef, Inventory, Usage, Heartbeat)
 
 
 def _trees() -> Iterator[tuple[pathlib.Path, ast.Module]]:

@@ -5,7 +5,7 @@ import pytest
 
 import core.errors
 from objects.build import Flavor, ImageRef
-from objects.order import PlacementRequest
+from objects.build_request import RequestSpec
 from scheduler.request import Group, Hints, Request, request_for
 from scheduler.resources import resources_of
 
@@ -62,7 +62,7 @@ def test_a_trait_that_is_neither_required_nor_forbidden_is_refused() -> None:
 
 FLAVOR = Flavor(flavor_id="1", name="m1.small", vcpus=1, memory_mib=512, root_gib=10, extra_specs={"trait:CUSTOM_A": "required"})
 IMAGE = ImageRef(image_id="i", properties={"hw_architecture": "x86_64"})
-SPEC = PlacementRequest(project_id="blue", user_id="me", availability_zone="mars", host="host-9", node="node-9", forced=True)
+SPEC = RequestSpec(project_id="blue", user_id="me", availability_zone="mars", host="host-9", node="node-9", forced=True)
 
 
 def test_a_request_holds_all_that_is_known_of_where_the_servers_may_go() -> None:

@@ -7,7 +7,7 @@ import msgspec
 from objects.build import BuildSpec, Flavor
 
 
-class ServerOrder(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class BuildRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One accepted server, whole. Version 1.0.
 
     `build` is what its host needs; the rest is for the record. `created_at` is set once, in the API, and copied to mapping, journal
@@ -30,7 +30,7 @@ class ServerOrder(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
         return self.build.uuid
 
 
-class PlacementRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class RequestSpec(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Where the servers of one request may go: kept as the request spec. Version 1.0.
 
     `availability_zone` is what the user asked for (pinned); `host` / `node` a target that filters still check, `forced` skips them.

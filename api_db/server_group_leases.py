@@ -17,14 +17,14 @@ from database.types import now_sql
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Hold:
+class GroupLease:
     """Nobody else chooses hosts for members of this group for a while."""
 
     uuid: str
     token: str
 
 
-def hold(connection: sa.Connection, uuid: str, *, seconds: float) -> tuple[ServerGroup, Hold] | None:
+def take(connection: sa.Connection, uuid: str, *, seconds: float) -> tuple[ServerGroup, GroupLease] | None:
     """Takes the group for as long. None: somebody else holds it.
 
     Raises:
@@ -34,23 +34,23 @@ def hold(connection: sa.Connection, uuid: str, *, seconds: float) -> tuple[Serve
     token = str(uuids.uuid4())
     taken = sa.update(server_groups).where(server_groups.c.uuid == uuid, free).values(token=token, held_until=now_sql(seconds))
     if changed(connection.execute(taken)):
-        return api_db.server_groups.get(connection, uuid), Hold(uuid, token)
+        return api_db.server_groups.get(connection, uuid), GroupLease(uuid, token)
     api_db.server_groups.get(connection, uuid)
     return None
 
 
-def let_go(connection: sa.Connection, held: Hold) -> None:
+def release(connection: sa.Connection, lease: GroupLease) -> None:
     """Others may take the group, unless somebody has meanwhile."""
-    mine = sa.update(server_groups).where(server_groups.c.uuid == held.uuid, server_groups.c.token == held.token)
+    mine = sa.update(server_groups).where(server_groups.c.uuid == lease.uuid, server_groups.c.token == lease.token)
     connection.execute(mine.values(held_until=None, token=None))
 
 
-def assign(connection: sa.Connection, assignments: Sequence[Assignment], held: Hold) -> set[str]:
+def assign(connection: sa.Connection, assignments: Sequence[Assignment], lease: GroupLease) -> set[str]:
     """The hand-over of members: `api_db.journal.assign`, but only by whoever still holds their group.
 
     Raises:
         Unavailable: somebody else holds it: what was chosen may be wrong by now.
     """
-    if not lock(connection, server_groups, server_groups.c.uuid == held.uuid, server_groups.c.token == held.token):
-        raise core.errors.Unavailable(f"server group {held.uuid} is held by another super-conductor now")
+    if not lock(connection, server_groups, server_groups.c.uuid == lease.uuid, server_groups.c.token == lease.token):
+        raise core.errors.Unavailable(f"server group {lease.uuid} is held by another super-conductor now")
     return api_db.journal.assign(connection, assignments)

@@ -16,7 +16,7 @@ from api.prepare.networks import refuse_networks
 from api.prepare.refusals import invalid
 from core.clock import utcnow
 from objects.build import BuildSpec, Flavor, ImageRef
-from objects.order import PlacementRequest, ServerOrder
+from objects.build_request import BuildRequest, RequestSpec
 
 # However much a quota leaves open, one request is one transaction.
 MOST_AT_ONCE = 1000
@@ -30,10 +30,10 @@ ZERO_DISK_FLAVOR = "os_compute_api:servers:create:zero_disk_flavor"
 class Prepared:
     """Everything that is written when a request is accepted."""
 
-    request: PlacementRequest
+    request: RequestSpec
     request_uuid: str
     reservation_id: str
-    orders: list[ServerOrder]
+    build_requests: list[BuildRequest]
 
 
 async def prepare(call: Call) -> Prepared:
@@ -50,7 +50,7 @@ async def prepare(call: Call) -> Prepared:
     others = hints.parse(call.document)
     image_id = disks.image_to_boot(body)
     refuse_networks(body)
-    named = lookups.Named(
+    named = lookups.References(
         flavor_id=str(body["flavorRef"]),
         key_name=body.get("key_name"),
         wish=wish,
@@ -68,7 +68,7 @@ async def prepare(call: Call) -> Prepared:
         call.enforce(ZERO_DISK_FLAVOR)
     refuse_too_many(body.get("metadata") or {}, found.metadata_items)
     count = _count(body, found.headroom)
-    request = PlacementRequest(
+    request = RequestSpec(
         project_id=str(call.context.project_id),
         user_id=str(call.context.user_id),
         availability_zone=wish.zone,
@@ -81,10 +81,10 @@ async def prepare(call: Call) -> Prepared:
         flavor=found.flavor,
         image_ref=image.id,
     )
-    return _orders(call, body, request=request, image=images.reference(image), flavor=found.flavor, public_key=found.public_key, count=count)
+    return _build_requests(call, body, request=request, image=images.reference(image), flavor=found.flavor, public_key=found.public_key, count=count)
 
 
-def _wish(call: Call, body: Mapping[str, Any]) -> zones.Wish:
+def _wish(call: Call, body: Mapping[str, Any]) -> zones.TargetHost:
     """Where the server is wanted, from the three fields that may say so; who may say what is policy."""
     wish = zones.parse(body.get("availability_zone"))
     if wish.forced:
@@ -113,11 +113,11 @@ def _count(body: Mapping[str, Any], headroom: int | None) -> int:
     return int(most if headroom is None else max(least, min(most, headroom)))
 
 
-def _orders(
+def _build_requests(
     call: Call,
     body: Mapping[str, Any],
     *,
-    request: PlacementRequest,
+    request: RequestSpec,
     image: ImageRef,
     flavor: Flavor,
     public_key: str | None,
@@ -149,8 +149,8 @@ def _orders(
         request=request,
         request_uuid=str(uuids.uuid4()),
         reservation_id=reservation_id,
-        orders=[
-            ServerOrder(
+        build_requests=[
+            BuildRequest(
                 build=msgspec.structs.replace(template, uuid=uuid, name=name, hostname=hostname, launch_index=index),
                 request_id=call.context.request_id,
                 created_at=now,

@@ -20,7 +20,7 @@ from database.types import now_sql
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Holding:
+class BuildStatus:
     """One row of the journal. `lease_s`: for so long its holder may go on, by the database's clock; below zero it is anybody's."""
 
     uuid: str
@@ -47,22 +47,22 @@ class Holding:
         return (self.now - self.created_at).total_seconds()
 
 
-_FROM_THE_TABLE = tuple(build_requests.c[field.name] for field in dataclasses.fields(Holding) if field.name != "now")
+_FROM_THE_TABLE = tuple(build_requests.c[field.name] for field in dataclasses.fields(BuildStatus) if field.name != "now")
 _COLUMNS = (*_FROM_THE_TABLE, now_sql().label("now"))
 
 
-def list_all(connection: sa.Connection, *, most: int, target: str | None = None) -> list[Holding]:
+def list_all(connection: sa.Connection, *, most: int, target: str | None = None) -> list[BuildStatus]:
     """Rows of the journal, oldest first; with `target` only those on their way to this cell."""
     query = sa.select(*_COLUMNS).order_by(build_requests.c.id).limit(most)
     if target is not None:
         query = query.where(build_requests.c.target == target)
-    return [Holding(*row) for row in connection.execute(query)]
+    return [BuildStatus(*row) for row in connection.execute(query)]
 
 
-def find(connection: sa.Connection, uuid: str) -> Holding | None:
+def find(connection: sa.Connection, uuid: str) -> BuildStatus | None:
     """The journal's row of a server, if it has one."""
     row = connection.execute(sa.select(*_COLUMNS).where(build_requests.c.uuid == uuid)).first()
-    return Holding(*row) if row else None
+    return BuildStatus(*row) if row else None
 
 
 def end_lease(connection: sa.Connection, uuid: str) -> bool:
@@ -71,20 +71,20 @@ def end_lease(connection: sa.Connection, uuid: str) -> bool:
     return changed(connection.execute(mine.values(lease_until=now_sql())))
 
 
-def abandon(connection: sa.Connection, holding: Holding, fault: dict[str, Any]) -> bool:
+def abandon(connection: sa.Connection, status_: BuildStatus, fault: dict[str, Any]) -> bool:
     """Takes the order from whoever holds it: to cell0 with the fault if no cell has been chosen yet, else the fault is noted, and its
     cell's row, if there is one, decides. False: it is not as it was seen.
     """
     token = str(uuids.uuid4())
     mine = sa.update(build_requests).where(
-        build_requests.c.uuid == holding.uuid, build_requests.c.phase == holding.phase, build_requests.c.deleting == sa.false()
+        build_requests.c.uuid == status_.uuid, build_requests.c.phase == status_.phase, build_requests.c.deleting == sa.false()
     )
-    if holding.phase == ASSIGNED:
+    if status_.phase == ASSIGNED:
         return changed(connection.execute(mine.values(token=token, lease_until=now_sql(), fault=fault, updated_at=now_sql())))
     if not changed(connection.execute(mine.values(token=token, lease_until=now_sql(), updated_at=now_sql()))):
         return False
     buried = Assignment(
-        uuid=holding.uuid, token=token, project_id=holding.project_id, cell_uuid=CELL0_UUID, host=None, alternates=[], fault=fault
+        uuid=status_.uuid, token=token, project_id=status_.project_id, cell_uuid=CELL0_UUID, host=None, alternates=[], fault=fault
     )
     return bool(api_db.journal.assign(connection, [buried]))
 
@@ -102,4 +102,4 @@ def _forget_delete(connection: sa.Connection, uuid: str, cell_uuid: str) -> bool
     return changed(connection.execute(mine.values(token=token))) and api_db.journal.finish(connection, uuid=uuid, token=token)
 
 
-__all__ = ["ASSIGNED", "NEW", "Holding", "abandon", "end_lease", "find", "forget_deletes", "list_all"]
+__all__ = ["ASSIGNED", "NEW", "BuildStatus", "abandon", "end_lease", "find", "forget_deletes", "list_all"]

@@ -2,22 +2,22 @@
 
 import dataclasses
 
-import api_db.holdings
-import cell_db.holdings
+import api_db.build_status
+import cell_db.build_status
 from api_db.cells import CELL0_UUID
 from lifecycle import states
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Story:
-    """What the journal (`order`) and its cell (`row`) hold of a server. `silence`: why its cell does not say."""
+class BuildProgress:
+    """What the journal (`journal`) and its cell (`row`) hold of a server. `silence`: why its cell does not say."""
 
     uuid: str
     project_id: str
     deleted: bool
     cell: str | None
-    order: api_db.holdings.Holding | None
-    row: cell_db.holdings.Holding | None
+    journal: api_db.build_status.BuildStatus | None
+    row: cell_db.build_status.BuildStatus | None
     silence: str | None = None
 
     @property
@@ -25,7 +25,7 @@ class Story:
         """In the cell BUILD, ACTIVE, ERROR, DELETING, DELETED; before that new or assigned; None: its cell does not say."""
         if self.row is not None:
             return self.row.state
-        return self.order.phase if self.order else None
+        return self.journal.phase if self.journal else None
 
     @property
     def is_deleting(self) -> bool:
@@ -36,31 +36,31 @@ class Story:
     def is_under_way(self) -> bool:
         """Whether anybody has something left to do."""
         row = self.row
-        return self.order is not None or (row is not None and (row.state in (states.BUILD, states.GOING) or bool(row.owed) or row.operation is not None))
+        return self.journal is not None or (row is not None and (row.state in (states.BUILD, states.GOING) or bool(row.owed) or row.operation is not None))
 
     @property
-    def held_by(self) -> str | None:
+    def waiting_for(self) -> str | None:
         """Who has to do the next thing, as far as rows tell: leases name nobody, only that somebody has one."""
-        row, order = self.row, self.order
+        row, journal = self.row, self.journal
         if row is not None and row.owed and row.state != states.BUILD:
             return "host " + ", ".join(row.owed)
         if row is not None and row.state == states.BUILD and row.is_listed:
             return f"host {row.host}"
         if row is not None and row.state in (states.BUILD, states.GOING):
             return _lessee("a cell conductor", row.token, row.lease_s)
-        return _lessee("a super-conductor", order.token, order.lease_s) if order is not None else None
+        return _lessee("a super-conductor", journal.token, journal.lease_s) if journal is not None else None
 
     @property
     def lease_s(self) -> float | None:
         """For so long nobody else looks after it."""
         if self.row is not None:
             return self.row.lease_s
-        return self.order.lease_s if self.order else None
+        return self.journal.lease_s if self.journal else None
 
     @property
     def age_s(self) -> float | None:
-        holding = self.row or self.order
-        return holding.age_s if holding else None
+        status_ = self.row or self.journal
+        return status_.age_s if status_ else None
 
 
 def _lessee(who: str, token: str | None, lease_s: float | None) -> str:
@@ -69,33 +69,33 @@ def _lessee(who: str, token: str | None, lease_s: float | None) -> str:
     return f"{who} ({token[:8]})" if token else who
 
 
-def story_of(story: Story) -> str:
+def describe(progress: BuildProgress) -> str:
     """One phrase: what happened last and what comes next."""
-    if story.row is not None:
-        told = _of_row(story.row)
-        return f"{told}; still in the journal" if story.order is not None else told
-    if story.order is not None:
-        told = _of_order(story.order, story.cell)
-        return f"{told}: it does not answer: {story.silence}" if story.silence else told
-    if story.silence:
-        return f"it is in cell {story.cell}, which does not answer: {story.silence}"
-    return f"cell {story.cell} has no row of it" if story.cell else "neither the journal nor a cell has a row of it"
+    if progress.row is not None:
+        told = _of_row(progress.row)
+        return f"{told}; still in the journal" if progress.journal is not None else told
+    if progress.journal is not None:
+        told = _of_journal(progress.journal, progress.cell)
+        return f"{told}: it does not answer: {progress.silence}" if progress.silence else told
+    if progress.silence:
+        return f"it is in cell {progress.cell}, which does not answer: {progress.silence}"
+    return f"cell {progress.cell} has no row of it" if progress.cell else "neither the journal nor a cell has a row of it"
 
 
-def _of_order(order: api_db.holdings.Holding, cell: str | None) -> str:
-    if order.deleting and order.phase == api_db.holdings.NEW:
+def _of_journal(journal: api_db.build_status.BuildStatus, cell: str | None) -> str:
+    if journal.deleting and journal.phase == api_db.build_status.NEW:
         return "deleted before it was placed; its claim will be released"
-    if order.deleting:
+    if journal.deleting:
         return f"deleted; cell {cell} has not been told yet"
-    if order.phase == api_db.holdings.NEW:
-        return "accepted; waits for a host" if order.tries <= 1 else f"accepted; waits for a host, leased {order.tries} times"
-    if order.target == CELL0_UUID:
+    if journal.phase == api_db.build_status.NEW:
+        return "accepted; waits for a host" if journal.tries <= 1 else f"accepted; waits for a host, leased {journal.tries} times"
+    if journal.target == CELL0_UUID:
         return "no valid host; it goes to cell0 in ERROR"
-    fault = "; its fault is shown meanwhile" if order.fault else ""
-    return f"assigned to host {order.host}; its row is not in cell {cell} yet{fault}"
+    fault = "; its fault is shown meanwhile" if journal.fault else ""
+    return f"assigned to host {journal.host}; its row is not in cell {cell} yet{fault}"
 
 
-def _of_row(row: cell_db.holdings.Holding) -> str:
+def _of_row(row: cell_db.build_status.BuildStatus) -> str:
     if row.state == states.BUILD:
         return _of_build(row)
     owed = f"host {', '.join(row.owed)} has to clean up" if row.owed else ""
@@ -112,7 +112,7 @@ def _of_row(row: cell_db.holdings.Holding) -> str:
     return f"{told}; {owed}" if owed else told
 
 
-def _of_build(row: cell_db.holdings.Holding) -> str:
+def _of_build(row: cell_db.build_status.BuildStatus) -> str:
     told = f"host {row.host} builds attempt {row.attempt}" if row.is_listed else f"attempt {row.attempt} is assigned to host {row.host}"
     if row.host_is_up is None:
         told += ", which is unknown to its cell"
@@ -122,4 +122,4 @@ def _of_build(row: cell_db.holdings.Holding) -> str:
         told += ", past its deadline"
     if not row.alternates:
         return f"{told}; no alternate is left"
-    return f"{told}; alternates: {', '.join(str(place.get('host')) for place in row.alternates)}"
+    return f"{told}; alternates: {', '.join(str(host.get('host')) for host in row.alternates)}"

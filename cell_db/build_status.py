@@ -20,7 +20,7 @@ from objects.host import COMPUTE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Holding:
+class BuildStatus:
     """One server's row.
 
     `lease_s`: for so long nobody else looks after it, by the database's clock. `is_listed`: its host says that it builds this attempt.
@@ -69,20 +69,20 @@ _DOCUMENTS = ("alternates", "fault")
 _COLUMNS = (
     *(
         as_text(instances.c[field.name]) if field.name in _DOCUMENTS else instances.c[field.name]
-        for field in dataclasses.fields(Holding)
+        for field in dataclasses.fields(BuildStatus)
         if field.name not in _LATER
     ),
     now_sql().label("now"),
 )
 
 
-def under_way(connection: sa.Connection, *, most: int, down_after_s: float) -> list[Holding]:
+def under_way(connection: sa.Connection, *, most: int, down_after_s: float) -> list[BuildStatus]:
     """Servers that are being built or deleted, oldest first."""
     mine = instances.c.state.in_((states.BUILD, states.GOING))
     return _completed(connection, sa.select(*_COLUMNS).where(mine).order_by(instances.c.id).limit(most), down_after_s)
 
 
-def find(connection: sa.Connection, uuid: str, *, down_after_s: float) -> Holding | None:
+def find(connection: sa.Connection, uuid: str, *, down_after_s: float) -> BuildStatus | None:
     """The server's row in whatever state it is."""
     found = _completed(connection, sa.select(*_COLUMNS).where(instances.c.uuid == uuid), down_after_s)
     return found[0] if found else None
@@ -99,10 +99,10 @@ def end_lease(connection: sa.Connection, uuid: str) -> bool:
     return changed(connection.execute(mine.values(lease_until=now_sql())))
 
 
-def abandon(connection: sa.Connection, holding: Holding, *, reason: str) -> bool:
+def abandon(connection: sa.Connection, status_: BuildStatus, *, reason: str) -> bool:
     """Ends a build in ERROR, with no host after this one; its host is told to destroy what it has. False: it is not as it was seen."""
-    builds = cell_db.builds.building(connection, [holding.uuid])
-    if not builds or builds[0].attempt != holding.attempt:
+    builds = cell_db.builds.building(connection, [status_.uuid])
+    if not builds or builds[0].attempt != status_.attempt:
         return False
     last = dataclasses.replace(builds[0], alternates=[])
     return cell_db.builds.supersede(connection, last, reason=reason, host_said_so=False, build_deadline_s=0.0)
@@ -112,9 +112,9 @@ def _owes() -> sa.ColumnElement[bool]:
     return sa.exists().where(cleanups.c.uuid == instances.c.uuid)
 
 
-def _holding(row: sa.Row[Any]) -> Holding:
+def _build_status(row: sa.Row[Any]) -> BuildStatus:
     values = dict(row._mapping)
-    return Holding(**values | {"alternates": _read(values["alternates"], list[dict[str, Any]]), "fault": _read(values["fault"], dict[str, Any])})
+    return BuildStatus(**values | {"alternates": _read(values["alternates"], list[dict[str, Any]]), "fault": _read(values["fault"], dict[str, Any])})
 
 
 def _read(text: str | None, kind: Any) -> Any:
@@ -125,19 +125,19 @@ def _read(text: str | None, kind: Any) -> Any:
         return None
 
 
-def _completed(connection: sa.Connection, query: sa.Select[Any], down_after_s: float) -> list[Holding]:
-    found = [_holding(row) for row in connection.execute(query)]
+def _completed(connection: sa.Connection, query: sa.Select[Any], down_after_s: float) -> list[BuildStatus]:
+    found = [_build_status(row) for row in connection.execute(query)]
     listed = cell_db.heartbeats.listed_intents(connection)
     is_up = {agent.host: agent.is_up for agent in cell_db.hosts.list_services(connection, down_after_s=down_after_s, binary=COMPUTE)}
-    owed = _owed(connection, [holding.uuid for holding in found])
+    owed = _owed(connection, [status_.uuid for status_ in found])
     return [
         dataclasses.replace(
-            holding,
-            host_is_up=is_up.get(holding.host or ""),
-            is_listed=(holding.host, holding.uuid, holding.attempt) in listed,
-            owed=tuple(owed.get(holding.uuid, ())),
+            status_,
+            host_is_up=is_up.get(status_.host or ""),
+            is_listed=(status_.host, status_.uuid, status_.attempt) in listed,
+            owed=tuple(owed.get(status_.uuid, ())),
         )
-        for holding in found
+        for status_ in found
     ]
 
 
