@@ -30,7 +30,7 @@ INSERT_LEASE_S = 5.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Placed:
+class NewInstance:
     """A server to insert. With a fault it is in ERROR from the start: buried in cell0, or its cell was away for too long."""
 
     build_request: BuildRequest
@@ -45,12 +45,12 @@ class Placed:
     attempt: int = 1
 
     @property
-    def is_buried(self) -> bool:
+    def is_failed(self) -> bool:
         """Whether nothing is to be built."""
         return self.host is None or self.fault is not None
 
 
-def insert(connection: sa.Connection, placed: Sequence[Placed], *, build_deadline_s: float) -> int:
+def insert(connection: sa.Connection, placed: Sequence[NewInstance], *, build_deadline_s: float) -> int:
     """Inserts the rows that are not there yet (a tombstone stays); they are runnable from this commit. Gives the number of those.
 
     A host that was disabled since it was chosen gets nothing: its attempt is over before anything is sent, and the row begins with the
@@ -72,23 +72,23 @@ def insert(connection: sa.Connection, placed: Sequence[Placed], *, build_deadlin
     return len(missing)
 
 
-def _created(placed: Placed) -> Told:
+def _created(placed: NewInstance) -> Told:
     build_request = placed.build_request
     by = Context(user_id=build_request.build.user_id, project_id=build_request.build.project_id, request_id=build_request.request_id)
     return Told(uuid=build_request.uuid, by=by, since=build_request.created_at, fault=placed.fault)
 
 
-def _disabled(connection: sa.Connection, placed: Sequence[Placed]) -> set[str]:
+def _disabled(connection: sa.Connection, placed: Sequence[NewInstance]) -> set[str]:
     """Those of the chosen hosts and alternates that take nothing new."""
-    hosts = {host for p in placed if not p.is_buried for host in (p.host, *(alternate["host"] for alternate in p.alternates))}
+    hosts = {host for p in placed if not p.is_failed for host in (p.host, *(alternate["host"] for alternate in p.alternates))}
     if not hosts:
         return set()
     mine = sa.and_(services.c.binary == COMPUTE, services.c.host.in_(sorted(map(str, hosts))), services.c.disabled == sa.true())
     return set(connection.execute(sa.select(services.c.host).where(mine)).scalars())
 
 
-def _elsewhere(placed: Placed, disabled: set[str]) -> Placed:
-    if placed.is_buried or placed.host not in disabled:
+def _elsewhere(placed: NewInstance, disabled: set[str]) -> NewInstance:
+    if placed.is_failed or placed.host not in disabled:
         return placed
     usable = [alternate for alternate in placed.alternates if alternate["host"] not in disabled]
     if not usable:
@@ -100,10 +100,10 @@ def _elsewhere(placed: Placed, disabled: set[str]) -> Placed:
     )  # fmt: skip
 
 
-def row_of(placed: Placed) -> dict[str, Any]:
+def row_of(placed: NewInstance) -> dict[str, Any]:
     """The columns of a new server, but for those that the database's clock fills."""
     build_request, build = placed.build_request, placed.build_request.build
-    buried = placed.is_buried
+    buried = placed.is_failed
     host = None if buried else placed.host
     return {
         "uuid": build.uuid,
@@ -199,7 +199,7 @@ def building(connection: sa.Connection, uuids_wanted: Sequence[str]) -> list[Bui
     return [_building(row) for row in connection.execute(query)]
 
 
-def take(connection: sa.Connection, *, lease_s: float, most: int) -> list[Building]:
+def lease(connection: sa.Connection, *, lease_s: float, most: int) -> list[Building]:
     """Leases servers under way whose lease is over, oldest first, so that one conductor looks after each."""
     free = (
         sa.select(instances.c.id)
@@ -216,11 +216,11 @@ def take(connection: sa.Connection, *, lease_s: float, most: int) -> list[Buildi
     return [_building(row) for row in connection.execute(sa.select(*_BUILDING).where(instances.c.id.in_(ids)))]
 
 
-def keep(connection: sa.Connection, host: str, held: Sequence[tuple[str, int]], *, lease_s: float) -> None:
+def renew_leases(connection: sa.Connection, host: str, listed: Sequence[tuple[str, int]], *, lease_s: float) -> None:
     """Prolongs the lease of servers whose current attempt the host says it is building, (uuid, attempt): no sweep looks at them meanwhile."""
-    if held:
+    if listed:
         mine = sa.update(instances).where(
-            sa.tuple_(instances.c.uuid, instances.c.attempt).in_(list(held)), instances.c.host == host, instances.c.state == states.BUILD
+            sa.tuple_(instances.c.uuid, instances.c.attempt).in_(list(listed)), instances.c.host == host, instances.c.state == states.BUILD
         )
         connection.execute(mine.values(lease_until=now_sql(lease_s)))
 
@@ -269,7 +269,7 @@ def supersede(
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Ran:
+class ReportedGuest:
     """A guest that runs, as its host reports it.
 
     `request_id`: of the user's request that asked for the server, as its record says.
@@ -282,7 +282,7 @@ class Ran:
     request_id: str = dataclasses.field(default="", compare=False)
 
 
-def active(connection: sa.Connection, ran: Sequence[Ran]) -> set[Ran]:
+def active(connection: sa.Connection, ran: Sequence[ReportedGuest]) -> set[ReportedGuest]:
     """Marks servers as running. Gives the guests whose rows took it, with their request ids.
 
     Others were superseded, deleted, or are running already.

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 import cell_db.builds
 import cell_db.cleanups
 import cell_db.console_tokens
-from cell_db.builds import Placed
+from cell_db.builds import NewInstance
 from cell_db.history import Phase, Told, tell
 from cell_db.tables import cleanups, instances
 from core.context import Context, service_context
@@ -79,9 +79,9 @@ def _insert_tombstone(
     return True
 
 
-def _never_placed(build_request: BuildRequest) -> Placed:
+def _never_placed(build_request: BuildRequest) -> NewInstance:
     """What is known of a server that its cell never got."""
-    return Placed(
+    return NewInstance(
         build_request=build_request, host=None, node_uuid=None, hypervisor_hostname=None, availability_zone=None, alternates=[], resources={},
         not_after=build_request.created_at,
     )  # fmt: skip
@@ -108,7 +108,7 @@ def gone(connection: sa.Connection, host: str, answered: Sequence[tuple[str, int
         )
 
 
-def without_cleanups_but(connection: sa.Connection, host: str, answered: Sequence[tuple[str, int]]) -> list[tuple[str, str]]:
+def ended_after_reports(connection: sa.Connection, host: str, answered: Sequence[tuple[str, int]]) -> list[tuple[str, str]]:
     """(uuid, state) of servers that are going or failed and whose last cleanups are the ones that the host just answered.
 
     A server that owes this host nothing is not among them, whatever the host says of it: those that nobody answers for are ended elsewhere.
@@ -139,7 +139,7 @@ def ended_without_cleanups(connection: sa.Connection, *, most: int, wanted: Sequ
     return list(connection.execute(query.order_by(instances.c.id).limit(most)).scalars())
 
 
-def over(connection: sa.Connection, wanted: Sequence[str]) -> list[str]:
+def ended(connection: sa.Connection, wanted: Sequence[str]) -> list[str]:
     """Those of the servers that are in ERROR or deleted, with no host left to answer: they need no claim."""
     query = sa.select(instances.c.uuid).where(
         instances.c.uuid.in_(list(wanted)),

@@ -152,14 +152,14 @@ def listed_intents(connection: sa.Connection) -> set[tuple[str, str, int]]:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class ToPlace:
+class InventoryToWrite:
     """Inventories that Placement is to be told of; `unreadable`: host -> why its own cannot be."""
 
     inventories: list[Inventory]
     unreadable: dict[str, str]
 
 
-def inventories_to_place(connection: sa.Connection, *, again_after_s: float | None = None, most: int = 100) -> ToPlace:
+def inventories_to_write(connection: sa.Connection, *, again_after_s: float | None = None, most: int = 100) -> InventoryToWrite:
     """Inventories of accepted hosts that Placement has not been told of as they are now.
 
     `again_after_s`: and those that it was told of longer ago than that, the oldest first, at most so many: Placement may have forgotten.
@@ -176,7 +176,7 @@ def inventories_to_place(connection: sa.Connection, *, again_after_s: float | No
         old = query.where(told_long_ago, node.placed == node.inventory).order_by(node.placed_at).limit(most)
         rows += connection.execute(old).all()
     read = [(row.host, *cell_db.inventories.read(row.host, row.uuid, row.inventory)) for row in rows]
-    return ToPlace(
+    return InventoryToWrite(
         [inventory for _, inventory, defect in read if defect is None], {host: defect for host, _, defect in read if defect is not None}
     )
 

@@ -171,7 +171,7 @@ def _say_gone(open_cloud: cloud.Cloud, gate: Gate, host: str, owed: Sequence[Owe
     for one in owed:
         upto[one.uuid] = max(one.attempt, upto.get(one.uuid, 0))
     answered = list(upto.items())
-    ended = cloud.value_of(gate.read_now(cell_db.endings.without_cleanups_but, host, answered))
+    ended = cloud.value_of(gate.read_now(cell_db.endings.ended_after_reports, host, answered))
     _release(open_cloud, [uuid for uuid, _ in ended])
     cloud.value_of(gate.write_now(_gone, host, answered, [uuid for uuid, state in ended if state == states.GOING]))
 

@@ -117,7 +117,7 @@ class HostView:
                 self._snapshot = tuple(self._effective.values())
             return self._snapshot
 
-    def some(self, cells: int, hosts: int, *, dice: random.Random) -> tuple[HostState, ...] | None:
+    def some(self, cells: int, hosts: int, *, rng: random.Random) -> tuple[HostState, ...] | None:
         """So many hosts of each of so many cells, picked by chance (larger cells more often), with what we placed on them.
 
         None: there are hardly more than these, look at all of them. A choice among a few hundred is as good as one among thousands,
@@ -129,8 +129,8 @@ class HostView:
             by_cell = self._by_cell()
             names = list(by_cell)
             sizes = [len(by_cell[cell]) for cell in names]
-            picked = dict.fromkeys(dice.choices(names, sizes, k=cells))
-            chosen = [host for cell in picked for host in _at_most(by_cell[cell], hosts, dice)]
+            picked = dict.fromkeys(rng.choices(names, sizes, k=cells))
+            chosen = [host for cell in picked for host in _at_most(by_cell[cell], hosts, rng)]
             return tuple(self._effective[host] for host in chosen)
 
     def _by_cell(self) -> dict[str, list[str]]:
@@ -171,5 +171,5 @@ class HostView:
         self._snapshot = None
 
 
-def _at_most(names: list[str], most: int, dice: random.Random) -> list[str]:
-    return names if len(names) <= most else dice.sample(names, most)
+def _at_most(names: list[str], most: int, rng: random.Random) -> list[str]:
+    return names if len(names) <= most else rng.sample(names, most)

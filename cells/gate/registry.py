@@ -83,7 +83,7 @@ class Cells:
     async def find_gate(self, cell_uuid: str) -> Gate:
         """The gate of one cell; one that is not known is looked for. For an event loop; raises as `gate`."""
         if cell_uuid not in self._gates:
-            await self.look_again()
+            await self.refresh_hosts()
         return self.gate(cell_uuid)
 
     def find_gate_now(self, cell_uuid: str) -> Gate:
@@ -111,7 +111,7 @@ class Cells:
         """Reads the mappings: opens gates of new cells, closes those of removed or re-addressed ones. Silence changes nothing."""
         self._take(self._api.read_now(api_db.cells.list_all))
 
-    async def look_again(self) -> None:
+    async def refresh_hosts(self) -> None:
         """As `refresh`, for an event loop."""
         self._take(await self._api.read(api_db.cells.list_all))
 

@@ -136,7 +136,7 @@ class CellQueries:
     async def know(self, cells: Iterable[str]) -> None:
         """Looks once more for cells that this process does not know: they may be new."""
         if any(cell not in self.gates for cell in cells):
-            await self._reach.cells.look_again()
+            await self._reach.cells.refresh_hosts()
             self.gates = {gate.cell.uuid: gate for gate in self._reach.cells.gates()}
 
     async def ask_api(self, fn: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:

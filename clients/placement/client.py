@@ -98,10 +98,10 @@ def connect(conf: cfg.ConfigOpts) -> "Placement":
 class Placement:
     """Blocking, safe for many threads. Every call may raise `Unavailable`: what was asked may have been done."""
 
-    def __init__(self, http: Transport, *, timeout_s: float, dice: random.Random | None = None) -> None:
+    def __init__(self, http: Transport, *, timeout_s: float, rng: random.Random | None = None) -> None:
         self._http = http
         self._timeout_s = timeout_s
-        self._dice = dice or random.Random()
+        self._rng = rng or random.Random()
 
     def close(self) -> None:
         self._http.close()
@@ -403,7 +403,7 @@ class Placement:
             except GenerationConflict as conflict:
                 if conflict.fields["of"] != "provider" or not tries_left or time.monotonic() > give_up_at:
                     raise
-            time.sleep(self._dice.uniform(0.0, 0.05))
+            time.sleep(self._rng.uniform(0.0, 0.05))
 
     def _get(self, path: str, kind: type[T]) -> T:
         return decoded(self._answered("GET", path, None, success=(200,)), kind, "GET", path)

@@ -15,14 +15,14 @@ import messaging.dead_letters as dead_letters
 import messaging.verbs.cell as verbs
 import objects.host
 from clients.placement import connect
+from conductor.cell.dead_letters import DeadLetterHandler
 from conductor.cell.dropped import Dropped
-from conductor.cell.hints import Hints
+from conductor.cell.host_commands import HostCommands
 from conductor.cell.host_queues import HostQueues
-from conductor.cell.orders import Orders
-from conductor.cell.poison import Poison
+from conductor.cell.liveness import ConductorLiveness
 from conductor.cell.reports import Reports
 from conductor.cell.sweeps import Sweeps
-from conductor.cell.watch import Watch
+from conductor.cell.wakeups import Wakeups
 from core.clock import Clock, SystemClock, utcnow
 from core.config import OptionGroup
 from core.periodic import Periodic
@@ -78,15 +78,15 @@ class CellConductor:
         self._broker = Broker(core.broker_url.configured(conf))
         self._caller = Caller(self._broker)
         self.placement = connect(conf)
-        self.orders = Orders(
+        self.commands = HostCommands(
             self.database, self.placement, self._caller, steps=steps, build_deadline_s=settings.build_deadline_s
         )
-        self.watch = Watch(clock, down_after_s=settings.service_down_time_s)
-        self.hints = Hints(self.database, self.orders, steps=steps)
+        self.liveness = ConductorLiveness(clock, down_after_s=settings.service_down_time_s)
+        self.wakeups = Wakeups(self.database, self.commands, steps=steps)
         dropped = Dropped(clock)
-        self.reports = Reports(self.database, self.placement, self.orders, self.watch, steps=steps, dropped=dropped)
+        self.reports = Reports(self.database, self.placement, self.commands, self.liveness, steps=steps, dropped=dropped)
         self.sweeps = Sweeps(
-            self.database, self.placement, self.orders, self.watch, steps=steps, down_after_s=settings.service_down_time_s,
+            self.database, self.placement, self.commands, self.liveness, steps=steps, down_after_s=settings.service_down_time_s,
             inventory_again_s=settings.inventory_again_s, dropped=dropped,
         )  # fmt: skip
         self._host_queues = HostQueues(self._broker)
@@ -105,12 +105,12 @@ class CellConductor:
         ]
 
     def _new_listeners(self, workers: int) -> list[Listener]:
-        poison = Poison(self.database, self.orders, self.reports.dropped)
-        hints = [
-            HandleMany(verbs.START, self.hints.on_start),
-            HandleMany(verbs.ACT, self.hints.on_act),
-            HandleMany(verbs.CLEAN, self.hints.on_clean),
-            *(Handle(verb, self.hints.on_host_asked) for verb in (verbs.CONSOLE, verbs.CONSOLE_ADDRESSES, verbs.DIAGNOSTICS)),
+        dead_letter_handler = DeadLetterHandler(self.database, self.commands, self.reports.dropped)
+        wakeups = [
+            HandleMany(verbs.START, self.wakeups.on_start),
+            HandleMany(verbs.ACT, self.wakeups.on_act),
+            HandleMany(verbs.CLEAN, self.wakeups.on_clean),
+            *(Handle(verb, self.wakeups.on_host_asked) for verb in (verbs.CONSOLE, verbs.CONSOLE_ADDRESSES, verbs.DIAGNOSTICS)),
         ]
         reports = [
             _report(verbs.ACTIVE, self.reports.on_active),
@@ -122,12 +122,12 @@ class CellConductor:
             _report(verbs.HEARTBEAT, self._on_heartbeat),
         ]
         return [
-            Listener(self._broker, verbs.QUEUE, hints, workers=workers, prefetch=MOST_GATHERED, gather_s=0.01),
+            Listener(self._broker, verbs.QUEUE, wakeups, workers=workers, prefetch=MOST_GATHERED, gather_s=0.01),
             Listener(
                 self._broker, verbs.REPORTS, reports, workers=workers, prefetch=MOST_GATHERED * 2, on_listening=self._host_queues.forget,
             ),
             Listener(
-                self._broker, dead_letters.QUEUE, [HandleMany(dead_letters.DEAD_LETTER, poison.on_dead_letter)], workers=1, prefetch=10
+                self._broker, dead_letters.QUEUE, [HandleMany(dead_letters.DEAD_LETTER, dead_letter_handler.on_dead_letter)], workers=1, prefetch=10
             ),
         ]
 
@@ -163,13 +163,13 @@ class CellConductor:
         self.reports.on_heartbeat(deliveries)
 
     def _sweep_builds(self) -> bool:
-        self.watch.turn(expected_s=self._sweep_s, listening=all(listener.is_listening for listener in self._listeners))
+        self.liveness.turn(expected_s=self._sweep_s, listening=all(listener.is_listening for listener in self._listeners))
         return self.sweeps.builds()
 
     def _beat(self) -> None:
         self.database.run(
             cell_db.heartbeats.conductor_beat, host=self._host, version=core.process.version(), started_at=self._started_at,
-            deaf=not self.watch.believes_silence(),
+            deaf=not self.liveness.can_declare_hosts_down(),
         )  # fmt: skip
 
     def _say_that_it_leaves(self) -> None:

@@ -13,13 +13,13 @@ import cell_db.endings
 import cell_db.heartbeats
 import cell_db.operations
 import core.log
-from cell_db.builds import Building, Ran
+from cell_db.builds import Building, ReportedGuest
 from cell_db.cleanups import Cleanup
 from cell_db.operations import Operation
 from clients.placement import Placement
 from conductor.cell.dropped import Dropped
-from conductor.cell.orders import Orders, about_work
-from conductor.cell.watch import Watch
+from conductor.cell.host_commands import HostCommands, about_work
+from conductor.cell.liveness import ConductorLiveness
 from core.steps import Steps
 from database.engine import Connection, Database
 from lifecycle import states
@@ -42,12 +42,12 @@ class Reports:
     """Handlers of the queue `reports`."""
 
     def __init__(
-        self, database: Database, placement: Placement, orders: Orders, watch: Watch, *, steps: Steps, dropped: Dropped | None = None
+        self, database: Database, placement: Placement, commands: HostCommands, liveness: ConductorLiveness, *, steps: Steps, dropped: Dropped | None = None
     ) -> None:
         self._database = database
         self._placement = placement
-        self._orders = orders
-        self._watch = watch
+        self._commands = commands
+        self._liveness = liveness
         self._steps = steps
         self.dropped = dropped or Dropped()
 
@@ -56,7 +56,7 @@ class Reports:
     def on_active(self, deliveries: list[Delivery]) -> None:
         """Guests that run. Those that their rows do not know any more are told to go."""
         said = [
-            Ran(server.uuid, server.attempt, delivery.arguments.host, server.power_state)
+            ReportedGuest(server.uuid, server.attempt, delivery.arguments.host, server.power_state)
             for delivery in deliveries
             for server in delivery.arguments.servers
         ]
@@ -65,9 +65,9 @@ class Reports:
             done, unwanted = self._database.run(self._note_active, ran)
         for guest in done:
             LOG.info("server is active %s", about_work(guest))
-        self._orders.destroy(unwanted)
+        self._commands.destroy(unwanted)
 
-    def _note_active(self, connection: Connection, ran: Sequence[Ran]) -> tuple[set[Ran], list[Cleanup]]:
+    def _note_active(self, connection: Connection, ran: Sequence[ReportedGuest]) -> tuple[set[ReportedGuest], list[Cleanup]]:
         """Marks the servers as running; gives their guests, and those that have to go."""
         done = cell_db.builds.active(connection, ran)
         cell_db.heartbeats.build_succeeded(connection, sorted({guest.host for guest in done}))
@@ -80,7 +80,7 @@ class Reports:
         refusals = [(delivery.arguments.host, refusal) for delivery in deliveries for refusal in delivery.arguments.servers]
         for build, refusal in self._database.run(self._note_refused, refusals):
             reason = f"host {build.host}: {_short(refusal.reason)}"
-            self._orders.supersede(build, reason=reason, host_said_so=refusal.is_fenced)
+            self._commands.supersede(build, reason=reason, host_said_so=refusal.is_fenced)
 
     def _note_refused(self, connection: Connection, refusals: Sequence[tuple[str, Refusal]]) -> list[tuple[Building, Refusal]]:
         """Counts the refusals that their hosts may speak; gives these."""
@@ -101,7 +101,7 @@ class Reports:
 
     def _gone(self, host: str, answered: list[tuple[str, int]]) -> None:
         with self._database.reading() as connection:
-            ended = cell_db.endings.without_cleanups_but(connection, host, answered)
+            ended = cell_db.endings.ended_after_reports(connection, host, answered)
             owed = [cleanup for cleanup in cell_db.cleanups.list_of(connection, [uuid for uuid, _ in answered]) if cleanup.host == host]
             owed_uuids = {cleanup.uuid for cleanup in owed}
             foreign = [(host, uuid, attempt) for uuid, attempt in answered if uuid not in owed_uuids]
@@ -199,9 +199,9 @@ class Reports:
         beats = [delivery.arguments for delivery in deliveries if self._is_sane(delivery.arguments)]
         latest = {beat.host: beat for beat in beats}
         greetings = [beat for beat in beats if beat.hello]
-        self._watch.heard(any_new=self._database.run(_note_beats, list(latest.values()), self.dropped.note))
+        self._liveness.heard(any_new=self._database.run(_note_beats, list(latest.values()), self.dropped.note))
         for greeting in greetings:
-            self._greet(greeting)
+            self._on_agent_start(greeting)
 
     def _is_sane(self, beat: Heartbeat) -> bool:
         defect = heartbeat_defect(beat)
@@ -209,20 +209,20 @@ class Reports:
             self.dropped.note(beat.host, verbs.HEARTBEAT.name, defect)
         return defect is None
 
-    def _greet(self, hello: Heartbeat) -> None:
+    def _on_agent_start(self, hello: Heartbeat) -> None:
         """A host that starts says what it has: unwanted guests are told to go, missing ones end in ERROR or are sent again.
 
         The hello may be late: of a server that was launched after the agent's start it says nothing.
         """
         with self._steps("cell.greet"):
-            unwanted = self._database.run(self._note_hello, hello)
-        self._orders.destroy(unwanted)
+            unwanted = self._database.run(self._note_agent_start, hello)
+        self._commands.destroy(unwanted)
 
-    def _note_hello(self, connection: Connection, hello: Heartbeat) -> list[Cleanup]:
+    def _note_agent_start(self, connection: Connection, hello: Heartbeat) -> list[Cleanup]:
         """Marks servers whose guests are missing; gives what the host is to destroy."""
         has = {guest.uuid: guest.attempt for guest in hello.guests or []}
         building = {intent.uuid for intent in hello.intents}
-        found = [Ran(uuid, attempt, hello.host, states.RUNNING) for uuid, attempt in has.items()]
+        found = [ReportedGuest(uuid, attempt, hello.host, states.RUNNING) for uuid, attempt in has.items()]
         unwanted = self._superseded(connection, verbs.HEARTBEAT.name, found)
         launched_before = cell_db.heartbeats.start_of(hello)
         for uuid, attempt in cell_db.builds.live_on(connection, hello.host, launched_before=launched_before):
@@ -234,7 +234,7 @@ class Reports:
 
     # ---- what is dropped -----------------------------------------------------------------------------------------------------------
 
-    def _superseded(self, connection: Connection, verb: str, guests: Sequence[Ran]) -> list[Cleanup]:
+    def _superseded(self, connection: Connection, verb: str, guests: Sequence[ReportedGuest]) -> list[Cleanup]:
         """Guests of attempts that their rows have given up. A guest that no row knows is not ours to destroy: the audit tells of it."""
         rows = cell_db.builds.attempts(connection, [guest.uuid for guest in guests])
         self._drop_foreign(connection, verb, [(guest.host, guest.uuid, guest.attempt) for guest in guests])
@@ -285,7 +285,7 @@ def _note_beats(connection: Connection, beats: Sequence[Heartbeat], drop: Callab
     news = [cell_db.heartbeats.beat(connection, beat, drop=functools.partial(drop, beat.host, verbs.HEARTBEAT.name)) for beat in beats]
     for beat in beats:
         held = [(intent.uuid, intent.attempt) for intent in beat.intents]
-        cell_db.builds.keep(connection, beat.host, held, lease_s=BUILD_LEASE_S)
+        cell_db.builds.renew_leases(connection, beat.host, held, lease_s=BUILD_LEASE_S)
     return any(news)
 
 
@@ -306,6 +306,6 @@ def _short(text: str) -> str:
     return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}…"
 
 
-def _is_over(known: tuple[str, int, str | None], guest: Ran) -> bool:
+def _is_over(known: tuple[str, int, str | None], guest: ReportedGuest) -> bool:
     state, attempt, _ = known
     return attempt > guest.attempt or state in (states.GOING, states.GONE, states.FAILED)

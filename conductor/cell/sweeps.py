@@ -14,11 +14,11 @@ from cell_db.builds import Building
 from cell_db.cleanups import Cleanup
 from cell_db.operations import Operation
 from clients.placement import Placement
-from conductor.cell.apart import apart
 from conductor.cell.dropped import Dropped
-from conductor.cell.orders import Orders, about_work
+from conductor.cell.host_commands import HostCommands, about_work
+from conductor.cell.liveness import ConductorLiveness
 from conductor.cell.reports import log_ended
-from conductor.cell.watch import Watch
+from conductor.cell.row_frames import row_frame
 from core.steps import Steps
 from database.engine import Connection, Database
 from lifecycle.actions import OPERATIONS
@@ -40,8 +40,8 @@ class Sweeps:
         self,
         database: Database,
         placement: Placement,
-        orders: Orders,
-        watch: Watch,
+        commands: HostCommands,
+        liveness: ConductorLiveness,
         *,
         steps: Steps,
         down_after_s: float,
@@ -50,8 +50,8 @@ class Sweeps:
     ) -> None:
         self._database = database
         self._placement = placement
-        self._orders = orders
-        self._watch = watch
+        self._commands = commands
+        self._liveness = liveness
         self._steps = steps
         self._down_after_s = down_after_s
         self._inventory_again_s = inventory_again_s
@@ -63,14 +63,14 @@ class Sweeps:
         """Builds that nobody looks after are sent again; overdue ones and those on dead hosts go to their next host."""
         with self._database.reading() as connection:
             down = cell_db.heartbeats.hosts_down(connection, down_after_s=self._down_after_s)
-            late = cell_db.builds.overdue(connection, hosts_down=down if self._watch.believes_silence() else [], most=MOST)
+            late = cell_db.builds.overdue(connection, hosts_down=down if self._liveness.can_declare_hosts_down() else [], most=MOST)
         for build in late:
             reason = f"host {build.host} is down" if build.host in down else f"host {build.host} did not finish in time"
-            with apart("giving up an attempt", about_work(build)):
-                self._orders.supersede(build, reason=reason, host_said_so=False)
+            with row_frame("giving up an attempt", about_work(build)):
+                self._commands.supersede(build, reason=reason, host_said_so=False)
         with self._steps("cell.take"):
-            taken = self._database.run(cell_db.builds.take, lease_s=BUILD_LEASE_S, most=MOST)
-        self._orders.build(self._on_hosts_up(taken, down))
+            taken = self._database.run(cell_db.builds.lease, lease_s=BUILD_LEASE_S, most=MOST)
+        self._commands.build(self._on_hosts_up(taken, down))
         return len(taken) == MOST
 
     @staticmethod
@@ -80,8 +80,8 @@ class Sweeps:
     def cleanups(self) -> bool:
         """Hosts that are up and still owe an answer are asked again; servers that nobody has to answer for are ended."""
         owed, ended = self._database.run(_owed_and_ended, down_after_s=self._down_after_s)
-        self._orders.destroy(owed)
-        self._orders.end(ended)
+        self._commands.destroy(owed)
+        self._commands.end(ended)
         return len(owed) == MOST or len(ended) == MOST
 
     def operations(self) -> None:
@@ -89,9 +89,9 @@ class Sweeps:
         with self._database.reading() as connection:
             overdue = cell_db.operations.overdue_operations(connection, most=MOST)
         for late in overdue:
-            with apart("ending an overdue operation", about_work(late)):
+            with row_frame("ending an overdue operation", about_work(late)):
                 self._end_overdue(late)
-        self._orders.act(self._database.run(cell_db.operations.take_operations, lease_s=OPERATION_LEASE_S, most=MOST))
+        self._commands.act(self._database.run(cell_db.operations.take_operations, lease_s=OPERATION_LEASE_S, most=MOST))
 
     def _end_overdue(self, late: Operation) -> None:
         """Ends an operation that its host did not answer, unless it is settled meanwhile."""
@@ -107,7 +107,7 @@ class Sweeps:
 
     def _place(self, *, again_after_s: float | None) -> None:
         with self._database.reading() as connection:
-            found = cell_db.heartbeats.inventories_to_place(connection, again_after_s=again_after_s, most=MOST)
+            found = cell_db.heartbeats.inventories_to_write(connection, again_after_s=again_after_s, most=MOST)
         for host, defect in found.unreadable.items():
             self._dropped.note(host, ITS_RECORD, defect)
         for inventory in found.inventories:
@@ -132,7 +132,7 @@ class Sweeps:
         with self._database.reading() as connection:
             departed = cell_db.hosts.list_departed(connection)
         for node in departed:
-            with apart("forgetting a host", f"host={node.host}"):
+            with row_frame("forgetting a host", f"host={node.host}"):
                 try:
                     if node.accepted:
                         self._placement.delete_provider(node.uuid, node.host)
@@ -148,7 +148,7 @@ class Sweeps:
         # One that Placement did not take is tried again by the sweep, not at every look.
         is_new = bool(unplaced - self._unplaced)
         self._unplaced = unplaced
-        if self._watch.take_news() or is_new:
+        if self._liveness.take_changes() or is_new:
             self._place(again_after_s=None)
 
     def console_tokens(self) -> bool:
@@ -162,11 +162,11 @@ class Sweeps:
             hosts = cell_db.heartbeats.hosts(connection)
             providers = [report.node_uuid for report in hosts if report.accepted and report.defect is None]
         for provider in providers:
-            with apart("looking for claims of servers that ended", f"provider={provider}"):
+            with row_frame("looking for claims of servers that ended", f"provider={provider}"):
                 claimed = list(self._placement.claims_on_provider(provider))
                 with self._database.reading() as connection:
-                    suspects |= set(cell_db.endings.over(connection, claimed))
-        self._orders.release(suspects & self._suspects)
+                    suspects |= set(cell_db.endings.ended(connection, claimed))
+        self._commands.release(suspects & self._suspects)
         self._suspects = suspects
 
 

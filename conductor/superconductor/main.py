@@ -17,11 +17,11 @@ import messaging.verbs.superconductor as verbs
 from cells.gate.answers import value_of
 from cells.gate.registry import Cells, api_gate
 from clients.placement import connect
+from conductor.superconductor.build_placer import BuildPlacer
 from conductor.superconductor.claim_sweep import ClaimSweep
-from conductor.superconductor.claims import Chooser
-from conductor.superconductor.hosts import HostWatch
-from conductor.superconductor.placer import Placer
-from conductor.superconductor.poison import Poison
+from conductor.superconductor.dead_letters import DeadLetterHandler
+from conductor.superconductor.host_selector import HostSelector
+from conductor.superconductor.host_view_updater import HostViewUpdater
 from core.clock import Clock, SystemClock, utcnow
 from core.config import OptionGroup
 from core.periodic import Periodic
@@ -84,14 +84,14 @@ class SuperConductor:
         self.cells = Cells(conf, self.api, clock=clock)
         self.placement = connect(conf)
         self.view = HostView(clock=clock)
-        self.watch = HostWatch(conf, self.api, self.cells, self.placement, self.view, clock)
-        dice = random.Random()
-        chooser = Chooser(
-            self.placement, self.view, self._look_again, attempts=conf.scheduler.max_attempts, steps=steps, dice=dice,
+        self.watch = HostViewUpdater(conf, self.api, self.cells, self.placement, self.view, clock)
+        rng = random.Random()
+        selector = HostSelector(
+            self.placement, self.view, self._refresh_hosts, attempts=conf.scheduler.max_attempts, steps=steps, rng=rng,
             unread=self.watch.unread_cells,
         )  # fmt: skip
-        self.placer = Placer(
-            self.api, self.cells, self.placement, chooser, steps=steps, clock=clock, build_deadline_s=conf.conductor.build_deadline_s,
+        self.placer = BuildPlacer(
+            self.api, self.cells, self.placement, selector, steps=steps, clock=clock, build_deadline_s=conf.conductor.build_deadline_s,
             unread_cell_wait_s=conf.conductor.unread_cell_wait_s, hint_s=HINT_S,
         )  # fmt: skip
         self._broker = Broker(core.broker_url.configured(conf))
@@ -106,14 +106,14 @@ class SuperConductor:
         ]
 
     def _new_listeners(self) -> list[Listener]:
-        poison = Poison(self.api, self.placer)
+        dead_letter_handler = DeadLetterHandler(self.api, self.placer)
         return [
             Listener(
                 self._broker, verbs.QUEUE, [HandleMany(verbs.PLACE, self.placer.on_place)], workers=1, prefetch=MOST_GATHERED, gather_s=0.01,
                 gather_most=MOST_GATHERED,
             ),
             Listener(
-                self._broker, dead_letters.QUEUE, [HandleMany(dead_letters.DEAD_LETTER, poison.on_dead_letter)], workers=1, prefetch=10
+                self._broker, dead_letters.QUEUE, [HandleMany(dead_letters.DEAD_LETTER, dead_letter_handler.on_dead_letter)], workers=1, prefetch=10
             ),
         ]  # fmt: skip
 
@@ -149,7 +149,7 @@ class SuperConductor:
         self._broker.close()
         self.placement.close()
 
-    def _look_again(self) -> None:
+    def _refresh_hosts(self) -> None:
         """A build is to be given up: not for want of a host that nobody looked at."""
         self.watch.pull(whole=True)
 

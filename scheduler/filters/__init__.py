@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import core.errors
-from scheduler.filters import aggregates, capabilities, capacity, host, image, neighbours, traits, zone
+from scheduler.filters import affinity, aggregates, capabilities, capacity, host, image, traits, zone
 from scheduler.filters.filter import Check, Filter
 
 __all__ = ["DEFAULT", "FILTERS", "Check", "Filter", "enabled"]
@@ -13,15 +13,15 @@ DEFAULT = (
     host.TARGET_HOST,
     host.COMPUTE,
     zone.AVAILABILITY_ZONE,
-    neighbours.SAME_HOST,
-    neighbours.DIFFERENT_HOST,
+    affinity.SAME_HOST,
+    affinity.DIFFERENT_HOST,
     traits.TRAITS,
     capabilities.CAPABILITIES,
     image.IMAGE_PROPERTIES,
     aggregates.EXTRA_SPECS,
     aggregates.MULTI_TENANCY,
-    neighbours.ANTI_AFFINITY,
-    neighbours.AFFINITY,
+    affinity.ANTI_AFFINITY,
+    affinity.AFFINITY,
     capacity.CAPACITY,
 )
 

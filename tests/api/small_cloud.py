@@ -175,7 +175,7 @@ class SmallCloud:
     def place(self, uuid: str, cell: str = "east", host: str | None = "east-1", fault: dict[str, Any] | None = None) -> None:
         entry = self.assign(uuid, cell, host, fault)
         assert entry.build_request is not None and entry.token is not None
-        placed = cell_db.builds.Placed(
+        placed = cell_db.builds.NewInstance(
             build_request=entry.build_request,
             host=host,
             node_uuid="66f36e48-5a51-45b6-b2b8-4cd4b0d2d5b9" if host else None,
@@ -196,7 +196,7 @@ class SmallCloud:
 
     def run(self, uuid: str, cell: str = "east", host: str = "east-1") -> None:
         with self.databases[cell].transaction() as connection:
-            ran = cell_db.builds.Ran(uuid, 1, host, states.RUNNING)
+            ran = cell_db.builds.ReportedGuest(uuid, 1, host, states.RUNNING)
             assert cell_db.builds.active(connection, [ran]) == {ran}
 
     def greet(self, host: str, cell: str = "east", opener: Opener | None = None, *, node: str | None = None) -> None:

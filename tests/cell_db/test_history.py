@@ -17,7 +17,7 @@ import cell_db.history
 import cell_db.instances
 import cell_db.operations
 import cell_db.tables
-from cell_db.builds import Building, Placed, Ran
+from cell_db.builds import Building, NewInstance, ReportedGuest
 from cell_db.cleanups import Cleanup
 from cell_db.history import ERROR, SUCCESS, ActionRecord, Event, Phase, Told
 from cell_db.operations import Operation
@@ -169,19 +169,19 @@ def test_what_is_done_at_once_is_over_at_once(database: Database) -> None:
 # ---- builds --------------------------------------------------------------------------------------------------------------------------
 
 
-def placed(*, fault: dict[str, object] | None = None, host: str | None = HOST, alternates: int = 0) -> Placed:
+def placed(*, fault: dict[str, object] | None = None, host: str | None = HOST, alternates: int = 0) -> NewInstance:
     build_request = BuildRequest(
         build=BuildSpec(uuid=str(uuid.uuid4()), project_id="p", user_id="alice", name="n", hostname="n", flavor=TINY),
         request_id=new_request_id(), created_at=utcnow(),
     )  # fmt: skip
     others = [{"host": OTHER, "node_uuid": str(uuid.uuid4())}] * alternates
-    return Placed(
+    return NewInstance(
         build_request=build_request, host=host, node_uuid=str(uuid.uuid4()), hypervisor_hostname=host, availability_zone=None, alternates=others, resources={},
         not_after=utcnow(), fault=fault,
     )  # fmt: skip
 
 
-def insert(database: Database, *new: Placed) -> list[str]:
+def insert(database: Database, *new: NewInstance) -> list[str]:
     write(database, cell_db.builds.insert, list(new), build_deadline_s=60.0)
     return [one.build_request.uuid for one in new]
 
@@ -195,7 +195,7 @@ def give_up(database: Database, server: str) -> None:
 def test_builds_of_one_request_have_one_record_each(database: Database) -> None:
     new = [placed() for _ in range(3)]
     servers = insert(database, *new)
-    write(database, cell_db.builds.active, [Ran(server, 1, HOST, states.RUNNING) for server in servers])
+    write(database, cell_db.builds.active, [ReportedGuest(server, 1, HOST, states.RUNNING) for server in servers])
 
     for one in new:
         record, events = only(database, one.build_request.uuid, "create")
@@ -208,7 +208,7 @@ def test_a_build_that_finds_another_host_keeps_its_record(database: Database) ->
     give_up(database, server)
     [(record, _)] = history(database, server)
     assert record.finish_time is None
-    write(database, cell_db.builds.active, [Ran(server, 2, OTHER, states.RUNNING)])
+    write(database, cell_db.builds.active, [ReportedGuest(server, 2, OTHER, states.RUNNING)])
 
     record, events = only(database, server, "create")
 
@@ -242,7 +242,7 @@ def tombstone(database: Database, server: str, by: Context, *, build_request: Bu
 @pytest.mark.parametrize("told", [1, 3])
 def test_a_delete_is_recorded_once_however_often_the_cell_is_told(database: Database, told: int) -> None:
     [server] = insert(database, placed())
-    write(database, cell_db.builds.active, [Ran(server, 1, HOST, states.RUNNING)])
+    write(database, cell_db.builds.active, [ReportedGuest(server, 1, HOST, states.RUNNING)])
     by = asked("bob")
     for _ in range(told):
         tombstone(database, server, by)
@@ -359,9 +359,9 @@ def test_builds_are_found_with_their_own_requests_in_one_query(database: Databas
     assert len(statements) == 1
     for server in servers:
         update_instance(database, server, lease_until=utcnow() - datetime.timedelta(hours=1), deadline=utcnow() - datetime.timedelta(hours=1))
-    for builds in (read(database, cell_db.builds.overdue, hosts_down=[], most=1000), write(database, cell_db.builds.take, lease_s=60.0, most=1000)):
+    for builds in (read(database, cell_db.builds.overdue, hosts_down=[], most=1000), write(database, cell_db.builds.lease, lease_s=60.0, most=1000)):
         assert {build.uuid: build.request_id for build in builds if build.uuid in wanted} == wanted
-    ran = [Ran(servers[0], 2, OTHER, states.RUNNING), *(Ran(server, 1, HOST, states.RUNNING) for server in servers[1:])]
+    ran = [ReportedGuest(servers[0], 2, OTHER, states.RUNNING), *(ReportedGuest(server, 1, HOST, states.RUNNING) for server in servers[1:])]
     assert {guest.uuid: guest.request_id for guest in write(database, cell_db.builds.active, ran)} == wanted
 
 

@@ -73,7 +73,7 @@ class UnderWay:
             entry = api_db.journal.find(connection, uuid)
         assert entry is not None
         assert entry.build_request is not None
-        row = cell_db.builds.Placed(
+        row = cell_db.builds.NewInstance(
             build_request=entry.build_request, host="east-1", node_uuid=NODES["east-1"], hypervisor_hostname="east-1", availability_zone=None,
             alternates=[_place("east-2")], resources={"VCPU": 1}, not_after=entry.not_after,
         )  # fmt: skip

@@ -128,7 +128,7 @@ class Registry:
     def refresh(self) -> None:
         """Nothing changes."""
 
-    async def look_again(self) -> None:
+    async def refresh_hosts(self) -> None:
         """Nothing changes."""
 
 

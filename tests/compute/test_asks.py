@@ -12,7 +12,7 @@ from compute.agent import Agent
 from compute.hypervisor import ConsoleAddress
 from compute.main import options
 from compute.simulated.driver import SimulatedHypervisor
-from conductor.cell.hints import Hints
+from conductor.cell.wakeups import Wakeups
 from core.context import service_context
 from devstack.waiting import wait_until
 from lifecycle import states
@@ -91,7 +91,7 @@ def test_only_a_guest_that_runs_tells(bench: Bench, server: str, verb: Verb) -> 
 def conductor(bench: Bench) -> Iterator[None]:
     """The conductor's way on to the hosts."""
     broker = Broker(bench.place.url)
-    handlers = [Handle(verb, Hints.on_host_asked) for verb in (cell.CONSOLE, cell.CONSOLE_ADDRESSES, cell.DIAGNOSTICS)]
+    handlers = [Handle(verb, Wakeups.on_host_asked) for verb in (cell.CONSOLE, cell.CONSOLE_ADDRESSES, cell.DIAGNOSTICS)]
     listener = Listener(broker, cell.QUEUE, handlers, workers=1, prefetch=10)
     listener.start()
     wait_until(lambda: listener.is_listening, what="conductor", deadline_s=DEADLINE_S)

@@ -30,13 +30,13 @@ from compute.resources.power import PowerBook
 from compute.resources.tracker import Tracker
 from compute.simulated.dial import turn
 from compute.simulated.driver import SimulatedHypervisor
-from conductor.cell.orders import Orders
+from conductor.cell.host_commands import HostCommands
+from conductor.cell.liveness import ConductorLiveness
 from conductor.cell.reports import Reports
 from conductor.cell.sweeps import Sweeps
-from conductor.cell.watch import Watch
+from conductor.superconductor.build_placer import BuildPlacer
 from conductor.superconductor.claim_sweep import ClaimSweep
-from conductor.superconductor.claims import Chooser
-from conductor.superconductor.placer import Placer
+from conductor.superconductor.host_selector import HostSelector
 from core.clock import SystemClock
 from core.context import Context, service_context
 from database.types import now_sql
@@ -232,10 +232,10 @@ def heartbeat_of(host: str, *, boot_id: str, intents: list[Attempt], guests: lis
     )  # fmt: skip
 
 
-class Believing(Watch):
+class Believing(ConductorLiveness):
     """A watch that believes the silence of hosts at once."""
 
-    def believes_silence(self) -> bool:
+    def can_declare_hosts_down(self) -> bool:
         return True
 
 
@@ -251,9 +251,9 @@ class Bench:
         self.agents = {host: Agent(host, folder, self.post, self.steps) for host in self.hosts}
         watch = Believing(SystemClock(), down_after_s=FOREVER_S)
         placement = self.world.placement
-        self.orders = Orders(self.database, placement, self.post, steps=self.steps, build_deadline_s=FOREVER_S)  # type: ignore[arg-type]
-        self.reports = Reports(self.database, placement, self.orders, watch, steps=self.steps)
-        self.sweeps = Sweeps(self.database, placement, self.orders, watch, steps=self.steps, down_after_s=FOREVER_S)
+        self.commands = HostCommands(self.database, placement, self.post, steps=self.steps, build_deadline_s=FOREVER_S)  # type: ignore[arg-type]
+        self.reports = Reports(self.database, placement, self.commands, watch, steps=self.steps)
+        self.sweeps = Sweeps(self.database, placement, self.commands, watch, steps=self.steps, down_after_s=FOREVER_S)
         self._introduce(placement)
 
     def _introduce(self, placement: Placement) -> None:
@@ -269,13 +269,13 @@ class Bench:
             stock = {name: {"total": total, "max_unit": total} for name, total in totals.items()}
             placement.ensure_provider(node_uuid(host), host, inventories=stock, traits=[])
 
-    def super_conductor(self) -> Placer:
+    def super_conductor(self) -> BuildPlacer:
         """A super-conductor of its own, as another process."""
         view = HostView()
         cell_uuid = self.world.cells.by_name(CELL).cell.uuid
         view.update(cell_uuid, [self._state(host, cell_uuid) for host in self.hosts])
-        chooser = Chooser(self.world.placement, view, lambda: None, attempts=HOSTS, steps=self.steps, dice=random.Random(0))
-        return Placer(
+        chooser = HostSelector(self.world.placement, view, lambda: None, attempts=HOSTS, steps=self.steps, rng=random.Random(0))
+        return BuildPlacer(
             self.world.api_db, self.world.cells, self.world.placement, chooser, steps=self.steps, clock=SystemClock(), build_deadline_s=FOREVER_S
         )
 

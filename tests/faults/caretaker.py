@@ -184,7 +184,7 @@ class Caretaker:
             return
         if victim.role.kind == "agent":
             conductor = self.one("cell", victim.role.cell).program
-            wait_until(conductor.watch.believes_silence, "the conductor believes the silence of hosts")
+            wait_until(conductor.liveness.can_declare_hosts_down, "the conductor believes the silence of hosts")
             self._force_down(victim.role, True)
         else:
             self._start(victim.role)

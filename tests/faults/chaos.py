@@ -93,10 +93,10 @@ class Round:
 class Users:
     """Boot and delete servers, and do not give up when the API is away."""
 
-    def __init__(self, cloud: Cloud, dice: random.Random) -> None:
+    def __init__(self, cloud: Cloud, rng: random.Random) -> None:
         self._servers = Servers(cloud, concurrency=CONCURRENCY)
         self._client = _Patient(cloud)
-        self._seeds = dice
+        self._seeds = rng
         self.accepted = Accepted()
 
     def boot_and_delete(self, number: int, trouble: Trouble) -> None:
@@ -159,11 +159,11 @@ class _Patient:
 # ---- a round -------------------------------------------------------------------------------------------------------------------------
 
 
-def run_round(cloud: Cloud, *, servers: int, dice: random.Random, say: Say) -> Round:
+def run_round(cloud: Cloud, *, servers: int, rng: random.Random, say: Say) -> Round:
     """One round: users and trouble together, then quiet; fails if anything is lost, stuck or left behind."""
     world = StackWorld(cloud.state, cloud.shape)
-    users = Users(cloud, dice)
-    trouble = Trouble(cloud.control, world, own_processes(cloud), dice, say)
+    users = Users(cloud, rng)
+    trouble = Trouble(cloud.control, world, own_processes(cloud), rng, say)
     began = time.monotonic()
     try:
         trouble.start()
@@ -278,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--state", type=Path, default=None, help="directory for the stack; default: a temporary one")
     arguments = parser.parse_args(argv)
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(10**6)
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     say = _Teller()
     say(f"seed {seed}")
     ends = time.monotonic() + arguments.minutes * 60
@@ -289,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         while number == 0 or time.monotonic() < ends:
             number += 1
             try:
-                ended = run_round(cloud, servers=arguments.servers, dice=dice, say=say)
+                ended = run_round(cloud, servers=arguments.servers, rng=rng, say=say)
             except (AssertionError, errors.CellplaneError) as failure:
                 say(f"round {number} of seed {seed} failed: {failure}")
                 say(f"the logs are kept in {_kept_logs(cloud)}")

@@ -34,4 +34,4 @@ def test_nothing_is_lost_stuck_or_left_behind_in_chaos(stack: Cloud) -> None:
     chaos.lift_quota(stack)
     chaos.make_nervous(stack)
 
-    print(chaos.run_round(stack, servers=SERVERS, dice=random.Random(seed), say=print))
+    print(chaos.run_round(stack, servers=SERVERS, rng=random.Random(seed), say=print))

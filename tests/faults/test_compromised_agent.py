@@ -76,7 +76,7 @@ def test_what_an_agent_says_of_others_changes_nothing(worlds: Worlds) -> None:
 def _listener_of_reports(world: World, cell: str) -> Listener:
     conductor = next(
         program for program in world.programs.values()
-        if hasattr(program, "orders") and program._broker.url == world.at.brokers[cell]
+        if hasattr(program, "commands") and program._broker.url == world.at.brokers[cell]
     )  # fmt: skip
     return next(listener for listener in conductor._listeners if listener.queue == cell_verbs.REPORTS)  # type: ignore[no-any-return]
 

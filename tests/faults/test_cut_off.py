@@ -12,7 +12,7 @@ import api_db.tables
 import cell_db.heartbeats
 import cell_db.hosts
 import cell_db.tables
-import conductor.superconductor.hosts
+import conductor.superconductor.host_view_updater
 from core.clock import utcnow
 from database.types import now_sql
 from lifecycle import states
@@ -152,7 +152,7 @@ def test_nothing_is_built_in_a_cell_that_is_too_slow_to_be_written_to(world: Wor
     assert [(host.up, host.cut_off) for host in program.view.reported()] == [(True, False)]
 
     with monkeypatch.context() as slowly:
-        slowly.setattr(conductor.superconductor.hosts, "SLOW_PART", 0.0)
+        slowly.setattr(conductor.superconductor.host_view_updater, "SLOW_PART", 0.0)
         program.watch.pull()
         assert [(host.up, host.cut_off) for host in program.view.reported()] == [(False, True)]
 

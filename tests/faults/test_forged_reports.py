@@ -384,4 +384,4 @@ def test_a_host_cannot_speak_for_another_hosts_node(scene: Scene) -> None:
         (node.uuid, node.inventory) for node in (nodes[victim], nodes[forger])
     ]
     with bench.database.reading() as connection:
-        assert cell_db.heartbeats.inventories_to_place(connection).inventories == []
+        assert cell_db.heartbeats.inventories_to_write(connection).inventories == []

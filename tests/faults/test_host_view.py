@@ -11,8 +11,8 @@ import api_db.aggregates
 import cell_db.heartbeats
 import cell_db.tables
 from cells.gate.answers import value_of
-from conductor.superconductor import hosts as watching
-from conductor.superconductor.hosts import HostWatch
+from conductor.superconductor import host_view_updater as watching
+from conductor.superconductor.host_view_updater import HostViewUpdater
 from core.clock import utcnow
 from database.types import now_sql
 from objects.host import Heartbeat, Inventory, Usage, node_uuid
@@ -52,9 +52,9 @@ class Large:
                 _beat(connection, name)
             connection.execute(sa.update(cell_db.tables.compute_nodes).values(updated_at=now_sql(-3600.0)))
 
-    def watching(self, view: HostView) -> HostWatch:
+    def watching(self, view: HostView) -> HostViewUpdater:
         world = self.world
-        return HostWatch(world.conf, world.api_db, world.cells, world.placement, view, self.clock)
+        return HostViewUpdater(world.conf, world.api_db, world.cells, world.placement, view, self.clock)
 
     def heartbeat(self, name: str, guests: int = 0, *, vcpus: int = 16, placed: bool = True) -> None:
         with self.database.transaction() as connection:
@@ -75,7 +75,7 @@ class Large:
         with self.database.transaction() as connection:
             if owes:
                 server = self.world.orders("moved")[0]
-                first = cell_db.builds.Placed(server, name, str(uuid.uuid4()), name, None, [], {}, utcnow(), attempt=2)
+                first = cell_db.builds.NewInstance(server, name, str(uuid.uuid4()), name, None, [], {}, utcnow(), attempt=2)
                 cell_db.builds.insert(connection, [first], build_deadline_s=60.0)
                 cell_db.cleanups.insert(connection, uuid=server.uuid, host=name, attempt=1)
             else:

@@ -18,10 +18,10 @@ import cell_db.tables
 import core.errors
 from cells.gate.answers import value_of
 from clients.placement import Claim
+from conductor.cell.liveness import ConductorLiveness
 from conductor.cell.sweeps import Sweeps
-from conductor.cell.watch import Watch
 from conductor.superconductor.claim_sweep import ClaimSweep
-from conductor.superconductor.hosts import HostWatch
+from conductor.superconductor.host_view_updater import HostViewUpdater
 from core.clock import SystemClock, utcnow
 from core.steps import Steps
 from objects.host import node_uuid
@@ -52,7 +52,7 @@ class Cloud:
 
     def _sweeps(self, cell: str, *, again_s: float) -> Sweeps:
         nobody: Any = None
-        watch = Watch(SystemClock(), down_after_s=60.0)
+        watch = ConductorLiveness(SystemClock(), down_after_s=60.0)
         return Sweeps(
             self.world.databases[cell], self.placement, nobody, watch, steps=Steps(), down_after_s=60.0, inventory_again_s=again_s
         )
@@ -60,7 +60,7 @@ class Cloud:
     def accept_new(self, at_once: bool) -> None:
         """Another super-conductor, with this setting."""
         self.world.conf.set_override("new_hosts", "enabled" if at_once else "accept", group="scheduler")
-        self.watch = HostWatch(self.world.conf, self.world.api_db, self.world.cells, self.placement, self.view)
+        self.watch = HostViewUpdater(self.world.conf, self.world.api_db, self.world.cells, self.placement, self.view)
 
     def heard(self, host: str, cell: str) -> None:
         """A conductor of the cell wrote down what the host reports."""

@@ -11,7 +11,7 @@ import api_db.tables
 import cell_db.tables
 import messaging.verbs.compute as compute_verbs
 import messaging.verbs.superconductor as superconductor
-from conductor.superconductor.poison import Poison
+from conductor.superconductor.dead_letters import DeadLetterHandler
 from core.context import service_context
 from lifecycle import states
 from messaging import envelopes
@@ -35,7 +35,7 @@ def test_the_server_of_a_poisonous_place_is_buried_with_a_fault(tmp_path: pathli
         letter = DeadLetter(queue=superconductor.QUEUE, why="nobody here speaks 99.0", deliveries=1, envelope=envelope)
 
         # No sweep runs in this world, so nobody else takes the order up meanwhile.
-        Poison(program.api, program.placer).on_dead_letter([types.SimpleNamespace(arguments=letter, context=service_context())])
+        DeadLetterHandler(program.api, program.placer).on_dead_letter([types.SimpleNamespace(arguments=letter, context=service_context())])
         program.stop(5.0)
 
         kept = world.rows("api", api_db.tables.dead_letters)[0]

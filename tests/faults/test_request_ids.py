@@ -18,7 +18,7 @@ import messaging.verbs.cell as cell_verbs
 import messaging.verbs.compute as compute_verbs
 from cells.delete_server import delete_server
 from cells.gate.answers import value_of
-from conductor.cell.hints import Hints
+from conductor.cell.wakeups import Wakeups
 from core.context import new_request_id
 from database.types import now_sql
 from lifecycle import states
@@ -165,11 +165,11 @@ def test_work_that_is_sent_again_goes_on_under_its_request(requests: Requests) -
 
 
 def test_a_hint_s_work_has_the_id_of_its_row(requests: Requests) -> None:
-    """Hints of several requests are handled together, and may come from a sweep."""
+    """Wakeups of several requests are handled together, and may come from a sweep."""
     created = requests.accept(2)
     requests.bench.place().run()
 
-    hints = Hints(requests.bench.database, requests.bench.orders, steps=requests.bench.steps)  # type: ignore[arg-type]
+    hints = Wakeups(requests.bench.database, requests.bench.commands, steps=requests.bench.steps)  # type: ignore[arg-type]
     hints.on_start([Message("conductor", cell_verbs.START, cell_verbs.Uuids(list(created)))])  # type: ignore[list-item]
 
     assert ids(requests.message(compute_verbs.BUILD).arguments.orders) == set(created.values())
@@ -245,4 +245,4 @@ def test_a_row_that_cannot_be_worked_on_is_named_with_its_request(requests: Requ
 
     requests.bench.sweeps.builds()
 
-    assert [line for line in requests.lines("conductor.cell.apart", request_id) if f"server={server} attempt=1" in line]
+    assert [line for line in requests.lines("conductor.cell.row_frames", request_id) if f"server={server} attempt=1" in line]

@@ -19,7 +19,7 @@ import cell_db.heartbeats
 import cell_db.history
 import cell_db.schema
 import cell_db.tables
-from cell_db.builds import Placed
+from cell_db.builds import NewInstance
 from core.clock import utcnow
 from core.context import new_request_id
 from database.engine import Database
@@ -68,15 +68,15 @@ def an_order() -> BuildRequest:
     return BuildRequest(build=build, request_id=new_request_id(), created_at=utcnow())
 
 
-def placed(order: BuildRequest, host: str = HOST, **changes: object) -> Placed:
+def placed(order: BuildRequest, host: str = HOST, **changes: object) -> NewInstance:
     values = {
-        "order": order, "host": host, "node_uuid": str(uuid.uuid4()), "hypervisor_hostname": host, "availability_zone": "nova",
+        "build_request": order, "host": host, "node_uuid": str(uuid.uuid4()), "hypervisor_hostname": host, "availability_zone": "nova",
         "alternates": [PLACE], "resources": {"VCPU": 1}, "not_after": utcnow() + datetime.timedelta(hours=1),
     }  # fmt: skip
-    return Placed(**{**values, **changes})  # type: ignore[arg-type]
+    return NewInstance(**{**values, **changes})  # type: ignore[arg-type]
 
 
-def insert(connection: sa.Connection, *orders: Placed) -> None:
+def insert(connection: sa.Connection, *orders: NewInstance) -> None:
     cell_db.builds.insert(connection, orders, build_deadline_s=600.0)
 
 
@@ -188,10 +188,10 @@ def test_only_the_current_attempt_on_its_own_host_keeps_the_lease(databases: Dat
         (build,) = cell_db.builds.building(connection, [order.uuid])
         cell_db.builds.supersede(connection, build, reason="silence", host_said_so=False, build_deadline_s=600.0)
 
-        cell_db.builds.keep(connection, HOST, [(order.uuid, 1)], lease_s=30.0)
-        assert [taken.attempt for taken in cell_db.builds.take(connection, lease_s=0.0, most=10)] == [2]
-        cell_db.builds.keep(connection, OTHER, [(order.uuid, 2)], lease_s=30.0)
-        assert cell_db.builds.take(connection, lease_s=0.0, most=10) == []
+        cell_db.builds.renew_leases(connection, HOST, [(order.uuid, 1)], lease_s=30.0)
+        assert [taken.attempt for taken in cell_db.builds.lease(connection, lease_s=0.0, most=10)] == [2]
+        cell_db.builds.renew_leases(connection, OTHER, [(order.uuid, 2)], lease_s=30.0)
+        assert cell_db.builds.lease(connection, lease_s=0.0, most=10) == []
 
 
 def test_orders_that_wait_for_a_cell_keep_no_other_from_its_turn(databases: Databases) -> None:
@@ -321,8 +321,8 @@ def test_of_many_that_are_reported_active_each_is_compared_by_itself(databases: 
         (build,) = cell_db.builds.building(connection, [older.uuid])
         cell_db.builds.supersede(connection, build, reason="silence", host_said_so=False, build_deadline_s=600.0)
         ran = [
-            cell_db.builds.Ran(one.uuid, 1, HOST, states.RUNNING), cell_db.builds.Ran(one.uuid, 1, OTHER, states.RUNNING),
-            cell_db.builds.Ran(other.uuid, 1, OTHER, states.POWER_PAUSED), cell_db.builds.Ran(older.uuid, 1, HOST, states.RUNNING),
+            cell_db.builds.ReportedGuest(one.uuid, 1, HOST, states.RUNNING), cell_db.builds.ReportedGuest(one.uuid, 1, OTHER, states.RUNNING),
+            cell_db.builds.ReportedGuest(other.uuid, 1, OTHER, states.POWER_PAUSED), cell_db.builds.ReportedGuest(older.uuid, 1, HOST, states.RUNNING),
         ]  # fmt: skip
 
         assert cell_db.builds.active(connection, ran) == {ran[0], ran[2]}
@@ -339,7 +339,7 @@ def test_a_late_hello_says_nothing_of_servers_launched_since(databases: Database
     old, young = an_order(), an_order()
     with databases.cell.transaction() as connection:
         insert(connection, placed(old), placed(young))
-        cell_db.builds.active(connection, [cell_db.builds.Ran(one.uuid, 1, HOST, states.RUNNING) for one in (old, young)])
+        cell_db.builds.active(connection, [cell_db.builds.ReportedGuest(one.uuid, 1, HOST, states.RUNNING) for one in (old, young)])
         table = cell_db.tables.instances
         connection.execute(sa.update(table).where(table.c.uuid == old.uuid).values(launched_at=now_sql(-60.0)))
 
@@ -358,7 +358,7 @@ def test_what_was_shown_as_a_fault_is_not_built_when_the_cell_returns(databases:
         insert(connection, placed(order, fault=fault))
 
         assert cell_db.builds.building(connection, [order.uuid]) == []
-        assert cell_db.endings.over(connection, [order.uuid]) == [order.uuid]
+        assert cell_db.endings.ended(connection, [order.uuid]) == [order.uuid]
     row = row_of(databases.cell, order.uuid)
     assert (row.state, row.vm_state, row.host, row.fault["message"]) == (states.FAILED, states.ERROR, None, fault["message"])
 
@@ -382,7 +382,7 @@ def test_a_report_of_an_older_attempt_is_dropped(databases: Databases) -> None:
         (build,) = cell_db.builds.building(connection, [order.uuid])
         cell_db.builds.supersede(connection, build, reason="silence", host_said_so=False, build_deadline_s=600.0)
 
-        assert cell_db.builds.active(connection, [cell_db.builds.Ran(order.uuid, 1, HOST, states.RUNNING)]) == set()
+        assert cell_db.builds.active(connection, [cell_db.builds.ReportedGuest(order.uuid, 1, HOST, states.RUNNING)]) == set()
     assert row_of(databases.cell, order.uuid).state == states.BUILD
 
 

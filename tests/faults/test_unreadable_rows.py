@@ -18,8 +18,8 @@ import core.errors
 import messaging.verbs.compute as compute_verbs
 from cell_db.dead_letters import MOST_OF_HOST
 from cells.gate.answers import value_of
+from conductor.cell.dead_letters import DeadLetterHandler
 from conductor.cell.dropped import Dropped
-from conductor.cell.poison import Poison
 from core.clock import utcnow
 from core.context import Context, service_context
 from database.types import now_sql
@@ -129,7 +129,7 @@ def test_a_server_that_is_going_without_a_lease_is_ended(scene: Scene) -> None:
 
 
 def test_an_end_that_cannot_be_brought_about_keeps_no_other_server(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench, placement = scene.bench, scene.bench.orders._placement
+    bench, placement = scene.bench, scene.bench.commands._placement
     release, asked = placement.release, list[str]()
 
     def refuse_one(uuid: str) -> None:
@@ -139,8 +139,8 @@ def test_an_end_that_cannot_be_brought_about_keeps_no_other_server(scene: Scene,
         release(uuid)
 
     monkeypatch.setattr(placement, "release", refuse_one)
-    bench.orders.end(["bad", "good"])
-    bench.orders.release(["bad", "good"])
+    bench.commands.end(["bad", "good"])
+    bench.commands.release(["bad", "good"])
     assert asked == ["bad", "good", "bad", "good"]
 
     def away(_: str) -> None:
@@ -148,7 +148,7 @@ def test_an_end_that_cannot_be_brought_about_keeps_no_other_server(scene: Scene,
 
     monkeypatch.setattr(placement, "release", away)
     with pytest.raises(core.errors.Unavailable):
-        bench.orders.end(["one", "two"])
+        bench.commands.end(["one", "two"])
 
 
 def test_an_overdue_operation_that_cannot_be_ended_keeps_no_other(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,21 +171,21 @@ def test_a_build_that_somebody_else_could_not_handle_takes_no_server_from_its_ho
     host, forger = under_way(scene)
     bench = scene.bench
     before = rows(bench)
-    poison = Poison(bench.database, bench.orders, Dropped())
+    dead_letter_handler = DeadLetterHandler(bench.database, bench.commands, Dropped())
 
     for queue in ("reports", "conductor", compute_verbs.queue(forger), compute_verbs.queue(other_than(bench, forger)) + "x", ""):
-        poison.on_dead_letter([delivery_of(letter_of(scene.uuid, queue))])
+        dead_letter_handler.on_dead_letter([delivery_of(letter_of(scene.uuid, queue))])
     # The queue is the sender's own word; who it is, the broker's.
-    poison.on_dead_letter([delivery_of(letter_of(scene.uuid, compute_verbs.queue(host)), sender=forger)])
+    dead_letter_handler.on_dead_letter([delivery_of(letter_of(scene.uuid, compute_verbs.queue(host)), sender=forger)])
     assert rows(bench) == before
 
-    poison.on_dead_letter([delivery_of(letter_of(scene.uuid, compute_verbs.queue(host)), sender=host)])
+    dead_letter_handler.on_dead_letter([delivery_of(letter_of(scene.uuid, compute_verbs.queue(host)), sender=host)])
     assert scene.row().attempt == 2  # type: ignore[attr-defined]
 
 
 def test_letters_of_a_host_are_filed_under_its_name_and_fill_nothing(scene: Scene) -> None:
     bench = scene.bench
-    poison = Poison(bench.database, bench.orders, dropped := Dropped())
+    dead_letter_handler = DeadLetterHandler(bench.database, bench.commands, dropped := Dropped())
     envelope = envelopes.Envelope(
         verb="\x1b[2Jß" * 50, version="1", arguments=msgspec.Raw(b"{}"), request_id="", context={}, deadline_ms=1
     )
@@ -194,8 +194,8 @@ def test_letters_of_a_host_are_filed_under_its_name_and_fill_nothing(scene: Scen
 
     for number in range(MOST_OF_HOST + 20):
         context = dataclasses.replace(service_context(), request_id=f"ß{number}" * 100)
-        poison.on_dead_letter([delivery_of(forged, sender="evil", context=context)])
-    poison.on_dead_letter([delivery_of(forged, sender="other"), delivery_of(ours)])
+        dead_letter_handler.on_dead_letter([delivery_of(forged, sender="evil", context=context)])
+    dead_letter_handler.on_dead_letter([delivery_of(forged, sender="other"), delivery_of(ours)])
 
     letters = bench.world.rows(CELL, cell_db.tables.dead_letters)
     kept = collections.Counter((letter.host, letter.queue) for letter in letters if letter.host in ("evil", "other") or letter.why == ours.why)

@@ -45,11 +45,11 @@ class _Frozen:
 class Trouble:
     """A thread that makes trouble until it is ended; the same dice make the same trouble, in the same order."""
 
-    def __init__(self, control: Control, world: StackWorld, processes: list[str], dice: random.Random, say: Callable[[str], None]) -> None:
+    def __init__(self, control: Control, world: StackWorld, processes: list[str], rng: random.Random, say: Callable[[str], None]) -> None:
         self._control = control
         self._world = world
         self._processes = sorted(processes)
-        self._dice = dice
+        self._rng = rng
         self._say = say
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="trouble")
@@ -88,7 +88,7 @@ class Trouble:
             while not self._ended.is_set():
                 self._thaw()
                 self._one()
-                pause_s = self._dice.uniform(*PAUSE_S)
+                pause_s = self._rng.uniform(*PAUSE_S)
                 self._ended.wait(pause_s)
         except BaseException as failure:
             self.failure = failure
@@ -96,7 +96,7 @@ class Trouble:
     def _one(self) -> None:
         if not self._deck:
             self._deck = [kind for kind, number in DECK.items() for _ in range(number)]
-            self._dice.shuffle(self._deck)
+            self._rng.shuffle(self._deck)
             self.rounds += 1
         kind = self._deck.pop()
         try:
@@ -111,7 +111,7 @@ class Trouble:
 
     def _victim(self) -> str:
         frozen = {one.name for one in self._frozen}
-        return self._dice.choice([name for name in self._processes if name not in frozen])
+        return self._rng.choice([name for name in self._processes if name not in frozen])
 
     def _kill(self) -> str:
         name = self._victim()
@@ -119,8 +119,8 @@ class Trouble:
         return f"killed {name}"
 
     def _freeze(self) -> str:
-        name, is_long = self._victim(), self._dice.random() < LONG_FREEZES
-        seconds = self._dice.uniform(*(LONG_FREEZE_S if is_long else FREEZE_S))
+        name, is_long = self._victim(), self._rng.random() < LONG_FREEZES
+        seconds = self._rng.uniform(*(LONG_FREEZE_S if is_long else FREEZE_S))
         group = self._control.pid(name)
         os.killpg(group, signal.SIGSTOP)
         self._frozen.append(_Frozen(name, group, time.monotonic() + seconds))
@@ -151,7 +151,7 @@ class Trouble:
     # ---- messages ------------------------------------------------------------------------------------------------------------------------
 
     def _double(self) -> str:
-        where = self._dice.choice(sorted(self._world.brokers))
+        where = self._rng.choice(sorted(self._world.brokers))
         queues = [queue for broker, queue in self._world.queues() if broker == where and queue != "dead_letters"]
         return f"doubled {double(self._world.brokers[where], queues)} messages of {where}"
 

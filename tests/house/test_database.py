@@ -48,7 +48,7 @@ def test_programs_repeat_what_conflicts_undo(path: pathlib.Path) -> None:
 # ---- history ---------------------------------------------------------------------------------------------------------------------------
 
 # What nobody can see: leases, deadlines, what a host is sent. (rebuilds.begin: the record began with the operation.)
-UNTOLD = {"builds.take", "builds.keep", "operations.take_operations", "holdings.end_lease", "rebuilds.begin"}
+UNTOLD = {"builds.lease", "builds.renew_leases", "operations.take_operations", "build_status.end_lease", "rebuilds.begin"}
 WRITES = {"update", "insert", "delete", "insert_one", "insert_if_absent"}
 HISTORY = {"instance_actions", "instance_action_events", "instance_faults"}
 

@@ -195,7 +195,7 @@ def test_of_few_hosts_none_are_picked_out() -> None:
     view = HostView(clock=HandClock())
     many(view, cells=4, hosts=5)
 
-    assert view.some(4, 5, dice=random.Random(1)) is None
+    assert view.some(4, 5, rng=random.Random(1)) is None
 
 
 def test_some_hosts_are_so_many_of_each_of_so_many_cells_with_what_was_placed() -> None:
@@ -205,7 +205,7 @@ def test_some_hosts_are_so_many_of_each_of_so_many_cells_with_what_was_placed() 
         for one in range(30):
             view.consume(f"cell-{number}-{one}", f"server-{number}-{one}", SMALL)
 
-    some = view.some(4, 5, dice=random.Random(1))
+    some = view.some(4, 5, rng=random.Random(1))
 
     assert some is not None
     by_cell = collections.Counter(state.cell_uuid for state in some)
@@ -219,9 +219,9 @@ def test_every_host_is_among_some_sooner_or_later_and_larger_cells_more_often() 
     view = HostView(clock=HandClock())
     many(view, cells=4, hosts=5)
     view.update("large", [host(f"large-{one}", cell_uuid="large") for one in range(80)])
-    dice, seen = random.Random(1), collections.Counter[str]()
+    rng, seen = random.Random(1), collections.Counter[str]()
     for _ in range(400):
-        seen.update(state.host for state in view.some(2, 5, dice=dice) or ())
+        seen.update(state.host for state in view.some(2, 5, rng=rng) or ())
 
     assert len(seen) == 100
     cells = collections.Counter(name.rpartition("-")[0] for name in seen.elements())
@@ -231,11 +231,11 @@ def test_every_host_is_among_some_sooner_or_later_and_larger_cells_more_often() 
 def test_hosts_that_left_or_moved_are_not_picked_any_more() -> None:
     view = HostView(clock=HandClock())
     many(view, cells=2, hosts=20)
-    view.some(2, 5, dice=random.Random(1))
+    view.some(2, 5, rng=random.Random(1))
     view.keep_only("cell-0", ["cell-0-1"])
     view.update("cell-2", [host("cell-1-3", cell_uuid="cell-2")])
 
-    picked = {(state.cell_uuid, state.host) for seed in range(50) for state in view.some(3, 6, dice=random.Random(seed)) or ()}
+    picked = {(state.cell_uuid, state.host) for seed in range(50) for state in view.some(3, 6, rng=random.Random(seed)) or ()}
 
     assert {name for cell, name in picked if cell == "cell-0"} == {"cell-0-1"}
     assert ("cell-1", "cell-1-3") not in picked

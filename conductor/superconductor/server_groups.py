@@ -31,26 +31,26 @@ from scheduler.view import HostView
 from scheduler.weighers import DEFAULT, far_from_members, near_members
 
 LOG = core.log.get(__name__)
-HOLD_S = 15.0
+GROUP_LEASE_S = 15.0
 SOFT = "soft-"
 AFFINITY = "affinity"
 MOST_PER_HOST = "max_server_per_host"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Neighbours:
+class GroupMembers:
     """The other servers as the scheduler sees them; `unknown`: hosts of cells that do not say which of those servers they have.
 
-    `hold`: on the server group that the new servers join.
+    `group_lease`: on the server group that the new servers join.
     """
 
     group: Group | None = None
     hints: Hints = NO_HINTS
     unknown: frozenset[str] = frozenset()
-    hold: GroupLease | None = None
+    group_lease: GroupLease | None = None
 
 
-NO_NEIGHBOURS = Neighbours()
+NO_MEMBERS = GroupMembers()
 
 
 def names_others(request: RequestSpec) -> bool:
@@ -67,7 +67,7 @@ class OtherServers:
         self._view = view
 
     @contextlib.contextmanager
-    def held(self, uuid: str | None) -> Iterator[tuple[ServerGroup, GroupLease] | None]:
+    def assigned(self, uuid: str | None) -> Iterator[tuple[ServerGroup, GroupLease] | None]:
         """The group, held for the body of the `with`. None: there is none (any more), and nobody has any wishes.
 
         Raises:
@@ -77,7 +77,7 @@ class OtherServers:
             yield None
             return
         try:
-            taken = value_of(self._api.write_now(api_db.server_group_leases.take, uuid, seconds=HOLD_S))
+            taken = value_of(self._api.write_now(api_db.server_group_leases.take, uuid, seconds=GROUP_LEASE_S))
         except core.errors.NotFound:
             yield None
             return
@@ -88,7 +88,7 @@ class OtherServers:
         finally:
             self._api.write_now(api_db.server_group_leases.release, taken[1])
 
-    def neighbours(self, request: RequestSpec, taken: tuple[ServerGroup, GroupLease] | None) -> Neighbours:
+    def members(self, request: RequestSpec, taken: tuple[ServerGroup, GroupLease] | None) -> GroupMembers:
         """Where the servers are that the request names, and the members of its group; cells are asked all at once.
 
         Raises:
@@ -98,11 +98,11 @@ class OtherServers:
         members = value_of(self._api.read_now(api_db.server_groups.members, taken[0].uuid)) if taken else []
         hinted = self._hinted(request)
         hosts, silent = self._hosts({*members, *hinted})
-        return Neighbours(
+        return GroupMembers(
             group=_group(taken[0], members, hosts, silent) if taken else None,
             hints=_hints(request, hinted, hosts, silent),
             unknown=frozenset(host.host for host in self._view.reported() if host.cell_uuid in silent),
-            hold=taken[1] if taken else None,
+            group_lease=taken[1] if taken else None,
         )
 
     def _hinted(self, request: RequestSpec) -> list[Whereabouts]:
@@ -152,7 +152,7 @@ def _hints(request: RequestSpec, hinted: Sequence[Whereabouts], hosts: Mapping[s
     return Hints(same_hosts=same, different_hosts=different)
 
 
-def choose_with_neighbours(request: Request, hosts: Sequence[HostState], num: int, *, alternates: int, dice: random.Random) -> list[Choice]:
+def choose_with_members(request: Request, hosts: Sequence[HostState], num: int, *, alternates: int, rng: random.Random) -> list[Choice]:
     """Hosts for `num` servers. What a soft policy wishes is tried as if it had to be; else it only weighs.
 
     A hard policy leaves no alternates: by the time that one is needed other members may have come, or be elsewhere.
@@ -162,15 +162,15 @@ def choose_with_neighbours(request: Request, hosts: Sequence[HostState], num: in
     """
     group = request.group
     if group is None:
-        return choose(request, hosts, num, alternates=alternates, random=dice)
+        return choose(request, hosts, num, alternates=alternates, random=rng)
     if not group.policy.startswith(SOFT):
-        return choose(request, hosts, num, alternates=0, random=dice)
+        return choose(request, hosts, num, alternates=0, random=rng)
     wished = dataclasses.replace(group, policy=group.policy.removeprefix(SOFT))
     try:
-        return choose(_with_group(request, wished), hosts, num, alternates=alternates, random=dice)
+        return choose(_with_group(request, wished), hosts, num, alternates=alternates, random=rng)
     except NoValidHost:
         weigher = near_members if wished.policy == AFFINITY else far_from_members
-        return choose(request, hosts, num, alternates=alternates, random=dice, weighers=(*DEFAULT, weigher(group.members)))
+        return choose(request, hosts, num, alternates=alternates, random=rng, weighers=(*DEFAULT, weigher(group.members)))
 
 
 def _with_group(request: Request, group: Group) -> Request:

@@ -55,7 +55,7 @@ class _Known:
 
 
 @dataclasses.dataclass(slots=True)
-class _Memo:
+class _LastRead:
     """A large cell when it was read last: how many hosts it had, which of them are in no state to stay so, when it is read whole again."""
 
     number: int
@@ -80,7 +80,7 @@ class _Nonsense:
     why: str
 
 
-class HostWatch:
+class HostViewUpdater:
     """Keeps a `HostView` as fresh as the cells let it; hosts of a silent cell are cut off: nothing goes there, nothing is said of them.
 
     A cell whose broker is silent is as good as silent: what is built there would wait for the broker. So is one whose database takes so
@@ -104,7 +104,7 @@ class HostWatch:
         self._read: set[str] = set()
         self._known = _Known({}, {})
         self._mark: tuple[Any, ...] | None = None
-        self._memos: dict[str, _Memo] = {}
+        self._last_reads: dict[str, _LastRead] = {}
 
     def pull(self, *, whole: bool = False) -> None:
         """One look at every cell: hosts in the view are as their cells know them now.
@@ -116,7 +116,7 @@ class HostWatch:
         """
         gates = [gate for gate in self._cells.gates() if not gate.cell.is_cell0]
         if self._refresh_traits() or self._refresh_known() or whole:
-            self._memos.clear()
+            self._last_reads.clear()
         news = self._news([gate for gate in gates if self._may_ask_for_news(gate)])
         reports = _ask([gate for gate in gates if gate.cell.uuid not in news], _reported)
         for gate in gates:
@@ -136,23 +136,23 @@ class HostWatch:
     # ---- large cells: only what is new -----------------------------------------------------------------------------------------------
 
     def _may_ask_for_news(self, gate: Gate) -> bool:
-        memo = self._memos.get(gate.cell.uuid)
-        return memo is not None and memo.disabled == gate.cell.disabled and self._clock.monotonic() < memo.whole_at_s
+        last_read = self._last_reads.get(gate.cell.uuid)
+        return last_read is not None and last_read.disabled == gate.cell.disabled and self._clock.monotonic() < last_read.whole_at_s
 
     def _news(self, gates: Sequence[Gate]) -> dict[str, list[HostReport]]:
         """Cell -> its hosts that changed, of those cells whose hosts are still as many; the others have to be read whole."""
         if not gates:
             return {}
-        memos = {gate.cell.uuid: self._memos[gate.cell.uuid] for gate in gates}
+        last_reads = {gate.cell.uuid: self._last_reads[gate.cell.uuid] for gate in gates}
         asked_at_s = self._clock.monotonic()
-        recent_s = asked_at_s - min(memo.read_at_s for memo in memos.values()) + OVERLAP_S
-        also = sorted(set().union(*(memo.to_watch for memo in memos.values())))
+        recent_s = asked_at_s - min(last_read.read_at_s for last_read in last_reads.values()) + OVERLAP_S
+        also = sorted(set().union(*(last_read.to_watch for last_read in last_reads.values())))
         answers = _ask(gates, cell_db.heartbeats.host_news, recent_s=recent_s, down_after_s=self._down_after_s, also=also)
         found = {}
         for uuid, answer in answers.items():
-            if isinstance(answer, Answer) and answer.value.number == memos[uuid].number:
+            if isinstance(answer, Answer) and answer.value.number == last_reads[uuid].number:
                 found[uuid] = answer.value.reports
-                memos[uuid].read_at_s = asked_at_s
+                last_reads[uuid].read_at_s = asked_at_s
         return found
 
     def _take_news(self, gate: Gate, reports: Sequence[HostReport]) -> None:
@@ -171,18 +171,18 @@ class HostWatch:
         """Notes what news would be; of a small cell nothing is noted, it is read whole each time."""
         now_s = self._clock.monotonic()
         if number <= READ_WHOLE:
-            self._memos.pop(gate.cell.uuid, None)
+            self._last_reads.pop(gate.cell.uuid, None)
             return
         whole_at_s = now_s + jittered(WHOLE_AGAIN_S, 0.7, 1.3)
-        self._memos[gate.cell.uuid] = _Memo(number, gate.cell.disabled, read_at_s=now_s, whole_at_s=whole_at_s)
+        self._last_reads[gate.cell.uuid] = _LastRead(number, gate.cell.disabled, read_at_s=now_s, whole_at_s=whole_at_s)
         self._remember_to_watch(gate, states)
 
     def _remember_to_watch(self, gate: Gate, states: Sequence[HostState]) -> None:
         to_watch = {state.host for state in states if not state.up or state.disabled or state.forced_down or state.cleanups_open}
         if len(to_watch) > READ_WHOLE:
-            self._memos.pop(gate.cell.uuid, None)
+            self._last_reads.pop(gate.cell.uuid, None)
         else:
-            self._memos[gate.cell.uuid].to_watch = to_watch
+            self._last_reads[gate.cell.uuid].to_watch = to_watch
 
     def unread_cells(self) -> list[str]:
         """The names of cells that may have hosts and were never read by this process: nobody can say here what they have."""
@@ -246,7 +246,7 @@ class HostWatch:
             self._told[key] = why
 
     def _lose(self, gate: Gate) -> None:
-        self._memos.pop(gate.cell.uuid, None)
+        self._last_reads.pop(gate.cell.uuid, None)
         mine = [host for host in self._view.reported() if host.cell_uuid == gate.cell.uuid and host.up]
         self._view.update(gate.cell.uuid, [dataclasses.replace(host, up=False, cut_off=True) for host in mine])
 

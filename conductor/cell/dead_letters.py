@@ -9,7 +9,7 @@ import cell_db.dead_letters
 import core.log
 import messaging.verbs.compute as compute_verbs
 from conductor.cell.dropped import Dropped
-from conductor.cell.orders import Orders
+from conductor.cell.host_commands import HostCommands
 from core.log import requests
 from database.engine import Database
 from messaging import access
@@ -19,12 +19,12 @@ from messaging.listener import Delivery
 LOG = core.log.get(__name__)
 
 
-class Poison:
+class DeadLetterHandler:
     """Handler of the queue `dead_letters`."""
 
-    def __init__(self, database: Database, orders: Orders, dropped: Dropped) -> None:
+    def __init__(self, database: Database, orders: HostCommands, dropped: Dropped) -> None:
         self._database = database
-        self._orders = orders
+        self._commands = orders
         self._dropped = dropped
 
     def on_dead_letter(self, deliveries: list[Delivery]) -> None:
@@ -51,7 +51,7 @@ class Poison:
         for build in builds:
             is_its_own = letter.queue == compute_verbs.queue(build.host) and sender in (None, build.host)
             if build.attempt == attempts[build.uuid] and is_its_own:
-                self._orders.supersede(build, reason=f"the order could not be handled: {letter.why}", host_said_so=False)
+                self._commands.supersede(build, reason=f"the order could not be handled: {letter.why}", host_said_so=False)
 
 
 def _as_believed(letter: DeadLetter, sender: str | None) -> DeadLetter:

@@ -9,7 +9,7 @@ import cell_db.endings
 import cell_db.operations
 import messaging.verbs.compute as compute_verbs
 from cell_db.cleanups import Cleanup
-from conductor.cell.orders import Orders
+from conductor.cell.host_commands import HostCommands
 from core.context import Context
 from core.steps import Steps
 from database.engine import Connection, Database
@@ -17,12 +17,12 @@ from messaging.listener import Delivery, Forward
 from messaging.verbs.cell import ConsoleLogOnHost, ServerOnHost
 
 
-class Hints:
+class Wakeups:
     """Handlers of the queue `conductor`."""
 
-    def __init__(self, database: Database, orders: Orders, *, steps: Steps) -> None:
+    def __init__(self, database: Database, commands: HostCommands, *, steps: Steps) -> None:
         self._database = database
-        self._orders = orders
+        self._commands = commands
         self._steps = steps
 
     def on_start(self, deliveries: list[Delivery]) -> None:
@@ -30,22 +30,22 @@ class Hints:
         uuids = _uuids(deliveries)
         with self._database.reading() as connection:
             builds = cell_db.builds.building(connection, uuids)
-            failed = cell_db.endings.over(connection, uuids) if len(builds) < len(uuids) else []
-        self._orders.build(builds)
-        self._orders.release(failed)
+            failed = cell_db.endings.ended(connection, uuids) if len(builds) < len(uuids) else []
+        self._commands.build(builds)
+        self._commands.release(failed)
 
     def on_act(self, deliveries: list[Delivery]) -> None:
         """New operations on living servers."""
         with self._database.reading() as connection:
             operations = cell_db.operations.operations(connection, _uuids(deliveries))
-        self._orders.act(operations)
+        self._commands.act(operations)
 
     def on_clean(self, deliveries: list[Delivery]) -> None:
         """Servers that are going: their hosts are told, or, where no host has to answer, they are ended here."""
         with self._steps("cell.tell"):
             cleanups, ended = self._database.run(_tell, _uuids(deliveries))
-        self._orders.destroy(cleanups)
-        self._orders.end(ended)
+        self._commands.destroy(cleanups)
+        self._commands.end(ended)
 
     @staticmethod
     def on_host_asked(_: Context, asked: ConsoleLogOnHost | ServerOnHost) -> Forward:

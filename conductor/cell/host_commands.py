@@ -14,11 +14,11 @@ import cell_db.history
 import core.errors
 import core.log
 import messaging.verbs.compute as compute_verbs
-from cell_db.builds import Building, Ran
+from cell_db.builds import Building, ReportedGuest
 from cell_db.cleanups import Cleanup
 from cell_db.operations import Operation
 from clients.placement import Claim, GenerationConflict, NoCapacity, Placement
-from conductor.cell.apart import apart
+from conductor.cell.row_frames import row_frame
 from core.context import context_of_rows
 from core.log import about
 from core.steps import Steps
@@ -32,10 +32,10 @@ from messaging.verbs import Verb
 LOG = core.log.get(__name__)
 Work = Building | Cleanup | Operation
 W = TypeVar("W", Building, Cleanup, Operation)
-ORDER_EXPIRES_S = 600.0
+COMMAND_EXPIRES_S = 600.0
 
 
-class Orders:
+class HostCommands:
     """Sends orders to the hosts of the cell."""
 
     def __init__(self, database: Database, placement: Placement, caller: Caller, *, steps: Steps, build_deadline_s: float) -> None:
@@ -60,7 +60,7 @@ class Orders:
 
     def _has_claim(self, build: Building) -> bool:
         """False, too, if Placement refuses what is in its row."""
-        with apart("claiming for an attempt", about_work(build)):
+        with row_frame("claiming for an attempt", about_work(build)):
             return self._claim(build)
         return False
 
@@ -116,7 +116,7 @@ class Orders:
     def release(self, uuids: Iterable[str]) -> None:
         """Step cell.release: lets go of claims that nobody may claim for any more."""
         for uuid in uuids:
-            with apart("releasing a claim", about(server=uuid)), self._steps("cell.release"):
+            with row_frame("releasing a claim", about(server=uuid)), self._steps("cell.release"):
                 self._placement.release(uuid)
 
     # ---- destroy -----------------------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ class Orders:
     def end(self, uuids: Iterable[str]) -> None:
         """Steps cell.release and cell.deleted for servers that are going and that no host has to answer for."""
         for uuid in uuids:
-            with apart("ending a server", about(server=uuid)):
+            with row_frame("ending a server", about(server=uuid)):
                 with self._steps("cell.release"):
                     self._placement.release(uuid)
                 # The row goes after its claim, and stays while that stays.
@@ -156,7 +156,7 @@ class Orders:
     def _send(self, host: str, verb: Verb, work: Sequence[Work], arguments: msgspec.Struct) -> None:
         context = context_of_rows(one.request_id for one in work)
         try:
-            self._caller.cast(compute_verbs.queue(host), verb, arguments, context=context, deadline_s=ORDER_EXPIRES_S)
+            self._caller.cast(compute_verbs.queue(host), verb, arguments, context=context, deadline_s=COMMAND_EXPIRES_S)
         except NoSuchQueue:
             _log_not_sent(verb, work, "its agent has never run on this broker")
         except TooLarge as error:
@@ -175,7 +175,7 @@ def _log_not_sent(verb: Verb, work: Sequence[Work], why: str) -> None:
         LOG.warning("%s not sent %s why=%s", verb.name, about_work(one), why)
 
 
-def about_work(work: Work | Ran) -> str:
+def about_work(work: Work | ReportedGuest) -> str:
     """The fields of a line about it in the log."""
     return about(server=work.uuid, attempt=work.attempt, host=work.host, request_id=work.request_id)
 

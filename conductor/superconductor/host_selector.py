@@ -11,7 +11,7 @@ import core.errors
 import core.log
 from api_db.journal import Entry
 from clients.placement import Claim, GenerationConflict, NoCapacity, Placement
-from conductor.superconductor.neighbours import NO_NEIGHBOURS, Neighbours, choose_with_neighbours
+from conductor.superconductor.server_groups import NO_MEMBERS, GroupMembers, choose_with_members
 from core.log import requests
 from core.steps import Steps
 from objects.build import BuildSpec
@@ -32,8 +32,8 @@ MOST_CLAIMS = 20  # consumers in one POST: an answer within a second, few enough
 
 
 @dataclasses.dataclass(slots=True)
-class Group:
-    """The servers of one request that are placed together, all or none. `neighbours`: other servers that their request names.
+class RequestBuilds:
+    """The servers of one request that are placed together, all or none. `members`: other servers that their request names.
 
     `waits`: the fault holds only as long as some cell is cut off. `unread`: cells that may have the hosts, for all that is known here.
     """
@@ -46,7 +46,7 @@ class Group:
     unread: Sequence[str] = ()
     doubted: set[str] = dataclasses.field(default_factory=set)
     excluded: set[str] = dataclasses.field(default_factory=set)
-    neighbours: Neighbours = NO_NEIGHBOURS
+    members: GroupMembers = NO_MEMBERS
 
     @property
     def fields(self) -> str:
@@ -61,15 +61,15 @@ class Group:
 
     def asked(self) -> Request:
         """What the scheduler is asked for."""
-        build, neighbours = self._build(), self.neighbours
+        build, members = self._build(), self.members
         return request_for(
             self.request,
             build.flavor,
             build.image,
             num=len(self.entries),
-            excluded_hosts=frozenset(self.excluded) | neighbours.unknown,
-            group=neighbours.group,
-            hints=neighbours.hints,
+            excluded_hosts=frozenset(self.excluded) | members.unknown,
+            group=members.group,
+            hints=members.hints,
         )
 
     def _build(self) -> BuildSpec:
@@ -80,40 +80,40 @@ class Group:
     def alternates(self, number: int) -> list[dict[str, Any]]:
         """The chosen host first, then its alternates, as journal and row keep them."""
         choice, resources = self.choices[number], self.resources()
-        return [_place(host, resources) for host in (choice.host, *choice.alternates)]
+        return [_candidate(host, resources) for host in (choice.host, *choice.alternates)]
 
 
-def _place(host: HostState, resources: dict[str, int]) -> dict[str, Any]:
+def _candidate(host: HostState, resources: dict[str, int]) -> dict[str, Any]:
     return {
         "host": host.host, "node_uuid": host.node_uuid, "hypervisor_hostname": host.hypervisor_hostname,
         "availability_zone": host.availability_zone, "resources": resources,
     }  # fmt: skip
 
 
-class Chooser:
+class HostSelector:
     """Finds hosts for groups and claims them.
 
     Args:
-        look_again: reads every cell's hosts afresh; called before a request is given up, for the view may be older than the request.
+        refresh_hosts: reads every cell's hosts afresh; called before a request is given up, for the view may be older than the request.
         unread: names cells whose hosts were never read, because the cells are away since this process began.
         attempts: hosts that a build may try in all; the first and `attempts - 1` alternates.
     """
 
     def __init__(
-        self, placement: Placement, view: HostView, look_again: Callable[[], None], *, attempts: int, steps: Steps, dice: random.Random,
+        self, placement: Placement, view: HostView, refresh_hosts: Callable[[], None], *, attempts: int, steps: Steps, rng: random.Random,
         unread: Callable[[], Sequence[str]] = tuple,
     ) -> None:  # fmt: skip
         self._placement = placement
         self.view = view
-        self._look_again = look_again
+        self._refresh_hosts = refresh_hosts
         self._unread = unread
         self._attempts = attempts
         self._steps = steps
-        self._dice = dice
+        self._rng = rng
         # Spread claims touch every provider: two at once make Placement try each ten times over, and then refuse one (measured).
         self._one_at_a_time = threading.Lock()
 
-    def place(self, groups: Sequence[Group]) -> None:
+    def place(self, groups: Sequence[RequestBuilds]) -> None:
         """Gives every group its choices, claimed, or a fault that says why there are none.
 
         Raises:
@@ -121,16 +121,16 @@ class Chooser:
             GenerationConflict: somebody claimed for one of the servers before; place its group alone, with `place_again`.
         """
         waiting = [group for group in groups if self._choose(group)]
-        hopeless = [group for group in groups if group.fault is not None]
-        if hopeless:
-            self._look_again()
-            waiting += [group for group in hopeless if self._choose_or_wait(group)]
+        expired = [group for group in groups if group.fault is not None]
+        if expired:
+            self._refresh_hosts()
+            waiting += [group for group in expired if self._choose_or_wait(group)]
         while waiting:
             batch = _first_few(waiting)
             del waiting[: len(batch)]
             self._claim_or_split(batch)
 
-    def place_again(self, group: Group, generation: int | None) -> None:
+    def place_again(self, group: RequestBuilds, generation: int | None) -> None:
         """Gives a group of one server its choice, claimed in place of what an older worker claimed for it, or a fault.
 
         Raises:
@@ -138,34 +138,34 @@ class Chooser:
             Unavailable: Placement does not answer.
         """
         if not self._choose(group):
-            self._look_again()
+            self._refresh_hosts()
             if not self._choose_or_wait(group):
                 return
         self._claim_patiently(group, generation)
 
-    def forget(self, group: Group) -> None:
+    def forget(self, group: RequestBuilds) -> None:
         """The group's servers did not go where they were chosen to go."""
         for entry in group.entries:
             self.view.forget(entry.uuid)
 
-    def _claim_or_split(self, batch: list[Group]) -> None:
+    def _claim_or_split(self, batch: list[RequestBuilds]) -> None:
         """One request for all; refused: each group by itself, with other hosts if need be, a few times."""
         try:
             self._claim(batch)
         except NoCapacity as refusal:
             if len(batch) == 1:
-                self._doubt(batch[0], refusal)
+                self._refresh_refused_host(batch[0], refusal)
                 self.forget(batch[0])
             for group in batch:
                 if len(batch) > 1 or self._choose(group):
                     self._claim_patiently(group)
 
-    def _claim_patiently(self, group: Group, generation: int | None = None) -> None:
+    def _claim_patiently(self, group: RequestBuilds, generation: int | None = None) -> None:
         for _ in range(ROUNDS):
             try:
                 self._claim([group], generation)
             except NoCapacity as refusal:
-                self._doubt(group, refusal)
+                self._refresh_refused_host(group, refusal)
                 self.forget(group)
                 if not self._choose(group):
                     return
@@ -174,7 +174,7 @@ class Chooser:
         self.forget(group)
         group.fault = "No valid host was found. Placement refused every claim: the hosts are full."
 
-    def _claim(self, batch: Sequence[Group], generation: int | None = None) -> None:
+    def _claim(self, batch: Sequence[RequestBuilds], generation: int | None = None) -> None:
         claims = [
             self._claim_of(group, number, resources, generation)
             for group in batch
@@ -191,7 +191,7 @@ class Chooser:
             raise core.errors.Unavailable(f"providers of claims change too often: {conflict.message}") from conflict
 
     @staticmethod
-    def _claim_of(group: Group, number: int, resources: dict[str, int], generation: int | None) -> Claim:
+    def _claim_of(group: RequestBuilds, number: int, resources: dict[str, int], generation: int | None) -> Claim:
         entry = group.entries[number]
         return Claim(
             uuid=entry.uuid,
@@ -202,20 +202,20 @@ class Chooser:
             generation=generation,
         )
 
-    def _choose_or_wait(self, group: Group) -> bool:
+    def _choose_or_wait(self, group: RequestBuilds) -> bool:
         """As `_choose`; notes whether hosts that are cut off would do, and which cells may have others."""
         if self._choose(group):
             return True
         group.unread = self._unread()
         everything = [dataclasses.replace(host, up=True) if host.cut_off else host for host in self.view.reported()]
-        if group.neighbours.unknown or any(host.cut_off for host in everything):
+        if group.members.unknown or any(host.cut_off for host in everything):
             with contextlib.suppress(NoValidHost, core.errors.Invalid):
                 asked = dataclasses.replace(group.asked(), excluded_hosts=frozenset(group.excluded))
-                choose_with_neighbours(asked, everything, len(group.entries), alternates=0, dice=self._dice)
+                choose_with_members(asked, everything, len(group.entries), alternates=0, rng=self._rng)
                 group.waits = True
         return False
 
-    def _choose(self, group: Group) -> bool:
+    def _choose(self, group: RequestBuilds) -> bool:
         try:
             request = group.asked()
             group.choices = self._choices(request, len(group.entries))
@@ -233,26 +233,26 @@ class Chooser:
         if choices is not None:
             return choices
         try:
-            return choose_with_neighbours(request, self.view.snapshot(), num, alternates=self._attempts - 1, dice=self._dice)
+            return choose_with_members(request, self.view.snapshot(), num, alternates=self._attempts - 1, rng=self._rng)
         except NoValidHost:
             # Our own count may hold a server twice for a moment (placed here, and in the host's report): Placement decides.
-            return choose_with_neighbours(request, self.view.reported(), num, alternates=self._attempts - 1, dice=self._dice)
+            return choose_with_members(request, self.view.reported(), num, alternates=self._attempts - 1, rng=self._rng)
 
     def _choices_of_some(self, request: Request, num: int) -> list[Choice] | None:
         """Choices among a few hosts of many, with all their alternates; None: look at every host."""
         alternates = self._attempts - 1
         if num > FEW_SERVERS or request.group is not None or request.target_host is not None:
             return None
-        some = self.view.some(SOME_CELLS, SOME_HOSTS, dice=self._dice)
+        some = self.view.some(SOME_CELLS, SOME_HOSTS, rng=self._rng)
         if some is None:
             return None
         try:
-            choices = choose(request, some, num, alternates=alternates, random=self._dice)
+            choices = choose(request, some, num, alternates=alternates, random=self._rng)
         except NoValidHost:
             return None
         return choices if all(len(choice.alternates) == alternates for choice in choices) else None
 
-    def _doubt(self, group: Group, refusal: NoCapacity) -> None:
+    def _refresh_refused_host(self, group: RequestBuilds, refusal: NoCapacity) -> None:
         """The host that Placement named (or every chosen one) is read afresh; one that refuses again is not tried any more."""
         LOG.info("claim refused by Placement %s why=%s", group.fields, refusal.message)
         named = refusal.fields.get("provider_uuid")
@@ -276,9 +276,9 @@ class Chooser:
         self.view.update(host.cell_uuid, [fresh])
 
 
-def _first_few(groups: Sequence[Group]) -> list[Group]:
+def _first_few(groups: Sequence[RequestBuilds]) -> list[RequestBuilds]:
     """Groups for one request to Placement: at least one, and more while they are few servers together."""
-    batch: list[Group] = []
+    batch: list[RequestBuilds] = []
     servers = 0
     for group in groups:
         servers += len(group.entries)

@@ -9,7 +9,7 @@ import core.log
 import messaging.verbs.superconductor as verbs
 from cells.gate.answers import value_of
 from cells.gate.gate import Gate
-from conductor.superconductor.placer import Placer
+from conductor.superconductor.build_placer import BuildPlacer
 from core.log import requests
 from messaging.dead_letters import DeadLetter, for_the_record
 from messaging.listener import Delivery
@@ -17,10 +17,10 @@ from messaging.listener import Delivery
 LOG = core.log.get(__name__)
 
 
-class Poison:
+class DeadLetterHandler:
     """Handler of the queue `dead_letters`."""
 
-    def __init__(self, api: Gate, placer: Placer) -> None:
+    def __init__(self, api: Gate, placer: BuildPlacer) -> None:
         self._api = api
         self._placer = placer
 
@@ -34,7 +34,7 @@ class Poison:
             LOG.error("message given up %s verb=%s queue=%s why=%s", said, record["verb"] or "malformed", record["queue"], record["why"])
             wanted = _uuids(letter.arguments()) if letter.verb == verbs.PLACE.name else []
             if wanted:
-                self._placer.bury(wanted, f"The order of this server could not be handled: {letter.why}")
+                self._placer.fail(wanted, f"The order of this server could not be handled: {letter.why}")
 
 
 def _uuids(arguments: Any) -> list[str]:

@@ -8,7 +8,7 @@ from core.clock import Clock
 LOG = core.log.get(__name__)
 
 
-class Watch:
+class ConductorLiveness:
     """Believes a host's silence only after the conductor itself has listened without a gap for as long as a host may be silent.
 
     A gap is a turn of the watch that came much too late (the process was frozen) or a time without any heartbeat at all while hosts
@@ -38,12 +38,12 @@ class Watch:
                 self._since = now
             self._turn = now
 
-    def believes_silence(self) -> bool:
+    def can_declare_hosts_down(self) -> bool:
         """Whether a host that was not heard may be taken for down."""
         with self._lock:
             return self._clock.monotonic() - self._since > self._down_after_s
 
-    def take_news(self) -> bool:
+    def take_changes(self) -> bool:
         """Whether there was news of hosts since the last time this was asked."""
         with self._lock:
             news, self._news = self._news, False

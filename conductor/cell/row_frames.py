@@ -10,7 +10,7 @@ LOG = core.log.get(__name__)
 
 
 @contextlib.contextmanager
-def apart(what: str, said: str) -> Iterator[None]:
+def row_frame(what: str, said: str) -> Iterator[None]:
     """Logs what goes wrong with this row, and lets the caller go on with the next; `said`: the fields of its line.
 
     Raises:

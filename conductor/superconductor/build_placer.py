@@ -28,8 +28,8 @@ from cells.gate.answers import CELL0_UUID, Answer, value_of
 from cells.gate.gate import Gate
 from cells.gate.registry import Cells
 from clients.placement import GenerationConflict, Placement
-from conductor.superconductor.claims import Chooser, Group
-from conductor.superconductor.neighbours import OtherServers, names_others
+from conductor.superconductor.host_selector import HostSelector, RequestBuilds
+from conductor.superconductor.server_groups import OtherServers, names_others
 from core.clock import Clock
 from core.context import context_of_rows, service_context
 from core.log import about, requests
@@ -40,17 +40,17 @@ from messaging.listener import Delivery
 LOG = core.log.get(__name__)
 LEASE_S = 15.0
 MOST_LEASED = 50
-POISON_TRIES = 10
+MAX_TRIES = 10
 AGAIN_S = 1.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Held:
+class _Assigned:
     """An entry with where it goes, from `super.assign` on."""
 
     entry: Entry
     cell_uuid: str
-    places: list[dict[str, Any]]
+    candidates: list[dict[str, Any]]
     fault: dict[str, Any] | None
 
     @property
@@ -59,11 +59,11 @@ class _Held:
 
     def about(self) -> str:
         """For the log."""
-        host = self.places[0]["host"] if self.places else None
+        host = self.candidates[0]["host"] if self.candidates else None
         return about(server=self.entry.uuid, host=host, request_id=_request_id(self.entry))
 
 
-class Placer:
+class BuildPlacer:
     """Works the journal. Safe for several threads: each works on what it has leased itself.
 
     Args:
@@ -77,7 +77,7 @@ class Placer:
         api: Gate,
         cells: Cells,
         placement: Placement,
-        chooser: Chooser,
+        selector: HostSelector,
         *,
         steps: Steps,
         clock: Clock,
@@ -88,14 +88,14 @@ class Placer:
         self._api = api
         self._cells = cells
         self._placement = placement
-        self._chooser = chooser
-        self._other_servers = OtherServers(api, cells, chooser.view)
+        self._selector = selector
+        self._other_servers = OtherServers(api, cells, selector.view)
         self._steps = steps
         self._clock = clock
         self._build_deadline_s = build_deadline_s
         self._unread_cell_wait = datetime.timedelta(seconds=unread_cell_wait_s)
         self._hint_s = hint_s
-        self._to_drop: list[_Held] = []
+        self._to_drop: list[_Assigned] = []
         self._lock = threading.Lock()
 
     # ---- ways in -----------------------------------------------------------------------------------------------------------
@@ -121,11 +121,11 @@ class Placer:
         if any_left:
             self.lease([], most=0)
 
-    def bury(self, wanted: Sequence[str], why: str) -> None:
+    def fail(self, wanted: Sequence[str], why: str) -> None:
         """Ends orders whose message nobody could handle: to cell0, with the fault. What somebody works on is left to him."""
         entries = self.lease(wanted, most=len(wanted))
         new = [entry for entry in entries if entry.phase == api_db.journal.NEW and not entry.deleting]
-        self._framed(new, lambda entries: self._bury_entries(entries, why))
+        self._framed(new, lambda entries: self._fail_in_cell0(entries, why))
         self.work([entry for entry in entries if entry not in new])
 
     # ---- super.lease, with the drops of the round before -----------------------------------------------------------------------
@@ -145,9 +145,9 @@ class Placer:
             with self._lock:
                 self._to_drop += dropping
             raise
-        kept = [held for held in dropping if held.entry.uuid not in dropped]
+        kept = [assigned for assigned in dropping if assigned.entry.uuid not in dropped]
         if kept:
-            self._end_deleted(held.entry for held in kept)
+            self._end_deleted(assigned.entry for assigned in kept)
         return entries
 
     # ---- the frame ---------------------------------------------------------------------------------------------------------------
@@ -174,61 +174,61 @@ class Placer:
             LOG.exception("journal rows could not be worked on %s count=%d", _requests(entries), len(entries))
 
     def _give_back(self, entries: Iterable[Entry]) -> None:
-        held = [(entry.uuid, str(entry.token)) for entry in entries]
-        self._api.write_now(api_db.journal.give_back, held, wait_s=AGAIN_S)
+        assigned = [(entry.uuid, str(entry.token)) for entry in entries]
+        self._api.write_now(api_db.journal.give_back, assigned, wait_s=AGAIN_S)
 
     # ---- phase new: claim, assign ---------------------------------------------------------------------------------------------------
 
     def _place(self, entries: Sequence[Entry]) -> None:
-        hopeless = [entry for entry in entries if entry.tries > POISON_TRIES or entry.not_after <= self._clock.now()]
-        self._bury_entries(hopeless, "The build could not be placed in time; it was tried again and again without success.")
-        groups = self._groups([entry for entry in entries if entry not in hopeless])
+        expired = [entry for entry in entries if entry.tries > MAX_TRIES or entry.not_after <= self._clock.now()]
+        self._fail_in_cell0(expired, "The build could not be placed in time; it was tried again and again without success.")
+        groups = self._groups([entry for entry in entries if entry not in expired])
         self._place_together([group for group in groups if not names_others(group.request)])
         for group in groups:
             if names_others(group.request):
-                self._framed(group.entries, lambda _, group=group: self._place_with_neighbours(group))  # type: ignore[misc]
+                self._framed(group.entries, lambda _, group=group: self._place_with_members(group))  # type: ignore[misc]
 
-    def _place_together(self, groups: Sequence[Group]) -> None:
+    def _place_together(self, groups: Sequence[RequestBuilds]) -> None:
         try:
-            self._chooser.place(groups)
+            self._selector.place(groups)
         except GenerationConflict:
             for group in groups:
                 self._framed(group.entries, lambda entries, group=group: self._place_again(group))  # type: ignore[misc]
             return
         self._hand_over(groups)
 
-    def _place_with_neighbours(self, group: Group) -> None:
+    def _place_with_members(self, group: RequestBuilds) -> None:
         """Servers whose request names others; members of a server group while nobody else chooses hosts for it, handed over before the
         next one looks.
         """
-        with self._other_servers.held(group.request.server_group) as taken:
-            group.neighbours = self._other_servers.neighbours(group.request, taken)
+        with self._other_servers.assigned(group.request.server_group) as taken:
+            group.members = self._other_servers.members(group.request, taken)
             try:
-                self._chooser.place([group])
+                self._selector.place([group])
             except GenerationConflict:
-                self._chooser.forget(group)
+                self._selector.forget(group)
                 for entry in group.entries:
-                    neighbours = self._other_servers.neighbours(group.request, taken)
-                    self._place_one_again(Group(group.request, [entry], neighbours=neighbours))
+                    members = self._other_servers.members(group.request, taken)
+                    self._place_one_again(RequestBuilds(group.request, [entry], members=members))
                 return
             self._hand_over([group])
 
-    def _groups(self, entries: Sequence[Entry]) -> list[Group]:
+    def _groups(self, entries: Sequence[Entry]) -> list[RequestBuilds]:
         by_request: dict[str, list[Entry]] = collections.defaultdict(list)
         for entry in entries:
             by_request[entry.request_uuid].append(entry)
         if not by_request:
             return []
         requests = value_of(self._api.read_now(api_db.instances.request_specs_of, list(by_request)))
-        return [Group(requests[request_uuid], entries) for request_uuid, entries in by_request.items()]
+        return [RequestBuilds(requests[request_uuid], entries) for request_uuid, entries in by_request.items()]
 
-    def _place_again(self, group: Group) -> None:
+    def _place_again(self, group: RequestBuilds) -> None:
         """Somebody claimed before (step 3a): its generation first, then the lease, then the claim, even for the same host."""
-        self._chooser.forget(group)
+        self._selector.forget(group)
         for entry in group.entries:
-            self._place_one_again(Group(group.request, [entry]))
+            self._place_one_again(RequestBuilds(group.request, [entry]))
 
-    def _place_one_again(self, group: Group) -> None:
+    def _place_one_again(self, group: RequestBuilds) -> None:
         entry = group.entries[0]
         with self._steps("super.read-claim"):
             claimed = self._placement.read_claim(entry.uuid)
@@ -239,22 +239,22 @@ class Placer:
         if not renewed:
             return
         try:
-            self._chooser.place_again(group, claimed.generation)
+            self._selector.place_again(group, claimed.generation)
         except GenerationConflict:
-            self._chooser.forget(group)
+            self._selector.forget(group)
             self._give_back(group.entries)
             return
         self._hand_over([group])
 
-    def _hand_over(self, groups: Sequence[Group]) -> None:
+    def _hand_over(self, groups: Sequence[RequestBuilds]) -> None:
         placed = [
-            _Held(entry, group.choices[number].host.cell_uuid, group.alternates(number), None)
+            _Assigned(entry, group.choices[number].host.cell_uuid, group.alternates(number), None)
             for group in groups
             if group.fault is None
             for number, entry in enumerate(group.entries)
         ]
-        hold = groups[0].neighbours.hold if groups else None
-        self._insert(self._assign(placed, hold))
+        group_lease = groups[0].members.group_lease if groups else None
+        self._insert(self._assign(placed, group_lease))
         for group in groups:
             if group.fault is not None and group.waits:
                 LOG.info("request waits for cells that are cut off %s why=%s", group.fields, group.fault)
@@ -265,45 +265,45 @@ class Placer:
             elif group.fault is not None:
                 silent = f" Cells that have not answered: {', '.join(group.unread)}." if group.unread else ""
                 LOG.info("request has no valid host %s why=%s%s", group.fields, group.fault, silent)
-                self._bury_entries(group.entries, group.fault + silent)
+                self._fail_in_cell0(group.entries, group.fault + silent)
 
-    def _may_wait_for_unread(self, group: Group) -> bool:
+    def _may_wait_for_unread(self, group: RequestBuilds) -> bool:
         return group.entries[0].created_at + self._unread_cell_wait > self._clock.now()
 
-    def _assign(self, held: Sequence[_Held], hold: GroupLease | None = None) -> list[_Held]:
+    def _assign(self, assigned: Sequence[_Assigned], group_lease: GroupLease | None = None) -> list[_Assigned]:
         """The hand-over. Gives what is assigned now; of the rest, what was deleted meanwhile is undone, what was lost is left.
 
-        `hold`: on the server group whose members these are, all of them; without it they must not be handed over.
+        `group_lease`: on the server group whose members these are, all of them; without it they must not be handed over.
         """
-        if not held:
+        if not assigned:
             return []
         assignments = [
             Assignment(
                 uuid=one.entry.uuid, token=str(one.entry.token), project_id=one.entry.project_id, cell_uuid=one.cell_uuid,
-                host=one.places[0]["host"] if one.places else None, alternates=one.places, fault=one.fault,
+                host=one.candidates[0]["host"] if one.candidates else None, alternates=one.candidates, fault=one.fault,
             )
-            for one in held
+            for one in assigned
         ]  # fmt: skip
         with self._steps("super.assign"):
-            if hold is None:
+            if group_lease is None:
                 done = value_of(self._api.write_now(api_db.journal.assign, assignments))
             else:
-                done = value_of(self._api.write_now(api_db.server_group_leases.assign, assignments, hold))
-        refused = [one.entry for one in held if one.entry.uuid not in done]
+                done = value_of(self._api.write_now(api_db.server_group_leases.assign, assignments, group_lease))
+        refused = [one.entry for one in assigned if one.entry.uuid not in done]
         self._end_deleted(refused)
-        return [one for one in held if one.entry.uuid in done]
+        return [one for one in assigned if one.entry.uuid in done]
 
     # ---- phase assigned: insert, hint, drop ---------------------------------------------------------------------------------------------
 
     def _resume(self, entries: Sequence[Entry]) -> None:
-        held = [_Held(entry, str(entry.target), entry.alternates or [], entry.fault) for entry in entries]
-        buried = [one for one in held if one.cell_uuid == CELL0_UUID]
-        self._insert_buried(buried)
-        self._insert([one for one in held if one.cell_uuid != CELL0_UUID])
+        assigned = [_Assigned(entry, str(entry.target), entry.alternates or [], entry.fault) for entry in entries]
+        failed = [one for one in assigned if one.cell_uuid == CELL0_UUID]
+        self._insert_failed(failed)
+        self._insert([one for one in assigned if one.cell_uuid != CELL0_UUID])
 
-    def _insert(self, held: Sequence[_Held]) -> None:
-        by_cell: dict[str, list[_Held]] = collections.defaultdict(list)
-        for one in held:
+    def _insert(self, assigned: Sequence[_Assigned]) -> None:
+        by_cell: dict[str, list[_Assigned]] = collections.defaultdict(list)
+        for one in assigned:
             by_cell[one.cell_uuid].append(one)
         if len(by_cell) > 1:
             # Side by side: a cell that turns out to be away holds up nobody's build in another.
@@ -313,48 +313,48 @@ class Placer:
             for cell_uuid, mine in by_cell.items():
                 self._insert_framed(cell_uuid, mine)
 
-    def _insert_framed(self, cell_uuid: str, held: Sequence[_Held]) -> None:
-        self._framed([one.entry for one in held], lambda _: self._insert_in(cell_uuid, held))
+    def _insert_framed(self, cell_uuid: str, assigned: Sequence[_Assigned]) -> None:
+        self._framed([one.entry for one in assigned], lambda _: self._insert_in(cell_uuid, assigned))
 
-    def _insert_in(self, cell_uuid: str, held: Sequence[_Held]) -> None:
+    def _insert_in(self, cell_uuid: str, assigned: Sequence[_Assigned]) -> None:
         gate = self._cells.find_gate_now(cell_uuid)
-        rows = [_placed(one) for one in held if one.entry.build_request is not None]
+        rows = [_placed(one) for one in assigned if one.entry.build_request is not None]
         with self._steps("super.insert"):
             told = gate.write_now(cell_db.builds.insert, rows, build_deadline_s=self._build_deadline_s)
         if not isinstance(told, Answer):
-            self._wait_for_cell(gate, held, told.why)
+            self._wait_for_cell(gate, assigned, told.why)
             return
         if not gate.cell.is_cell0:
-            uuids = cell_verbs.Uuids([one.entry.uuid for one in held])
-            gate.hint(cell_verbs.QUEUE, cell_verbs.START, uuids, context_of_rows(_request_id(one.entry) for one in held))
-        for one in held:
+            uuids = cell_verbs.Uuids([one.entry.uuid for one in assigned])
+            gate.hint(cell_verbs.QUEUE, cell_verbs.START, uuids, context_of_rows(_request_id(one.entry) for one in assigned))
+        for one in assigned:
             why = f" why={one.fault['message']}" if one.fault else ""
             LOG.info("server handed over %s cell=%s%s", one.about(), gate.cell.name, why)
         with self._lock:
-            self._to_drop += held
+            self._to_drop += assigned
 
-    def _wait_for_cell(self, gate: Gate, held: Sequence[_Held], why: str) -> None:
+    def _wait_for_cell(self, gate: Gate, assigned: Sequence[_Assigned], why: str) -> None:
         """The row may have landed, so no other cell may have it: it waits, and past its time shows a fault until the cell returns."""
-        said = _requests(one.entry for one in held)
-        LOG.warning("builds wait for their cell %s cell=%s count=%d why=%s", said, gate.cell.name, len(held), why)
-        for one in held:
+        said = _requests(one.entry for one in assigned)
+        LOG.warning("builds wait for their cell %s cell=%s count=%d why=%s", said, gate.cell.name, len(assigned), why)
+        for one in assigned:
             if one.fault is None and one.entry.not_after <= self._clock.now():
                 fault = cell_db.history.fault(500, f"Cell {gate.cell.name} has not answered in time for this build")
                 self._api.write_now(api_db.journal.set_fault, uuid=one.entry.uuid, token=str(one.entry.token), fault=fault)
-        self._give_back(one.entry for one in held)
+        self._give_back(one.entry for one in assigned)
 
     # ---- no valid host -----------------------------------------------------------------------------------------------------------------
 
-    def _bury_entries(self, entries: Sequence[Entry], why: str) -> None:
+    def _fail_in_cell0(self, entries: Sequence[Entry], why: str) -> None:
         """Step 4b: first assign to cell0, then release, then the row with its fault."""
         fault = cell_db.history.fault(500, why)
-        self._insert_buried(self._assign([_Held(entry, CELL0_UUID, [], fault) for entry in entries]))
+        self._insert_failed(self._assign([_Assigned(entry, CELL0_UUID, [], fault) for entry in entries]))
 
-    def _insert_buried(self, held: Sequence[_Held]) -> None:
-        for one in held:
+    def _insert_failed(self, assigned: Sequence[_Assigned]) -> None:
+        for one in assigned:
             self._release(one.entry.uuid)
-        if held:
-            self._framed([one.entry for one in held], lambda _: self._insert_in(CELL0_UUID, held))
+        if assigned:
+            self._framed([one.entry for one in assigned], lambda _: self._insert_in(CELL0_UUID, assigned))
 
     # ---- deletes -------------------------------------------------------------------------------------------------------------------------
 
@@ -370,18 +370,18 @@ class Placer:
 
     def _delete(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            self._entomb(entry)
+            self._send_tombstone(entry)
 
-    def _entomb(self, entry: Entry) -> None:
+    def _send_tombstone(self, entry: Entry) -> None:
         """Its cell is told; of a server that was never given to any, cell0 keeps the history."""
         mapping = value_of(self._api.read_now(api_db.instances.get, entry.uuid))
         gate = self._cells.find_gate_now(entry.target or CELL0_UUID)
         if gate.cell.is_cell0:
             self._release(entry.uuid)
-        doomed = PendingDelete(
+        pending = PendingDelete(
             entry.uuid, str(entry.token), mapping.project_id, mapping.user_id, gate.cell.uuid, by=entry.deleted_by, build_request=entry.build_request
         )
-        told = send_tombstone(self._api, gate, doomed, service_context(_request_id(entry) or None), self._steps)
+        told = send_tombstone(self._api, gate, pending, service_context(_request_id(entry) or None), self._steps)
         if isinstance(told, Answer):
             LOG.info("delete handed over %s cell=%s", about(server=entry.uuid, request_id=_request_id(entry)), gate.cell.name)
         else:
@@ -393,9 +393,9 @@ class Placer:
 
 
 def _drop_and_lease(
-    connection: Connection, dropping: Sequence[_Held], wanted: Sequence[str] | None, most: int, hint_s: float
+    connection: Connection, dropping: Sequence[_Assigned], wanted: Sequence[str] | None, most: int, hint_s: float
 ) -> tuple[set[str], list[Entry]]:
-    dropped = api_db.journal.drop(connection, [held.lease for held in dropping])
+    dropped = api_db.journal.drop(connection, [assigned.lease for assigned in dropping])
     if most == 0:
         return dropped, []
     wait_s = hint_s if wanted is None else 0.0
@@ -407,11 +407,11 @@ def _entries(connection: Connection, uuids: Sequence[str]) -> list[Entry]:
     return [entry for entry in found if entry is not None]
 
 
-def _placed(held: _Held) -> cell_db.builds.Placed:
-    build_request = held.entry.build_request
+def _placed(assigned: _Assigned) -> cell_db.builds.NewInstance:
+    build_request = assigned.entry.build_request
     assert build_request is not None
-    first, *rest = held.places or [{}]
-    return cell_db.builds.Placed(
+    first, *rest = assigned.candidates or [{}]
+    return cell_db.builds.NewInstance(
         build_request=build_request,
         host=first.get("host"),
         node_uuid=first.get("node_uuid"),
@@ -419,8 +419,8 @@ def _placed(held: _Held) -> cell_db.builds.Placed:
         availability_zone=first.get("availability_zone"),
         alternates=rest,
         resources=first.get("resources", {}),
-        not_after=held.entry.not_after,
-        fault=held.fault,
+        not_after=assigned.entry.not_after,
+        fault=assigned.fault,
     )
 
 
