@@ -13,21 +13,21 @@ import core.log
 import core.process
 from clients.glance import Images
 from compute import drivers
-from compute.actions.act import Acts
-from compute.actions.ask import show_console_addresses, show_diagnostics
 from compute.actions.build import Builds
-from compute.actions.console import show_console
+from compute.actions.console_log import show_console
 from compute.actions.destroy import Destroys
+from compute.actions.operations import Operations
+from compute.actions.queries import show_console_addresses, show_diagnostics
+from compute.agent_context import AgentContext, Deadlines, ServerLocks
 from compute.hypervisor import Hypervisor
-from compute.operation import Deadlines, Host, Servers
-from compute.periodic import Rounds
+from compute.periodic import PeriodicWork
 from compute.records import Records
 from compute.reporter import Reporter
 from compute.resources.images import ImageFiles, Room
 from compute.resources.inventory import inventory
-from compute.resources.power import PowerBook
+from compute.resources.power import KnownPowerStates
 from compute.resources.tracker import Tracker
-from compute.slots import Slots
+from compute.work_queues import WorkQueues
 from core.steps import Steps
 from messaging import access
 from messaging.broker import Broker
@@ -67,14 +67,14 @@ class Agent:
         self._images = Images(conf.image.endpoint, conf.image.timeout_s) if conf.image.endpoint else None
         self.host = self._host(conf, steps or Steps())
         self._slots = {
-            "build": Slots("build", settings.build_slots),
-            "operation": Slots("operation", settings.operation_slots),
-            "destroy": Slots("destroy", settings.operation_slots),
+            "build": WorkQueues("build", settings.build_slots),
+            "operation": WorkQueues("operation", settings.operation_slots),
+            "destroy": WorkQueues("destroy", settings.operation_slots),
         }
         self._builds = Builds(self.host, self._slots["build"])
-        self._acts = Acts(self.host, self._slots["operation"])
+        self._acts = Operations(self.host, self._slots["operation"])
         self._destroys = Destroys(self.host, self._slots["destroy"])
-        self.rounds = Rounds(
+        self.rounds = PeriodicWork(
             self.host,
             every_s=settings.report_interval_s,
             boot_id=str(uuid.uuid4()),
@@ -144,15 +144,15 @@ class Agent:
         self.hypervisor.close()
         self.records.close()
 
-    def _host(self, conf: cfg.ConfigOpts, steps: Steps) -> Host:
+    def _host(self, conf: cfg.ConfigOpts, steps: Steps) -> AgentContext:
         settings = conf.compute
         deadlines = Deadlines(build_s=settings.build_deadline_s, operation_s=settings.operation_deadline_s, destroy_s=settings.destroy_deadline_s)
-        return Host(
+        return AgentContext(
             name=conf.host,
             hypervisor=self.hypervisor,
             records=self.records,
             reporter=Reporter(self._caller, conf.host, steps),
-            servers=Servers(),
+            servers=ServerLocks(),
             tracker=Tracker(lambda: inventory(conf, self.hypervisor.capacity()), self.hypervisor.guests),
             images=ImageFiles(
                 self.records.directory / "images",
@@ -162,7 +162,7 @@ class Agent:
                 download_s=deadlines.build_s,
                 unused_s=settings.unused_image_s,
             ),
-            power=PowerBook(),
+            power=KnownPowerStates(),
             steps=steps,
             deadlines=deadlines,
             image_service=self._images,

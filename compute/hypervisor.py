@@ -2,11 +2,11 @@
 
 For every method:
 
-- It blocks, may be called from any thread, and returns within its deadline: that of the permit, else a short one of the driver's own.
-  Calls about the same server come one at a time (`compute.operation` sees to it), calls about different servers together.
+- It blocks, may be called from any thread, and returns within its deadline: that of the deadline, else a short one of the driver's own.
+  Calls about the same server come one at a time (`compute.agent_context` sees to it), calls about different servers together.
 - It may be repeated: what is done already is a success. An agent that was killed repeats what it does not remember as done.
 - It raises only the errors of `core.errors`: `NotFound` (no guest of this uuid), `WrongState` (the guest's power state does not allow
-  it), `Conflict` (the permit was taken back, or a guest of another attempt is in the way), `Invalid` (the driver can not do what the
+  it), `Conflict` (the deadline was taken back, or a guest of another attempt is in the way), `Invalid` (the driver can not do what the
   order asks), `Unavailable` (the hypervisor did not answer in time: the work may or may not have been done), `Broken`.
 - Guests live in the hypervisor, not in the agent: they survive the agent's end, and each carries its attempt.
 """
@@ -16,8 +16,8 @@ import pathlib
 from collections.abc import Callable
 from typing import Protocol
 
+from compute.deadline import Deadline
 from compute.devices import DiskToAttach, NicToAttach
-from compute.permit import Permit
 from objects.build import BuildSpec, Guest
 from objects.diagnostics import Diagnostics
 
@@ -82,29 +82,29 @@ class Hypervisor(Protocol):
     def images_in_use(self) -> set[pathlib.Path]:
         """The images that were given to `spawn`, `rebuild` and `rescue` and that a guest's disks still need."""
 
-    def spawn(self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, permit: Permit) -> Guest:
+    def spawn(self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, deadline: Deadline) -> Guest:
         """Makes the guest and starts it; what an earlier call of the same attempt left half done is completed or begun afresh.
 
         `image` is a file of the format `spec.image.disk_format`, checked, not to be changed, shared by all guests of the image.
-        It asks the permit between its steps. When it raises, leftovers may remain: the caller follows with `destroy`.
+        It asks the deadline between its steps. When it raises, leftovers may remain: the caller follows with `destroy`.
 
         Raises:
-            Conflict: a guest of another attempt is here; or the permit was taken back.
+            Conflict: a guest of another attempt is here; or the deadline was taken back.
             Invalid: the specification asks for what this hypervisor can not do.
         """
 
-    def destroy(self, uuid: str, up_to_attempt: int, *, permit: Permit) -> None:
+    def destroy(self, uuid: str, up_to_attempt: int, *, deadline: Deadline) -> None:
         """Afterwards there is no guest of this uuid with an attempt up to this one, nor anything that was made for it: disks, logs,
         half-built remains. A guest of a later attempt is not touched. Nothing there: a success.
         """
 
-    def start(self, uuid: str, *, permit: Permit) -> Guest:
+    def start(self, uuid: str, *, deadline: Deadline) -> Guest:
         """The guest runs, from whatever state it was in."""
 
-    def stop(self, uuid: str, *, permit: Permit) -> Guest:
-        """The guest is off: asked first, as a power button does, and cut off well before the permit ends. A saved state is dropped."""
+    def stop(self, uuid: str, *, deadline: Deadline) -> Guest:
+        """The guest is off: asked first, as a power button does, and cut off well before the deadline ends. A saved state is dropped."""
 
-    def reboot(self, uuid: str, *, hard: bool, permit: Permit) -> Guest:
+    def reboot(self, uuid: str, *, hard: bool, deadline: Deadline) -> Guest:
         """The guest has started anew and runs. Soft: it is asked first and must run; a guest that does not react is reset. Hard: from
         any state, and from its own disks, even if it is rescued.
 
@@ -112,53 +112,53 @@ class Hypervisor(Protocol):
             WrongState: soft, and it does not run.
         """
 
-    def pause(self, uuid: str, *, permit: Permit) -> Guest:
+    def pause(self, uuid: str, *, deadline: Deadline) -> Guest:
         """The guest is frozen in memory.
 
         Raises:
             WrongState: it does not run.
         """
 
-    def unpause(self, uuid: str, *, permit: Permit) -> Guest:
+    def unpause(self, uuid: str, *, deadline: Deadline) -> Guest:
         """The guest goes on after `pause`.
 
         Raises:
             WrongState: it is neither paused nor running.
         """
 
-    def suspend(self, uuid: str, *, permit: Permit) -> Guest:
+    def suspend(self, uuid: str, *, deadline: Deadline) -> Guest:
         """The guest's memory is saved on disk and the guest is off.
 
         Raises:
             WrongState: it is off, and no state is saved.
         """
 
-    def resume(self, uuid: str, *, permit: Permit) -> Guest:
+    def resume(self, uuid: str, *, deadline: Deadline) -> Guest:
         """The guest goes on after `suspend`.
 
         Raises:
             WrongState: it is off, and no state is saved.
         """
 
-    def rebuild(self, spec: BuildSpec, *, image: pathlib.Path | None, permit: Permit) -> Guest:
+    def rebuild(self, spec: BuildSpec, *, image: pathlib.Path | None, deadline: Deadline) -> Guest:
         """The guest of the same attempt runs with disks made anew of this specification; its console log goes on.
 
         Raises:
             Invalid: as for `spawn`; the guest is as it was.
         """
 
-    def rescue(self, uuid: str, *, image: pathlib.Path | None, disk_format: str, permit: Permit) -> Guest:
+    def rescue(self, uuid: str, *, image: pathlib.Path | None, disk_format: str, deadline: Deadline) -> Guest:
         """The guest runs from a fresh disk made of the image; its own root disk is its last one."""
 
-    def unrescue(self, uuid: str, *, permit: Permit) -> Guest:
+    def unrescue(self, uuid: str, *, deadline: Deadline) -> Guest:
         """The guest runs from its own disks again; what `rescue` made is gone."""
 
-    def snapshot(self, uuid: str, *, target: pathlib.Path, permit: Permit) -> None:
+    def snapshot(self, uuid: str, *, target: pathlib.Path, deadline: Deadline) -> None:
         """`target` is a qcow2 image of the guest's root disk, as it is when the call begins, that needs no other file. A guest that runs goes
         on meanwhile, whatever becomes of the call and of the agent; where its agent answers, its file systems are in order in the image.
         """
 
-    def attach_disk(self, uuid: str, disk: DiskToAttach, *, permit: Permit) -> str:
+    def attach_disk(self, uuid: str, disk: DiskToAttach, *, deadline: Deadline) -> str:
         """The guest has the disk, now if it runs and after each start; gives the name it is offered under (vdb), which the guest may not use.
 
         Raises:
@@ -166,7 +166,7 @@ class Hypervisor(Protocol):
             WrongState: it is rescued, or its state is saved.
         """
 
-    def detach_disk(self, uuid: str, volume_id: str, *, permit: Permit) -> None:
+    def detach_disk(self, uuid: str, volume_id: str, *, deadline: Deadline) -> None:
         """The guest has no such disk any more, nor will it after a start. It never had: a success.
 
         Raises:
@@ -174,13 +174,13 @@ class Hypervisor(Protocol):
             WrongState: it is rescued, or its state is saved.
         """
 
-    def attach_nic(self, uuid: str, nic: NicToAttach, *, permit: Permit) -> None:
+    def attach_nic(self, uuid: str, nic: NicToAttach, *, deadline: Deadline) -> None:
         """As `attach_disk`, for a network card."""
 
-    def detach_nic(self, uuid: str, mac: str, *, permit: Permit) -> None:
+    def detach_nic(self, uuid: str, mac: str, *, deadline: Deadline) -> None:
         """As `detach_disk`, for a network card."""
 
-    def set_password(self, uuid: str, *, user: str, password: str, permit: Permit) -> None:
+    def set_password(self, uuid: str, *, user: str, password: str, deadline: Deadline) -> None:
         """The user of the guest has this password; the guest's agent sees to it.
 
         Raises:
@@ -188,7 +188,7 @@ class Hypervisor(Protocol):
             Conflict: no agent answers in the guest.
         """
 
-    def inject_nmi(self, uuid: str, *, permit: Permit) -> None:
+    def inject_nmi(self, uuid: str, *, deadline: Deadline) -> None:
         """The guest's kernel gets the interrupt that makes it dump itself, if it is set up so.
 
         Raises:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import core.errors
 import core.log
-from compute.operation import Host
+from compute.agent_context import AgentContext
 from compute.records import DiskFailed
 from compute.resources.tracker import usage
 from core.clock import jittered
@@ -22,7 +22,7 @@ PURGE_EVERY_S = 3600.0
 _SHORTEST_PAUSE_S = 0.2
 
 
-class Rounds:
+class PeriodicWork:
     """One thread, asleep between its rounds.
 
     A round that fails is logged once and the next one tries again: a hypervisor that does not answer makes the host fall silent, and
@@ -31,7 +31,7 @@ class Rounds:
 
     def __init__(
         self,
-        host: Host,
+        host: AgentContext,
         *,
         every_s: float,
         boot_id: str,

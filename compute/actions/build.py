@@ -8,12 +8,12 @@ import contextlib
 
 import core.errors
 import core.log
-from compute.actions.names import checked_uuid
 from compute.actions.remove import remove
-from compute.operation import Host, operation
-from compute.permit import Permit
+from compute.actions.uuids import checked_uuid
+from compute.agent_context import AgentContext, operation
+from compute.deadline import Deadline
 from compute.records import DiskFailed, Intent
-from compute.slots import Slots
+from compute.work_queues import WorkQueues
 from core.context import Context
 from core.log import about
 from messaging.verbs import cell
@@ -26,7 +26,7 @@ LOG = core.log.get(__name__)
 class Builds:
     """The orders to this host, and the slots in which they are carried out."""
 
-    def __init__(self, host: Host, slots: Slots) -> None:
+    def __init__(self, host: AgentContext, slots: WorkQueues) -> None:
         self._host = host
         self._slots = slots
 
@@ -80,15 +80,15 @@ class Builds:
 
     def _build(self, intent: Intent) -> None:
         host = self._host
-        permit = Permit(attempt=intent.attempt, deadline_s=host.deadlines.build_s, request_id=intent.request_id)
+        deadline = Deadline(attempt=intent.attempt, deadline_s=host.deadlines.build_s, request_id=intent.request_id)
         try:
-            with operation(host, "build", intent.uuid, permit):
+            with operation(host, "build", intent.uuid, deadline):
                 if not _is_wanted(host, intent):
                     return
                 try:
-                    guest = _create(host, intent, permit)
+                    guest = _create(host, intent, deadline)
                 except Exception as error:
-                    _cannot(host, intent, permit, error)
+                    _cannot(host, intent, deadline, error)
                     raise
                 host.power.note(guest)
                 # Before the report: whoever hears it may order an operation at once.
@@ -98,13 +98,13 @@ class Builds:
             return  # Logged by the frame; `_cannot` decided what becomes of it, or the intent on disk does.
 
 
-def _is_wanted(host: Host, intent: Intent) -> bool:
+def _is_wanted(host: AgentContext, intent: Intent) -> bool:
     now = host.records.intent(intent.uuid)
     is_fenced = host.records.fence(intent.uuid) >= intent.attempt
     return now is not None and now.attempt == intent.attempt and not is_fenced
 
 
-def _create(host: Host, intent: Intent, permit: Permit) -> Guest:
+def _create(host: AgentContext, intent: Intent, deadline: Deadline) -> Guest:
     """Everything the guest needs, then the guest.
 
     Before volumes are attached (a later issue) the agent asks its conductor here whether the attempt is still the server's current one,
@@ -113,23 +113,23 @@ def _create(host: Host, intent: Intent, permit: Permit) -> Guest:
     spec = intent.order.spec
     if intent.attempt > 1:
         with host.steps("agent.destroy"):
-            remove(host, spec.uuid, intent.attempt - 1, permit)
+            remove(host, spec.uuid, intent.attempt - 1, deadline)
     guest = host.hypervisor.guest(spec.uuid)
     # A guest that an earlier run left takes its room already; it only has to be completed.
     room = host.tracker.claim(spec) if guest is None else contextlib.nullcontext()
     with host.steps("agent.create"), room:
         image = None
         if spec.image is not None and host.hypervisor.wants_image_files:
-            image = host.images.fetch(spec.image, permit)
-        permit.check()
-        return host.hypervisor.spawn(spec, intent.attempt, image=image, permit=permit)
+            image = host.images.fetch(spec.image, deadline)
+        deadline.check()
+        return host.hypervisor.spawn(spec, intent.attempt, image=image, deadline=deadline)
 
 
-def _cannot(host: Host, intent: Intent, permit: Permit, why: Exception) -> None:
+def _cannot(host: AgentContext, intent: Intent, deadline: Deadline, why: Exception) -> None:
     """Undoes what was begun and gives the attempt up; unless somebody else decides about it."""
-    if host.servers.closed or permit.revoked or not _is_wanted(host, intent):
+    if host.servers.closed or deadline.revoked or not _is_wanted(host, intent):
         return  # The agent stops and a later one goes on; or a `destroy` or a newer attempt cleans up.
-    undo = Permit(attempt=intent.attempt, deadline_s=host.deadlines.destroy_s, request_id=intent.request_id)
+    undo = Deadline(attempt=intent.attempt, deadline_s=host.deadlines.destroy_s, request_id=intent.request_id)
     try:
         with host.steps("agent.cannot"):
             remove(host, intent.uuid, intent.attempt, undo)
@@ -149,13 +149,13 @@ def _reason(why: Exception) -> str:
     return why.message if isinstance(why, core.errors.CellplaneError) else f"Unexpected error on the host ({type(why).__name__})"
 
 
-def _refuse(host: Host, order: BuildAttempt, reason: str, *, is_fenced: bool = True) -> None:
+def _refuse(host: AgentContext, order: BuildAttempt, reason: str, *, is_fenced: bool = True) -> None:
     uuid, attempt = order.spec.uuid, order.attempt
     LOG.warning("build refused %s is_fenced=%s why=%s", _about(host, order), is_fenced, reason)
     host.reporter.report(cell.REFUSED, (uuid, attempt), cell.Refusal(uuid, attempt, reason, is_fenced, order.request_id))
 
 
-def _refuse_as_well_as_can_be(host: Host, order: BuildAttempt, reason: str) -> None:
+def _refuse_as_well_as_can_be(host: AgentContext, order: BuildAttempt, reason: str) -> None:
     """With a disk that takes nothing the fence lasts as long as this agent: the cell is told so, and has the host answer once more later."""
     uuid, attempt = order.spec.uuid, order.attempt
     try:
@@ -167,11 +167,11 @@ def _refuse_as_well_as_can_be(host: Host, order: BuildAttempt, reason: str) -> N
     _refuse(host, order, reason, is_fenced=is_fenced)
 
 
-def _about(host: Host, order: BuildAttempt) -> str:
+def _about(host: AgentContext, order: BuildAttempt) -> str:
     return about(server=order.spec.uuid, attempt=order.attempt, host=host.name, request_id=order.request_id)
 
 
-def _report_active(host: Host, guest: Guest, request_id: str) -> None:
+def _report_active(host: AgentContext, guest: Guest, request_id: str) -> None:
     """The intent stays until the broker has confirmed the report."""
 
     def confirmed() -> None:

@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 
 import core.errors
-from compute.actions.names import checked_uuid
 from compute.actions.remove import remove
-from compute.operation import Host, operation
-from compute.permit import Permit
-from compute.slots import Slots
+from compute.actions.uuids import checked_uuid
+from compute.agent_context import AgentContext, operation
+from compute.deadline import Deadline
+from compute.work_queues import WorkQueues
 from core.context import Context
 from messaging.verbs import cell
 from messaging.verbs.compute import Destroy, DestroyAttempt
@@ -21,7 +21,7 @@ from objects.host import Attempt
 class Destroys:
     """Carries out farewells while their message is held: it is acked after the cell's broker has every `gone`."""
 
-    def __init__(self, host: Host, slots: Slots) -> None:
+    def __init__(self, host: AgentContext, slots: WorkQueues) -> None:
         self._host = host
         self._slots = slots
         self._lock = threading.Lock()
@@ -86,12 +86,12 @@ class Destroys:
 
     def _is_gone(self, farewell: DestroyAttempt) -> bool:
         host, uuid, attempt = self._host, farewell.uuid, farewell.attempt
-        permit = Permit(attempt=attempt, deadline_s=host.deadlines.destroy_s, request_id=farewell.request_id)
+        deadline = Deadline(attempt=attempt, deadline_s=host.deadlines.destroy_s, request_id=farewell.request_id)
         try:
             if self._is_superseded(uuid, attempt):
                 return True
-            with operation(host, "destroy", uuid, permit), host.steps("agent.destroy"):
-                remove(host, uuid, attempt, permit)
+            with operation(host, "destroy", uuid, deadline), host.steps("agent.destroy"):
+                remove(host, uuid, attempt, deadline)
         except core.errors.CellplaneError:
             return False  # Logged by the frame; the message comes again.
         return True

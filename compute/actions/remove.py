@@ -1,16 +1,16 @@
 """Take everything of a server's attempts off this host. The server is held by the caller."""
 
-from compute.actions.work import undo
-from compute.operation import Host
-from compute.permit import Permit
+from compute.actions.handlers import undo
+from compute.agent_context import AgentContext
+from compute.deadline import Deadline
 
 
-def remove(host: Host, uuid: str, up_to_attempt: int, permit: Permit) -> None:
+def remove(host: AgentContext, uuid: str, up_to_attempt: int, deadline: Deadline) -> None:
     """Afterwards no guest of these attempts is here, nor anything made for one. A guest of a later attempt stays."""
     operations = host.records.operations(uuid)
     for waiting in operations.waiting if operations is not None and operations.attempt <= up_to_attempt else ():
         undo(host, waiting.act)
-    host.hypervisor.destroy(uuid, up_to_attempt, permit=permit)
+    host.hypervisor.destroy(uuid, up_to_attempt, deadline=deadline)
     host.records.forget_operations(uuid, up_to_attempt)
     guest = host.hypervisor.guest(uuid)
     if guest is None:

@@ -10,8 +10,8 @@ import core.errors
 import core.log
 from clients.glance import Images
 from compute import private
-from compute.actions.job import Job, about_act, text_of
-from compute.operation import Host
+from compute.actions.running import Job, about_act, text_of
+from compute.agent_context import AgentContext
 from lifecycle import states
 from messaging.verbs.compute import Act
 from objects.build import Guest
@@ -36,7 +36,7 @@ def create_image(job: Job) -> Guest:
         path.unlink(missing_ok=True)
         job.stage(states.IMAGE_SNAPSHOT)
         with job.host.steps("agent.snapshot"):
-            job.host.hypervisor.snapshot(job.uuid, target=path, permit=job.permit)
+            job.host.hypervisor.snapshot(job.uuid, target=path, deadline=job.deadline)
         job.stage(states.IMAGE_PENDING_UPLOAD)
         job.stage(states.IMAGE_UPLOADING)
         _upload(job, service, image_id, path)
@@ -50,14 +50,14 @@ def create_image(job: Job) -> Guest:
 def _upload(job: Job, service: Images, image_id: str, path: pathlib.Path) -> None:
     try:
         with job.host.steps("agent.upload"):
-            service.upload(image_id, path, deadline_s=job.permit.left_s(), check=job.permit.check)
+            service.upload(image_id, path, deadline_s=job.deadline.left_s(), check=job.deadline.check)
     except core.errors.Unavailable:
         # It may have all arrived, and only the answer not.
         if service.look(image_id).status != ACTIVE:
             raise
 
 
-def undo(host: Host, act: Act) -> bool:
+def undo(host: AgentContext, act: Act) -> bool:
     """What became of the image that could not be made: gone, with its record. False: the image service has to be asked again."""
     try:
         _path(host, act.uuid).unlink(missing_ok=True)
@@ -74,12 +74,12 @@ def undo(host: Host, act: Act) -> bool:
     return True
 
 
-def _service(host: Host) -> Images:
+def _service(host: AgentContext) -> Images:
     if host.image_service is None:
         raise core.errors.Unavailable("[image] endpoint is not set: this host cannot give images away")
     return host.image_service
 
 
-def _path(host: Host, uuid: str) -> pathlib.Path:
+def _path(host: AgentContext, uuid: str) -> pathlib.Path:
     # One at a time for each server: what an agent that was killed left here is the next one's.
     return host.records.directory / "snapshots" / f"{uuid}.qcow2"

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import core.errors
 import core.log
-from compute.permit import Permit
+from compute.deadline import Deadline
 
 LOG = core.log.get(__name__)
 
@@ -30,7 +30,7 @@ class Calls:
         self._ended = threading.Condition()
         self._about: collections.Counter[str] = collections.Counter()
 
-    def run(self, what: str, function: Callable[[], Result], *, deadline_s: float, permit: Permit | None = None, about: str = "") -> Result:
+    def run(self, what: str, function: Callable[[], Result], *, deadline_s: float, deadline: Deadline | None = None, about: str = "") -> Result:
         """What the function gives.
 
         Args:
@@ -40,19 +40,19 @@ class Calls:
 
         Raises:
             Unavailable: it did not end in time, or could not begin because all calls hang.
-            Conflict: the permit was taken back.
+            Conflict: the deadline was taken back.
         """
         ends = time.monotonic() + deadline_s
-        self._enter(what, ends, permit)
+        self._enter(what, ends, deadline)
         call = _Call(function)
         with self._ended:
             self._about[about] += 1
         threading.Thread(target=self._carry_out, args=(call, about), name="libvirt call", daemon=True).start()
         while not call.ended.wait(max(0.0, min(_LOOK_S, ends - time.monotonic()))):
-            if permit is not None:
-                permit.check()
+            if deadline is not None:
+                deadline.check()
             if time.monotonic() >= ends:
-                said = f"server={about or '-'}" if permit is None else permit.about(about or "-")
+                said = f"server={about or '-'}" if deadline is None else deadline.about(about or "-")
                 LOG.warning("a call is abandoned %s call=%s after_s=%g", said, what, deadline_s)
                 raise core.errors.Unavailable(f"The hypervisor did not answer within {deadline_s:g} s ({what})")
         if call.error is not None:
@@ -64,10 +64,10 @@ class Calls:
         with self._ended:
             return self._ended.wait_for(lambda: not self._about[about], deadline_s)
 
-    def _enter(self, what: str, ends: float, permit: Permit | None) -> None:
+    def _enter(self, what: str, ends: float, deadline: Deadline | None) -> None:
         while not self._room.acquire(timeout=max(0.0, min(_LOOK_S, ends - time.monotonic()))):
-            if permit is not None:
-                permit.check()
+            if deadline is not None:
+                deadline.check()
             if time.monotonic() >= ends:
                 raise core.errors.Unavailable(f"The hypervisor answers none of {self._most} calls ({what})")
 

@@ -3,7 +3,7 @@
 import xml.etree.ElementTree as ET
 from typing import Any
 
-from compute.libvirt.abilities import Abilities
+from compute.libvirt.domain_capabilities import Abilities
 from compute.libvirt.hardware import DISK_BUSES, TPM_VERSIONS, VIDEO_MODELS, VIF_MODELS
 
 # libvirt's names of features and Placement's (os-traits) of the same.

@@ -19,9 +19,9 @@ except ImportError:
 
 import core.errors
 import core.log
+from compute.deadline import Deadline
 from compute.libvirt.calls import Calls
 from compute.libvirt.domain import NAMESPACE, Identity, domain_name, identity_of, is_ours
-from compute.permit import Permit
 from core.log import about
 from lifecycle import states
 
@@ -55,7 +55,7 @@ class Libvirt:
 
     Args:
         uri: where it is.
-        deadline_s: for a call that has only to be answered; what works on a guest has the permit's.
+        deadline_s: for a call that has only to be answered; what works on a guest has the deadline's.
         changed: called from libvirt's own thread after a guest changed.
 
     Raises:
@@ -84,17 +84,17 @@ class Libvirt:
         """Every domain of ours."""
         return self._ask("list guests", _list)
 
-    def find(self, uuid: str, permit: Permit | None = None) -> Seen | None:
+    def find(self, uuid: str, deadline: Deadline | None = None) -> Seen | None:
         """One domain of ours, or None."""
-        return self._ask("look at a guest", lambda connection: _find(connection, uuid), permit=permit)
+        return self._ask("look at a guest", lambda connection: _find(connection, uuid), deadline=deadline)
 
-    def known(self, uuid: str, permit: Permit | None = None) -> Seen:
+    def known(self, uuid: str, deadline: Deadline | None = None) -> Seen:
         """One domain of ours.
 
         Raises:
             NotFound: there is none of this uuid.
         """
-        seen = self.find(uuid, permit)
+        seen = self.find(uuid, deadline)
         if seen is None:
             raise core.errors.NotFound(f"There is no guest of server {uuid} on this host", server=uuid)
         return seen
@@ -145,82 +145,82 @@ class Libvirt:
 
     # ---- working: each of these is about one server, which its caller holds ----------------------------------------------------
 
-    def define(self, uuid: str, document: str, permit: Permit) -> None:
+    def define(self, uuid: str, document: str, deadline: Deadline) -> None:
         """Makes the domain known; it does not run."""
-        self._work("define a guest", uuid, permit, lambda connection: connection.defineXMLFlags(document, libvirt.VIR_DOMAIN_DEFINE_VALIDATE))
+        self._work("define a guest", uuid, deadline, lambda connection: connection.defineXMLFlags(document, libvirt.VIR_DOMAIN_DEFINE_VALIDATE))
 
-    def create(self, uuid: str, permit: Permit) -> None:
+    def create(self, uuid: str, deadline: Deadline) -> None:
         """Starts the domain; from its saved memory, if there is one."""
-        self._work("start a guest", uuid, permit, lambda connection: _domain(connection, uuid).create())
+        self._work("start a guest", uuid, deadline, lambda connection: _domain(connection, uuid).create())
 
-    def press_power_button(self, uuid: str, permit: Permit) -> None:
+    def press_power_button(self, uuid: str, deadline: Deadline) -> None:
         """Asks the guest to shut itself down; returns before it does."""
         flag = libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
-        self._work("shut a guest down", uuid, permit, lambda connection: _domain(connection, uuid).shutdownFlags(flag))
+        self._work("shut a guest down", uuid, deadline, lambda connection: _domain(connection, uuid).shutdownFlags(flag))
 
-    def ask_to_reboot(self, uuid: str, permit: Permit) -> None:
+    def ask_to_reboot(self, uuid: str, deadline: Deadline) -> None:
         """Asks the guest to shut itself down, upon which it starts again; returns before it does."""
         flag = libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN
-        self._work("reboot a guest", uuid, permit, lambda connection: _domain(connection, uuid).reboot(flag))
+        self._work("reboot a guest", uuid, deadline, lambda connection: _domain(connection, uuid).reboot(flag))
 
-    def cut_off(self, uuid: str, permit: Permit) -> None:
+    def cut_off(self, uuid: str, deadline: Deadline) -> None:
         """Ends the domain's process, if it has one."""
-        self._work("cut a guest off", uuid, permit, lambda connection: _cut_off(_domain(connection, uuid)))
+        self._work("cut a guest off", uuid, deadline, lambda connection: _cut_off(_domain(connection, uuid)))
 
-    def undefine(self, uuid: str, permit: Permit) -> None:
+    def undefine(self, uuid: str, deadline: Deadline) -> None:
         """Makes the domain unknown, with all that libvirt keeps of it."""
-        self._work("undefine a guest", uuid, permit, lambda connection: _undefine(_domain(connection, uuid)))
+        self._work("undefine a guest", uuid, deadline, lambda connection: _undefine(_domain(connection, uuid)))
         with self._news:
             self._reboots.pop(uuid, None)
 
-    def pause(self, uuid: str, permit: Permit) -> None:
+    def pause(self, uuid: str, deadline: Deadline) -> None:
         """Freezes the domain."""
-        self._work("pause a guest", uuid, permit, lambda connection: _domain(connection, uuid).suspend())
+        self._work("pause a guest", uuid, deadline, lambda connection: _domain(connection, uuid).suspend())
 
-    def unpause(self, uuid: str, permit: Permit) -> None:
+    def unpause(self, uuid: str, deadline: Deadline) -> None:
         """Lets the domain go on."""
-        self._work("unpause a guest", uuid, permit, lambda connection: _domain(connection, uuid).resume())
+        self._work("unpause a guest", uuid, deadline, lambda connection: _domain(connection, uuid).resume())
 
-    def save(self, uuid: str, permit: Permit) -> None:
+    def save(self, uuid: str, deadline: Deadline) -> None:
         """Writes the domain's memory to disk and ends its process; it will go on running, whether it is paused now or not."""
         flag = libvirt.VIR_DOMAIN_SAVE_RUNNING
-        self._work("suspend a guest", uuid, permit, lambda connection: _domain(connection, uuid).managedSave(flag))
+        self._work("suspend a guest", uuid, deadline, lambda connection: _domain(connection, uuid).managedSave(flag))
 
-    def drop_saved(self, uuid: str, permit: Permit) -> None:
+    def drop_saved(self, uuid: str, deadline: Deadline) -> None:
         """Forgets the saved memory, if there is one."""
-        self._work("drop a guest's saved state", uuid, permit, lambda connection: _drop_saved(_domain(connection, uuid)))
+        self._work("drop a guest's saved state", uuid, deadline, lambda connection: _drop_saved(_domain(connection, uuid)))
 
-    def freeze_file_systems(self, uuid: str, permit: Permit) -> bool:
+    def freeze_file_systems(self, uuid: str, deadline: Deadline) -> bool:
         """Asks the guest's agent; whether it did so."""
-        return self._asks_agent("freeze a guest's file systems", uuid, permit, lambda domain: domain.fsFreeze())
+        return self._asks_agent("freeze a guest's file systems", uuid, deadline, lambda domain: domain.fsFreeze())
 
-    def thaw_file_systems(self, uuid: str, permit: Permit) -> bool:
+    def thaw_file_systems(self, uuid: str, deadline: Deadline) -> bool:
         """Ends `freeze_file_systems`."""
-        return self._asks_agent("thaw a guest's file systems", uuid, permit, lambda domain: domain.fsThaw())
+        return self._asks_agent("thaw a guest's file systems", uuid, deadline, lambda domain: domain.fsThaw())
 
-    def set_password(self, uuid: str, user: str, password: str, permit: Permit) -> bool:
+    def set_password(self, uuid: str, user: str, password: str, deadline: Deadline) -> bool:
         """Has the guest's agent set it; whether it did so."""
-        return self._asks_agent("set a password", uuid, permit, lambda domain: domain.setUserPassword(user, password, 0))
+        return self._asks_agent("set a password", uuid, deadline, lambda domain: domain.setUserPassword(user, password, 0))
 
-    def inject_nmi(self, uuid: str, permit: Permit) -> None:
+    def inject_nmi(self, uuid: str, deadline: Deadline) -> None:
         """Interrupts the guest."""
-        self._work("interrupt a guest", uuid, permit, lambda connection: _domain(connection, uuid).injectNMI())
+        self._work("interrupt a guest", uuid, deadline, lambda connection: _domain(connection, uuid).injectNMI())
 
-    def attach_device(self, uuid: str, document: str, permit: Permit, *, live: bool) -> None:
+    def attach_device(self, uuid: str, document: str, deadline: Deadline, *, live: bool) -> None:
         """Gives the domain the device: as it runs now, or as it starts next time."""
-        self._work("attach a device", uuid, permit, lambda connection: _domain(connection, uuid).attachDeviceFlags(document, _affected(live)))
+        self._work("attach a device", uuid, deadline, lambda connection: _domain(connection, uuid).attachDeviceFlags(document, _affected(live)))
 
-    def detach_device(self, uuid: str, document: str, permit: Permit, *, live: bool) -> None:
+    def detach_device(self, uuid: str, document: str, deadline: Deadline, *, live: bool) -> None:
         """Takes the device from the domain; of one that runs, asks for it: it may take until later, or never happen."""
-        self._work("detach a device", uuid, permit, lambda connection: _domain(connection, uuid).detachDeviceFlags(document, _affected(live)))
+        self._work("detach a device", uuid, deadline, lambda connection: _domain(connection, uuid).detachDeviceFlags(document, _affected(live)))
 
-    def begin_backup(self, uuid: str, document: str, permit: Permit) -> None:
+    def begin_backup(self, uuid: str, document: str, deadline: Deadline) -> None:
         """From this moment's disks on the backup is written, while the guest goes on."""
-        self._work("begin a backup", uuid, permit, lambda connection: _begin_backup(_domain(connection, uuid), document))
+        self._work("begin a backup", uuid, deadline, lambda connection: _begin_backup(_domain(connection, uuid), document))
 
-    def end_backup(self, uuid: str, permit: Permit) -> None:
+    def end_backup(self, uuid: str, deadline: Deadline) -> None:
         """Gives up a backup that is under way, if one is."""
-        self._work("end a backup", uuid, permit, lambda connection: _end_backup(_domain(connection, uuid)))
+        self._work("end a backup", uuid, deadline, lambda connection: _end_backup(_domain(connection, uuid)))
 
     def has_settled(self, uuid: str, deadline_s: float) -> bool:
         """Whether all work on the server that was left behind has come to an end."""
@@ -234,28 +234,28 @@ class Libvirt:
             with contextlib.suppress(core.errors.CellplaneError, libvirt.libvirtError):
                 self._calls.run("close", connection.close, deadline_s=_CLOSE_S)
 
-    def _asks_agent(self, what: str, uuid: str, permit: Permit, function: Callable[[Any], object]) -> bool:
+    def _asks_agent(self, what: str, uuid: str, deadline: Deadline, function: Callable[[Any], object]) -> bool:
         def ask(connection: Any) -> bool:
             domain = _domain(connection, uuid)
             try:
                 domain.agentSetResponseTimeout(_AGENT_S)
                 function(domain)
             except libvirt.libvirtError as error:
-                LOG.info("the guest's agent failed %s call=%s why=%s", permit.about(uuid), what, error.get_error_message())
+                LOG.info("the guest's agent failed %s call=%s why=%s", deadline.about(uuid), what, error.get_error_message())
                 return False
             return True
 
-        permit.check()
-        return self._calls.run(what, self._call(what, ask, permit.about(uuid)), deadline_s=permit.left_s(), permit=permit, about=uuid)
+        deadline.check()
+        return self._calls.run(what, self._call(what, ask, deadline.about(uuid)), deadline_s=deadline.left_s(), deadline=deadline, about=uuid)
 
     # ---- the connection --------------------------------------------------------------------------------------------------------
 
-    def _ask(self, what: str, function: Callable[[Any], Result], *, permit: Permit | None = None) -> Result:
-        return self._calls.run(what, self._call(what, function), deadline_s=self._deadline_s, permit=permit)
+    def _ask(self, what: str, function: Callable[[Any], Result], *, deadline: Deadline | None = None) -> Result:
+        return self._calls.run(what, self._call(what, function), deadline_s=self._deadline_s, deadline=deadline)
 
-    def _work(self, what: str, uuid: str, permit: Permit, function: Callable[[Any], object]) -> None:
-        permit.check()
-        self._calls.run(what, self._call(what, function, permit.about(uuid)), deadline_s=permit.left_s(), permit=permit, about=uuid)
+    def _work(self, what: str, uuid: str, deadline: Deadline, function: Callable[[Any], object]) -> None:
+        deadline.check()
+        self._calls.run(what, self._call(what, function, deadline.about(uuid)), deadline_s=deadline.left_s(), deadline=deadline, about=uuid)
 
     def _call(self, what: str, function: Callable[[Any], Result], said: str = "server=-") -> Callable[[], Result]:
         def call() -> Result:

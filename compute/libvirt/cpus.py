@@ -4,7 +4,7 @@ import dataclasses
 import re
 
 import core.errors
-from compute.libvirt.asked import Both
+from compute.libvirt.guest_options import FlavorAndImageOptions
 
 MOST_CPUS = 1024
 MOST_NODES = 64
@@ -45,7 +45,7 @@ class CpuPolicy:
     emulator: str | None = None
 
 
-def topology_of(both: Both, vcpus: int) -> Topology | None:
+def topology_of(both: FlavorAndImageOptions, vcpus: int) -> Topology | None:
     """The one with the most sockets, then cores, that is what was asked for; None when nothing was.
 
     Every guest system takes many sockets, few take odd threads.
@@ -66,7 +66,7 @@ def topology_of(both: Both, vcpus: int) -> Topology | None:
     raise core.errors.Invalid(f"No topology of the flavor's {vcpus} CPUs is as it was asked for ({asked or 'too few allowed'})", field="hw:cpu_sockets")
 
 
-def numa_of(both: Both, *, vcpus: int, memory_mib: int) -> tuple[NumaNode, ...]:
+def numa_of(both: FlavorAndImageOptions, *, vcpus: int, memory_mib: int) -> tuple[NumaNode, ...]:
     """The guest's nodes, evenly made unless it is said of all of them; none when none were asked for.
 
     Raises:
@@ -90,7 +90,7 @@ def numa_of(both: Both, *, vcpus: int, memory_mib: int) -> tuple[NumaNode, ...]:
     return nodes
 
 
-def policy_of(both: Both) -> CpuPolicy:
+def policy_of(both: FlavorAndImageOptions) -> CpuPolicy:
     """Whether CPUs are dedicated. A shared flavor does not let its image have dedicated ones.
 
     Raises:
@@ -109,7 +109,7 @@ def policy_of(both: Both) -> CpuPolicy:
     return CpuPolicy(is_dedicated=is_dedicated, emulator=emulator)
 
 
-def page_kib_of(both: Both) -> int | None:
+def page_kib_of(both: FlavorAndImageOptions) -> int | None:
     """The size of the pages under the guest's memory; `LARGE_PAGES_KIB`: the host's usual large ones; None: its small ones.
 
     Raises:
@@ -136,7 +136,7 @@ def cpu_set(text: str) -> tuple[int, ...]:
     return tuple(sorted(found - without))
 
 
-def _most(both: Both, part: str) -> int | None:
+def _most(both: FlavorAndImageOptions, part: str) -> int | None:
     """The smaller of both limits."""
     limits = (both.flavor.count(f"hw:cpu_max_{part}", most=MOST_CPUS), both.image.count(f"hw_cpu_max_{part}", most=MOST_CPUS))
     return min((limit for limit in limits if limit), default=None)

@@ -30,7 +30,7 @@ class Disk:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Door:
+class ConsoleListener:
     """Where a console is served: a UNIX socket, or an address and port. Port None: libvirt chooses one."""
 
     listen: str = "127.0.0.1"
@@ -38,7 +38,7 @@ class Door:
     socket: pathlib.Path | None = None
 
 
-def add_devices(devices: ET.Element, hardware: Hardware, *, disks: tuple[Disk, ...], console_log: pathlib.Path, serial: Door, vnc: Door) -> None:
+def add_devices(devices: ET.Element, hardware: Hardware, *, disks: tuple[Disk, ...], console_log: pathlib.Path, serial: ConsoleListener, vnc: ConsoleListener) -> None:
     """All devices that the guest has from its first start on."""
     _controllers(devices, hardware)
     _disks(devices, hardware, disks)
@@ -149,28 +149,28 @@ def _disks(devices: ET.Element, hardware: Hardware, disks: tuple[Disk, ...]) -> 
             limits.io_tune(element, hardware.limits)
 
 
-def _serial(devices: ET.Element, console_log: pathlib.Path, door: Door) -> None:
+def _serial(devices: ET.Element, console_log: pathlib.Path, listener: ConsoleListener) -> None:
     """One port that is a log and a terminal: QEMU writes the log whether anybody is connected or not."""
-    kind = "tcp" if door.socket is None else "unix"
+    kind = "tcp" if listener.socket is None else "unix"
     serial = ET.SubElement(devices, "serial", type=kind)
-    if door.socket is None:
-        ET.SubElement(serial, "source", mode="bind", host=door.listen, service=str(door.port))
+    if listener.socket is None:
+        ET.SubElement(serial, "source", mode="bind", host=listener.listen, service=str(listener.port))
         ET.SubElement(serial, "protocol", type="raw")
     else:
-        ET.SubElement(serial, "source", mode="bind", path=str(door.socket))
+        ET.SubElement(serial, "source", mode="bind", path=str(listener.socket))
     # With append="off" a restart of the guest, or its arrival from another host, would empty the log.
     ET.SubElement(serial, "log", file=str(console_log), append="on")
     ET.SubElement(serial, "target", port="0")
 
 
-def _screen(devices: ET.Element, hardware: Hardware, door: Door) -> None:
+def _screen(devices: ET.Element, hardware: Hardware, listener: ConsoleListener) -> None:
     if hardware.video != "none":
         graphics = ET.SubElement(devices, "graphics", type="vnc")
-        if door.socket is None:
+        if listener.socket is None:
             graphics.set("autoport", "yes")
-            graphics.set("listen", door.listen)
+            graphics.set("listen", listener.listen)
         else:
-            ET.SubElement(graphics, "listen", type="socket", socket=str(door.socket))
+            ET.SubElement(graphics, "listen", type="socket", socket=str(listener.socket))
     model = ET.SubElement(ET.SubElement(devices, "video"), "model", type=hardware.video)
     if hardware.video_ram_mib is not None and hardware.video != "none":
         model.set("vram", str(hardware.video_ram_mib * _KIB_PER_MIB))

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 from typing import Any
 
 from compute.libvirt.connection import Seen
-from compute.libvirt.documents import has_config_drive
+from compute.libvirt.domain_xml_edits import has_config_drive
 from objects.diagnostics import Diagnostics, Disk, Nic
 
 _NIC_FIGURES = {"octets": "bytes", "packets": "pkts", "errors": "errs", "drop": "drop"}

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 
 from compute.libvirt import limits
 from compute.libvirt.cpus import LARGE_PAGES_KIB
-from compute.libvirt.devices import Disk, Door, add_devices
+from compute.libvirt.devices import ConsoleListener, Disk, add_devices
 from compute.libvirt.hardware import Hardware
 from compute.libvirt.pinning import Pins
 
@@ -55,8 +55,8 @@ class Domain:
     hardware: Hardware
     disks: tuple[Disk, ...]
     console_log: pathlib.Path
-    serial: Door
-    vnc: Door
+    serial: ConsoleListener
+    vnc: ConsoleListener
     pins: Pins = dataclasses.field(default_factory=Pins)
     tb_cache_mib: int = 32
 

@@ -11,22 +11,29 @@ from oslo_config import cfg
 
 import core.errors
 import core.log
-from compute.actions.names import checked_uuid
+from compute.actions.uuids import checked_uuid
+from compute.deadline import Deadline
 from compute.devices import DiskToAttach, NicToAttach
 from compute.hypervisor import Capacity, ConsoleAddress
-from compute.libvirt import attaching, programs
-from compute.libvirt.buttons import shuts_down, starts_anew
+from compute.libvirt import commands, hotplug
 from compute.libvirt.calls import Calls
 from compute.libvirt.connection import Libvirt, Seen
 from compute.libvirt.diagnostics import diagnostics_of
-from compute.libvirt.documents import attached_disk, attached_nic, consoles_of, machine_of, rescued_xml, with_attached
 from compute.libvirt.domain import domain_name
-from compute.libvirt.homes import Home, Homes
+from compute.libvirt.domain_xml_edits import (
+    attached_disk,
+    attached_nic,
+    consoles_of,
+    machine_of,
+    rescued_xml,
+    with_attached,
+)
+from compute.libvirt.graceful import reboot, shut_down
+from compute.libvirt.guest_plan import Plan, make, plan_of
 from compute.libvirt.host_facts import HostFacts
-from compute.libvirt.making import Plan, make, plan_of
-from compute.libvirt.seats import Seats
+from compute.libvirt.instance_dirs import InstanceDirectories, InstanceDirectory
+from compute.libvirt.reservations import Reservations
 from compute.libvirt.snapshots import drop_leftovers, live_snapshot
-from compute.permit import Permit
 from core.log import about
 from lifecycle import states
 from objects.build import BuildSpec, Guest
@@ -59,12 +66,12 @@ class LibvirtHypervisor:
 
     def __init__(self, settings: cfg.ConfigOpts, instances: pathlib.Path) -> None:
         self._settings = settings
-        self._homes = Homes(instances)
+        self._directories = InstanceDirectories(instances)
         self._opened: Libvirt | None = None
-        self._seats = Seats(settings)
-        self._host = HostFacts(settings, self._homes, self._seats.cpus)
+        self._reservations = Reservations(settings)
+        self._host = HostFacts(settings, self._directories, self._reservations.cpus)
         self._sweeping = threading.Lock()
-        self._begun: set[Home] = set()
+        self._begun: set[InstanceDirectory] = set()
         self._is_swept = False
 
     @property
@@ -74,9 +81,9 @@ class LibvirtHypervisor:
         return self._opened
 
     def open(self, changed: Callable[[], None]) -> None:
-        programs.require(_PROGRAMS)
-        self._homes.prepare()
-        self._seats.prepare()
+        commands.require(_PROGRAMS)
+        self._directories.prepare()
+        self._reservations.prepare()
         self._opened = Libvirt(self._settings.uri, calls=Calls(self._settings.calls), deadline_s=self._settings.call_deadline_s, changed=changed)
 
     def close(self) -> None:
@@ -92,7 +99,7 @@ class LibvirtHypervisor:
             self._sweep(found)
         with _disk_errors():
             for seen in found:
-                self._home(seen).bound_console()
+                self._directory(seen).bound_console()
         return [_as_guest(seen) for seen in found if not self._is_building(seen)]
 
     def guest(self, uuid: str) -> Guest | None:
@@ -101,191 +108,191 @@ class LibvirtHypervisor:
 
     def images_in_use(self) -> set[pathlib.Path]:
         with _disk_errors():
-            return {image for home in self._homes.all() for image in home.images()}
+            return {image for directory in self._directories.all() for image in directory.images()}
 
-    def spawn(self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, permit: Permit) -> Guest:
+    def spawn(self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, deadline: Deadline) -> Guest:
         uuid = checked_uuid(spec.uuid)
-        known = self._libvirt.find(uuid, permit)
+        known = self._libvirt.find(uuid, deadline)
         if known is not None and known.identity.attempt != attempt:
             raise core.errors.Conflict(f"A guest of attempt {known.identity.attempt} is here", server=uuid)
         if known is not None and not self._is_building(known):
             return _as_guest(known)
         if known is not None:
-            self._take_away(uuid, permit)
+            self._take_away(uuid, deadline)
         plan = self._plan(spec, image)
-        home = self._homes.of(uuid, attempt)
-        with self._seats.taken(uuid, plan.hardware, spec.flavor.vcpus, lambda: self._libvirt.documents(but=uuid)) as seat:
+        directory = self._directories.of(uuid, attempt)
+        with self._reservations.taken(uuid, plan.hardware, spec.flavor.vcpus, lambda: self._libvirt.documents(but=uuid)) as reservation:
             with _disk_errors():
-                self._begin(home)
-                document = make(plan, home, seat, permit)
-            self._libvirt.define(uuid, document, permit)
-        self._libvirt.create(uuid, permit)
-        home.end()
-        return self._as_it_is(uuid, permit)
+                self._begin(directory)
+                document = make(plan, directory, reservation, deadline)
+            self._libvirt.define(uuid, document, deadline)
+        self._libvirt.create(uuid, deadline)
+        directory.end()
+        return self._as_it_is(uuid, deadline)
 
-    def destroy(self, uuid: str, up_to_attempt: int, *, permit: Permit) -> None:
-        known = self._libvirt.find(checked_uuid(uuid), permit)
+    def destroy(self, uuid: str, up_to_attempt: int, *, deadline: Deadline) -> None:
+        known = self._libvirt.find(checked_uuid(uuid), deadline)
         if known is not None and known.identity.attempt <= up_to_attempt:
-            self._take_away(uuid, permit)
+            self._take_away(uuid, deadline)
         # What an earlier call left behind may still define or start the guest.
-        if not self._libvirt.has_settled(uuid, min(_SETTLE_S, permit.left_s())):
+        if not self._libvirt.has_settled(uuid, min(_SETTLE_S, deadline.left_s())):
             raise core.errors.Unavailable("The hypervisor still works on the guest", server=uuid)
-        known = self._libvirt.find(uuid, permit)
+        known = self._libvirt.find(uuid, deadline)
         if known is not None and known.identity.attempt <= up_to_attempt:
-            self._take_away(uuid, permit)
+            self._take_away(uuid, deadline)
         with _disk_errors():
-            for home in self._homes.all(uuid):
-                if home.attempt <= up_to_attempt:
-                    home.clear()
+            for directory in self._directories.all(uuid):
+                if directory.attempt <= up_to_attempt:
+                    directory.clear()
             if known is None or known.identity.attempt <= up_to_attempt:
-                self._seats.clear(uuid)
+                self._reservations.clear(uuid)
                 self._remove_logs(uuid)
 
-    def start(self, uuid: str, *, permit: Permit) -> Guest:
-        seen = self._known(uuid, permit)
+    def start(self, uuid: str, *, deadline: Deadline) -> Guest:
+        seen = self._known(uuid, deadline)
         if seen.power_state == states.POWER_PAUSED:
-            self._libvirt.unpause(uuid, permit)
+            self._libvirt.unpause(uuid, deadline)
         elif seen.power_state != states.RUNNING:
-            self._boot(seen, permit)
-        return self._as_it_is(uuid, permit)
+            self._boot(seen, deadline)
+        return self._as_it_is(uuid, deadline)
 
-    def stop(self, uuid: str, *, permit: Permit) -> Guest:
-        seen = self._known(uuid, permit)
+    def stop(self, uuid: str, *, deadline: Deadline) -> Guest:
+        seen = self._known(uuid, deadline)
         if seen.saved:
-            self._libvirt.drop_saved(uuid, permit)
+            self._libvirt.drop_saved(uuid, deadline)
         if seen.power_state == states.POWER_PAUSED:
             # Frozen it cannot hear the button.
-            self._libvirt.unpause(uuid, permit)
-        if seen.has_process and not shuts_down(self._libvirt, uuid, permit, patience_s=self._settings.shutdown_timeout_s):
-            LOG.warning("a guest did not shut down and is powered off %s", permit.about(uuid))
-            self._libvirt.cut_off(uuid, permit)
-        return self._as_it_is(uuid, permit)
+            self._libvirt.unpause(uuid, deadline)
+        if seen.has_process and not shut_down(self._libvirt, uuid, deadline, patience_s=self._settings.shutdown_timeout_s):
+            LOG.warning("a guest did not shut down and is powered off %s", deadline.about(uuid))
+            self._libvirt.cut_off(uuid, deadline)
+        return self._as_it_is(uuid, deadline)
 
-    def reboot(self, uuid: str, *, hard: bool, permit: Permit) -> Guest:
-        seen = self._known(uuid, permit)
+    def reboot(self, uuid: str, *, hard: bool, deadline: Deadline) -> Guest:
+        seen = self._known(uuid, deadline)
         if not hard and seen.power_state != states.RUNNING:
             raise _wrong_state(seen, "be rebooted softly")
-        if not hard and starts_anew(self._libvirt, uuid, permit, patience_s=self._settings.shutdown_timeout_s):
-            return self._as_it_is(uuid, permit)
-        off = self._switched_off(seen, permit)
-        self._own_disks_again(self._home(seen), uuid, permit)
-        self._boot(off, permit)
-        return self._as_it_is(uuid, permit)
+        if not hard and reboot(self._libvirt, uuid, deadline, patience_s=self._settings.shutdown_timeout_s):
+            return self._as_it_is(uuid, deadline)
+        off = self._switched_off(seen, deadline)
+        self._own_disks_again(self._directory(seen), uuid, deadline)
+        self._boot(off, deadline)
+        return self._as_it_is(uuid, deadline)
 
-    def pause(self, uuid: str, *, permit: Permit) -> Guest:
-        seen = self._known(uuid, permit)
+    def pause(self, uuid: str, *, deadline: Deadline) -> Guest:
+        seen = self._known(uuid, deadline)
         if seen.power_state == states.POWER_PAUSED:
             return _as_guest(seen)
         if seen.power_state != states.RUNNING:
             raise _wrong_state(seen, "be paused")
-        self._libvirt.pause(uuid, permit)
-        return self._as_it_is(uuid, permit)
+        self._libvirt.pause(uuid, deadline)
+        return self._as_it_is(uuid, deadline)
 
-    def unpause(self, uuid: str, *, permit: Permit) -> Guest:
-        seen = self._known(uuid, permit)
+    def unpause(self, uuid: str, *, deadline: Deadline) -> Guest:
+        seen = self._known(uuid, deadline)
         if seen.power_state == states.RUNNING:
             return _as_guest(seen)
         if seen.power_state != states.POWER_PAUSED:
             raise _wrong_state(seen, "be unpaused")
-        self._libvirt.unpause(uuid, permit)
-        return self._as_it_is(uuid, permit)
+        self._libvirt.unpause(uuid, deadline)
+        return self._as_it_is(uuid, deadline)
 
-    def suspend(self, uuid: str, *, permit: Permit) -> Guest:
-        seen = self._known(uuid, permit)
+    def suspend(self, uuid: str, *, deadline: Deadline) -> Guest:
+        seen = self._known(uuid, deadline)
         if seen.saved:
             return _as_guest(seen)
         if not seen.has_process:
             raise _wrong_state(seen, "be suspended")
-        self._libvirt.save(uuid, permit)
-        return self._as_it_is(uuid, permit)
+        self._libvirt.save(uuid, deadline)
+        return self._as_it_is(uuid, deadline)
 
-    def resume(self, uuid: str, *, permit: Permit) -> Guest:
-        seen = self._known(uuid, permit)
+    def resume(self, uuid: str, *, deadline: Deadline) -> Guest:
+        seen = self._known(uuid, deadline)
         if seen.power_state == states.RUNNING:
             return _as_guest(seen)
         if not seen.saved:
             raise _wrong_state(seen, "be resumed")
-        self._libvirt.create(uuid, permit)
-        return self._as_it_is(uuid, permit)
+        self._libvirt.create(uuid, deadline)
+        return self._as_it_is(uuid, deadline)
 
-    def rebuild(self, spec: BuildSpec, *, image: pathlib.Path | None, permit: Permit) -> Guest:
-        seen = self._known(spec.uuid, permit)
+    def rebuild(self, spec: BuildSpec, *, image: pathlib.Path | None, deadline: Deadline) -> Guest:
+        seen = self._known(spec.uuid, deadline)
         before = self._libvirt.document(spec.uuid)
         plan = self._plan(spec, image, machine=seen.identity.machine or machine_of(before))
-        home = self._home(seen)
+        directory = self._directory(seen)
         documents = functools.partial(self._libvirt.documents, but=spec.uuid)
-        with self._seats.taken(spec.uuid, plan.hardware, spec.flavor.vcpus, documents, before=before) as seat:
-            off = self._switched_off(seen, permit)
+        with self._reservations.taken(spec.uuid, plan.hardware, spec.flavor.vcpus, documents, before=before) as reservation:
+            off = self._switched_off(seen, deadline)
             with _disk_errors():
-                home.drop_disks()
-                document = make(plan, home, seat, permit)
-            self._libvirt.define(spec.uuid, with_attached(document, before), permit)
-        self._boot(off, permit)
-        return self._as_it_is(spec.uuid, permit)
+                directory.drop_disks()
+                document = make(plan, directory, reservation, deadline)
+            self._libvirt.define(spec.uuid, with_attached(document, before), deadline)
+        self._boot(off, deadline)
+        return self._as_it_is(spec.uuid, deadline)
 
-    def rescue(self, uuid: str, *, image: pathlib.Path | None, disk_format: str, permit: Permit) -> Guest:
-        seen = self._known(uuid, permit)
-        home = self._home(seen)
+    def rescue(self, uuid: str, *, image: pathlib.Path | None, disk_format: str, deadline: Deadline) -> Guest:
+        seen = self._known(uuid, deadline)
+        directory = self._directory(seen)
         if image is None:
             raise core.errors.Invalid("A server cannot be rescued without an image", field="rescue_image_ref", server=uuid)
-        facts = home.rescue_facts(image, disk_format)
+        facts = directory.rescue_facts(image, disk_format)
         document = self._libvirt.document(uuid)
-        is_rescued = str(home.rescue_path) in document
+        is_rescued = str(directory.rescue_path) in document
         if is_rescued and seen.power_state == states.RUNNING:
             return _as_guest(seen)
-        off = self._switched_off(seen, permit)
+        off = self._switched_off(seen, deadline)
         with _disk_errors():
             if not is_rescued:
-                home.keep_document(document)
-            home.rescue_disk(image, facts, permit)
-        self._libvirt.define(uuid, rescued_xml(home.own_document.read_text(), home.rescue_path), permit)
-        self._boot(off, permit)
-        return self._as_it_is(uuid, permit)
+                directory.keep_document(document)
+            directory.rescue_disk(image, facts, deadline)
+        self._libvirt.define(uuid, rescued_xml(directory.own_document.read_text(), directory.rescue_path), deadline)
+        self._boot(off, deadline)
+        return self._as_it_is(uuid, deadline)
 
-    def unrescue(self, uuid: str, *, permit: Permit) -> Guest:
-        seen = self._known(uuid, permit)
-        home = self._home(seen)
-        if home.own_document.exists():
-            self._switched_off(seen, permit)
-            self._own_disks_again(home, uuid, permit)
-        return self.start(uuid, permit=permit)
+    def unrescue(self, uuid: str, *, deadline: Deadline) -> Guest:
+        seen = self._known(uuid, deadline)
+        directory = self._directory(seen)
+        if directory.own_document.exists():
+            self._switched_off(seen, deadline)
+            self._own_disks_again(directory, uuid, deadline)
+        return self.start(uuid, deadline=deadline)
 
-    def snapshot(self, uuid: str, *, target: pathlib.Path, permit: Permit) -> None:
-        seen = self._known(uuid, permit)
-        home = self._home(seen)
+    def snapshot(self, uuid: str, *, target: pathlib.Path, deadline: Deadline) -> None:
+        seen = self._known(uuid, deadline)
+        directory = self._directory(seen)
         with _disk_errors():
             if seen.has_process:
-                live_snapshot(self._libvirt, home, target=target, permit=permit)
+                live_snapshot(self._libvirt, directory, target=target, deadline=deadline)
             else:
-                home.drop_snapshot()
-                home.copy_root_disk(target, permit)
+                directory.drop_snapshot()
+                directory.copy_root_disk(target, deadline)
 
-    def attach_disk(self, uuid: str, disk: DiskToAttach, *, permit: Permit) -> str:
-        seen = self._changeable(uuid, permit)
-        return attaching.attach_disk(self._libvirt, seen, disk, permit, is_live=seen.has_process)
+    def attach_disk(self, uuid: str, disk: DiskToAttach, *, deadline: Deadline) -> str:
+        seen = self._changeable(uuid, deadline)
+        return hotplug.attach_disk(self._libvirt, seen, disk, deadline, is_live=seen.has_process)
 
-    def detach_disk(self, uuid: str, volume_id: str, *, permit: Permit) -> None:
-        self._detach(uuid, lambda document: attached_disk(document, volume_id), permit)
+    def detach_disk(self, uuid: str, volume_id: str, *, deadline: Deadline) -> None:
+        self._detach(uuid, lambda document: attached_disk(document, volume_id), deadline)
 
-    def attach_nic(self, uuid: str, nic: NicToAttach, *, permit: Permit) -> None:
-        seen = self._changeable(uuid, permit)
-        attaching.attach_nic(self._libvirt, seen, nic, permit, is_live=seen.has_process)
+    def attach_nic(self, uuid: str, nic: NicToAttach, *, deadline: Deadline) -> None:
+        seen = self._changeable(uuid, deadline)
+        hotplug.attach_nic(self._libvirt, seen, nic, deadline, is_live=seen.has_process)
 
-    def detach_nic(self, uuid: str, mac: str, *, permit: Permit) -> None:
-        self._detach(uuid, lambda document: attached_nic(document, mac), permit)
+    def detach_nic(self, uuid: str, mac: str, *, deadline: Deadline) -> None:
+        self._detach(uuid, lambda document: attached_nic(document, mac), deadline)
 
-    def set_password(self, uuid: str, *, user: str, password: str, permit: Permit) -> None:
-        seen = self._known(uuid, permit)
+    def set_password(self, uuid: str, *, user: str, password: str, deadline: Deadline) -> None:
+        seen = self._known(uuid, deadline)
         if seen.power_state != states.RUNNING:
             raise _wrong_state(seen, "be given a password")
-        if not self._libvirt.set_password(uuid, user, password, permit):
+        if not self._libvirt.set_password(uuid, user, password, deadline):
             raise core.errors.Conflict("The guest's agent does not answer", server=uuid)
 
-    def inject_nmi(self, uuid: str, *, permit: Permit) -> None:
-        seen = self._known(uuid, permit)
+    def inject_nmi(self, uuid: str, *, deadline: Deadline) -> None:
+        seen = self._known(uuid, deadline)
         if seen.power_state != states.RUNNING:
             raise _wrong_state(seen, "be interrupted")
-        self._libvirt.inject_nmi(uuid, permit)
+        self._libvirt.inject_nmi(uuid, deadline)
 
     def console_addresses(self, uuid: str) -> list[ConsoleAddress]:
         self._with_process(uuid, "show a console")
@@ -297,16 +304,16 @@ class LibvirtHypervisor:
 
     def console_log(self, uuid: str) -> str:
         # The file tells as much while libvirt is away.
-        homes = self._homes.all(checked_uuid(uuid))
-        if not homes:
+        directories = self._directories.all(checked_uuid(uuid))
+        if not directories:
             raise core.errors.NotFound(f"There is no guest of server {uuid} on this host", server=uuid)
         with _disk_errors():
-            return homes[-1].read_console()
+            return directories[-1].read_console()
 
     # ---- the guest's state -----------------------------------------------------------------------------------------------------
 
-    def _known(self, uuid: str, permit: Permit | None = None) -> Seen:
-        return self._libvirt.known(checked_uuid(uuid), permit)
+    def _known(self, uuid: str, deadline: Deadline | None = None) -> Seen:
+        return self._libvirt.known(checked_uuid(uuid), deadline)
 
     def _with_process(self, uuid: str, what: str) -> Seen:
         seen = self._known(uuid)
@@ -314,53 +321,53 @@ class LibvirtHypervisor:
             raise _wrong_state(seen, what)
         return seen
 
-    def _home(self, seen: Seen) -> Home:
-        return self._homes.of(seen.uuid, seen.identity.attempt)
+    def _directory(self, seen: Seen) -> InstanceDirectory:
+        return self._directories.of(seen.uuid, seen.identity.attempt)
 
-    def _switched_off(self, seen: Seen, permit: Permit) -> Seen:
+    def _switched_off(self, seen: Seen, deadline: Deadline) -> Seen:
         if seen.saved:
-            self._libvirt.drop_saved(seen.uuid, permit)
-        self._libvirt.cut_off(seen.uuid, permit)
+            self._libvirt.drop_saved(seen.uuid, deadline)
+        self._libvirt.cut_off(seen.uuid, deadline)
         return dataclasses.replace(seen, saved=False)
 
-    def _boot(self, seen: Seen, permit: Permit) -> None:
+    def _boot(self, seen: Seen, deadline: Deadline) -> None:
         """Starts a guest that is off."""
         if not seen.saved:
-            mended = self._seats.mended(seen.uuid, self._libvirt.document(seen.uuid), lambda: self._libvirt.documents(but=seen.uuid))
+            mended = self._reservations.mended(seen.uuid, self._libvirt.document(seen.uuid), lambda: self._libvirt.documents(but=seen.uuid))
             if mended is not None:
-                self._libvirt.define(seen.uuid, mended, permit)
-        self._libvirt.create(seen.uuid, permit)
+                self._libvirt.define(seen.uuid, mended, deadline)
+        self._libvirt.create(seen.uuid, deadline)
 
-    def _changeable(self, uuid: str, permit: Permit) -> Seen:
+    def _changeable(self, uuid: str, deadline: Deadline) -> Seen:
         """The guest, if devices can be attached to it and detached."""
-        seen = self._known(uuid, permit)
+        seen = self._known(uuid, deadline)
         if seen.saved:
             raise core.errors.WrongState("The devices of a guest whose state is saved cannot change", server=uuid)
-        if self._home(seen).own_document.exists():
+        if self._directory(seen).own_document.exists():
             raise core.errors.WrongState("The devices of a rescued guest cannot change", server=uuid)
         return seen
 
-    def _detach(self, uuid: str, find: attaching.Find, permit: Permit) -> None:
-        seen = self._changeable(uuid, permit)
-        attaching.detach(self._libvirt, seen, find, permit, is_live=seen.has_process, patience_s=self._settings.detach_timeout_s)
+    def _detach(self, uuid: str, find: hotplug.Find, deadline: Deadline) -> None:
+        seen = self._changeable(uuid, deadline)
+        hotplug.detach(self._libvirt, seen, find, deadline, is_live=seen.has_process, patience_s=self._settings.detach_timeout_s)
 
-    def _own_disks_again(self, home: Home, uuid: str, permit: Permit) -> None:
+    def _own_disks_again(self, directory: InstanceDirectory, uuid: str, deadline: Deadline) -> None:
         """A guest that is off is not rescued any more."""
-        if home.own_document.exists():
-            self._libvirt.define(uuid, home.own_document.read_text(), permit)
+        if directory.own_document.exists():
+            self._libvirt.define(uuid, directory.own_document.read_text(), deadline)
             with _disk_errors():
-                home.unrescued()
+                directory.unrescued()
 
-    def _as_it_is(self, uuid: str, permit: Permit) -> Guest:
-        return _as_guest(self._known(uuid, permit))
+    def _as_it_is(self, uuid: str, deadline: Deadline) -> Guest:
+        return _as_guest(self._known(uuid, deadline))
 
     def _is_building(self, seen: Seen) -> bool:
-        return self._homes.of(seen.uuid, seen.identity.attempt).is_building
+        return self._directories.of(seen.uuid, seen.identity.attempt).is_building
 
-    def _take_away(self, uuid: str, permit: Permit) -> None:
+    def _take_away(self, uuid: str, deadline: Deadline) -> None:
         try:
-            self._libvirt.cut_off(uuid, permit)
-            self._libvirt.undefine(uuid, permit)
+            self._libvirt.cut_off(uuid, deadline)
+            self._libvirt.undefine(uuid, deadline)
         except core.errors.NotFound:
             return
 
@@ -370,31 +377,31 @@ class LibvirtHypervisor:
         abilities = functools.partial(self._host.abilities, self._libvirt)
         return plan_of(spec, image, self._settings, virt_type=self._host.virt_type, abilities=abilities, machine=machine)
 
-    def _begin(self, home: Home) -> None:
+    def _begin(self, directory: InstanceDirectory) -> None:
         with self._sweeping:
-            self._begun.add(home)
-        home.begin()
+            self._begun.add(directory)
+        directory.begin()
 
     def _sweep(self, guests: list[Seen]) -> None:
         """Removes what an agent that crashed had begun: guests never given to libvirt, snapshots."""
         uuids = {seen.uuid for seen in guests}
         with self._sweeping, _disk_errors():
-            for home in self._homes.all():
-                if home.is_building and home.uuid not in uuids and home not in self._begun:
-                    LOG.info("a leftover is removed %s", about(server=home.uuid, attempt=home.attempt))
-                    home.clear()
-            for home in map(self._home, guests):
-                self._end_snapshot(home)
+            for directory in self._directories.all():
+                if directory.is_building and directory.uuid not in uuids and directory not in self._begun:
+                    LOG.info("a leftover is removed %s", about(server=directory.uuid, attempt=directory.attempt))
+                    directory.clear()
+            for directory in map(self._directory, guests):
+                self._end_snapshot(directory)
             self._is_swept = True
             self._begun.clear()
 
-    def _end_snapshot(self, home: Home) -> None:
-        permit = Permit(attempt=home.attempt, deadline_s=self._settings.call_deadline_s)
+    def _end_snapshot(self, directory: InstanceDirectory) -> None:
+        deadline = Deadline(attempt=directory.attempt, deadline_s=self._settings.call_deadline_s)
         try:
-            drop_leftovers(self._libvirt, home, permit)
+            drop_leftovers(self._libvirt, directory, deadline)
         except core.errors.CellplaneError as error:
             # One guest that does not answer must not make the host fall silent; the next snapshot tries again.
-            LOG.warning("files of a snapshot are not removed yet %s why=%s", permit.about(home.uuid), error)
+            LOG.warning("files of a snapshot are not removed yet %s why=%s", deadline.about(directory.uuid), error)
 
     def _remove_logs(self, uuid: str) -> None:
         for path in pathlib.Path(self._settings.log_path).glob(f"{domain_name(uuid)}.log*"):

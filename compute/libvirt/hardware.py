@@ -8,8 +8,8 @@ import dataclasses
 
 import core.errors
 from compute.libvirt import limits
-from compute.libvirt.asked import Asked, Both
 from compute.libvirt.cpus import CpuPolicy, NumaNode, Topology, numa_of, page_kib_of, policy_of, topology_of
+from compute.libvirt.guest_options import FlavorAndImageOptions, Options
 from compute.libvirt.limits import Limits, limits_of
 from objects.build import BuildSpec
 
@@ -119,9 +119,9 @@ def hardware_of(spec: BuildSpec, *, machine: str) -> Hardware:
     Raises:
         Invalid: a name or a value is not known here; the message names it.
     """
-    flavor = Asked(spec.flavor.extra_specs, "extra spec", _FLAVOR)
-    image = Asked(spec.image.properties if spec.image else {}, "image property", ("hw_", "img_hide_hypervisor_id"))
-    both = Both(flavor, image)
+    flavor = Options(spec.flavor.extra_specs, "extra spec", _FLAVOR)
+    image = Options(spec.image.properties if spec.image else {}, "image property", ("hw_", "img_hide_hypervisor_id"))
+    both = FlavorAndImageOptions(flavor, image)
     machine = _machine(image) or machine
     _refuse_what_is_lacking(both)
     found = Hardware(
@@ -158,7 +158,7 @@ def hardware_of(spec: BuildSpec, *, machine: str) -> Hardware:
     return found
 
 
-def _machine(image: Asked) -> str | None:
+def _machine(image: Options) -> str | None:
     image.choice("hw_architecture", ("x86_64",))
     image.choice("hw_emulation_architecture", ("x86_64",))
     image.choice("hw_vm_mode", ("hvm",))
@@ -172,7 +172,7 @@ def _machine(image: Asked) -> str | None:
     return value
 
 
-def _refuse_what_is_lacking(both: Both) -> None:
+def _refuse_what_is_lacking(both: FlavorAndImageOptions) -> None:
     for name in _LACKING:
         if both.flag(name):
             raise core.errors.Invalid(f"This hypervisor does not offer hw:{name}", field=f"hw:{name}")
@@ -191,7 +191,7 @@ def _refuse_ide_on_q35(found: Hardware) -> None:
         raise core.errors.Invalid(f"Machine {found.machine} has no IDE bus", field=field)
 
 
-def _video_ram_mib(both: Both) -> int | None:
+def _video_ram_mib(both: FlavorAndImageOptions) -> int | None:
     """The image's wish, as far as its flavor allows any."""
     most = both.flavor.count("hw_video:ram_max_mb", most=_MOST_VIDEO_MIB) or 0
     wanted = both.image.count("hw_video_ram", most=_MOST_VIDEO_MIB)
@@ -200,17 +200,17 @@ def _video_ram_mib(both: Both) -> int | None:
     return wanted
 
 
-def _hides_hypervisor(both: Both) -> bool:
+def _hides_hypervisor(both: FlavorAndImageOptions) -> bool:
     older = both.image.flag("img_hide_hypervisor_id"), both.flavor.flag("hide_hypervisor_id")
     return bool(both.flag("hide_hypervisor_id") or any(older))
 
 
-def _watchdog(both: Both) -> str | None:
+def _watchdog(both: FlavorAndImageOptions) -> str | None:
     action = both.choice("watchdog_action", WATCHDOG_ACTIONS) or "disabled"
     return None if action == "disabled" else action
 
 
-def _rng(both: Both) -> Rng | None:
+def _rng(both: FlavorAndImageOptions) -> Rng | None:
     both.image.choice("hw_rng_model", ("virtio",))
     # `hw_rng:*` is a flavor's as well, though its prefix is not `hw:`.
     is_allowed = both.flavor.flag("hw_rng:allowed")
@@ -220,7 +220,7 @@ def _rng(both: Both) -> Rng | None:
     return None if is_allowed is False else Rng(bytes_per_period=size, period_ms=period_ms)
 
 
-def _tpm(both: Both) -> Tpm | None:
+def _tpm(both: FlavorAndImageOptions) -> Tpm | None:
     version, model = both.choice("tpm_version", TPM_VERSIONS), both.choice("tpm_model", TPM_MODELS)
     if version is None:
         if model is not None:
@@ -231,7 +231,7 @@ def _tpm(both: Both) -> Tpm | None:
     return Tpm(model=model or "tpm-tis", version=version)
 
 
-def _tablet_bus(image: Asked) -> str | None:
+def _tablet_bus(image: Options) -> str | None:
     """On which bus there is a pointer that tells where it is; None: only the mouse that every machine has."""
     pointer = image.choice("hw_pointer_model", ("usbtablet", "ps2mouse"))
     bus = image.choice("hw_input_bus", ("usb", "virtio"))

@@ -8,10 +8,10 @@ from typing import Any
 from oslo_config import cfg
 
 from compute.hypervisor import Capacity
-from compute.libvirt.abilities import Abilities, abilities_of, page_sizes_of
 from compute.libvirt.capabilities import cpu_of, memory_mib_of, traits_of, virt_type_of
 from compute.libvirt.connection import Libvirt
-from compute.libvirt.homes import Homes
+from compute.libvirt.domain_capabilities import Abilities, abilities_of, page_sizes_of
+from compute.libvirt.instance_dirs import InstanceDirectories
 from compute.libvirt.pinning import HostCpus
 
 _LARGE_PAGES = pathlib.Path("/sys/kernel/mm/hugepages")
@@ -31,10 +31,10 @@ class HostFacts:
         settings: the group `libvirt`.
     """
 
-    def __init__(self, settings: cfg.ConfigOpts, homes: Homes, cpus: HostCpus) -> None:
+    def __init__(self, settings: cfg.ConfigOpts, directories: InstanceDirectories, cpus: HostCpus) -> None:
         self.virt_type: str = settings.virt_type or virt_type_of(pathlib.Path("/proc/cpuinfo").read_text())
         self._settings = settings
-        self._homes = homes
+        self._directories = directories
         self._cpus = cpus
         self._asked: _Asked | None = None
         self._abilities: dict[str, Abilities] = {}
@@ -47,7 +47,7 @@ class HostFacts:
             hypervisor_version=asked.version,
             vcpus=settings.vcpus or self._cpus.count or os.cpu_count() or 1,
             memory_mib=settings.memory_mib or memory_mib_of(pathlib.Path("/proc/meminfo").read_text()),
-            disk_gib=self._homes.disk_gib() if settings.disk_gib is None else settings.disk_gib,
+            disk_gib=self._directories.disk_gib() if settings.disk_gib is None else settings.disk_gib,
             cpu_info=asked.cpu,
             traits=traits_of(asked.cpu, self.abilities(libvirt, settings.machine), virt_type=self.virt_type),
         )

@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 
 import core.errors
-from compute.libvirt.asked import Asked
+from compute.libvirt.guest_options import Options
 
 Values = tuple[tuple[str, int], ...]
 
@@ -34,7 +34,7 @@ class Limits:
     outbound: Values = ()
 
 
-def limits_of(flavor: Asked) -> Limits:
+def limits_of(flavor: Options) -> Limits:
     """What the flavor asks for; 0 is no limit, and so is a CPU quota of -1.
 
     Raises:
@@ -94,14 +94,14 @@ def nic_limits_in(text: str) -> Limits:
     return Limits(inbound=tuple(found["inbound"]), outbound=tuple(found["outbound"]))
 
 
-def _cpu(flavor: Asked, name: str) -> int | None:
+def _cpu(flavor: Options, name: str) -> int | None:
     least, most = _CPU[name]
     if name == "quota" and flavor.take(f"{PREFIX}cpu_quota") == UNLIMITED:
         return None
     return _limit(flavor, f"cpu_{name}", least=least, most=most)
 
 
-def _nic(flavor: Asked, way: str) -> Values:
+def _nic(flavor: Options, way: str) -> Values:
     values = _values((name, _limit(flavor, f"vif_{way}_{name}", most=_MOST_NIC)) for name in _NIC)
     if values and "average" not in dict(values):
         field = f"{PREFIX}vif_{way}_average"
@@ -117,7 +117,7 @@ def _refuse_totals_beside_parts(disk: dict[str, int]) -> None:
             raise core.errors.Invalid(f"The extra spec {field} cannot be combined with limits of reads or writes", field=field)
 
 
-def _limit(flavor: Asked, name: str, *, least: int = 1, most: int) -> int | None:
+def _limit(flavor: Options, name: str, *, least: int = 1, most: int) -> int | None:
     """None: it is not asked for, or is 0."""
     value = flavor.count(f"{PREFIX}{name}", least=0, most=most)
     if value and value < least:

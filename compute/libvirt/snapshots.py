@@ -10,10 +10,10 @@ import xml.etree.ElementTree as ET
 import core.errors
 import core.log
 from compute import private
+from compute.deadline import Deadline
 from compute.libvirt.connection import Libvirt
-from compute.libvirt.documents import disk_names
-from compute.libvirt.homes import Home
-from compute.permit import Permit
+from compute.libvirt.domain_xml_edits import disk_names
+from compute.libvirt.instance_dirs import InstanceDirectory
 
 LOG = core.log.get(__name__)
 
@@ -34,55 +34,55 @@ def backup_xml(disks: list[str], target: pathlib.Path) -> str:
     return ET.tostring(root, encoding="unicode") + "\n"
 
 
-def live_snapshot(libvirt: Libvirt, home: Home, *, target: pathlib.Path, permit: Permit) -> None:
+def live_snapshot(libvirt: Libvirt, directory: InstanceDirectory, *, target: pathlib.Path, deadline: Deadline) -> None:
     """`target` is an image of the guest's root disk as it was at the begin of the call."""
-    drop_leftovers(libvirt, home, permit)
-    # Let go of whatever becomes of the work: with a permit of its own.
-    release = Permit(attempt=permit.attempt, deadline_s=permit.left_s() + _RELEASE_S, request_id=permit.request_id)
+    drop_leftovers(libvirt, directory, deadline)
+    # Let go of whatever becomes of the work: with a deadline of its own.
+    release = Deadline(attempt=deadline.attempt, deadline_s=deadline.left_s() + _RELEASE_S, request_id=deadline.request_id)
     try:
-        _begin(libvirt, home, permit, release)
-        _finish(libvirt, home.uuid, permit)
-        home.copy_snapshot(target, permit)
+        _begin(libvirt, directory, deadline, release)
+        _finish(libvirt, directory.uuid, deadline)
+        directory.copy_snapshot(target, deadline)
     finally:
-        drop_leftovers(libvirt, home, release)
+        drop_leftovers(libvirt, directory, release)
 
 
-def drop_leftovers(libvirt: Libvirt, home: Home, permit: Permit) -> None:
+def drop_leftovers(libvirt: Libvirt, directory: InstanceDirectory, deadline: Deadline) -> None:
     """Nothing of a snapshot is under way, and the guest's file systems are not frozen by one."""
-    if not home.snapshot_mark.exists():
+    if not directory.snapshot_mark.exists():
         return
     try:
-        libvirt.end_backup(home.uuid, permit)
-        if home.frozen_mark.exists():
-            libvirt.thaw_file_systems(home.uuid, permit)
+        libvirt.end_backup(directory.uuid, deadline)
+        if directory.frozen_mark.exists():
+            libvirt.thaw_file_systems(directory.uuid, deadline)
     except core.errors.NotFound:
-        LOG.info("a guest ended during its snapshot %s", permit.about(home.uuid))
-    home.drop_snapshot()
+        LOG.info("a guest ended during its snapshot %s", deadline.about(directory.uuid))
+    directory.drop_snapshot()
 
 
-def _begin(libvirt: Libvirt, home: Home, permit: Permit, release: Permit) -> None:
-    document = backup_xml(disk_names(libvirt.document(home.uuid, live=True)), home.snapshot_disk)
-    private.mark(home.snapshot_mark)
-    private.mark(home.frozen_mark)
-    is_quiet = libvirt.freeze_file_systems(home.uuid, permit)
+def _begin(libvirt: Libvirt, directory: InstanceDirectory, deadline: Deadline, release: Deadline) -> None:
+    document = backup_xml(disk_names(libvirt.document(directory.uuid, live=True)), directory.snapshot_disk)
+    private.mark(directory.snapshot_mark)
+    private.mark(directory.frozen_mark)
+    is_quiet = libvirt.freeze_file_systems(directory.uuid, deadline)
     try:
-        libvirt.begin_backup(home.uuid, document, permit)
+        libvirt.begin_backup(directory.uuid, document, deadline)
     finally:
         if is_quiet:
-            libvirt.thaw_file_systems(home.uuid, release)
-        home.frozen_mark.unlink()
+            libvirt.thaw_file_systems(directory.uuid, release)
+        directory.frozen_mark.unlink()
 
 
-def _finish(libvirt: Libvirt, uuid: str, permit: Permit) -> None:
+def _finish(libvirt: Libvirt, uuid: str, deadline: Deadline) -> None:
     while True:
         news = libvirt.news_count()
         is_under_way, failure = libvirt.backup_state(uuid)
         if not is_under_way:
             break
-        permit.check()
-        libvirt.wait_for_news(news, min(_LOOK_S, permit.left_s()))
+        deadline.check()
+        libvirt.wait_for_news(news, min(_LOOK_S, deadline.left_s()))
     if failure is not None:
-        LOG.warning("a snapshot failed %s why=%s", permit.about(uuid), failure)
+        LOG.warning("a snapshot failed %s why=%s", deadline.about(uuid), failure)
         if "No space left" in failure:
             raise core.errors.Unavailable("The host's disk is full (snapshot)", server=uuid)
         raise core.errors.Broken("The hypervisor failed to save the guest's disk", server=uuid)

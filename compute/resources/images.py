@@ -14,7 +14,7 @@ from typing import Protocol
 import core.errors
 import core.log
 from compute import private
-from compute.permit import Permit
+from compute.deadline import Deadline
 from objects.build import ImageRef
 
 LOG = core.log.get(__name__)
@@ -70,20 +70,20 @@ class ImageFiles:
         self._lock = threading.Lock()
         self._downloads: dict[str, _Download] = {}
 
-    def fetch(self, image: ImageRef, permit: Permit) -> pathlib.Path:
+    def fetch(self, image: ImageRef, deadline: Deadline) -> pathlib.Path:
         """The image's file.
 
         Raises:
             NotFound: the image service has no such image.
             Unavailable: it could not be fetched, or not as ordered; the host has no room for it; or no image service is configured.
-            Conflict: the permit was taken back.
+            Conflict: the deadline was taken back.
         """
         path = self._directory / _file_name(image)
         download = self._join(image, path)
         if download is None:
             return path
         while not download.ended.wait(_LOOK_S):
-            permit.check()
+            deadline.check()
         if download.error is not None:
             raise download.error
         return path

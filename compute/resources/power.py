@@ -9,7 +9,7 @@ from messaging.verbs.cell import Built
 from objects.build import Guest
 
 
-class PowerBook:
+class KnownPowerStates:
     """Written by every action that changes a guest; compared with what the hypervisor says now."""
 
     def __init__(self) -> None:

@@ -11,12 +11,12 @@ from oslo_config import cfg
 
 import core.errors
 from compute import private
+from compute.deadline import Deadline
 from compute.devices import DiskToAttach, NicToAttach
 from compute.hypervisor import MOST_CONSOLE_BYTES, Capacity, ConsoleAddress
-from compute.permit import Permit
 from compute.resources.tracker import need_of
 from compute.simulated.console import console_log
-from compute.simulated.dial import Dial, Setting, strikes
+from compute.simulated.fault_injection import Faults, Setting, strikes
 from compute.simulated.guests import GuestFiles, SimulatedGuest
 from lifecycle import states
 from objects.build import BuildSpec, Guest
@@ -58,7 +58,7 @@ class SimulatedHypervisor:
         self.directory = directory
         self.wants_image_files = wants_image_files
         self.files = GuestFiles(directory / "guests")
-        self._dial = Dial(directory)
+        self._faults = Faults(directory)
         self._spawn_s = spawn_s
         self._capacity = Capacity(
             hypervisor_type="simulated",
@@ -95,7 +95,7 @@ class SimulatedHypervisor:
     def images_in_use(self) -> set[pathlib.Path]:
         return set()
 
-    def spawn(self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, permit: Permit) -> Guest:
+    def spawn(self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, deadline: Deadline) -> Guest:
         setting = self._setting(spec.uuid, spec.name)
         known = self.files.get(spec.uuid)
         if known is not None and known.attempt != attempt:
@@ -106,7 +106,7 @@ class SimulatedHypervisor:
         if known is not None:
             return known.as_guest()
         self.files.begin(spec.uuid, attempt)
-        self._take_time(spec, permit)
+        self._take_time(spec, deadline)
         failure = strikes(setting.spawn_error)
         if failure is not None:
             raise core.errors.Broken(failure, server=spec.uuid)
@@ -115,127 +115,127 @@ class SimulatedHypervisor:
         self.files.end(spec.uuid, attempt)
         return guest.as_guest()
 
-    def destroy(self, uuid: str, up_to_attempt: int, *, permit: Permit) -> None:
+    def destroy(self, uuid: str, up_to_attempt: int, *, deadline: Deadline) -> None:
         known = self.files.get(uuid)
         setting = self._setting(uuid, known.name if known else "")
         failure = strikes(setting.destroy_error)
         if failure is not None:
             raise core.errors.Broken(failure, server=uuid)
         if setting.destroy_s:
-            permit.wait(setting.destroy_s)
+            deadline.wait(setting.destroy_s)
         if known is not None and known.attempt <= up_to_attempt:
             self.files.drop(uuid)
         for attempt in self.files.half_built(uuid):
             if attempt <= up_to_attempt:
                 self.files.end(uuid, attempt)
 
-    def start(self, uuid: str, *, permit: Permit) -> Guest:
-        guest = self._ready(uuid, permit)
+    def start(self, uuid: str, *, deadline: Deadline) -> Guest:
+        guest = self._ready(uuid, deadline)
         if guest.power_state == states.RUNNING:
             return guest.as_guest()
         event = "unpause" if guest.power_state == states.POWER_PAUSED else "restore" if guest.saved else "boot"
         return self._change(guest, states.RUNNING, event)
 
-    def stop(self, uuid: str, *, permit: Permit) -> Guest:
-        guest = self._ready(uuid, permit)
+    def stop(self, uuid: str, *, deadline: Deadline) -> Guest:
+        guest = self._ready(uuid, deadline)
         if guest.power_state == states.SHUTDOWN and not guest.saved:
             return guest.as_guest()
         return self._change(guest, states.SHUTDOWN, "drop" if guest.saved else "shutdown")
 
-    def reboot(self, uuid: str, *, hard: bool, permit: Permit) -> Guest:
-        guest = self._ready(uuid, permit)
+    def reboot(self, uuid: str, *, hard: bool, deadline: Deadline) -> Guest:
+        guest = self._ready(uuid, deadline)
         if not hard and guest.power_state != states.RUNNING:
             raise _wrong_state(guest, "be rebooted softly")
         if not hard:
             return self._change(_with_event(guest, "shutdown"), states.RUNNING, "reset")
         return self._change(msgspec.structs.replace(guest, rescued=False), states.RUNNING, "reset")
 
-    def pause(self, uuid: str, *, permit: Permit) -> Guest:
-        guest = self._ready(uuid, permit)
+    def pause(self, uuid: str, *, deadline: Deadline) -> Guest:
+        guest = self._ready(uuid, deadline)
         if guest.power_state == states.POWER_PAUSED:
             return guest.as_guest()
         if guest.power_state != states.RUNNING:
             raise _wrong_state(guest, "be paused")
         return self._change(guest, states.POWER_PAUSED, "pause")
 
-    def unpause(self, uuid: str, *, permit: Permit) -> Guest:
-        guest = self._ready(uuid, permit)
+    def unpause(self, uuid: str, *, deadline: Deadline) -> Guest:
+        guest = self._ready(uuid, deadline)
         if guest.power_state == states.RUNNING:
             return guest.as_guest()
         if guest.power_state != states.POWER_PAUSED:
             raise _wrong_state(guest, "be unpaused")
         return self._change(guest, states.RUNNING, "unpause")
 
-    def suspend(self, uuid: str, *, permit: Permit) -> Guest:
-        guest = self._ready(uuid, permit)
+    def suspend(self, uuid: str, *, deadline: Deadline) -> Guest:
+        guest = self._ready(uuid, deadline)
         if guest.saved:
             return guest.as_guest()
         if guest.power_state not in (states.RUNNING, states.POWER_PAUSED):
             raise _wrong_state(guest, "be suspended")
         return self._change(guest, states.SHUTDOWN, "save", saved=True)
 
-    def resume(self, uuid: str, *, permit: Permit) -> Guest:
-        guest = self._ready(uuid, permit)
+    def resume(self, uuid: str, *, deadline: Deadline) -> Guest:
+        guest = self._ready(uuid, deadline)
         if guest.power_state == states.RUNNING:
             return guest.as_guest()
         if not guest.saved:
             raise _wrong_state(guest, "be resumed")
         return self._change(guest, states.RUNNING, "restore")
 
-    def rebuild(self, spec: BuildSpec, *, image: pathlib.Path | None, permit: Permit) -> Guest:
-        guest = self._ready(spec.uuid, permit)
+    def rebuild(self, spec: BuildSpec, *, image: pathlib.Path | None, deadline: Deadline) -> Guest:
+        guest = self._ready(spec.uuid, deadline)
         fresh = _new_guest(spec, guest.attempt)
         return self._change(msgspec.structs.replace(fresh, events=guest.events, disks=guest.disks, nics=guest.nics), states.RUNNING, "boot")
 
-    def rescue(self, uuid: str, *, image: pathlib.Path | None, disk_format: str, permit: Permit) -> Guest:
-        guest = self._ready(uuid, permit)
+    def rescue(self, uuid: str, *, image: pathlib.Path | None, disk_format: str, deadline: Deadline) -> Guest:
+        guest = self._ready(uuid, deadline)
         if guest.rescued and guest.power_state == states.RUNNING:
             return guest.as_guest()
         return self._change(msgspec.structs.replace(guest, rescued=True), states.RUNNING, "boot")
 
-    def unrescue(self, uuid: str, *, permit: Permit) -> Guest:
-        guest = self._ready(uuid, permit)
+    def unrescue(self, uuid: str, *, deadline: Deadline) -> Guest:
+        guest = self._ready(uuid, deadline)
         if not guest.rescued and guest.power_state == states.RUNNING:
             return guest.as_guest()
         return self._change(msgspec.structs.replace(guest, rescued=False), states.RUNNING, "boot")
 
-    def snapshot(self, uuid: str, *, target: pathlib.Path, permit: Permit) -> None:
-        guest = self._ready(uuid, permit)
+    def snapshot(self, uuid: str, *, target: pathlib.Path, deadline: Deadline) -> None:
+        guest = self._ready(uuid, deadline)
         # The header of an empty qcow2 image of this size: what checks formats takes it.
         private.write(target, struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", 2, 0, 0, 16, (guest.disk_gib or 1) * 1024**3, 0, 0, 0, 0, 0, 0, 0))
 
-    def attach_disk(self, uuid: str, disk: DiskToAttach, *, permit: Permit) -> str:
-        guest = self._changeable(uuid, permit)
+    def attach_disk(self, uuid: str, disk: DiskToAttach, *, deadline: Deadline) -> str:
+        guest = self._changeable(uuid, deadline)
         if disk.volume_id not in guest.disks:
             guest = msgspec.structs.replace(guest, disks=(*guest.disks, disk.volume_id))
             self.files.put(guest)
         return _disk_name(guest.disks.index(disk.volume_id) + 1)
 
-    def detach_disk(self, uuid: str, volume_id: str, *, permit: Permit) -> None:
-        guest = self._changeable(uuid, permit)
+    def detach_disk(self, uuid: str, volume_id: str, *, deadline: Deadline) -> None:
+        guest = self._changeable(uuid, deadline)
         if volume_id in guest.disks:
             self._let_go(guest)
             self.files.put(msgspec.structs.replace(guest, disks=tuple(disk for disk in guest.disks if disk != volume_id)))
 
-    def attach_nic(self, uuid: str, nic: NicToAttach, *, permit: Permit) -> None:
-        guest = self._changeable(uuid, permit)
+    def attach_nic(self, uuid: str, nic: NicToAttach, *, deadline: Deadline) -> None:
+        guest = self._changeable(uuid, deadline)
         if nic.mac not in guest.nics:
             self.files.put(msgspec.structs.replace(guest, nics=(*guest.nics, nic.mac)))
 
-    def detach_nic(self, uuid: str, mac: str, *, permit: Permit) -> None:
-        guest = self._changeable(uuid, permit)
+    def detach_nic(self, uuid: str, mac: str, *, deadline: Deadline) -> None:
+        guest = self._changeable(uuid, deadline)
         if mac in guest.nics:
             self._let_go(guest)
             self.files.put(msgspec.structs.replace(guest, nics=tuple(nic for nic in guest.nics if nic != mac)))
 
-    def set_password(self, uuid: str, *, user: str, password: str, permit: Permit) -> None:
-        guest = self._ready(uuid, permit)
+    def set_password(self, uuid: str, *, user: str, password: str, deadline: Deadline) -> None:
+        guest = self._ready(uuid, deadline)
         if guest.power_state != states.RUNNING:
             raise _wrong_state(guest, "be given a password")
         self.files.put(_with_event(guest, "password"))
 
-    def inject_nmi(self, uuid: str, *, permit: Permit) -> None:
-        guest = self._ready(uuid, permit)
+    def inject_nmi(self, uuid: str, *, deadline: Deadline) -> None:
+        guest = self._ready(uuid, deadline)
         if guest.power_state != states.RUNNING:
             raise _wrong_state(guest, "be interrupted")
         self.files.put(_with_event(guest, "nmi"))
@@ -264,7 +264,7 @@ class SimulatedHypervisor:
         return console_log(self._known(uuid))[-MOST_CONSOLE_BYTES:]
 
     def _setting(self, uuid: str = "", name: str = "") -> Setting:
-        setting = self._dial.now(uuid, name)
+        setting = self._faults.now(uuid, name)
         if setting.away:
             raise core.errors.Unavailable("The simulated hypervisor does not answer")
         return setting
@@ -282,8 +282,8 @@ class SimulatedHypervisor:
             raise _wrong_state(guest, what)
         return guest
 
-    def _changeable(self, uuid: str, permit: Permit) -> SimulatedGuest:
-        guest = self._ready(uuid, permit)
+    def _changeable(self, uuid: str, deadline: Deadline) -> SimulatedGuest:
+        guest = self._ready(uuid, deadline)
         if guest.saved or guest.rescued:
             raise core.errors.WrongState("The devices of a guest that is saved or rescued cannot change", server=uuid)
         return guest
@@ -294,16 +294,16 @@ class SimulatedHypervisor:
         if is_stubborn or guest.power_state == states.POWER_PAUSED:
             raise core.errors.Conflict("The guest does not release the device", server=guest.uuid)
 
-    def _ready(self, uuid: str, permit: Permit) -> SimulatedGuest:
+    def _ready(self, uuid: str, deadline: Deadline) -> SimulatedGuest:
         """The guest, after the time and with the faults that an operation has."""
         guest = self._known(uuid)
         setting = self._setting(uuid, guest.name)
         if setting.act_s:
-            permit.wait(setting.act_s)
+            deadline.wait(setting.act_s)
         failure = strikes(setting.act_error)
         if failure is not None:
             raise core.errors.Broken(failure, server=uuid)
-        permit.check()
+        deadline.check()
         return guest
 
     def _change(self, guest: SimulatedGuest, power_state: int, event: str, *, saved: bool = False) -> Guest:
@@ -311,17 +311,17 @@ class SimulatedHypervisor:
         self.files.put(changed)
         return changed.as_guest()
 
-    def _take_time(self, spec: BuildSpec, permit: Permit) -> None:
+    def _take_time(self, spec: BuildSpec, deadline: Deadline) -> None:
         setting = self._setting(spec.uuid, spec.name)
         spawn_s = self._spawn_s if setting.spawn_s is None else setting.spawn_s
         if spawn_s:
-            permit.wait(spawn_s)
+            deadline.wait(spawn_s)
         while (setting := self._setting(spec.uuid, spec.name)).hang:
-            if setting.deaf:
+            if setting.ignores_deadline:
                 time.sleep(_LOOK_S)
             else:
-                permit.wait(_LOOK_S)
-        permit.check()
+                deadline.wait(_LOOK_S)
+        deadline.check()
 
 
 def _disk_name(number: int) -> str:

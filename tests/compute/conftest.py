@@ -12,7 +12,7 @@ import pytest
 import core.config
 import core.errors
 from compute.main import Agent, options
-from compute.simulated import dial
+from compute.simulated import fault_injection
 from core.context import service_context
 from core.steps import Steps
 from devstack.waiting import wait_until
@@ -153,8 +153,8 @@ class Bench:
         path.write_text("".join(f"[{group}]\n{chr(10).join(lines)}\n" for group, lines in sections.items()))
         return path
 
-    def dial(self, **settings: Any) -> None:
-        dial.turn(self.directory / "simulated" / HOST, **settings)
+    def faults(self, **settings: Any) -> None:
+        fault_injection.turn(self.directory / "simulated" / HOST, **settings)
 
     def guests(self) -> dict[str, int]:
         """The attempt of each guest, as the hypervisor's files say."""
@@ -184,7 +184,7 @@ def place() -> Place:
 def bench(place: Place, tmp_path: pathlib.Path) -> Iterator[Bench]:
     bench = Bench(place, tmp_path, Cell(place.url), [])
     yield bench
-    bench.dial()
+    bench.faults()
     for agent in bench.agents:
         agent.stop(2.0)
     bench.cell.stop()

@@ -50,7 +50,7 @@ def test_an_operation_is_done_once_and_its_outcome_said_again(bench: Bench, serv
 
 
 def test_operations_of_a_server_are_done_in_their_order(bench: Bench, server: str) -> None:
-    bench.dial(act_s=0.2)
+    bench.faults(act_s=0.2)
 
     for number, action in enumerate(("stop", "start", "pause", "unpause", "suspend")):
         bench.cell.act(server, 1, f"op-{number}", action)
@@ -63,7 +63,7 @@ def test_operations_of_a_server_are_done_in_their_order(bench: Bench, server: st
 
 
 def test_an_operation_that_fails_says_why_and_how_the_guest_is(bench: Bench, server: str) -> None:
-    bench.dial(act_error="the guest does not listen")
+    bench.faults(act_error="the guest does not listen")
 
     bench.cell.act(server, 1, "op-1", "stop")
 
@@ -91,13 +91,13 @@ def test_no_operation_that_nobody_knows(bench: Bench, server: str) -> None:
 
 
 def test_an_operation_on_a_server_under_build_waits_for_nothing(bench: Bench, server: str) -> None:
-    bench.dial(hang=True)
+    bench.faults(hang=True)
     bench.cell.build((building := new_uuid(), 1))
     wait_until(lambda: bench.intents() == [building], what="intent", deadline_s=DEADLINE_S)
 
     bench.cell.act(building, 1, "op-1", "stop")
     assert "being built" in bench.cell.hear(cell.ACTED).fault
-    bench.dial()
+    bench.faults()
     bench.cell.hear(cell.ACTIVE, lambda row: row.uuid == building)
     bench.cell.forget()
 
@@ -123,7 +123,7 @@ def test_an_operation_may_follow_the_report_of_the_build_at_once(bench: Bench) -
 
 
 def test_a_destroy_ends_an_operation_under_way(bench: Bench, server: str) -> None:
-    bench.dial(act_s=120.0)
+    bench.faults(act_s=120.0)
     bench.cell.act(server, 1, "op-1", "stop")
     wait_until(lambda: bench.agents[0].host.servers.is_busy(server), what="operation", deadline_s=DEADLINE_S)
 
@@ -143,13 +143,13 @@ def test_a_destroyed_server_is_answered_at_once(bench: Bench, server: str) -> No
 
 
 def test_an_operation_that_an_agent_left_is_done_by_the_next(bench: Bench, server: str) -> None:
-    bench.dial(act_s=120.0)
+    bench.faults(act_s=120.0)
     bench.cell.act(server, 1, "op-1", "stop")
     wait_until(lambda: bench.agents[0].host.servers.is_busy(server), what="operation", deadline_s=DEADLINE_S)
 
     bench.agents[0].stop(1.0)
     assert bench.cell.heard(cell.ACTED) == []
-    bench.dial()
+    bench.faults()
     bench.start()
 
     assert bench.cell.hear(cell.ACTED) == cell.Outcome(server, "op-1", power_state=states.SHUTDOWN)

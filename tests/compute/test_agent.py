@@ -63,7 +63,7 @@ def test_a_heartbeat_tells_what_the_host_has_and_uses(bench: Bench) -> None:
     built, building = new_uuid(), new_uuid()
     bench.cell.build((built, 1), vcpus=2, memory_mib=128, root_gib=3, ephemeral_gib=2, swap_mib=1)
     bench.cell.hear(cell.ACTIVE)
-    bench.dial(hang=True)
+    bench.faults(hang=True)
     bench.cell.build((building, 1))
 
     beat = bench.cell.hear(cell.HEARTBEAT, lambda beat: Attempt(building, 1) in beat.intents)
@@ -123,13 +123,13 @@ def test_what_was_ordered_is_not_told_as_a_surprise(bench: Bench) -> None:
 
 
 def test_a_hypervisor_that_is_away_makes_the_host_silent_until_it_is_back(bench: Bench) -> None:
-    bench.dial(away=True)
+    bench.faults(away=True)
     bench.start()
     server = new_uuid()
     bench.cell.build((server, 1))
     assert bench.cell.heard(cell.HEARTBEAT) == []
 
-    bench.dial()
+    bench.faults()
 
     assert bench.cell.hear(cell.HEARTBEAT).hello
     bench.cell.hear(cell.ACTIVE)
@@ -148,7 +148,7 @@ def test_a_stopped_agent_says_that_it_leaves_and_takes_nothing_more(bench: Bench
 
 def test_a_stopped_agent_finishes_short_builds(bench: Bench) -> None:
     agent = bench.start()
-    bench.dial(spawn_s=0.5)
+    bench.faults(spawn_s=0.5)
     server = new_uuid()
     bench.cell.build((server, 1))
     wait_until(lambda: agent.host.servers.is_busy(server), what="build", deadline_s=DEADLINE_S)
@@ -162,7 +162,7 @@ def test_a_stopped_agent_finishes_short_builds(bench: Bench) -> None:
 @pytest.mark.alone
 def test_a_stopped_agent_leaves_long_builds_to_the_next(bench: Bench) -> None:
     agent = bench.start()
-    bench.dial(spawn_s=120.0)
+    bench.faults(spawn_s=120.0)
     servers = {new_uuid() for _ in range(15)}
     bench.cell.build(*((server, 1) for server in servers))
     wait_until(lambda: agent.host.servers.is_busy(min(servers)) or len(bench.intents()) == 15, what="builds", deadline_s=DEADLINE_S)
@@ -172,7 +172,7 @@ def test_a_stopped_agent_leaves_long_builds_to_the_next(bench: Bench) -> None:
     assert time.monotonic() - began < 4.0
     assert set(bench.intents()) == servers
     assert bench.cell.heard(cell.REFUSED) == []
-    bench.dial()
+    bench.faults()
     bench.start()
 
     bench.cell.hear_of(servers, cell.ACTIVE)
@@ -274,7 +274,7 @@ class TestProcess:
         bench.cell.hear(cell.HEARTBEAT, lambda beat: beat.leaving)
 
     def test_killed_in_the_middle_of_a_build_the_next_one_ends_it(self, bench: Bench) -> None:
-        bench.dial(spawn_s=120.0)
+        bench.faults(spawn_s=120.0)
         process = self._start(bench)
         server = new_uuid()
         try:
@@ -285,7 +285,7 @@ class TestProcess:
             process.kill()
             process.wait(10.0)
 
-        bench.dial()
+        bench.faults()
         process = self._start(bench)
         try:
             assert bench.cell.hear(cell.ACTIVE) == cell.Built(server, 1, states.RUNNING)

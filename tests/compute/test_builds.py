@@ -21,7 +21,7 @@ from tests.compute.conftest import DEADLINE_S, Bench, Cell, Place, new_uuid, spe
 def bench(any_place: Place, tmp_path: pathlib.Path):
     bench = Bench(any_place, tmp_path, Cell(any_place.url), [])
     yield bench
-    bench.dial()
+    bench.faults()
     for agent in bench.agents:
         agent.stop(2.0)
     bench.cell.stop()
@@ -40,7 +40,7 @@ def test_a_build_ends_active_and_its_intent_is_cleared(bench: Bench) -> None:
 
 def test_an_order_is_on_disk_before_it_is_done_and_its_message_is_not_held(bench: Bench) -> None:
     agent = bench.start()
-    bench.dial(hang=True)
+    bench.faults(hang=True)
     server = new_uuid()
 
     bench.cell.build((server, 1))
@@ -54,7 +54,7 @@ def test_an_order_is_on_disk_before_it_is_done_and_its_message_is_not_held(bench
 
 def test_an_order_that_comes_twice_makes_one_guest(bench: Bench) -> None:
     bench.start()
-    bench.dial(spawn_s=0.3)
+    bench.faults(spawn_s=0.3)
     server = new_uuid()
 
     for _ in range(3):
@@ -114,7 +114,7 @@ def test_a_later_attempt_is_built_although_an_earlier_one_was_given_up(bench: Be
 
 def test_a_spawn_that_fails_is_undone_fenced_and_refused_with_the_reason(bench: Bench) -> None:
     bench.start()
-    bench.dial(spawn_error="the disk is on fire")
+    bench.faults(spawn_error="the disk is on fire")
     server = new_uuid()
 
     bench.cell.build((server, 1))
@@ -150,7 +150,7 @@ def test_a_server_that_does_not_fit_is_refused(bench: Bench) -> None:
 
 def test_builds_side_by_side_do_not_overfill_the_host(bench: Bench) -> None:
     bench.start(simulated__memory_mib=1000)
-    bench.dial(spawn_s=0.2)
+    bench.faults(spawn_s=0.2)
     servers = [new_uuid() for _ in range(8)]
 
     bench.cell.build(*((server, 1) for server in servers), memory_mib=400)
@@ -161,7 +161,7 @@ def test_builds_side_by_side_do_not_overfill_the_host(bench: Bench) -> None:
 
 def test_a_build_past_its_deadline_is_refused(bench: Bench) -> None:
     bench.start(compute__build_deadline_s=0.3)
-    bench.dial(hang=True)
+    bench.faults(hang=True)
 
     bench.cell.build((new_uuid(), 1))
 
@@ -192,14 +192,14 @@ def test_a_newer_attempt_takes_the_place_of_a_guest_of_an_older_one(bench: Bench
 
 def test_a_newer_attempt_ends_an_older_build_under_way(bench: Bench) -> None:
     bench.start()
-    bench.dial(hang=True)
+    bench.faults(hang=True)
     server = new_uuid()
     bench.cell.build((server, 1))
     wait_until(lambda: bench.is_spawning(attempt=1), what="spawn", deadline_s=DEADLINE_S)
 
     bench.cell.build((server, 2))
     wait_until(lambda: bench.is_spawning(attempt=2), what="second spawn", deadline_s=DEADLINE_S)
-    bench.dial()
+    bench.faults()
 
     bench.cell.hear(cell.ACTIVE, lambda row: row.attempt == 2)
     assert bench.guests() == {server: 2}
@@ -221,14 +221,14 @@ def test_an_older_order_behind_a_newer_one_is_ignored(bench: Bench) -> None:
 
 def test_a_failed_build_that_cannot_be_undone_is_tried_again_and_not_refused(bench: Bench) -> None:
     bench.start()
-    bench.dial(spawn_error="no", destroy_error="nor that")
+    bench.faults(spawn_error="no", destroy_error="nor that")
     server = new_uuid()
 
     bench.cell.build((server, 1))
     bench.cell.hear(cell.HEARTBEAT, lambda beat: Attempt(server, 1) in beat.intents)
     assert bench.cell.heard(cell.REFUSED) == []
     # A try is under way at this very moment: could its guest be undone, it would be refused.
-    bench.dial(destroy_error="nor that")
+    bench.faults(destroy_error="nor that")
 
     bench.cell.hear(cell.ACTIVE)
     assert bench.guests() == {server: 1}
@@ -247,7 +247,7 @@ def test_a_name_that_is_no_uuid_touches_no_file(bench: Bench) -> None:
 def test_no_more_builds_at_a_time_than_slots(bench: Bench) -> None:
     counting = _Counting("agent.create")
     bench.start(counting, compute__build_slots=3)
-    bench.dial(spawn_s=0.1)
+    bench.faults(spawn_s=0.1)
     servers = [new_uuid() for _ in range(9)]
 
     bench.cell.build(*((server, 1) for server in servers))

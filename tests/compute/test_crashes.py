@@ -104,7 +104,7 @@ def test_a_build(bench: Bench, step: str, how: str) -> None:
 def test_a_build_that_fails(bench: Bench, step: str, how: str) -> None:
     fate = Fate(step, how)
     bench.start(fate)
-    bench.dial(spawn_error="no")
+    bench.faults(spawn_error="no")
     server = new_uuid()
 
     bench.cell.build((server, 1))
@@ -140,7 +140,7 @@ def test_a_destroy(bench: Bench, step: str, how: str) -> None:
 def test_a_destroy_in_the_middle_of_a_build(bench: Bench, step: str, how: str) -> None:
     fate = Fate(step, how)
     bench.start(fate)
-    bench.dial(spawn_s=120.0)
+    bench.faults(spawn_s=120.0)
     server = new_uuid()
     bench.cell.build((server, 1))
     wait_until(lambda: bench.intents() == [server], what="intent", deadline_s=DEADLINE_S)
@@ -209,13 +209,13 @@ def test_an_operation(bench: Bench, step: str, how: str) -> None:
 
 def test_reports_wait_for_a_broker_that_is_away(bench: Bench) -> None:
     agent = bench.start()
-    bench.dial(hang=True)
+    bench.faults(hang=True)
     server = new_uuid()
     bench.cell.build((server, 1))
     wait_until(lambda: bench.intents() == [server], what="intent", deadline_s=DEADLINE_S)
     bench.place._broker.go_away()
 
-    bench.dial()
+    bench.faults()
     wait_until(lambda: agent.host.reporter.is_waiting(cell.ACTIVE, (server, 1)), what="report that waits", deadline_s=DEADLINE_S)
     assert bench.intents() == [server]
     bench.place._broker.come_back()

@@ -46,7 +46,7 @@ def test_gone_is_said_again_when_asked_again(bench: Bench) -> None:
 
 def test_a_destroy_ends_a_build_under_way(bench: Bench) -> None:
     bench.start()
-    bench.dial(spawn_s=120.0)
+    bench.faults(spawn_s=120.0)
     server = new_uuid()
     bench.cell.build((server, 1))
     wait_until(bench.is_spawning, what="spawn", deadline_s=DEADLINE_S)
@@ -61,7 +61,7 @@ def test_a_destroy_ends_a_build_under_way(bench: Bench) -> None:
 
 def test_a_destroy_does_not_wait_behind_slow_builds(bench: Bench) -> None:
     bench.start(compute__build_slots=2)
-    bench.dial(spawn_s=120.0)
+    bench.faults(spawn_s=120.0)
     servers = [new_uuid() for _ in range(12)]
     bench.cell.build(*((server, 1) for server in servers))
     wait_until(lambda: len(bench.intents()) == 12, what="12 intents", deadline_s=DEADLINE_S)
@@ -77,13 +77,13 @@ def test_a_destroy_does_not_wait_behind_slow_builds(bench: Bench) -> None:
 def test_a_destroy_of_an_older_attempt_leaves_the_build_of_a_newer_one(bench: Bench) -> None:
     bench.start(compute__destroy_deadline_s=0.2)
     server = new_uuid()
-    bench.dial(hang=True)
+    bench.faults(hang=True)
     bench.cell.build((server, 2))
     wait_until(lambda: bench.intents() == [server], what="intent", deadline_s=DEADLINE_S)
 
     bench.cell.destroy((server, 1))
     wait_until(lambda: bench.fences() == [f"{server}.1"], what="fence", deadline_s=DEADLINE_S)
-    bench.dial()
+    bench.faults()
 
     bench.cell.hear(cell.ACTIVE, lambda row: row.attempt == 2)
     bench.cell.hear(cell.GONE, lambda row: row.attempt == 1)
@@ -92,7 +92,7 @@ def test_a_destroy_of_an_older_attempt_leaves_the_build_of_a_newer_one(bench: Be
 
 def test_nothing_is_said_to_be_gone_while_the_hypervisor_hangs(bench: Bench) -> None:
     bench.start(compute__destroy_deadline_s=0.2)
-    bench.dial(hang=True, deaf=True)
+    bench.faults(hang=True, ignores_deadline=True)
     server = new_uuid()
     bench.cell.build((server, 1))
     wait_until(bench.is_spawning, what="spawn", deadline_s=DEADLINE_S)
@@ -102,7 +102,7 @@ def test_nothing_is_said_to_be_gone_while_the_hypervisor_hangs(bench: Bench) -> 
     bench.cell.build((other := new_uuid(), 1))
     wait_until(lambda: bench.intents() == [other], what="other intent", deadline_s=DEADLINE_S)
     assert bench.cell.heard(cell.GONE) == []
-    bench.dial()
+    bench.faults()
 
     bench.cell.hear(cell.GONE, lambda row: row.uuid == server)
     bench.cell.hear(cell.ACTIVE, lambda row: row.uuid == other)
@@ -111,7 +111,7 @@ def test_nothing_is_said_to_be_gone_while_the_hypervisor_hangs(bench: Bench) -> 
 
 def test_orders_repeated_while_the_hypervisor_hangs_do_not_keep_builds_out(bench: Bench) -> None:
     bench.start()
-    bench.dial(hang=True, deaf=True)
+    bench.faults(hang=True, ignores_deadline=True)
     server = new_uuid()
     bench.cell.build((server, 1))
     wait_until(bench.is_spawning, what="spawn", deadline_s=DEADLINE_S)
@@ -121,7 +121,7 @@ def test_orders_repeated_while_the_hypervisor_hangs_do_not_keep_builds_out(bench
     bench.cell.build((other := new_uuid(), 1))
 
     wait_until(lambda: bench.intents() == [other], what="other intent", deadline_s=5.0)
-    bench.dial()
+    bench.faults()
     bench.cell.hear(cell.GONE, lambda row: row.uuid == server)
 
 
@@ -142,12 +142,12 @@ def test_what_is_gone_is_said_although_another_server_of_the_message_is_not(benc
     stuck, free = new_uuid(), new_uuid()
     bench.cell.build((stuck, 1), (free, 1))
     wait_until(lambda: len(bench.guests()) == 2, what="2 guests", deadline_s=DEADLINE_S)
-    bench.dial(servers={stuck: {"destroy_error": "busy"}})
+    bench.faults(servers={stuck: {"destroy_error": "busy"}})
 
     bench.cell.destroy((stuck, 1), (free, 1))
     bench.cell.hear(cell.GONE, lambda row: row.uuid == free)
     assert bench.guests() == {stuck: 1}
-    bench.dial()
+    bench.faults()
 
     bench.cell.hear(cell.GONE, lambda row: row.uuid == stuck)
     assert bench.guests() == {}

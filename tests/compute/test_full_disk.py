@@ -126,7 +126,7 @@ def test_what_was_refused_is_not_built_when_the_order_comes_again(bench: Bench, 
 
 def test_a_build_that_fails_while_the_disk_is_full_is_refused_as_well(bench: Bench, disk: FullDisk) -> None:
     """Its undoing could not be noted down, and was tried again until the deadline."""
-    bench.dial(spawn_s=60.0)
+    bench.faults(spawn_s=60.0)
     started(bench, compute__build_deadline_s=1.0)
     server = new_uuid()
     bench.cell.build((server, 1))

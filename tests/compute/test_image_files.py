@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 import core.errors
-from compute.permit import Permit
+from compute.deadline import Deadline
 from compute.resources.images import ImageFiles, Room
 from objects.build import ImageRef
 from tests.compute.conftest import new_uuid
@@ -51,8 +51,8 @@ def an_image(**more: Any) -> ImageRef:
     return ImageRef(**{"image_id": new_uuid(), "size_bytes": SIZE, "checksum": os.urandom(16).hex(), **more})
 
 
-def a_permit() -> Permit:
-    return Permit(attempt=1, deadline_s=DEADLINE_S)
+def a_permit() -> Deadline:
+    return Deadline(attempt=1, deadline_s=DEADLINE_S)
 
 
 def fetched(files: ImageFiles, image: ImageRef | None = None, *, age_s: float = 0.0) -> pathlib.Path:
@@ -63,12 +63,12 @@ def fetched(files: ImageFiles, image: ImageRef | None = None, *, age_s: float = 
     return path
 
 
-def fetch_in_thread(files: ImageFiles, image: ImageRef, permit: Permit) -> tuple[threading.Thread, list[Any]]:
+def fetch_in_thread(files: ImageFiles, image: ImageRef, deadline: Deadline) -> tuple[threading.Thread, list[Any]]:
     ended: list[Any] = []
 
     def fetch() -> None:
         try:
-            ended.append(files.fetch(image, permit).read_bytes()[: len(CONTENT)])
+            ended.append(files.fetch(image, deadline).read_bytes()[: len(CONTENT)])
         except core.errors.CellplaneError as error:
             ended.append(error)
 
@@ -91,10 +91,10 @@ def test_an_image_is_fetched_once_for_all(tmp_path: pathlib.Path) -> None:
 
 
 def test_who_is_given_up_does_not_wait_for_the_download(tmp_path: pathlib.Path) -> None:
-    downloads, permit = Downloads(waits=True), a_permit()
-    thread, ended = fetch_in_thread(files_in(tmp_path, downloads), an_image(), permit)
+    downloads, deadline = Downloads(waits=True), a_permit()
+    thread, ended = fetch_in_thread(files_in(tmp_path, downloads), an_image(), deadline)
 
-    permit.revoke("not wanted")
+    deadline.revoke("not wanted")
     thread.join(DEADLINE_S)
 
     assert isinstance(ended[0], core.errors.Conflict)

@@ -125,7 +125,7 @@ def test_a_server_that_was_stopped_is_stopped_again_after_its_rebuild(bench: Ben
 
 def test_an_order_that_comes_again_meanwhile_changes_nothing(bench: Bench, server: str) -> None:
     """The guest of a rebuild under way may not be there for a moment: that is no objection to the rebuild."""
-    bench.dial(act_s=120.0)
+    bench.faults(act_s=120.0)
     order = {"spec": spec_of(server), "vm_state": states.ACTIVE}
     bench.cell.act(server, 1, "op-1", "rebuild", **order)
     agent = bench.agents[0]
@@ -139,7 +139,7 @@ def test_an_order_that_comes_again_meanwhile_changes_nothing(bench: Bench, serve
 
     assert [row.operation_id for row in bench.cell.heard(cell.ACTED)] == ["op-2"]
     agent.hypervisor.guest = guest
-    bench.dial()
+    bench.faults()
     assert agent.host.records.operations(server).is_known("op-1")
 
 
@@ -163,7 +163,7 @@ def test_no_rebuild_without_the_servers_specification(bench: Bench, server: str,
 
 
 def test_a_fault_in_the_midst_of_the_work_is_not_called_harmless(bench: Bench, server: str) -> None:
-    bench.dial(act_error="the disk is gone")
+    bench.faults(act_error="the disk is gone")
 
     assert done(bench, server, "rescue") == cell.Outcome(server, "op-1", power_state=states.RUNNING, fault="the disk is gone")
 
@@ -187,14 +187,14 @@ def test_an_image_of_a_guest_arrives_whole_and_leaves_no_file(bench: Bench, serv
 def test_an_image_that_is_there_is_not_made_again(bench: Bench, server: str, service: Service) -> None:
     image_id = service.queued()
     done(bench, server, "create-image", arguments={"image_id": image_id})
-    bench.dial(act_error="it would be asked again")
+    bench.faults(act_error="it would be asked again")
 
     assert done(bench, server, "create-image", "op-2", arguments={"image_id": image_id}).fault is None
 
 
 def test_an_image_that_cannot_be_made_leaves_no_record(bench: Bench, server: str, service: Service) -> None:
     image_id = service.queued()
-    bench.dial(act_error="the disk is full")
+    bench.faults(act_error="the disk is full")
 
     assert "the disk is full" in done(bench, server, "create-image", arguments={"image_id": image_id}).fault
 
@@ -264,7 +264,7 @@ def test_an_image_is_whole_or_not_there_whatever_an_answer_said(bench: Bench, se
 
 def test_a_deleted_server_takes_the_image_under_way_along(bench: Bench, server: str, service: Service) -> None:
     image_id = service.queued()
-    bench.dial(act_s=120.0)
+    bench.faults(act_s=120.0)
     bench.cell.act(server, 1, "op-1", "create-image", arguments={"image_id": image_id})
     wait_until(lambda: bench.agents[0].host.servers.is_busy(server), what="operation", deadline_s=DEADLINE_S)
 
@@ -278,7 +278,7 @@ def test_a_deleted_server_takes_the_image_under_way_along(bench: Bench, server: 
 def test_an_operation_that_is_too_late_is_not_done_any_more(bench: Bench, server: str, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """The host was away for longer than its cell waits: the user may be doing something else by now."""
     image_id = service.queued()
-    bench.dial(act_s=120.0)
+    bench.faults(act_s=120.0)
     bench.cell.act(server, 1, "op-1", "create-image", arguments={"image_id": image_id})
     wait_until(lambda: bench.agents[0].host.servers.is_busy(server), what="operation", deadline_s=DEADLINE_S)
     bench.agents[0].stop(1.0)
@@ -286,7 +286,7 @@ def test_an_operation_that_is_too_late_is_not_done_any_more(bench: Bench, server
     kept = msgspec.json.decode(record.read_bytes())
     kept["waiting"][0]["accepted_at"] -= 8000.0
     record.write_bytes(msgspec.json.encode(kept))
-    bench.dial()
+    bench.faults()
 
     bench.start(image__endpoint=service.url)
 
@@ -304,9 +304,9 @@ def test_a_password_comes_sealed_and_only_this_host_opens_it(bench: Bench, serve
     hypervisor = bench.agents[0].hypervisor
     set_password = hypervisor.set_password
 
-    def note(uuid: str, *, user: str, password: str, permit: Any) -> None:
+    def note(uuid: str, *, user: str, password: str, deadline: Any) -> None:
         given.append((user, password))
-        set_password(uuid, user=user, password=password, permit=permit)
+        set_password(uuid, user=user, password=password, deadline=deadline)
 
     hypervisor.set_password = note
     sealed = core.sealed.seal("correct horse", key=key, about=server)

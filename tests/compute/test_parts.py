@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 import core.errors
-from compute.operation import Servers
-from compute.permit import Permit
+from compute.agent_context import ServerLocks
+from compute.deadline import Deadline
 from compute.reporter import GATHER_MOST, Reporter
-from compute.resources.power import PowerBook
+from compute.resources.power import KnownPowerStates
 from compute.resources.tracker import Tracker, need_of, usage
-from compute.slots import Slots
+from compute.work_queues import WorkQueues
 from core.steps import Steps
 from devstack.waiting import wait_until
 from messaging.verbs import cell
@@ -142,7 +142,7 @@ def test_stopping_without_a_broker_ends_in_time(broker: Broker, reporter: Report
 
 
 def test_a_line_is_worked_off_in_order_and_lines_side_by_side() -> None:
-    slots = Slots("test", 2)
+    slots = WorkQueues("test", 2)
     seen: list[tuple[str, int]] = []
     gate = threading.Event()
     slots.submit("a", lambda: gate.wait(DEADLINE_S) and None)
@@ -159,7 +159,7 @@ def test_a_line_is_worked_off_in_order_and_lines_side_by_side() -> None:
 
 
 def test_idle_slots_have_no_threads() -> None:
-    slots = Slots("idle slots", 4)
+    slots = WorkQueues("idle slots", 4)
     for number in range(20):
         slots.submit(str(number), lambda: None)
     slots.join(DEADLINE_S)
@@ -168,7 +168,7 @@ def test_idle_slots_have_no_threads() -> None:
 
 
 def test_closed_slots_take_nothing_and_drop_what_waits() -> None:
-    slots = Slots("test", 1)
+    slots = WorkQueues("test", 1)
     gate = threading.Event()
     done: list[int] = []
     slots.submit("a", lambda: gate.wait(DEADLINE_S) and None)
@@ -182,27 +182,27 @@ def test_closed_slots_take_nothing_and_drop_what_waits() -> None:
 
 
 def test_a_server_is_held_by_one_at_a_time() -> None:
-    servers = Servers()
+    servers = ServerLocks()
 
-    with servers.hold("a", Permit(attempt=1, deadline_s=DEADLINE_S)):
+    with servers.lock("a", Deadline(attempt=1, deadline_s=DEADLINE_S)):
         assert servers.is_busy("a")
-        with servers.hold("b", Permit(attempt=1, deadline_s=DEADLINE_S)):
+        with servers.lock("b", Deadline(attempt=1, deadline_s=DEADLINE_S)):
             pass
-        with pytest.raises(core.errors.Unavailable), servers.hold("a", Permit(attempt=1, deadline_s=0.05)):
+        with pytest.raises(core.errors.Unavailable), servers.lock("a", Deadline(attempt=1, deadline_s=0.05)):
             pass
     assert not servers.is_busy("a")
 
 
 def test_only_the_work_on_older_attempts_is_interrupted() -> None:
-    servers = Servers()
-    permit = Permit(attempt=2, deadline_s=DEADLINE_S)
+    servers = ServerLocks()
+    deadline = Deadline(attempt=2, deadline_s=DEADLINE_S)
 
-    with servers.hold("a", permit):
+    with servers.lock("a", deadline):
         servers.interrupt("a", 1, "given up")
-        permit.check()
+        deadline.check()
         servers.interrupt("a", 2, "given up")
         with pytest.raises(core.errors.Conflict, match="given up"):
-            permit.wait(DEADLINE_S)
+            deadline.wait(DEADLINE_S)
 
 
 INVENTORY = Inventory(
@@ -258,7 +258,7 @@ def running(uuid: str, power_state: int = 1) -> Guest:
 
 
 def test_changes_by_themselves_are_told_once() -> None:
-    book = PowerBook()
+    book = KnownPowerStates()
     book.note(running("a"))
     moment = book.moment()
 
@@ -269,7 +269,7 @@ def test_changes_by_themselves_are_told_once() -> None:
 
 
 def test_a_list_older_than_an_order_is_not_believed() -> None:
-    book = PowerBook()
+    book = KnownPowerStates()
     moment = book.moment()
     book.note(running("a"))
     book.forget("b")
@@ -278,7 +278,7 @@ def test_a_list_older_than_an_order_is_not_believed() -> None:
 
 
 def test_a_server_in_hand_is_looked_at_later() -> None:
-    book = PowerBook()
+    book = KnownPowerStates()
 
     assert book.changes([running("a")], since=0, is_busy=lambda _: True) == []
     assert book.changes([running("a")], since=0, is_busy=lambda _: False) == [cell.Built("a", 1, 1)]

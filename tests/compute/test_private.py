@@ -11,10 +11,10 @@ import pytest
 
 import compute
 from compute import private
-from compute.libvirt import programs
-from compute.libvirt.homes import Homes
+from compute.deadline import Deadline
+from compute.libvirt import commands
+from compute.libvirt.instance_dirs import InstanceDirectories
 from compute.libvirt.snapshots import backup_xml
-from compute.permit import Permit
 from compute.records import Intent, Records, Waiting
 from compute.simulated.guests import GuestFiles
 from messaging.verbs.compute import Act, BuildAttempt
@@ -56,7 +56,7 @@ def test_records_of_orders_are_for_the_agent_alone(tmp_path: pathlib.Path) -> No
 
 @pytest.mark.usefixtures("umask")
 def test_a_guest_s_files_are_for_the_agent_and_the_guest(tmp_path: pathlib.Path) -> None:
-    homes = Homes(tmp_path / "state" / "instances")
+    homes = InstanceDirectories(tmp_path / "state" / "instances")
     homes.prepare()
     home = homes.of(new_uuid(), 1)
     home.begin()
@@ -65,7 +65,7 @@ def test_a_guest_s_files_are_for_the_agent_and_the_guest(tmp_path: pathlib.Path)
     private.mark(home.snapshot_mark)
     private.write(home.console_log, b"x" * 5 * 2**20)
     home.bound_console()
-    programs.run(["sh", "-c", f"echo > {home.path}/made-by-a-program"], Permit(attempt=1, deadline_s=10.0))
+    commands.run(["sh", "-c", f"echo > {home.path}/made-by-a-program"], Deadline(attempt=1, deadline_s=10.0))
 
     found = modes(tmp_path)
     directories = {name: mode for name, mode in found.items() if (tmp_path / name).is_dir()}

@@ -46,7 +46,7 @@ def test_rows_of_two_requests_in_one_message(bench: Bench, caplog: pytest.LogCap
 
 def test_a_refusal_has_the_id_of_its_order(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    bench.dial(refuse="not here")
+    bench.faults(refuse="not here")
     bench.start()
 
     order_builds(bench)
@@ -58,12 +58,12 @@ def test_a_refusal_has_the_id_of_its_order(bench: Bench, caplog: pytest.LogCaptu
 
 def test_the_next_agent_goes_on_under_the_same_request(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    bench.dial(spawn_s=120.0)
+    bench.faults(spawn_s=120.0)
     first = bench.start()
     order_builds(bench)
     wait_until(lambda: len(bench.intents()) == 2, what="intents", deadline_s=DEADLINE_S)
     first.stop(1.0)
-    bench.dial()
+    bench.faults()
 
     bench.start()
 

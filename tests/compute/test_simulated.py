@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 import core.errors
-from compute.permit import Permit
-from compute.simulated import dial
+from compute.deadline import Deadline
+from compute.simulated import fault_injection
 from compute.simulated.driver import SimulatedHypervisor
 from tests.compute.conftest import new_uuid, spec_of
 
@@ -20,21 +20,21 @@ def hypervisor(tmp_path: pathlib.Path) -> SimulatedHypervisor:
 
 
 def spawn(hypervisor: SimulatedHypervisor, uuid: str) -> None:
-    hypervisor.spawn(spec_of(uuid), 1, image=None, permit=Permit(attempt=1, deadline_s=10.0))
+    hypervisor.spawn(spec_of(uuid), 1, image=None, deadline=Deadline(attempt=1, deadline_s=10.0))
 
 
 def test_what_is_dialled_holds_from_then_on(hypervisor: SimulatedHypervisor) -> None:
-    dial.turn(hypervisor.directory, refuse="out of luck")
+    fault_injection.turn(hypervisor.directory, refuse="out of luck")
     with pytest.raises(core.errors.Conflict, match="out of luck"):
         spawn(hypervisor, new_uuid())
 
-    dial.turn(hypervisor.directory)
+    fault_injection.turn(hypervisor.directory)
     spawn(hypervisor, new_uuid())
 
 
 def test_a_server_can_be_dialled_by_uuid_or_name(hypervisor: SimulatedHypervisor) -> None:
     unlucky, lucky = new_uuid(), new_uuid()
-    dial.turn(hypervisor.directory, servers={unlucky: {"refuse": "not you"}, "name-zzzz*": {"refuse": "nor you"}})
+    fault_injection.turn(hypervisor.directory, servers={unlucky: {"refuse": "not you"}, "name-zzzz*": {"refuse": "nor you"}})
 
     spawn(hypervisor, lucky)
     with pytest.raises(core.errors.Conflict, match="not you"):
@@ -42,7 +42,7 @@ def test_a_server_can_be_dialled_by_uuid_or_name(hypervisor: SimulatedHypervisor
 
 
 def test_a_chance_strikes_about_as_often_as_dialled(hypervisor: SimulatedHypervisor) -> None:
-    dial.turn(hypervisor.directory, refuse={"probability": 0.5, "reason": "tails"})
+    fault_injection.turn(hypervisor.directory, refuse={"probability": 0.5, "reason": "tails"})
     refused = 0
     for _ in range(200):
         try:
@@ -55,7 +55,7 @@ def test_a_chance_strikes_about_as_often_as_dialled(hypervisor: SimulatedHypervi
 
 def test_a_dial_that_does_not_exist_is_refused(hypervisor: SimulatedHypervisor) -> None:
     with pytest.raises(msgspec.ValidationError):
-        dial.turn(hypervisor.directory, spwan_s=1.0)
+        fault_injection.turn(hypervisor.directory, spwan_s=1.0)
 
 
 def test_changes_from_outside_are_seen_at_once(hypervisor: SimulatedHypervisor) -> None:
@@ -65,14 +65,14 @@ def test_changes_from_outside_are_seen_at_once(hypervisor: SimulatedHypervisor) 
     for number in range(30):
         spawn(other, server)
         assert [guest.uuid for guest in hypervisor.guests()] == [server], number
-        other.stop(server, permit=Permit(attempt=1, deadline_s=10.0))
+        other.stop(server, deadline=Deadline(attempt=1, deadline_s=10.0))
         assert [guest.power_state for guest in hypervisor.guests()] == [4], number
-        other.destroy(server, 1, permit=Permit(attempt=1, deadline_s=10.0))
+        other.destroy(server, 1, deadline=Deadline(attempt=1, deadline_s=10.0))
         assert hypervisor.guests() == [], number
 
 
 def test_a_hypervisor_that_is_away_answers_nothing(hypervisor: SimulatedHypervisor) -> None:
-    dial.turn(hypervisor.directory, away=True)
+    fault_injection.turn(hypervisor.directory, away=True)
 
     for ask in (hypervisor.capacity, hypervisor.guests, lambda: hypervisor.guest(new_uuid()), lambda: spawn(hypervisor, new_uuid())):
         with pytest.raises(core.errors.Unavailable):

@@ -22,14 +22,14 @@ from cells.gate.answers import value_of
 from clients.placement import Placement
 from compute.actions.build import Builds
 from compute.actions.destroy import Destroys
-from compute.operation import Deadlines, Host
-from compute.permit import Permit
+from compute.agent_context import AgentContext, Deadlines
+from compute.deadline import Deadline
 from compute.records import Records
 from compute.resources.images import ImageFiles, Room
-from compute.resources.power import PowerBook
+from compute.resources.power import KnownPowerStates
 from compute.resources.tracker import Tracker
-from compute.simulated.dial import turn
 from compute.simulated.driver import SimulatedHypervisor
+from compute.simulated.fault_injection import turn
 from conductor.cell.host_commands import HostCommands
 from conductor.cell.liveness import ConductorLiveness
 from conductor.cell.reports import Reports
@@ -121,7 +121,7 @@ class DirectReporter:
 
 
 class Lines:
-    """As `compute.slots.Slots`, but what is put in line waits until the test has it done."""
+    """As `compute.work_queues.Slots`, but what is put in line waits until the test has it done."""
 
     def __init__(self) -> None:
         self.jobs: list[tuple[str, Callable[[], None]]] = []
@@ -168,7 +168,7 @@ class Agent:
         self.records = Records(self._folder / host_folder(self.host))
         self.records.open()
         self.lines = Lines()
-        host = Host(
+        host = AgentContext(
             name=self.host,
             hypervisor=self.hypervisor,
             records=self.records,
@@ -176,7 +176,7 @@ class Agent:
             servers=SteppedServers(self._steps),  # type: ignore[arg-type]
             tracker=Tracker(lambda: inventory_of(self.host), self.hypervisor.guests),
             images=ImageFiles(self._folder / "images", None, room=Room(most_bytes=2**30, keep_free_bytes=0), in_use=tuple, download_s=1.0),
-            power=PowerBook(),
+            power=KnownPowerStates(),
             steps=self._steps,
             deadlines=Deadlines(build_s=FOREVER_S, operation_s=FOREVER_S, destroy_s=FOREVER_S),
         )
@@ -209,7 +209,7 @@ class Agent:
         """Nothing of the server is here, and no order for it will be taken."""
         self.lines.jobs.clear()
         self.records.give_up({uuid: MOST_ATTEMPTS})
-        self.hypervisor.destroy(uuid, MOST_ATTEMPTS, permit=Permit(attempt=MOST_ATTEMPTS, deadline_s=FOREVER_S))
+        self.hypervisor.destroy(uuid, MOST_ATTEMPTS, deadline=Deadline(attempt=MOST_ATTEMPTS, deadline_s=FOREVER_S))
 
 
 def host_folder(host: str) -> pathlib.Path:

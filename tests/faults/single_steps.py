@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import core.errors
-from compute.permit import Permit
+from compute.deadline import Deadline
 from core.steps import Steps
 from tests.faults.steps import Killed
 
@@ -97,32 +97,32 @@ class SingleSteps(Steps):
 
 
 class SteppedServers:
-    """As `compute.operation.Servers`, but who waits for a server stands at a step meanwhile."""
+    """As `compute.agent_context.Servers`, but who waits for a server stands at a step meanwhile."""
 
     closed = False
 
     def __init__(self, steps: SingleSteps) -> None:
         self._steps = steps
-        self._permits: dict[str, Permit] = {}
+        self._permits: dict[str, Deadline] = {}
 
     @contextlib.contextmanager
-    def hold(self, uuid: str, permit: Permit) -> Iterator[Permit]:
+    def lock(self, uuid: str, deadline: Deadline) -> Iterator[Deadline]:
         """The server is ours inside the `with`."""
         while uuid in self._permits:
             if threading.current_thread() not in self._steps.workers:
                 raise core.errors.Unavailable(f"server {uuid} is held by a worker that stands still")
             self._steps.stand(WAITING)
-        self._permits[uuid] = permit
+        self._permits[uuid] = deadline
         try:
-            yield permit
+            yield deadline
         finally:
             del self._permits[uuid]
 
     def interrupt(self, uuid: str, up_to_attempt: int, reason: str) -> None:
         """Takes back the permit of whoever works on one of these attempts."""
-        permit = self._permits.get(uuid)
-        if permit is not None and permit.attempt <= up_to_attempt:
-            permit.revoke(reason)
+        deadline = self._permits.get(uuid)
+        if deadline is not None and deadline.attempt <= up_to_attempt:
+            deadline.revoke(reason)
 
     def is_busy(self, uuid: str) -> bool:
         """Whether somebody works on the server."""

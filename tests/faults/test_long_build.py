@@ -13,7 +13,7 @@ import sqlalchemy as sa
 import api_db.tables
 import cell_db.tables
 import messaging.verbs.cell as cell_verbs
-from compute.permit import Permit
+from compute.deadline import Deadline
 from compute.simulated.driver import SimulatedHypervisor
 from conductor.cell.reports import BUILD_LEASE_S
 from database.types import now_sql
@@ -49,12 +49,12 @@ class PatientHypervisor(SimulatedHypervisor):
     spawns: list[tuple[str, int]]
     time_is_up: threading.Event
 
-    def spawn(self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, permit: Permit) -> Guest:
+    def spawn(self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, deadline: Deadline) -> Guest:
         self.spawns.append((spec.uuid, attempt))
-        assert permit.left_s() > BUILD_S, "the agent itself would give the build up"
+        assert deadline.left_s() > BUILD_S, "the agent itself would give the build up"
         while not self.time_is_up.is_set():
-            permit.wait(0.05)
-        return super().spawn(spec, attempt, image=image, permit=permit)
+            deadline.wait(0.05)
+        return super().spawn(spec, attempt, image=image, deadline=deadline)
 
 
 class Losses:

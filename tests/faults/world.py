@@ -38,9 +38,9 @@ from cells.gate.gate import Gate
 from cells.gate.registry import Cells, api_gate
 from clients.glance import Images
 from clients.placement import Placement, connect
-from compute.permit import Permit
-from compute.simulated.dial import turn
+from compute.deadline import Deadline
 from compute.simulated.driver import SimulatedHypervisor
+from compute.simulated.fault_injection import turn
 from compute.simulated.guests import GuestFiles
 from core.clock import Clock, utcnow
 from core.context import Context, new_request_id
@@ -115,10 +115,10 @@ def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEAD
 class PickyHypervisor(SimulatedHypervisor):
     """A simulated hypervisor that refuses the first attempt of some servers."""
 
-    def spawn(self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, permit: Permit) -> Guest:
+    def spawn(self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, deadline: Deadline) -> Guest:
         if attempt == 1 and spec.name.startswith(PICKY):
             raise core.errors.Conflict("not this one, not here", server=spec.uuid)
-        return super().spawn(spec, attempt, image=image, permit=permit)
+        return super().spawn(spec, attempt, image=image, deadline=deadline)
 
 
 def driver_of(kind: type[SimulatedHypervisor], conf: cfg.ConfigOpts) -> SimulatedHypervisor:
@@ -148,7 +148,7 @@ class World:
         self.cells.refresh()
         self.placement: Placement = connect(self.conf)
         self.brokers = {name: Broker(url) for name, url in self.at.brokers.items()}
-        self._dial()
+        self._faults()
         self._image_port = free_port()
         self.image_endpoint = ImageEndpoint(folder / "images", self._image_port)
         self.image_endpoint.start()
@@ -179,7 +179,7 @@ class World:
                     connection, name=name, database_connection=self.at.databases[name], transport_url=self.at.brokers[name]
                 )
 
-    def _dial(self) -> None:
+    def _faults(self) -> None:
         for hosts in self.hosts.values():
             for host in hosts:
                 servers = {f"{SLOW}*": {"spawn_s": SLOW_S}, f"{HOPELESS}*": {"refuse": "no host likes this one"}}

@@ -19,7 +19,7 @@ QUEUES = {
     "messaging/worker_pool.py",  # the consumer's prefetch
     "messaging/in_process_transport.py", "messaging/in_process_queues.py",  # the broker itself, in memory
     "messaging/consumer.py",  # as many as were delivered
-    "compute/slots.py",  # the servers of a host
+    "compute/work_queues.py",  # the servers of a host
     "devstack/ports.py",  # no threads
     "core/bounded_pool.py",  # its places
 }  # fmt: skip

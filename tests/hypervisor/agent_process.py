@@ -5,7 +5,7 @@ import sys
 
 import msgspec
 
-from compute.permit import Permit
+from compute.deadline import Deadline
 from objects.build import BuildSpec
 from tests.hypervisor.machine import driver_at
 
@@ -19,13 +19,13 @@ def main(work: str, spec_file: str, uri: str, log_path: str, instances: str, ima
     driver.guest(spec.uuid)
     print("ready", flush=True)
     sys.stdin.readline()
-    permit = Permit(attempt=1, deadline_s=DEADLINE_S)
+    deadline = Deadline(attempt=1, deadline_s=DEADLINE_S)
     if work == "spawn":
-        driver.spawn(spec, 1, image=pathlib.Path(image), permit=permit)
+        driver.spawn(spec, 1, image=pathlib.Path(image), deadline=deadline)
     elif work == "snapshot":
-        driver.snapshot(spec.uuid, target=pathlib.Path(spec_file).with_suffix(".snapshot"), permit=permit)
+        driver.snapshot(spec.uuid, target=pathlib.Path(spec_file).with_suffix(".snapshot"), deadline=deadline)
     else:
-        driver.destroy(spec.uuid, 1, permit=permit)
+        driver.destroy(spec.uuid, 1, deadline=deadline)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ from typing import Protocol
 import msgspec
 import pytest
 
+from compute.deadline import Deadline
 from compute.hypervisor import Hypervisor
-from compute.permit import Permit
-from compute.simulated import dial
+from compute.simulated import fault_injection
 from compute.simulated.driver import SimulatedHypervisor
 from lifecycle import states
 from objects.build import BuildSpec, Flavor
@@ -104,7 +104,7 @@ class SimulatedBed:
         files.put(msgspec.structs.replace(guest, power_state=states.CRASHED))
 
     def _turn(self, **settings: object) -> None:
-        dial.turn(self._directory, **settings)
+        fault_injection.turn(self._directory, **settings)
 
     def _open(self) -> SimulatedHypervisor:
         driver = SimulatedHypervisor(self._directory, vcpus=8, memory_mib=4096, disk_gib=100)
@@ -135,5 +135,5 @@ def bed(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[Bed]
 
 
 @pytest.fixture
-def permit() -> Permit:
-    return Permit(attempt=1, deadline_s=60.0)
+def deadline() -> Deadline:
+    return Deadline(attempt=1, deadline_s=60.0)

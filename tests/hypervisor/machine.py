@@ -15,8 +15,8 @@ import msgspec
 import core.config
 import core.errors
 from compute import libvirt
+from compute.deadline import Deadline
 from compute.libvirt.driver import LibvirtHypervisor
-from compute.permit import Permit
 from devstack import guest_image, identity
 from devstack.services.libvirt import NEEDED, LibvirtHost, end_guests, has_library
 from devstack.waiting import wait_until
@@ -262,7 +262,7 @@ def _answers(driver: LibvirtHypervisor) -> bool:
 
 def _is_destroyed(driver: LibvirtHypervisor, uuid_: str) -> bool:
     try:
-        driver.destroy(uuid_, MOST_ATTEMPT, permit=Permit(attempt=1, deadline_s=START_DEADLINE_S))
+        driver.destroy(uuid_, MOST_ATTEMPT, deadline=Deadline(attempt=1, deadline_s=START_DEADLINE_S))
     except core.errors.Unavailable:
         return False
     return driver.guest(uuid_) is None

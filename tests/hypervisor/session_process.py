@@ -6,7 +6,7 @@ import pathlib
 import sys
 import uuid
 
-from compute.permit import Permit
+from compute.deadline import Deadline
 from devstack.waiting import wait_until
 from objects.build import BuildSpec, Flavor, ImageRef
 from tests.hypervisor.machine import BOOT_DEADLINE_S, MEMORY_MIB, driver_at
@@ -22,20 +22,20 @@ def main(directory: pathlib.Path, image: pathlib.Path) -> None:
     spec = BuildSpec(uuid=server, project_id="p", user_id="u", name="one", hostname="one", flavor=flavor, image=ImageRef(image_id=server, disk_format="qcow2"))
     driver = driver_at("qemu:///session", log_path, directory / "instances", console_path=str(directory / "c"))
     with contextlib.closing(driver):
-        states = [driver.spawn(spec, 1, image=image, permit=permit()).power_state]
+        states = [driver.spawn(spec, 1, image=image, deadline=deadline()).power_state]
         try:
             wait_until(lambda: "GUEST-READY" in driver.console_log(server), what="ready line", deadline_s=BOOT_DEADLINE_S, every_s=0.3)
-            driver.snapshot(server, target=directory / "snapshot", permit=permit())
+            driver.snapshot(server, target=directory / "snapshot", deadline=deadline())
             kinds = [address.kind for address in driver.console_addresses(server)]
-            states += [act(server, permit=permit()).power_state for act in (driver.suspend, driver.resume, driver.stop)]
+            states += [act(server, deadline=deadline()).power_state for act in (driver.suspend, driver.resume, driver.stop)]
         finally:
-            driver.destroy(server, 1, permit=permit())
+            driver.destroy(server, 1, deadline=deadline())
         remains = [str(path) for path in directory.rglob(f"*{server}*")]
     json.dump({"states": states, "kinds": kinds, "has_snapshot": (directory / "snapshot").exists(), "remains": remains}, sys.stdout)
 
 
-def permit() -> Permit:
-    return Permit(attempt=1, deadline_s=DEADLINE_S)
+def deadline() -> Deadline:
+    return Deadline(attempt=1, deadline_s=DEADLINE_S)
 
 
 if __name__ == "__main__":

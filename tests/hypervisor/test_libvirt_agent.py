@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from compute.agent import Agent
-from compute.permit import Permit
+from compute.deadline import Deadline
 from core.steps import Steps
 from devstack import guest_image
 from lifecycle import states
@@ -129,16 +129,16 @@ def test_a_guest_that_dies_is_told_without_waiting_for_the_next_round(bench: Rea
     bench.cell.hear(cell.POWER_STATES, lambda row: (row.uuid, row.power_state) == (spec.uuid, states.CRASHED))
 
 
-def test_a_guest_that_is_destroyed_behind_our_back_is_told(bench: RealBench, permit: Permit) -> None:
+def test_a_guest_that_is_destroyed_behind_our_back_is_told(bench: RealBench, deadline: Deadline) -> None:
     bench.start(compute__report_interval_s=120.0)
     spec = bench.spec()
     bench.order(spec)
     bench.active(spec)
     somebody = bench.bed.hypervisor._libvirt
 
-    somebody.cut_off(spec.uuid, permit)
+    somebody.cut_off(spec.uuid, deadline)
     bench.cell.hear(cell.POWER_STATES, lambda row: (row.uuid, row.power_state) == (spec.uuid, states.SHUTDOWN))
-    somebody.undefine(spec.uuid, permit)
+    somebody.undefine(spec.uuid, deadline)
     bench.cell.hear(cell.POWER_STATES, lambda row: (row.uuid, row.power_state) == (spec.uuid, states.NO_STATE))
 
 

@@ -13,8 +13,9 @@ import core.errors
 from compute.devices import BlockSource, DiskToAttach, FileSource, NetworkSource, NicToAttach
 from compute.hypervisor import ConsoleAddress
 from compute.libvirt.cpus import LARGE_PAGES_KIB, CpuPolicy, NumaNode, Topology
-from compute.libvirt.devices import Disk, Door, disk_xml, nic_xml
-from compute.libvirt.documents import (
+from compute.libvirt.devices import ConsoleListener, Disk, disk_xml, nic_xml
+from compute.libvirt.domain import Domain, Identity, domain_name, domain_xml, identity_of, is_ours
+from compute.libvirt.domain_xml_edits import (
     attached_disk,
     attached_nic,
     consoles_of,
@@ -27,7 +28,6 @@ from compute.libvirt.documents import (
     with_attached,
     with_serial_port,
 )
-from compute.libvirt.domain import Domain, Identity, domain_name, domain_xml, identity_of, is_ours
 from compute.libvirt.hardware import Hardware, Rng, Tpm
 from compute.libvirt.limits import Limits, nic_limits_in, nic_limits_text
 from compute.libvirt.pinning import Pins, pins_in
@@ -69,8 +69,8 @@ def domain(
         hardware=hardware,
         disks=disks,
         console_log=HOME / "console.log",
-        serial=Door(port=10000) if sockets is None else Door(socket=sockets / f"{SERVER}.serial"),
-        vnc=Door() if sockets is None else Door(socket=sockets / f"{SERVER}.vnc"),
+        serial=ConsoleListener(port=10000) if sockets is None else ConsoleListener(socket=sockets / f"{SERVER}.serial"),
+        vnc=ConsoleListener() if sockets is None else ConsoleListener(socket=sockets / f"{SERVER}.vnc"),
         pins=pins or Pins(),
     )
 

@@ -18,13 +18,13 @@ import msgspec
 import pytest
 
 import core.errors
+from compute.deadline import Deadline
 from compute.devices import DiskToAttach, NetworkSource
-from compute.libvirt.documents import disk_names, machine_of
+from compute.libvirt.domain_xml_edits import disk_names, machine_of
 from compute.libvirt.driver import LibvirtHypervisor
-from compute.libvirt.homes import Homes
 from compute.libvirt.image_format import inspect
+from compute.libvirt.instance_dirs import InstanceDirectories
 from compute.libvirt.snapshots import backup_xml
-from compute.permit import Permit
 from devstack import identity
 from devstack.waiting import wait_until
 from lifecycle import states
@@ -50,12 +50,12 @@ def libvirt_bed(libvirt_machine: Machine, tmp_path: pathlib.Path) -> Iterator[Li
         made.clear()
 
 
-def permit(deadline_s: float = ACT_DEADLINE_S) -> Permit:
-    return Permit(attempt=1, deadline_s=deadline_s)
+def deadline(deadline_s: float = ACT_DEADLINE_S) -> Deadline:
+    return Deadline(attempt=1, deadline_s=deadline_s)
 
 
 def spawn(bed: LibvirtBed, spec: BuildSpec, driver: LibvirtHypervisor | None = None) -> None:
-    (driver or bed.hypervisor).spawn(spec, 1, image=bed.image(spec), permit=permit())
+    (driver or bed.hypervisor).spawn(spec, 1, image=bed.image(spec), deadline=deadline())
 
 
 def ready_lines(driver: LibvirtHypervisor, uuid: str) -> list[dict[str, str]]:
@@ -94,9 +94,9 @@ def test_one_guest_through_its_life(libvirt_machine: Machine, libvirt_bed: Libvi
         assert {name: int(size) for name, size in sizes.items() if name != "sr0"} == {"vda": 2**30, "vdb": 2**30, "vdc": 2**20}
         assert "USER-DATA ssh-ed25519 AAAAC3Nz" in driver.console_log(spec.uuid)
 
-        driver.set_password(spec.uuid, user="root", password="secret", permit=permit())
+        driver.set_password(spec.uuid, user="root", password="secret", deadline=deadline())
         wait_until(lambda: "GUEST-EVENT password-set user=root" in driver.console_log(spec.uuid), what="new password", deadline_s=SOON_S)
-        driver.snapshot(spec.uuid, target=tmp_path / "snapshot", permit=permit())
+        driver.snapshot(spec.uuid, target=tmp_path / "snapshot", deadline=deadline())
         assert "guest's agent failed" not in caplog.text, "the snapshot was not quiet"
         begin_and_forget_a_snapshot(driver, tmp_path / "instances", spec)
 
@@ -104,46 +104,46 @@ def test_one_guest_through_its_life(libvirt_machine: Machine, libvirt_bed: Libvi
         stack.enter_context(contextlib.closing(driver))
         assert [guest.power_state for guest in driver.guests()] == [states.RUNNING]
         assert list((tmp_path / "instances" / f"{spec.uuid}.1").glob("snapshot*")) == []
-        driver.snapshot(spec.uuid, target=tmp_path / "snapshot", permit=permit())
+        driver.snapshot(spec.uuid, target=tmp_path / "snapshot", deadline=deadline())
         assert "guest's agent failed" not in caplog.text, "the next agent left the guest's file systems frozen"
 
         disk, nic = new_disk(tmp_path / "volume"), new_nic()
-        driver.attach_disk(spec.uuid, disk, permit=permit())
-        driver.attach_nic(spec.uuid, nic, permit=permit())
+        driver.attach_disk(spec.uuid, disk, deadline=deadline())
+        driver.attach_nic(spec.uuid, nic, deadline=deadline())
         for event in (f"disk-add vdd bytes={4 * 1024**2} serial={disk.volume_id[:20]}", "nic-add"):
             wait_until(lambda event=event: f"GUEST-EVENT {event}" in driver.console_log(spec.uuid), what=event, deadline_s=SOON_S)
-        driver.detach_disk(spec.uuid, disk.volume_id, permit=permit())
-        driver.detach_nic(spec.uuid, nic.mac, permit=permit())
+        driver.detach_disk(spec.uuid, disk.volume_id, deadline=deadline())
+        driver.detach_nic(spec.uuid, nic.mac, deadline=deadline())
         for event in ("disk-remove vdd", "nic-remove"):
             wait_until(lambda event=event: f"GUEST-EVENT {event}" in driver.console_log(spec.uuid), what=event, deadline_s=SOON_S)
         with nbd_server(tmp_path) as source:
             remote = DiskToAttach(volume_id=f"remote-{spec.uuid}", source=source)
-            driver.attach_disk(spec.uuid, remote, permit=permit())
+            driver.attach_disk(spec.uuid, remote, deadline=deadline())
             event = f"disk-add vdd bytes={4 * 1024**2} serial={remote.volume_id[:20]}"
             wait_until(lambda: f"GUEST-EVENT {event}" in driver.console_log(spec.uuid), what=event, deadline_s=SOON_S)
-            driver.detach_disk(spec.uuid, remote.volume_id, permit=permit())
+            driver.detach_disk(spec.uuid, remote.volume_id, deadline=deadline())
 
         (before,) = qemu_processes(spec.uuid)
-        driver.reboot(spec.uuid, hard=False, permit=permit())
+        driver.reboot(spec.uuid, hard=False, deadline=deadline())
         assert wait_for_boot(driver, spec.uuid, 2)["boot"] == "2"
         assert qemu_processes(spec.uuid) == [before], "the guest did not shut itself down and was cut off"
 
-        assert driver.suspend(spec.uuid, permit=permit()).power_state == states.SHUTDOWN
+        assert driver.suspend(spec.uuid, deadline=deadline()).power_state == states.SHUTDOWN
         assert qemu_processes(spec.uuid) == []
-        assert driver.resume(spec.uuid, permit=permit()).power_state == states.RUNNING
+        assert driver.resume(spec.uuid, deadline=deadline()).power_state == states.RUNNING
 
-        assert driver.stop(spec.uuid, permit=permit()).power_state == states.SHUTDOWN
+        assert driver.stop(spec.uuid, deadline=deadline()).power_state == states.SHUTDOWN
         assert driver.console_log(spec.uuid).count("GUEST-DOWN") == 2, "it was not the guest that shut down"
         assert len(ready_lines(driver, spec.uuid)) == 2, "it did not go on from where it was suspended"
 
-        driver.start(spec.uuid, permit=permit())
+        driver.start(spec.uuid, deadline=deadline())
         assert wait_for_boot(driver, spec.uuid, 3)["boot"] == "3"
         changed.clear()
         libvirt_bed.crash(spec.uuid)
         assert changed.wait(SOON_S), "the end of the guest was not told"
         assert driver.guest(spec.uuid).power_state == states.CRASHED
 
-        driver.destroy(spec.uuid, 1, permit=permit())
+        driver.destroy(spec.uuid, 1, deadline=deadline())
         assert libvirt_bed.remains(spec.uuid) == []
 
 
@@ -162,12 +162,12 @@ def nbd_server(directory: pathlib.Path) -> Iterator[NetworkSource]:
 
 def begin_and_forget_a_snapshot(driver: LibvirtHypervisor, instances: pathlib.Path, spec: BuildSpec) -> None:
     """What an agent leaves that is killed in the middle of one."""
-    home = Homes(instances).of(spec.uuid, 1)
-    home.snapshot_mark.touch()
-    home.frozen_mark.touch()
-    assert driver._libvirt.freeze_file_systems(spec.uuid, permit())
+    directory = InstanceDirectories(instances).of(spec.uuid, 1)
+    directory.snapshot_mark.touch()
+    directory.frozen_mark.touch()
+    assert driver._libvirt.freeze_file_systems(spec.uuid, deadline())
     names = disk_names(driver._libvirt.document(spec.uuid, live=True))
-    driver._libvirt.begin_backup(spec.uuid, backup_xml(names, home.snapshot_disk), permit())
+    driver._libvirt.begin_backup(spec.uuid, backup_xml(names, directory.snapshot_disk), deadline())
 
 
 def test_a_snapshot_whose_agent_is_killed_leaves_a_guest_that_runs(libvirt_bed: LibvirtBed, tmp_path: pathlib.Path) -> None:
@@ -182,7 +182,7 @@ def test_a_snapshot_whose_agent_is_killed_leaves_a_guest_that_runs(libvirt_bed: 
         assert libvirt_bed.hypervisor.guest(spec.uuid).power_state == states.RUNNING
     libvirt_bed.restart()
     assert [guest.power_state for guest in libvirt_bed.hypervisor.guests()] == [states.RUNNING]
-    libvirt_bed.hypervisor.snapshot(spec.uuid, target=tmp_path / "snapshot", permit=permit())
+    libvirt_bed.hypervisor.snapshot(spec.uuid, target=tmp_path / "snapshot", deadline=deadline())
 
     assert inspect(tmp_path / "snapshot", said="qcow2").virtual_bytes == 2**30
     assert list((tmp_path / "instances" / f"{spec.uuid}.1").glob("snapshot*")) == []
@@ -216,7 +216,7 @@ def test_a_host_whose_disk_is_full_refuses_builds_and_goes_on_when_there_is_room
 
         with pytest.raises(core.errors.Unavailable, match="disk"):
             spawn(bed, spec)
-        bed.hypervisor.destroy(spec.uuid, 1, permit=permit())
+        bed.hypervisor.destroy(spec.uuid, 1, deadline=deadline())
         assert bed.remains(spec.uuid) == []
         assert bed.hypervisor.guests() == []
 
@@ -250,9 +250,9 @@ def test_a_terminal_on_a_guest_whose_disk_cannot_grow(libvirt_machine: Machine, 
             assert changed.is_set()
             assert "cannot write its disk" in caplog.text
             filling.unlink()
-            assert driver.unpause(spec.uuid, permit=permit()).power_state == states.RUNNING
+            assert driver.unpause(spec.uuid, deadline=deadline()).power_state == states.RUNNING
             ask(terminal, "echo STILL-$((6 * 7))", b"STILL-42")
-        driver.destroy(spec.uuid, 1, permit=permit())
+        driver.destroy(spec.uuid, 1, deadline=deadline())
         assert list((small_disk / "c").iterdir()) == []
     finally:
         driver.close()
@@ -296,7 +296,7 @@ def test_a_guest_keeps_its_machine_when_the_hosts_default_becomes_another(libvir
 
     host = libvirt_machine.host
     with contextlib.closing(driver_at(host.uri, host.log_path, tmp_path / "instances", machine="q35")) as driver:
-        driver.rebuild(spec, image=libvirt_bed.image(spec), permit=permit())
+        driver.rebuild(spec, image=libvirt_bed.image(spec), deadline=deadline())
 
         assert machine_of(driver._libvirt.document(spec.uuid)) == before
         assert driver._libvirt.find(spec.uuid).identity.machine == before
@@ -314,11 +314,11 @@ def test_dedicated_cpus_are_one_guests_alone(libvirt_machine: Machine, libvirt_b
         with pytest.raises(core.errors.Conflict, match="dedicated cpus"):
             spawn(libvirt_bed, second, driver)
         assert cpus_of_threads(first.uuid) == {str(last_cpu)}
-        driver.rebuild(first, image=libvirt_bed.image(first), permit=permit())
+        driver.rebuild(first, image=libvirt_bed.image(first), deadline=deadline())
         assert cpus_of_threads(first.uuid) == {str(last_cpu)}
 
-        driver.destroy(first.uuid, 1, permit=permit())
-        driver.destroy(second.uuid, 1, permit=permit())
+        driver.destroy(first.uuid, 1, deadline=deadline())
+        driver.destroy(second.uuid, 1, deadline=deadline())
         spawn(libvirt_bed, second, driver)
     with pytest.raises(core.errors.Invalid, match="cpu_dedicated_set"):
         spawn(libvirt_bed, with_extra_specs(libvirt_bed.spec(), cpu_policy="dedicated"))
@@ -357,7 +357,7 @@ def test_what_a_host_may_lack_is_there_or_is_refused_by_name(
         with pytest.raises(core.errors.Invalid) as caught:
             spawn(libvirt_bed, spec)
         assert caught.value.fields["field"] == field
-    libvirt_bed.hypervisor.destroy(spec.uuid, 1, permit=permit())
+    libvirt_bed.hypervisor.destroy(spec.uuid, 1, deadline=deadline())
     assert libvirt_bed.remains(spec.uuid) == []
 
 
@@ -368,27 +368,27 @@ def test_one_guest_is_saved_rescued_and_rebuilt(libvirt_bed: LibvirtBed, tmp_pat
     spawn(libvirt_bed, spec)
     wait_for_boot(driver, spec.uuid, 1)
     with pytest.raises(core.errors.Conflict):
-        driver.set_password(spec.uuid, user="root", password="secret", permit=permit())
-    driver.snapshot(spec.uuid, target=snapshot, permit=permit())
+        driver.set_password(spec.uuid, user="root", password="secret", deadline=deadline())
+    driver.snapshot(spec.uuid, target=snapshot, deadline=deadline())
 
-    driver.rescue(spec.uuid, image=image, disk_format="qcow2", permit=permit())
+    driver.rescue(spec.uuid, image=image, disk_format="qcow2", deadline=deadline())
     disks = wait_for_boot(driver, spec.uuid, 2)["disks"].split(",")
     image_bytes = inspect(image, said="qcow2").virtual_bytes
     assert disks[:3] == [f"vda:{image_bytes}", f"vdb:{2**20}", f"vdc:{2**30}"]
 
-    driver.unrescue(spec.uuid, permit=permit())
+    driver.unrescue(spec.uuid, deadline=deadline())
     ready = wait_for_boot(driver, spec.uuid, 3)
     assert ready["disks"].split(",")[:2] == [f"vda:{2**30}", f"vdb:{2**20}"]
     assert int(ready["boot"]) >= 2, "it does not run from its own disk again"
 
-    driver.rescue(spec.uuid, image=image, disk_format="qcow2", permit=permit())
-    driver.reboot(spec.uuid, hard=True, permit=permit())
+    driver.rescue(spec.uuid, image=image, disk_format="qcow2", deadline=deadline())
+    driver.reboot(spec.uuid, hard=True, deadline=deadline())
     ready = wait_for_boot(driver, spec.uuid, 4)
     assert int(ready["boot"]) >= 3, "a hard reboot does not end the rescue"
 
-    driver.rebuild(spec, image=snapshot, permit=permit())
+    driver.rebuild(spec, image=snapshot, deadline=deadline())
     assert wait_for_boot(driver, spec.uuid, 5)["boot"] == "2", "it does not run from the snapshot"
-    driver.rebuild(spec, image=image, permit=permit())
+    driver.rebuild(spec, image=image, deadline=deadline())
     assert wait_for_boot(driver, spec.uuid, 6)["boot"] == "1", "it does not run from the image"
 
 
@@ -401,12 +401,12 @@ def test_a_killed_libvirtd_is_away_and_back_with_its_guests(libvirt_machine: Mac
     with pytest.raises(core.errors.Unavailable):
         libvirt_bed.hypervisor.guests()
     with pytest.raises(core.errors.Unavailable):
-        libvirt_bed.hypervisor.destroy(spec.uuid, 1, permit=permit(5.0))
+        libvirt_bed.hypervisor.destroy(spec.uuid, 1, deadline=deadline(5.0))
     assert len(qemu_processes(spec.uuid)) == 1
     libvirt_machine.start_daemon()
 
     assert libvirt_bed.hypervisor.guests() == [guest]
-    assert libvirt_bed.hypervisor.pause(spec.uuid, permit=permit()).power_state == states.POWER_PAUSED
+    assert libvirt_bed.hypervisor.pause(spec.uuid, deadline=deadline()).power_state == states.POWER_PAUSED
 
 
 def test_a_frozen_libvirtd_keeps_no_call(libvirt_machine: Machine, libvirt_bed: LibvirtBed, tmp_path: pathlib.Path) -> None:
@@ -438,10 +438,10 @@ def test_a_frozen_guest_keeps_no_call_and_can_be_destroyed(libvirt_bed: LibvirtB
     identity.send(process, signal.SIGSTOP)
 
     with pytest.raises(core.errors.Unavailable):
-        libvirt_bed.hypervisor.suspend(frozen.uuid, permit=permit(1.0))
+        libvirt_bed.hypervisor.suspend(frozen.uuid, deadline=deadline(1.0))
     assert [guest.uuid for guest in libvirt_bed.hypervisor.guests()] == [frozen.uuid]
     spawn(libvirt_bed, other)
-    libvirt_bed.hypervisor.destroy(frozen.uuid, 1, permit=permit())
+    libvirt_bed.hypervisor.destroy(frozen.uuid, 1, deadline=deadline())
 
     assert [guest.uuid for guest in libvirt_bed.hypervisor.guests()] == [other.uuid]
     assert libvirt_bed.remains(frozen.uuid) == []
@@ -490,7 +490,7 @@ def test_an_agent_killed_while_its_guest_starts(libvirt_machine: Machine, libvir
 
     assert [guest.uuid for guest in libvirt_bed.hypervisor.guests()] == [spec.uuid]
     assert len(qemu_processes(spec.uuid)) == 1
-    libvirt_bed.hypervisor.destroy(spec.uuid, 1, permit=permit())
+    libvirt_bed.hypervisor.destroy(spec.uuid, 1, deadline=deadline())
     assert libvirt_bed.remains(spec.uuid) == []
 
 
@@ -507,7 +507,7 @@ def test_an_agent_killed_at_any_moment_of_a_spawn_or_a_destroy(libvirt_bed: Libv
             wait_until(lambda: is_spawned(libvirt_bed, spec), what="guest of the next agent", deadline_s=SOON_S)
             assert len(qemu_processes(spec.uuid)) == 1
         else:
-            libvirt_bed.hypervisor.destroy(spec.uuid, 1, permit=permit())
+            libvirt_bed.hypervisor.destroy(spec.uuid, 1, deadline=deadline())
             assert libvirt_bed.hypervisor.guests() == []
             assert libvirt_bed.remains(spec.uuid) == []
 
@@ -566,7 +566,7 @@ def test_an_image_that_lies_makes_no_guest(libvirt_bed: LibvirtBed, tmp_path: pa
     image.write_bytes(head + bytes(1024))
 
     with pytest.raises(core.errors.Invalid):
-        libvirt_bed.hypervisor.spawn(spec, 1, image=image, permit=permit())
+        libvirt_bed.hypervisor.spawn(spec, 1, image=image, deadline=deadline())
 
     assert libvirt_bed.remains(spec.uuid) == []
 
@@ -582,12 +582,12 @@ def test_libvirt_takes_every_kind_of_document(libvirt_bed: LibvirtBed) -> None:
         lacks = (description.hardware.tpm and not can.tpm_versions) or (description.hardware.has_uefi and not can.has_uefi)
         if lacks:
             with pytest.raises(core.errors.Invalid):
-                libvirt.define(SERVER, document, permit())
+                libvirt.define(SERVER, document, deadline())
             continue
-        libvirt.define(SERVER, document, permit())
+        libvirt.define(SERVER, document, deadline())
         seen = libvirt.find(SERVER)
         assert seen is not None and seen.identity == description.identity, name
-        libvirt.undefine(SERVER, permit())
+        libvirt.undefine(SERVER, deadline())
 
 
 def test_without_its_programs_the_driver_does_not_open(libvirt_machine: Machine, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,20 +16,20 @@ import pytest
 
 import core.config
 import core.errors
-from compute.libvirt import OPTIONS, abilities, capabilities, programs
-from compute.libvirt.abilities import Abilities, abilities_of, machines_of, page_sizes_of
+from compute.deadline import Deadline
+from compute.libvirt import OPTIONS, capabilities, commands, domain_capabilities
 from compute.libvirt.calls import Calls
 from compute.libvirt.capabilities import cpu_of, memory_mib_of, traits_of, virt_type_of
 from compute.libvirt.config_drive import files_of
 from compute.libvirt.cpus import LARGE_PAGES_KIB, CpuPolicy, NumaNode, Topology, cpu_set
-from compute.libvirt.documents import serial_port_of
+from compute.libvirt.domain_capabilities import Abilities, abilities_of, machines_of, page_sizes_of
+from compute.libvirt.domain_xml_edits import serial_port_of
 from compute.libvirt.hardware import IGNORED, TPM_VERSIONS, VIDEO_MODELS, Hardware, Rng, Tpm, hardware_of
-from compute.libvirt.homes import Homes
 from compute.libvirt.image_format import ImageFacts, backing_of, facts_of
+from compute.libvirt.instance_dirs import InstanceDirectories
 from compute.libvirt.limits import Limits
 from compute.libvirt.pinning import HostCpus, Pins, host_cpus, pins_of
-from compute.libvirt.seats import Seats
-from compute.permit import Permit
+from compute.libvirt.reservations import Reservations
 from objects.build import BuildSpec, Flavor, ImageRef
 
 MIB = 1024**2
@@ -387,7 +387,7 @@ def test_without_swtpm_there_is_no_tpm_and_without_firmware_no_uefi() -> None:
 def test_what_the_host_does_not_have_is_refused_by_name(hardware: Hardware, field: str) -> None:
     able = dataclasses.replace(ABLE, has_uefi=False)
     with pytest.raises(core.errors.Invalid) as caught:
-        abilities.require(hardware, able, virt_type="qemu")
+        domain_capabilities.require(hardware, able, virt_type="qemu")
 
     assert caught.value.fields["field"] == field
 
@@ -395,10 +395,10 @@ def test_what_the_host_does_not_have_is_refused_by_name(hardware: Hardware, fiel
 def test_what_the_host_has_is_given() -> None:
     for page_kib in (None, LARGE_PAGES_KIB, 2048):
         hardware = Hardware(has_uefi=True, tpm=Tpm(model="tpm-tis", version="2.0"), page_kib=page_kib, hides_hypervisor=True, video="vga")
-        abilities.require(hardware, ABLE, virt_type="kvm")
+        domain_capabilities.require(hardware, ABLE, virt_type="kvm")
     with pytest.raises(core.errors.Invalid, match="pages"):
-        abilities.require(Hardware(page_kib=LARGE_PAGES_KIB), dataclasses.replace(ABLE, page_sizes=frozenset()), virt_type="kvm")
-    abilities.require(Hardware(video="none"), ABLE, virt_type="qemu")
+        domain_capabilities.require(Hardware(page_kib=LARGE_PAGES_KIB), dataclasses.replace(ABLE, page_sizes=frozenset()), virt_type="kvm")
+    domain_capabilities.require(Hardware(video="none"), ABLE, virt_type="qemu")
 
 
 def test_only_large_pages_that_are_kept_count(tmp_path: pathlib.Path) -> None:
@@ -443,15 +443,15 @@ def test_sets_of_cpus_that_make_no_sense(dedicated: str | None, shared: str | No
     assert caught.value.fields["field"] == field
 
 
-def seats(**settings: object) -> Seats:
+def reservations(**settings: object) -> Reservations:
     conf = core.config.load("tests", [], [OPTIONS])
     for name, value in settings.items():
         conf.set_override(name, value, group="libvirt")
-    return Seats(conf.libvirt)
+    return Reservations(conf.libvirt)
 
 
 def test_two_builds_at_once_get_two_ports_and_other_cpus() -> None:
-    host, hardware = seats(cpu_dedicated_set="1-2"), Hardware(cpu_policy=CpuPolicy(is_dedicated=True))
+    host, hardware = reservations(cpu_dedicated_set="1-2"), Hardware(cpu_policy=CpuPolicy(is_dedicated=True))
     one, other = str(uuid.uuid4()), str(uuid.uuid4())
 
     with host.taken(one, hardware, 1, list) as first:
@@ -467,7 +467,7 @@ def test_two_builds_at_once_get_two_ports_and_other_cpus() -> None:
 def test_a_port_on_which_somebody_listens_is_not_given() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        busy = seats(serial_ports=f"{port}:{port}")
+        busy = reservations(serial_ports=f"{port}:{port}")
         with pytest.raises(core.errors.Conflict, match="serial_ports"), busy.taken(str(uuid.uuid4()), Hardware(), 1, list):
             pytest.fail("the port was given")
 
@@ -478,7 +478,7 @@ def test_a_guest_that_is_off_gets_another_port_when_somebody_took_its_own() -> N
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_server(("127.0.0.1", 0)) as other:
         taken, free = listener.getsockname()[1], other.getsockname()[1]
         other.close()
-        host = seats(serial_ports=f"{min(taken, free)}:{max(taken, free)}")
+        host = reservations(serial_ports=f"{min(taken, free)}:{max(taken, free)}")
 
         mended = host.mended(server, document.format(taken), list)
         assert mended is not None and serial_port_of(mended) not in (None, taken)
@@ -495,22 +495,22 @@ def short_path() -> Iterator[pathlib.Path]:
 
 def test_sockets_instead_of_ports(short_path: pathlib.Path) -> None:
     server = str(uuid.uuid4())
-    host = seats(console_path=str(short_path / "c"))
+    host = reservations(console_path=str(short_path / "c"))
     host.prepare()
 
-    with host.taken(server, Hardware(), 1, list) as seat:
-        assert (seat.serial.socket, seat.vnc.socket) == (short_path / "c" / f"{server}.serial", short_path / "c" / f"{server}.vnc")
+    with host.taken(server, Hardware(), 1, list) as reservation:
+        assert (reservation.serial.socket, reservation.vnc.socket) == (short_path / "c" / f"{server}.serial", short_path / "c" / f"{server}.vnc")
     (short_path / "c" / f"{server}.vnc").touch()
     host.clear(server)
     assert list((short_path / "c").iterdir()) == []
     with pytest.raises(core.errors.Invalid, match="too long"):
-        seats(console_path=str(short_path / ("x" * 80)))
+        reservations(console_path=str(short_path / ("x" * 80)))
 
 
 @pytest.mark.parametrize("ports", ["10", "0:10", "20:10", "1:65536", "a:b"])
 def test_ports_that_make_no_sense(ports: str) -> None:
     with pytest.raises(core.errors.Invalid, match="serial_ports"):
-        seats(serial_ports=ports)
+        reservations(serial_ports=ports)
 
 
 # ---- config drive ---------------------------------------------------------------------------------------------------------------
@@ -612,11 +612,11 @@ def test_a_call_that_hangs_is_left_behind_and_counted() -> None:
 
 
 def test_a_call_is_left_behind_when_its_permit_is_taken_back() -> None:
-    calls, release, permit = Calls(1), threading.Event(), Permit(attempt=1, deadline_s=30.0)
-    threading.Timer(0.1, permit.revoke, args=("not wanted",)).start()
+    calls, release, deadline = Calls(1), threading.Event(), Deadline(attempt=1, deadline_s=30.0)
+    threading.Timer(0.1, deadline.revoke, args=("not wanted",)).start()
 
     with pytest.raises(core.errors.Conflict, match="not wanted"):
-        calls.run("hang", lambda: release.wait(30.0), deadline_s=30.0, permit=permit)
+        calls.run("hang", lambda: release.wait(30.0), deadline_s=30.0, deadline=deadline)
     release.set()
 
 
@@ -625,11 +625,11 @@ def test_a_call_is_left_behind_when_its_permit_is_taken_back() -> None:
 
 def test_a_program_that_fails_says_why() -> None:
     with pytest.raises(core.errors.Broken, match="ended with"):
-        programs.run(["mkswap", "/nowhere/at/all"], Permit(attempt=1, deadline_s=10.0))
+        commands.run(["mkswap", "/nowhere/at/all"], Deadline(attempt=1, deadline_s=10.0))
     with pytest.raises(core.errors.Invalid, match="not installed"):
-        programs.run(["no-such-program"], Permit(attempt=1, deadline_s=10.0))
+        commands.run(["no-such-program"], Deadline(attempt=1, deadline_s=10.0))
     with pytest.raises(core.errors.Invalid, match="no-such-program"):
-        programs.require(["sh", "no-such-program"])
+        commands.require(["sh", "no-such-program"])
 
 
 @pytest.mark.alone
@@ -637,51 +637,51 @@ def test_a_program_ends_with_its_permit() -> None:
     began = time.monotonic()
 
     with pytest.raises(core.errors.Unavailable):
-        programs.run(["sleep", "30"], Permit(attempt=1, deadline_s=0.2))
+        commands.run(["sleep", "30"], Deadline(attempt=1, deadline_s=0.2))
 
     assert time.monotonic() - began < 10.0
 
 
 def test_a_home_is_told_from_what_else_lies_there(tmp_path: pathlib.Path) -> None:
-    homes, server = Homes(tmp_path / "instances"), str(uuid.uuid4())
-    homes.prepare()
+    directories, server = InstanceDirectories(tmp_path / "instances"), str(uuid.uuid4())
+    directories.prepare()
     for name in ("lost+found", "images", f"{server}", f"{server}.x", f"{server}.1.bak"):
-        (homes.path / name).mkdir()
-    home = homes.of(server, 3)
-    home.begin()
+        (directories.path / name).mkdir()
+    directory = directories.of(server, 3)
+    directory.begin()
 
-    assert homes.all() == homes.all(server) == [home]
-    assert homes.all(str(uuid.uuid4())) == []
-    assert home.is_building
-    home.end()
-    assert not home.is_building
-    home.clear()
-    home.clear()
-    assert homes.all() == []
+    assert directories.all() == directories.all(server) == [directory]
+    assert directories.all(str(uuid.uuid4())) == []
+    assert directory.is_building
+    directory.end()
+    assert not directory.is_building
+    directory.clear()
+    directory.clear()
+    assert directories.all() == []
 
 
 def test_a_long_console_log_is_set_aside_and_still_read(tmp_path: pathlib.Path) -> None:
-    home = Homes(tmp_path).of(str(uuid.uuid4()), 1)
-    home.begin()
-    home.bound_console()
-    with home.console_log.open("ab") as guest:
+    directory = InstanceDirectories(tmp_path).of(str(uuid.uuid4()), 1)
+    directory.begin()
+    directory.bound_console()
+    with directory.console_log.open("ab") as guest:
         guest.write(b"x" * 5 * MIB + b"before\n")
         guest.flush()
 
-        home.bound_console()
+        directory.bound_console()
         guest.write(b"after\n")
 
-    assert home.read_console().endswith("x" * 100 + "before\nafter\n")
-    assert sum(path.stat().st_size for path in home.path.iterdir()) < 2 * MIB
+    assert directory.read_console().endswith("x" * 100 + "before\nafter\n")
+    assert sum(path.stat().st_size for path in directory.path.iterdir()) < 2 * MIB
 
 
 def test_a_console_log_is_read_from_its_end(tmp_path: pathlib.Path) -> None:
-    homes, server = Homes(tmp_path), str(uuid.uuid4())
-    home = homes.of(server, 1)
-    home.begin()
-    assert home.read_console() == ""
+    directories, server = InstanceDirectories(tmp_path), str(uuid.uuid4())
+    directory = directories.of(server, 1)
+    directory.begin()
+    assert directory.read_console() == ""
 
-    home.console_log.write_bytes(b"x" * 2 * MIB + b"the \xff end")
+    directory.console_log.write_bytes(b"x" * 2 * MIB + b"the \xff end")
 
-    assert home.read_console().endswith("the � end")
-    assert len(home.read_console()) <= MIB
+    assert directory.read_console().endswith("the � end")
+    assert len(directory.read_console()) <= MIB

@@ -30,7 +30,7 @@ class Session:
 
     def __init__(self, directory: pathlib.Path) -> None:
         self.directory = directory
-        names = {"HOME": "home", "XDG_RUNTIME_DIR": "run", "XDG_CONFIG_HOME": "config", "XDG_CACHE_HOME": "cache"}
+        names = {"HOME": "directory", "XDG_RUNTIME_DIR": "run", "XDG_CONFIG_HOME": "config", "XDG_CACHE_HOME": "cache"}
         self.environment = {
             "PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin",
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),

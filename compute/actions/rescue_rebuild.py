@@ -5,7 +5,7 @@ import pathlib
 import msgspec
 
 import core.errors
-from compute.actions.job import Job
+from compute.actions.running import Job
 from lifecycle import states
 from objects.build import Guest, ImageRef
 
@@ -15,13 +15,13 @@ def rescue(job: Job) -> Guest:
     image = _image(job)
     path = _file(job, image)
     job.begins()
-    return job.host.hypervisor.rescue(job.uuid, image=path, disk_format=image.disk_format if image else "raw", permit=job.permit)
+    return job.host.hypervisor.rescue(job.uuid, image=path, disk_format=image.disk_format if image else "raw", deadline=job.deadline)
 
 
 def unrescue(job: Job) -> Guest:
     """The guest runs from its own disks again."""
     job.begins()
-    return job.host.hypervisor.unrescue(job.uuid, permit=job.permit)
+    return job.host.hypervisor.unrescue(job.uuid, deadline=job.deadline)
 
 
 def rebuild(job: Job) -> Guest:
@@ -32,9 +32,9 @@ def rebuild(job: Job) -> Guest:
     path = _file(job, spec.image)
     job.begins()
     job.stage(states.REBUILD_SPAWNING)
-    guest = job.host.hypervisor.rebuild(spec, image=path, permit=job.permit)
+    guest = job.host.hypervisor.rebuild(spec, image=path, deadline=job.deadline)
     if job.act.vm_state == states.STOPPED:
-        return job.host.hypervisor.stop(job.uuid, permit=job.permit)
+        return job.host.hypervisor.stop(job.uuid, deadline=job.deadline)
     return guest
 
 
@@ -48,4 +48,4 @@ def _image(job: Job) -> ImageRef | None:
 def _file(job: Job, image: ImageRef | None) -> pathlib.Path | None:
     if image is None or not job.host.hypervisor.wants_image_files:
         return None
-    return job.host.images.fetch(image, job.permit)
+    return job.host.images.fetch(image, job.deadline)

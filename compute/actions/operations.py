@@ -4,13 +4,13 @@ import time
 
 import core.errors
 import core.log
-from compute.actions.job import Job, about_act
-from compute.actions.names import checked_uuid
-from compute.actions.work import WORK, undo
-from compute.operation import Host, operation
-from compute.permit import Permit
+from compute.actions.handlers import WORK, undo
+from compute.actions.running import Job, about_act
+from compute.actions.uuids import checked_uuid
+from compute.agent_context import AgentContext, operation
+from compute.deadline import Deadline
 from compute.records import Waiting
-from compute.slots import Slots
+from compute.work_queues import WorkQueues
 from core.context import Context
 from lifecycle.actions import OPERATIONS
 from messaging.verbs import cell
@@ -21,10 +21,10 @@ from objects.build import Guest
 LOG = core.log.get(__name__)
 
 
-class Acts:
+class Operations:
     """The operations ordered from this host, and the slots in which they are carried out."""
 
-    def __init__(self, host: Host, slots: Slots) -> None:
+    def __init__(self, host: AgentContext, slots: WorkQueues) -> None:
         self._host = host
         self._slots = slots
 
@@ -89,9 +89,9 @@ class Acts:
     def _carry_out(self, waiting: Waiting) -> None:
         host, act = self._host, waiting.act
         left_s = self._left_s(waiting)
-        job = Job(host, act, Permit(attempt=act.attempt, deadline_s=left_s, request_id=waiting.request_id))
+        job = Job(host, act, Deadline(attempt=act.attempt, deadline_s=left_s, request_id=waiting.request_id))
         try:
-            with operation(host, act.action, act.uuid, job.permit):
+            with operation(host, act.action, act.uuid, job.deadline):
                 outcome = self._act(waiting, job)
         except core.errors.CellplaneError as error:
             if host.servers.closed:
@@ -108,7 +108,7 @@ class Acts:
         known = host.records.operations(act.uuid)
         if known is None or waiting not in known.waiting:
             return None  # The server was destroyed meanwhile, and nobody asks any more.
-        if job.permit.left_s() <= 0:
+        if job.deadline.left_s() <= 0:
             raise core.errors.Unavailable("The host did not come to it in time")
         guest = host.hypervisor.guest(act.uuid)
         if guest is None or guest.attempt != act.attempt:

@@ -8,12 +8,12 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable
 
 import core.errors
+from compute.deadline import Deadline
 from compute.devices import DiskToAttach, NicToAttach
 from compute.libvirt.connection import Libvirt, Seen
 from compute.libvirt.devices import disk_xml, nic_xml
-from compute.libvirt.documents import attached_disk, attached_nic, disk_name, free_disk_name, has_scsi
+from compute.libvirt.domain_xml_edits import attached_disk, attached_nic, disk_name, free_disk_name, has_scsi
 from compute.libvirt.limits import nic_limits_in
-from compute.permit import Permit
 
 _LOOK_S = 0.5
 _ASK_AGAIN_S = 5.0
@@ -21,51 +21,51 @@ _ASK_AGAIN_S = 5.0
 Find = Callable[[str], ET.Element | None]
 
 
-def attach_disk(libvirt: Libvirt, seen: Seen, disk: DiskToAttach, permit: Permit, *, is_live: bool) -> str:
+def attach_disk(libvirt: Libvirt, seen: Seen, disk: DiskToAttach, deadline: Deadline, *, is_live: bool) -> str:
     """The guest has the disk; the name under which it is offered."""
     documents = _documents(libvirt, seen.uuid, is_live=is_live)
     known = [element for document in documents if (element := attached_disk(document, disk.volume_id)) is not None]
     if disk.bus == "scsi" and not has_scsi(documents[0]):
         raise core.errors.Invalid("The guest has no SCSI bus", field="bus", server=seen.uuid)
     name = disk_name(known[0]) if known else free_disk_name(documents, disk.bus)
-    _attach(libvirt, seen.uuid, disk_xml(disk, name), lambda document: attached_disk(document, disk.volume_id), permit, is_live=is_live)
+    _attach(libvirt, seen.uuid, disk_xml(disk, name), lambda document: attached_disk(document, disk.volume_id), deadline, is_live=is_live)
     return name
 
 
-def attach_nic(libvirt: Libvirt, seen: Seen, nic: NicToAttach, permit: Permit, *, is_live: bool) -> None:
+def attach_nic(libvirt: Libvirt, seen: Seen, nic: NicToAttach, deadline: Deadline, *, is_live: bool) -> None:
     """The guest has the card."""
     xml = nic_xml(nic, model=seen.identity.vif_model, may_take=nic_limits_in(seen.identity.vif_limits))
-    _attach(libvirt, seen.uuid, xml, lambda document: attached_nic(document, nic.mac), permit, is_live=is_live)
+    _attach(libvirt, seen.uuid, xml, lambda document: attached_nic(document, nic.mac), deadline, is_live=is_live)
 
 
-def detach(libvirt: Libvirt, seen: Seen, find: Find, permit: Permit, *, is_live: bool, patience_s: float) -> None:
+def detach(libvirt: Libvirt, seen: Seen, find: Find, deadline: Deadline, *, is_live: bool, patience_s: float) -> None:
     """The guest has no device that `find` finds in its document.
 
     Raises:
         Conflict: it did not let go within its patience.
     """
     if is_live:
-        _wait_until_let_go(libvirt, seen.uuid, find, permit, patience_s)
+        _wait_until_let_go(libvirt, seen.uuid, find, deadline, patience_s)
     element = find(libvirt.document(seen.uuid))
     if element is not None:
-        libvirt.detach_device(seen.uuid, _text(element), permit, live=False)
+        libvirt.detach_device(seen.uuid, _text(element), deadline, live=False)
 
 
 def _documents(libvirt: Libvirt, uuid: str, *, is_live: bool) -> list[str]:
     return [libvirt.document(uuid), *([libvirt.document(uuid, live=True)] if is_live else [])]
 
 
-def _attach(libvirt: Libvirt, uuid: str, xml: str, find: Find, permit: Permit, *, is_live: bool) -> None:
+def _attach(libvirt: Libvirt, uuid: str, xml: str, find: Find, deadline: Deadline, *, is_live: bool) -> None:
     # The guest that runs first: what cannot be had shows there, and nothing has to be taken back.
     if is_live and find(libvirt.document(uuid, live=True)) is None:
-        libvirt.attach_device(uuid, xml, permit, live=True)
+        libvirt.attach_device(uuid, xml, deadline, live=True)
     if find(libvirt.document(uuid)) is None:
-        libvirt.attach_device(uuid, xml, permit, live=False)
+        libvirt.attach_device(uuid, xml, deadline, live=False)
 
 
-def _wait_until_let_go(libvirt: Libvirt, uuid: str, find: Find, permit: Permit, patience_s: float) -> None:
+def _wait_until_let_go(libvirt: Libvirt, uuid: str, find: Find, deadline: Deadline, patience_s: float) -> None:
     """A guest is asked again and again: one that boots does not hear it."""
-    ends = time.monotonic() + min(patience_s, permit.left_s())
+    ends = time.monotonic() + min(patience_s, deadline.left_s())
     asked_at = float("-inf")
     while True:
         news = libvirt.news_count()
@@ -76,18 +76,18 @@ def _wait_until_let_go(libvirt: Libvirt, uuid: str, find: Find, permit: Permit, 
             raise core.errors.Conflict("The guest does not release the device", server=uuid)
         if time.monotonic() - asked_at >= _ASK_AGAIN_S:
             # This itself takes seconds when the guest does not answer.
-            if not _ask(libvirt, uuid, element, permit):
+            if not _ask(libvirt, uuid, element, deadline):
                 return
             asked_at = time.monotonic()
             continue
-        permit.check()
+        deadline.check()
         libvirt.wait_for_news(news, min(_LOOK_S, max(0.0, ends - time.monotonic())))
 
 
-def _ask(libvirt: Libvirt, uuid: str, element: ET.Element, permit: Permit) -> bool:
+def _ask(libvirt: Libvirt, uuid: str, element: ET.Element, deadline: Deadline) -> bool:
     """False: the guest does not run any more."""
     try:
-        libvirt.detach_device(uuid, _text(element), permit, live=True)
+        libvirt.detach_device(uuid, _text(element), deadline, live=True)
     except core.errors.WrongState:
         return False
     except (core.errors.Broken, core.errors.Invalid):

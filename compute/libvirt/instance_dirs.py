@@ -12,11 +12,11 @@ import tempfile
 
 import core.errors
 from compute import private
+from compute.deadline import Deadline
 from compute.hypervisor import MOST_CONSOLE_BYTES
-from compute.libvirt import config_drive, programs
+from compute.libvirt import commands, config_drive
 from compute.libvirt.devices import Disk
 from compute.libvirt.image_format import ImageFacts, backing_of, inspect, overlay_bytes
-from compute.permit import Permit
 
 GIB = 1024**3
 MIB = 1024**2
@@ -28,7 +28,7 @@ _LONG_LOG_BYTES = 4 * MOST_CONSOLE_BYTES
 
 
 @dataclasses.dataclass(frozen=True)
-class Home:
+class InstanceDirectory:
     """The directory of one attempt of a server."""
 
     path: pathlib.Path
@@ -66,25 +66,25 @@ class Home:
                 entry.unlink()
         shutil.rmtree(self.path)
 
-    def root_disk(self, image: pathlib.Path, facts: ImageFacts, size_bytes: int, permit: Permit) -> Disk:
+    def root_disk(self, image: pathlib.Path, facts: ImageFacts, size_bytes: int, deadline: Deadline) -> Disk:
         """A disk over the image, which stays as it is."""
         path = self.path / _ROOT
-        _overlay(path, image, facts, size_bytes, permit)
+        _overlay(path, image, facts, size_bytes, deadline)
         return Disk(path=path, format="qcow2")
 
-    def ephemeral_disk(self, size_gib: int, permit: Permit) -> Disk:
+    def ephemeral_disk(self, size_gib: int, deadline: Deadline) -> Disk:
         """An empty ext4 file system."""
         path = self._sparse("ephemeral0.raw", size_gib * GIB)
-        programs.run(["mkfs.ext4", "-q", "-F", "-L", "ephemeral0", path], permit)
+        commands.run(["mkfs.ext4", "-q", "-F", "-L", "ephemeral0", path], deadline)
         return Disk(path=path, format="raw")
 
-    def swap_disk(self, size_mib: int, permit: Permit) -> Disk:
+    def swap_disk(self, size_mib: int, deadline: Deadline) -> Disk:
         """Swap space."""
         path = self._sparse("swap.raw", size_mib * MIB)
-        programs.run(["mkswap", "-q", "-L", "swap0", path], permit)
+        commands.run(["mkswap", "-q", "-L", "swap0", path], deadline)
         return Disk(path=path, format="raw")
 
-    def config_drive(self, files: dict[str, bytes], permit: Permit) -> Disk:
+    def config_drive(self, files: dict[str, bytes], deadline: Deadline) -> Disk:
         """A CD with these files."""
         path = self.path / "config.iso"
         with tempfile.TemporaryDirectory() as tree:
@@ -93,7 +93,7 @@ class Home:
                 private.make_directory(file.parent)
                 private.write(file, content)
             options = ["-quiet", "-ldots", "-allow-lowercase", "-allow-multidot", "-l", "-J", "-r", "-V", config_drive.LABEL]
-            programs.run(["genisoimage", "-o", path, *options, tree], permit)
+            commands.run(["genisoimage", "-o", path, *options, tree], deadline)
         return Disk(path=path, format="raw", is_cdrom=True)
 
     @property
@@ -119,9 +119,9 @@ class Home:
             )
         return facts
 
-    def rescue_disk(self, image: pathlib.Path, facts: ImageFacts, permit: Permit) -> None:
+    def rescue_disk(self, image: pathlib.Path, facts: ImageFacts, deadline: Deadline) -> None:
         """A fresh disk over the image."""
-        _overlay(self.rescue_path, image, facts, facts.virtual_bytes, permit)
+        _overlay(self.rescue_path, image, facts, facts.virtual_bytes, deadline)
 
     def unrescued(self) -> None:
         """What a rescue made is gone."""
@@ -165,13 +165,13 @@ class Home:
         for path in (self.snapshot_disk, self.frozen_mark, self.snapshot_mark):
             path.unlink(missing_ok=True)
 
-    def copy_snapshot(self, target: pathlib.Path, permit: Permit) -> None:
+    def copy_snapshot(self, target: pathlib.Path, deadline: Deadline) -> None:
         """`snapshot_disk` as an image."""
-        programs.run(["qemu-img", "convert", "-q", "-c", "-f", "qcow2", "-O", "qcow2", self.snapshot_disk, target.absolute()], permit)
+        commands.run(["qemu-img", "convert", "-q", "-c", "-f", "qcow2", "-O", "qcow2", self.snapshot_disk, target.absolute()], deadline)
 
-    def copy_root_disk(self, target: pathlib.Path, permit: Permit) -> None:
+    def copy_root_disk(self, target: pathlib.Path, deadline: Deadline) -> None:
         """The root disk with all that lies under it, as one image; the guest is off."""
-        programs.run(["qemu-img", "convert", "-q", "-c", "-f", "qcow2", "-O", "qcow2", self.path / _ROOT, target.absolute()], permit)
+        commands.run(["qemu-img", "convert", "-q", "-c", "-f", "qcow2", "-O", "qcow2", self.path / _ROOT, target.absolute()], deadline)
 
     def read_console(self) -> str:
         """The end of what the guest wrote."""
@@ -199,7 +199,7 @@ class Home:
         return path
 
 
-class Homes:
+class InstanceDirectories:
     """The directories below one path."""
 
     def __init__(self, path: pathlib.Path) -> None:
@@ -216,18 +216,18 @@ class Homes:
         except OSError as error:
             raise core.errors.Invalid(f"[libvirt] instances_path: {self.path} cannot be made: {error.strerror or error}", field="instances_path") from error
 
-    def of(self, uuid: str, attempt: int) -> Home:
+    def of(self, uuid: str, attempt: int) -> InstanceDirectory:
         """The directory of this attempt, there or not."""
-        return Home(self.path / f"{uuid}.{attempt}", uuid, attempt)
+        return InstanceDirectory(self.path / f"{uuid}.{attempt}", uuid, attempt)
 
-    def all(self, uuid: str | None = None) -> list[Home]:
+    def all(self, uuid: str | None = None) -> list[InstanceDirectory]:
         """Those that are there, of one server or of all."""
         found = []
         for path in self.path.iterdir():
             match = _NAME.fullmatch(path.name)
             if match and uuid in (None, match[1]):
-                found.append(Home(path, match[1], int(match[2])))
-        return sorted(found, key=lambda home: (home.uuid, home.attempt))
+                found.append(InstanceDirectory(path, match[1], int(match[2])))
+        return sorted(found, key=lambda directory: (directory.uuid, directory.attempt))
 
     def disk_gib(self) -> int:
         """The size of their file system."""
@@ -245,6 +245,6 @@ def _end_of(log: pathlib.Path) -> bytes:
         return b""
 
 
-def _overlay(path: pathlib.Path, image: pathlib.Path, facts: ImageFacts, size_bytes: int, permit: Permit) -> None:
+def _overlay(path: pathlib.Path, image: pathlib.Path, facts: ImageFacts, size_bytes: int, deadline: Deadline) -> None:
     path.unlink(missing_ok=True)
-    programs.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", facts.format, "-b", image.absolute(), path, str(size_bytes)], permit)
+    commands.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", facts.format, "-b", image.absolute(), path, str(size_bytes)], deadline)

@@ -13,8 +13,8 @@ from oslo_config import cfg
 
 import core.errors
 from compute import private
-from compute.libvirt.devices import Door
-from compute.libvirt.documents import serial_port_of, with_serial_port
+from compute.libvirt.devices import ConsoleListener
+from compute.libvirt.domain_xml_edits import serial_port_of, with_serial_port
 from compute.libvirt.hardware import Hardware
 from compute.libvirt.pinning import HostCpus, Pins, host_cpus, pins_in, pins_of
 
@@ -26,15 +26,15 @@ _LONGEST_NAME = len(f"/{'u' * 36}.serial")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Seat:
+class Reservation:
     """What one guest occupies."""
 
-    serial: Door
-    vnc: Door
+    serial: ConsoleListener
+    vnc: ConsoleListener
     pins: Pins = dataclasses.field(default_factory=Pins)
 
 
-class Seats:
+class Reservations:
     """The host's seats. Taken ones are written down in the domains' documents; those of domains not defined yet are remembered here.
 
     Raises:
@@ -50,7 +50,7 @@ class Seats:
         if self._sockets is not None and len(str(self._sockets)) + _LONGEST_NAME > _LONGEST_SOCKET:
             raise core.errors.Invalid(f"[libvirt] console_path: {self._sockets} is too long for a socket", field="console_path")
         self._lock = threading.Lock()
-        self._promised: dict[str, Seat] = {}
+        self._promised: dict[str, Reservation] = {}
 
     def prepare(self) -> None:
         """Makes the directory of the sockets.
@@ -66,7 +66,7 @@ class Seats:
             raise core.errors.Invalid(f"[libvirt] console_path: {self._sockets} cannot be made: {error.strerror or error}", field="console_path") from error
 
     @contextlib.contextmanager
-    def taken(self, uuid: str, hardware: Hardware, vcpus: int, documents: Callable[[], Iterable[str]], *, before: str | None = None) -> Iterator[Seat]:
+    def taken(self, uuid: str, hardware: Hardware, vcpus: int, documents: Callable[[], Iterable[str]], *, before: str | None = None) -> Iterator[Reservation]:
         """A seat that is the server's inside the `with`, in which its domain is defined.
 
         Args:
@@ -78,9 +78,9 @@ class Seats:
             Conflict: none is free.
         """
         with self._lock:
-            seat = self._promised[uuid] = self._choose(uuid, hardware, vcpus, documents, before)
+            reservation = self._promised[uuid] = self._choose(uuid, hardware, vcpus, documents, before)
         try:
-            yield seat
+            yield reservation
         finally:
             with self._lock:
                 self._promised.pop(uuid, None)
@@ -99,22 +99,22 @@ class Seats:
             for path in (self._socket(uuid, "serial"), self._socket(uuid, "vnc")):
                 path.unlink(missing_ok=True)
 
-    def _choose(self, uuid: str, hardware: Hardware, vcpus: int, documents: Callable[[], Iterable[str]], before: str | None) -> Seat:
+    def _choose(self, uuid: str, hardware: Hardware, vcpus: int, documents: Callable[[], Iterable[str]], before: str | None) -> Reservation:
         policy = hardware.cpu_policy
         # Asked only where it matters: libvirt takes a while for many guests.
         others = list(documents()) if policy.is_dedicated or self._sockets is None else []
-        promised = [seat.pins for whose, seat in self._promised.items() if whose != uuid]
+        promised = [reservation.pins for whose, reservation in self._promised.items() if whose != uuid]
         taken = {cpu for pins in (*map(pins_in, others), *promised) for cpu in (*pins.cpus, *(pins.emulator if pins.cpus else ()))}
         pins = pins_of(policy, vcpus, self.cpus, taken - set(self.cpus.shared), before=None if before is None else pins_in(before))
         if self._sockets is not None:
-            return Seat(serial=Door(socket=self._socket(uuid, "serial")), vnc=Door(socket=self._socket(uuid, "vnc")), pins=pins)
+            return Reservation(serial=ConsoleListener(socket=self._socket(uuid, "serial")), vnc=ConsoleListener(socket=self._socket(uuid, "vnc")), pins=pins)
         port = None if before is None else serial_port_of(before)
         port = port or self._free_port(uuid, others)
-        return Seat(serial=Door(listen=self._listen, port=port), vnc=Door(listen=self._vnc_listen), pins=pins)
+        return Reservation(serial=ConsoleListener(listen=self._listen, port=port), vnc=ConsoleListener(listen=self._vnc_listen), pins=pins)
 
     def _free_port(self, uuid: str, documents: Iterable[str]) -> int:
         taken = {serial_port_of(document) for document in documents}
-        taken |= {seat.serial.port for whose, seat in self._promised.items() if whose != uuid}
+        taken |= {reservation.serial.port for whose, reservation in self._promised.items() if whose != uuid}
         for port in self._ports:
             if port not in taken and _is_free(self._listen, port):
                 return port

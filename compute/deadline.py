@@ -7,7 +7,7 @@ import core.errors
 from core.log import about
 
 
-class Permit:
+class Deadline:
     """What long work asks between its steps. One holder works by it; any thread may revoke it.
 
     `attempt` is the attempt of the server for which the work is done, `request_id` that of the user's request, if it is known.

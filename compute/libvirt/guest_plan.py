@@ -8,16 +8,16 @@ from collections.abc import Callable
 from oslo_config import cfg
 
 import core.errors
+from compute.deadline import Deadline
 from compute.libvirt import config_drive
-from compute.libvirt.abilities import Abilities, require
 from compute.libvirt.devices import Disk
 from compute.libvirt.domain import Domain, Identity, domain_xml
+from compute.libvirt.domain_capabilities import Abilities, require
 from compute.libvirt.hardware import Hardware, hardware_of
-from compute.libvirt.homes import GIB, Home
 from compute.libvirt.image_format import ImageFacts, inspect
+from compute.libvirt.instance_dirs import GIB, InstanceDirectory
 from compute.libvirt.limits import nic_limits_text
-from compute.libvirt.seats import Seat
-from compute.permit import Permit
+from compute.libvirt.reservations import Reservation
 from compute.resources.tracker import need_of
 from objects.build import BuildSpec
 
@@ -77,14 +77,14 @@ def plan_of(
     )
 
 
-def make(plan: Plan, home: Home, seat: Seat, permit: Permit) -> str:
+def make(plan: Plan, directory: InstanceDirectory, reservation: Reservation, deadline: Deadline) -> str:
     """Makes the disks; the document of the domain that has them."""
     need, hardware = need_of(plan.spec), plan.hardware
     return domain_xml(
         Domain(
             uuid=plan.spec.uuid,
             identity=Identity(
-                attempt=home.attempt,
+                attempt=directory.attempt,
                 vcpus=need.vcpus,
                 memory_mib=need.memory_mib,
                 disk_gib=need.disk_gib,
@@ -94,11 +94,11 @@ def make(plan: Plan, home: Home, seat: Seat, permit: Permit) -> str:
             ),
             virt_type=plan.virt_type,
             hardware=hardware,
-            disks=_disks(plan, home, permit),
-            console_log=home.console_log,
-            serial=seat.serial,
-            vnc=seat.vnc,
-            pins=seat.pins,
+            disks=_disks(plan, directory, deadline),
+            console_log=directory.console_log,
+            serial=reservation.serial,
+            vnc=reservation.vnc,
+            pins=reservation.pins,
             tb_cache_mib=plan.tb_cache_mib,
         )
     )
@@ -112,13 +112,13 @@ def _hardware(spec: BuildSpec, machine: str, virt_type: str, abilities: Callable
     return dataclasses.replace(hardware, machine=can.machines[hardware.machine])
 
 
-def _disks(plan: Plan, home: Home, permit: Permit) -> tuple[Disk, ...]:
+def _disks(plan: Plan, directory: InstanceDirectory, deadline: Deadline) -> tuple[Disk, ...]:
     flavor = plan.spec.flavor
-    disks = [home.root_disk(plan.image, plan.facts, plan.root_bytes, permit)]
+    disks = [directory.root_disk(plan.image, plan.facts, plan.root_bytes, deadline)]
     if flavor.ephemeral_gib:
-        disks.append(home.ephemeral_disk(flavor.ephemeral_gib, permit))
+        disks.append(directory.ephemeral_disk(flavor.ephemeral_gib, deadline))
     if flavor.swap_mib:
-        disks.append(home.swap_disk(flavor.swap_mib, permit))
+        disks.append(directory.swap_disk(flavor.swap_mib, deadline))
     if plan.has_config_drive:
-        disks.append(home.config_drive(config_drive.files_of(plan.spec, random_seed=os.urandom(_SEED_BYTES)), permit))
+        disks.append(directory.config_drive(config_drive.files_of(plan.spec, random_seed=os.urandom(_SEED_BYTES)), deadline))
     return tuple(disks)

@@ -3,41 +3,41 @@
 from collections.abc import Callable
 
 import core.errors
+from compute.deadline import Deadline
 from compute.libvirt.connection import Libvirt
-from compute.permit import Permit
 
 _LOOK_S = 0.5
 _PRESS_AGAIN_S = 5.0
-# Of the permit, this part is kept for cutting the guest off.
+# Of the deadline, this part is kept for cutting the guest off.
 _KEPT_FOR_FORCE = 0.5
 
 
-def shuts_down(libvirt: Libvirt, uuid: str, permit: Permit, *, patience_s: float) -> bool:
+def shut_down(libvirt: Libvirt, uuid: str, deadline: Deadline, *, patience_s: float) -> bool:
     """Whether the guest reacts to its power button in time. A guest that still boots does not hear it: it is pressed again."""
     return _reacts(
         libvirt,
-        permit,
+        deadline,
         patience_s,
-        press=lambda: libvirt.press_power_button(uuid, permit),
-        has_reacted=lambda: not libvirt.known(uuid, permit).has_process,
+        press=lambda: libvirt.press_power_button(uuid, deadline),
+        has_reacted=lambda: not libvirt.known(uuid, deadline).has_process,
     )
 
 
-def starts_anew(libvirt: Libvirt, uuid: str, permit: Permit, *, patience_s: float) -> bool:
+def reboot(libvirt: Libvirt, uuid: str, deadline: Deadline, *, patience_s: float) -> bool:
     """Whether the guest shuts itself down in time and runs again; not, if its process ended instead: it has to be started."""
     before = libvirt.reboots(uuid)
     has_reacted = _reacts(
         libvirt,
-        permit,
+        deadline,
         patience_s,
-        press=lambda: libvirt.ask_to_reboot(uuid, permit),
-        has_reacted=lambda: libvirt.reboots(uuid) > before or not libvirt.known(uuid, permit).has_process,
+        press=lambda: libvirt.ask_to_reboot(uuid, deadline),
+        has_reacted=lambda: libvirt.reboots(uuid) > before or not libvirt.known(uuid, deadline).has_process,
     )
-    return has_reacted and libvirt.known(uuid, permit).has_process
+    return has_reacted and libvirt.known(uuid, deadline).has_process
 
 
-def _reacts(libvirt: Libvirt, permit: Permit, patience_s: float, *, press: Callable[[], None], has_reacted: Callable[[], bool]) -> bool:
-    patience = Permit(attempt=permit.attempt, deadline_s=min(patience_s, permit.left_s() * _KEPT_FOR_FORCE))
+def _reacts(libvirt: Libvirt, deadline: Deadline, patience_s: float, *, press: Callable[[], None], has_reacted: Callable[[], bool]) -> bool:
+    patience = Deadline(attempt=deadline.attempt, deadline_s=min(patience_s, deadline.left_s() * _KEPT_FOR_FORCE))
     pressed_at_s = float("inf")
     while patience.left_s() > 0:
         news = libvirt.news_count()
@@ -49,6 +49,6 @@ def _reacts(libvirt: Libvirt, permit: Permit, patience_s: float, *, press: Calla
                 press()
             except core.errors.WrongState:
                 continue  # It went off at this moment.
-        permit.check()
+        deadline.check()
         libvirt.wait_for_news(news, min(_LOOK_S, patience.left_s()))
     return has_reacted()

@@ -1,12 +1,12 @@
 """The tail of a guest's console log."""
 
-from compute.actions.names import checked_uuid
-from compute.operation import Host
+from compute.actions.uuids import checked_uuid
+from compute.agent_context import AgentContext
 from core.context import Context
 from messaging.verbs.compute import ConsoleLogRequest, ConsoleOutput
 
 
-def show_console(host: Host, _: Context, asked: ConsoleLogRequest) -> ConsoleOutput:
+def show_console(host: AgentContext, _: Context, asked: ConsoleLogRequest) -> ConsoleOutput:
     """The last lines, or all there is.
 
     Raises:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import core.errors
-from compute.actions.names import checked_uuid
-from compute.operation import Host
+from compute.actions.uuids import checked_uuid
+from compute.agent_context import AgentContext
 from core.context import Context
 from lifecycle import refusals, states
 from lifecycle.actions import GET_CONSOLE, GET_DIAGNOSTICS, Action
@@ -16,7 +16,7 @@ from objects.diagnostics import Diagnostics
 T = TypeVar("T")
 
 
-def show_console_addresses(host: Host, _: Context, asked: ServerRef) -> ConsoleAddresses:
+def show_console_addresses(host: AgentContext, _: Context, asked: ServerRef) -> ConsoleAddresses:
     """Where its consoles are served now; none: the hypervisor has none for it.
 
     Raises:
@@ -27,7 +27,7 @@ def show_console_addresses(host: Host, _: Context, asked: ServerRef) -> ConsoleA
     return ConsoleAddresses([Address(kind=one.kind, host=one.host, port=one.port, path=None if one.path is None else str(one.path)) for one in found])
 
 
-def show_diagnostics(host: Host, _: Context, asked: ServerRef) -> Diagnostics:
+def show_diagnostics(host: AgentContext, _: Context, asked: ServerRef) -> Diagnostics:
     """How it fares now.
 
     Raises:
@@ -37,7 +37,7 @@ def show_diagnostics(host: Host, _: Context, asked: ServerRef) -> Diagnostics:
     return _ask(host, GET_DIAGNOSTICS, asked.uuid, host.hypervisor.diagnostics)
 
 
-def _ask(host: Host, action: Action, uuid: str, ask: Callable[[str], T]) -> T:
+def _ask(host: AgentContext, action: Action, uuid: str, ask: Callable[[str], T]) -> T:
     try:
         return ask(checked_uuid(uuid))
     except core.errors.WrongState as error:

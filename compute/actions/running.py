@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 
 import core.errors
-from compute.operation import Host
-from compute.permit import Permit
+from compute.agent_context import AgentContext
+from compute.deadline import Deadline
 from core.log import about
 from messaging.verbs import cell
 from messaging.verbs.compute import Act
@@ -14,10 +14,10 @@ from objects.build import Guest
 class Job:
     """What the work of an operation is given, and what it says of itself meanwhile."""
 
-    def __init__(self, host: Host, act: Act, permit: Permit) -> None:
+    def __init__(self, host: AgentContext, act: Act, deadline: Deadline) -> None:
         self.host = host
         self.act = act
-        self.permit = permit
+        self.deadline = deadline
         self.has_begun = False
 
     @property
@@ -25,8 +25,8 @@ class Job:
         return self.act.uuid
 
     def begins(self) -> None:
-        """From here on the guest is not what it was. Raises as the permit does."""
-        self.permit.check()
+        """From here on the guest is not what it was. Raises as the deadline does."""
+        self.deadline.check()
         self.has_begun = True
 
     def stage(self, step: str) -> None:
@@ -49,7 +49,7 @@ class Job:
 Work = Callable[[Job], Guest]
 
 
-def about_act(host: Host, act: Act) -> str:
+def about_act(host: AgentContext, act: Act) -> str:
     """The fields of a line about it in the log."""
     return about(server=act.uuid, attempt=act.attempt, host=host.name, request_id=act.request_id)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import core.errors
 from compute import private
-from compute.permit import Permit
+from compute.deadline import Deadline
 
 _LOOK_S = 0.05
 _MOST_MESSAGE = 300
@@ -26,16 +26,16 @@ def require(names: Iterable[str]) -> None:
         raise core.errors.Invalid(f"Not installed on this host: {', '.join(missing)}", field="driver")
 
 
-def run(arguments: Sequence[str | pathlib.Path], permit: Permit) -> None:
+def run(arguments: Sequence[str | pathlib.Path], deadline: Deadline) -> None:
     """Runs the program to its good end.
 
     Raises:
         Invalid: it is not installed.
         Broken: it ended with an error.
-        Unavailable: the disk is full; or the permit is over.
-        Conflict: the permit was taken back.
+        Unavailable: the disk is full; or the deadline is over.
+        Conflict: the deadline was taken back.
     """
-    permit.check()
+    deadline.check()
     name = str(arguments[0])
     # The complaint goes to a file: nobody has to read a pipe meanwhile.
     with tempfile.TemporaryFile() as complaint:
@@ -46,7 +46,7 @@ def run(arguments: Sequence[str | pathlib.Path], permit: Permit) -> None:
             raise core.errors.Invalid(f"The program {name} is not installed on this host") from error
         with process:
             try:
-                _wait(process, permit)
+                _wait(process, deadline)
             except BaseException:
                 process.kill()
                 raise
@@ -55,13 +55,13 @@ def run(arguments: Sequence[str | pathlib.Path], permit: Permit) -> None:
             raise _error(name, process.returncode, complaint.read().decode(errors="replace"))
 
 
-def _wait(process: subprocess.Popen[bytes], permit: Permit) -> None:
+def _wait(process: subprocess.Popen[bytes], deadline: Deadline) -> None:
     while True:
         try:
             process.wait(_LOOK_S)
             return
         except subprocess.TimeoutExpired:
-            permit.check()
+            deadline.check()
 
 
 def _error(name: str, code: int, complaint: str) -> core.errors.CellplaneError:

@@ -8,7 +8,7 @@ _BOOLEANS = {"true": True, "yes": True, "1": True, "on": True, "false": False, "
 MOST = 1 << 20
 
 
-class Asked:
+class Options:
     """Named values, and which of them nobody has read yet.
 
     Args:
@@ -78,10 +78,10 @@ class Asked:
             raise core.errors.Invalid(f"This hypervisor does not know the {self._kind} {name}", field=name)
 
 
-class Both:
+class FlavorAndImageOptions:
     """The same question to flavor (`hw:NAME`) and image (`hw_NAME`): both answers must make sense, the flavor's holds."""
 
-    def __init__(self, flavor: Asked, image: Asked) -> None:
+    def __init__(self, flavor: Options, image: Options) -> None:
         self.flavor = flavor
         self.image = image
 

@@ -38,8 +38,8 @@ class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         refuse: a spawn fails with this reason before it begins.
         spawn_error: a spawn fails with this reason at its very end, its half-built guest left behind.
         act_error, destroy_error: that fails with this reason.
-        hang: a spawn does not end as long as this is set, unless its permit is taken back.
-        deaf: hanging, it does not even notice its permit.
+        hang: a spawn does not end as long as this is set, unless its deadline is taken back.
+        deaf: hanging, it does not even notice its deadline.
         keeps_devices: a guest that runs does not let go of disks and network cards.
         away: every call fails, as if the hypervisor's daemon were gone.
     """
@@ -52,7 +52,7 @@ class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     act_error: str | Chance | None = None
     destroy_error: str | Chance | None = None
     hang: bool | None = None
-    deaf: bool | None = None
+    ignores_deadline: bool | None = None
     keeps_devices: bool | None = None
     away: bool | None = None
 
@@ -77,7 +77,7 @@ def turn(directory: pathlib.Path, **settings: Any) -> None:
     fresh.replace(directory / FILE)
 
 
-class Dial:
+class Faults:
     """What is dialled now."""
 
     def __init__(self, directory: pathlib.Path) -> None:

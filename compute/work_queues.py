@@ -11,7 +11,7 @@ LOG = core.log.get(__name__)
 Job = Callable[[], None]
 
 
-class Slots:
+class WorkQueues:
     """Threads that are there only while there is work: an idle agent keeps none.
 
     A job handles its own errors; what it raises all the same is logged here.

@@ -1,4 +1,4 @@
-"""The frame round every action on a server: one at a time per server, with a permit that can be taken back, logged once, errors caught here."""
+"""The frame round every action on a server: one at a time per server, with a deadline that can be taken back, logged once, errors caught here."""
 
 import contextlib
 import dataclasses
@@ -9,13 +9,13 @@ from collections.abc import Iterator
 import core.errors
 import core.log
 from clients.glance import Images
+from compute.deadline import Deadline
 from compute.disk import Disk
 from compute.hypervisor import Hypervisor
-from compute.permit import Permit
 from compute.records import Records
 from compute.reporter import Reporter
 from compute.resources.images import ImageFiles
-from compute.resources.power import PowerBook
+from compute.resources.power import KnownPowerStates
 from compute.resources.tracker import Tracker
 from core.log import about
 from core.steps import Steps
@@ -33,37 +33,37 @@ class Deadlines:
     report_s: float = 10.0
 
 
-class Servers:
+class ServerLocks:
     """Who works on which server. A server is worked on by one thread at a time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._free = threading.Condition(self._lock)
-        self._permits: dict[str, Permit] = {}
+        self._permits: dict[str, Deadline] = {}
         self._waiting: dict[str, int] = {}
         self._closed = False
 
     @contextlib.contextmanager
-    def hold(self, uuid: str, permit: Permit) -> Iterator[Permit]:
-        """The server is ours inside the `with`, for the work that the permit is for.
+    def lock(self, uuid: str, deadline: Deadline) -> Iterator[Deadline]:
+        """The server is ours inside the `with`, for the work that the deadline is for.
 
         Raises:
-            Unavailable: others did not let go of it before the permit's end; or the agent is stopping.
+            Unavailable: others did not let go of it before the deadline's end; or the agent is stopping.
         """
-        self._take(uuid, permit)
+        self._take(uuid, deadline)
         try:
-            yield permit
+            yield deadline
         finally:
             with self._lock:
                 del self._permits[uuid]
                 self._free.notify_all()
 
     def interrupt(self, uuid: str, up_to_attempt: int, reason: str) -> None:
-        """Takes back the permit of whoever works on one of these attempts of the server."""
+        """Takes back the deadline of whoever works on one of these attempts of the server."""
         with self._lock:
-            permit = self._permits.get(uuid)
-            if permit is not None and permit.attempt <= up_to_attempt:
-                permit.revoke(reason)
+            deadline = self._permits.get(uuid)
+            if deadline is not None and deadline.attempt <= up_to_attempt:
+                deadline.revoke(reason)
 
     def is_busy(self, uuid: str) -> bool:
         """Whether somebody works on the server or waits to."""
@@ -79,15 +79,15 @@ class Servers:
         """Takes all permits back and gives no more."""
         with self._lock:
             self._closed = True
-            for permit in self._permits.values():
-                permit.revoke("The agent is stopping")
+            for deadline in self._permits.values():
+                deadline.revoke("The agent is stopping")
             self._free.notify_all()
 
-    def _take(self, uuid: str, permit: Permit) -> None:
+    def _take(self, uuid: str, deadline: Deadline) -> None:
         with self._lock:
             self._waiting[uuid] = self._waiting.get(uuid, 0) + 1
             try:
-                is_ours = self._free.wait_for(lambda: self._closed or uuid not in self._permits, permit.left_s())
+                is_ours = self._free.wait_for(lambda: self._closed or uuid not in self._permits, deadline.left_s())
             finally:
                 self._waiting[uuid] -= 1
                 if not self._waiting[uuid]:
@@ -96,21 +96,21 @@ class Servers:
                 raise core.errors.Unavailable("The agent is stopping")
             if not is_ours:
                 raise core.errors.Unavailable(f"Server {uuid} is still being worked on")
-            self._permits[uuid] = permit
+            self._permits[uuid] = deadline
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Host:
+class AgentContext:
     """All that an action needs of its host. `image_service` None: it has none."""
 
     name: str
     hypervisor: Hypervisor
     records: Records
     reporter: Reporter
-    servers: Servers
+    servers: ServerLocks
     tracker: Tracker
     images: ImageFiles
-    power: PowerBook
+    power: KnownPowerStates
     steps: Steps
     deadlines: Deadlines
     disk: Disk = dataclasses.field(default_factory=Disk)
@@ -118,17 +118,17 @@ class Host:
 
 
 @contextlib.contextmanager
-def operation(host: Host, name: str, uuid: str, permit: Permit) -> Iterator[Permit]:
+def operation(host: AgentContext, name: str, uuid: str, deadline: Deadline) -> Iterator[Deadline]:
     """The frame: the server is ours inside, and the log says once how it ended.
 
     Errors of `core.errors` go on to the caller, who decides what they mean; every other exception is logged with its trace and becomes
     `Broken`.
     """
     began = time.monotonic()
-    said = about(server=uuid, attempt=permit.attempt, host=host.name, request_id=permit.request_id)
+    said = about(server=uuid, attempt=deadline.attempt, host=host.name, request_id=deadline.request_id)
     try:
-        with host.servers.hold(uuid, permit):
-            yield permit
+        with host.servers.lock(uuid, deadline):
+            yield deadline
     except core.errors.CellplaneError as error:
         LOG.warning("%s failed %s after_s=%.3f error=%s why=%s", name, said, time.monotonic() - began, error.code, error)
         raise

@@ -1,0 +1,78 @@
+"""What the host does for each key of `lifecycle.actions.OPERATIONS`, and what it undoes when that fails."""
+
+from collections.abc import Callable
+
+from compute.actions import rescue_rebuild, snapshot
+from compute.actions.running import Job, Work, text_of
+from compute.agent_context import AgentContext
+from compute.deadline import Deadline
+from compute.hypervisor import Hypervisor
+from lifecycle.actions import (
+    CHANGE_PASSWORD,
+    CREATE_IMAGE,
+    OPERATIONS,
+    PAUSE,
+    REBOOT_HARD,
+    REBOOT_SOFT,
+    REBUILD,
+    RESCUE,
+    RESUME,
+    START,
+    STOP,
+    SUSPEND,
+    TRIGGER_CRASH_DUMP,
+    UNPAUSE,
+    UNRESCUE,
+    Action,
+)
+from messaging.verbs.compute import Act
+from objects.build import Guest
+
+
+def _power(change: Callable[[Hypervisor, str, Deadline], Guest]) -> Work:
+    def work(job: Job) -> Guest:
+        job.begins()
+        return change(job.host.hypervisor, job.uuid, job.deadline)
+
+    return work
+
+
+def _change_password(job: Job) -> Guest:
+    """The password came sealed, and is readable from here to the guest's agent only."""
+    password = job.host.records.opener.open(text_of(job.act.arguments, "sealed"), about=job.uuid)
+    job.begins()
+    job.host.hypervisor.set_password(job.uuid, user=text_of(job.act.arguments, "user"), password=password, deadline=job.deadline)
+    return job.guest()
+
+
+def _trigger_crash_dump(job: Job) -> Guest:
+    job.begins()
+    job.host.hypervisor.inject_nmi(job.uuid, deadline=job.deadline)
+    return job.guest()
+
+
+_WORK: dict[Action, Work] = {
+    START: _power(lambda hypervisor, uuid, deadline: hypervisor.start(uuid, deadline=deadline)),
+    STOP: _power(lambda hypervisor, uuid, deadline: hypervisor.stop(uuid, deadline=deadline)),
+    REBOOT_SOFT: _power(lambda hypervisor, uuid, deadline: hypervisor.reboot(uuid, hard=False, deadline=deadline)),
+    REBOOT_HARD: _power(lambda hypervisor, uuid, deadline: hypervisor.reboot(uuid, hard=True, deadline=deadline)),
+    PAUSE: _power(lambda hypervisor, uuid, deadline: hypervisor.pause(uuid, deadline=deadline)),
+    UNPAUSE: _power(lambda hypervisor, uuid, deadline: hypervisor.unpause(uuid, deadline=deadline)),
+    SUSPEND: _power(lambda hypervisor, uuid, deadline: hypervisor.suspend(uuid, deadline=deadline)),
+    RESUME: _power(lambda hypervisor, uuid, deadline: hypervisor.resume(uuid, deadline=deadline)),
+    RESCUE: rescue_rebuild.rescue,
+    UNRESCUE: rescue_rebuild.unrescue,
+    REBUILD: rescue_rebuild.rebuild,
+    CREATE_IMAGE: snapshot.create_image,
+    CHANGE_PASSWORD: _change_password,
+    TRIGGER_CRASH_DUMP: _trigger_crash_dump,
+}
+WORK: dict[str, Work] = {key: _WORK[action] for key, action in OPERATIONS.items()}
+
+# What an operation leaves outside of this host when it fails, taken back; False: not yet.
+_UNDO: dict[str, Callable[[AgentContext, Act], bool]] = {CREATE_IMAGE.operation: snapshot.undo}
+
+
+def undo(host: AgentContext, act: Act) -> bool:
+    """Takes back what a failed operation would leave elsewhere; False: that has to be tried again."""
+    return _UNDO[act.action](host, act) if act.action in _UNDO else True
