@@ -36,7 +36,7 @@ def serve(conf: cfg.ConfigOpts, listening: socket.socket, worker: Worker, parent
     serving = worker(conf, listening)
     try:
         serving.start()
-        core.process.settle()
+        core.process.freeze_gc()
     except core.errors.CellplaneError as error:
         return refused(error)
     while _signal_within(PARENT_CHECK_S, _STOP) is None:

@@ -15,7 +15,7 @@ from benchmarks.cloud import Cloud
 from benchmarks.counters import WRITING_COMMITS, BrokerCounters, Counts, DatabaseCounters, PlacementCounters, administrator, ask
 from benchmarks.users import User
 from core import errors
-from devstack.neighbours import API_SCHEMA, schema_of
+from devstack.backing_services import API_SCHEMA, schema_of
 
 POLL_S = 0.05
 QUIET_POLL_S = 0.1

@@ -16,8 +16,8 @@ from core import errors
 from devstack import identity, ports
 from devstack.accounts import Accounts
 from devstack.background import REPOSITORY
+from devstack.backing_services import Full
 from devstack.layout import FULL, Shape, State
-from devstack.neighbours import Full
 from devstack.services import mariadb
 
 START_DEADLINE_S = 600.0

@@ -28,8 +28,8 @@ from benchmarks.played_hosts import host_name, player_of
 from benchmarks.users import user_of
 from core import errors
 from devstack.background import REPOSITORY
+from devstack.backing_services import API_SCHEMA, PLACEMENT_SCHEMA, schema_of
 from devstack.child import Child
-from devstack.neighbours import API_SCHEMA, PLACEMENT_SCHEMA, schema_of
 from devstack.supervisor import Control
 from devstack.waiting import wait_until
 

@@ -21,8 +21,8 @@ if __package__ in (None, ""):
 import messaging.verbs.cell as cell_verbs
 import messaging.verbs.compute as compute_verbs
 from core.context import service_context
+from devstack.backing_services import Full
 from devstack.layout import State
-from devstack.neighbours import Full
 from lifecycle import states
 from messaging import access, envelopes
 from messaging.broker import Broker

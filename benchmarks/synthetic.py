@@ -301,7 +301,7 @@ def _instance(moment: int, host: str, zone: str, project: str, chance: random.Ra
     is_stopped = chance.randrange(STOPPED_IN) == 0
     name = f"{'db' if chance.randrange(DATABASES_IN) == 0 else 'web'}-{chance.getrandbits(40):010x}"
     return {
-        "uuid": uuid, "project_id": project, "user_id": user_id("admin"), "state": states.LIVE, "attempt": 1,
+        "uuid": uuid, "project_id": project, "user_id": user_id("admin"), "state": states.BUILD_ACTIVE, "attempt": 1,
         "host": host, "node_uuid": str(uuids.UUID(int=1)), "alternates": [], "resources": {},
         "vm_state": states.STOPPED if is_stopped else states.ACTIVE, "power_state": states.SHUTDOWN if is_stopped else states.RUNNING,
         "display_name": name, "hostname": name, "availability_zone": zone, "hypervisor_hostname": host, "image_ref": IMAGE,

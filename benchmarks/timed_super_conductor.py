@@ -17,14 +17,14 @@ import orjson
 
 import core.process
 from conductor.superconductor.main import NAME, SuperConductor, options
-from core.steps import Steps
+from core.crash_points import CrashPoints
 
 LEASE, CLAIM = "super.lease", "super.claim"
 DECISION = "decision"
 """From the orders in hand to the claim that is sent: reading their requests, choosing hosts for all of them, waiting for the claim before."""
 
 
-class TimedSteps(Steps):
+class TimedSteps(CrashPoints):
     """Seconds of each step, by name; and of the decisions between a lease and its claim."""
 
     def __init__(self) -> None:

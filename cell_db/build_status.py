@@ -78,7 +78,7 @@ _COLUMNS = (
 
 def under_way(connection: sa.Connection, *, most: int, down_after_s: float) -> list[BuildStatus]:
     """Servers that are being built or deleted, oldest first."""
-    mine = instances.c.state.in_((states.BUILD, states.GOING))
+    mine = instances.c.state.in_((states.BUILD, states.BUILD_DELETING))
     return _completed(connection, sa.select(*_COLUMNS).where(mine).order_by(instances.c.id).limit(most), down_after_s)
 
 
@@ -92,7 +92,7 @@ def end_lease(connection: sa.Connection, uuid: str) -> bool:
     """The next sweep may take the server at once, and hosts that owe an answer are asked again. False: nothing of it is under way."""
     mine = sa.update(instances).where(
         instances.c.uuid == uuid,
-        sa.or_(instances.c.state.in_((states.BUILD, states.GOING)), instances.c.operation_id.is_not(None), _owes()),
+        sa.or_(instances.c.state.in_((states.BUILD, states.BUILD_DELETING)), instances.c.operation_id.is_not(None), _owes()),
     )
     asked_again = sa.update(cleanups).where(cleanups.c.uuid == uuid).values(sent_at=None)
     connection.execute(asked_again)

@@ -109,7 +109,7 @@ def row_of(placed: NewInstance) -> dict[str, Any]:
         "uuid": build.uuid,
         "project_id": build.project_id,
         "user_id": build.user_id,
-        "state": states.FAILED if buried else states.BUILD,
+        "state": states.BUILD_ERROR if buried else states.BUILD,
         "attempt": placed.attempt,
         "host": host,
         "node_uuid": placed.node_uuid if host else None,
@@ -256,7 +256,7 @@ def supersede(
     else:
         failure = fault(500, f"Build of instance {build.uuid} failed: {reason}", host=build.host)
         values = {
-            "state": states.FAILED, "vm_state": CREATE.failed, "task_state": None, "host": None, "node_uuid": None, "fault": failure,
+            "state": states.BUILD_ERROR, "vm_state": CREATE.failed, "task_state": None, "host": None, "node_uuid": None, "fault": failure,
             "hypervisor_hostname": None, "lease_until": now_sql(),
         }  # fmt: skip
     if not changed(connection.execute(mine.values(**values, updated_at=now_sql()))):
@@ -293,7 +293,7 @@ def active(connection: sa.Connection, ran: Sequence[ReportedGuest]) -> set[Repor
     done = {guest for guest in ran if (guest.uuid, guest.attempt, guest.host) in waiting}
     for power_state in sorted({guest.power_state for guest in done}):
         alike = [(guest.uuid, guest.attempt, guest.host) for guest in done if guest.power_state == power_state]
-        values = {"state": states.LIVE, "vm_state": CREATE.then, "task_state": None, "power_state": power_state, "fault": None}
+        values = {"state": states.BUILD_ACTIVE, "vm_state": CREATE.then, "task_state": None, "power_state": power_state, "fault": None}
         as_ordered = sa.tuple_(instances.c.uuid, instances.c.attempt, instances.c.host).in_(alike)
         taken = sa.update(instances).where(as_ordered, instances.c.state == states.BUILD)
         connection.execute(taken.values(**values, launched_at=now_sql(), updated_at=now_sql()))
@@ -311,6 +311,6 @@ def attempts(connection: sa.Connection, wanted: Sequence[str]) -> dict[str, tupl
 def live_on(connection: sa.Connection, host: str, *, launched_before: datetime.datetime) -> list[tuple[str, int]]:
     """(uuid, attempt) of the running servers of a host that were launched before then."""
     query = sa.select(instances.c.uuid, instances.c.attempt).where(
-        instances.c.host == host, instances.c.state == states.LIVE, instances.c.launched_at < launched_before
+        instances.c.host == host, instances.c.state == states.BUILD_ACTIVE, instances.c.launched_at < launched_before
     )
     return [(row.uuid, row.attempt) for row in connection.execute(query)]

@@ -14,11 +14,11 @@ from lifecycle.actions import GET_CONSOLE
 from objects.console import Address
 
 _RANDOM_BYTES = 32
-_ENDED = (states.GOING, states.GONE)
+_ENDED = (states.BUILD_DELETING, states.BUILD_DELETED)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Ticket:
+class ConsoleAccess:
     """What a token stands for: the console of this kind, of this server, at this address of its host (`objects.console.Address`)."""
 
     instance_uuid: str
@@ -38,7 +38,7 @@ class Ticket:
         return Address(kind=self.kind, host=self.host, port=self.port, path=self.path)
 
 
-_COLUMNS = tuple(console_auth_tokens.c[field.name] for field in dataclasses.fields(Ticket))
+_COLUMNS = tuple(console_auth_tokens.c[field.name] for field in dataclasses.fields(ConsoleAccess))
 
 
 def issue(connection: sa.Connection, uuid: str, *, instance_host: str, address: Address, ttl_s: float) -> str:
@@ -53,18 +53,18 @@ def issue(connection: sa.Connection, uuid: str, *, instance_host: str, address: 
         vm_state = states.DELETED if server is None else server.vm_state
         raise refusals.wrong_state(GET_CONSOLE, uuid, attribute="vm_state", state=vm_state, why="it is being deleted or has left its host")
     token = secrets.token_urlsafe(_RANDOM_BYTES)
-    ticket = Ticket(uuid, instance_host, address.kind, address.host, address.port, address.path)
+    ticket = ConsoleAccess(uuid, instance_host, address.kind, address.host, address.port, address.path)
     values: dict[str, Any] = {**dataclasses.asdict(ticket), "token_hash": _hash(token)}
     connection.execute(sa.insert(console_auth_tokens).values(**values, created_at=now_sql(), expires_at=now_sql(ttl_s)))
     return token
 
 
-def resolve(connection: sa.Connection, token: str) -> Ticket | None:
+def resolve(connection: sa.Connection, token: str) -> ConsoleAccess | None:
     """What the token stands for; None: it is unknown or too old, or its server was deleted or went to another host."""
-    same_place = sa.and_(instances.c.uuid == console_auth_tokens.c.instance_uuid, instances.c.host == console_auth_tokens.c.instance_host)
+    same_address = sa.and_(instances.c.uuid == console_auth_tokens.c.instance_uuid, instances.c.host == console_auth_tokens.c.instance_host)
     query = (
         sa.select(*_COLUMNS)
-        .join(instances, same_place)
+        .join(instances, same_address)
         .where(
             console_auth_tokens.c.token_hash == _hash(token),
             console_auth_tokens.c.expires_at > now_sql(),
@@ -72,7 +72,7 @@ def resolve(connection: sa.Connection, token: str) -> Ticket | None:
         )
     )
     row = connection.execute(query).first()
-    return None if row is None else Ticket(*row)
+    return None if row is None else ConsoleAccess(*row)
 
 
 def forget(connection: sa.Connection, uuid: str) -> None:

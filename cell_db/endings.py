@@ -43,12 +43,12 @@ def tombstone(
         row = connection.execute(standing).one()
     if is_cell0:
         return _deleted(connection, uuid, host=None, by=by) and False
-    if row.state in (states.GOING, states.GONE):
-        return row.state == states.GOING
+    if row.state in (states.BUILD_DELETING, states.BUILD_DELETED):
+        return row.state == states.BUILD_DELETING
     if row.host is not None:
         cell_db.cleanups.insert(connection, uuid=uuid, host=row.host, attempt=row.attempt)
-    going = sa.update(instances).where(instances.c.uuid == uuid, instances.c.state.not_in((states.GOING, states.GONE)))
-    values = {"state": states.GOING, "task_state": DELETE.during, "operation_id": None, "operation": None}
+    going = sa.update(instances).where(instances.c.uuid == uuid, instances.c.state.not_in((states.BUILD_DELETING, states.BUILD_DELETED)))
+    values = {"state": states.BUILD_DELETING, "task_state": DELETE.during, "operation_id": None, "operation": None}
     connection.execute(going.values(**values, lease_until=now_sql(), updated_at=now_sql()))
     tell(connection, DELETE.name, Phase.BEGAN, [Told(uuid=uuid, by=by, host=row.host)], instead_of_all=True)
     return row.host is not None
@@ -67,9 +67,9 @@ def _insert_tombstone(
         times["created_at"] = now
     else:
         row |= cell_db.builds.row_of(_never_placed(build_request))
-    row |= {"attempt": 0, "vm_state": states.BUILDING, "task_state": DELETE.during, "state": states.GOING, "deleted": True}
+    row |= {"attempt": 0, "vm_state": states.BUILDING, "task_state": DELETE.during, "state": states.BUILD_DELETING, "deleted": True}
     if is_cell0:
-        row |= {"vm_state": DELETE.then, "task_state": None, "state": states.GONE}
+        row |= {"vm_state": DELETE.then, "task_state": None, "state": states.BUILD_DELETED}
     if not insert_one(connection, instances, row, **times):
         return False
     if build_request is not None:
@@ -88,8 +88,8 @@ def _never_placed(build_request: BuildRequest) -> NewInstance:
 
 
 def _deleted(connection: sa.Connection, uuid: str, *, host: str | None, by: Context | None = None) -> bool:
-    going = sa.update(instances).where(instances.c.uuid == uuid, instances.c.state != states.GONE)
-    values = {"state": states.GONE, "vm_state": DELETE.then, "task_state": None, "power_state": states.NO_STATE, "deleted": True}
+    going = sa.update(instances).where(instances.c.uuid == uuid, instances.c.state != states.BUILD_DELETED)
+    values = {"state": states.BUILD_DELETED, "vm_state": DELETE.then, "task_state": None, "power_state": states.NO_STATE, "deleted": True}
     done = changed(
         connection.execute(going.values(**values, deleted_at=now_sql(), terminated_at=now_sql(), updated_at=now_sql(), host=None))
     )
@@ -122,7 +122,7 @@ def ended_after_reports(connection: sa.Connection, host: str, answered: Sequence
     blocked = {row.uuid for row in rows if row.host != host or row.attempt > upto[row.uuid]}
     ended = sa.select(instances.c.uuid, instances.c.state).where(
         instances.c.uuid.in_(sorted(owed - blocked)),
-        instances.c.state.in_((states.GOING, states.FAILED, states.GONE)),
+        instances.c.state.in_((states.BUILD_DELETING, states.BUILD_ERROR, states.BUILD_DELETED)),
     )
     return [(row.uuid, row.state) for row in connection.execute(ended)]
 
@@ -130,7 +130,7 @@ def ended_after_reports(connection: sa.Connection, host: str, answered: Sequence
 def ended_without_cleanups(connection: sa.Connection, *, most: int, wanted: Sequence[str] | None = None) -> list[str]:
     """Servers that are going and that no host has to answer for any more, their lease over."""
     query = sa.select(instances.c.uuid).where(
-        instances.c.state == states.GOING,
+        instances.c.state == states.BUILD_DELETING,
         is_over(instances.c.lease_until),
         ~sa.exists().where(cleanups.c.uuid == instances.c.uuid),
     )
@@ -143,7 +143,7 @@ def ended(connection: sa.Connection, wanted: Sequence[str]) -> list[str]:
     """Those of the servers that are in ERROR or deleted, with no host left to answer: they need no claim."""
     query = sa.select(instances.c.uuid).where(
         instances.c.uuid.in_(list(wanted)),
-        instances.c.state.in_((states.FAILED, states.GONE)),
+        instances.c.state.in_((states.BUILD_ERROR, states.BUILD_DELETED)),
         ~sa.exists().where(cleanups.c.uuid == instances.c.uuid),
     )
     return list(connection.execute(query).scalars())
@@ -152,4 +152,4 @@ def ended(connection: sa.Connection, wanted: Sequence[str]) -> list[str]:
 def deleted(connection: sa.Connection, uuid: str) -> bool:
     """Marks a server that is going as gone; the row stays until it is purged. False: it is gone already."""
     row = connection.execute(sa.select(instances.c.state, instances.c.host).where(instances.c.uuid == uuid)).first()
-    return row is not None and row.state == states.GOING and _deleted(connection, uuid, host=row.host)
+    return row is not None and row.state == states.BUILD_DELETING and _deleted(connection, uuid, host=row.host)

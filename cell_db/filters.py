@@ -19,7 +19,7 @@ from objects.server import Server
 
 Filters = Mapping[str, Any]
 
-_GOING = (states.GOING, states.GONE)
+_GOING = (states.BUILD_DELETING, states.BUILD_DELETED)
 MOST_VALUES = 50
 """Of one filter: as many as a server has tags at most. A database takes longer than linear in their number, or refuses them."""
 
@@ -138,7 +138,7 @@ def _deleted_sql(value: bool | None) -> sa.ColumnElement[bool]:
         return real
     if value:
         return sa.and_(instances.c.state.in_(_GOING), real)
-    return sa.and_(instances.c.deleted == sa.false(), instances.c.state != states.GOING)
+    return sa.and_(instances.c.deleted == sa.false(), instances.c.state != states.BUILD_DELETING)
 
 
 def _deleted_holds(server: Server, value: bool | None) -> bool:

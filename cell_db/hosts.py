@@ -221,9 +221,9 @@ def servers_in_the_way(conn: sa.Connection, host: str) -> str | None:
     if not count:
         return None
     mine = sa.select(instances.c.uuid, instances.c.state).where(instances.c.host == host, instances.c.deleted == sa.false())
-    rows = conn.execute(mine.order_by(instances.c.state != states.GOING, instances.c.id).limit(MOST_NAMED)).all()
-    going = any(row.state == states.GOING for row in rows)
-    named = ", ".join(f"{row.uuid} (deleted, waits for the host)" if row.state == states.GOING else row.uuid for row in rows)
+    rows = conn.execute(mine.order_by(instances.c.state != states.BUILD_DELETING, instances.c.id).limit(MOST_NAMED)).all()
+    going = any(row.state == states.BUILD_DELETING for row in rows)
+    named = ", ".join(f"{row.uuid} (deleted, waits for the host)" if row.state == states.BUILD_DELETING else row.uuid for row in rows)
     more = f" and {count - len(rows)} more" if count > len(rows) else ""
     helps = f" If the host is gone for good, `cellctl cleanup forget --host {host}` ends the deletes that wait for it." if going else ""
     return f"has {count} servers: {named}{more}.{helps}"

@@ -65,7 +65,7 @@ def list_of(connection: sa.Connection, wanted: Iterable[str]) -> list[Server]:
 
 def count_by_state(connection: sa.Connection) -> dict[str, int]:
     """Rows by protocol state, deleted ones left out."""
-    query = sa.select(instances.c.state, sa.func.count()).where(instances.c.state != states.GONE).group_by(instances.c.state)
+    query = sa.select(instances.c.state, sa.func.count()).where(instances.c.state != states.BUILD_DELETED).group_by(instances.c.state)
     return {str(state): int(number) for state, number in connection.execute(query)}
 
 

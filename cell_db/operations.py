@@ -120,7 +120,7 @@ def sealing_key(connection: sa.Connection, host: str) -> str | None:
 def operations(connection: sa.Connection, wanted: Sequence[str]) -> list[Operation]:
     """The operations under way on these servers."""
     query = sa.select(*_OPERATION).where(
-        instances.c.uuid.in_(list(wanted)), instances.c.operation_id.is_not(None), instances.c.state == states.LIVE
+        instances.c.uuid.in_(list(wanted)), instances.c.operation_id.is_not(None), instances.c.state == states.BUILD_ACTIVE
     )
     return [_operation(row) for row in connection.execute(query)]
 
@@ -129,7 +129,7 @@ def take_operations(connection: sa.Connection, *, lease_s: float, most: int) -> 
     """Leases operations whose lease is over, so that they are sent again."""
     free = (
         sa.select(instances.c.id)
-        .where(instances.c.operation_id.is_not(None), is_over(instances.c.lease_until), instances.c.state == states.LIVE)
+        .where(instances.c.operation_id.is_not(None), is_over(instances.c.lease_until), instances.c.state == states.BUILD_ACTIVE)
         .limit(most)
         .with_for_update(skip_locked=True)
     )
@@ -143,7 +143,7 @@ def take_operations(connection: sa.Connection, *, lease_s: float, most: int) -> 
 def overdue_operations(connection: sa.Connection, *, most: int) -> list[Operation]:
     """Operations past their deadline."""
     query = sa.select(*_OPERATION).where(
-        instances.c.operation_id.is_not(None), is_over(instances.c.operation_deadline), instances.c.state == states.LIVE
+        instances.c.operation_id.is_not(None), is_over(instances.c.operation_deadline), instances.c.state == states.BUILD_ACTIVE
     )
     return [_operation(row) for row in connection.execute(query.limit(most))]
 
@@ -156,7 +156,7 @@ def note_step(connection: sa.Connection, *, uuid: str, operation_id: str, host: 
         instances.c.operation_id == operation_id,
         instances.c.operation.in_(keys),
         instances.c.host == host,
-        instances.c.state == states.LIVE,
+        instances.c.state == states.BUILD_ACTIVE,
     )
     if not changed(connection.execute(mine.values(task_state=step, updated_at=now_sql()))):
         return False
@@ -186,7 +186,7 @@ def settle_operation(
         instances.c.uuid == uuid,
         instances.c.operation_id == operation_id,
         instances.c.host == host,
-        instances.c.state == states.LIVE,
+        instances.c.state == states.BUILD_ACTIVE,
     )
     if not changed(connection.execute(mine.values(**over, **after, updated_at=now_sql()))):
         return False
@@ -223,7 +223,7 @@ def set_power_state(connection: sa.Connection, *, uuid: str, attempt: int, host:
         instances.c.uuid == uuid,
         instances.c.attempt == attempt,
         instances.c.host == host,
-        instances.c.state == states.LIVE,
+        instances.c.state == states.BUILD_ACTIVE,
         instances.c.operation_id.is_(None),
         instances.c.power_state != power_state,
         instances.c.vm_state.in_((states.ACTIVE, states.STOPPED, states.PAUSED)),
@@ -254,7 +254,7 @@ def lost_guest(connection: sa.Connection, *, uuid: str, attempt: int, host: str,
         instances.c.uuid == uuid,
         instances.c.attempt == attempt,
         instances.c.host == host,
-        instances.c.state == states.LIVE,
+        instances.c.state == states.BUILD_ACTIVE,
         instances.c.vm_state != states.ERROR,
         *([instances.c.operation_id.is_(None)] if while_idle else []),
     )

@@ -96,7 +96,7 @@ class ListBuilds(commands.Lister):
                 continue
             self.say_if_cut(f"cell {answer.cell.name}", len(answer.value), most)
             for row in answer.value:
-                found[row.uuid] = BuildProgress(row.uuid, row.project_id, row.state == states.GOING, answer.cell.name, journal.get(row.uuid), row)
+                found[row.uuid] = BuildProgress(row.uuid, row.project_id, row.state == states.BUILD_DELETING, answer.cell.name, journal.get(row.uuid), row)
         return found
 
 
@@ -247,7 +247,7 @@ class _Each(commands.Lister):
     def _tell_about(self, open_cloud: cloud.Cloud, progress: BuildProgress) -> str:
         if progress.row is None or progress.cell is None:
             return self._tell(open_cloud.api_gate, superconductor.PLACE, superconductor.QUEUE, superconductor.Place([progress.uuid]))
-        verb = {states.BUILD: cell_verbs.START, states.LIVE: cell_verbs.ACT}.get(progress.row.state, cell_verbs.CLEAN)
+        verb = {states.BUILD: cell_verbs.START, states.BUILD_ACTIVE: cell_verbs.ACT}.get(progress.row.state, cell_verbs.CLEAN)
         gate = open_cloud.gate_named(progress.cell)
         return self._tell(gate, verb, cell_verbs.QUEUE, cell_verbs.Uuids([progress.uuid]))
 
@@ -303,7 +303,7 @@ class AbandonBuilds(_Each):
         reason, dry_run = parsed_args.reason, parsed_args.dry_run
         if progress.is_deleting:
             raise core.errors.WrongState(f"it is being deleted, which ends by itself: {describe(progress)} (see `cellctl cleanup`)")
-        if progress.row is not None and progress.row.state == states.FAILED:
+        if progress.row is not None and progress.row.state == states.BUILD_ERROR:
             return "is in ERROR already"
         if progress.row is not None and progress.row.state != states.BUILD:
             raise core.errors.WrongState(f"it is not being built: {describe(progress)}")

@@ -68,13 +68,13 @@ def _refuse_shared(connection: sa.Connection, open_cloud: cloud.Cloud, *, uuid: 
     """
     others = [cell for cell in api_db.cells.list_all(connection) if cell.uuid != uuid]
     if database is not None:
-        owners = {urls.database_place(cell.database_connection): f"cell {cell.name}" for cell in others}
-        owners[urls.database_place(open_cloud.api_url)] = "the API level"
-        _refuse_owned(owners.get(urls.database_place(database)), "--database-connection", "database")
+        owners = {urls.database_address(cell.database_connection): f"cell {cell.name}" for cell in others}
+        owners[urls.database_address(open_cloud.api_url)] = "the API level"
+        _refuse_owned(owners.get(urls.database_address(database)), "--database-connection", "database")
     if broker is not None:
-        owners = {place: f"cell {cell.name}" for cell in others for place in urls.broker_places(cell.transport_url)}
-        owners |= dict.fromkeys(urls.broker_places(open_cloud.conf.transport_url or CELL0_TRANSPORT), "the API level")
-        taken = sorted(owners[place] for place in urls.broker_places(broker) if place in owners)
+        owners = {address: f"cell {cell.name}" for cell in others for address in urls.broker_addresses(cell.transport_url)}
+        owners |= dict.fromkeys(urls.broker_addresses(open_cloud.conf.transport_url or CELL0_TRANSPORT), "the API level")
+        taken = sorted(owners[address] for address in urls.broker_addresses(broker) if address in owners)
         _refuse_owned(taken[0] if taken else None, "--transport-url", "broker")
 
 

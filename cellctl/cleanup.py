@@ -81,7 +81,7 @@ def _waiting_for_cells(open_cloud: cloud.Cloud, gates: Sequence[Gate]) -> list[W
 
 
 def _of_host(cell: str, owed: Owed) -> Wait:
-    why = {states.GOING: "deleted", states.FAILED: "failed"}.get(owed.state or "", "given up for another attempt")
+    why = {states.BUILD_DELETING: "deleted", states.BUILD_ERROR: "failed"}.get(owed.state or "", "given up for another attempt")
     return Wait(owed.uuid, cell, owed.host, owed.attempt, owed.created_at, owed.sent_at, why)
 
 
@@ -173,7 +173,7 @@ def _say_gone(open_cloud: cloud.Cloud, gate: Gate, host: str, owed: Sequence[Owe
     answered = list(upto.items())
     ended = cloud.value_of(gate.read_now(cell_db.endings.ended_after_reports, host, answered))
     _release(open_cloud, [uuid for uuid, _ in ended])
-    cloud.value_of(gate.write_now(_gone, host, answered, [uuid for uuid, state in ended if state == states.GOING]))
+    cloud.value_of(gate.write_now(_gone, host, answered, [uuid for uuid, state in ended if state == states.BUILD_DELETING]))
 
 
 def _gone(connection: sa.Connection, host: str, answered: Sequence[tuple[str, int]], going: Sequence[str]) -> None:

@@ -201,7 +201,7 @@ def _cell(connection: sa.Connection, *, down_after_s: float) -> _CellPart:
     by_state = cell_db.instances.count_by_state(connection)
     work = Work(
         building=by_state.get(states.BUILD, 0),
-        deleting=by_state.get(states.GOING, 0),
+        deleting=by_state.get(states.BUILD_DELETING, 0),
         cleanups=cell_db.cleanups.count(connection),
         dead_letters=len(cell_db.dead_letters.list_all(connection, most=DEAD_LETTERS_MOST)),
     )

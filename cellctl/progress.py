@@ -30,13 +30,13 @@ class BuildProgress:
     @property
     def is_deleting(self) -> bool:
         """Whether its delete is under way, or over."""
-        return self.deleted or (self.row is not None and self.row.state in (states.GOING, states.GONE))
+        return self.deleted or (self.row is not None and self.row.state in (states.BUILD_DELETING, states.BUILD_DELETED))
 
     @property
     def is_under_way(self) -> bool:
         """Whether anybody has something left to do."""
         row = self.row
-        return self.journal is not None or (row is not None and (row.state in (states.BUILD, states.GOING) or bool(row.owed) or row.operation is not None))
+        return self.journal is not None or (row is not None and (row.state in (states.BUILD, states.BUILD_DELETING) or bool(row.owed) or row.operation is not None))
 
     @property
     def waiting_for(self) -> str | None:
@@ -46,7 +46,7 @@ class BuildProgress:
             return "host " + ", ".join(row.owed)
         if row is not None and row.state == states.BUILD and row.is_listed:
             return f"host {row.host}"
-        if row is not None and row.state in (states.BUILD, states.GOING):
+        if row is not None and row.state in (states.BUILD, states.BUILD_DELETING):
             return _lessee("a cell conductor", row.token, row.lease_s)
         return _lessee("a super-conductor", journal.token, journal.lease_s) if journal is not None else None
 
@@ -99,11 +99,11 @@ def _of_row(row: cell_db.build_status.BuildStatus) -> str:
     if row.state == states.BUILD:
         return _of_build(row)
     owed = f"host {', '.join(row.owed)} has to clean up" if row.owed else ""
-    if row.state == states.GOING:
+    if row.state == states.BUILD_DELETING:
         return f"being deleted: {owed or 'its claim and its row will be removed'}"
-    if row.state == states.GONE:
+    if row.state == states.BUILD_DELETED:
         return "deleted"
-    if row.state == states.FAILED:
+    if row.state == states.BUILD_ERROR:
         told = f"failed: {row.fault.get('message')}" if row.fault else "failed"
     elif row.operation is not None:
         told = f"runs on host {row.host}; {row.operation} is under way"

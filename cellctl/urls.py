@@ -12,7 +12,7 @@ from database.database_url import SQLITE
 _MYSQL_PORT = 3306
 _AMQP_PORTS = {"amqp": 5672, "amqps": 5671}
 
-Place = tuple[str, ...]
+Address = tuple[str, ...]
 
 
 def checked_database(url: str, *, option: str) -> str:
@@ -36,7 +36,7 @@ def checked_broker(url: str, *, option: str) -> str:
     return url
 
 
-def database_place(url: str) -> Place:
+def database_address(url: str) -> Address:
     """Which database the URL leads to, whoever logs in there: two URLs with one place are one database. One that no parser takes leads nowhere else."""
     try:
         parsed = database_url.parse(url)
@@ -49,15 +49,15 @@ def database_place(url: str) -> Place:
     return ("mysql", str(where), parsed.database or "")
 
 
-def broker_places(url: str) -> set[Place]:
+def broker_addresses(url: str) -> set[Address]:
     """Which brokers (virtual hosts of them) the URL leads to; none for cell0's, and for one that no parser takes."""
     try:
-        return {_broker_place(one) for one in core.broker_url.parse(url)}
+        return {_broker_address(one) for one in core.broker_url.parse(url)}
     except core.errors.Invalid:
         return set()
 
 
-def _broker_place(one: BrokerUrl) -> Place:
+def _broker_address(one: BrokerUrl) -> Address:
     if one.scheme == IN_PROCESS:
         return (IN_PROCESS, one.host)
     return ("amqp", f"{_host(one.host)}:{one.port or _AMQP_PORTS[one.scheme]}", one.vhost)

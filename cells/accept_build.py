@@ -13,14 +13,14 @@ import messaging.verbs.superconductor as superconductor
 from cells.gate.answers import Answer, value_of
 from cells.route import CellAccess
 from core.context import Context
-from core.steps import Steps
+from core.crash_points import CrashPoints
 from objects.build_request import BuildRequest, RequestSpec
 
 
 async def accept_build_requests(
     access: CellAccess,
     context: Context,
-    steps: Steps,
+    steps: CrashPoints,
     *,
     request: RequestSpec,
     request_uuid: str,

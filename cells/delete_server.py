@@ -1,6 +1,6 @@
 """Deleting a server: marked at the API level, then its cell is told, at once or as soon as it can be reached.
 
-Steps `api.delete`, `super.tombstone`, `super.finish` of the build protocol. Whoever stops in between leaves a journal row with the
+CrashPoints `api.delete`, `super.tombstone`, `super.finish` of the build protocol. Whoever stops in between leaves a journal row with the
 mark; the super-conductor's sweep goes on from there with `send_tombstone`.
 """
 
@@ -19,8 +19,8 @@ from cells.gate.answers import Answer, Cause, Silence, Unknown, value_of
 from cells.gate.gate import Gate
 from cells.route import CellAccess
 from core.context import Context
+from core.crash_points import CrashPoints
 from core.log import about
-from core.steps import Steps
 from objects.build_request import BuildRequest
 
 LOG = core.log.get(__name__)
@@ -40,7 +40,7 @@ class PendingDelete:
     build_request: BuildRequest | None = None
 
 
-async def delete_server(access: CellAccess, context: Context, mapping: api_db.instances.Mapping, steps: Steps) -> None:
+async def delete_server(access: CellAccess, context: Context, mapping: api_db.instances.Mapping, steps: CrashPoints) -> None:
     """Deletes a server that the caller may delete; when it returns the server is hidden and its quota is free.
 
     Raises:
@@ -75,7 +75,7 @@ async def _told(gate: Gate, pending: PendingDelete) -> Answer[bool] | Silence | 
         return Silence(gate.cell, error.message, Cause.NO_TURN)
 
 
-def send_tombstone(api: Gate, gate: Gate, pending: PendingDelete, context: Context, steps: Steps) -> Answer[bool] | Silence | Unknown:
+def send_tombstone(api: Gate, gate: Gate, pending: PendingDelete, context: Context, steps: CrashPoints) -> Answer[bool] | Silence | Unknown:
     """Tells the cell of a delete and ends its journal row: the same for the super-conductor's sweep, which has no event loop."""
     with steps("super.tombstone"):
         told = gate.write_now(cell_db.endings.tombstone, **_tombstone_arguments(pending, gate))

@@ -28,7 +28,7 @@ from compute.resources.inventory import inventory
 from compute.resources.power import KnownPowerStates
 from compute.resources.tracker import Tracker
 from compute.work_queues import WorkQueues
-from core.steps import Steps
+from core.crash_points import CrashPoints
 from messaging import access
 from messaging.broker import Broker
 from messaging.caller import Caller
@@ -56,7 +56,7 @@ class Agent:
         Invalid: a setting is missing or makes no sense.
     """
 
-    def __init__(self, conf: cfg.ConfigOpts, *, steps: Steps | None = None, hypervisor: Hypervisor | None = None) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, *, steps: CrashPoints | None = None, hypervisor: Hypervisor | None = None) -> None:
         settings = conf.compute
         url = core.broker_url.configured(conf)
         _check_user(url, conf.host)
@@ -65,7 +65,7 @@ class Agent:
         self._broker = Broker(url, connections=2)
         self._caller = Caller(self._broker, sent_by=f"compute {conf.host}")
         self._images = Images(conf.image.endpoint, conf.image.timeout_s) if conf.image.endpoint else None
-        self.host = self._host(conf, steps or Steps())
+        self.host = self._host(conf, steps or CrashPoints())
         self._slots = {
             "build": WorkQueues("build", settings.build_slots),
             "operation": WorkQueues("operation", settings.operation_slots),
@@ -144,7 +144,7 @@ class Agent:
         self.hypervisor.close()
         self.records.close()
 
-    def _host(self, conf: cfg.ConfigOpts, steps: Steps) -> AgentContext:
+    def _host(self, conf: cfg.ConfigOpts, steps: CrashPoints) -> AgentContext:
         settings = conf.compute
         deadlines = Deadlines(build_s=settings.build_deadline_s, operation_s=settings.operation_deadline_s, destroy_s=settings.destroy_deadline_s)
         return AgentContext(

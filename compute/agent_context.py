@@ -17,8 +17,8 @@ from compute.reporter import Reporter
 from compute.resources.images import ImageFiles
 from compute.resources.power import KnownPowerStates
 from compute.resources.tracker import Tracker
+from core.crash_points import CrashPoints
 from core.log import about
-from core.steps import Steps
 
 LOG = core.log.get(__name__)
 
@@ -111,7 +111,7 @@ class AgentContext:
     tracker: Tracker
     images: ImageFiles
     power: KnownPowerStates
-    steps: Steps
+    steps: CrashPoints
     deadlines: Deadlines
     disk: Disk = dataclasses.field(default_factory=Disk)
     image_service: Images | None = None

@@ -14,8 +14,8 @@ import core.errors
 import core.log
 from core.clock import jittered
 from core.context import Context, context_of_rows
+from core.crash_points import CrashPoints
 from core.log import requests
-from core.steps import Steps
 from messaging.pieces import send_in_pieces
 from messaging.verbs import Verb, cell
 
@@ -48,7 +48,7 @@ class Reporter:
     `GATHER_MOST` in a message. A broker that is away is tried again with growing pauses.
     """
 
-    def __init__(self, caller: Casts, host: str, steps: Steps) -> None:
+    def __init__(self, caller: Casts, host: str, steps: CrashPoints) -> None:
         self._caller = caller
         self._host = host
         self._steps = steps

@@ -23,11 +23,11 @@ import core.log
 import core.monitoring
 import core.process
 from cell_db.schema import SCHEMA
-from console.doorkeeper import Doorkeeper
 from console.pages import Pages
-from console.places import Room
 from console.proxy import Limits, Proxy
+from console.session_limits import SessionNumbers
 from console.targets import Targets
+from console.token_validator import TokenValidator
 from core.bounded_pool import BoundedPool
 from core.clock import SystemClock, utcnow
 from core.config import OptionGroup
@@ -207,7 +207,7 @@ class ConsoleProxy:
     async def _serve(self, listening: socket.socket) -> None:
         settings = self._settings
         limits = Limits(
-            room=Room(
+            room=SessionNumbers(
                 sessions=settings.most_sessions,
                 per_token=settings.most_sessions_per_token,
                 per_server=settings.most_sessions_per_server,
@@ -219,11 +219,11 @@ class ConsoleProxy:
             idle_timeout_s=settings.idle_timeout_s,
             ping_s=settings.ping_s,
         )
-        threads = BoundedPool("doorkeeper", threads=limits.threads, waiting=settings.most_sessions)
-        doorkeeper = Doorkeeper(self.database, self._caller, threads, self._targets, host_timeout_s=settings.host_timeout_s)
+        threads = BoundedPool("token validator", threads=limits.threads, waiting=settings.most_sessions)
+        validator = TokenValidator(self.database, self._caller, threads, self._targets, host_timeout_s=settings.host_timeout_s)
         pages = Pages(pathlib.Path(settings.novnc_path))
         origins = {*settings.allowed_origins, _origin_of(self.public_url)}
-        self.proxy = Proxy(doorkeeper, pages, threads, origins=origins, limits=limits, why_not_ready=self._why_not_ready, monitors=self._monitors)
+        self.proxy = Proxy(validator, pages, threads, origins=origins, limits=limits, why_not_ready=self._why_not_ready, monitors=self._monitors)
         # What is asked for holds tokens: no access log.
         self._server = HttpServer(self.proxy.serve, listening, limits_of(settings), refuse=_refuse, stop_timeout_s=1.0)
         await self._server.start()

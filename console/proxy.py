@@ -13,12 +13,12 @@ from aiohttp import WSCloseCode, web
 
 import core.errors
 import core.log
-from cell_db.console_tokens import Ticket
-from console.doorkeeper import Admission, Doorkeeper
+from cell_db.console_tokens import ConsoleAccess
 from console.pages import Pages
-from console.places import NoRoom, Places, Room
 from console.session import IDLE, MOST_MESSAGE_BYTES, Traffic, relay
+from console.session_limits import NoRoom, SessionLimits, SessionNumbers
 from console.targets import Port, Target
+from console.token_validator import Admission, TokenValidator
 from core.bounded_pool import BoundedPool
 from core.http_server import NAME, Handler
 from core.monitoring import Monitors
@@ -41,7 +41,7 @@ _STATUS = ((core.errors.Forbidden, 403), (core.errors.WrongState, 409), (core.er
 class Limits:
     """How many consoles at the same time, and for how long each may wait for what; seconds."""
 
-    room: Room
+    room: SessionNumbers
     threads: int
     admit_timeout_s: float
     connect_timeout_s: float
@@ -72,18 +72,18 @@ class Proxy:
     """For one event loop. `origins`: web pages of these (scheme://host:port) may open consoles, beside those of the address asked."""
 
     def __init__(
-        self, doorkeeper: Doorkeeper, pages: Pages, threads: BoundedPool, *, origins: Collection[str], limits: Limits,
+        self, validator: TokenValidator, pages: Pages, threads: BoundedPool, *, origins: Collection[str], limits: Limits,
         why_not_ready: Callable[[], str | None], monitors: Monitors,
     ) -> None:  # fmt: skip
         self._monitors = monitors
-        self._doorkeeper = doorkeeper
+        self._validator = validator
         self._pages = pages
         self._origins = frozenset(origins)
         self._limits = limits
         self._why_not_ready = why_not_ready
         self._threads = threads
         self._numbers = itertools.count(1)
-        self._places = Places(limits.room)
+        self._sessions = SessionLimits(limits.room)
         self._open: set[web.WebSocketResponse] = set()
         self._is_leaving = False
         self.metrics = Metrics()
@@ -144,9 +144,9 @@ class Proxy:
         try:
             if self._is_leaving:
                 raise NoRoom
-            with self._places.judging():
+            with self._sessions.validating():
                 admission = await self._admit(token)
-            with self._places.taken(token, admission.ticket.instance_uuid):
+            with self._sessions.taken(token, admission.access.instance_uuid):
                 return await self._open_console(request, admission)
         except NoRoom:
             raise Refused(503, "This console proxy has too many open consoles at the moment.") from None
@@ -154,16 +154,16 @@ class Proxy:
     async def _open_console(self, request: web.BaseRequest, admission: Admission) -> web.StreamResponse:
         from_guest, to_guest = await self._connect(admission)
         try:
-            return await self._converse(request, admission.ticket, from_guest, to_guest)
+            return await self._converse(request, admission.access, from_guest, to_guest)
         finally:
             await _end(to_guest)
 
-    async def _converse(self, request: web.BaseRequest, ticket: Ticket, from_guest: asyncio.StreamReader, to_guest: asyncio.StreamWriter) -> web.StreamResponse:
+    async def _converse(self, request: web.BaseRequest, access: ConsoleAccess, from_guest: asyncio.StreamReader, to_guest: asyncio.StreamWriter) -> web.StreamResponse:
         user, traffic, number = self._socket(), Traffic(), next(self._numbers)
         began, why = traffic.moved_at, PROXY_STOPS
         await user.prepare(request)
         self.metrics.asked.labels("opened").inc()
-        LOG.info("a console opens session=%d server=%s kind=%s remote=%s", number, ticket.instance_uuid, ticket.kind, request.remote)
+        LOG.info("a console opens session=%d server=%s kind=%s remote=%s", number, access.instance_uuid, access.kind, request.remote)
         self._open.add(user)
         self.metrics.sessions.set(len(self._open))
         try:
@@ -177,7 +177,7 @@ class Proxy:
             self.metrics.bytes.labels("guest").inc(traffic.to_guest)
             LOG.info(
                 "a console ends session=%d server=%s why=%s to_user=%d to_guest=%d after_s=%.1f",
-                number, ticket.instance_uuid, why, traffic.to_user, traffic.to_guest, time.monotonic() - began,
+                number, access.instance_uuid, why, traffic.to_user, traffic.to_guest, time.monotonic() - began,
             )  # fmt: skip
         return user
 
@@ -196,7 +196,7 @@ class Proxy:
     async def _admit(self, token: str) -> Admission:
         try:
             async with asyncio.timeout(self._limits.admit_timeout_s):
-                return await self._doorkeeper.admit(token)
+                return await self._validator.admit(token)
         except core.errors.CellplaneError as error:
             status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
             if status in (500, 503):
@@ -211,7 +211,7 @@ class Proxy:
             async with asyncio.timeout(self._limits.connect_timeout_s):
                 return await _connected(admission.target)
         except (OSError, TimeoutError) as error:
-            LOG.warning("console unreachable server=%s target=%s: %s", admission.ticket.instance_uuid, admission.target, error)
+            LOG.warning("console unreachable server=%s target=%s: %s", admission.access.instance_uuid, admission.target, error)
             raise Refused(502, "The guest's console does not answer.") from error
 
 

@@ -60,8 +60,8 @@ class BoundedPool:
     ) -> None:
         self._name = name
         self._threads = threads
-        self._places = threads + waiting
-        self._most_of_project = max(1, int(self._places * project_share))
+        self._most = threads + waiting
+        self._most_of_project = max(1, int(self._most * project_share))
         self._lanes = {ANY_LANE: threads, **(lanes or {})}
         self._lock = threading.Lock()
         self._queues: collections.OrderedDict[tuple[str, str | None], collections.deque[_Job]] = collections.OrderedDict()
@@ -121,7 +121,7 @@ class BoundedPool:
             raise Full(f"{self._name} is closed")
         if job.asker is not None and self._taken_by[job.asker] >= self._most_of_project:
             raise core.errors.OverShare(f"Too many requests of project {job.asker} are under way at {self._name}.")
-        if self._taken >= self._places:
+        if self._taken >= self._most:
             raise Full(f"too many requests wait for {self._name}")
 
     def _has_room(self, lane: str, asker: str | None) -> bool:

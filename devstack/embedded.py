@@ -24,8 +24,8 @@ import conductor.superconductor.main
 import core.config
 import core.log
 from core import errors
+from devstack.backing_services import Embedded
 from devstack.layout import ONE_PROCESS, Shape, State
-from devstack.neighbours import Embedded
 from devstack.ports import Ports
 from devstack.services.images import ImageEndpoint, strategy_from
 

@@ -15,7 +15,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from core import errors
-from devstack import background, configure, guest_image, identity, neighbours, options, packages, plan, proof, supervisor, tables
+from devstack import (
+    background,
+    backing_services,
+    configure,
+    guest_image,
+    identity,
+    options,
+    packages,
+    plan,
+    proof,
+    supervisor,
+    tables,
+)
 from devstack.accounts import Accounts
 from devstack.api_client import ApiClient
 from devstack.configure import Addresses
@@ -39,19 +51,19 @@ class Stack:
         self._shape = shape
         self._progress = progress
         self._control = supervisor.Control(state)
-        self._neighbours = neighbours.of(state, shape)
-        self._addresses = self._neighbours.addresses()
+        self._backing_services = backing_services.of(state, shape)
+        self._addresses = self._backing_services.addresses()
 
     def up(self) -> None:
         """Everything, in order."""
         shutil.rmtree(supervisor.hold_directory(self._state), ignore_errors=True)
-        if isinstance(self._neighbours, neighbours.Full):
-            self._start_full(self._neighbours)
+        if isinstance(self._backing_services, backing_services.Full):
+            self._start_full(self._backing_services)
         else:
-            self._start_embedded(self._neighbours)
+            self._start_embedded(self._backing_services)
         self._prove()
 
-    def _start_embedded(self, embedded: neighbours.Embedded) -> None:
+    def _start_embedded(self, embedded: backing_services.Embedded) -> None:
         self._configure()
         with self._progress.step("databases and cells", guilty=["cellctl"]), self._keystone_prepared():
             embedded.placement.sync()
@@ -64,7 +76,7 @@ class Stack:
             self._start_process()
             self._wait_for_api(lambda: identity.running(self._state.pid_file(ONE_PROCESS)) is not None)
 
-    def _start_full(self, full: neighbours.Full) -> None:
+    def _start_full(self, full: backing_services.Full) -> None:
         with self._progress.step(f"database servers and brokers: {', '.join([*full.servers, *full.nodes])}", guilty=[*full.servers, *full.nodes]):
             full.initialise()
             self._configure()
@@ -87,16 +99,16 @@ class Stack:
             self._wait_for_api(lambda: True)
 
     def _configure(self) -> None:
-        self._neighbours.placement.configure()
-        if self._neighbours.keystone:
-            self._neighbours.keystone.configure()
+        self._backing_services.placement.configure()
+        if self._backing_services.keystone:
+            self._backing_services.keystone.configure()
         configure.write(self._state, self._shape, self._addresses)
 
     @contextlib.contextmanager
     def _keystone_prepared(self) -> Iterator[None]:
         """Makes Keystone's schema, keys and first user, if it is wanted, while the caller does something else."""
         with concurrent.futures.ThreadPoolExecutor(1) as thread:
-            service = self._neighbours.keystone
+            service = self._backing_services.keystone
             prepared = thread.submit(service.prepare, Accounts(self._state.accounts).password("admin")) if service else None
             yield
             if prepared:
@@ -129,7 +141,7 @@ class Stack:
         if process is not None:
             self._progress.say("  its settings changed; starting it anew")
             identity.stop(process, grace_s=STOP_GRACE_S)
-        neighbours.require_port(self._shape.port)
+        backing_services.require_port(self._shape.port)
         background.spawn(self._state, ONE_PROCESS, "devstack.embedded")
         noted.write_text(version)
 
@@ -239,7 +251,7 @@ def _settle_ports(state: State, shape: Shape, before: Shape | None, progress: Pr
     # In the full profile the supervisor listens, whether the API runs or restarts.
     listens = [state.pid_file(name) for name in (("api", supervisor.PID_NAME) if shape.profile == FULL else (ONE_PROCESS,))]
     if not any(identity.running(path) for path in listens) or before is None or before.port != shape.port:
-        neighbours.require_port(shape.port, patience_s=LEAVING_S if before else 0.0)
+        backing_services.require_port(shape.port, patience_s=LEAVING_S if before else 0.0)
     ours = {path.stem for path in state.run.glob("*.pid") if identity.running(path)} | set(identity.tagged(str(state.path)))
     for name in Ports(state.ports).taken_by_others({*ours, *(["image"] if ONE_PROCESS in ours else [])}):
         progress.say(f"the port of {name} was taken by another process; it has a new one")

@@ -65,11 +65,11 @@ POWER_NAMES = {
 
 # state: where the build protocol stands (docs/build-protocol.md), independent of what the guest does
 BUILD = "BUILD"
-LIVE = "ACTIVE"
-FAILED = "ERROR"
-GOING = "DELETING"
-GONE = "DELETED"
-PROTOCOL_STATES = (BUILD, LIVE, FAILED, GOING, GONE)
+BUILD_ACTIVE = "ACTIVE"
+BUILD_ERROR = "ERROR"
+BUILD_DELETING = "DELETING"
+BUILD_DELETED = "DELETED"
+PROTOCOL_STATES = (BUILD, BUILD_ACTIVE, BUILD_ERROR, BUILD_DELETING, BUILD_DELETED)
 
 _RESIZE = dict.fromkeys(("resize_prep", "resize_migrating", "resize_migrated", "resize_finish"), "RESIZE")
 _REBUILD = dict.fromkeys((REBUILDING, "rebuild_block_device_mapping", REBUILD_SPAWNING), "REBUILD")

@@ -84,7 +84,7 @@ def server_of_build_request(build_request: BuildRequest, *, fault: dict[str, Any
         uuid=build.uuid,
         project_id=build.project_id,
         user_id=build.user_id,
-        state=states.GOING if deleting else states.FAILED if fault else states.BUILD,
+        state=states.BUILD_DELETING if deleting else states.BUILD_ERROR if fault else states.BUILD,
         attempt=1,
         host=None,
         operation_id=None,

@@ -37,7 +37,7 @@ _REMEMBERED_S = 600.0
 class _Queue:
     """Of the checks for one name, or from one address."""
 
-    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(UNDER_WAY_MOST))
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(UNDER_WAY_MOST))
     length: int = 0
 
 
@@ -86,12 +86,12 @@ class PasswordChecks(Generic[T]):
         """The pause is over, and there is a place for this name and for this address."""
         queues = [self._queues.setdefault(kind, _Queue()) for kind in (("name", name), ("address", address))]
         with self._waits(queues):
-            async with contextlib.AsyncExitStack() as places:
+            async with contextlib.AsyncExitStack() as slots:
                 try:
                     async with asyncio.timeout(_PATIENCE_S):
                         await asyncio.sleep(self._pause_s(name, address))
                         for queue in queues:
-                            await places.enter_async_context(queue.places)
+                            await slots.enter_async_context(queue.slots)
                 except TimeoutError:
                     raise _too_many() from None
                 yield

@@ -12,7 +12,7 @@ import core.errors
 class _Share:
     """Of one project; `requests` are those under way and those that wait."""
 
-    places: asyncio.Semaphore
+    slots: asyncio.Semaphore
     requests: int = 0
 
 
@@ -47,19 +47,19 @@ class Shares:
             try:
                 yield
             finally:
-                share.places.release()
+                share.slots.release()
         finally:
             share.requests -= 1
             if not share.requests:
                 del self._shares[project_id]
 
     async def _turn(self, share: _Share, project_id: str) -> None:
-        if not share.places.locked():
-            await share.places.acquire()
+        if not share.slots.locked():
+            await share.slots.acquire()
             return
         try:
             async with asyncio.timeout(self._wait_s):
-                await share.places.acquire()
+                await share.slots.acquire()
         except TimeoutError:
             raise _over(project_id) from None
 

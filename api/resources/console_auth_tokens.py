@@ -10,13 +10,13 @@ from api.http.routes import Route
 from api.http.schema import Query
 from api.http.view import Field, View
 from api.resources.every_cell import ask
-from cell_db.console_tokens import Ticket
+from cell_db.console_tokens import ConsoleAccess
 
 SHOW = "os_compute_api:os-console-auth-tokens"
 POLICIES = [Rule(SHOW, policy.ADMIN, "See which console a token opens")]
 
 
-async def show(call: Call) -> Ticket:
+async def show(call: Call) -> ConsoleAccess:
     """Where the console is served.
 
     Raises:
@@ -31,7 +31,7 @@ async def show(call: Call) -> Ticket:
     raise core.errors.NotFound("Token not found")
 
 
-async def show_of_rdp_only(call: Call) -> Ticket:
+async def show_of_rdp_only(call: Call) -> ConsoleAccess:
     """Before 2.31 only tokens of RDP consoles were shown, which no driver here has."""
     await show(call)
     raise HttpError(401, "The requested console type details are not accessible")

@@ -141,12 +141,12 @@ async def index(call: Call) -> Page:
     if pattern is not None:
         return Page(await _shown(call, await _matching(call, pattern)))
     limit, marker = limit_of(call), call.query.get("marker")
-    hosts = await _hosts(call, after=await _place_of(call, marker), limit=limit)
+    hosts = await _hosts(call, after=await _position_of(call, marker), limit=limit)
     hosts.sort(key=lambda host: (host.hypervisor_hostname, host.uuid))
     return page_of(await _shown(call, hosts[:limit]), limit=limit, marker=lambda shown: shown.host.uuid)
 
 
-async def _place_of(call: Call, marker: str | None) -> tuple[str, str] | None:
+async def _position_of(call: Call, marker: str | None) -> tuple[str, str] | None:
     if marker is None:
         return None
     found = await _with_uuid(call, marker)

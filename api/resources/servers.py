@@ -22,7 +22,7 @@ from api.resources.server_changes import change_found
 from api.resources.server_of import admit_server, server_of, target_of
 from api.resources.server_views import SERVER_SHOW, SERVER_UPDATED, ShowView, UnreachableServer
 from cells.accept_build import accept_build_requests
-from core.steps import Steps
+from core.crash_points import CrashPoints
 from database.engine import Connection
 from lifecycle.actions import CREATE, DELETE, UPDATE
 from lifecycle.admit import admit_lock, is_always_admitted
@@ -52,7 +52,7 @@ async def create(call: Call) -> object:
     await accept_build_requests(
         call.cloud,
         call.context,
-        Steps(),
+        CrashPoints(),
         request=prepared.request,
         request_uuid=prepared.request_uuid,
         build_requests=prepared.build_requests,
@@ -192,7 +192,7 @@ async def delete(call: Call) -> None:
     call.enforce(DELETE.rule.name, target_of(mapping))
     if entry is None or entry.phase != api_db.journal.NEW:
         await _admit_delete(call, mapping)
-    await cells.delete_server.delete_server(call.cloud, call.context, mapping, Steps())
+    await cells.delete_server.delete_server(call.cloud, call.context, mapping, CrashPoints())
 
 
 async def _admit_delete(call: Call, mapping: api_db.instances.Mapping) -> None:

@@ -69,7 +69,7 @@ def domain_xml(domain: Domain) -> str:
     _metadata(root, domain.identity)
     _text(root, "memory", domain.identity.memory_mib, unit="MiB")
     _memory_backing(root, domain.hardware)
-    _cpu_places(root, domain)
+    _cpu_topology(root, domain)
     _sysinfo(root, domain.uuid)
     _boot(root, domain.hardware)
     _features(root, domain)
@@ -121,7 +121,7 @@ def _memory_backing(root: ET.Element, hardware: Hardware) -> None:
         ET.SubElement(pages, "page", size=str(hardware.page_kib), unit="KiB")
 
 
-def _cpu_places(root: ET.Element, domain: Domain) -> None:
+def _cpu_topology(root: ET.Element, domain: Domain) -> None:
     pins = domain.pins
     vcpu = _text(root, "vcpu", domain.identity.vcpus)
     if pins.shared and not pins.cpus:

@@ -20,8 +20,8 @@ from cell_db.operations import Operation
 from clients.placement import Claim, GenerationConflict, NoCapacity, Placement
 from conductor.cell.row_frames import row_frame
 from core.context import context_of_rows
+from core.crash_points import CrashPoints
 from core.log import about
-from core.steps import Steps
 from database.engine import Connection, Database
 from lifecycle.actions import DELETE
 from messaging.broker import NoSuchQueue, TooLarge
@@ -38,7 +38,7 @@ COMMAND_EXPIRES_S = 600.0
 class HostCommands:
     """Sends orders to the hosts of the cell."""
 
-    def __init__(self, database: Database, placement: Placement, caller: Caller, *, steps: Steps, build_deadline_s: float) -> None:
+    def __init__(self, database: Database, placement: Placement, caller: Caller, *, steps: CrashPoints, build_deadline_s: float) -> None:
         self._database = database
         self._placement = placement
         self._caller = caller
@@ -128,7 +128,7 @@ class HostCommands:
                 self._send_rows(host, compute_verbs.DESTROY, mine, _destroy)
 
     def end(self, uuids: Iterable[str]) -> None:
-        """Steps cell.release and cell.deleted for servers that are going and that no host has to answer for."""
+        """CrashPoints cell.release and cell.deleted for servers that are going and that no host has to answer for."""
         for uuid in uuids:
             with row_frame("ending a server", about(server=uuid)):
                 with self._steps("cell.release"):

@@ -25,8 +25,8 @@ from conductor.cell.sweeps import Sweeps
 from conductor.cell.wakeups import Wakeups
 from core.clock import Clock, SystemClock, utcnow
 from core.config import OptionGroup
+from core.crash_points import CrashPoints
 from core.periodic import Periodic
-from core.steps import Steps
 from database import database_url
 from database.engine import OwnDatabase
 from messaging.broker import Broker
@@ -67,10 +67,10 @@ def options() -> list[OptionGroup]:
 class CellConductor:
     """The program; several may run in a cell at once."""
 
-    def __init__(self, conf: cfg.ConfigOpts, *, steps: Steps | None = None, clock: Clock | None = None) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, *, steps: CrashPoints | None = None, clock: Clock | None = None) -> None:
         self._host = conf.host
         self._started_at = utcnow()
-        steps, clock = steps or Steps(), clock or SystemClock()
+        steps, clock = steps or CrashPoints(), clock or SystemClock()
         settings = conf.conductor
         self.database = OwnDatabase(
             database_url.configured(conf, "database"), pool_size=conf.database.pool_size, io_timeout_s=10

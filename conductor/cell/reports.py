@@ -20,7 +20,7 @@ from clients.placement import Placement
 from conductor.cell.dropped import Dropped
 from conductor.cell.host_commands import HostCommands, about_work
 from conductor.cell.liveness import ConductorLiveness
-from core.steps import Steps
+from core.crash_points import CrashPoints
 from database.engine import Connection, Database
 from lifecycle import states
 from lifecycle.actions import OPERATIONS
@@ -42,7 +42,7 @@ class Reports:
     """Handlers of the queue `reports`."""
 
     def __init__(
-        self, database: Database, placement: Placement, commands: HostCommands, liveness: ConductorLiveness, *, steps: Steps, dropped: Dropped | None = None
+        self, database: Database, placement: Placement, commands: HostCommands, liveness: ConductorLiveness, *, steps: CrashPoints, dropped: Dropped | None = None
     ) -> None:
         self._database = database
         self._placement = placement
@@ -109,7 +109,7 @@ class Reports:
         for uuid, _ in ended:
             with self._steps("cell.release"):
                 self._placement.release(uuid)
-        going = [uuid for uuid, state in ended if state == states.GOING]
+        going = [uuid for uuid, state in ended if state == states.BUILD_DELETING]
         with self._steps("cell.gone"):
             self._database.run(_note_gone, host, answered, going)
         _log_gone(owed, dict(sorted(answered)), set(going))
@@ -298,7 +298,7 @@ def _is_foreign(known: tuple[str, int, str | None] | None, host: str, attempt: i
     if known is None:
         return True
     state, current, owner = known
-    is_late = state in (states.GONE, states.FAILED) or (attempt is not None and attempt < current)
+    is_late = state in (states.BUILD_DELETED, states.BUILD_ERROR) or (attempt is not None and attempt < current)
     return owner != host and not is_late
 
 
@@ -308,4 +308,4 @@ def _short(text: str) -> str:
 
 def _is_over(known: tuple[str, int, str | None], guest: ReportedGuest) -> bool:
     state, attempt, _ = known
-    return attempt > guest.attempt or state in (states.GOING, states.GONE, states.FAILED)
+    return attempt > guest.attempt or state in (states.BUILD_DELETING, states.BUILD_DELETED, states.BUILD_ERROR)

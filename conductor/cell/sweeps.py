@@ -19,7 +19,7 @@ from conductor.cell.host_commands import HostCommands, about_work
 from conductor.cell.liveness import ConductorLiveness
 from conductor.cell.reports import log_ended
 from conductor.cell.row_frames import row_frame
-from core.steps import Steps
+from core.crash_points import CrashPoints
 from database.engine import Connection, Database
 from lifecycle.actions import OPERATIONS
 from objects.host import Inventory
@@ -43,7 +43,7 @@ class Sweeps:
         commands: HostCommands,
         liveness: ConductorLiveness,
         *,
-        steps: Steps,
+        steps: CrashPoints,
         down_after_s: float,
         inventory_again_s: float = INVENTORY_AGAIN_S,
         dropped: Dropped | None = None,

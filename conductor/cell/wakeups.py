@@ -11,7 +11,7 @@ import messaging.verbs.compute as compute_verbs
 from cell_db.cleanups import Cleanup
 from conductor.cell.host_commands import HostCommands
 from core.context import Context
-from core.steps import Steps
+from core.crash_points import CrashPoints
 from database.engine import Connection, Database
 from messaging.listener import Delivery, Forward
 from messaging.verbs.cell import ConsoleLogOnHost, ServerOnHost
@@ -20,7 +20,7 @@ from messaging.verbs.cell import ConsoleLogOnHost, ServerOnHost
 class Wakeups:
     """Handlers of the queue `conductor`."""
 
-    def __init__(self, database: Database, commands: HostCommands, *, steps: Steps) -> None:
+    def __init__(self, database: Database, commands: HostCommands, *, steps: CrashPoints) -> None:
         self._database = database
         self._commands = commands
         self._steps = steps

@@ -32,8 +32,8 @@ from conductor.superconductor.host_selector import HostSelector, RequestBuilds
 from conductor.superconductor.server_groups import OtherServers, names_others
 from core.clock import Clock
 from core.context import context_of_rows, service_context
+from core.crash_points import CrashPoints
 from core.log import about, requests
-from core.steps import Steps
 from database.engine import Connection
 from messaging.listener import Delivery
 
@@ -79,7 +79,7 @@ class BuildPlacer:
         placement: Placement,
         selector: HostSelector,
         *,
-        steps: Steps,
+        steps: CrashPoints,
         clock: Clock,
         build_deadline_s: float,
         unread_cell_wait_s: float = 0.0,

@@ -12,8 +12,8 @@ import core.log
 from cells.gate.answers import value_of
 from cells.gate.gate import Gate
 from clients.placement import GenerationConflict, Placement
+from core.crash_points import CrashPoints
 from core.log import about
-from core.steps import Steps
 from database.engine import Connection
 from scheduler.view import HostView
 
@@ -23,7 +23,7 @@ LOG = core.log.get(__name__)
 class ClaimSweep:
     """One sweep looks at every provider; a claim is released only if two sweeps in a row found nobody behind it."""
 
-    def __init__(self, api: Gate, placement: Placement, view: HostView, steps: Steps) -> None:
+    def __init__(self, api: Gate, placement: Placement, view: HostView, steps: CrashPoints) -> None:
         self._api = api
         self._placement = placement
         self._view = view

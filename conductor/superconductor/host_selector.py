@@ -12,8 +12,8 @@ import core.log
 from api_db.journal import Entry
 from clients.placement import Claim, GenerationConflict, NoCapacity, Placement
 from conductor.superconductor.server_groups import NO_MEMBERS, GroupMembers, choose_with_members
+from core.crash_points import CrashPoints
 from core.log import requests
-from core.steps import Steps
 from objects.build import BuildSpec
 from objects.build_request import RequestSpec
 from scheduler.choose import Choice, NoValidHost, choose
@@ -100,7 +100,7 @@ class HostSelector:
     """
 
     def __init__(
-        self, placement: Placement, view: HostView, refresh_hosts: Callable[[], None], *, attempts: int, steps: Steps, rng: random.Random,
+        self, placement: Placement, view: HostView, refresh_hosts: Callable[[], None], *, attempts: int, steps: CrashPoints, rng: random.Random,
         unread: Callable[[], Sequence[str]] = tuple,
     ) -> None:  # fmt: skip
         self._placement = placement

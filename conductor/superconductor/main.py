@@ -24,8 +24,8 @@ from conductor.superconductor.host_selector import HostSelector
 from conductor.superconductor.host_view_updater import HostViewUpdater
 from core.clock import Clock, SystemClock, utcnow
 from core.config import OptionGroup
+from core.crash_points import CrashPoints
 from core.periodic import Periodic
-from core.steps import Steps
 from database import database_url
 from database.engine import Database
 from messaging.broker import Broker
@@ -76,9 +76,9 @@ def options() -> list[OptionGroup]:
 class SuperConductor:
     """The program; several may run at once, the leases in the journal keep them apart."""
 
-    def __init__(self, conf: cfg.ConfigOpts, *, steps: Steps | None = None, clock: Clock | None = None) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, *, steps: CrashPoints | None = None, clock: Clock | None = None) -> None:
         self._conf = conf
-        steps, clock = steps or Steps(), clock or SystemClock()
+        steps, clock = steps or CrashPoints(), clock or SystemClock()
         self._started_at = utcnow()
         self.api = api_gate(conf)
         self.cells = Cells(conf, self.api, clock=clock)

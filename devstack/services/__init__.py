@@ -1,1 +1,1 @@
-"""The neighbours a stack needs: how each real part is laid out, initialised and started."""
+"""The backing services a stack needs: how each real part is laid out, initialised and started."""

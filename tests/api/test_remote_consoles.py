@@ -305,7 +305,7 @@ def test_a_token_that_is_unknown_is_not_found_unless_a_cell_is_silent(cloud: Sma
 def test_a_token_ends_with_its_server(cloud: SmallCloud, served: str) -> None:
     token = token_in(ask(cloud, served, "vnc", "novnc").json["remote_console"]["url"])
 
-    change(cloud, served, state=states.GOING)
+    change(cloud, served, state=states.BUILD_DELETING)
 
     assert show(cloud, token).status == 404
 

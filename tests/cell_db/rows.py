@@ -10,7 +10,7 @@ from database.types import now_sql
 from lifecycle import states
 
 
-def insert_instance(database: Database, *, host: str | None = "host-1", state: str = states.LIVE) -> str:
+def insert_instance(database: Database, *, host: str | None = "host-1", state: str = states.BUILD_ACTIVE) -> str:
     """A server that runs, or as it is said; its uuid."""
     row = {
         "uuid": str(uuid.uuid4()), "project_id": "p", "user_id": "u", "state": state, "attempt": 1, "host": host, "vm_state": states.ACTIVE,

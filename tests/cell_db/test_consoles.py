@@ -27,7 +27,7 @@ def issued(database: Database, uuid: str, address: Address = VNC, *, host: str =
         return cell_db.console_tokens.issue(connection, uuid, instance_host=host, address=address, ttl_s=ttl_s)
 
 
-def resolved(database: Database, token: str) -> cell_db.console_tokens.Ticket | None:
+def resolved(database: Database, token: str) -> cell_db.console_tokens.ConsoleAccess | None:
     with database.reading() as connection:
         return cell_db.console_tokens.resolve(connection, token)
 
@@ -69,7 +69,7 @@ def test_a_token_ends_with_its_time_by_the_databases_clock(database: Database) -
 
 
 @pytest.mark.parametrize(
-    "change", [{"host": "host-2"}, {"host": None}, {"state": states.GOING}, {"state": states.GONE}], ids=["moved", "nowhere", "going", "gone"]
+    "change", [{"host": "host-2"}, {"host": None}, {"state": states.BUILD_DELETING}, {"state": states.BUILD_DELETED}], ids=["moved", "nowhere", "going", "gone"]
 )
 def test_a_token_opens_nothing_once_its_server_has_gone_or_moved(database: Database, change: dict[str, object]) -> None:
     uuid = insert_instance(database)
@@ -88,11 +88,11 @@ def test_no_token_for_a_server_that_is_not_there(database: Database) -> None:
 
 
 def test_the_tokens_of_a_deleted_server_are_gone_with_it(database: Database) -> None:
-    gone, stays = insert_instance(database, state=states.LIVE), insert_instance(database)
+    gone, stays = insert_instance(database, state=states.BUILD_ACTIVE), insert_instance(database)
     issued(database, gone)
     issued(database, gone, SOCKET)
     kept = issued(database, stays)
-    update_instance(database, gone, state=states.GOING)
+    update_instance(database, gone, state=states.BUILD_DELETING)
 
     with database.transaction() as connection:
         assert cell_db.endings.deleted(connection, gone)

@@ -191,7 +191,7 @@ class Terminal:
         with self.opened(cell).transaction() as connection:
             connection.execute(sa.update(services).where(services.c.host == host).values(disabled=True, disabled_reason=reason))
 
-    def server(self, cell: str, *, host: str | None = None, state: str = states.LIVE, deleted: bool = False) -> str:
+    def server(self, cell: str, *, host: str | None = None, state: str = states.BUILD_ACTIVE, deleted: bool = False) -> str:
         """A server: its mapping and its row in the cell."""
         uuid = str(uuids.uuid4())
         self.mapping(cell, uuid=uuid, deleted=deleted)

@@ -138,7 +138,7 @@ def test_an_abandoned_build_is_in_error_and_its_host_has_to_clean_up(cloud: Term
     cloud.does("build", "abandon", uuid)
 
     row = under_way.instance(uuid)
-    assert (row.state, row.vm_state, row.host) == (states.FAILED, states.ERROR, None)
+    assert (row.state, row.vm_state, row.host) == (states.BUILD_ERROR, states.ERROR, None)
     assert "its operator gave it up" in row.fault["message"]
     assert (under_way.cleanup(uuid).host, under_way.cleanup(uuid).attempt) == ("east-1", 1)
     assert listening.taken("east") == [("clean", {"uuids": [uuid]})]
@@ -167,4 +167,4 @@ def test_only_builds_are_abandoned(cloud: Terminal, under_way: UnderWay) -> None
     assert ended.code == 1
     assert "it is not being built" in ended.out
     assert "it is being deleted" in ended.out
-    assert under_way.instance(running).state == states.LIVE
+    assert under_way.instance(running).state == states.BUILD_ACTIVE

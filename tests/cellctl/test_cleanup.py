@@ -67,8 +67,8 @@ def test_a_forgotten_host_counts_as_having_answered(cloud: Terminal, under_way: 
 
     assert under_way.cleanup(going) is None
     assert under_way.cleanup(failed) is None
-    assert under_way.instance(going).state == states.GONE
-    assert under_way.instance(failed).state == states.FAILED
+    assert under_way.instance(going).state == states.BUILD_DELETED
+    assert under_way.instance(failed).state == states.BUILD_ERROR
     assert not placement.claims_on_provider(NODES["east-1"])
     assert cloud.runs("cleanup", "forget", "--host", "east-1").code == 4
 

@@ -93,7 +93,7 @@ def row_of(thing: Thing) -> dict[str, Any]:
     gone, going = thing.kept is Kept.GONE, thing.kept is Kept.GOING
     return {
         "uuid": thing.uuid, "project_id": thing.project_id, "user_id": thing.user_id,
-        "state": states.GONE if gone else states.GOING if going else states.LIVE,
+        "state": states.BUILD_DELETED if gone else states.BUILD_DELETING if going else states.BUILD_ACTIVE,
         "attempt": 1, "host": thing.host, "vm_state": states.DELETED if gone else thing.vm_state,
         "task_state": thing.task_state, "power_state": thing.power_state, "display_name": thing.name,
         "display_description": thing.description, "hostname": "vm", "availability_zone": thing.zone,
@@ -112,7 +112,7 @@ def row_of_order(thing: Thing) -> dict[str, Any]:
         thing, kept=Kept.GOING if deleting else Kept.IN_CELL, name=thing.name or "", host=None, vm_state=states.BUILDING, power_state=states.NO_STATE,
         task_state=states.DELETING if deleting else states.SCHEDULING, launched=None, locked_by=None,
     )  # fmt: skip
-    return {**row_of(plain), "updated_at": plain.created_at, "state": states.GOING if deleting else states.BUILD,
+    return {**row_of(plain), "updated_at": plain.created_at, "state": states.BUILD_DELETING if deleting else states.BUILD,
             "root_device_name": "/dev/vda", "reservation_id": ""}
 
 
@@ -220,7 +220,7 @@ class World:
             for cell in (self.cell_of(thing), None):
                 with self._of(cell).transaction() as connection:
                     rows = cell_db.tables.instances
-                    connection.execute(sa.update(rows).where(rows.c.uuid == thing.uuid).values(deleted=True, state=states.GONE))
+                    connection.execute(sa.update(rows).where(rows.c.uuid == thing.uuid).values(deleted=True, state=states.BUILD_DELETED))
 
     def hand_over(self, thing: Thing) -> None:
         """The server goes from the journal into its cell; nothing changes to its owner."""

@@ -14,7 +14,7 @@ import core.errors
 from compute.main import Agent, options
 from compute.simulated import fault_injection
 from core.context import service_context
-from core.steps import Steps
+from core.crash_points import CrashPoints
 from devstack.waiting import wait_until
 from messaging import access
 from messaging.broker import Broker
@@ -124,14 +124,14 @@ class Bench:
     cell: Cell
     agents: list[Agent]
 
-    def start(self, steps: Steps | None = None, **settings: Any) -> Agent:
+    def start(self, steps: CrashPoints | None = None, **settings: Any) -> Agent:
         """An agent; `settings` are `group__option=value`."""
         agent = self.agent(steps, **settings)
         agent.start()
         assert agent.listener.wait_until_listening(DEADLINE_S)
         return agent
 
-    def agent(self, steps: Steps | None = None, **settings: Any) -> Agent:
+    def agent(self, steps: CrashPoints | None = None, **settings: Any) -> Agent:
         agent = Agent(core.config.load("cellplane-compute", ["--config-file", str(self.file(**settings))], options()), steps=steps)
         self.agents.append(agent)
         return agent

@@ -8,7 +8,7 @@ import pytest
 
 import core.errors
 from compute.records import Intent
-from core.steps import Steps
+from core.crash_points import CrashPoints
 from devstack.waiting import wait_until
 from lifecycle import states
 from messaging.verbs import cell, compute
@@ -263,7 +263,7 @@ def test_a_second_agent_on_the_same_directory_refuses_to_start(bench: Bench) -> 
         bench.agent().start()
 
 
-class _Counting(Steps):
+class _Counting(CrashPoints):
     """How many are in a step at the same time."""
 
     def __init__(self, name: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import core.errors
 from compute.agent import Agent
-from core.steps import Steps
+from core.crash_points import CrashPoints
 from devstack.waiting import wait_until
 from lifecycle import states
 from messaging.verbs import cell, compute
@@ -26,7 +26,7 @@ class Killed(BaseException):
     """The process is no more."""
 
 
-class Fate(Steps):
+class Fate(CrashPoints):
     """What happens at the first visit of one step: death before it, death after it, or a wrong answer."""
 
     def __init__(self, name: str, how: str, *, armed: bool = True) -> None:

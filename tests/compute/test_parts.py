@@ -13,7 +13,7 @@ from compute.reporter import GATHER_MOST, Reporter
 from compute.resources.power import KnownPowerStates
 from compute.resources.tracker import Tracker, need_of, usage
 from compute.work_queues import WorkQueues
-from core.steps import Steps
+from core.crash_points import CrashPoints
 from devstack.waiting import wait_until
 from messaging.verbs import cell
 from objects.build import Guest
@@ -48,7 +48,7 @@ def broker() -> Broker:
 
 @pytest.fixture
 def reporter(broker: Broker):
-    reporter = Reporter(broker, "host-1", Steps())
+    reporter = Reporter(broker, "host-1", CrashPoints())
     reporter.start()
     yield reporter
     reporter.stop(1.0)

@@ -87,7 +87,7 @@ def test_without_a_token_that_is_known_nobody_gets_in(cell: CellWithProxy, guest
     assert guest.connections == []
 
 
-@pytest.mark.parametrize("change", [{"state": states.GOING}, {"host": "host-2"}], ids=["deleted", "moved"])
+@pytest.mark.parametrize("change", [{"state": states.BUILD_DELETING}, {"host": "host-2"}], ids=["deleted", "moved"])
 def test_a_token_of_a_server_that_left_opens_nothing(cell: CellWithProxy, guest: Guest, user: User, change: dict[str, object]) -> None:
     proxy = cell.start()
     token = cell.token(guest)

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 import cell_db.console_tokens
 from cell_db.tables import console_auth_tokens
 from conductor.cell.sweeps import MOST, Sweeps
-from core.steps import Steps
+from core.crash_points import CrashPoints
 from tests.console.conftest import HOST, CellWithProxy, Guest
 
 
@@ -17,7 +17,7 @@ def test_old_tokens_go_batch_after_batch(cell: CellWithProxy, guest: Guest) -> N
     for _ in range(MOST + 1):
         cell.issue(server, guest, ttl_s=0.0)
     nobody = cast(Any, None)  # Neither Placement nor hosts have to do with it.
-    sweeps = Sweeps(cell.database, nobody, nobody, nobody, steps=Steps(), down_after_s=30.0)
+    sweeps = Sweeps(cell.database, nobody, nobody, nobody, steps=CrashPoints(), down_after_s=30.0)
 
     assert [sweeps.console_tokens(), sweeps.console_tokens()] == [True, False]
 

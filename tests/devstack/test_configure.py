@@ -9,7 +9,7 @@ import bcrypt
 import pytest
 import yaml
 
-from devstack import configure, neighbours
+from devstack import backing_services, configure
 from devstack.accounts import Accounts
 from devstack.layout import EMBEDDED, FULL, Shape, State
 
@@ -32,7 +32,7 @@ class Written:
         self.state = State(path)
         self.state.prepare()
         self.shape = shape
-        self.addresses = neighbours.of(self.state, shape).addresses()
+        self.addresses = backing_services.of(self.state, shape).addresses()
         self.write()
 
     def write(self) -> None:
@@ -184,7 +184,7 @@ def test_servers_and_nodes_are_shared_or_one_for_each_cell(isolate: bool, names:
     state = State(tmp_path / "state")
     state.prepare()
 
-    full = neighbours.Full(state, Shape(profile=FULL, isolate=isolate))
+    full = backing_services.Full(state, Shape(profile=FULL, isolate=isolate))
 
     assert sorted([*full.servers, *full.nodes]) == names
 

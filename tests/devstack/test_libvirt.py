@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core import errors
-from devstack import configure, identity, neighbours, stack
+from devstack import backing_services, configure, identity, stack
 from devstack.layout import FULL, Shape, State
 from devstack.progress import Progress
 from devstack.services import libvirt
@@ -50,7 +50,7 @@ def test_a_simulated_stack_has_no_such_hosts(tmp_path: Path) -> None:
 def test_the_agent_is_told_where_its_libvirtd_is(tmp_path: Path) -> None:
     state = State(tmp_path / "state")
     state.prepare()
-    addresses = neighbours.Full(state, REAL).addresses()
+    addresses = backing_services.Full(state, REAL).addresses()
 
     settings = configure.process_settings(state, REAL, addresses)
 
@@ -65,7 +65,7 @@ def test_the_agent_is_told_where_its_libvirtd_is(tmp_path: Path) -> None:
 def test_each_cell_with_real_guests_has_a_console_proxy_that_knows_its_own_cell_only(tmp_path: Path) -> None:
     state = State(tmp_path / "state")
     state.prepare()
-    stack_of_two = neighbours.Full(state, REAL)
+    stack_of_two = backing_services.Full(state, REAL)
     addresses = stack_of_two.addresses()
 
     settings = configure.process_settings(state, REAL, addresses)
@@ -87,7 +87,7 @@ def test_simulated_guests_have_no_console_proxy(tmp_path: Path) -> None:
     state.prepare()
     shape = Shape(profile=FULL, hosts=1)
 
-    settings = configure.process_settings(state, shape, neighbours.Full(state, shape).addresses())
+    settings = configure.process_settings(state, shape, backing_services.Full(state, shape).addresses())
 
     assert not [name for name in settings if name.startswith("console")]
 
@@ -118,14 +118,14 @@ def test_only_guests_with_files_below_the_path_are_ended(tmp_path: Path) -> None
     def guest(name: str, path: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen([name, "-c", "read line", f"file={path}/disk"], executable="/bin/sh", stdin=subprocess.PIPE)
 
-    ours, neighbours, no_guest = guest("qemu-system-x86_64", tmp_path / "a"), guest("qemu-system-x86_64", tmp_path / "ab"), guest("sh", tmp_path / "a")
+    ours, others, no_guest = guest("qemu-system-x86_64", tmp_path / "a"), guest("qemu-system-x86_64", tmp_path / "ab"), guest("sh", tmp_path / "a")
     try:
         assert end_guests(tmp_path / "a") == 1
         assert ours.wait(10) != 0
-        assert identity.process_of(neighbours.pid) is not None
+        assert identity.process_of(others.pid) is not None
         assert identity.process_of(no_guest.pid) is not None
     finally:
-        for process in (ours, neighbours, no_guest):
+        for process in (ours, others, no_guest):
             process.kill()
             process.communicate()
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-import lifecycle.drawn
+import lifecycle.states_page
 from api.http import versions
 from tests.docs import settings
 
@@ -36,7 +36,7 @@ def anchors(page: pathlib.Path) -> set[str]:
 
 
 def test_the_page_of_states_is_the_table_of_actions() -> None:
-    assert (REPOSITORY / "docs" / "states.md").read_text() == lifecycle.drawn.page()
+    assert (REPOSITORY / "docs" / "states.md").read_text() == lifecycle.states_page.page()
 
 
 def test_the_page_of_settings_is_the_tables_of_options() -> None:

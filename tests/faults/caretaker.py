@@ -268,7 +268,7 @@ class Caretaker:
 
     def tidy_up(self) -> None:
         """Purges what is deleted; when many servers have gathered, deletes them first."""
-        left = [uuid for uuid, (_, row) in self.world.instances().items() if row.state != states.GONE]
+        left = [uuid for uuid, (_, row) in self.world.instances().items() if row.state != states.BUILD_DELETED]
         if len(left) > MOST_KEPT:
             for uuid in left:
                 self.delete(uuid)
@@ -276,7 +276,7 @@ class Caretaker:
         instances, mappings = cell_db.tables.instances, api_db.tables.instance_mappings
         for cell in ("cell0", *self.world.cell_names):
             with self.world.databases[cell].transaction() as connection:
-                connection.execute(sa.delete(instances).where(instances.c.state == states.GONE))
+                connection.execute(sa.delete(instances).where(instances.c.state == states.BUILD_DELETED))
         with self.world.databases["api"].transaction() as connection:
             connection.execute(sa.delete(mappings).where(mappings.c.deleted == sa.true()))
         self.wait_until_whole()

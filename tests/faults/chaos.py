@@ -216,16 +216,16 @@ def _outcome(world: StackWorld, accepted: Accepted, trouble: Trouble, *, lasted_
     mappings = {row.uuid: row for row in world.rows("api", api_db.tables.instance_mappings)}
     lost = accepted.created - mappings.keys()
     assert not lost, f"accepted, and nowhere: {lost}"
-    undead = {uuid for uuid in accepted.deleted if uuid in rows and rows[uuid][1].state != states.GONE}
+    undead = {uuid for uuid in accepted.deleted if uuid in rows and rows[uuid][1].state != states.BUILD_DELETED}
     assert not undead, f"deleted, and there: {undead}"
-    ended = collections.Counter(rows[uuid][1].state if uuid in rows else states.GONE for uuid in mappings)
-    faults = [str(row.fault["message"]).replace(uuid, "…") for uuid, (_, row) in rows.items() if row.state == states.FAILED]
+    ended = collections.Counter(rows[uuid][1].state if uuid in rows else states.BUILD_DELETED for uuid in mappings)
+    faults = [str(row.fault["message"]).replace(uuid, "…") for uuid, (_, row) in rows.items() if row.state == states.BUILD_ERROR]
     return Round(len(accepted.created), len(accepted.deleted), dict(ended), faults, dict(trouble.count), lasted_s, settled_s)
 
 
 def _expect_nothing_left(world: StackWorld) -> None:
     mine = project_id("demo")
-    left = [uuid for uuid, (_, row) in world.instances().items() if row.project_id == mine and row.state != states.GONE]
+    left = [uuid for uuid, (_, row) in world.instances().items() if row.project_id == mine and row.state != states.BUILD_DELETED]
     assert not left, f"deleted at last, and there: {left}"
 
 

@@ -103,7 +103,7 @@ def _status(world: World, image_id: str) -> str | None:
 def _running(caretaker: Caretaker, name: str = "server") -> str:
     """A server that runs, with all at rest."""
     (uuid,) = caretaker.world.accept(name)
-    caretaker.wait_until(lambda: caretaker.world.state_of(uuid) == states.LIVE, "a server runs")
+    caretaker.wait_until(lambda: caretaker.world.state_of(uuid) == states.BUILD_ACTIVE, "a server runs")
     caretaker.settle()
     return uuid
 

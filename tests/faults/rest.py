@@ -29,11 +29,11 @@ def _journal(world: World) -> Complaints:
 
 def _rows(world: World) -> Complaints:
     for uuid, (cell, row) in world.instances().items():
-        if row.state not in (states.LIVE, states.FAILED, states.GONE):
+        if row.state not in (states.BUILD_ACTIVE, states.BUILD_ERROR, states.BUILD_DELETED):
             yield f"{uuid} is {row.state} in {cell}, attempt {row.attempt}, host {row.host}"
         if row.operation_id is not None:
             yield f"{uuid} is under operation {row.operation}"
-        if row.state == states.FAILED and not row.fault:
+        if row.state == states.BUILD_ERROR and not row.fault:
             yield f"{uuid} is in ERROR without a fault"
     for cell in world.cell_names:
         for row in world.rows(cell, cell_db.tables.cleanups):
@@ -46,9 +46,9 @@ def _mappings(world: World) -> Complaints:
     mappings = {mapping.uuid: mapping for mapping in world.rows("api", api_db.tables.instance_mappings)}
     for uuid, mapping in mappings.items():
         cell, row = rows.get(uuid, (None, None))
-        if mapping.deleted and row is not None and row.state != states.GONE:
+        if mapping.deleted and row is not None and row.state != states.BUILD_DELETED:
             yield f"(d) {uuid} was deleted and is {row.state}"
-        if not mapping.deleted and (row is None or row.state == states.GONE):
+        if not mapping.deleted and (row is None or row.state == states.BUILD_DELETED):
             yield f"(c) {uuid} was not deleted and is nowhere"
         if cell is not None and names.get(mapping.cell_uuid) != cell:
             yield f"(c) {uuid} is in {cell} and its mapping names {names.get(mapping.cell_uuid)}"
@@ -57,7 +57,7 @@ def _mappings(world: World) -> Complaints:
 
 
 def _guests(world: World) -> Complaints:
-    wanted = {(row.host, uuid, row.attempt) for uuid, (_, row) in world.instances().items() if row.state == states.LIVE}
+    wanted = {(row.host, uuid, row.attempt) for uuid, (_, row) in world.instances().items() if row.state == states.BUILD_ACTIVE}
     found = world.guests()
     for guest in found:
         if guest not in wanted:
@@ -77,7 +77,7 @@ def _intents(world: World) -> Complaints:
 
 def _quota(world: World) -> Complaints:
     projects = {mapping.project_id for mapping in world.rows("api", api_db.tables.instance_mappings)}
-    rows = [row for _, row in world.instances().values() if row.state != states.GONE]
+    rows = [row for _, row in world.instances().values() if row.state != states.BUILD_DELETED]
     for project in projects:
         mine = [row for row in rows if row.project_id == project]
         total = {"instances": len(mine), "cores": sum(row.vcpus for row in mine), "ram": sum(row.memory_mib for row in mine)}
@@ -96,7 +96,7 @@ def _messages(world: World) -> Complaints:
 
 
 def _claims(world: World) -> Complaints:
-    wanted = {uuid: row.node_uuid for uuid, (_, row) in world.instances().items() if row.state == states.LIVE}
+    wanted = {uuid: row.node_uuid for uuid, (_, row) in world.instances().items() if row.state == states.BUILD_ACTIVE}
     found = world.claims()
     for uuid in wanted.keys() | found.keys():
         if wanted.get(uuid) != found.get(uuid):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import core.errors
 from compute.deadline import Deadline
-from core.steps import Steps
+from core.crash_points import CrashPoints
 from tests.faults.steps import Killed
 
 ANSWER_S = 20.0
@@ -77,8 +77,8 @@ class Worker:
             self._stands.release()
 
 
-class SingleSteps(Steps):
-    """Steps at which workers stand; any other thread passes them."""
+class SingleSteps(CrashPoints):
+    """CrashPoints at which workers stand; any other thread passes them."""
 
     def __init__(self) -> None:
         self.workers: dict[threading.Thread, Worker] = {}

@@ -1,4 +1,4 @@
-"""Steps at which a test kills a worker, freezes it, or lets it see an error though the step took effect."""
+"""CrashPoints at which a test kills a worker, freezes it, or lets it see an error though the step took effect."""
 
 import contextlib
 import dataclasses
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import core.errors
-from core.steps import Steps
+from core.crash_points import CrashPoints
 
 STUCK_S = 60.0
 
@@ -58,7 +58,7 @@ class Trap:
             return True
 
 
-class BreakableSteps(Steps):
+class BreakableSteps(CrashPoints):
     """The steps of one program.
 
     Killed or frozen is the whole program: each of its threads ends, or waits, at the next step that it comes to. What its threads do

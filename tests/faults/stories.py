@@ -156,5 +156,5 @@ def restarted_agent(caretaker: Caretaker, arm: Arm) -> None:
 
 
 def _wait_for_end(caretaker: Caretaker, uuids: Sequence[str]) -> None:
-    ends = (states.LIVE, states.FAILED, states.GONE)
+    ends = (states.BUILD_ACTIVE, states.BUILD_ERROR, states.BUILD_DELETED)
     caretaker.wait_until(lambda: all(caretaker.world.state_of(uuid) in ends for uuid in uuids), f"{len(uuids)} servers end somewhere")

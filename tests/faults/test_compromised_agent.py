@@ -48,7 +48,7 @@ def _said_by_hosts() -> set[type]:
 def test_what_an_agent_says_of_others_changes_nothing(worlds: Worlds) -> None:
     world = worlds.caretaker().world
     uuid = world.accept()[0]
-    world.wait_for([uuid], states.LIVE)
+    world.wait_for([uuid], states.BUILD_ACTIVE)
     cell, row = world.instances()[uuid]
     liar = next(host for host in world.hosts[cell] if host != row.host)
     broker = Broker(world.at.of_host(liar, world.at.brokers[cell]))

@@ -67,7 +67,7 @@ def test_a_host_that_a_listening_conductor_does_not_hear_is_down(world: World) -
     world.start("super", world.super_conductor())
 
     server = world.accept()
-    world.wait_for(server, states.FAILED)
+    world.wait_for(server, states.BUILD_ERROR)
 
     assert "down" in world.instances()[server[0]][1].fault["message"]
 
@@ -79,7 +79,7 @@ def test_a_build_waits_while_nobody_listens_for_hosts(world: World) -> None:
 
     server = world.accept()
     hopeless = world.accept(zone="mars")
-    world.wait_for(hopeless, states.FAILED)
+    world.wait_for(hopeless, states.BUILD_ERROR)
     assert program.view.reported()[0].cut_off
     assert world.state_of(server[0]) is None
 
@@ -200,7 +200,7 @@ def test_a_build_that_waited_long_enough_names_the_cells_that_did_not_answer(wor
     with _away(world):
         world.start("super", world.super_conductor(unread_cell_wait_s=0.5))
         server = world.accept()
-        world.wait_for(server, states.FAILED)
+        world.wait_for(server, states.BUILD_ERROR)
 
     fault = world.instances()[server[0]][1].fault["message"]
     assert fault.startswith("No valid host was found.")
@@ -214,7 +214,7 @@ def test_nobody_waits_for_a_cell_that_is_disabled(world: World) -> None:
             connection.execute(sa.update(mappings).where(mappings.c.name == CELL).values(disabled=True))
         world.start("super", world.super_conductor(unread_cell_wait_s=600))
         server = world.accept()
-        world.wait_for(server, states.FAILED)
+        world.wait_for(server, states.BUILD_ERROR)
 
     assert "have not answered" not in world.instances()[server[0]][1].fault["message"]
 

@@ -68,7 +68,7 @@ def running(scene: Scene) -> tuple[str, str]:
     host, forger = under_way(scene)
     scene.build(scene.agent())
     scene.deliver(cell_verbs.ACTIVE)
-    assert scene.row().state == states.LIVE  # type: ignore[attr-defined]
+    assert scene.row().state == states.BUILD_ACTIVE  # type: ignore[attr-defined]
     return host, forger
 
 
@@ -288,7 +288,7 @@ def test_a_forged_report_spoils_no_true_one_that_comes_with_it(scene: Scene) -> 
     bench.worker("conductor", lambda: bench.reports.on_active([mine, forged])).run()  # type: ignore[list-item]
 
     events = bench.world.rows(CELL, cell_db.tables.instance_action_events)
-    assert (scene.row().state, scene.row().host) == (states.LIVE, host)  # type: ignore[attr-defined]
+    assert (scene.row().state, scene.row().host) == (states.BUILD_ACTIVE, host)  # type: ignore[attr-defined]
     assert [event.host for event in events][-1] == host
     assert failed_builds(bench, forger) == 1
     with bench.database.transaction() as connection:
@@ -320,7 +320,7 @@ def test_another_host_cannot_say_that_a_server_is_gone(scene: Scene) -> None:
     bench.sweeps.cleanups()
     scene.deliver(compute_verbs.DESTROY)
     scene.deliver(cell_verbs.GONE)
-    assert (scene.row().state, scene.claimed_on()) == (states.GONE, set())  # type: ignore[attr-defined]
+    assert (scene.row().state, scene.claimed_on()) == (states.BUILD_DELETED, set())  # type: ignore[attr-defined]
 
 
 def test_another_host_cannot_end_an_operation(scene: Scene) -> None:

@@ -27,7 +27,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def _host(world: World, server: str) -> str | None:
     """Where it ended; None: nowhere."""
-    wait_until(lambda: world.state_of(server) in (states.LIVE, states.FAILED), f"the end of {server}")
+    wait_until(lambda: world.state_of(server) in (states.BUILD_ACTIVE, states.BUILD_ERROR), f"the end of {server}")
     host: str | None = world.instances()[server][1].host
     return host
 
@@ -73,7 +73,7 @@ def test_servers_of_other_projects_and_deleted_ones_are_none(world: World) -> No
     (foreign,), (gone,) = world.accept(host="east-1", project="q"), world.accept(host="east-1")
     assert (_host(world, foreign), _host(world, gone)) == ("east-1", "east-1")
     world.delete(gone)
-    world.wait_for([gone], states.GONE)
+    world.wait_for([gone], states.BUILD_DELETED)
 
     for nobody in (foreign, gone, NOBODY):
         (apart,), (together,) = world.accept(host="east-1", different_host=[nobody]), world.accept(same_host=[nobody])

@@ -68,7 +68,7 @@ def test_a_delete_of_a_server_that_its_cell_never_got(scene: Scene) -> None:
 
     finish(scene)
 
-    assert scene.row().state == states.GONE  # type: ignore[attr-defined]
+    assert scene.row().state == states.BUILD_DELETED  # type: ignore[attr-defined]
     [record] = deletes(scene)
     assert record.request_id == USER.request_id
     slow.run()
@@ -93,7 +93,7 @@ def test_a_delete_of_a_server_that_no_cell_ever_got(scene: Scene, killed_at: str
     [created] = [row for row in world.rows("cell0", cell_db.tables.instance_actions) if (row.uuid, row.action) == (scene.uuid, "create")]
     assert created.message == cell_db.history.ERROR
     [row] = world.rows("cell0", cell_db.tables.instances)
-    assert (row.state, row.vm_state, row.deleted) == (states.GONE, states.DELETED, True)
+    assert (row.state, row.vm_state, row.deleted) == (states.BUILD_DELETED, states.DELETED, True)
     [mapping] = [mapping for mapping in world.rows("api", api_db.tables.instance_mappings) if mapping.uuid == scene.uuid]
     assert (mapping.deleted, mapping.cell_uuid) == (True, CELL0_UUID)
     assert world.rows("api", api_db.tables.build_requests) == []

@@ -23,7 +23,7 @@ from conductor.cell.sweeps import Sweeps
 from conductor.superconductor.claim_sweep import ClaimSweep
 from conductor.superconductor.host_view_updater import HostViewUpdater
 from core.clock import SystemClock, utcnow
-from core.steps import Steps
+from core.crash_points import CrashPoints
 from objects.host import node_uuid
 from scheduler.hosts import HostState
 from scheduler.view import HostView
@@ -54,7 +54,7 @@ class Cloud:
         nobody: Any = None
         watch = ConductorLiveness(SystemClock(), down_after_s=60.0)
         return Sweeps(
-            self.world.databases[cell], self.placement, nobody, watch, steps=Steps(), down_after_s=60.0, inventory_again_s=again_s
+            self.world.databases[cell], self.placement, nobody, watch, steps=CrashPoints(), down_after_s=60.0, inventory_again_s=again_s
         )
 
     def accept_new(self, at_once: bool) -> None:
@@ -157,7 +157,7 @@ def test_nor_are_the_claims_on_that_node_taken_for_its_cells(cloud: Cloud) -> No
     cloud.settle()
 
     assert order.uuid and node_uuid("west-1") not in {state.node_uuid for state in cloud.hosts().values()}
-    sweep = ClaimSweep(cloud.world.api_db, cloud.placement, cloud.view, Steps())
+    sweep = ClaimSweep(cloud.world.api_db, cloud.placement, cloud.view, CrashPoints())
     for _ in range(3):
         sweep.sweep()
 

@@ -213,7 +213,7 @@ def test_a_build_of_forty_minutes_survives_three_losses_of_the_broker(cloud: Clo
         cloud.hop_in_touch()
     assert (cloud.row().state, cloud.row().attempt) == (states.BUILD, 1)
     hypervisor.time_is_up.set()  # type: ignore[attr-defined]
-    world.wait_for([server], states.LIVE)
+    world.wait_for([server], states.BUILD_ACTIVE)
 
     assert spawns == [(server, 1)]
     assert cloud.row().attempt == 1
@@ -242,7 +242,7 @@ def test_a_build_past_its_deadline_is_given_up_by_the_same_clock(cloud: Cloud) -
     cloud.hop()
     wait_until(lambda: cloud.row().attempt == 2, "the next attempt")
     hypervisor.time_is_up.set()  # type: ignore[attr-defined]
-    cloud.world.wait_for([server], states.LIVE)
+    cloud.world.wait_for([server], states.BUILD_ACTIVE)
 
     assert cloud.row().host != first
     assert spawns == [(server, 1), (server, 2)]

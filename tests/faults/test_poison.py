@@ -41,7 +41,7 @@ def test_the_server_of_a_poisonous_place_is_buried_with_a_fault(tmp_path: pathli
         kept = world.rows("api", api_db.tables.dead_letters)[0]
         assert (kept.verb, kept.queue, kept.arguments) == ("place", superconductor.QUEUE, {"uuids": [uuid]})
         cell, row = world.instances()[uuid]
-        assert (cell, row.state) == ("cell0", states.FAILED)
+        assert (cell, row.state) == ("cell0", states.BUILD_ERROR)
         assert "nobody here speaks 99.0" in row.fault["message"]
         assert not world.rows("api", api_db.tables.build_requests)
     finally:
@@ -51,7 +51,7 @@ def test_the_server_of_a_poisonous_place_is_buried_with_a_fault(tmp_path: pathli
 def test_a_poisonous_build_goes_to_the_next_host_and_leaves_no_secret(worlds: Worlds) -> None:
     world = worlds.caretaker().world
     uuid = world.accept()[0]
-    world.wait_for([uuid], states.LIVE)
+    world.wait_for([uuid], states.BUILD_ACTIVE)
     cell, row = world.instances()[uuid]
     spec = {"uuid": uuid, "name": "one", "user_data": "aHVzaA==", "public_key": "ssh-rsa hush"}
 
@@ -62,7 +62,7 @@ def test_a_poisonous_build_goes_to_the_next_host_and_leaves_no_secret(worlds: Wo
     for letter in letters:
         assert (letter.verb, letter.queue) == ("build", compute_verbs.queue(row.host))
         assert letter.arguments["orders"][0]["spec"] == {"uuid": uuid, "name": "one", "user_data": "***", "public_key": "***"}
-    assert world.state_of(uuid) == states.LIVE
+    assert world.state_of(uuid) == states.BUILD_ACTIVE
     _clean_up(worlds, cell, cell_db.tables.dead_letters)
 
 

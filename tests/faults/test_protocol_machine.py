@@ -261,24 +261,24 @@ def broken_rule(bench: Bench, uuid: str) -> str | None:
     buried = next((row for row in world.rows("cell0", cell_db.tables.instances) if row.uuid == uuid), None)
     guests = {host: guest.attempt for host, agent in bench.agents.items() if (guest := agent.guest(uuid))}
     owner = {world.cells.by_name(CELL).cell.uuid: CELL, CELL0_UUID: "cell0", None: None}[mapping.cell_uuid]
-    is_alive = row is not None and row.state in (states.BUILD, states.LIVE)
+    is_alive = row is not None and row.state in (states.BUILD, states.BUILD_ACTIVE)
     if row is not None and is_alive and sum(attempt == row.attempt for attempt in guests.values()) > 1:
         return "(a) two guests of the current attempt"
-    if row is not None and row.state == states.LIVE:
+    if row is not None and row.state == states.BUILD_ACTIVE:
         claim = set(world.placement.read_claim(uuid).providers)
         if guests.get(row.host) != row.attempt or claim != {node_uuid(row.host)}:
             return f"(a, b) ACTIVE, attempt {row.attempt} on {row.host}, with guests {guests} and its claim on {claim}"
-    if row is not None and row.state != states.GONE and owner != CELL:
+    if row is not None and row.state != states.BUILD_DELETED and owner != CELL:
         return f"(c) the cell holds a row and the mapping names {owner}"
-    if row is not None and row.state != states.GONE and buried is not None:
+    if row is not None and row.state != states.BUILD_DELETED and buried is not None:
         return "(c) the server is in the cell and in cell0"
     if in_journal:
         return None
     if not mapping.deleted and not (owner == CELL and row is not None) and not (owner == "cell0" and buried is not None):
         return "(c) an accepted server is in no journal, cell or cell0"
-    if not mapping.deleted and row is not None and row.state in (states.GOING, states.GONE):
+    if not mapping.deleted and row is not None and row.state in (states.BUILD_DELETING, states.BUILD_DELETED):
         return "(d) deleted though nobody asked"
-    if mapping.deleted and (is_alive or any(one is not None and one.state == states.FAILED for one in (row, buried))):
+    if mapping.deleted and (is_alive or any(one is not None and one.state == states.BUILD_ERROR for one in (row, buried))):
         return "(d) a deleted server is alive again"
     return None
 

@@ -109,7 +109,7 @@ def test_a_tombstone_keeps_a_late_insert_out(databases: Databases) -> None:
     with databases.cell.transaction() as connection:
         insert(connection, placed(order))
 
-    assert row_of(databases.cell, order.uuid).state == states.GOING
+    assert row_of(databases.cell, order.uuid).state == states.BUILD_DELETING
 
 
 @pytest.mark.mariadb
@@ -136,7 +136,7 @@ def test_a_tombstone_that_an_insert_forestalled_marks_its_row(request: pytest.Fi
     with databases.cell.reading() as connection:
         owed = cell_db.cleanups.list_of(connection, [order.uuid])
     databases.close()
-    assert (row.state, [(one.host, one.attempt) for one in owed]) == (states.GOING, [(HOST, 1)])
+    assert (row.state, [(one.host, one.attempt) for one in owed]) == (states.BUILD_DELETING, [(HOST, 1)])
 
 
 # ---- cleanups ----------------------------------------------------------------------------------------------------------------------
@@ -327,7 +327,7 @@ def test_of_many_that_are_reported_active_each_is_compared_by_itself(databases: 
 
         assert cell_db.builds.active(connection, ran) == {ran[0], ran[2]}
         assert cell_db.builds.active(connection, ran) == set()
-    assert [row_of(databases.cell, order.uuid).state for order in (one, other, older)] == [states.LIVE, states.LIVE, states.BUILD]
+    assert [row_of(databases.cell, order.uuid).state for order in (one, other, older)] == [states.BUILD_ACTIVE, states.BUILD_ACTIVE, states.BUILD]
     assert [row_of(databases.cell, order.uuid).power_state for order in (one, other)] == [states.RUNNING, states.POWER_PAUSED]
 
 
@@ -360,7 +360,7 @@ def test_what_was_shown_as_a_fault_is_not_built_when_the_cell_returns(databases:
         assert cell_db.builds.building(connection, [order.uuid]) == []
         assert cell_db.endings.ended(connection, [order.uuid]) == [order.uuid]
     row = row_of(databases.cell, order.uuid)
-    assert (row.state, row.vm_state, row.host, row.fault["message"]) == (states.FAILED, states.ERROR, None, fault["message"])
+    assert (row.state, row.vm_state, row.host, row.fault["message"]) == (states.BUILD_ERROR, states.ERROR, None, fault["message"])
 
 
 def test_a_fault_does_not_touch_a_row_that_is_there_already(databases: Databases) -> None:

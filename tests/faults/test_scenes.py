@@ -105,9 +105,9 @@ def test_a_delete_between_assign_and_insert_leaves_a_tombstone(scene: Scene) -> 
 
     slow.run()
 
-    assert scene.row().state == states.GOING  # type: ignore[attr-defined]
+    assert scene.row().state == states.BUILD_DELETING  # type: ignore[attr-defined]
     bench.sweeps.cleanups()
-    assert scene.row().state == states.GONE  # type: ignore[attr-defined]
+    assert scene.row().state == states.BUILD_DELETED  # type: ignore[attr-defined]
     assert scene.claimed_on() == set()
 
 
@@ -132,7 +132,7 @@ def test_a_host_wrongly_thought_dead_keeps_no_guest(scene: Scene) -> None:
     for verb in (compute_verbs.DESTROY, cell_verbs.GONE):
         scene.deliver(verb)
 
-    assert (first.guest(scene.uuid), scene.row().state) == (None, states.LIVE)  # type: ignore[attr-defined]
+    assert (first.guest(scene.uuid), scene.row().state) == (None, states.BUILD_ACTIVE)  # type: ignore[attr-defined]
     assert scene.claimed_on() == {node_uuid(second.host)}
     assert bench.world.rows(CELL, cell_db.tables.cleanups) == []
 
@@ -148,7 +148,7 @@ def test_a_late_claim_in_another_cell_is_released(scene: Scene) -> None:
     bench.sweeps.cleanups()
     scene.deliver(compute_verbs.DESTROY)
     scene.deliver(cell_verbs.GONE)
-    assert (scene.row().state, scene.claimed_on()) == (states.GONE, set())  # type: ignore[attr-defined]
+    assert (scene.row().state, scene.claimed_on()) == (states.BUILD_DELETED, set())  # type: ignore[attr-defined]
     node = node_uuid(bench.hosts[0])
     claim = Claim(uuid=scene.uuid, provider_uuid=node, resources={"VCPU": 1}, project_id="p", user_id="u", generation=None)
     bench.world.placement.claim([claim])

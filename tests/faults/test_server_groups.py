@@ -34,9 +34,9 @@ def _group(world: World, policy: str, **rules: int) -> str:
         return api_db.server_groups.insert(connection, group, quota_defaults=UNLIMITED).uuid
 
 
-def _hosts(world: World, servers: list[str], *, states_expected: tuple[str, ...] = (states.LIVE,)) -> list[str | None]:
+def _hosts(world: World, servers: list[str], *, states_expected: tuple[str, ...] = (states.BUILD_ACTIVE,)) -> list[str | None]:
     """Where they ended."""
-    wait_until(lambda: all(world.state_of(uuid) in (states.LIVE, states.FAILED) for uuid in servers), f"{len(servers)} servers at their ends")
+    wait_until(lambda: all(world.state_of(uuid) in (states.BUILD_ACTIVE, states.BUILD_ERROR) for uuid in servers), f"{len(servers)} servers at their ends")
     rows = world.instances()
     assert {rows[uuid][1].state for uuid in servers} <= set(states_expected), [rows[uuid][1].fault for uuid in servers]
     return [rows[uuid][1].host for uuid in servers]
@@ -45,7 +45,7 @@ def _hosts(world: World, servers: list[str], *, states_expected: tuple[str, ...]
 def _delete(world: World, servers: list[str]) -> None:
     for uuid in servers:
         world.delete(uuid)
-    world.wait_for(servers, states.GONE)
+    world.wait_for(servers, states.BUILD_DELETED)
 
 
 def test_anti_affinity_keeps_members_of_requests_made_at_once_apart(world: World) -> None:
@@ -55,7 +55,7 @@ def test_anti_affinity_keeps_members_of_requests_made_at_once_apart(world: World
     assert len(set(_hosts(world, servers))) == HOSTS
 
     one_too_many = world.accept(group=group)
-    assert _hosts(world, one_too_many, states_expected=(states.FAILED,)) == [None]
+    assert _hosts(world, one_too_many, states_expected=(states.BUILD_ERROR,)) == [None]
     _delete(world, servers[:1])
     last = world.accept(group=group)
     assert len({*_hosts(world, servers[1:]), *_hosts(world, last)}) == HOSTS

@@ -62,7 +62,7 @@ def test_a_build_whose_order_cannot_be_read_ends_in_error_and_stops_no_other(sce
 
     scene.send()
 
-    assert row_of(bench, scene.uuid).state == states.FAILED
+    assert row_of(bench, scene.uuid).state == states.BUILD_ERROR
     assert "cannot be read" in row_of(bench, scene.uuid).fault["message"]
     owed = bench.world.rows(CELL, cell_db.tables.cleanups)
     assert [(cleanup.uuid, cleanup.host) for cleanup in owed] == [(scene.uuid, host)]
@@ -122,7 +122,7 @@ def test_an_operation_that_cannot_be_read_stops_no_sweep(scene: Scene, column: s
 
 def test_a_server_that_is_going_without_a_lease_is_ended(scene: Scene) -> None:
     running(scene)
-    change(scene.bench, scene.uuid, state=states.GOING, lease_until=None)
+    change(scene.bench, scene.uuid, state=states.BUILD_DELETING, lease_until=None)
 
     with scene.bench.database.reading() as connection:
         assert cell_db.endings.ended_without_cleanups(connection, most=9) == [scene.uuid]

@@ -44,7 +44,7 @@ from compute.simulated.fault_injection import turn
 from compute.simulated.guests import GuestFiles
 from core.clock import Clock, utcnow
 from core.context import Context, new_request_id
-from core.steps import Steps
+from core.crash_points import CrashPoints
 from database.engine import Database
 from database.migrations import sync
 from database.types import now_sql
@@ -209,13 +209,13 @@ timeout_s = 20
 
     # ---- its programs ----------------------------------------------------------------------------------------------------------
 
-    def super_conductor(self, name: str = "super", steps: Steps | None = None, clock: Clock | None = None, **settings: float) -> Any:
+    def super_conductor(self, name: str = "super", steps: CrashPoints | None = None, clock: Clock | None = None, **settings: float) -> Any:
         """A super-conductor that is not started; `settings` of its group `conductor`."""
         text = self._api_level(name) + _lines({**CONDUCTOR, **settings})
         conf = self.configure(name, conductor.superconductor.main.options(), text)
         return conductor.superconductor.main.SuperConductor(conf, steps=steps, clock=clock)
 
-    def cell_conductor(self, cell: str, steps: Steps | None = None, name: str = "", clock: Clock | None = None, **settings: float) -> Any:
+    def cell_conductor(self, cell: str, steps: CrashPoints | None = None, name: str = "", clock: Clock | None = None, **settings: float) -> Any:
         """A conductor of the cell that is not started; `settings` of its group `conductor`."""
         name = name or f"conductor-{cell}"
         text = f"""
@@ -233,7 +233,7 @@ timeout_s = 20
         return conductor.cell.main.CellConductor(conf, steps=steps, clock=clock)
 
     def agent(
-        self, cell: str, host: str, steps: Steps | None = None, *, kind: type[SimulatedHypervisor] = PickyHypervisor, broker: str = "",
+        self, cell: str, host: str, steps: CrashPoints | None = None, *, kind: type[SimulatedHypervisor] = PickyHypervisor, broker: str = "",
         **settings: float,
     ) -> Any:  # fmt: skip
         """A host's agent that is not started; `settings` of its group `compute`. `broker`: the cell's own unless another URL leads there."""
@@ -321,12 +321,12 @@ disk_gib = 500
         """What a request for these servers is made into before it is accepted."""
         return [_order(project, name) for name in names]
 
-    def create(self, orders: Sequence[BuildRequest], steps: Steps | None = None, *, quota: Mapping[str, int] = UNLIMITED) -> None:
+    def create(self, orders: Sequence[BuildRequest], steps: CrashPoints | None = None, *, quota: Mapping[str, int] = UNLIMITED) -> None:
         """Accepts servers by what a request to the API does; its errors are those of the request."""
         build = orders[0].build
         request = RequestSpec(project_id=build.project_id, user_id=build.user_id)
         accepting = accept_build_requests(
-            self, USER, steps or Steps(), request=request, request_uuid=str(uuids.uuid4()), build_requests=orders, quota_defaults=quota,
+            self, USER, steps or CrashPoints(), request=request, request_uuid=str(uuids.uuid4()), build_requests=orders, quota_defaults=quota,
             not_after=datetime.timedelta(minutes=10),
         )  # fmt: skip
         asyncio.run(accepting)
@@ -335,10 +335,10 @@ disk_gib = 500
         """Tells the super-conductor of new orders, as the API does after its commit."""
         self.api_db.hint(superconductor.QUEUE, superconductor.PLACE, superconductor.Place(uuids=list(wanted)), USER)
 
-    def delete(self, uuid: str, steps: Steps | None = None) -> None:
+    def delete(self, uuid: str, steps: CrashPoints | None = None) -> None:
         """Deletes a server as the API does."""
         mapping = value_of(self.api_db.read_now(api_db.instances.get, uuid))
-        asyncio.run(delete_server(self, USER, mapping, steps or Steps()))
+        asyncio.run(delete_server(self, USER, mapping, steps or CrashPoints()))
 
     # ---- what can be seen ---------------------------------------------------------------------------------------------------------
 

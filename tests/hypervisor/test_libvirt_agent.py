@@ -10,7 +10,7 @@ import pytest
 
 from compute.agent import Agent
 from compute.deadline import Deadline
-from core.steps import Steps
+from core.crash_points import CrashPoints
 from devstack import guest_image
 from lifecycle import states
 from messaging.verbs import cell, compute
@@ -29,7 +29,7 @@ class RealBench(Bench):
     machine: Machine
     bed: LibvirtBed
 
-    def start(self, steps: Steps | None = None, **settings: object) -> Agent:
+    def start(self, steps: CrashPoints | None = None, **settings: object) -> Agent:
         """An agent that finds the image where it would have put it."""
         driver = {
             "compute__driver": "libvirt",

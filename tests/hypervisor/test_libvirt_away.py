@@ -73,7 +73,7 @@ def test_a_host_whose_libvirtd_is_away_is_down_until_it_is_back(
     try:
         wait_until(lambda: hosts_up(world) == {OTHER}, "the host is taken for down")
         servers = world.accept("one", "two")
-        world.wait_for(servers, states.LIVE)
+        world.wait_for(servers, states.BUILD_ACTIVE)
         assert {row.host for _, row in world.instances().values()} == {OTHER}
     finally:
         come_back(libvirt_machine)

@@ -24,7 +24,7 @@ from devstack.layout import KEYSTONE, Shape, State
 from devstack.ports import Ports, free_port
 from devstack.supervisor import Control
 from devstack.token_auth import TokenAuth
-from lifecycle.states import GONE
+from lifecycle.states import BUILD_DELETED
 from tests.stack.client import Client
 
 START_DEADLINE_S = 280.0
@@ -120,7 +120,7 @@ class Cloud:
 
     def held(self, cell: str) -> set[str]:
         """The servers that a cell's database holds and that are not gone."""
-        return {row.uuid for row in self.rows(cell, cell_db.tables.instances) if row.state != GONE}
+        return {row.uuid for row in self.rows(cell, cell_db.tables.instances) if row.state != BUILD_DELETED}
 
     def _setting(self, process: str, section: str, option: str) -> str:
         settings = configparser.ConfigParser(interpolation=None)

@@ -31,7 +31,7 @@ import requests
 import api_db.tables
 import cellctl.main
 from devstack.accounts import Accounts
-from devstack.neighbours import schema_of
+from devstack.backing_services import schema_of
 from devstack.ports import Ports
 from devstack.services.mariadb import ADMIN
 from devstack.waiting import wait_until

@@ -1,4 +1,4 @@
-"""The table of actions as a page: `python -m lifecycle.drawn > docs/states.md`. A test keeps page and table alike."""
+"""The table of actions as a page: `python -m lifecycle.states_page > docs/states.md`. A test keeps page and table alike."""
 
 from collections.abc import Collection, Iterable, Iterator
 
@@ -8,7 +8,7 @@ from lifecycle.actions import ACTION_PATH, ACTIONS, ANY, CREATE, OPERATIONS, Act
 _HEAD = """\
 # The states of a server
 
-Made from `lifecycle/actions.py` by `python -m lifecycle.drawn > docs/states.md`; change the table, not this page.
+Made from `lifecycle/actions.py` by `python -m lifecycle.states_page > docs/states.md`; change the table, not this page.
 
 A server has a `vm_state` (what it is), a `task_state` (what is being done to it; `-`: nothing) and a `power_state` (what its host said
 last). The `status` of the Compute API follows from the first two. Where a build or a delete stands is kept apart from these three:

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 
-class Steps:
+class CrashPoints:
     """In production a step is only its name in the code; tests hand in a subclass that acts before and after it.
 
     Every store that the protocol writes (API database, cell database, Placement, broker, host disk, hypervisor) is written

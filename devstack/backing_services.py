@@ -28,7 +28,7 @@ CELL0_SCHEMA = "cellplane_cell0"
 PLACEMENT_SCHEMA = "placement"
 KEYSTONE_SCHEMA = "keystone"
 
-MAPPER_STAGE, SERVER_STAGE, NEIGHBOUR_STAGE, CONDUCTOR_STAGE, AGENT_STAGE, API_STAGE = range(6)
+MAPPER_STAGE, SERVER_STAGE, BACKING_STAGE, CONDUCTOR_STAGE, AGENT_STAGE, API_STAGE = range(6)
 
 
 def schema_of(cell: str) -> str:
@@ -186,7 +186,7 @@ class Full:
             "placement",
             self.placement.command(),
             self.placement.env(),
-            stage=NEIGHBOUR_STAGE,
+            stage=BACKING_STAGE,
             ready_port=self.placement.port,
             files=[self.placement.settings],
         )
@@ -194,7 +194,7 @@ class Full:
             *([_keystone_program(self._state, self.keystone)] if self.keystone else []),
             placement,
             dataclasses.replace(
-                _program(self._state, "image", image, {}, stage=NEIGHBOUR_STAGE, ready_port=image_port, files=[api_settings]),
+                _program(self._state, "image", image, {}, stage=BACKING_STAGE, ready_port=image_port, files=[api_settings]),
                 cwd=str(Path(__file__).parent.parent),
             ),
             *self._own_programs(),
@@ -248,7 +248,7 @@ def _keystone(state: State, shape: Shape, ports: Ports, database_url: str) -> Ke
 
 def _keystone_program(state: State, service: Keystone) -> Program:
     return _program(
-        state, "keystone", service.command(), service.env(), stage=NEIGHBOUR_STAGE, ready_port=service.port,
+        state, "keystone", service.command(), service.env(), stage=BACKING_STAGE, ready_port=service.port,
         files=[service.settings, service.server_settings],
     )  # fmt: skip
 
@@ -285,11 +285,11 @@ def _by_user(shape: Shape, cell: str, url: Callable[[str, str], str]) -> dict[st
     return {user.name: url(cell, user.name) for user in broker_users.of_cell(shape, cell)}
 
 
-Neighbours = Embedded | Full
+BackingServices = Embedded | Full
 
 
-def of(state: State, shape: Shape) -> Neighbours:
-    """The neighbours of this profile."""
+def of(state: State, shape: Shape) -> BackingServices:
+    """The backing services of this profile."""
     return Full(state, shape) if shape.profile == FULL else Embedded(state, shape)
 
 

@@ -12,7 +12,7 @@ class NoRoom(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
+class SessionNumbers:
     """``judged`` are those whose token is still to be judged: they take no place from those who may come in."""
 
     sessions: int
@@ -21,17 +21,17 @@ class Room:
     judged: int
 
 
-class Places:
+class SessionLimits:
     """For one event loop."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: SessionNumbers) -> None:
         self._room = room
         self._judged = 0
         self._taken = 0
         self._by: collections.Counter[bytes | str] = collections.Counter()
 
     @contextlib.contextmanager
-    def judging(self) -> Iterator[None]:
+    def validating(self) -> Iterator[None]:
         """While a token is judged.
 
         Raises:
