@@ -83,10 +83,10 @@ def abandon(connection: sa.Connection, status_: BuildStatus, fault: dict[str, An
         return changed(connection.execute(mine.values(token=token, lease_until=now_sql(), fault=fault, updated_at=now_sql())))
     if not changed(connection.execute(mine.values(token=token, lease_until=now_sql(), updated_at=now_sql()))):
         return False
-    buried = Assignment(
+    failed = Assignment(
         uuid=status_.uuid, token=token, project_id=status_.project_id, cell_uuid=CELL0_UUID, host=None, alternates=[], fault=fault
     )
-    return bool(api_db.journal.assign(connection, [buried]))
+    return bool(api_db.journal.assign(connection, [failed]))
 
 
 def forget_deletes(connection: sa.Connection, wanted: Sequence[str], *, cell_uuid: str) -> set[str]:

@@ -53,7 +53,7 @@ class Filter:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Order:
+class SortOrder:
     """How a list is sorted and where its page begins: behind the flavor `marker`."""
 
     key: str = "flavor_id"
@@ -67,7 +67,7 @@ _FIELDS = tuple(flavors.c[field.name] for field in dataclasses.fields(Flavor) if
 
 
 def list_page(
-    connection: sa.Connection, which: Filter, order: Order, *, limit: int, with_extra_specs: bool
+    connection: sa.Connection, which: Filter, order: SortOrder, *, limit: int, with_extra_specs: bool
 ) -> list[Flavor]:
     """One page of flavors.
 
@@ -267,7 +267,7 @@ def _flavor(fields: Sequence[Any], extra_specs: dict[str, str]) -> Flavor:
     return dataclasses.replace(flavor, disabled=bool(flavor.disabled), is_public=bool(flavor.is_public))
 
 
-def _behind(connection: sa.Connection, which: Filter, order: Order) -> sa.ColumnElement[bool]:
+def _behind(connection: sa.Connection, which: Filter, order: SortOrder) -> sa.ColumnElement[bool]:
     """What comes after the marker. Both databases sort NULL as the smallest value."""
     column, key = flavors.c[order.key], flavors.c.id
     marked = sa.select(column, key).where(flavors.c.flavor_id == order.marker, *_conditions(which))

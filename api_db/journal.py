@@ -243,20 +243,20 @@ def renew(connection: sa.Connection, *, uuid: str, token: str, seconds: float) -
     return changed(connection.execute(mine.values(lease_until=now_sql(seconds))))
 
 
-def give_back(connection: sa.Connection, held: Sequence[tuple[str, str]], *, wait_s: float) -> None:
+def give_back(connection: sa.Connection, leased: Sequence[tuple[str, str]], *, wait_s: float) -> None:
     """Ends leases (uuid, token) early: whoever looks after `wait_s` seconds may take the rows.
 
     That was no try of theirs: a part that is away makes no order poisonous, however long it is away.
     """
-    for token, mine in _by_token(held).items():
+    for token, mine in _by_token(leased).items():
         still_mine = sa.update(build_requests).where(build_requests.c.uuid.in_(mine), build_requests.c.token == token)
         connection.execute(still_mine.values(lease_until=now_sql(wait_s), tries=build_requests.c.tries - 1))
 
 
-def _by_token(held: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+def _by_token(leased: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     """Token -> the uuids held under it: what one lease took is written together."""
     by_token: dict[str, list[str]] = collections.defaultdict(list)
-    for uuid, token in held:
+    for uuid, token in leased:
         by_token[token].append(uuid)
     return by_token
 
@@ -337,9 +337,9 @@ def _remember_project_cells(connection: sa.Connection, pairs: set[tuple[str, str
 # ---- steps super.drop and super.finish ---------------------------------------------------------------------------------------
 
 
-def drop(connection: sa.Connection, held: Sequence[tuple[str, str]]) -> set[str]:
+def drop(connection: sa.Connection, leased: Sequence[tuple[str, str]]) -> set[str]:
     """Removes rows (uuid, token) whose cell holds the work. Gives the uuids that are gone; the others were lost or are being deleted."""
-    return set[str]().union(*(_remove(connection, mine, token, deleting=False) for token, mine in _by_token(held).items()))
+    return set[str]().union(*(_remove(connection, mine, token, deleting=False) for token, mine in _by_token(leased).items()))
 
 
 def finish(connection: sa.Connection, *, uuid: str, token: str, is_cell0: bool = False) -> bool:

@@ -13,7 +13,7 @@ import database.keyset
 from api_db.journal import NEW
 from api_db.tables import build_requests, instance_mappings, project_cells
 from database.compiled_statements import CompiledStatement
-from database.keyset import Order, Position
+from database.keyset import Position, SortOrder
 from objects.build_request import BuildRequest
 from objects.server import Server, server_of_build_request
 
@@ -57,7 +57,7 @@ class Marked:
     mapped: Mapped
     waiting: Waiting | None
 
-    def position(self, order: Order) -> Position | None:
+    def position(self, order: SortOrder) -> Position | None:
         """Its place in an order that mappings can be sorted by; None: they cannot."""
         if any(sorting.name not in SORT_KEYS for sorting in order):
             return None
@@ -145,7 +145,7 @@ def marked(connection: sa.Connection, uuid: str) -> Marked | None:
 def window(
     connection: sa.Connection,
     filters: Mapping[str, Any],
-    order: Order,
+    order: SortOrder,
     *,
     marker: str | None,
     marker_project: str | None,
@@ -175,7 +175,7 @@ def window(
 class _Part:
     """A part of a list by the mappings."""
 
-    def __init__(self, filters: Mapping[str, Any], order: Order, without_cells: Collection[str]) -> None:
+    def __init__(self, filters: Mapping[str, Any], order: SortOrder, without_cells: Collection[str]) -> None:
         self._equal = tuple(name for name in filters if name != "deleted")
         self._order = order
         self._without = bool(without_cells)
@@ -209,7 +209,7 @@ _MOMENT = 26
 
 
 @functools.lru_cache
-def _first(equal: tuple[str, ...], order: Order, without_cells: bool, after: bool) -> CompiledStatement:
+def _first(equal: tuple[str, ...], order: SortOrder, without_cells: bool, after: bool) -> CompiledStatement:
     part = _mine(sa.select(_mapping.cell_uuid, _mapping.created_at, _mapping.uuid), equal, order, without_cells)
     part = part.where(*_between(order, _parameters("after", after), None)).order_by(*database.keyset.order_by(_by(order)))
     first = part.limit(sa.bindparam("most", type_=sa.Integer())).subquery("part")
@@ -219,20 +219,20 @@ def _first(equal: tuple[str, ...], order: Order, without_cells: bool, after: boo
 
 
 @functools.lru_cache
-def _counted(equal: tuple[str, ...], order: Order, without_cells: bool, after: bool, until: bool) -> CompiledStatement:
+def _counted(equal: tuple[str, ...], order: SortOrder, without_cells: bool, after: bool, until: bool) -> CompiledStatement:
     query = _mine(sa.select(_mapping.cell_uuid, sa.func.count()), equal, order, without_cells)
     query = query.where(*_between(order, _parameters("after", after), _parameters("until", until)))
     return CompiledStatement(query.group_by(_mapping.cell_uuid))
 
 
 @functools.lru_cache
-def _waiting_between(equal: tuple[str, ...], order: Order, after: bool, until: bool) -> CompiledStatement:
+def _waiting_between(equal: tuple[str, ...], order: SortOrder, after: bool, until: bool) -> CompiledStatement:
     mine = [_mapping[name] == sa.bindparam(name) for name in equal]
     bounds = _between(order, _parameters("after", after), _parameters("until", until))
     return CompiledStatement(sa.select(_WAITING).join(instance_mappings, _mapping.uuid == _order.uuid).where(*mine, *bounds))
 
 
-def _mine(query: sa.Select[Any], equal: tuple[str, ...], order: Order, without_cells: bool) -> sa.Select[Any]:
+def _mine(query: sa.Select[Any], equal: tuple[str, ...], order: SortOrder, without_cells: bool) -> sa.Select[Any]:
     """The mappings of a list."""
     query = query.where(_mapping.deleted == sa.false(), *(_mapping[name] == sa.bindparam(name) for name in equal))
     if without_cells:
@@ -255,7 +255,7 @@ def mapped_in(
     connection: sa.Connection,
     cells: Collection[str],
     filters: Mapping[str, Any],
-    order: Order,
+    order: SortOrder,
     *,
     after: Position | None,
     until: Position | None = None,
@@ -287,15 +287,15 @@ def _equal(filters: Mapping[str, Any]) -> list[sa.ColumnElement[bool]]:
     return [_mapping[name] == value for name, value in filters.items() if name != "deleted"]
 
 
-def _between(order: Order, after: Position | None, until: Position | None) -> list[sa.ColumnElement[bool]]:
+def _between(order: SortOrder, after: Position | None, until: Position | None) -> list[sa.ColumnElement[bool]]:
     return database.keyset.between(_by(order), after, until)
 
 
-def _by(order: Order) -> list[database.keyset.Key]:
+def _by(order: SortOrder) -> list[database.keyset.Key]:
     return [database.keyset.Key(_mapping[sorting.name], sorting.descending, nullable=False) for sorting in order]
 
 
-def _index(equal: tuple[str, ...], order: Order) -> str | None:
+def _index(equal: tuple[str, ...], order: SortOrder) -> str | None:
     """The index that has the mappings in the wanted order, if there is one and it is the best."""
     if database.keyset.names(order) != ("created_at", "uuid") or "uuid" in equal:
         return None

@@ -5,7 +5,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-MOST_BYTES = 2**16
+MAX_BYTES = 2**16
 BACKLOG = 1000
 
 
@@ -68,12 +68,12 @@ class _Door:
 
     async def _later(self, client: asyncio.StreamReader, to_server: asyncio.StreamWriter) -> None:
         loop = asyncio.get_running_loop()
-        while packet := await client.read(MOST_BYTES):
+        while packet := await client.read(MAX_BYTES):
             loop.call_later(self._delay_s, to_server.write, packet)
         loop.call_later(self._delay_s, to_server.close)
 
 
 async def _at_once(server: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-    while packet := await server.read(MOST_BYTES):
+    while packet := await server.read(MAX_BYTES):
         to_client.write(packet)
     to_client.close()

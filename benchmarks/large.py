@@ -37,7 +37,7 @@ AT_ONCE = 16
 HOSTS_DEADLINE_S = 600.0
 GRACE_S = 30.0
 REFUSED_CLAIM = re.compile(r'requestlog .*"POST [^" ]*/allocations[^"]*" status: (409)')
-MOST_GROWTH = 2.0
+MAX_GROWTH = 2.0
 """CPU of a build on the large cloud, times that on the small one: what is promised at most."""
 
 
@@ -291,4 +291,4 @@ def show(figures: dict[str, Any], console: Console) -> None:
 def is_as_promised(figures: dict[str, Any]) -> bool:
     """Whether builds cost little more than on the small cloud, and nothing went wrong."""
     runs = [figures[size][supers] for size in figures if size.startswith("hosts_") for supers in ("one_super_conductor", "two_super_conductors")]
-    return figures["growth"]["cpu_s_per_boot"] < MOST_GROWTH and not any(run["wrong"] for run in runs)
+    return figures["growth"]["cpu_s_per_boot"] < MAX_GROWTH and not any(run["wrong"] for run in runs)

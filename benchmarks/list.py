@@ -55,7 +55,7 @@ PART_OF_FLOOR = 0.25
 SETTLE_S = 60.0
 """Cells that are far away may be late while their connections are opened."""
 SLOW_S = 0.1
-MOST_DIFFERENCES_SHOWN = 5
+MAX_DIFFERENCES_SHOWN = 5
 
 FEW, MANY, ONE, LARGE = "few", "many", "one", "large"
 
@@ -293,7 +293,7 @@ def _differences(ours: list[dict[str, Any]], least: list[dict[str, Any]]) -> str
     for one, other in zip(ours, least, strict=True):
         if one != other:
             differing = sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
-            return "; ".join(f"{key}: {one.get(key)!r}, {other.get(key)!r}" for key in differing[:MOST_DIFFERENCES_SHOWN])
+            return "; ".join(f"{key}: {one.get(key)!r}, {other.get(key)!r}" for key in differing[:MAX_DIFFERENCES_SHOWN])
     return "none"
 
 

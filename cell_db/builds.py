@@ -103,21 +103,21 @@ def _elsewhere(placed: NewInstance, disabled: set[str]) -> NewInstance:
 def row_of(placed: NewInstance) -> dict[str, Any]:
     """The columns of a new server, but for those that the database's clock fills."""
     build_request, build = placed.build_request, placed.build_request.build
-    buried = placed.is_failed
-    host = None if buried else placed.host
+    failed = placed.is_failed
+    host = None if failed else placed.host
     return {
         "uuid": build.uuid,
         "project_id": build.project_id,
         "user_id": build.user_id,
-        "state": states.BUILD_ERROR if buried else states.BUILD,
+        "state": states.BUILD_ERROR if failed else states.BUILD,
         "attempt": placed.attempt,
         "host": host,
         "node_uuid": placed.node_uuid if host else None,
         "alternates": placed.alternates,
         "resources": placed.resources,
         "not_after": placed.not_after,
-        "vm_state": CREATE.failed if buried else states.BUILDING,
-        "task_state": states.IDLE if buried else states.SPAWNING,
+        "vm_state": CREATE.failed if failed else states.BUILDING,
+        "task_state": states.IDLE if failed else states.SPAWNING,
         "power_state": states.NO_STATE,
         "display_name": build.name,
         "display_description": build_request.description,

@@ -11,7 +11,7 @@ from cell_db.tables import dead_letters
 from database.statements import changed
 from database.types import now_sql
 
-MOST_OF_HOST = 100
+MAX_OF_HOST = 100
 """Messages of one host that are kept: enough to see what is wrong, and no host can fill the table."""
 
 
@@ -42,10 +42,10 @@ def insert(
     request_id: str | None,
     host: str | None = None,
 ) -> bool:
-    """Keeps one message; of a host no more than `MOST_OF_HOST`. False: it has as many."""
+    """Keeps one message; of a host no more than `MAX_OF_HOST`. False: it has as many."""
     if host is not None:
         kept = sa.select(sa.func.count()).select_from(dead_letters).where(dead_letters.c.host == host)
-        if connection.execute(kept).scalar_one() >= MOST_OF_HOST:
+        if connection.execute(kept).scalar_one() >= MAX_OF_HOST:
             return False
     values = {"verb": verb, "queue": queue, "host": host, "arguments": arguments, "why": why, "request_id": request_id}
     connection.execute(sa.insert(dead_letters).values(**values, created_at=now_sql()))

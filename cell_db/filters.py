@@ -20,7 +20,7 @@ from objects.server import Server
 Filters = Mapping[str, Any]
 
 _GOING = (states.BUILD_DELETING, states.BUILD_DELETED)
-MOST_VALUES = 50
+MAX_VALUES = 50
 """Of one filter: as many as a server has tags at most. A database takes longer than linear in their number, or refuses them."""
 
 
@@ -37,7 +37,7 @@ def conditions(filters: Filters) -> list[sa.ColumnElement[bool]]:
     return [FILTERS[name].sql(value) for name, value in filters.items()]
 
 
-class Holds:
+class Matches:
     """Whether servers fulfil all of these filters; regular expressions take no longer than `regexp_within_s` in all.
 
     Raises:
@@ -64,8 +64,8 @@ def check(filters: Filters) -> None:
         Invalid: names the filter.
     """
     for name, value in filters.items():
-        if isinstance(value, list | tuple | set | frozenset) and len(value) > MOST_VALUES:
-            raise core.errors.Invalid(f"Invalid input for query parameter {shown(name)}: it has more than {MOST_VALUES} values.", field=shown(name))
+        if isinstance(value, list | tuple | set | frozenset) and len(value) > MAX_VALUES:
+            raise core.errors.Invalid(f"Invalid input for query parameter {shown(name)}: it has more than {MAX_VALUES} values.", field=shown(name))
 
 
 def shown(name: str) -> str:
@@ -116,11 +116,11 @@ def _moment(name: str) -> Filter:
     second = datetime.timedelta(seconds=1)
     column = instances.c[name]
 
-    def held(server: Server, value: datetime.datetime) -> bool:
+    def matches(server: Server, value: datetime.datetime) -> bool:
         moment: datetime.datetime | None = getattr(server, name)
         return moment is not None and value <= moment < value + second
 
-    return Filter(lambda value: sa.and_(column >= value, column < value + second), held)
+    return Filter(lambda value: sa.and_(column >= value, column < value + second), matches)
 
 
 def _never_set() -> Filter:
@@ -141,7 +141,7 @@ def _deleted_sql(value: bool | None) -> sa.ColumnElement[bool]:
     return sa.and_(instances.c.deleted == sa.false(), instances.c.state != states.BUILD_DELETING)
 
 
-def _deleted_holds(server: Server, value: bool | None) -> bool:
+def _matches_deleted(server: Server, value: bool | None) -> bool:
     return value is None or (server.state in _GOING) == value
 
 
@@ -158,7 +158,7 @@ def _states_sql(vm_state: str, tasks: tuple[str, ...] | None, excluded: tuple[st
     return is_state
 
 
-def _status_holds(server: Server, wanted: Iterable[str]) -> bool:
+def _matches_status(server: Server, wanted: Iterable[str]) -> bool:
     return server.status in {name.upper() for name in wanted}
 
 
@@ -190,13 +190,13 @@ def _tags(server: Server) -> set[str]:
 
 
 FILTERS: dict[str, Filter] = {
-    "deleted": Filter(_deleted_sql, _deleted_holds),
+    "deleted": Filter(_deleted_sql, _matches_deleted),
     "project_id": _field("project_id"),
     "user_id": _field("user_id"),
     "uuid": _field("uuid"),
     "name": _regexp("display_name"),
     "description": _regexp("display_description"),
-    "status": Filter(_status_sql, _status_holds),
+    "status": Filter(_status_sql, _matches_status),
     "vm_state": _one_of("vm_state"),
     "task_state": _one_of("task_state"),
     "power_state": _field("power_state"),

@@ -21,7 +21,7 @@ from database.types import now_sql
 from lifecycle import states
 from objects.host import COMPUTE, Inventory
 
-MOST_NAMED = 10
+MAX_NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +221,7 @@ def servers_in_the_way(conn: sa.Connection, host: str) -> str | None:
     if not count:
         return None
     mine = sa.select(instances.c.uuid, instances.c.state).where(instances.c.host == host, instances.c.deleted == sa.false())
-    rows = conn.execute(mine.order_by(instances.c.state != states.BUILD_DELETING, instances.c.id).limit(MOST_NAMED)).all()
+    rows = conn.execute(mine.order_by(instances.c.state != states.BUILD_DELETING, instances.c.id).limit(MAX_NAMED)).all()
     going = any(row.state == states.BUILD_DELETING for row in rows)
     named = ", ".join(f"{row.uuid} (deleted, waits for the host)" if row.state == states.BUILD_DELETING else row.uuid for row in rows)
     more = f" and {count - len(rows)} more" if count > len(rows) else ""

@@ -22,7 +22,7 @@ from cell_db.filters import Filters
 from cell_db.packed import Unreadable
 from cell_db.tables import instances
 from database.compiled_statements import CompiledStatement
-from database.keyset import Order, Position
+from database.keyset import Position, SortOrder
 from lifecycle import refusals
 from objects.server import Server
 
@@ -73,7 +73,7 @@ class Wanted:
     """
 
     filters: Filters
-    order: Order
+    order: SortOrder
     shape: Shape
     user_data: bool = False
     hosts_down_after_s: float | None = None
@@ -142,7 +142,7 @@ NOT_NULL = frozenset(name for name, key in SORT_KEYS.items() if not key.nullable
 """Keys whose values are never None, wherever the server is kept."""
 
 
-def position_of(server: Server, order: Order) -> Position:
+def position_of(server: Server, order: SortOrder) -> Position:
     """The server's place in the order."""
     return tuple([SORT_KEYS[sorting.name].of(server) for sorting in order])
 
@@ -228,7 +228,7 @@ def can_look_ahead(wanted: Wanted) -> bool:
     return not wanted.filters.keys() - {"deleted", "project_id"} and _index(wanted.filters, wanted.order) is not None
 
 
-def may_take_long(filters: Filters, order: Order) -> bool:
+def may_take_long(filters: Filters, order: SortOrder) -> bool:
     """Whether a cell may read most of its rows for a page, or a caller's program (a regular expression) runs for each of them."""
     if listed_by.has_regexp(filters):
         return True
@@ -282,7 +282,7 @@ def present(connection: sa.Connection, uuids: Sequence[str]) -> set[str]:
     return set(connection.execute(query).scalars())
 
 
-def position(connection: sa.Connection, uuid: str, order: Order) -> Position | None:
+def position(connection: sa.Connection, uuid: str, order: SortOrder) -> Position | None:
     """Where the server stands in the order, be it deleted; None: the cell does not have it.
 
     Raises:
@@ -337,7 +337,7 @@ def _values(name: str, bound: Position | None) -> dict[str, Any]:
     return {f"{name}_{number}": value for number, value in enumerate(bound or ()) if value is not None}
 
 
-def _index(filters: Filters, order: Order) -> str | None:
+def _index(filters: Filters, order: SortOrder) -> str | None:
     """The index that has the rows in the wanted order, unless a filter has a better one."""
     if filters.get("deleted", False) is not False or not _WITH_INDEX.isdisjoint(filters):
         return None
@@ -357,14 +357,14 @@ def _whole_servers(wanted: Wanted) -> sa.Select[tuple[str]]:
 
 
 @functools.lru_cache(_STATEMENTS_KEPT)
-def _unpacked(order: Order, shape: Shape) -> Callable[[str], list[tuple[Any, ...]]]:
+def _unpacked(order: SortOrder, shape: Shape) -> Callable[[str], list[tuple[Any, ...]]]:
     """Reads the arrays of keys, or of brief servers: all of them at once."""
     keys = [SORT_KEYS[each.name].kind | None for each in order]
     types = tuple([*keys, str | None] if shape is Shape.BRIEF else keys)
     return msgspec.json.Decoder(list[tuple[types]]).decode  # type: ignore[valid-type]
 
 
-def _placed(servers: Sequence[Server | Unreadable], rows: Sequence[str], order: Order) -> list[ListedServer]:
+def _placed(servers: Sequence[Server | Unreadable], rows: Sequence[str], order: SortOrder) -> list[ListedServer]:
     """The servers at their positions. One that cannot be read stands where its keys say, or, as far as they cannot be read, where the
     database put it: with the one before it.
     """
@@ -379,7 +379,7 @@ def _placed(servers: Sequence[Server | Unreadable], rows: Sequence[str], order: 
     return found
 
 
-def _keys(rows: Sequence[str], order: Order, shape: Shape) -> list[tuple[Any, ...]]:
+def _keys(rows: Sequence[str], order: SortOrder, shape: Shape) -> list[tuple[Any, ...]]:
     """The arrays of keys, or of brief servers; as `_placed` where one cannot be read."""
     try:
         return _unpacked(order, shape)(f"[{','.join(rows)}]")
@@ -401,5 +401,5 @@ def _salvaged(read: Callable[[Any], Any], value: Any, before: Sequence[Any] | No
         return before[number] if before is not None else datetime.datetime.min if kind is datetime.datetime else kind()
 
 
-def _sort_columns(order: Order) -> list[sa.ColumnElement[Any]]:
+def _sort_columns(order: SortOrder) -> list[sa.ColumnElement[Any]]:
     return [SORT_KEYS[each.name].sql.label(f"key_{number}") for number, each in enumerate(order)]

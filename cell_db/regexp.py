@@ -15,7 +15,7 @@ from cell_db import regexp_subset
 INVALID_REGEXP, STATEMENT_TIMED_OUT = 1139, 1969
 # For one name, in seconds of the processor (so the library counts): an expression that takes longer has no end. On a machine with much
 # else to do it takes many times as long by the wall, and has to be refused before the cell is taken for silent.
-MOST_PER_TEXT_S = 0.02
+MAX_PER_TEXT_S = 0.02
 _STEPS = 10_000
 """SQLite looks at the clock after so many of its machine's steps: some tenths of a millisecond."""
 
@@ -64,7 +64,7 @@ class Search:
             raise _too_slow()
         try:
             # concurrent: other threads run meanwhile.
-            return self._pattern.search(text, timeout=min(left_s, MOST_PER_TEXT_S), concurrent=True) is not None
+            return self._pattern.search(text, timeout=min(left_s, MAX_PER_TEXT_S), concurrent=True) is not None
         except TimeoutError:
             raise _too_slow() from None
 

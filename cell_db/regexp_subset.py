@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 LONGEST = 255
 """Characters; what is searched has no more either."""
-MOST_NESTED_QUANTIFIERS = 2
-MOST_NESTED_GROUPS = 20
-MOST_REPEATS = 1000
+MAX_NESTED_QUANTIFIERS = 2
+MAX_NESTED_GROUPS = 20
+MAX_REPEATS = 1000
 """Of any part, counted repeats around counted repeats multiplied."""
-MOST_PARTS = 2000
+MAX_PARTS = 2000
 """With all counted repeats written out."""
 
 _TOKEN = re.compile(
@@ -111,8 +111,8 @@ def _in_set(found: re.Match[str]) -> str:
 def _add(groups: list[list[_Part]], kind: str) -> None:
     """Takes a token that is no quantifier."""
     if kind == "open":
-        if len(groups) > MOST_NESTED_GROUPS:
-            raise ValueError(f"more than {MOST_NESTED_GROUPS} groups are nested")
+        if len(groups) > MAX_NESTED_GROUPS:
+            raise ValueError(f"more than {MAX_NESTED_GROUPS} groups are nested")
         groups.append([])
     elif kind == "close":
         if len(groups) == 1:
@@ -135,17 +135,17 @@ def _repeat(parts: list[_Part], text: str, may_repeat: bool) -> None:
     last.quantifiers += 1
     last.repeats *= most
     last.size *= most
-    if last.quantifiers > MOST_NESTED_QUANTIFIERS:
-        raise ValueError(f"more than {MOST_NESTED_QUANTIFIERS} quantifiers are nested")
-    if last.repeats > MOST_REPEATS:
-        raise ValueError(f"something is repeated more than {MOST_REPEATS} times")
+    if last.quantifiers > MAX_NESTED_QUANTIFIERS:
+        raise ValueError(f"more than {MAX_NESTED_QUANTIFIERS} quantifiers are nested")
+    if last.repeats > MAX_REPEATS:
+        raise ValueError(f"something is repeated more than {MAX_REPEATS} times")
 
 
 def _joined(parts: list[_Part]) -> _Part:
     """All of these one after the other."""
     size = 1 + sum(part.size for part in parts)
-    if size > MOST_PARTS:
-        raise ValueError(f"with its repeats written out it has more than {MOST_PARTS} parts")
+    if size > MAX_PARTS:
+        raise ValueError(f"with its repeats written out it has more than {MAX_PARTS} parts")
     return _Part(
         size, max((part.quantifiers for part in parts), default=0), max((part.repeats for part in parts), default=1)
     )

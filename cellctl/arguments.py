@@ -17,7 +17,7 @@ from cellctl import exits, lines
 from objects.ids import as_kept
 
 LONGEST = 4096
-MOST_ROWS = 100_000
+MAX_ROWS = 100_000
 WIDEST = 10_000
 _SHOWN = 64
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
@@ -112,6 +112,6 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
 def add_limit(parser: argparse.ArgumentParser, of: str, default: int) -> None:
     """Adds `--limit`."""
     parser.add_argument(
-        "--limit", metavar="N", type=whole_number(1, MOST_ROWS), default=default,
-        help=f"of {of} at most so many: 1 to {MOST_ROWS} ({default})",
+        "--limit", metavar="N", type=whole_number(1, MAX_ROWS), default=default,
+        help=f"of {of} at most so many: 1 to {MAX_ROWS} ({default})",
     )  # fmt: skip

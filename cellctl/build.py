@@ -203,11 +203,11 @@ def _claim(open_cloud: cloud.Cloud, progress: BuildProgress) -> str:
         placement.close()
     row = progress.row
     names = {row.node_uuid: row.host} if row else {}
-    held = (
+    allocations = (
         f"{names.get(provider) or provider}: " + " ".join(f"{kind}={amount}" for kind, amount in sorted(resources.items()))
         for provider, resources in claimed.providers.items()
     )
-    return "; ".join(held) or "none"
+    return "; ".join(allocations) or "none"
 
 
 # ---- build resume and abandon ---------------------------------------------------------------------------------------------------------

@@ -72,11 +72,11 @@ class ListCleanups(commands.Lister):
 
 def _waiting_for_cells(open_cloud: cloud.Cloud, gates: Sequence[Gate]) -> list[Wait]:
     names = {gate.cell.uuid: gate.cell.name for gate in gates}
-    orders = open_cloud.api_read(api_db.build_status.list_all, most=MOST)
+    deletes = open_cloud.api_read(api_db.build_status.list_all, most=MOST)
     return [
-        Wait(order.uuid, names[str(order.target)], None, None, order.created_at, None, "deleted, and its cell does not know")
-        for order in orders
-        if order.deleting and order.target in names
+        Wait(delete.uuid, names[str(delete.target)], None, None, delete.created_at, None, "deleted, and its cell does not know")
+        for delete in deletes
+        if delete.deleting and delete.target in names
     ]
 
 
@@ -190,14 +190,14 @@ def _forget_cell(open_cloud: cloud.Cloud, name: str, only: set[str] | None, *, d
     gate = next(gate for gate in open_cloud.gates() if gate.cell.uuid == cell.uuid)
     if isinstance(gate.read_now(probe), Answer):
         raise core.errors.WrongState(f"cell {cell.name} answers: it is told of its deletes by itself (`cellctl build resume` hurries)")
-    orders = open_cloud.api_read(api_db.build_status.list_all, most=MOST, target=cell.uuid)
-    mine = [order for order in orders if order.deleting and (only is None or order.uuid in only)]
+    deletes = open_cloud.api_read(api_db.build_status.list_all, most=MOST, target=cell.uuid)
+    mine = [delete for delete in deletes if delete.deleting and (only is None or delete.uuid in only)]
     result = "would be forgotten"
     if mine and not dry_run:
-        _release(open_cloud, [order.uuid for order in mine])
-        open_cloud.api_write(api_db.build_status.forget_deletes, [order.uuid for order in mine], cell_uuid=cell.uuid)
+        _release(open_cloud, [delete.uuid for delete in mine])
+        open_cloud.api_write(api_db.build_status.forget_deletes, [delete.uuid for delete in mine], cell_uuid=cell.uuid)
         result = "forgotten"
-    return [(order.uuid, cell.name, None, None, result) for order in mine]
+    return [(delete.uuid, cell.name, None, None, result) for delete in mine]
 
 
 def _release(open_cloud: cloud.Cloud, uuids: Sequence[str]) -> None:

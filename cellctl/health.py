@@ -39,7 +39,7 @@ NONE = "none"
 
 AT_ONCE = 16
 GRACE_S = 0.5
-DEAD_LETTERS_MOST = 1000
+MAX_DEAD_LETTERS = 1000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -192,7 +192,7 @@ def _round_trip_ms(connection: sa.Connection) -> float:
 
 
 def _api_level(connection: sa.Connection) -> _ApiPart:
-    letters = len(api_db.dead_letters.list_all(connection, most=DEAD_LETTERS_MOST))
+    letters = len(api_db.dead_letters.list_all(connection, most=MAX_DEAD_LETTERS))
     return _ApiPart(_round_trip_ms(connection), api_db.services.list_all(connection), api_db.journal.count(connection), letters)
 
 
@@ -203,7 +203,7 @@ def _cell(connection: sa.Connection, *, down_after_s: float) -> _CellPart:
         building=by_state.get(states.BUILD, 0),
         deleting=by_state.get(states.BUILD_DELETING, 0),
         cleanups=cell_db.cleanups.count(connection),
-        dead_letters=len(cell_db.dead_letters.list_all(connection, most=DEAD_LETTERS_MOST)),
+        dead_letters=len(cell_db.dead_letters.list_all(connection, most=MAX_DEAD_LETTERS)),
     )
     services = cell_db.hosts.list_services(connection, down_after_s=down_after_s)
     reports = {report.host: report for report in cell_db.heartbeats.hosts(connection)}

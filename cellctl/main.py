@@ -20,7 +20,7 @@ from cellctl.lines import PROGRAM
 from core.log import masked
 
 LONGEST_COMMAND = 2
-MOST_LIKE = 8
+MAX_LIKE = 8
 CONFIG_FILE_VARIABLE = "CELLCTL_CONFIG_FILE"
 DESCRIPTION = "Databases, cells and hosts of a Cellplane cloud."
 
@@ -125,7 +125,7 @@ class Cellctl(cliff.app.App):
 
     def _like(self, word: str) -> list[str]:
         """Some commands that may be meant."""
-        return [name for name in self.get_fuzzy_matches(word) if name in COMMANDS][:MOST_LIKE]
+        return [name for name in self.get_fuzzy_matches(word) if name in COMMANDS][:MAX_LIKE]
 
     def _knows(self, words: list[str], *, part: bool) -> bool:
         """Whether the words begin with the name of a command; `part`: or are the beginning of one."""

@@ -66,12 +66,12 @@ class _Named(msgspec.Struct):
     uuid: str
 
 
-class _Ordered(msgspec.Struct):
+class _Build(msgspec.Struct):
     spec: _Named
 
 
-class _Orders(msgspec.Struct):
-    orders: list[_Ordered]
+class _Builds(msgspec.Struct):
+    orders: list[_Build]
 
 
 class _Farewells(msgspec.Struct):
@@ -116,7 +116,7 @@ _OF_CELL: Mapping[str, Callable[[Any], Again]] = {
 }
 """Heartbeats and power states are not among them: they come again by themselves."""
 _TO_HOST: Mapping[str, Callable[[Any], Again]] = {
-    compute_verbs.BUILD.name: _look(cell_verbs.START, _Orders, lambda build: [order.spec.uuid for order in build.orders]),
+    compute_verbs.BUILD.name: _look(cell_verbs.START, _Builds, lambda build: [build_.spec.uuid for build_ in build.orders]),
     compute_verbs.DESTROY.name: _look(cell_verbs.CLEAN, _Farewells, lambda destroy: [server.uuid for server in destroy.servers]),
     compute_verbs.ACT.name: _look(cell_verbs.ACT, _Named, lambda act: [act.uuid]),
 }

@@ -28,7 +28,7 @@ REMEMBERED_S = 10.0
 
 _REMEMBERED = 1024
 _PIECE = 256 * 1024
-_MOST_PROPERTIES_CHARACTERS = 64 * 1024
+_MAX_PROPERTIES_CHARACTERS = 64 * 1024
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 # Those whose digest has a length of its own.
 _HASHES = hashlib.algorithms_guaranteed - {"shake_128", "shake_256"}
@@ -380,8 +380,8 @@ def _status(row: _Row) -> ImageStatus:
 
 def _image(row: _Row) -> Image:
     # They travel with every order, and lie in the rows of the server.
-    if sum(len(name) + len(value) for name, value in row.properties.items()) > _MOST_PROPERTIES_CHARACTERS:
-        raise core.errors.Invalid(f"Image {row.id} has more than {_MOST_PROPERTIES_CHARACTERS} characters of properties.", field="image")
+    if sum(len(name) + len(value) for name, value in row.properties.items()) > _MAX_PROPERTIES_CHARACTERS:
+        raise core.errors.Invalid(f"Image {row.id} has more than {_MAX_PROPERTIES_CHARACTERS} characters of properties.", field="image")
     return Image(
         id=row.id,
         name=row.name or "",

@@ -21,7 +21,7 @@ from compute.devices import DiskToAttach, NicToAttach
 from objects.build import BuildSpec, Guest
 from objects.diagnostics import Diagnostics
 
-MOST_CONSOLE_BYTES = 128 * 1024
+MAX_CONSOLE_BYTES = 128 * 1024
 """In a message, where a character may take six bytes, it stays below what brokers take (`messaging.access.MOST_BYTES`)."""
 
 
@@ -210,4 +210,4 @@ class Hypervisor(Protocol):
         """
 
     def console_log(self, uuid: str) -> str:
-        """What the guest wrote to its console, at most the last `MOST_CONSOLE_BYTES`; bytes that are no UTF-8 are replaced."""
+        """What the guest wrote to its console, at most the last `MAX_CONSOLE_BYTES`; bytes that are no UTF-8 are replaced."""

@@ -32,7 +32,7 @@ from messaging.verbs.compute import Act, BuildAttempt
 
 LOG = core.log.get(__name__)
 
-_MOST_ENDED = 16
+_MAX_ENDED = 16
 _PROBE_BYTES = 64 * 1024
 """As large as the largest orders are: a disk that takes a few bytes more is full all the same."""
 _Kind = TypeVar("_Kind", bound=msgspec.Struct)
@@ -237,7 +237,7 @@ class Records:
         with self._lock, _disk_errors():
             entry = self._operations_of(uuid, attempt)
             left = tuple(waiting for waiting in entry.waiting if waiting.act.operation_id != outcome.operation_id)
-            ended = (*entry.ended, outcome.operation_id)[-_MOST_ENDED:]
+            ended = (*entry.ended, outcome.operation_id)[-_MAX_ENDED:]
             unreported = (*entry.unreported, outcome)
             self._keep(msgspec.structs.replace(entry, waiting=left, last=outcome, unreported=unreported, ended=ended), sync=True)
 

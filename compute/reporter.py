@@ -22,7 +22,7 @@ from messaging.verbs import Verb, cell
 LOG = core.log.get(__name__)
 
 GATHER_S = 0.05
-GATHER_MOST = 100
+MAX_GATHER = 100
 FIRST_RETRY_S = 0.1
 LONGEST_RETRY_S = 3.0
 
@@ -45,7 +45,7 @@ class Reporter:
     """One thread, one publishing connection. What waits is bounded by the servers of the host: a newer report takes an older one's place.
 
     A lone report leaves at once; while reports come faster than one in `GATHER_S` they gather, at most that long and at most
-    `GATHER_MOST` in a message. A broker that is away is tried again with growing pauses.
+    `MAX_GATHER` in a message. A broker that is away is tried again with growing pauses.
     """
 
     def __init__(self, caller: Casts, host: str, steps: CrashPoints) -> None:
@@ -144,7 +144,7 @@ class Reporter:
             return not self._ended
 
     def _is_urgent(self) -> bool:
-        return self._ended or self._stopping or any(len(rows) >= GATHER_MOST for rows in self._waiting.values())
+        return self._ended or self._stopping or any(len(rows) >= MAX_GATHER for rows in self._waiting.values())
 
     def _send_all(self) -> bool:
         """Sends all that waits now; False if the broker did not take something."""
@@ -233,7 +233,7 @@ class _Message:
 
     make: Callable[[str, list[Any]], msgspec.Struct]
     step: str | None = "agent.report"
-    most: int = GATHER_MOST
+    most: int = MAX_GATHER
     deadline_s: float = 3600.0
 
 

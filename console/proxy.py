@@ -15,7 +15,7 @@ import core.errors
 import core.log
 from cell_db.console_tokens import ConsoleAccess
 from console.pages import Pages
-from console.session import IDLE, MOST_MESSAGE_BYTES, Traffic, relay
+from console.session import IDLE, MAX_MESSAGE_BYTES, Traffic, relay
 from console.session_limits import NoRoom, SessionLimits, SessionNumbers
 from console.targets import Port, Target
 from console.token_validator import Admission, TokenValidator
@@ -182,7 +182,7 @@ class Proxy:
         return user
 
     def _socket(self) -> web.WebSocketResponse:
-        user = web.WebSocketResponse(protocols=(PROTOCOL,), heartbeat=self._limits.ping_s, max_msg_size=MOST_MESSAGE_BYTES, compress=False, timeout=CLOSE_S)
+        user = web.WebSocketResponse(protocols=(PROTOCOL,), heartbeat=self._limits.ping_s, max_msg_size=MAX_MESSAGE_BYTES, compress=False, timeout=CLOSE_S)
         user.headers["Server"] = NAME
         return user
 

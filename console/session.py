@@ -10,7 +10,7 @@ import time
 from aiohttp import WSMsgType, web
 
 PIECE_BYTES = 64 * 1024
-MOST_MESSAGE_BYTES = 1024 * 1024
+MAX_MESSAGE_BYTES = 1024 * 1024
 
 USER_ENDED = "the user closed it"
 GUEST_ENDED = "the guest closed it"

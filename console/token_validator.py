@@ -20,7 +20,7 @@ from messaging.caller import Caller, Sent, forget
 from objects.console import Address
 
 _NO_LONGER = "This console is not there any more; ask for a new address."
-_MOST_OF_HOST = 2
+_MAX_OF_HOST = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class TokenValidator:
         self._threads = threads
         self._targets = targets
         self._host_timeout_s = host_timeout_s
-        self._asking = AtOnce(_MOST_OF_HOST)
+        self._asking = AtOnce(_MAX_OF_HOST)
 
     async def admit(self, token: str) -> Admission:
         """The console that the token opens now.

@@ -26,11 +26,11 @@ class Monitors:
 
     def __init__(self, networks: Sequence[Network] = tuple(map(ipaddress.ip_network, OPTION.default))) -> None:
         # An address is judged once: to parse it at each request takes longer than to find the request's handler.
-        self._holds = functools.lru_cache(_ADDRESSES_KEPT)(functools.partial(_lies_within, networks))
+        self._contains = functools.lru_cache(_ADDRESSES_KEPT)(functools.partial(_lies_within, networks))
 
     def include(self, address: str | None, headers: Mapping[str, Any]) -> bool:
         """Whether a request from this address is of one of them. Of what a proxy passes on nobody knows where it comes from."""
-        return not any(name in headers for name in _PASSED_ON) and self._holds(address or "")
+        return not any(name in headers for name in _PASSED_ON) and self._contains(address or "")
 
 
 def monitors_of(section: Any, name: str) -> Monitors:

@@ -21,7 +21,7 @@ class Sorting:
     descending: bool = False
 
 
-Order = tuple[Sorting, ...]
+SortOrder = tuple[Sorting, ...]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Key:
     nullable: bool
 
 
-def names(order: Order) -> tuple[str, ...]:
+def names(order: SortOrder) -> tuple[str, ...]:
     """The names of the keys, if all have the same direction; else nothing: no index has such an order."""
     return tuple(sorting.name for sorting in order) if len({sorting.descending for sorting in order}) == 1 else ()
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from devstack.layout import BASIC, EMBEDDED, FULL, KEYSTONE, NONE, Shape
 
-MOST_CELLS = 100
-MOST_HOSTS = 1000
+MAX_CELLS = 100
+MAX_HOSTS = 1000
 HIGHEST_PORT = 65535
 DEFAULTS = Shape()
 
@@ -29,9 +29,9 @@ def parser() -> argparse.ArgumentParser:
         "--profile", choices=(EMBEDDED, FULL), help="embedded: one process, nothing but Python (default); full: MariaDB, RabbitMQ, every process its own"
     )
     options.add_argument(
-        "--cells", type=_number(1, MOST_CELLS), metavar="N", help=f"cells (default {DEFAULTS.cells}): east, west, north, south, cell5, cell6 …"
+        "--cells", type=_number(1, MAX_CELLS), metavar="N", help=f"cells (default {DEFAULTS.cells}): east, west, north, south, cell5, cell6 …"
     )
-    options.add_argument("--hosts", type=_number(1, MOST_HOSTS), metavar="M", help=f"hosts of each cell (default {DEFAULTS.hosts})")
+    options.add_argument("--hosts", type=_number(1, MAX_HOSTS), metavar="M", help=f"hosts of each cell (default {DEFAULTS.hosts})")
     options.add_argument("--driver", choices=("simulated", "libvirt"), help=f"hypervisor of the hosts (default {DEFAULTS.driver})")
     options.add_argument("--port", type=_number(1, HIGHEST_PORT), metavar="P", help=f"port of the Compute API (default {DEFAULTS.port})")
     options.add_argument(

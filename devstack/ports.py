@@ -61,7 +61,7 @@ def free_port(*, avoid: set[int] | None = None) -> int:
     raise errors.Unavailable(f"no free port between {LOWEST_PORT} and {HIGHEST_PORT}")
 
 
-_MOST_CLAIMS = 64
+_MAX_CLAIMS = 64
 """Of one process. When so many more were given away, the services of the first ones listen."""
 
 _claims: collections.deque[int] = collections.deque()
@@ -81,7 +81,7 @@ def _claim(port: int) -> bool:
         claim.close()
         return False
     _claims.append(claim.detach())
-    if len(_claims) > _MOST_CLAIMS:
+    if len(_claims) > _MAX_CLAIMS:
         os.close(_claims.popleft())
     return True
 

@@ -56,7 +56,7 @@ class Stack:
 
     def up(self) -> None:
         """Everything, in order."""
-        shutil.rmtree(supervisor.hold_directory(self._state), ignore_errors=True)
+        shutil.rmtree(supervisor.paused_directory(self._state), ignore_errors=True)
         if isinstance(self._backing_services, backing_services.Full):
             self._start_full(self._backing_services)
         else:

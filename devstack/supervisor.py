@@ -36,7 +36,7 @@ FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
 BUSY_TICK_S = 0.1
 IDLE_TICK_S = 5.0
-OUTPUT_MOST_BYTES = 8 * 1024 * 1024
+MAX_OUTPUT_BYTES = 8 * 1024 * 1024
 CONTROL_DEADLINE_S = 60.0
 LISTEN_BACKLOG = 1024
 HAND_OVER = """
@@ -144,7 +144,7 @@ class Worker:
         """Moves what it printed aside when that has become long; it appends, so it goes on at the start of the emptied file."""
         output = Path(self.program.output)
         with contextlib.suppress(FileNotFoundError):
-            if output.stat().st_size > OUTPUT_MOST_BYTES:
+            if output.stat().st_size > MAX_OUTPUT_BYTES:
                 shutil.copyfile(output, output.with_name(output.name + ".1"))
                 os.truncate(output, 0)
 
@@ -204,7 +204,7 @@ class Worker:
 
     def _ended(self, process: Process) -> None:
         asked = self._kill_at is not None
-        in_order = self._popen is not None and self._popen.returncode == 0
+        ended_well = self._popen is not None and self._popen.returncode == 0
         logger.log(logging.INFO if asked else logging.WARNING, "ended name=%s pid=%d asked=%s", self.program.name, process.pid, asked)
         identity.end_group(process)
         if self._handle is not None:
@@ -221,7 +221,7 @@ class Worker:
             self._counted_ready_at = None
             return
         self._pause()
-        if not in_order:
+        if not ended_well:
             # It fails: better refused than kept waiting.
             self._close_socket()
 
@@ -311,28 +311,28 @@ class Supervisor:
                 worker.withdraw()
 
     def _tend(self) -> None:
-        held = self._held()
-        open_stage = self._open_stage(held)
+        paused = self._paused()
+        open_stage = self._open_stage(paused)
         for worker in self._workers:
-            if worker.program.name in held:
+            if worker.program.name in paused:
                 worker.withdraw()
             elif worker.is_running():
                 worker.end_if_other()
             elif worker.program.stage <= open_stage:
                 worker.start_if_due()
 
-    def _open_stage(self, held: set[str]) -> int:
+    def _open_stage(self, paused: set[str]) -> int:
         """The highest stage whose programs may start."""
         for worker in self._workers:
-            if worker.program.name not in held and not worker.is_ready():
+            if worker.program.name not in paused and not worker.is_ready():
                 return worker.program.stage
         return max((worker.program.stage for worker in self._workers), default=0)
 
-    def _held(self) -> set[str]:
-        return {path.name for path in hold_directory(self._state).glob("*")}
+    def _paused(self) -> set[str]:
+        return {path.name for path in paused_directory(self._state).glob("*")}
 
     def _is_busy(self, worker: Worker) -> bool:
-        if worker.program.name in self._held():
+        if worker.program.name in self._paused():
             return worker.is_running()
         return not worker.is_running() or not worker.is_settled()
 
@@ -390,8 +390,8 @@ class Control:
     def hold(self, name: str, *, kill: bool = False) -> None:
         """Ends a process and keeps it down."""
         process = self._known(name)
-        hold_directory(self._state).mkdir(exist_ok=True)
-        (hold_directory(self._state) / name).touch()
+        paused_directory(self._state).mkdir(exist_ok=True)
+        (paused_directory(self._state) / name).touch()
         if kill and process is not None:
             identity.send(process, signal.SIGKILL)
         self._wake()
@@ -400,7 +400,7 @@ class Control:
     def release(self, name: str) -> None:
         """Lets a held process come back; returns when it is ready."""
         self._known(name)
-        (hold_directory(self._state) / name).unlink(missing_ok=True)
+        (paused_directory(self._state) / name).unlink(missing_ok=True)
         self._wake()
         wait_until(lambda: self.is_ready(name), what=f"start of {name}", deadline_s=CONTROL_DEADLINE_S)
 
@@ -425,7 +425,7 @@ class Control:
             identity.send(running, signal.SIGHUP)
 
 
-def hold_directory(state: State) -> Path:
+def paused_directory(state: State) -> Path:
     """The directory with one empty file per process that is kept down."""
     return state.run / "hold"
 
@@ -467,7 +467,7 @@ def _obey(state: State, arguments: argparse.Namespace) -> int:
 
 
 def _run(state: State) -> int:
-    handler = logging.handlers.RotatingFileHandler(state.log(PID_NAME), maxBytes=OUTPUT_MOST_BYTES, backupCount=1)
+    handler = logging.handlers.RotatingFileHandler(state.log(PID_NAME), maxBytes=MAX_OUTPUT_BYTES, backupCount=1)
     logging.basicConfig(level=logging.INFO, handlers=[handler], format="%(asctime)s %(process)d %(levelname)s %(message)s")
     process = identity.process_of(os.getpid())
     assert process is not None

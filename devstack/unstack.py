@@ -61,7 +61,7 @@ def stop(state: State) -> list[str]:
     identity.end_orphans(str(state.path))
     for path in state.run.glob("*.pid"):
         path.unlink()
-    shutil.rmtree(supervisor.hold_directory(state), ignore_errors=True)
+    shutil.rmtree(supervisor.paused_directory(state), ignore_errors=True)
     return sorted(started)
 
 

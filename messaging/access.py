@@ -33,10 +33,10 @@ REPLY = "reply."
 REPLY_QUEUE = re.compile(r"reply\.[0-9a-f]{32}\Z")
 """What a reply queue may be called. Every host may write to reply queues, so what follows the dot cannot be guessed."""
 
-MOST_BYTES = 1024 * 1024
+MAX_BYTES = 1024 * 1024
 """Of the body of a message; brokers refuse more (RabbitMQ: `max_message_size`)."""
 
-MOST_DELIVERIES = 50
+MAX_DELIVERIES = 50
 """A safety net far above a listener's own count: no message circulates for ever, even if it ends every process that takes it."""
 
 _PUT_OFF = ".again"
@@ -82,10 +82,10 @@ class Policy:
 
 POLICIES = (
     # What RabbitMQ drops among the dead letters would be lost for the operator.
-    Policy("limits", "^(?!dead_letters$)", {"delivery-limit": MOST_DELIVERIES}),
+    Policy("limits", "^(?!dead_letters$)", {"delivery-limit": MAX_DELIVERIES}),
     Policy("dead-letters", "^dead_letters$", {"max-length-bytes": 64 * _MIB, "overflow": "reject-publish"}),
-    Policy("reports", "^reports$", {"delivery-limit": MOST_DELIVERIES, "max-length-bytes": 64 * _MIB, "overflow": "reject-publish"}),
-    Policy("hosts", r"^compute\.", {"delivery-limit": MOST_DELIVERIES, "max-length-bytes": 32 * _MIB, "overflow": "reject-publish"}),
+    Policy("reports", "^reports$", {"delivery-limit": MAX_DELIVERIES, "max-length-bytes": 64 * _MIB, "overflow": "reject-publish"}),
+    Policy("hosts", r"^compute\.", {"delivery-limit": MAX_DELIVERIES, "max-length-bytes": 32 * _MIB, "overflow": "reject-publish"}),
     Policy("replies", r"^reply\.", {"max-length-bytes": 16 * _MIB, "overflow": "reject-publish"}),
 )
 """What a host may fill has a size; a full queue refuses what comes, and senders keep it."""

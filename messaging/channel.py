@@ -111,8 +111,8 @@ class Channel:
             QueueFull: it has no room.
             TooLarge: it is larger than a message may be.
         """
-        if len(body) > access.MOST_BYTES:
-            raise TooLarge(f"a message of {len(body)} bytes to {queue} is larger than {access.MOST_BYTES}")
+        if len(body) > access.MAX_BYTES:
+            raise TooLarge(f"a message of {len(body)} bytes to {queue} is larger than {access.MAX_BYTES}")
         properties: dict[str, Any] = {"delivery_mode": _PERSISTENT if persistent else _TRANSIENT}
         sender = user or self._user
         if sender is not None:

@@ -20,7 +20,7 @@ LOG = log.get(__name__)
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
 _BEAT_S = HEARTBEAT_S / 4
-_MOST_COUNTED = 1_000_000
+_MAX_COUNTED = 1_000_000
 
 Settle = Callable[[Channel, int], None]
 
@@ -55,7 +55,7 @@ class Received:
     def count(self, header: str) -> int:
         """A header that counts something; 0 if it is no such number."""
         value = self.headers.get(header)
-        return value if type(value) is int and 0 <= value <= _MOST_COUNTED else 0
+        return value if type(value) is int and 0 <= value <= _MAX_COUNTED else 0
 
     def take_link(self) -> Channel | None:
         """The connection it came by, for the first who asks."""

@@ -20,7 +20,7 @@ VERB_LENGTH = 64
 REQUEST_ID_LENGTH = 64
 QUEUE_LENGTH = 255
 WHY_LENGTH = 2000
-MOST_KEPT = access.MOST_BYTES // 2
+MAX_KEPT = access.MAX_BYTES // 2
 """Of a message, in bytes: what was larger is kept without what it asked for, so that its letter is no larger than a message may be."""
 
 
@@ -63,14 +63,14 @@ def letter(
 
 
 def _short(envelope: envelopes.Envelope | None) -> envelopes.Envelope | None:
-    if envelope is None or len(bytes(envelope.arguments)) <= MOST_KEPT:
+    if envelope is None or len(bytes(envelope.arguments)) <= MAX_KEPT:
         return envelope
     return msgspec.structs.replace(envelope, arguments=msgspec.Raw(b"null"))
 
 
 def _text(body: bytes, envelope: envelopes.Envelope | None) -> str | None:
     """What was no message; JSON needs up to six characters for one of them."""
-    return body[: MOST_KEPT // 8].decode("utf-8", "replace") if envelope is None else None
+    return body[: MAX_KEPT // 8].decode("utf-8", "replace") if envelope is None else None
 
 
 def given_up_by_broker(

@@ -14,7 +14,7 @@ from messaging.verbs import Verb
 
 T = TypeVar("T")
 
-MOST_DEADLINE_S = 31 * 86400.0
+MAX_DEADLINE_S = 31 * 86400.0
 Name = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[!-~]*\Z")]
 """What ends in logs and in columns of tables: one printable word."""
 
@@ -35,7 +35,7 @@ class Envelope(msgspec.Struct, kw_only=True):
     arguments: msgspec.Raw
     request_id: Name
     context: dict[str, Any]
-    deadline_ms: Annotated[int, msgspec.Meta(le=int(MOST_DEADLINE_S * 1000))]
+    deadline_ms: Annotated[int, msgspec.Meta(le=int(MAX_DEADLINE_S * 1000))]
     sent_by: Annotated[str, msgspec.Meta(max_length=300)] = ""
     trace: Annotated[str, msgspec.Meta(max_length=300)] | None = None
 

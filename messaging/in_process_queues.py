@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from messaging import access
 
-MOST_MESSAGES = 100_000
+MAX_MESSAGES = 100_000
 """In one queue; a publish beyond is refused."""
 
 
@@ -106,7 +106,7 @@ class Queue:
     def has_room(self, message: Stored) -> bool:
         """Whether the queue's limits let the message in."""
         self.drop_expired()
-        return len(self.ready) < MOST_MESSAGES and self.size + len(message.body) <= self.limits.get("max-length-bytes", float("inf"))
+        return len(self.ready) < MAX_MESSAGES and self.size + len(message.body) <= self.limits.get("max-length-bytes", float("inf"))
 
     def put(self, message: Stored) -> None:
         """At the end."""

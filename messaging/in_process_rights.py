@@ -56,8 +56,8 @@ class Rights:
         """Raises `PreconditionFailed` for what no broker takes: another user's name, too much, a time to live that is none."""
         if properties.get("user_id") not in (None, self._name) and not (self._user and "impersonator" in self._user.tags):
             raise amqp.PreconditionFailed(f"user_id is not {self._name}")
-        if len(body) > access.MOST_BYTES:
-            raise amqp.PreconditionFailed(f"message of {len(body)} bytes is larger than {access.MOST_BYTES}")
+        if len(body) > access.MAX_BYTES:
+            raise amqp.PreconditionFailed(f"message of {len(body)} bytes is larger than {access.MAX_BYTES}")
         if not re.fullmatch(r"[0-9]{1,10}", str(properties.get("expiration", "0"))):
             raise amqp.PreconditionFailed("expiration is no number of milliseconds")
 

@@ -31,7 +31,7 @@ _FAILURES = "x-failures"
 _SENDER = "x-sender"
 _DIED = "x-first-death-reason"
 _MAX_DEAD_LETTER_TRIES = 12
-_MOST_DOUBLED = 10
+_MAX_DOUBLED = 10
 _UNREADABLE_S = 10.0
 """How long somebody may wait for the answer to a call that nobody can read."""
 
@@ -384,7 +384,7 @@ class Listener:
 
         An agent, who may not write its queue, keeps the message in hand and handles it once more.
         """
-        pause_s = jittered(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(job.tries, _MOST_DOUBLED)), 0.5, 1.0)
+        pause_s = jittered(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(job.tries, _MAX_DOUBLED)), 0.5, 1.0)
         job.tries, job.failed = job.tries + 1, failures
         again_in = access.put_off_queue(self.queue)
         again = functools.partial(self._handle_again, job) if again_in is None else functools.partial(self._send_again, job, again_in)

@@ -8,7 +8,7 @@ from core import log
 LOG = log.get(__name__)
 
 TOLD_EVERY_S = 60.0
-MOST_SENDERS = 1000
+MAX_SENDERS = 1000
 
 
 class Refusals:
@@ -26,7 +26,7 @@ class Refusals:
         name = sender or "nobody that the broker vouches for"
         with self._lock:
             self.count += 1
-            if name not in self._told_at and len(self._told_at) >= MOST_SENDERS:
+            if name not in self._told_at and len(self._told_at) >= MAX_SENDERS:
                 name = "others"
             self._untold[name] = self._untold.get(name, 0) + 1
             now = time.monotonic()

@@ -20,12 +20,12 @@ class DelayQueue:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._order = itertools.count()
+        self._sequence = itertools.count()
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
 
     def add(self, at: float, action: Callable[[], None]) -> None:
         with self._lock:
-            heapq.heappush(self._heap, (at, next(self._order), action))
+            heapq.heappush(self._heap, (at, next(self._sequence), action))
 
     def due(self, now: float) -> list[Callable[[], None]]:
         with self._lock:

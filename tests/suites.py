@@ -13,7 +13,7 @@ import pytest
 
 NOTED_IN = "CELLPLANE_TEST_SECONDS"
 """The environment variable that names the file."""
-MOST_LINES = 20
+MAX_LINES = 20
 _SHARE_WIDTH = 30
 
 Seconds = Mapping[str, float]
@@ -30,7 +30,7 @@ def seconds_of(reports: Iterable[pytest.TestReport]) -> dict[str, float]:
 def table(seconds: Seconds) -> Iterator[str]:
     """The lines of the table, the longest suite first; the shortest share the last line if there are too many."""
     rows = sorted(seconds.items(), key=lambda row: -row[1])
-    most = MOST_LINES - 2  # a heading and the sum
+    most = MAX_LINES - 2  # a heading and the sum
     if len(rows) > most:
         rows = [*rows[: most - 1], (f"{len(rows) - most + 1} others", sum(value for _, value in rows[most - 1 :]))]
     total = sum(seconds.values())

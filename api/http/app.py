@@ -37,11 +37,11 @@ _REQUEST_ID = re.compile(r"req-[0-9a-fA-F-]{36}")
 _HOST = re.compile(r"[A-Za-z0-9._\-:\[\]]{1,255}")
 _SECRET_NAME = re.compile(r"pass|token|secret|credential", re.IGNORECASE)
 _SENT_AT_ONCE_BYTES = 64 * 1024
-_PARAMETERS_MOST = 1000
+_MAX_PARAMETERS = 1000
 _YES = "True"
-_LEVELS_MOST = 32
+_MAX_LEVELS = 32
 """Of lists and objects inside each other in a body: none that is served needs ten, and whoever walks a document may do so recursively."""
-_SHOWN_MOST = 1024
+_MAX_SHOWN = 1024
 PIECE_ITEMS = 50
 """Items of a page that are rendered at once."""
 _LAST_WORD = b'{"computeFault":{"code":500,"message":"Unexpected API error."}}'
@@ -313,12 +313,12 @@ class App:
 
 def _refuse_deep(document: dict[str, Any]) -> None:
     level: list[Any] = [document]
-    for _ in range(_LEVELS_MOST):
+    for _ in range(_MAX_LEVELS):
         inner = (value for each in level for value in (each.values() if isinstance(each, dict) else each))
         level = [value for value in inner if isinstance(value, dict | list)]
         if not level:
             return
-    raise errors.Invalid(f"Malformed request body: more than {_LEVELS_MOST} levels are nested.", field="body")
+    raise errors.Invalid(f"Malformed request body: more than {_MAX_LEVELS} levels are nested.", field="body")
 
 
 def _require_project(context: Context) -> None:
@@ -352,9 +352,9 @@ def _own_address(request: web.BaseRequest) -> str:
 def _parameters(raw: str) -> list[tuple[str, str]]:
     """Names and values. A bare name (`?all_tenants`) says yes; one whose value was left out (`?all_tenants=`) says nothing."""
     try:
-        found = parse_qsl(raw, keep_blank_values=True, max_num_fields=_PARAMETERS_MOST)
+        found = parse_qsl(raw, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
     except ValueError:
-        raise errors.Invalid(f"More than {_PARAMETERS_MOST} query parameters.", field="query") from None
+        raise errors.Invalid(f"More than {_MAX_PARAMETERS} query parameters.", field="query") from None
     parts = filter(None, raw.split("&"))
     return [(name, value if "=" in part else _YES) for part, (name, value) in zip(parts, found, strict=True)]
 
@@ -449,7 +449,7 @@ def _shown_path(exchange: _Exchange, secret_after: frozenset[str]) -> str:
     path = url.raw_path if at is None or len(segments) == at + 1 else "/".join([*segments[: at + 1], "***"])
     query = "&".join(_shown_parameter(part, exchange.shown_parameters) for part in url.raw_query_string.split("&"))
     shown = f"{path}?{query}" if query else path
-    return shown if len(shown) <= _SHOWN_MOST else shown[:_SHOWN_MOST] + "..."
+    return shown if len(shown) <= _MAX_SHOWN else shown[:_MAX_SHOWN] + "..."
 
 
 def _shown_parameter(raw: str, shown: frozenset[str]) -> str:

@@ -28,10 +28,10 @@ LOG = log.get(__name__)
 
 # A checked password is remembered under a keyed digest, from its last use, but not for longer than an hour in all.
 _REMEMBERED_S = 60.0
-_REMEMBERED_MOST_S = 3600.0
-_REMEMBERED_MOST = 4096
+_MAX_REMEMBERED_S = 3600.0
+_MAX_REMEMBERED = 4096
 _KNOWN_S = 24 * 3600.0
-BCRYPT_BYTES_MOST = 72
+MAX_BCRYPT_BYTES = 72
 """bcrypt looks at no more of a password."""
 
 
@@ -89,11 +89,11 @@ class Basic:
         self._clock = clock
         self._key = secrets.token_bytes(32)
         # Who it is, and when the password was checked.
-        self._valid: TTLCache[bytes, tuple[Identity, float]] = TTLCache(_REMEMBERED_MOST, _REMEMBERED_S, timer=clock.monotonic)
+        self._valid: TTLCache[bytes, tuple[Identity, float]] = TTLCache(_MAX_REMEMBERED, _REMEMBERED_S, timer=clock.monotonic)
         # Whose password was good within a day waits behind nobody's guesses, although it is checked again.
-        self._known: TTLCache[bytes, bool] = TTLCache(_REMEMBERED_MOST, _KNOWN_S, timer=clock.monotonic)
+        self._known: TTLCache[bytes, bool] = TTLCache(_MAX_REMEMBERED, _KNOWN_S, timer=clock.monotonic)
         # In a cache of their own, so that guesses don't crowd out the passwords that are good.
-        self._refused: TTLCache[bytes, bool] = TTLCache(_REMEMBERED_MOST, _REMEMBERED_S, timer=clock.monotonic)
+        self._refused: TTLCache[bytes, bool] = TTLCache(_MAX_REMEMBERED, _REMEMBERED_S, timer=clock.monotonic)
         self._checking: dict[bytes, asyncio.Task[Identity | None]] = {}
         self._checks = PasswordChecks(accounts.check, clock)
 
@@ -118,7 +118,7 @@ class Basic:
 
     def _remembered(self, digest: bytes) -> Identity | None:
         found = self._valid.get(digest)
-        if found is None or self._clock.monotonic() - found[1] >= _REMEMBERED_MOST_S:
+        if found is None or self._clock.monotonic() - found[1] >= _MAX_REMEMBERED_S:
             return None
         self._valid[digest] = found
         return found[0]
@@ -213,7 +213,7 @@ class Accounts:
         hashes, users = self._hashes, self._users
         line = hashes.get(name) or max(hashes.values(), key=_cost, default=b"")
         try:
-            fits = len(password) <= BCRYPT_BYTES_MOST and bcrypt.checkpw(password, line)
+            fits = len(password) <= MAX_BCRYPT_BYTES and bcrypt.checkpw(password, line)
         except ValueError:
             return None
         return users.get(name) if fits and name in hashes else None

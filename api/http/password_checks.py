@@ -19,17 +19,17 @@ from core.clock import Clock
 
 T = TypeVar("T")
 
-UNDER_WAY_MOST = 2
-_WAITING_MOST = 256
-_WAITING_ALIKE_MOST = 32
-_WAITING_KNOWN_MOST = 64
+MAX_UNDER_WAY = 2
+_MAX_WAITING = 256
+_MAX_WAITING_ALIKE = 32
+_MAX_WAITING_KNOWN = 64
 _PATIENCE_S = 10.0
 _CHECK_S = 30.0
 """A check of the highest cost takes seconds, and others may stand before it."""
 _FREE_GUESSES = 3
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
-_REMEMBERED_MOST = 4096
+_MAX_REMEMBERED = 4096
 _REMEMBERED_S = 600.0
 
 
@@ -37,7 +37,7 @@ _REMEMBERED_S = 600.0
 class _Queue:
     """Of the checks for one name, or from one address."""
 
-    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(UNDER_WAY_MOST))
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_UNDER_WAY))
     length: int = 0
 
 
@@ -48,10 +48,10 @@ class PasswordChecks(Generic[T]):
         """``check`` gives what a name and its password stand for, None where they don't fit."""
         self._check = check
         self._clock = clock
-        self._queues: TTLCache[tuple[str, str], _Queue] = TTLCache(_REMEMBERED_MOST, _REMEMBERED_S, timer=clock.monotonic)
-        self._wrong: TTLCache[tuple[str, str], int] = TTLCache(_REMEMBERED_MOST, _REMEMBERED_S, timer=clock.monotonic)
-        self._known_lane = BoundedPool("the check of known passwords", threads=1, waiting=_WAITING_KNOWN_MOST)
-        self._lane = BoundedPool("the check of passwords", threads=1, waiting=_WAITING_MOST)
+        self._queues: TTLCache[tuple[str, str], _Queue] = TTLCache(_MAX_REMEMBERED, _REMEMBERED_S, timer=clock.monotonic)
+        self._wrong: TTLCache[tuple[str, str], int] = TTLCache(_MAX_REMEMBERED, _REMEMBERED_S, timer=clock.monotonic)
+        self._known_lane = BoundedPool("the check of known passwords", threads=1, waiting=_MAX_WAITING_KNOWN)
+        self._lane = BoundedPool("the check of passwords", threads=1, waiting=_MAX_WAITING)
         self._waiting = 0
 
     async def judge(self, name: str, password: bytes, address: str) -> T | None:
@@ -98,7 +98,7 @@ class PasswordChecks(Generic[T]):
 
     @contextlib.contextmanager
     def _waits(self, queues: list[_Queue]) -> Iterator[None]:
-        if self._waiting >= _WAITING_MOST or any(queue.length >= _WAITING_ALIKE_MOST for queue in queues):
+        if self._waiting >= _MAX_WAITING or any(queue.length >= _MAX_WAITING_ALIKE for queue in queues):
             raise _too_many()
         self._waiting += 1
         for queue in queues:

@@ -23,7 +23,7 @@ NOBODY = "!"
 
 # Decisions are remembered so that a request costs a look-up; a changed policy file takes effect within this time.
 _REMEMBERED_S = 5.0
-_REMEMBERED_MOST = 4096
+_MAX_REMEMBERED = 4096
 
 _IN_PROJECT = "project_id:%(project_id)s"
 
@@ -80,7 +80,7 @@ class Policy:
                 oslo_policy.RuleDefault(rule.name, rule.default, rule.description or None)
             )
         self._enforcer.load_rules()
-        self._decisions: TTLCache[tuple[Any, ...], bool] = TTLCache(_REMEMBERED_MOST, _REMEMBERED_S)
+        self._decisions: TTLCache[tuple[Any, ...], bool] = TTLCache(_MAX_REMEMBERED, _REMEMBERED_S)
 
     def knows(self, rule: str) -> bool:
         return rule in self._names

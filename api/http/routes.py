@@ -100,7 +100,7 @@ class Endpoint:
         """The row for the microversion; None when there is none."""
         if version not in self._bound:
             self._bound[version] = next(
-                (_bind(row, row.query, version) for row in self.rows if _span(row).holds(version)), None
+                (_bind(row, row.query, version) for row in self.rows if _span(row).applies(version)), None
             )
         return self._bound[version]
 
@@ -116,7 +116,7 @@ class Endpoint:
             if not rows:
                 raise errors.Invalid(f"There is no such action: {action[:255]}", field=action[:255])
             self._bound_actions[key] = next(
-                (_bind(row, NO_QUERY, version) for row in rows if _span(row).holds(version)), None
+                (_bind(row, NO_QUERY, version) for row in rows if _span(row).applies(version)), None
             )
         return self._bound_actions[key]
 

@@ -29,11 +29,11 @@ Convert: TypeAlias = Callable[[Any], Any]
 MAX_INT = 0x7FFFFFFF
 MAX_BIGINT = 0x7FFFFFFFFFFFFFFF
 """The greatest numbers of the databases' INTEGER and BIGINT."""
-MOST_CHARACTERS = 65535
+MAX_CHARACTERS = 65535
 """Of a text that has no limit of its own."""
-MOST_ITEMS = 255
+MAX_ITEMS = 255
 """Of a list that has no limit of its own."""
-MOST_PROPERTIES = 1000
+MAX_PROPERTIES = 1000
 """Of an object whose keys the caller chooses, unless it has a limit of its own."""
 STRICT_QUERIES_SINCE = "2.102"
 
@@ -105,7 +105,7 @@ def fixed(schema: Schema, convert: Convert | None = None) -> Type:
     return Type(lambda version: form)
 
 
-def text(minimum: int = 0, maximum: int = MOST_CHARACTERS, pattern: str | None = None) -> Type:
+def text(minimum: int = 0, maximum: int = MAX_CHARACTERS, pattern: str | None = None) -> Type:
     """A string."""
     schema: Schema = {"type": "string", "minLength": minimum, "maxLength": maximum}
     if pattern is not None:
@@ -191,7 +191,7 @@ def checked(inner: Type, check: Callable[[Any], None]) -> Type:
     return Type(at)
 
 
-def list_of(item: Type, *, minimum: int = 0, maximum: int = MOST_ITEMS, unique: bool = False) -> Type:
+def list_of(item: Type, *, minimum: int = 0, maximum: int = MAX_ITEMS, unique: bool = False) -> Type:
     """A list of such items."""
 
     def at(version: Microversion) -> Form:
@@ -216,7 +216,7 @@ def set_of(item: Type, *, maximum: int) -> Type:
     return Type(at)
 
 
-def map_of(value: Type, *, keys: str, minimum: int = 0, maximum: int = MOST_PROPERTIES) -> Type:
+def map_of(value: Type, *, keys: str, minimum: int = 0, maximum: int = MAX_PROPERTIES) -> Type:
     """An object whose keys fit the pattern."""
 
     def at(version: Microversion) -> Form:
@@ -236,11 +236,11 @@ def map_of(value: Type, *, keys: str, minimum: int = 0, maximum: int = MOST_PROP
     return Type(at)
 
 
-def structure(*properties: Property, closed: bool = True, minimum: int = 0, maximum: int = MOST_PROPERTIES) -> Type:
+def structure(*properties: Property, closed: bool = True, minimum: int = 0, maximum: int = MAX_PROPERTIES) -> Type:
     """An object with these properties; ``closed`` ones have no others."""
 
     def at(version: Microversion) -> Form:
-        present = [each for each in properties if Span.between(each.since, each.until).holds(version)]
+        present = [each for each in properties if Span.between(each.since, each.until).applies(version)]
         forms = {each.name: each.type.at(version) for each in present}
         schema: Schema = {
             "type": "object",
@@ -491,7 +491,7 @@ class QueryCheck:
     """A query's validators at one microversion."""
 
     def __init__(self, query: Query, version: Microversion) -> None:
-        present = [each for each in query.params if Span.between(each.since, each.until).holds(version)]
+        present = [each for each in query.params if Span.between(each.since, each.until).applies(version)]
         forms = {each.name: each.type.at(version) for each in present}
         self._known = {key: (_validator(form.schema), form.convert) for key, form in forms.items()}
         self.names = frozenset(forms)

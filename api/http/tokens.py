@@ -19,10 +19,10 @@ from core.clock import Clock, SystemClock
 LOG = log.get(__name__)
 
 _SECTION = "keystone_authtoken"
-_REMEMBERED_MOST = 4096
+_MAX_REMEMBERED = 4096
 _REFUSED_S = 10.0
 _THREADS = 8
-_WAITING_MOST = 256
+_MAX_WAITING = 256
 # While Keystone is away one request a second asks it all the same, and waits no longer than a moment; its answer counts even if it comes later.
 _PROBE_S = 1.0
 _PROBE_PATIENCE_S = 0.3
@@ -76,11 +76,11 @@ class Tokens:
         self._deadline_s = deadline_s
         self._clock = clock
         self._breaker = Breaker(clock, probe_s=_PROBE_S)
-        self._valid: TLRUCache[bytes, Token, float] = TLRUCache(_REMEMBERED_MOST, self._forget_at, timer=clock.monotonic)
+        self._valid: TLRUCache[bytes, Token, float] = TLRUCache(_MAX_REMEMBERED, self._forget_at, timer=clock.monotonic)
         # In a cache of their own, so that guesses don't crowd out the tokens that are good.
-        self._refused: TTLCache[bytes, bool, float] = TTLCache(_REMEMBERED_MOST, min(remember_s, _REFUSED_S), timer=clock.monotonic)
+        self._refused: TTLCache[bytes, bool, float] = TTLCache(_MAX_REMEMBERED, min(remember_s, _REFUSED_S), timer=clock.monotonic)
         self._asking: dict[bytes, asyncio.Future[Token | None]] = {}
-        self._threads = BoundedPool("keystone", threads=_THREADS, waiting=_WAITING_MOST - _THREADS)
+        self._threads = BoundedPool("keystone", threads=_THREADS, waiting=_MAX_WAITING - _THREADS)
 
     async def identify(self, headers: Mapping[str, str]) -> Identity:
         user = await self._owner(headers.get("X-Auth-Token", ""))

@@ -52,7 +52,7 @@ class Span(NamedTuple):
     def between(cls, since: str, until: str | None) -> Self:
         return cls(Microversion.parse(since), None if until is None else Microversion.parse(until))
 
-    def holds(self, version: Microversion) -> bool:
+    def applies(self, version: Microversion) -> bool:
         return version >= self.first and (self.last is None or version <= self.last)
 
     def overlaps(self, other: "Span") -> bool:

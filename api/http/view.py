@@ -112,7 +112,7 @@ def compiled(view: View, version: Microversion, *, many: bool = False) -> Render
 
 def _source(view: View, version: Microversion, names: dict[str, Any], *, many: bool) -> str:
     """The text of the function; what it calls is put into ``names``."""
-    present = [each for each in view.fields if Span.between(each.since, each.until).holds(version)]
+    present = [each for each in view.fields if Span.between(each.since, each.until).applies(version)]
     rules = sorted({each.policy for each in present if each.policy is not None})
     allowed = {rule: f"allowed_{number}" for number, rule in enumerate(rules)}
     before = [f"{variable} = call.can({rule!r})" for rule, variable in allowed.items()]

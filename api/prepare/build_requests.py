@@ -19,7 +19,7 @@ from objects.build import BuildSpec, Flavor, ImageRef
 from objects.build_request import BuildRequest, RequestSpec
 
 # However much a quota leaves open, one request is one transaction.
-MOST_AT_ONCE = 1000
+MAX_AT_ONCE = 1000
 
 FORCED_HOST = "os_compute_api:servers:create:forced_host"
 REQUESTED_DESTINATION = "compute:servers:create:requested_destination"
@@ -107,9 +107,9 @@ def _count(body: Mapping[str, Any], headroom: int | None) -> int:
     most = body.get("max_count", least)
     if least > most:
         raise invalid("min_count", f"min_count {least} must be at most max_count {most}.")
-    if least > MOST_AT_ONCE:
-        raise invalid("min_count", f"At most {MOST_AT_ONCE} servers can be created in one request.")
-    most = min(most, MOST_AT_ONCE)
+    if least > MAX_AT_ONCE:
+        raise invalid("min_count", f"At most {MAX_AT_ONCE} servers can be created in one request.")
+    most = min(most, MAX_AT_ONCE)
     return int(most if headroom is None else max(least, min(most, headroom)))
 
 

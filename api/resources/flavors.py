@@ -31,7 +31,7 @@ from api.http.schema import (
 )
 from api.http.view import Field, ListView, Value, View
 from api.prepare.extra_specs import refuse_invalid, refuse_unread
-from api_db.flavors import Filter, Flavor, Order
+from api_db.flavors import Filter, Flavor, SortOrder
 from core import errors
 
 _MANAGE = "os_compute_api:os-flavor-manage"
@@ -144,7 +144,7 @@ LIST_QUERY = Query(
 
 def _to_rxtx_factor(value: Any) -> float:
     factor = float(value)
-    if not 0 < factor <= _RXTX_MOST:
+    if not 0 < factor <= _MAX_RXTX:
         raise ValueError(f"{value} is not between 0 and 3.40282e+38")
     return factor
 
@@ -160,9 +160,9 @@ _ID = fixed(
     },
     lambda value: None if value is None else str(value),
 )
-_RXTX_MOST = 3.40282e38
+_MAX_RXTX = 3.40282e38
 _RXTX_FACTOR = fixed(
-    {"type": ["string", "number"], "maxLength": 61, "minimum": 0, "maximum": _RXTX_MOST, "pattern": r"^[0-9]{1,40}(\.[0-9]{1,20})?\Z"}, _to_rxtx_factor
+    {"type": ["string", "number"], "maxLength": 61, "minimum": 0, "maximum": _MAX_RXTX, "pattern": r"^[0-9]{1,40}(\.[0-9]{1,20})?\Z"}, _to_rxtx_factor
 )
 _DESCRIPTION = description(65535)
 
@@ -222,7 +222,7 @@ async def _list(call: Call, *, with_extra_specs: bool) -> Page:
     if limit == 0:
         return Page([])
     query = call.query
-    order = Order(
+    order = SortOrder(
         key=query.get("sort_key", "flavor_id"), direction=query.get("sort_dir", "asc"), marker=query.get("marker")
     )
     found: list[Flavor] = await call.cloud.api_read(

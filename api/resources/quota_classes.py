@@ -21,7 +21,7 @@ POLICIES = [
     Rule(UPDATE, policy.ADMIN, "Set the limits of a quota class"),
 ]
 
-_NAME_MOST = 255
+_MAX_NAME = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ async def update(call: Call) -> QuotaClass:
 
 def _name(call: Call) -> str:
     name = call.path["id"]
-    if len(name) > _NAME_MOST:
+    if len(name) > _MAX_NAME:
         raise errors.Invalid("The name of the quota class is too long.", field="id")
     return name
 

@@ -30,7 +30,7 @@ POLICIES = [
     Rule(DELETE, policy.ADMIN, "Give a project or its users the default limits again"),
 ]
 
-_PROJECT_MOST = 255
+_MAX_PROJECT = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ async def delete(call: Call) -> None:
 
 def _project(call: Call, rule: str) -> str:
     project_id = call.path["id"]
-    if len(project_id) > _PROJECT_MOST:
+    if len(project_id) > _MAX_PROJECT:
         raise errors.Invalid("The project id is too long.", field="id")
     call.enforce(rule, {"project_id": project_id})
     return project_id

@@ -33,20 +33,20 @@ from api.prepare.user_data import USER_DATA
 from lifecycle import actions
 from objects.ids import last_of_address, uuid_of
 
-MOST_TAGS = 50
-MOST_OF_ADDRESS = 2048
+MAX_TAGS = 50
+MAX_OF_ADDRESS = 2048
 DISK_CONFIG = choice("AUTO", "MANUAL")
 TAG = text(1, 60, r"^[^,/]*$")
-TAGS = set_of(TAG, maximum=MOST_TAGS)
+TAGS = set_of(TAG, maximum=MAX_TAGS)
 # One label of a host name; from 2.94 on several of them (RFC 1123).
 _LABEL = r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 HOSTNAME_LABEL = text(1, 63, rf"^{_LABEL}\Z")
 HOSTNAME_FULL = text(1, 255, rf"^{_LABEL}(\.{_LABEL})*\Z")
 CERTIFICATES = nullable(list_of(STRING_1_255, minimum=1, maximum=50, unique=True))
 # Flavors and images may be named by their addresses. Absent and empty are both "none", as an image reference has always been.
-IMAGE = fixed({"type": "string", "minLength": 1, "maxLength": MOST_OF_ADDRESS}, lambda text: uuid_of(last_of_address(text)))
+IMAGE = fixed({"type": "string", "minLength": 1, "maxLength": MAX_OF_ADDRESS}, lambda text: uuid_of(last_of_address(text)))
 _IMAGE_OR_NONE = either(text(0, 0), IMAGE)
-_FLAVOR = either(fixed({"type": "string", "minLength": 1, "maxLength": MOST_OF_ADDRESS}, last_of_address), whole_number(0))
+_FLAVOR = either(fixed({"type": "string", "minLength": 1, "maxLength": MAX_OF_ADDRESS}, last_of_address), whole_number(0))
 _DEVICE_TAG = TAG
 
 
@@ -98,11 +98,11 @@ _FILES = list_of(structure(Property("path", TEXT), Property("contents", TEXT)))
 _SECURITY_GROUPS = list_of(structure(Property("name", STRING_1_255)))
 
 # Hints that the scheduler reads, and no others: one that nobody reads is refused, not kept and forgotten (decision 0022).
-MOST_HINTED = 100
+MAX_HINTED = 100
 HINTS = structure(
     Property("group", either(UUID, list_of(UUID, minimum=1, maximum=1))),
-    Property("different_host", either(UUID, list_of(UUID, maximum=MOST_HINTED))),
-    Property("same_host", either(UUID, list_of(UUID, minimum=1, maximum=MOST_HINTED))),
+    Property("different_host", either(UUID, list_of(UUID, maximum=MAX_HINTED))),
+    Property("same_host", either(UUID, list_of(UUID, minimum=1, maximum=MAX_HINTED))),
 )
 
 CREATE = Body(

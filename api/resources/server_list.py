@@ -22,13 +22,13 @@ from api.http.versions import Microversion
 from api.http.view import Render, View, compiled
 from api.resources import server_extras
 from api.resources.every_cell import MISSING_CELLS
-from api.resources.server_bodies import MOST_TAGS
+from api.resources.server_bodies import MAX_TAGS
 from api.resources.server_views import EXTENDED_ATTRIBUTES, SERVER_BRIEF, SERVER_DETAIL, UNREACHABLE_BRIEF, UNREACHABLE_DETAIL
 from api.resources.times import TIME
 from cell_db.listing import Shape
 from cells.listing.page import Listing, Unreachable, WhenSilent
 from core import errors
-from database.keyset import Order, Sorting
+from database.keyset import Sorting, SortOrder
 from lifecycle import states
 from objects.ids import as_kept, last_of_address
 
@@ -94,8 +94,8 @@ def _tags(text: str) -> tuple[str, ...]:
     tags = tuple(dict.fromkeys(text.split(",")))
     if "" in tags:
         raise ValueError("A tag has at least one character.")
-    if len(tags) > MOST_TAGS:
-        raise ValueError(f"These are more than {MOST_TAGS} tags, which is as many as a server may have.")
+    if len(tags) > MAX_TAGS:
+        raise ValueError(f"These are more than {MAX_TAGS} tags, which is as many as a server may have.")
     return tags
 
 
@@ -191,7 +191,7 @@ _SINCE_LOCKED = tuple(SORT_KEYS)
 _BEFORE_LOCKED = tuple(name for name in SORT_KEYS if name != "locked")
 
 _ONE = text(0, 255)
-_SEVERAL = text(0, MOST_TAGS * 61)
+_SEVERAL = text(0, MAX_TAGS * 61)
 
 QUERY = Query(
     LIMIT,
@@ -350,7 +350,7 @@ def _with_checked_regexps(found: dict[str, Any]) -> dict[str, Any]:
 DEFAULT_ORDER = (Sorting("created_at", descending=True), Sorting("uuid", descending=True))
 
 
-def _order(call: Call) -> Order:
+def _order(call: Call) -> SortOrder:
     """The order of the list; ties are broken by uuid in the direction of the last key.
 
     Raises:

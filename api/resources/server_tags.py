@@ -10,7 +10,7 @@ from api.http.routes import Route
 from api.http.schema import Body
 from api.http.view import Value
 from api.resources.action_rows import route_of, rules_of
-from api.resources.server_bodies import MOST_TAGS, TAGS
+from api.resources.server_bodies import MAX_TAGS, TAGS
 from api.resources.server_changes import change
 from api.resources.server_of import server_of
 from database.engine import Connection
@@ -66,8 +66,8 @@ def _add(connection: Connection, server: Server, tag: str) -> bool:
     tags = server.tags or []
     if tag in tags:
         return False
-    if len(tags) >= MOST_TAGS:
-        raise core.errors.Invalid(f"The number of tags exceeded the per-server limit {MOST_TAGS}", field="tag")
+    if len(tags) >= MAX_TAGS:
+        raise core.errors.Invalid(f"The number of tags exceeded the per-server limit {MAX_TAGS}", field="tag")
     _write(connection, server, [*tags, tag])
     return True
 

@@ -16,7 +16,7 @@ VALID_FOR = datetime.timedelta(days=3650)
 
 # Microsoft's user principal name, by which WinRM knows the user of a certificate.
 USER_PRINCIPAL_NAME = ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")
-_COMMON_NAME_BYTES_MOST = 64
+_MAX_COMMON_NAME_BYTES = 64
 
 
 def fingerprint(public_key: str) -> str:
@@ -36,7 +36,7 @@ def fingerprint(public_key: str) -> str:
 def generate(user_id: str) -> tuple[str, str]:
     """A new private key (PEM) and a certificate for it, signed by itself, that names the user."""
     private = rsa.generate_private_key(public_exponent=RSA_EXPONENT, key_size=RSA_BITS)
-    common_name = user_id.encode()[:_COMMON_NAME_BYTES_MOST].decode(errors="ignore")
+    common_name = user_id.encode()[:_MAX_COMMON_NAME_BYTES].decode(errors="ignore")
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     principal = f"{user_id}@localhost".encode()
     now = utcnow()

@@ -56,7 +56,7 @@ QUESTION_REFUSED_TEXTS = (
 BROKER_THREADS = 2
 SLOW_THREADS = 2
 MAX_ASYNC_CONNECTIONS = 2
-MOST_CALLS_OF_HOST = 2
+MAX_CALLS_OF_HOST = 2
 UNREADABLE_SAID_EVERY_S = 60.0
 PROBED_QUEUE = "conductor"
 TRIES = 60
@@ -136,7 +136,7 @@ class Gate:
             self._broker = Broker(cell.transport_url, connect_timeout_s=deadline_s, publish_timeout_s=deadline_s)
             self._pinged_broker = Broker(cell.transport_url, connect_timeout_s=self._ping_s, publish_timeout_s=self._ping_s)
         self._caller = Caller(self._broker) if self._broker else None
-        self._calls = AtOnce(MOST_CALLS_OF_HOST)
+        self._calls = AtOnce(MAX_CALLS_OF_HOST)
 
     # ---- for coroutines ----------------------------------------------------------------------------------------------
 

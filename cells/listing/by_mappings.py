@@ -13,7 +13,7 @@ from cells.listing.page import Listing, Page, WhenSilent
 from database.keyset import Position
 
 # Windows that one page may take; more would mean that mappings and cells do not fit together.
-_MOST_WINDOWS = 8
+_MAX_WINDOWS = 8
 
 
 async def page(visits: CellQueries, listing: Listing) -> Page:
@@ -21,7 +21,7 @@ async def page(visits: CellQueries, listing: Listing) -> Page:
     listed: list[ListedServer] = []
     window = await _window(visits, listing, listing.limit, marker=listing.marker)
     check_marker(listing, window.marked)
-    for _ in range(_MOST_WINDOWS):
+    for _ in range(_MAX_WINDOWS):
         found, until = await _listed(visits, listing, window, listing.limit - len(listed))
         listed += found
         # Less than mapped: a silent cell's servers are skipped, or some went meanwhile.

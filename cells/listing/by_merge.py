@@ -98,7 +98,7 @@ async def _in_journal(
 
 def _matching(listing: Listing, waiting: Sequence[Waiting], after: Position | None, regexp_within_s: float) -> dict[str, _Candidate]:
     order, found = listing.order, dict[str, _Candidate]()
-    holds = cell_db.filters.Holds(listing.filters, regexp_within_s=regexp_within_s)
+    holds = cell_db.filters.Matches(listing.filters, regexp_within_s=regexp_within_s)
     for each in waiting:
         if each.server is not None and holds(each.server):
             position = cell_db.listing.position_of(each.server, order)

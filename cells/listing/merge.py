@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from cell_db.listing import NOT_NULL, ListedServer, Part
-from database.keyset import Order, Position
+from database.keyset import Position, SortOrder
 
 # Spread evenly, a cell's part of a page varies by the root of its mean; two of these and few cells are asked twice.
 _DEVIATIONS = 2.0
@@ -48,7 +48,7 @@ class Merge:
     """
 
     def __init__(
-        self, order: Order, limit: int, sources: Collection[str], *, shares: int | None = None, hidden: Collection[str] = ()
+        self, order: SortOrder, limit: int, sources: Collection[str], *, shares: int | None = None, hidden: Collection[str] = ()
     ) -> None:
         self._order = order
         self._limit = limit
@@ -133,7 +133,7 @@ def first_batches(limit: int, sources: int, *, shares: int) -> list[int]:
 # ---- order ---------------------------------------------------------------------------------------------------------------
 
 
-def is_after(position: Position, start: Position, order: Order) -> bool:
+def is_after(position: Position, start: Position, order: SortOrder) -> bool:
     """Whether a position comes after the start; as `database.keyset.after` asks it of rows."""
     for value, begin, sorting in zip(position, start, order, strict=True):
         if value != begin:
@@ -142,7 +142,7 @@ def is_after(position: Position, start: Position, order: Order) -> bool:
     return False
 
 
-def in_order(servers: Sequence[ListedServer], order: Order) -> list[ListedServer]:
+def in_order(servers: Sequence[ListedServer], order: SortOrder) -> list[ListedServer]:
     """The servers as the databases would sort them: text by code point, NULLs first ascending.
 
     One stable sort per run of keys of the same direction, the last run first: sorted parts are merged, not sorted again.
@@ -153,7 +153,7 @@ def in_order(servers: Sequence[ListedServer], order: Order) -> list[ListedServer
     return found
 
 
-def first_of(positions: Iterable[Position], order: Order) -> Position:
+def first_of(positions: Iterable[Position], order: SortOrder) -> Position:
     """The one that comes first."""
     return in_order([ListedServer(position, None) for position in positions], order)[0].position
 
@@ -169,7 +169,7 @@ def visible(servers: Iterable[ListedServer], hidden: Collection[str]) -> list[Li
     return found
 
 
-def _passes(order: Order) -> list[tuple[Callable[[ListedServer], Any], bool]]:
+def _passes(order: SortOrder) -> list[tuple[Callable[[ListedServer], Any], bool]]:
     runs: list[tuple[list[int], bool]] = []
     for number, sorting in enumerate(order):
         if runs and runs[-1][1] == sorting.descending:
@@ -179,7 +179,7 @@ def _passes(order: Order) -> list[tuple[Callable[[ListedServer], Any], bool]]:
     return [(_sort_key(numbers, order), descending) for numbers, descending in runs]
 
 
-def _sort_key(numbers: list[int], order: Order) -> Callable[[ListedServer], Any]:
+def _sort_key(numbers: list[int], order: SortOrder) -> Callable[[ListedServer], Any]:
     nullable = [number for number in numbers if order[number].name not in NOT_NULL]
     if not nullable and len(numbers) == len(order):
         return operator.attrgetter("position")

@@ -10,7 +10,7 @@ import cell_db.listing
 from cell_db.filters import Filters
 from cell_db.listing import Brief, Shape, Wanted
 from cell_db.packed import Unreadable
-from database.keyset import Order
+from database.keyset import SortOrder
 from objects.server import Server
 
 Unreachable: TypeAlias = api_db.listing.Mapped
@@ -38,7 +38,7 @@ class Listing:
     """
 
     filters: Filters
-    order: Order
+    order: SortOrder
     limit: int
     marker: str | None = None
     marker_project: str | None = None

@@ -16,7 +16,7 @@ from clients.http import Reply
 T = TypeVar("T", bound=msgspec.Struct)
 
 
-class Held(msgspec.Struct, frozen=True):
+class ProviderAllocation(msgspec.Struct, frozen=True):
     """What a consumer holds of a provider."""
 
     resources: dict[str, int]
@@ -25,7 +25,7 @@ class Held(msgspec.Struct, frozen=True):
 class Allocations(msgspec.Struct, frozen=True, kw_only=True):
     """Of one consumer, by provider; without any the rest is missing, too."""
 
-    allocations: dict[str, Held]
+    allocations: dict[str, ProviderAllocation]
     consumer_generation: int | None = None
     project_id: str | None = None
     user_id: str | None = None
@@ -34,7 +34,7 @@ class Allocations(msgspec.Struct, frozen=True, kw_only=True):
 class ProviderAllocations(msgspec.Struct, frozen=True):
     """On one provider, by consumer."""
 
-    allocations: dict[str, Held]
+    allocations: dict[str, ProviderAllocation]
 
 
 class ProviderRow(msgspec.Struct, frozen=True, kw_only=True):

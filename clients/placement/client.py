@@ -134,7 +134,7 @@ class Placement:
             raise core.errors.Unavailable(f"Placement: the claim of {uuid} has no generation")
         return ClaimState(
             generation=found.consumer_generation,
-            providers={name: held.resources for name, held in found.allocations.items()},
+            providers={name: allocated.resources for name, allocated in found.allocations.items()},
             project_id=found.project_id,
             user_id=found.user_id,
         )
@@ -168,7 +168,7 @@ class Placement:
             NotFound: no such provider.
         """
         found = self._get(_path(provider_uuid, "allocations"), ProviderAllocations)
-        return {consumer: held.resources for consumer, held in found.allocations.items()}
+        return {consumer: allocated.resources for consumer, allocated in found.allocations.items()}
 
     # Providers
 
@@ -289,10 +289,10 @@ class Placement:
         0 is as good a fence as null: only the first write at 0 succeeds.
         """
         null = [claim for claim in claims if claim.generation is None]
-        held = [claim.uuid for claim in null if self.read_claim(claim.uuid).providers]
-        left_over = {claim.uuid for claim in null if not held and self._is_left_over(claim)}
+        allocated = [claim.uuid for claim in null if self.read_claim(claim.uuid).providers]
+        left_over = {claim.uuid for claim in null if not allocated and self._is_left_over(claim)}
         if not left_over:
-            consumers = held or conflict.fields["consumers"]
+            consumers = allocated or conflict.fields["consumers"]
             raise GenerationConflict(conflict.message, of="consumer", consumers=consumers) from conflict
         return [dataclasses.replace(claim, generation=0) if claim.uuid in left_over else claim for claim in claims]
 

@@ -12,7 +12,7 @@ from compute import private
 from compute.deadline import Deadline
 
 _LOOK_S = 0.05
-_MOST_MESSAGE = 300
+_MAX_MESSAGE = 300
 
 
 def require(names: Iterable[str]) -> None:
@@ -65,7 +65,7 @@ def _wait(process: subprocess.Popen[bytes], deadline: Deadline) -> None:
 
 
 def _error(name: str, code: int, complaint: str) -> core.errors.CellplaneError:
-    text = " ".join(complaint.split())[-_MOST_MESSAGE:]
+    text = " ".join(complaint.split())[-_MAX_MESSAGE:]
     if "No space left on device" in text:
         return core.errors.Unavailable(f"The host's disk is full ({name})")
     return core.errors.Broken(f"{name} ended with {code}: {text}")

@@ -6,8 +6,8 @@ import re
 import core.errors
 from compute.libvirt.guest_options import FlavorAndImageOptions
 
-MOST_CPUS = 1024
-MOST_NODES = 64
+MAX_CPUS = 1024
+MAX_NODES = 64
 LARGE_PAGES_KIB = 0
 """Instead of a size: the host's usual large pages."""
 
@@ -53,7 +53,7 @@ def topology_of(both: FlavorAndImageOptions, vcpus: int) -> Topology | None:
     Raises:
         Invalid: none is.
     """
-    wanted = {part: both.count(f"cpu_{part}", most=MOST_CPUS) for part in ("sockets", "cores", "threads")}
+    wanted = {part: both.count(f"cpu_{part}", most=MAX_CPUS) for part in ("sockets", "cores", "threads")}
     most = {part: _most(both, part) for part in wanted}
     if not any(wanted.values()) and not any(most.values()):
         return None
@@ -72,8 +72,8 @@ def numa_of(both: FlavorAndImageOptions, *, vcpus: int, memory_mib: int) -> tupl
     Raises:
         Invalid: they do not make up the flavor.
     """
-    count = both.count("numa_nodes", most=MOST_NODES)
-    cpus, memory = both.numbered("numa_cpus", MOST_NODES), both.numbered("numa_mem", MOST_NODES)
+    count = both.count("numa_nodes", most=MAX_NODES)
+    cpus, memory = both.numbered("numa_cpus", MAX_NODES), both.numbered("numa_mem", MAX_NODES)
     if count is None:
         if cpus or memory:
             raise core.errors.Invalid("NUMA nodes are described and not counted", field="hw:numa_nodes")
@@ -138,7 +138,7 @@ def cpu_set(text: str) -> tuple[int, ...]:
 
 def _most(both: FlavorAndImageOptions, part: str) -> int | None:
     """The smaller of both limits."""
-    limits = (both.flavor.count(f"hw:cpu_max_{part}", most=MOST_CPUS), both.image.count(f"hw_cpu_max_{part}", most=MOST_CPUS))
+    limits = (both.flavor.count(f"hw:cpu_max_{part}", most=MAX_CPUS), both.image.count(f"hw_cpu_max_{part}", most=MAX_CPUS))
     return min((limit for limit in limits if limit), default=None)
 
 

@@ -42,7 +42,7 @@ IGNORED = (
 _FLAVOR = ("hw:", "hw_rng:", "hw_video:", limits.PREFIX, "accel:", "os:", "pci_passthrough:")
 # What we lack may be asked for in one way only: that it be left out.
 _LACKING = ("locked_memory", "mem_encryption", "virtio_packed_ring", "ephemeral_encryption", "cpu_realtime")
-_MOST_VIDEO_MIB = 1024
+_MAX_VIDEO_MIB = 1024
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -193,8 +193,8 @@ def _refuse_ide_on_q35(found: Hardware) -> None:
 
 def _video_ram_mib(both: FlavorAndImageOptions) -> int | None:
     """The image's wish, as far as its flavor allows any."""
-    most = both.flavor.count("hw_video:ram_max_mb", most=_MOST_VIDEO_MIB) or 0
-    wanted = both.image.count("hw_video_ram", most=_MOST_VIDEO_MIB)
+    most = both.flavor.count("hw_video:ram_max_mb", most=_MAX_VIDEO_MIB) or 0
+    wanted = both.image.count("hw_video_ram", most=_MAX_VIDEO_MIB)
     if wanted is not None and wanted > most:
         raise core.errors.Invalid(f"The image wants {wanted} MiB of video memory; its flavor allows {most} (hw_video:ram_max_mb)", field="hw_video_ram")
     return wanted

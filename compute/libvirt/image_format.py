@@ -17,7 +17,7 @@ _QCOW2 = b"QFI\xfb"
 _EXTERNAL_DATA = 1 << 2
 _HEAD_BYTES = 4096
 _SECTOR_BYTES = 512
-_LEAST_CLUSTER_BITS, _MOST_CLUSTER_BITS = 9, 21
+_LEAST_CLUSTER_BITS, _MAX_CLUSTER_BITS = 9, 21
 
 # What no raw disk begins with.
 _SIGNATURES = {
@@ -108,7 +108,7 @@ def _qcow2_size(head: bytes) -> int:
         raise core.errors.Invalid("The image names a backing file: such images are not used", field="disk_format")
     if encryption:
         raise core.errors.Invalid("The image is encrypted", field="disk_format")
-    if not _LEAST_CLUSTER_BITS <= cluster_bits <= _MOST_CLUSTER_BITS:
+    if not _LEAST_CLUSTER_BITS <= cluster_bits <= _MAX_CLUSTER_BITS:
         raise core.errors.Invalid("The image's qcow2 header is invalid", field="disk_format")
     if version == 3 and len(head) >= _FEATURES_AT + _FEATURES.size and _FEATURES.unpack_from(head, _FEATURES_AT)[0] & _EXTERNAL_DATA:
         raise core.errors.Invalid("The image names a file for its data: such images are not used", field="disk_format")

@@ -13,7 +13,7 @@ import tempfile
 import core.errors
 from compute import private
 from compute.deadline import Deadline
-from compute.hypervisor import MOST_CONSOLE_BYTES
+from compute.hypervisor import MAX_CONSOLE_BYTES
 from compute.libvirt import commands, config_drive
 from compute.libvirt.devices import Disk
 from compute.libvirt.image_format import ImageFacts, backing_of, inspect, overlay_bytes
@@ -24,7 +24,7 @@ MIB = 1024**2
 _NAME = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.([0-9]+)")
 _BUILDING = "building"
 _ROOT = "disk.qcow2"
-_LONG_LOG_BYTES = 4 * MOST_CONSOLE_BYTES
+_LONG_LOG_BYTES = 4 * MAX_CONSOLE_BYTES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +175,7 @@ class InstanceDirectory:
 
     def read_console(self) -> str:
         """The end of what the guest wrote."""
-        return (_end_of(self._console_before) + _end_of(self.console_log))[-MOST_CONSOLE_BYTES:].decode(errors="replace")
+        return (_end_of(self._console_before) + _end_of(self.console_log))[-MAX_CONSOLE_BYTES:].decode(errors="replace")
 
     def bound_console(self) -> None:
         """Sets the log aside when it has become long: a guest must not fill the host's disk with it."""
@@ -238,9 +238,9 @@ class InstanceDirectories:
 def _end_of(log: pathlib.Path) -> bytes:
     try:
         with log.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - MOST_CONSOLE_BYTES))
+            file.seek(max(0, os.fstat(file.fileno()).st_size - MAX_CONSOLE_BYTES))
             # A log that grows meanwhile must not make the answer longer than it may be.
-            return file.read(MOST_CONSOLE_BYTES)
+            return file.read(MAX_CONSOLE_BYTES)
     except FileNotFoundError:
         return b""
 

@@ -17,10 +17,10 @@ PREFIX = "quota:"
 # What libvirt takes: shares as a weight, period and quota in microseconds.
 _CPU = {"shares": (1, 262_144), "period": (1_000, 1_000_000), "quota": (1_000, 17_592_186_044_415)}
 _DISK = tuple(f"{kind}_{unit}_sec" for unit in ("bytes", "iops") for kind in ("total", "read", "write"))
-_MOST_DISK = (1 << 63) - 1
+_MAX_DISK = (1 << 63) - 1
 # KiB/s, burst in KiB.
 _NIC = ("average", "peak", "burst")
-_MOST_NIC = (1 << 32) - 1
+_MAX_NIC = (1 << 32) - 1
 UNLIMITED = "-1"
 
 
@@ -42,7 +42,7 @@ def limits_of(flavor: Options) -> Limits:
     """
     found = Limits(
         cpu=_values((name, _cpu(flavor, name)) for name in _CPU),
-        disk=_values((name, _limit(flavor, f"disk_{name}", most=_MOST_DISK)) for name in _DISK),
+        disk=_values((name, _limit(flavor, f"disk_{name}", most=_MAX_DISK)) for name in _DISK),
         inbound=_nic(flavor, "inbound"),
         outbound=_nic(flavor, "outbound"),
     )
@@ -102,7 +102,7 @@ def _cpu(flavor: Options, name: str) -> int | None:
 
 
 def _nic(flavor: Options, way: str) -> Values:
-    values = _values((name, _limit(flavor, f"vif_{way}_{name}", most=_MOST_NIC)) for name in _NIC)
+    values = _values((name, _limit(flavor, f"vif_{way}_{name}", most=_MAX_NIC)) for name in _NIC)
     if values and "average" not in dict(values):
         field = f"{PREFIX}vif_{way}_average"
         raise core.errors.Invalid(f"Of a network card {values[0][0]} cannot be limited without the extra spec {field}", field=field)

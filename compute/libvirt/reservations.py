@@ -19,7 +19,7 @@ from compute.libvirt.hardware import Hardware
 from compute.libvirt.pinning import HostCpus, Pins, host_cpus, pins_in, pins_of
 
 _PORTS = re.compile(r"([0-9]{1,5}):([0-9]{1,5})")
-_MOST_PORT = 65535
+_MAX_PORT = 65535
 # sun_path of unix(7), less its closing zero; and the longest name that we give to a socket.
 _LONGEST_SOCKET = 107
 _LONGEST_NAME = len(f"/{'u' * 36}.serial")
@@ -127,7 +127,7 @@ class Reservations:
 
 def _ports(text: str) -> range:
     match = _PORTS.fullmatch(text)
-    if match is None or not 0 < int(match[1]) <= int(match[2]) <= _MOST_PORT:
+    if match is None or not 0 < int(match[1]) <= int(match[2]) <= _MAX_PORT:
         raise core.errors.Invalid(f"[libvirt] serial_ports cannot be {text!r}; it is FIRST:LAST", field="serial_ports")
     return range(int(match[1]), int(match[2]) + 1)
 

@@ -13,7 +13,7 @@ import core.errors
 from compute import private
 from compute.deadline import Deadline
 from compute.devices import DiskToAttach, NicToAttach
-from compute.hypervisor import MOST_CONSOLE_BYTES, Capacity, ConsoleAddress
+from compute.hypervisor import MAX_CONSOLE_BYTES, Capacity, ConsoleAddress
 from compute.resources.tracker import need_of
 from compute.simulated.console import console_log
 from compute.simulated.fault_injection import Faults, Setting, strikes
@@ -22,7 +22,7 @@ from lifecycle import states
 from objects.build import BuildSpec, Guest
 from objects.diagnostics import Diagnostics, Disk, Nic
 
-_MOST_EVENTS = 64
+_MAX_EVENTS = 64
 _LOOK_S = 0.1
 _LETTERS = len(string.ascii_lowercase)
 _HYPERVISOR_VERSION = 1000000
@@ -261,7 +261,7 @@ class SimulatedHypervisor:
 
     def console_log(self, uuid: str) -> str:
         self._setting(uuid)
-        return console_log(self._known(uuid))[-MOST_CONSOLE_BYTES:]
+        return console_log(self._known(uuid))[-MAX_CONSOLE_BYTES:]
 
     def _setting(self, uuid: str = "", name: str = "") -> Setting:
         setting = self._faults.now(uuid, name)
@@ -353,7 +353,7 @@ def _new_guest(spec: BuildSpec, attempt: int) -> SimulatedGuest:
 
 
 def _with_event(guest: SimulatedGuest, event: str) -> SimulatedGuest:
-    return msgspec.structs.replace(guest, events=(*guest.events, (time.time(), event))[-_MOST_EVENTS:])
+    return msgspec.structs.replace(guest, events=(*guest.events, (time.time(), event))[-_MAX_EVENTS:])
 
 
 def _wrong_state(guest: SimulatedGuest, what: str) -> core.errors.WrongState:

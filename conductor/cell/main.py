@@ -36,7 +36,7 @@ from messaging.verbs import Verb
 
 LOG = core.log.get(__name__)
 NAME = "cellplane-cell-conductor"
-MOST_GATHERED = 100
+MAX_GATHERED = 100
 BEAT_S = 2.0
 NEWS_S = 0.5
 TOKEN_SWEEP_S = 60.0
@@ -122,9 +122,9 @@ class CellConductor:
             _report(verbs.HEARTBEAT, self._on_heartbeat),
         ]
         return [
-            Listener(self._broker, verbs.QUEUE, wakeups, workers=workers, prefetch=MOST_GATHERED, gather_s=0.01),
+            Listener(self._broker, verbs.QUEUE, wakeups, workers=workers, prefetch=MAX_GATHERED, gather_s=0.01),
             Listener(
-                self._broker, verbs.REPORTS, reports, workers=workers, prefetch=MOST_GATHERED * 2, on_listening=self._host_queues.forget,
+                self._broker, verbs.REPORTS, reports, workers=workers, prefetch=MAX_GATHERED * 2, on_listening=self._host_queues.forget,
             ),
             Listener(
                 self._broker, dead_letters.QUEUE, [HandleMany(dead_letters.DEAD_LETTER, dead_letter_handler.on_dead_letter)], workers=1, prefetch=10

@@ -39,7 +39,7 @@ from messaging.listener import Delivery
 
 LOG = core.log.get(__name__)
 LEASE_S = 15.0
-MOST_LEASED = 50
+MAX_LEASED = 50
 MAX_TRIES = 10
 AGAIN_S = 1.0
 
@@ -110,9 +110,9 @@ class BuildPlacer:
 
     def sweep(self) -> bool:
         """Takes up rows whose lease is over; gives whether there may be more."""
-        entries = self.lease(None, most=MOST_LEASED)
+        entries = self.lease(None, most=MAX_LEASED)
         self.work(entries)
-        return len(entries) == MOST_LEASED
+        return len(entries) == MAX_LEASED
 
     def flush(self) -> None:
         """Drops the rows whose cell holds the work, when no lease came along to do that in the same commit."""

@@ -28,7 +28,7 @@ SOME_CELLS, SOME_HOSTS = 4, 50
 """So many cells, and hosts of each of them, are looked at for a request that any host may do for."""
 FEW_SERVERS = 50
 """A request for more servers looks at every host."""
-MOST_CLAIMS = 20  # consumers in one POST: an answer within a second, few enough to try again after a refusal
+MAX_CLAIMS = 20  # consumers in one POST: an answer within a second, few enough to try again after a refusal
 
 
 @dataclasses.dataclass(slots=True)
@@ -282,7 +282,7 @@ def _first_few(groups: Sequence[RequestBuilds]) -> list[RequestBuilds]:
     servers = 0
     for group in groups:
         servers += len(group.entries)
-        if batch and servers > MOST_CLAIMS:
+        if batch and servers > MAX_CLAIMS:
             break
         batch.append(group)
     return batch

@@ -34,7 +34,7 @@ from objects.host import CONDUCTOR
 from scheduler.view import HostView
 
 NAME = "cellplane-super-conductor"
-MOST_GATHERED = 50
+MAX_GATHERED = 50
 PULL_S = 1.0
 FLUSH_S = 0.25
 BEAT_S = 2.0
@@ -109,8 +109,8 @@ class SuperConductor:
         dead_letter_handler = DeadLetterHandler(self.api, self.placer)
         return [
             Listener(
-                self._broker, verbs.QUEUE, [HandleMany(verbs.PLACE, self.placer.on_place)], workers=1, prefetch=MOST_GATHERED, gather_s=0.01,
-                gather_most=MOST_GATHERED,
+                self._broker, verbs.QUEUE, [HandleMany(verbs.PLACE, self.placer.on_place)], workers=1, prefetch=MAX_GATHERED, gather_s=0.01,
+                gather_most=MAX_GATHERED,
             ),
             Listener(
                 self._broker, dead_letters.QUEUE, [HandleMany(dead_letters.DEAD_LETTER, dead_letter_handler.on_dead_letter)], workers=1, prefetch=10

@@ -34,7 +34,7 @@ LOG = core.log.get(__name__)
 GROUP_LEASE_S = 15.0
 SOFT = "soft-"
 AFFINITY = "affinity"
-MOST_PER_HOST = "max_server_per_host"
+MAX_PER_HOST = "max_server_per_host"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def _group(group: ServerGroup, members: Sequence[Whereabouts], hosts: Mapping[st
     counted = collections.Counter(hosts[member.uuid] for member in members if member.uuid in hosts)
     if group.policy == AFFINITY and not counted and any(member.cell_uuid in silent for member in members):
         raise core.errors.Unavailable(f"cells that hold members of server group {group.uuid} do not answer")
-    return Group(group.policy, dict(counted), int(group.rules.get(MOST_PER_HOST, 1)))
+    return Group(group.policy, dict(counted), int(group.rules.get(MAX_PER_HOST, 1)))
 
 
 def _hints(request: RequestSpec, hinted: Sequence[Whereabouts], hosts: Mapping[str, str], silent: Collection[str]) -> Hints:

@@ -32,7 +32,7 @@ from devstack.services.image_store import ImageStore
 
 NEWEST = "v2.9"
 DEFAULT_LIMIT = 25
-MOST_LIMIT = 1000
+MAX_LIMIT = 1000
 PATCH_TYPES = ("application/openstack-images-v2.1-json-patch", "application/openstack-images-v2.0-json-patch")
 FILTERS = ("name", "id", "status", "visibility", "owner", "container_format", "disk_format", "checksum")
 STORE = web.AppKey("store", ImageStore)
@@ -407,16 +407,16 @@ def _limit(text: str | None) -> int:
         return DEFAULT_LIMIT
     if not text.isdecimal():
         raise errors.Invalid("limit param must be a positive integer", field="limit")
-    return min(int(text), MOST_LIMIT)
+    return min(int(text), MAX_LIMIT)
 
 
 def _after(images: list[dict[str, Any]], marker: str | None) -> list[dict[str, Any]]:
     if marker is None:
         return images
-    places = [place for place, image in enumerate(images) if image["id"] == marker]
-    if not places:
+    positions = [position for position, image in enumerate(images) if image["id"] == marker]
+    if not positions:
         raise errors.Invalid(f"Image {marker} could not be found as a marker", field="marker")
-    return images[places[0] + 1 :]
+    return images[positions[0] + 1 :]
 
 
 def _patched(image: dict[str, Any], operations: Any) -> tuple[dict[str, Any], set[str]]:

@@ -193,7 +193,7 @@ class RabbitMQ:
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\n"
             "loopback_users = none\n"
             f"load_definitions = {self._definitions}\n"
-            f"max_message_size = {access.MOST_BYTES}\n"
+            f"max_message_size = {access.MAX_BYTES}\n"
             "vm_memory_high_watermark.absolute = 512MiB\n"
             "disk_free_limit.absolute = 50MB\n"
             "raft.wal_max_size_bytes = 33554432\n"

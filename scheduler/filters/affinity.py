@@ -24,10 +24,10 @@ def _together(request: Request) -> Check | None:
     group = request.group
     if group is None or group.policy != "affinity" or not any(group.members.values()):
         return None
-    homes = {host for host, members in group.members.items() if members}
+    hosts_of_members = {host for host, members in group.members.items() if members}
 
     def check(host: HostState) -> str:
-        return "" if host.host in homes else "holds no member of the group"
+        return "" if host.host in hosts_of_members else "holds no member of the group"
 
     return check
 

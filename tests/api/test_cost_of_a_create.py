@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from tests.api.small_cloud import SmallCloud
 
 # Of a plain server: flavor and its extra specs, the project's lock, limits, usage; mapping, journal row, request spec; BEGIN and COMMIT.
-STATEMENTS_MOST = 10
+MAX_STATEMENTS = 10
 
 
 def asked(cloud: SmallCloud, **more: Any) -> list[str]:
@@ -37,7 +37,7 @@ def test_a_plain_server_is_counted_once_and_its_limits_are_read_once(cloud: Smal
     statements = asked(cloud)
 
     assert about_limits(statements) == 1
-    assert len(statements) <= STATEMENTS_MOST, "\n".join(statements)
+    assert len(statements) <= MAX_STATEMENTS, "\n".join(statements)
 
 
 

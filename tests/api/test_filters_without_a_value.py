@@ -28,7 +28,7 @@ def _newest(row: Route) -> Microversion:
 def test_a_parameter_without_a_value_is_refused_and_named(row: Route) -> None:
     version = _newest(row)
     check = QueryCheck(row.query, version)
-    for name in {param.name for param in row.query.params if Span.between(param.since, param.until).holds(version)}:
+    for name in {param.name for param in row.query.params if Span.between(param.since, param.until).applies(version)}:
         with pytest.raises(core.errors.Invalid, match=name):
             check(_parameters(f"{name}="))
 

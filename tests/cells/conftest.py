@@ -10,8 +10,8 @@ from devstack.services import mariadb
 from tests.cells.world import World
 from tests.mariadb_server import running_mariadb
 
-MOST_CELLS = 8
-NAMES = ("api", "cell0", *(f"cell{number}" for number in range(1, MOST_CELLS + 1)), "all")
+MAX_CELLS = 8
+NAMES = ("api", "cell0", *(f"cell{number}" for number in range(1, MAX_CELLS + 1)), "all")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pytest
 
 import core.errors
 from cells.gate.answers import Answer, Cell, Silence, Unknown
-from cells.gate.gate import MOST_CALLS_OF_HOST, Gate
+from cells.gate.gate import MAX_CALLS_OF_HOST, Gate
 from core.context import service_context
 from devstack.waiting import wait_until
 from messaging import in_process
@@ -80,7 +80,7 @@ def test_a_frozen_host_delays_neither_another_host_nor_a_hint(hosts: CellWithHos
     healthy, refused = asyncio.run(ask())
 
     assert [answer.value.output for answer in healthy if isinstance(answer, Answer)] == ["it"] * 3
-    assert len(refused) == 8 - MOST_CALLS_OF_HOST
+    assert len(refused) == 8 - MAX_CALLS_OF_HOST
     assert all(isinstance(each, core.errors.Unavailable) for each in refused)
     assert hosts.gate.health()["broker"] == "up"
 

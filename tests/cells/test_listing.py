@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cells.listing.listing
-from cell_db.filters import Holds
+from cell_db.filters import Matches
 from cell_db.instances import SERVER_COLUMNS
 from cell_db.listing import SORT_KEYS, ListedServer, Query, Shape, Wanted, position_of
 from cell_db.tables import instances
 from cells.listing.merge import in_order, is_after
 from cells.listing.page import Listing, Page, WhenSilent
-from database.keyset import Order, Sorting
+from database.keyset import Sorting, SortOrder
 from lifecycle import states
 from objects.server import Server
 from tests.cells.world import ONLY_ORDERED, Kept, Thing, World
@@ -63,7 +63,7 @@ sortable = sorted(SORT_KEYS.keys() - {"updated_at", "root_device_name", "uuid"})
 
 
 @st.composite
-def orders(draw: st.DrawFn) -> Order:
+def orders(draw: st.DrawFn) -> SortOrder:
     keys = draw(st.lists(st.sampled_from(sortable), max_size=3, unique=True))
     sortings = [Sorting(key, draw(st.booleans())) for key in keys]
     return (*sortings, Sorting("uuid", draw(st.booleans())))
@@ -167,7 +167,7 @@ def _at(listing: Listing, marker: str | None) -> Listing:
     keys_per_query=st.sampled_from([-1e9, 0.0, 90.0]),
 )
 def test_pages_over_many_cells_are_those_of_the_union(
-    world: World, population: list[Thing], number: int, order: Order, filters: dict[str, Any], limit: int, shape: Shape, keys_per_query: float
+    world: World, population: list[Thing], number: int, order: SortOrder, filters: dict[str, Any], limit: int, shape: Shape, keys_per_query: float
 ) -> None:
     world.clear(number)
     world.put(population)
@@ -193,7 +193,7 @@ def test_pages_over_many_cells_are_those_of_the_union(
     keys_per_query=st.sampled_from([-1e9, 90.0]),
 )
 def test_a_walk_neither_skips_nor_repeats_what_stands_still(
-    world: World, population: list[Thing], later: list[Thing], removed: list[int], number: int, order: Order, filters: dict[str, Any], limit: int,
+    world: World, population: list[Thing], later: list[Thing], removed: list[int], number: int, order: SortOrder, filters: dict[str, Any], limit: int,
     keys_per_query: float,
 ) -> None:  # fmt: skip
     """Servers come, go, and move from the journal into their cells between the pages."""
@@ -234,7 +234,7 @@ def test_a_walk_neither_skips_nor_repeats_what_stands_still(
     index=st.integers(0, 24),
 )
 def test_a_marker_of_any_kind_marks_its_place(
-    world: World, population: list[Thing], number: int, order: Order, filters: dict[str, Any], limit: int, index: int
+    world: World, population: list[Thing], number: int, order: SortOrder, filters: dict[str, Any], limit: int, index: int
 ) -> None:
     world.clear(number)
     world.put(population)
@@ -261,7 +261,7 @@ def test_a_marker_of_any_kind_marks_its_place(
     keys_per_query=st.sampled_from([-1e9, 90.0]),
 )
 def test_a_silent_cell_does_not_hide_the_others(
-    world: World, population: list[Thing], number: int, order: Order, filters: dict[str, Any], limit: int, silent: set[int], keys_per_query: float
+    world: World, population: list[Thing], number: int, order: SortOrder, filters: dict[str, Any], limit: int, silent: set[int], keys_per_query: float
 ) -> None:
     """What the mappings can tell of its servers stands in its place; otherwise they alone are missing. Skipping, pages are full."""
     world.clear(number)
@@ -287,7 +287,7 @@ def test_a_silent_cell_does_not_hide_the_others(
 
 @slow
 @given(population=populations, filters=filters, order=orders())
-def test_filters_and_orders_are_alike_in_sql_and_in_python(world: World, population: list[Thing], filters: dict[str, Any], order: Order) -> None:
+def test_filters_and_orders_are_alike_in_sql_and_in_python(world: World, population: list[Thing], filters: dict[str, Any], order: SortOrder) -> None:
     """A server in the journal is filtered and sorted in Python, and by its cell's database once it is there."""
     world.clear(1)
     world.put(population)
@@ -297,7 +297,7 @@ def test_filters_and_orders_are_alike_in_sql_and_in_python(world: World, populat
         all_servers = everything.page(connection, ALL, within_s=5.0).found
         found = [each.position for each in asked.page(connection, ALL, within_s=5.0).found]
 
-    holds = Holds(filters, regexp_within_s=5.0)
+    holds = Matches(filters, regexp_within_s=5.0)
     kept = [ListedServer(each.position, None) for each in all_servers if holds(each.item)]
 
     assert [each.position for each in in_order(kept, order)] == found
@@ -331,7 +331,7 @@ def test_regular_expressions_mean_the_same_in_the_database_and_in_the_journal(wo
     world.clear(1)
     world.put([Thing(uuid=str(uuid.UUID(int=number)), name=name) for number, name in enumerate(NAMES)])
     order = (Sorting("uuid"),)
-    holds = Holds({"name": pattern}, regexp_within_s=5.0)
+    holds = Matches({"name": pattern}, regexp_within_s=5.0)
     with world.reading_union() as connection:
         everything = Query(Wanted({"deleted": False}, order, Shape.DETAIL), None).page(connection, ALL, within_s=5.0).found
         found = Query(Wanted({"deleted": False, "name": pattern}, order, Shape.DETAIL), None).page(connection, ALL, within_s=5.0).found

@@ -20,7 +20,7 @@ from cell_db.listing import Shape
 from cells.gate.gate import Gate
 from cells.listing.page import Listing
 from database.async_connection import AsyncConnection
-from database.keyset import Order, Sorting
+from database.keyset import Sorting, SortOrder
 from tests.cells.world import Kept, Registry, Thing, World
 
 DEFAULT = (Sorting("created_at", True), Sorting("uuid", True))
@@ -134,7 +134,7 @@ def is_bounded(cost: Cost, limit: int) -> bool:
 @pytest.mark.parametrize("order", [DEFAULT, BY_NAME])
 @pytest.mark.parametrize("limit", [1, 7, 50, 400])
 @pytest.mark.parametrize("shape", [Shape.BRIEF, Shape.DETAIL])
-def test_queries_and_rows_are_bounded(world: World, order: Order, limit: int, shape: Shape) -> None:
+def test_queries_and_rows_are_bounded(world: World, order: SortOrder, limit: int, shape: Shape) -> None:
     world.clear(CELLS)
     world.put(spread(600))
 
@@ -147,7 +147,7 @@ def test_queries_and_rows_are_bounded(world: World, order: Order, limit: int, sh
 @pytest.mark.parametrize("order", [DEFAULT, BY_NAME])
 @pytest.mark.parametrize("limit", [1, 10, 50, 100, 400, 1000])
 @pytest.mark.parametrize("shape", [Shape.BRIEF, Shape.DETAIL])
-def test_queries_and_rows_are_bounded_with_eighty_cells(many_cells: World, order: Order, limit: int, shape: Shape) -> None:
+def test_queries_and_rows_are_bounded_with_eighty_cells(many_cells: World, order: SortOrder, limit: int, shape: Shape) -> None:
     listing = Listing(filters=ALL, order=order, limit=limit, shape=shape, hosts_down_after_s=60.0, deadline_s=10.0)
 
     found, cost = asked(many_cells, listing)

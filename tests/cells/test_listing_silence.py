@@ -10,7 +10,7 @@ import pytest
 
 import cells.listing.listing
 from cells.listing.page import Listing, Page, Unreachable, WhenSilent
-from database.keyset import Order, Sorting
+from database.keyset import Sorting, SortOrder
 from devstack.services import mariadb
 from devstack.waiting import wait_until
 from tests.cells.world import Thing, World
@@ -36,7 +36,7 @@ class Isolated:
         world.clear(2)
         world.put([*self.east, *self.west])
 
-    def list(self, order: Order, *, when_silent: WhenSilent = WhenSilent.SHOW) -> tuple[Page, float]:
+    def list(self, order: SortOrder, *, when_silent: WhenSilent = WhenSilent.SHOW) -> tuple[Page, float]:
         listing = Listing(filters={"deleted": False}, order=order, limit=6, when_silent=when_silent, deadline_s=DEADLINE_S)
         started = time.monotonic()
         page = asyncio.run(cells.listing.listing.list_servers(self.world.reach, listing))
@@ -67,7 +67,7 @@ def isolated(mariadb_server: mariadb.MariaDB, west_server: mariadb.MariaDB) -> I
 
 @pytest.mark.parametrize("order", [DEFAULT, BY_NAME])
 @pytest.mark.alone
-def test_a_frozen_cell_costs_the_deadline_once_and_then_nothing(isolated: Isolated, order: Order) -> None:
+def test_a_frozen_cell_costs_the_deadline_once_and_then_nothing(isolated: Isolated, order: SortOrder) -> None:
     whole, _ = isolated.list(order)
     assert whole.silent == []
 

@@ -9,7 +9,7 @@ import pytest
 import core.errors
 from compute.agent_context import ServerLocks
 from compute.deadline import Deadline
-from compute.reporter import GATHER_MOST, Reporter
+from compute.reporter import MAX_GATHER, Reporter
 from compute.resources.power import KnownPowerStates
 from compute.resources.tracker import Tracker, need_of, usage
 from compute.work_queues import WorkQueues
@@ -67,7 +67,7 @@ def test_reports_gather_and_none_is_lost(broker: Broker, reporter: Reporter) -> 
 
     assert broker.rows() == [built(number) for number in range(250)]
     assert len(broker.said) <= 10
-    assert max(len(arguments.servers) for _, arguments in broker.said) <= GATHER_MOST
+    assert max(len(arguments.servers) for _, arguments in broker.said) <= MAX_GATHER
 
 
 @pytest.mark.alone

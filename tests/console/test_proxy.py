@@ -16,7 +16,7 @@ import sqlalchemy as sa
 import cell_db.console_proxies
 import core.errors
 from cell_db.tables import services
-from console.session import MOST_MESSAGE_BYTES
+from console.session import MAX_MESSAGE_BYTES
 from devstack.waiting import wait_until
 from lifecycle import states
 from messaging.verbs import compute
@@ -277,7 +277,7 @@ def test_a_message_too_large_ends_the_console_and_nothing_else(cell: CellWithPro
     user.read(opened, len(GREETING))
     user.read(other, len(GREETING))
 
-    user.write(opened, b"x" * (MOST_MESSAGE_BYTES + 1))
+    user.write(opened, b"x" * (MAX_MESSAGE_BYTES + 1))
 
     assert user.closed(opened) == TOO_BIG
     user.write(other, b"y")

@@ -51,8 +51,8 @@ from tests.faults.world import USER, World
 CELL = "east"
 HOSTS = 3
 FOREVER_S = 1e6
-MOST_ATTEMPTS = 99
-MOST_MESSAGES = 12
+MAX_ATTEMPTS = 99
+MAX_MESSAGES = 12
 
 
 @dataclasses.dataclass
@@ -91,7 +91,7 @@ class Post:
     def cast(self, queue: str, verb: Verb, arguments: msgspec.Struct, *, context: Context, deadline_s: float = 0.0) -> None:
         """As `messaging.caller.Caller`."""
         self.messages.append(Message(queue, verb, arguments, context))
-        if self.echoes and len(self.messages) < MOST_MESSAGES:
+        if self.echoes and len(self.messages) < MAX_MESSAGES:
             self.messages.append(Message(queue, verb, arguments, context, is_late=True))
 
 
@@ -208,8 +208,8 @@ class Agent:
     def wipe(self, uuid: str) -> None:
         """Nothing of the server is here, and no order for it will be taken."""
         self.lines.jobs.clear()
-        self.records.give_up({uuid: MOST_ATTEMPTS})
-        self.hypervisor.destroy(uuid, MOST_ATTEMPTS, deadline=Deadline(attempt=MOST_ATTEMPTS, deadline_s=FOREVER_S))
+        self.records.give_up({uuid: MAX_ATTEMPTS})
+        self.hypervisor.destroy(uuid, MAX_ATTEMPTS, deadline=Deadline(attempt=MAX_ATTEMPTS, deadline_s=FOREVER_S))
 
 
 def host_folder(host: str) -> pathlib.Path:

@@ -22,7 +22,7 @@ LOG = logging.getLogger(__name__)
 SHIFT_S = 0.25
 LONGEST_FREEZE_S = 1.2
 SETTLE_S = 30.0
-MOST_KEPT = 30
+MAX_KEPT = 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,7 +269,7 @@ class Caretaker:
     def tidy_up(self) -> None:
         """Purges what is deleted; when many servers have gathered, deletes them first."""
         left = [uuid for uuid, (_, row) in self.world.instances().items() if row.state != states.BUILD_DELETED]
-        if len(left) > MOST_KEPT:
+        if len(left) > MAX_KEPT:
             for uuid in left:
                 self.delete(uuid)
             self.settle()

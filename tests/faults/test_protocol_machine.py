@@ -17,7 +17,7 @@ from api_db.cells import CELL0_UUID
 from lifecycle import states
 from objects.host import node_uuid
 from tests.faults import rest
-from tests.faults.bench import CELL, HOSTS, MOST_MESSAGES, Agent, Bench, Message
+from tests.faults.bench import CELL, HOSTS, MAX_MESSAGES, Agent, Bench, Message
 from tests.faults.single_steps import WAITING, Worker
 
 pytestmark = [
@@ -28,8 +28,8 @@ pytestmark = [
 ]
 
 EXAMPLES = int(os.environ.get("CELLPLANE_MACHINE_EXAMPLES", "80"))
-MOST_WORKERS = 5
-MOST_ROUNDS = 60
+MAX_WORKERS = 5
+MAX_ROUNDS = 60
 TO_THE_END = 1000
 WHICH = strategies.integers(0, 11)
 STEPS = strategies.one_of(strategies.integers(0, 12), strategies.just(TO_THE_END))
@@ -99,7 +99,7 @@ class Build(RuleBasedStateMachine):
 
     def a_super_conductor_looks(self, which: int, steps: int) -> None:
         """And falls asleep there, every second time."""
-        if len(self.workers) < MOST_WORKERS:
+        if len(self.workers) < MAX_WORKERS:
             self._go(self.bench.place(), steps)
         if which % 2:
             self.bench.let_leases_end()
@@ -115,7 +115,7 @@ class Build(RuleBasedStateMachine):
 
     def _conductor_looks(self, name: str, work: Callable[[], object], steps: int) -> None:
         """When the leases are over; the hint that comes sooner shows a conductor the same rows."""
-        if len(self.workers) < MOST_WORKERS:
+        if len(self.workers) < MAX_WORKERS:
             self.bench.let_leases_end()
             self._go(self.bench.worker(name, work), steps)
 
@@ -177,7 +177,7 @@ class Build(RuleBasedStateMachine):
     def a_message_is_doubled(self, which: int, _: int) -> None:
         """The second one comes late."""
         waiting = self._waiting()
-        if waiting and len(self.bench.post.messages) < MOST_MESSAGES:
+        if waiting and len(self.bench.post.messages) < MAX_MESSAGES:
             message = waiting[which % len(waiting)]
             self.bench.post.messages.append(Message(message.queue, message.verb, message.arguments, is_late=True))
 
@@ -204,7 +204,7 @@ class Build(RuleBasedStateMachine):
             agent.refuse(False)
             self.bench.force_down(host, False)
         found = ["nobody looked"]
-        for _ in range(MOST_ROUNDS):
+        for _ in range(MAX_ROUNDS):
             self._everybody_works()
             self.the_rules_hold()
             found = rest.complaints(self.bench.world)

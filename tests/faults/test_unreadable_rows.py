@@ -16,7 +16,7 @@ import cell_db.operations
 import cell_db.tables
 import core.errors
 import messaging.verbs.compute as compute_verbs
-from cell_db.dead_letters import MOST_OF_HOST
+from cell_db.dead_letters import MAX_OF_HOST
 from cells.gate.answers import value_of
 from conductor.cell.dead_letters import DeadLetterHandler
 from conductor.cell.dropped import Dropped
@@ -192,14 +192,14 @@ def test_letters_of_a_host_are_filed_under_its_name_and_fill_nothing(scene: Scen
     forged = DeadLetter(queue="compute.neighbour" * 50, why="ß\n" * 5000, deliveries=1, envelope=envelope)
     ours = DeadLetter(queue="conductor", why="ours", deliveries=1, body="x")
 
-    for number in range(MOST_OF_HOST + 20):
+    for number in range(MAX_OF_HOST + 20):
         context = dataclasses.replace(service_context(), request_id=f"ß{number}" * 100)
         dead_letter_handler.on_dead_letter([delivery_of(forged, sender="evil", context=context)])
     dead_letter_handler.on_dead_letter([delivery_of(forged, sender="other"), delivery_of(ours)])
 
     letters = bench.world.rows(CELL, cell_db.tables.dead_letters)
     kept = collections.Counter((letter.host, letter.queue) for letter in letters if letter.host in ("evil", "other") or letter.why == ours.why)
-    assert kept == {("evil", "compute.evil"): MOST_OF_HOST, ("other", "compute.other"): 1, (None, "conductor"): 1}
+    assert kept == {("evil", "compute.evil"): MAX_OF_HOST, ("other", "compute.other"): 1, (None, "conductor"): 1}
     assert dropped.counts() == {("evil", "dead_letter"): 20}
 
 

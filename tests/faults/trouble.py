@@ -29,7 +29,7 @@ LONG_FREEZE_S = (16.0, 20.0)
 LONG_FREEZES = 0.15
 """Of all freezes so many are long."""
 DOUBLING_S = 1.5
-MOST_DOUBLED = 20
+MAX_DOUBLED = 20
 BACK_DEADLINE_S = 120.0
 DECK = {"kill": 6, "freeze": 4, "restart": 2, "double": 3, "restart mariadb": 1, "restart rabbitmq": 1, "kill mariadb": 1, "kill rabbitmq": 1}
 """What comes, in a random order, before anything comes for the second round."""
@@ -162,9 +162,9 @@ def double(broker: Broker, queues: list[str]) -> int:
     taken: list[tuple[str, Raw]] = []
     try:
         for queue in queues:
-            link.consume(queue, prefetch=MOST_DOUBLED, no_ack=False, callback=lambda raw, queue=queue: taken.append((queue, raw)))  # type: ignore[misc]
+            link.consume(queue, prefetch=MAX_DOUBLED, no_ack=False, callback=lambda raw, queue=queue: taken.append((queue, raw)))  # type: ignore[misc]
         ends = time.monotonic() + DOUBLING_S
-        while time.monotonic() < ends and len(taken) < MOST_DOUBLED:
+        while time.monotonic() < ends and len(taken) < MAX_DOUBLED:
             link.drain(max(0.05, ends - time.monotonic()))
         for queue, raw in taken:
             for _ in range(2):

@@ -22,7 +22,7 @@ def _bodies() -> Iterator[tuple[str, Microversion, Schema]]:
             body = row.body if isinstance(row, Route | ActionRoute) else None
             if body is not None:
                 for version in (MIN, MAX, Microversion.parse(row.since)):
-                    if Span.between(row.since, row.until).holds(version):
+                    if Span.between(row.since, row.until).applies(version):
                         yield f"{row.path} {getattr(row, 'action', row.since)} {version}", version, body.type.at(version).schema
 
 

@@ -28,7 +28,7 @@ BOOT_DEADLINE_S = 150.0
 DETACH_DEADLINE_S = 15.0
 MEMORY_MIB = 96
 SMALL_DISK_BYTES = 64 * 1024**2
-MOST_ATTEMPT = 1000
+MAX_ATTEMPT = 1000
 
 # libvirt asks this before it runs a guest: the place where a test makes it slow, or fail.
 _HOOK = """\
@@ -262,7 +262,7 @@ def _answers(driver: LibvirtHypervisor) -> bool:
 
 def _is_destroyed(driver: LibvirtHypervisor, uuid_: str) -> bool:
     try:
-        driver.destroy(uuid_, MOST_ATTEMPT, deadline=Deadline(attempt=1, deadline_s=START_DEADLINE_S))
+        driver.destroy(uuid_, MAX_ATTEMPT, deadline=Deadline(attempt=1, deadline_s=START_DEADLINE_S))
     except core.errors.Unavailable:
         return False
     return driver.guest(uuid_) is None

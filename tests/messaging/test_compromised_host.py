@@ -119,7 +119,7 @@ TRIES: dict[str, Callable[[RawChannel], Any]] = {
     "speak as another user": publish("from-hosts", f"report.{HOST}", user_id=f"compute.{OTHER}"),
     "speak as a user of none": publish("from-hosts", f"report.{HOST}", user_id="messaging"),
     "send too much": publish("from-hosts", f"report.{HOST}", b"x" * (60 * 1024 * 1024)),
-    "send a little too much": publish("from-hosts", f"report.{HOST}", b"x" * (access.MOST_BYTES + 1)),
+    "send a little too much": publish("from-hosts", f"report.{HOST}", b"x" * (access.MAX_BYTES + 1)),
     "send what never expires as a number": publish("from-hosts", f"report.{HOST}", expiration="soon"),
     **{
         f"consume {queue}": of_queue("basic_consume", queue, callback=print)
@@ -357,7 +357,7 @@ def test_a_flood_of_reports_ends_at_the_queues_limit(guarded: Place, connect: Co
     owner.declare("reports")
     owner.purge("reports")
     limit = access.limits("reports")["max-length-bytes"]
-    flood, large = connect(guarded.url_of(access.host(HOST))), b"x" * (access.MOST_BYTES - 1000)
+    flood, large = connect(guarded.url_of(access.host(HOST))), b"x" * (access.MAX_BYTES - 1000)
     sent = 0
     with pytest.raises(QueueFull):
         while sent < 2 * limit:
@@ -392,8 +392,8 @@ def test_what_is_too_large_is_said_before_it_is_sent(guarded: Place, connect: Co
     broker = connect(guarded.url)
     broker.declare("conductor")
     with pytest.raises(TooLarge):
-        broker.publish("conductor", b"x" * (access.MOST_BYTES + 1), expires_s=60.0)
-    listener = Listener(broker, "conductor", [Handle(ADD_ONE, lambda *_: Sum(1, remark="x" * access.MOST_BYTES))], workers=1, prefetch=5)
+        broker.publish("conductor", b"x" * (access.MAX_BYTES + 1), expires_s=60.0)
+    listener = Listener(broker, "conductor", [Handle(ADD_ONE, lambda *_: Sum(1, remark="x" * access.MAX_BYTES))], workers=1, prefetch=5)
     listener.start()
     asking = Caller(connect(guarded.url))
     try:
@@ -478,7 +478,7 @@ def test_the_pages_for_operators_say_what_the_table_says() -> None:
     for priority, policy in enumerate(access.POLICIES):
         definition = json.dumps(dict(policy.limits), separators=(",", ":"))
         assert f"set_policy -p north {policy.name} '{policy.pattern}' '{definition}' --apply-to queues --priority {priority}\n" in limits
-    assert f"max_message_size = {access.MOST_BYTES}\n" in limits
+    assert f"max_message_size = {access.MAX_BYTES}\n" in limits
     asker = access.guest("api.north")
     assert f"set_permissions -p north api.north '{asker.configure}' '{asker.write}' '{asker.read}'\n" in users
     for exchange, (write, read) in asker.topics.items():

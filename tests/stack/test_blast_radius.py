@@ -48,7 +48,7 @@ VICTIM, SPARE = "south", "cell8"
 DEADLINE_S = 1.0
 """`[cells] deadline_s`."""
 MARGIN_S = 0.2
-MOST_TIMES_HEALTHY = 1.5
+MAX_TIMES_HEALTHY = 1.5
 NOISE_S = 0.05
 HEALTHY_S, FAULTY_S = 2.0, 3.5
 WINDOWS = 3
@@ -63,7 +63,7 @@ THREADS_OF_A_GATE = 6
 """`[cells] threads` for the database and two for the broker; opened when they are needed."""
 OTHER_THREADS = 25
 """Of a worker: the gate of the API database, periodic work, the event loop and its own few threads."""
-MOST_MORE_MIB = 40.0
+MAX_MORE_MIB = 40.0
 STATUS_WITHIN_S = 10.0
 NOTICED_WITHIN_S = 30.0
 
@@ -255,7 +255,7 @@ def _survives(eight: Eight, fault: Fault, meanwhile: Callable[[list[Done]], None
         servers.wait_active(created, deadline_s=ACTIVE_WITHIN_S)
         assert VICTIM not in _cells_of(eight.cloud, created)
         assert _most_threads(eight.cloud) <= THREADS_OF_A_GATE * (len(eight.cloud.shape.cell_names) + 1) + OTHER_THREADS
-        assert _mib(eight.cloud) <= mib + MOST_MORE_MIB
+        assert _mib(eight.cloud) <= mib + MAX_MORE_MIB
     returned = time.monotonic()
     wait_until(lambda: _is_back(eight), what=f"{VICTIM} in the lists", deadline_s=BACK_WITHIN_S)
     print(f"back in the lists after {time.monotonic() - returned:.1f} s")
@@ -271,7 +271,7 @@ def _expect_as_good_as(healthy: list[Done], watch: Callable[[], list[Done]]) -> 
         now = p95_s(faulty)
         late = [each for each in faulty if each.took_s - each.withheld_s > DEADLINE_S + MARGIN_S]
         print(f"p95 {was * 1000:.0f} ms healthy, {now * 1000:.0f} ms now; slowest: {_slowest(faulty)}")
-        if not late and now <= max(was * MOST_TIMES_HEALTHY, was + NOISE_S):
+        if not late and now <= max(was * MAX_TIMES_HEALTHY, was + NOISE_S):
             return faulty
     assert not late, late
     raise AssertionError(f"p95 was {was:.3f} s and is {now:.3f} s")

@@ -25,7 +25,7 @@ from tests.api.http.harness import Trusting, settings
 
 WITHIN_S = 10.0
 BIG_BYTES = 12_000_000
-UNSENT_MOST = 20_000_000
+MAX_UNSENT = 20_000_000
 
 
 async def small(call: Call) -> object:
@@ -49,7 +49,7 @@ class Served:
             read_timeout_s=1.0,
             link_prefix=None,
             send_progress_timeout_s=0.5,
-            max_unsent_bytes=UNSENT_MOST,
+            max_unsent_bytes=MAX_UNSENT,
         )
         app = App(
             cloud=None,  # type: ignore[arg-type]

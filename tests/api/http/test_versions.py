@@ -52,8 +52,8 @@ def test_malformed_microversions_are_refused(text: str) -> None:
 def test_spans_hold_both_ends() -> None:
     span = Span.between("2.10", "2.20")
 
-    assert [span.holds(Microversion(2, minor)) for minor in (9, 10, 20, 21)] == [False, True, True, False]
-    assert Span.between("2.10", None).holds(MAX)
+    assert [span.applies(Microversion(2, minor)) for minor in (9, 10, 20, 21)] == [False, True, True, False]
+    assert Span.between("2.10", None).applies(MAX)
     assert span.overlaps(Span.between("2.20", None))
     assert not span.overlaps(Span.between("2.21", None))
 
