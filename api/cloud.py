@@ -98,7 +98,7 @@ class Cloud:
 
 
 def _images_bulkhead(conf: cfg.ConfigOpts, metrics: GateMetrics) -> Bulkhead:
-    """As the door to a cell: a service that does not answer is asked no more until it does, and holds up nobody who does not need it."""
+    """A bulkhead, as that of a cell: a service that does not answer is asked no more until it does, and holds up nobody who does not need it."""
     service = HttpClient(conf.image.endpoint, who="the image service", timeout_s=IMAGES_PING_S)
     return Bulkhead(
         "api", "images", ping=lambda: _look_at(service), ping_s=2 * IMAGES_PING_S, threads=IMAGES_THREADS, waiting=IMAGES_WAITING,

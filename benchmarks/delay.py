@@ -16,17 +16,17 @@ def delayed(port: int, delay_s: float) -> Iterator[int]:
     Every packet from a client waits for `delay_s`, each by itself: one query takes so much longer, and so do eighty that are asked at
     once. Answers pass without delay. A thread of its own moves the bytes.
     """
-    door = _Door(port, delay_s)
-    thread = threading.Thread(target=lambda: asyncio.run(door.stand_open()), name="delay", daemon=True)
+    proxy = _Proxy(port, delay_s)
+    thread = threading.Thread(target=lambda: asyncio.run(proxy.stand_open()), name="delay", daemon=True)
     thread.start()
     try:
-        yield door.opened()
+        yield proxy.opened()
     finally:
-        door.close()
+        proxy.close()
         thread.join()
 
 
-class _Door:
+class _Proxy:
     def __init__(self, port: int, delay_s: float) -> None:
         self._port = port
         self._delay_s = delay_s

@@ -26,7 +26,7 @@ from lifecycle import states
 from messaging.verbs import Verb
 
 MOST = 1000
-COLUMNS = ("server", "project", "cell", "phase", "attempt", "host", "waiting_for", "lease_s", "tries", "age_s", "story")
+COLUMNS = ("server", "project", "cell", "phase", "attempt", "host", "waiting_for", "lease_s", "tries", "age_s", "progress")
 DEFAULT_REASON = "its operator gave it up"
 
 
@@ -35,11 +35,11 @@ def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what would be done and change nothing")
 
 
-# ---- where a story is ------------------------------------------------------------------------------------------------------------
+# ---- how far a build is ------------------------------------------------------------------------------------------------------------
 
 
 def _find(open_cloud: cloud.Cloud, uuid: str) -> BuildProgress:
-    """The story of one server. The journal is read before the cell: a server handed over in between is found there.
+    """How far the build or delete of one server is. The journal is read before the cell: a server handed over in between is found there.
 
     Raises:
         NotFound: there is no such server.
@@ -61,7 +61,7 @@ class ListBuilds(commands.Lister):
     """List the servers that are being built or deleted, those first that no cell holds yet, else the oldest of each cell first.
 
     Columns: server, project, cell, phase (new and assigned: in the journal; BUILD and DELETING: in the cell), attempt, host, waiting_for,
-    lease_s (for so long nobody else looks after it; below zero: whoever comes next), tries (leases of the order), age_s, story.
+    lease_s (for so long nobody else looks after it; below zero: whoever comes next), tries (leases of the order), age_s, progress.
     """
 
     columns = COLUMNS
@@ -118,7 +118,7 @@ def _whole(seconds: float | None) -> int | None:
 
 
 class ShowBuild(commands.ShowOne):
-    """Show where a server is in its story: what the journal, its cell and Placement hold of it.
+    """Show how far the build or delete of a server is: what the journal, its cell and Placement hold of it.
 
     Works for any server that is not purged. Fields: those of `build list`; deleted; of the journal: journal_phase, journal_deleting,
     journal_target, journal_places (host and alternates), journal_lease_until, journal_not_after, journal_fault; of the cell: vm_state,
@@ -126,7 +126,7 @@ class ShowBuild(commands.ShowOne):
     cleanups (HOST:ATTEMPT that may still be there), fault; and claim (host or provider, and what is held there). Times are UTC.
     """
 
-    exit_codes = "Exit code 4: there is no such server. 5: a database did not answer; a cell that does not is named in the story."
+    exit_codes = "Exit code 4: there is no such server. 5: a database did not answer; a cell that does not is named in progress."
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)

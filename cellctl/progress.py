@@ -1,4 +1,4 @@
-"""Where a server is in the story of its build or its delete, in words: see docs/build-protocol.md."""
+"""How far a build or a delete is, in words: see docs/build-protocol.md."""
 
 import dataclasses
 

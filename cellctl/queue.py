@@ -33,7 +33,7 @@ Record = api_db.dead_letters.DeadLetterRecord | cell_db.dead_letters.DeadLetterR
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Letter:
-    """A message that was given up, and the door to the level at which it was."""
+    """A message that was given up, and the gate of the level at which it was."""
 
     where: str
     gate: Gate

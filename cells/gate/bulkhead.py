@@ -29,13 +29,13 @@ class GateMetrics:
     """What `/cellplane/metrics` shows of the gates of this process."""
 
     def __init__(self, registry: prometheus_client.CollectorRegistry) -> None:
-        labels = ("cell", "door", "outcome")
+        labels = ("cell", "target", "outcome")
         self.requests = prometheus_client.Counter("cellplane_gate_requests", "Requests to a cell", labels, registry=registry)
         self.seconds = prometheus_client.Histogram(
-            "cellplane_gate_seconds", "Seconds that a cell took to answer", ("cell", "door"), registry=registry,
+            "cellplane_gate_seconds", "Seconds that a cell took to answer", ("cell", "target"), registry=registry,
             buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3),
         )  # fmt: skip
-        self.open = prometheus_client.Gauge("cellplane_gate_open", "1: the breaker is open, the cell is not asked", ("cell", "door"),
+        self.open = prometheus_client.Gauge("cellplane_gate_open", "1: the breaker is open, the cell is not asked", ("cell", "target"),
                                             registry=registry)  # fmt: skip
         self.unreadable = prometheus_client.Counter(
             "cellplane_unreadable_servers", "Rows of servers that could not be read, each time", ("cell",), registry=registry

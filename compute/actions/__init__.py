@@ -1,1 +1,1 @@
-"""What the agent does to servers: one module per story."""
+"""What the agent does to servers: one module for each kind of work."""

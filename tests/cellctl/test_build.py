@@ -1,4 +1,4 @@
-"""`cellctl build`: where each build is in its story, and what an operator may do about it."""
+"""`cellctl build`: how far each build is, and what an operator may do about it."""
 
 from lifecycle import states
 from tests.cellctl.terminal import Terminal
@@ -25,7 +25,7 @@ def test_builds_are_listed_wherever_they_are(cloud: Terminal, under_way: UnderWa
     assert rows[leased]["waiting_for"].startswith("a super-conductor (")
     assert rows[leased]["lease_s"] > 0
     assert (rows[building]["host"], rows[building]["attempt"]) == ("east-1", 1)
-    assert rows[building]["story"] == "attempt 1 is assigned to host east-1, which is unknown to its cell; alternates: east-2"
+    assert rows[building]["progress"] == "attempt 1 is assigned to host east-1, which is unknown to its cell; alternates: east-2"
     assert rows[going]["waiting_for"] == "host east-1"
     assert set(cloud.gets("build", "list", "--cell", "west")) == set()
     assert {row["server"] for row in cloud.gets("build", "list", "--cell", "east")} == {assigned, building, going}
@@ -59,7 +59,7 @@ def test_a_cell_that_is_away_is_told_in_the_story(cloud: Terminal, under_way: Un
     uuid = under_way.building()
     cloud.gone("east")
 
-    assert "does not answer" in cloud.gets("build", "show", uuid)["story"]
+    assert "does not answer" in cloud.gets("build", "show", uuid)["progress"]
     assert cloud.runs("build", "resume", uuid).code == 5
     assert cloud.runs("build", "abandon", uuid).code == 5
 
@@ -143,7 +143,7 @@ def test_an_abandoned_build_is_in_error_and_its_host_has_to_clean_up(cloud: Term
     assert (under_way.cleanup(uuid).host, under_way.cleanup(uuid).attempt) == ("east-1", 1)
     assert listening.taken("east") == [("clean", {"uuids": [uuid]})]
     assert cloud.gets("build", "abandon", uuid)[0]["result"] == "is in ERROR already"
-    assert cloud.gets("build", "show", uuid)["story"].endswith("host east-1 has to clean up")
+    assert cloud.gets("build", "show", uuid)["progress"].endswith("host east-1 has to clean up")
 
 
 def test_a_build_of_a_cell_that_is_away_has_its_fault_noted(cloud: Terminal, under_way: UnderWay) -> None:

@@ -141,7 +141,7 @@ def test_who_still_waits_when_a_cell_is_re_addressed_is_told_so(tmp_path: pathli
 def test_a_cell_that_was_removed_while_it_was_away_does_not_stay_away_in_the_metrics(tmp_path: pathlib.Path) -> None:
     registry = prometheus_client.CollectorRegistry()
     gate = Gate(Cell(str(uuid.uuid4()), "west", f"sqlite:///{tmp_path}/nowhere/west.sqlite", "none://"), metrics=GateMetrics(registry))
-    labels = {"cell": "west", "door": "database"}
+    labels = {"cell": "west", "target": "database"}
     assert isinstance(gate.read_now(_version), Silence)
     assert registry.get_sample_value("cellplane_gate_open", labels) == 1.0
 

@@ -31,8 +31,8 @@ from devstack.api_client import ApiClient
 from devstack.configure import project_id
 from devstack.waiting import wait_until
 from lifecycle import states
+from tests.faults.disruptions import BACK_DEADLINE_S, Disruption
 from tests.faults.on_stack import StackWorld
-from tests.faults.trouble import BACK_DEADLINE_S, Trouble
 from tests.stack import cloud as clouds
 from tests.stack.cloud import Cloud
 from tests.stack.servers import Servers
@@ -73,17 +73,17 @@ class Round:
     deleted: int
     outcomes: dict[str, int]
     faults: list[str]
-    trouble: dict[str, int]
+    disruptions: dict[str, int]
     lasted_s: float
     settled_s: float
 
     def __str__(self) -> str:
         outcomes = ", ".join(f"{number} {state}" for state, number in sorted(self.outcomes.items()))
-        trouble = ", ".join(f"{kind} {number}" for kind, number in sorted(self.trouble.items()))
+        disruptions = ", ".join(f"{kind} {number}" for kind, number in sorted(self.disruptions.items()))
         faults = "".join(f"\n  fault: {number} x {text}" for text, number in collections.Counter(self.faults).most_common())
         return (
             f"accepted {self.accepted}, deleted {self.deleted} in {self.lasted_s:.1f} s; ended as {outcomes}; "
-            f"settled {self.settled_s:.1f} s after the trouble; trouble: {trouble}{faults}"
+            f"settled {self.settled_s:.1f} s after the trouble; trouble: {disruptions}{faults}"
         )
 
 
@@ -99,13 +99,13 @@ class Users:
         self._seeds = rng
         self.accepted = Accepted()
 
-    def boot_and_delete(self, number: int, trouble: Trouble) -> None:
+    def boot_and_delete(self, number: int, disruptions: Disruption) -> None:
         """So many servers, a share of which are deleted again; more of them until there was trouble enough."""
         # The dice are thrown here: in which order the users come is nobody's plan.
         plans = [(self._seeds.random() < DELETED_SHARE, self._seeds.uniform(0.0, LONGEST_LIFE_S)) for _ in range(number)]
         with concurrent.futures.ThreadPoolExecutor(CONCURRENCY) as threads:
             list(threads.map(lambda item: self._one(f"chaos-{item[0]}", *item[1]), enumerate(plans)))
-            while not trouble.is_enough:
+            while not disruptions.is_enough:
                 list(threads.map(lambda item: self._one(f"more-{item[0]}", *item[1]), enumerate(plans[:CONCURRENCY])))
 
     def delete_all(self) -> None:
@@ -163,19 +163,19 @@ def run_round(cloud: Cloud, *, servers: int, rng: random.Random, say: Say) -> Ro
     """One round: users and trouble together, then quiet; fails if anything is lost, stuck or left behind."""
     world = StackWorld(cloud.state, cloud.shape)
     users = Users(cloud, rng)
-    trouble = Trouble(cloud.control, world, own_processes(cloud), rng, say)
+    disruptions = Disruption(cloud.control, world, own_processes(cloud), rng, say)
     began = time.monotonic()
     try:
-        trouble.start()
+        disruptions.start()
         try:
-            users.boot_and_delete(servers, trouble)
+            users.boot_and_delete(servers, disruptions)
         finally:
-            trouble.end()
+            disruptions.end()
         quiet = time.monotonic()
         say(f"quiet: {len(users.accepted.created)} accepted, {users.accepted.unanswered} requests without an answer")
         settle(world, say)
         settled_s = time.monotonic() - quiet
-        ended = _outcome(world, users.accepted, trouble, lasted_s=quiet - began, settled_s=settled_s)
+        ended = _outcome(world, users.accepted, disruptions, lasted_s=quiet - began, settled_s=settled_s)
         users.delete_all()
         settle(world, say)
         _expect_nothing_left(world)
@@ -211,7 +211,7 @@ def settle(world: StackWorld, say: Say) -> None:
         time.sleep(LOOK_EVERY_S)  # between two looks at what other processes do
 
 
-def _outcome(world: StackWorld, accepted: Accepted, trouble: Trouble, *, lasted_s: float, settled_s: float) -> Round:
+def _outcome(world: StackWorld, accepted: Accepted, disruptions: Disruption, *, lasted_s: float, settled_s: float) -> Round:
     rows = world.instances()
     mappings = {row.uuid: row for row in world.rows("api", api_db.tables.instance_mappings)}
     lost = accepted.created - mappings.keys()
@@ -220,7 +220,7 @@ def _outcome(world: StackWorld, accepted: Accepted, trouble: Trouble, *, lasted_
     assert not undead, f"deleted, and there: {undead}"
     ended = collections.Counter(rows[uuid][1].state if uuid in rows else states.BUILD_DELETED for uuid in mappings)
     faults = [str(row.fault["message"]).replace(uuid, "…") for uuid, (_, row) in rows.items() if row.state == states.BUILD_ERROR]
-    return Round(len(accepted.created), len(accepted.deleted), dict(ended), faults, dict(trouble.count), lasted_s, settled_s)
+    return Round(len(accepted.created), len(accepted.deleted), dict(ended), faults, dict(disruptions.count), lasted_s, settled_s)
 
 
 def _expect_nothing_left(world: StackWorld) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from devstack.services import mariadb
-from tests.faults.bench import Bench
-from tests.faults.caretaker import Caretaker
+from tests.faults.harness import Harness
+from tests.faults.process_keeper import ProcessKeeper
 from tests.faults.scene import Scene
 from tests.faults.steps import Killed
 from tests.faults.world import Addresses, World
@@ -28,23 +28,23 @@ def dead_threads_are_quiet() -> Iterator[None]:
 
 
 @pytest.fixture(scope="package")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     """One for all tests: each wipes what it made."""
-    bench = Bench(tmp_path_factory.mktemp("bench"))
-    yield bench
-    bench.world.stop()
+    harness = Harness(tmp_path_factory.mktemp("bench"))
+    yield harness
+    harness.world.stop()
 
 
 @pytest.fixture
-def scene(bench: Bench) -> Iterator[Scene]:
-    bench.post.echoes = False
-    scene = Scene(bench)
+def scene(harness: Harness) -> Iterator[Scene]:
+    harness.post.echoes = False
+    scene = Scene(harness)
     yield scene
-    for host, agent in bench.agents.items():
+    for host, agent in harness.agents.items():
         agent.refuse(False)
-        bench.force_down(host, False)
-        bench.disable(host, False)
-    bench.wipe(scene.uuid)
+        harness.force_down(host, False)
+        harness.disable(host, False)
+    harness.wipe(scene.uuid)
 
 
 class Worlds:
@@ -55,21 +55,21 @@ class Worlds:
         self._request = request
         self._factory = factory
         self._numbers = itertools.count()
-        self._caretaker: Caretaker | None = None
+        self._keeper: ProcessKeeper | None = None
 
-    def caretaker(self) -> Caretaker:
+    def keeper(self) -> ProcessKeeper:
         """The keeper of a world in which everything runs."""
-        if self._caretaker is None:
+        if self._keeper is None:
             world = World(self._factory.mktemp("world"), CELLS, at=self._addresses())
-            self._caretaker = Caretaker(world)
-            self._caretaker.start_all()
-        return self._caretaker
+            self._keeper = ProcessKeeper(world)
+            self._keeper.start_all()
+        return self._keeper
 
     def give_up(self) -> None:
         """The world is thrown away."""
-        if self._caretaker is not None:
-            caretaker, self._caretaker = self._caretaker, None
-            caretaker.close()
+        if self._keeper is not None:
+            keeper, self._keeper = self._keeper, None
+            keeper.close()
 
     def _addresses(self) -> Addresses | None:
         if self.profile == "embedded":

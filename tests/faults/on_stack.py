@@ -17,12 +17,12 @@ from compute.simulated.guests import GuestFiles
 from database.engine import Database
 from devstack.layout import Shape, State
 from messaging.broker import Broker
-from tests.faults import rest
+from tests.faults import invariants
 from tests.faults.world import World
 
 
 class StackWorld:
-    """What `tests.faults.rest` reads of a world, from the stack's own settings."""
+    """What `tests.faults.invariants` reads of a world, from the stack's own settings."""
 
     def __init__(self, state: State, shape: Shape) -> None:
         self.folder = state.hosts
@@ -44,7 +44,7 @@ class StackWorld:
 
     def complaints(self) -> list[str]:
         """What is still under way, or wrong; empty at a good end."""
-        return rest.complaints(cast(World, self)) or [
+        return invariants.complaints(cast(World, self)) or [
             *(f"something half-built is left: {path}" for path in self.folder.glob("*/guests/*/guests/building/*")),
             *(f"the API level has a dead letter: {row.verb}: {row.why}" for row in self.rows("api", api_db.tables.dead_letters)),
         ]

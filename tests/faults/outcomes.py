@@ -4,7 +4,7 @@ import collections
 from collections.abc import Iterable, Iterator, Sequence
 
 PROPERTY = "crash point"
-COLUMNS = ("profile", "who", "step", "story", "fault", "servers", "what happened", "s")
+COLUMNS = ("profile", "who", "step", "workload", "fault", "servers", "what happened", "s")
 _PROFILE, _STEP, _SERVERS, _SECONDS = (COLUMNS.index(name) for name in ("profile", "step", "servers", "s"))
 
 Point = Sequence[str]

@@ -1,39 +1,39 @@
-"""One server on the bench, for tests that say step by step who does what."""
+"""One server on the harness, for tests that say step by step who does what."""
 
 import cell_db.tables
 from messaging.verbs import Verb
-from tests.faults.bench import CELL, Agent, Bench, Message
+from tests.faults.harness import CELL, Agent, Harness, Message
 from tests.faults.single_steps import Worker
 
 
 class Scene:
-    """One server on the bench."""
+    """One server on the harness."""
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.uuid = bench.world.accept(hint=False)[0]
+    def __init__(self, harness: Harness) -> None:
+        self.harness = harness
+        self.uuid = harness.world.accept(hint=False)[0]
 
     def row(self) -> object:
-        return self.bench.world.rows(CELL, cell_db.tables.instances)[0]
+        return self.harness.world.rows(CELL, cell_db.tables.instances)[0]
 
     def agent(self) -> Agent:
         """That of the host that the row names."""
-        return self.bench.agents[self.row().host]  # type: ignore[attr-defined]
+        return self.harness.agents[self.row().host]  # type: ignore[attr-defined]
 
     def place(self) -> None:
         """A super-conductor hands it over."""
-        self.bench.place().run()
+        self.harness.place().run()
 
     def send(self) -> None:
         """A conductor sends what its row says."""
-        self.bench.let_leases_end()
-        self.bench.sweeps.builds()
+        self.harness.let_leases_end()
+        self.harness.sweeps.builds()
 
     def message(self, verb: Verb) -> Message:
-        return next(message for message in self.bench.post.messages if message.verb is verb and not message.in_hand)
+        return next(message for message in self.harness.post.messages if message.verb is verb and not message.in_hand)
 
     def deliver(self, verb: Verb) -> None:
-        self.bench.deliver(self.message(verb)).run()
+        self.harness.deliver(self.message(verb)).run()
 
     def build(self, agent: Agent) -> None:
         """The agent does what it has accepted."""
@@ -42,7 +42,7 @@ class Scene:
         job()
 
     def claimed_on(self) -> set[str]:
-        return set(self.bench.world.placement.read_claim(self.uuid).providers)
+        return set(self.harness.world.placement.read_claim(self.uuid).providers)
 
 
 def until(worker: Worker, at: str) -> None:

@@ -29,7 +29,7 @@ SHUTDOWN = 4
 
 def test_every_verb_that_hosts_speak_counts_only_from_the_host_it_names(worlds: Worlds) -> None:
     """The rule stands at the door: a verb that is added to the queue `reports` without it fails here."""
-    world = worlds.caretaker().world
+    world = worlds.keeper().world
     reports = _listener_of_reports(world, world.cell_names[0])
     spoken = {verb.name for verb in vars(cell_verbs).values() if isinstance(verb, Verb) and verb.arguments in _said_by_hosts()}
 
@@ -46,7 +46,7 @@ def _said_by_hosts() -> set[type]:
 
 
 def test_what_an_agent_says_of_others_changes_nothing(worlds: Worlds) -> None:
-    world = worlds.caretaker().world
+    world = worlds.keeper().world
     uuid = world.accept()[0]
     world.wait_for([uuid], states.BUILD_ACTIVE)
     cell, row = world.instances()[uuid]
@@ -68,9 +68,9 @@ def test_what_an_agent_says_of_others_changes_nothing(worlds: Worlds) -> None:
     assert INVENTED not in {service.host for service in world.rows(cell, cell_db.tables.services)}
     assert not world.brokers[cell].waiting(compute_verbs.queue(INVENTED))
     broker.close()
-    with worlds.caretaker().world.databases[cell].transaction() as connection:
+    with worlds.keeper().world.databases[cell].transaction() as connection:
         connection.execute(cell_db.tables.dead_letters.delete())
-    worlds.caretaker().tidy_up()
+    worlds.keeper().tidy_up()
 
 
 def _listener_of_reports(world: World, cell: str) -> Listener:

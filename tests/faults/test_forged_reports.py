@@ -24,7 +24,7 @@ from lifecycle.actions import OPERATIONS
 from messaging.verbs import Verb
 from objects.host import Attempt, Usage, node_uuid
 from objects.host_limits import heartbeat_defect
-from tests.faults.bench import CELL, Bench, Message, heartbeat_of, inventory_of
+from tests.faults.harness import CELL, Harness, Message, heartbeat_of, inventory_of
 from tests.faults.scene import Scene
 from tests.faults.world import USER
 
@@ -32,26 +32,26 @@ from tests.faults.world import USER
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
-def other_than(bench: Bench, host: str) -> str:
-    return next(name for name in bench.hosts if name != host)
+def other_than(harness: Harness, host: str) -> str:
+    return next(name for name in harness.hosts if name != host)
 
 
-def rows(bench: Bench) -> list[object]:
+def rows(harness: Harness) -> list[object]:
     """What the cell knows of servers and of what hosts owe."""
-    return [bench.world.rows(CELL, table) for table in (cell_db.tables.instances, cell_db.tables.cleanups)]
+    return [harness.world.rows(CELL, table) for table in (cell_db.tables.instances, cell_db.tables.cleanups)]
 
 
-def failed_builds(bench: Bench, host: str) -> int:
-    return next(int(node.failed_builds) for node in bench.world.rows(CELL, cell_db.tables.compute_nodes) if node.host == host)
+def failed_builds(harness: Harness, host: str) -> int:
+    return next(int(node.failed_builds) for node in harness.world.rows(CELL, cell_db.tables.compute_nodes) if node.host == host)
 
 
-def report(bench: Bench, verb: Verb, arguments: Any) -> None:
+def report(harness: Harness, verb: Verb, arguments: Any) -> None:
     """A message of the queue `reports`, handled at once; a malformed one ends at the listener."""
     try:
         received = msgspec.json.decode(msgspec.json.encode(arguments), type=verb.arguments)
     except msgspec.ValidationError:
         return
-    bench.deliver(Message(cell_verbs.REPORTS, verb, received)).run()
+    harness.deliver(Message(cell_verbs.REPORTS, verb, received)).run()
 
 
 def under_way(scene: Scene) -> tuple[str, str]:
@@ -60,7 +60,7 @@ def under_way(scene: Scene) -> tuple[str, str]:
     scene.send()
     scene.deliver(compute_verbs.BUILD)
     host = scene.agent().host
-    return host, other_than(scene.bench, host)
+    return host, other_than(scene.harness, host)
 
 
 def running(scene: Scene) -> tuple[str, str]:
@@ -85,12 +85,12 @@ def busy(scene: Scene) -> tuple[str, str]:
 def going(scene: Scene) -> tuple[str, str]:
     """A server that was deleted, and that its host still has to answer for."""
     host, forger = running(scene)
-    scene.bench.delete(scene.uuid).run()
+    scene.harness.delete(scene.uuid).run()
     return host, forger
 
 
 def begin(scene: Scene, key: str) -> str:
-    gate = scene.bench.world.cells.by_name(CELL)
+    gate = scene.harness.world.cells.by_name(CELL)
     begun = gate.write_now(cell_db.operations.begin_operation, scene.uuid, OPERATIONS[key], USER, arguments={}, deadline_s=600.0)
     return value_of(begun)
 
@@ -119,61 +119,61 @@ def claims(host: str, server: str, attempt: int, operation: str) -> Iterator[tup
 @pytest.mark.parametrize("name", SCENES)
 def test_a_host_changes_nothing_of_another_hosts_server(scene: Scene, name: str) -> None:
     _, forger = SCENES[name](scene)
-    bench = scene.bench
+    harness = scene.harness
     operation = scene.row().operation_id or str(uuid.uuid4())  # type: ignore[attr-defined]
-    before, claimed, orders = rows(bench), scene.claimed_on(), for_others(bench, forger)
+    before, claimed, orders = rows(harness), scene.claimed_on(), for_others(harness, forger)
 
     for attempt in (0, 1, 2, 99, *ABSURD):
         for verb, arguments in claims(forger, scene.uuid, attempt, operation):
-            report(bench, verb, arguments)
-            assert rows(bench) == before, (verb.name, arguments)
+            report(harness, verb, arguments)
+            assert rows(harness) == before, (verb.name, arguments)
 
-    assert (scene.claimed_on(), for_others(bench, forger)) == (claimed, orders)
-    assert failed_builds(bench, forger) == 0
-    dropped = {verb for (who, verb), count in bench.reports.dropped.counts().items() if who == forger and count}
+    assert (scene.claimed_on(), for_others(harness, forger)) == (claimed, orders)
+    assert failed_builds(harness, forger) == 0
+    dropped = {verb for (who, verb), count in harness.reports.dropped.counts().items() if who == forger and count}
     assert {"active", "power-states", "acted"} <= dropped
 
 
 @pytest.mark.parametrize("name", SCENES)
 def test_a_host_changes_nothing_of_an_attempt_or_an_operation_that_it_was_not_given(scene: Scene, name: str) -> None:
     host, _ = SCENES[name](scene)
-    before, claimed = rows(scene.bench), scene.claimed_on()
+    before, claimed = rows(scene.harness), scene.claimed_on()
 
     for attempt in (0, 2, 99, *ABSURD):
         for verb, arguments in claims(host, scene.uuid, attempt, str(uuid.uuid4())):
             # What a host says that it has, or has not, of its own servers is its own to say.
             if verb is cell_verbs.HEARTBEAT or (verb is cell_verbs.GONE and attempt > 0):
                 continue
-            report(scene.bench, verb, arguments)
-            assert rows(scene.bench) == before, (verb.name, arguments)
+            report(scene.harness, verb, arguments)
+            assert rows(scene.harness) == before, (verb.name, arguments)
 
     assert scene.claimed_on() == claimed
 
 
 def test_a_server_that_no_cell_knows_is_nobodys(scene: Scene) -> None:
     host, _ = running(scene)
-    before = rows(scene.bench)
+    before = rows(scene.harness)
 
     for server in (str(uuid.uuid4()), "", "x" * 36, "x" * 5000, "' or 1=1 --"):
         for verb, arguments in claims(host, server, 1, str(uuid.uuid4())):
             if verb is not cell_verbs.HEARTBEAT:
-                report(scene.bench, verb, arguments)
-                assert rows(scene.bench) == before, (verb.name, arguments)
+                report(scene.harness, verb, arguments)
+                assert rows(scene.harness) == before, (verb.name, arguments)
 
 
-def for_others(bench: Bench, host: str) -> list[object]:
+def for_others(harness: Harness, host: str) -> list[object]:
     """The orders under way to other hosts: what a host says of its own guests may bring it orders, but nobody else."""
-    return [message for message in bench.post.messages if message.queue != compute_verbs.queue(host)]
+    return [message for message in harness.post.messages if message.queue != compute_verbs.queue(host)]
 
 
 def test_a_refusal_that_could_not_be_noted_down_is_answered_for_once_more(scene: Scene) -> None:
     """Its host's disk was full: another agent there would know nothing of it. The next host takes over all the same."""
     host, _ = under_way(scene)
 
-    report(scene.bench, cell_verbs.REFUSED, cell_verbs.Refused(host, [cell_verbs.Refusal(scene.uuid, 1, "the disk is full", is_fenced=False)]))
+    report(scene.harness, cell_verbs.REFUSED, cell_verbs.Refused(host, [cell_verbs.Refusal(scene.uuid, 1, "the disk is full", is_fenced=False)]))
 
     assert (scene.row().attempt, scene.row().host != host) == (2, True)  # type: ignore[attr-defined]
-    owed = scene.bench.world.rows(CELL, cell_db.tables.cleanups)
+    owed = scene.harness.world.rows(CELL, cell_db.tables.cleanups)
     assert [(cleanup.uuid, cleanup.host, cleanup.attempt) for cleanup in owed] == [(scene.uuid, host, 1)]
 
 
@@ -215,50 +215,50 @@ OTHER_LIES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("lie", [*LIES, *OTHER_LIES])
-def test_a_heartbeat_that_says_what_cannot_be_was_not_heard(bench: Bench, lie: str) -> None:
+def test_a_heartbeat_that_says_what_cannot_be_was_not_heard(harness: Harness, lie: str) -> None:
     """Placement would have been told, sums would have overflown, or one commit failed for all hosts that report at the time."""
-    liar, honest = bench.hosts[:2]
+    liar, honest = harness.hosts[:2]
     inventory = msgspec.structs.replace(inventory_of(liar), **LIES.get(lie, {}))
     lying = msgspec.structs.replace(heartbeat_of(liar, boot_id="b", intents=[], guests=None), inventory=inventory, **OTHER_LIES.get(lie, {}))
     honestly = heartbeat_of(honest, boot_id=f"boot {lie}"[:36], intents=[], guests=None)
-    before = known_of(bench, liar)
+    before = known_of(harness, liar)
 
-    bench.reports.on_heartbeat([Message(cell_verbs.REPORTS, cell_verbs.HEARTBEAT, beat) for beat in (lying, honestly)])  # type: ignore[misc]
+    harness.reports.on_heartbeat([Message(cell_verbs.REPORTS, cell_verbs.HEARTBEAT, beat) for beat in (lying, honestly)])  # type: ignore[misc]
 
-    assert known_of(bench, liar) == before
-    assert boot_of(bench, honest) == honestly.boot_id
+    assert known_of(harness, liar) == before
+    assert boot_of(harness, honest) == honestly.boot_id
     assert heartbeat_defect(lying).startswith(lie.partition(",")[0])  # type: ignore[union-attr]
     assert heartbeat_defect(honestly) is None
 
 
-def known_of(bench: Bench, host: str) -> list[object]:
+def known_of(harness: Harness, host: str) -> list[object]:
     tables = (cell_db.tables.services, cell_db.tables.compute_nodes)
-    return [row for table in tables for row in bench.world.rows(CELL, table) if row.host == host]
+    return [row for table in tables for row in harness.world.rows(CELL, table) if row.host == host]
 
 
-def boot_of(bench: Bench, host: str) -> str | None:
-    services = bench.world.rows(CELL, cell_db.tables.services)
+def boot_of(harness: Harness, host: str) -> str | None:
+    services = harness.world.rows(CELL, cell_db.tables.services)
     return next(service.boot_id for service in services if service.host == host)
 
 
-def test_only_a_host_itself_changes_the_key_to_which_its_secrets_are_sealed(bench: Bench, tmp_path: pathlib.Path) -> None:
+def test_only_a_host_itself_changes_the_key_to_which_its_secrets_are_sealed(harness: Harness, tmp_path: pathlib.Path) -> None:
     """Its agent may be installed anew, with a new key; the listener knows that it was it. Nobody else's report touches its row."""
-    host, other = bench.hosts[:2]
+    host, other = harness.hosts[:2]
     keys = {name: Opener(tmp_path / f"{name}.key").public_key() for name in ("old", "new", "theirs")}
 
     def beat(name: str, key: str) -> None:
         said = heartbeat_of(name, boot_id=str(uuid.uuid4()), intents=[], guests=None)
-        report(bench, cell_verbs.HEARTBEAT, msgspec.structs.replace(said, sealing_key=keys[key]))
+        report(harness, cell_verbs.HEARTBEAT, msgspec.structs.replace(said, sealing_key=keys[key]))
 
     beat(host, "old")
     beat(other, "theirs")
-    assert sealing_key(bench, host) == keys["old"]
+    assert sealing_key(harness, host) == keys["old"]
     beat(host, "new")
-    assert (sealing_key(bench, host), sealing_key(bench, other)) == (keys["new"], keys["theirs"])
+    assert (sealing_key(harness, host), sealing_key(harness, other)) == (keys["new"], keys["theirs"])
 
 
-def sealing_key(bench: Bench, host: str) -> str | None:
-    with bench.database.reading() as connection:
+def sealing_key(harness: Harness, host: str) -> str | None:
+    with harness.database.reading() as connection:
         return cell_db.operations.sealing_key(connection, host)
 
 
@@ -267,57 +267,57 @@ def sealing_key(bench: Bench, host: str) -> str | None:
 
 def test_another_host_cannot_report_a_server_active(scene: Scene) -> None:
     _, forger = under_way(scene)
-    before = rows(scene.bench)
+    before = rows(scene.harness)
 
-    report(scene.bench, cell_verbs.ACTIVE, cell_verbs.Active(forger, [cell_verbs.Built(scene.uuid, 1, states.RUNNING)]))
+    report(scene.harness, cell_verbs.ACTIVE, cell_verbs.Active(forger, [cell_verbs.Built(scene.uuid, 1, states.RUNNING)]))
 
-    assert rows(scene.bench) == before
+    assert rows(scene.harness) == before
 
 
 def test_a_forged_report_spoils_no_true_one_that_comes_with_it(scene: Scene) -> None:
     """The forger would have been forgiven its failed builds, and the record would have named it as the server's host."""
     host, forger = under_way(scene)
-    bench = scene.bench
-    with bench.database.transaction() as connection:
+    harness = scene.harness
+    with harness.database.transaction() as connection:
         cell_db.heartbeats.build_failed(connection, forger)
     mine, forged = (
         Message(cell_verbs.REPORTS, cell_verbs.ACTIVE, cell_verbs.Active(name, [cell_verbs.Built(scene.uuid, 1, states.RUNNING)]))
         for name in (host, forger)
     )
 
-    bench.worker("conductor", lambda: bench.reports.on_active([mine, forged])).run()  # type: ignore[list-item]
+    harness.worker("conductor", lambda: harness.reports.on_active([mine, forged])).run()  # type: ignore[list-item]
 
-    events = bench.world.rows(CELL, cell_db.tables.instance_action_events)
+    events = harness.world.rows(CELL, cell_db.tables.instance_action_events)
     assert (scene.row().state, scene.row().host) == (states.BUILD_ACTIVE, host)  # type: ignore[attr-defined]
     assert [event.host for event in events][-1] == host
-    assert failed_builds(bench, forger) == 1
-    with bench.database.transaction() as connection:
+    assert failed_builds(harness, forger) == 1
+    with harness.database.transaction() as connection:
         cell_db.heartbeats.build_succeeded(connection, [forger])
 
 
 def test_another_host_cannot_refuse_a_build(scene: Scene) -> None:
     _, forger = under_way(scene)
-    before = rows(scene.bench)
+    before = rows(scene.harness)
 
-    report(scene.bench, cell_verbs.REFUSED, cell_verbs.Refused(forger, [cell_verbs.Refusal(scene.uuid, 1, "so there")]))
+    report(scene.harness, cell_verbs.REFUSED, cell_verbs.Refused(forger, [cell_verbs.Refusal(scene.uuid, 1, "so there")]))
 
-    assert rows(scene.bench) == before
-    assert failed_builds(scene.bench, forger) == 0
+    assert rows(scene.harness) == before
+    assert failed_builds(scene.harness, forger) == 0
 
 
 def test_another_host_cannot_say_that_a_server_is_gone(scene: Scene) -> None:
     """The claim would have been released, and the row been ended, with the guest still on its host."""
     host, forger = running(scene)
-    bench = scene.bench
-    bench.delete(scene.uuid).run()
-    before, claimed = rows(bench), scene.claimed_on()
+    harness = scene.harness
+    harness.delete(scene.uuid).run()
+    before, claimed = rows(harness), scene.claimed_on()
 
-    report(bench, cell_verbs.GONE, cell_verbs.Gone(forger, [Attempt(scene.uuid, 99)]))
+    report(harness, cell_verbs.GONE, cell_verbs.Gone(forger, [Attempt(scene.uuid, 99)]))
 
-    assert rows(bench) == before
+    assert rows(harness) == before
     assert scene.claimed_on() == claimed == {node_uuid(host)}
-    bench.let_leases_end()
-    bench.sweeps.cleanups()
+    harness.let_leases_end()
+    harness.sweeps.cleanups()
     scene.deliver(compute_verbs.DESTROY)
     scene.deliver(cell_verbs.GONE)
     assert (scene.row().state, scene.claimed_on()) == (states.BUILD_DELETED, set())  # type: ignore[attr-defined]
@@ -326,8 +326,8 @@ def test_another_host_cannot_say_that_a_server_is_gone(scene: Scene) -> None:
 def test_another_host_cannot_end_an_operation(scene: Scene) -> None:
     """Its id was all that was compared."""
     host, forger = running(scene)
-    bench = scene.bench
-    gate = bench.world.cells.by_name(CELL)
+    harness = scene.harness
+    gate = harness.world.cells.by_name(CELL)
     operation = value_of(
         gate.write_now(cell_db.operations.begin_operation, scene.uuid, OPERATIONS["stop"], USER, arguments={}, deadline_s=600.0)
     )
@@ -335,7 +335,7 @@ def test_another_host_cannot_end_an_operation(scene: Scene) -> None:
     def acted(name: str) -> None:
         outcome = cell_verbs.Outcome(scene.uuid, operation)
         message = Message(cell_verbs.REPORTS, cell_verbs.ACTED, cell_verbs.Acted(name, [outcome]))
-        bench.worker("conductor", lambda: bench.reports.on_acted([message])).run()  # type: ignore[list-item]
+        harness.worker("conductor", lambda: harness.reports.on_acted([message])).run()  # type: ignore[list-item]
 
     acted(forger)
     assert scene.row().operation_id == operation  # type: ignore[attr-defined]
@@ -345,43 +345,43 @@ def test_another_host_cannot_end_an_operation(scene: Scene) -> None:
 
 def test_another_host_cannot_change_a_power_state(scene: Scene) -> None:
     _, forger = running(scene)
-    bench = scene.bench
-    before = rows(bench)
+    harness = scene.harness
+    before = rows(harness)
     stopped = cell_verbs.PowerStates(forger, [cell_verbs.Built(scene.uuid, 1, states.SHUTDOWN)])
 
     message = Message(cell_verbs.REPORTS, cell_verbs.POWER_STATES, stopped)
-    bench.worker("conductor", lambda: bench.reports.on_power_states([message])).run()  # type: ignore[list-item]
+    harness.worker("conductor", lambda: harness.reports.on_power_states([message])).run()  # type: ignore[list-item]
 
-    assert rows(bench) == before
+    assert rows(harness) == before
 
 
 def test_another_hosts_hello_neither_keeps_nor_loses_a_server(scene: Scene) -> None:
     """It says that it builds the server, that it has its guest, or (by saying nothing) that it has not."""
     _, forger = running(scene)
-    before, orders = rows(scene.bench), list(scene.bench.post.messages)
+    before, orders = rows(scene.harness), list(scene.harness.post.messages)
 
     for intents, guests in (([Attempt(scene.uuid, 1)], []), ([], [Attempt(scene.uuid, 1)]), ([], [])):
-        report(scene.bench, cell_verbs.HEARTBEAT, heartbeat_of(forger, boot_id=str(uuid.uuid4()), intents=intents, guests=guests))
+        report(scene.harness, cell_verbs.HEARTBEAT, heartbeat_of(forger, boot_id=str(uuid.uuid4()), intents=intents, guests=guests))
 
-    assert rows(scene.bench) == before
-    assert scene.bench.post.messages == orders
+    assert rows(scene.harness) == before
+    assert scene.harness.post.messages == orders
 
 
 def test_a_host_cannot_speak_for_another_hosts_node(scene: Scene) -> None:
     """Placement would have been told of the other node what this host says, under this host's name."""
-    bench = scene.bench
-    victim, forger = bench.hosts[:2]
-    nodes = {node.host: node for node in bench.world.rows(CELL, cell_db.tables.compute_nodes)}
+    harness = scene.harness
+    victim, forger = harness.hosts[:2]
+    nodes = {node.host: node for node in harness.world.rows(CELL, cell_db.tables.compute_nodes)}
     beat = heartbeat_of(forger, boot_id=str(uuid.uuid4()), intents=[], guests=[])
     forged = type(beat)(
         host=forger, boot_id=beat.boot_id, version=beat.version, started_at=0.0, inventory=inventory_of(victim), usage=beat.usage, hello=True, guests=[],
     )  # fmt: skip
 
-    report(bench, cell_verbs.HEARTBEAT, forged)
+    report(harness, cell_verbs.HEARTBEAT, forged)
 
-    now = {node.host: node for node in bench.world.rows(CELL, cell_db.tables.compute_nodes)}
+    now = {node.host: node for node in harness.world.rows(CELL, cell_db.tables.compute_nodes)}
     assert [(node.uuid, node.inventory) for node in (now[victim], now[forger])] == [
         (node.uuid, node.inventory) for node in (nodes[victim], nodes[forger])
     ]
-    with bench.database.reading() as connection:
+    with harness.database.reading() as connection:
         assert cell_db.heartbeats.inventories_to_write(connection).inventories == []

@@ -10,7 +10,7 @@ import messaging.verbs.cell as cell_verbs
 import messaging.verbs.compute as compute_verbs
 from cells.gate.answers import CELL0_UUID
 from lifecycle import states
-from tests.faults.bench import CELL
+from tests.faults.harness import CELL
 from tests.faults.scene import Scene, until
 from tests.faults.world import USER
 
@@ -20,25 +20,25 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 def deletes(scene: Scene, cell: str = CELL) -> list[sa.Row[object]]:
     """The records of the delete in its cell; all of them are over."""
-    rows = [row for row in scene.bench.world.rows(cell, cell_db.tables.instance_actions) if row.uuid == scene.uuid]
+    rows = [row for row in scene.harness.world.rows(cell, cell_db.tables.instance_actions) if row.uuid == scene.uuid]
     assert all(row.finish_time is not None for row in rows)
     return [row for row in rows if row.action == "delete"]
 
 
 def finish(scene: Scene) -> None:
     """What sweeps do, until nothing of the server is left."""
-    scene.bench.let_leases_end()
+    scene.harness.let_leases_end()
     scene.place()
-    scene.bench.sweeps.cleanups()
+    scene.harness.sweeps.cleanups()
     for verb in (compute_verbs.DESTROY, cell_verbs.GONE):
-        while any(message.verb is verb for message in scene.bench.post.messages):
+        while any(message.verb is verb for message in scene.harness.post.messages):
             scene.deliver(verb)
 
 
 def test_a_delete_right_after_its_cell_got_the_server(scene: Scene) -> None:
     """Its order is in the journal still, so the super-conductor tells the cell."""
     scene.place()
-    scene.bench.delete(scene.uuid).run()
+    scene.harness.delete(scene.uuid).run()
 
     finish(scene)
 
@@ -49,9 +49,9 @@ def test_a_delete_right_after_its_cell_got_the_server(scene: Scene) -> None:
 def test_a_delete_that_its_cell_hears_of_later(scene: Scene) -> None:
     """The cell is away, or the API dies before it has told the cell."""
     scene.place()
-    scene.bench.let_leases_end()
+    scene.harness.let_leases_end()
     scene.place()  # drops the order
-    dying = scene.bench.delete(scene.uuid)
+    dying = scene.harness.delete(scene.uuid)
     until(dying, "before super.tombstone")
     dying.kill()
 
@@ -62,9 +62,9 @@ def test_a_delete_that_its_cell_hears_of_later(scene: Scene) -> None:
 
 
 def test_a_delete_of_a_server_that_its_cell_never_got(scene: Scene) -> None:
-    slow = scene.bench.place()
+    slow = scene.harness.place()
     until(slow, "before super.insert")
-    scene.bench.delete(scene.uuid).run()
+    scene.harness.delete(scene.uuid).run()
 
     finish(scene)
 
@@ -78,11 +78,11 @@ def test_a_delete_of_a_server_that_its_cell_never_got(scene: Scene) -> None:
 @pytest.mark.parametrize("killed_at", [None, "before super.tombstone", "after super.tombstone"])
 def test_a_delete_of_a_server_that_no_cell_ever_got(scene: Scene, killed_at: str | None) -> None:
     """Nothing was chosen for it yet: cell0 keeps its history, and the mapping says so."""
-    world = scene.bench.world
-    scene.bench.delete(scene.uuid).run()
+    world = scene.harness.world
+    scene.harness.delete(scene.uuid).run()
     if killed_at is not None:
-        scene.bench.let_leases_end()
-        dying = scene.bench.place()
+        scene.harness.let_leases_end()
+        dying = scene.harness.place()
         until(dying, killed_at)
         dying.kill()
 

@@ -18,7 +18,7 @@ from database.types import now_sql
 from objects.host import Heartbeat, Inventory, Usage, node_uuid
 from scheduler.hosts import HostState
 from scheduler.view import HostView
-from tests.faults.passing_time import HandedClock
+from tests.faults.manual_clock import ManualClock
 from tests.faults.world import World
 
 # Placement's own libraries, called in this process, use what Python is about to drop.
@@ -35,7 +35,7 @@ class Large:
         self.world = World(folder, (CELL,), hosts=0)
         self.database = self.world.databases[CELL]
         self.names = [f"host-{number:03}" for number in range(HOSTS)]
-        self.clock = HandedClock()
+        self.clock = ManualClock()
         self.view = HostView(clock=self.clock)
         self.watch = self.watching(self.view)
         self.reads = 0

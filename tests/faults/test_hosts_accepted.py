@@ -27,7 +27,7 @@ from core.crash_points import CrashPoints
 from objects.host import node_uuid
 from scheduler.hosts import HostState
 from scheduler.view import HostView
-from tests.faults.bench import heartbeat_of, inventory_of
+from tests.faults.harness import heartbeat_of, inventory_of
 from tests.faults.world import World
 
 # Placement's own libraries, called in this process, use what Python is about to drop.

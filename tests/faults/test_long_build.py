@@ -21,11 +21,11 @@ from devstack.services import mariadb
 from lifecycle import states
 from messaging import in_process
 from objects.build import BuildSpec, Guest
-from tests.faults import rest
+from tests.faults import invariants
 from tests.faults.conftest import PROFILES
-from tests.faults.detour import Detour
-from tests.faults.passing_time import HandedClock, pass_time
+from tests.faults.manual_clock import ManualClock, pass_time
 from tests.faults.steps import BreakableSteps
+from tests.faults.tcp_proxy import TcpProxy
 from tests.faults.world import USER, Addresses, World, wait_until
 from tests.rabbitmq_node import HOSTS, SharedRabbitMQ
 
@@ -64,11 +64,11 @@ class Losses:
         """`control`: RabbitMQ's own command; without it the broker is the one in this process."""
         self._control = control
         self._vhost = url.rpartition("/")[2]
-        self._detour: Detour | None = None
+        self._detour: TcpProxy | None = None
         self.url = url
         if control is not None:
             port = int(url.partition("@")[2].partition(":")[2].partition("/")[0])
-            self._detour = Detour(port)
+            self._detour = TcpProxy(port)
             self.url = url.replace(f":{port}/", f":{self._detour.port}/")
 
     @property
@@ -102,7 +102,7 @@ class Cloud:
     def __init__(self, world: World, losses: Losses) -> None:
         self.world = world
         self.losses = losses
-        self.clock = HandedClock()
+        self.clock = ManualClock()
         self.passed_s = 0.0
         self._count = {"cell.take": 0, "cell.send": 0, "agent.accept": 0}
         self._seen = threading.Condition()
@@ -218,7 +218,7 @@ def test_a_build_of_forty_minutes_survives_three_losses_of_the_broker(cloud: Clo
     assert spawns == [(server, 1)]
     assert cloud.row().attempt == 1
     assert world.guests() == [(cloud.row().host, server, 1)]
-    wait_until(lambda: not rest.complaints(world), "rest")
+    wait_until(lambda: not invariants.complaints(world), "rest")
     if connections is not None and cloud.losses.connections is not None:
         assert cloud.losses.connections >= connections + 3 * len(world.hosts[CELL])
 

@@ -16,8 +16,8 @@ import cell_db.tables
 from api_db.cells import CELL0_UUID
 from lifecycle import states
 from objects.host import node_uuid
-from tests.faults import rest
-from tests.faults.bench import CELL, HOSTS, MAX_MESSAGES, Agent, Bench, Message
+from tests.faults import invariants
+from tests.faults.harness import CELL, HOSTS, MAX_MESSAGES, Agent, Harness, Message
 from tests.faults.single_steps import WAITING, Worker
 
 pytestmark = [
@@ -61,7 +61,7 @@ MOVES = {
 class Build(RuleBasedStateMachine):
     """The life of one server under every kind of fault. Each move has an effect only where it is possible."""
 
-    bench: Bench
+    harness: Harness
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,9 +72,9 @@ class Build(RuleBasedStateMachine):
     @initialize(refusing=strategies.sets(strategies.integers(0, HOSTS - 1)), echoes=strategies.booleans())
     def accept(self, refusing: set[int], echoes: bool) -> None:
         for host in refusing:
-            self.bench.agents[self.bench.hosts[host]].refuse(True)
-        self.bench.post.echoes = echoes
-        self.uuid = self.bench.world.accept(hint=False)[0]
+            self.harness.agents[self.harness.hosts[host]].refuse(True)
+        self.harness.post.echoes = echoes
+        self.uuid = self.harness.world.accept(hint=False)[0]
 
     @rule(move=strategies.sampled_from([name for name, often in MOVES.items() for _ in range(often)]), which=WHICH, steps=STEPS)
     def something_happens(self, move: str, which: int, steps: int) -> None:
@@ -86,49 +86,49 @@ class Build(RuleBasedStateMachine):
         """Those that nothing holds up."""
         for message in self._waiting():
             if not message.is_late:
-                self._go(self.bench.deliver(message), TO_THE_END)
+                self._go(self.harness.deliver(message), TO_THE_END)
 
     def agents_work(self, _: int, __: int) -> None:
-        for which in range(2 * len(self.bench.hosts)):
+        for which in range(2 * len(self.harness.hosts)):
             self.an_agent_takes_up_work(which, TO_THE_END)
 
     def the_user_deletes(self, _: int, steps: int) -> None:
         if not self.deleted:
             self.deleted = True
-            self._go(self.bench.delete(self.uuid), steps)
+            self._go(self.harness.delete(self.uuid), steps)
 
     def a_super_conductor_looks(self, which: int, steps: int) -> None:
         """And falls asleep there, every second time."""
         if len(self.workers) < MAX_WORKERS:
-            self._go(self.bench.place(), steps)
+            self._go(self.harness.place(), steps)
         if which % 2:
-            self.bench.let_leases_end()
+            self.harness.let_leases_end()
 
     def a_conductor_looks_for_builds(self, _: int, steps: int) -> None:
-        self._conductor_looks("builds", self.bench.sweeps.builds, steps)
+        self._conductor_looks("builds", self.harness.sweeps.builds, steps)
 
     def a_conductor_looks_for_cleanups(self, _: int, steps: int) -> None:
-        self._conductor_looks("cleanups", self.bench.sweeps.cleanups, steps)
+        self._conductor_looks("cleanups", self.harness.sweeps.cleanups, steps)
 
     def a_conductor_looks_for_claims(self, _: int, steps: int) -> None:
-        self._conductor_looks("claims", self.bench.sweeps.claims, steps)
+        self._conductor_looks("claims", self.harness.sweeps.claims, steps)
 
     def _conductor_looks(self, name: str, work: Callable[[], object], steps: int) -> None:
         """When the leases are over; the hint that comes sooner shows a conductor the same rows."""
         if len(self.workers) < MAX_WORKERS:
-            self.bench.let_leases_end()
-            self._go(self.bench.worker(name, work), steps)
+            self.harness.let_leases_end()
+            self._go(self.harness.worker(name, work), steps)
 
     def a_message_arrives(self, which: int, steps: int) -> None:
         waiting = self._waiting()
         if waiting:
-            self._go(self.bench.deliver(waiting[which % len(waiting)]), steps)
+            self._go(self.harness.deliver(waiting[which % len(waiting)]), steps)
 
     def an_agent_takes_up_work(self, which: int, steps: int) -> None:
         agent = self._agent(which)
         job = agent.lines.next()
         if job is not None:
-            self._go(self.bench.worker(f"{agent.host} builds", job, agent), steps)
+            self._go(self.harness.worker(f"{agent.host} builds", job, agent), steps)
 
     def one_goes_on(self, which: int, steps: int) -> None:
         if self.workers:
@@ -151,42 +151,42 @@ class Build(RuleBasedStateMachine):
         agent.restart()
 
     def leases_run_out(self, _: int, __: int) -> None:
-        self.bench.let_leases_end()
+        self.harness.let_leases_end()
 
     def a_host_refuses(self, which: int, steps: int) -> None:
         self._agent(which).refuse(steps % 2 == 0)
 
     def a_host_is_thought_dead(self, which: int, steps: int) -> None:
         """The one that has the server, while a conductor looks; every second time it comes back at once."""
-        row = next(iter(self.bench.world.rows(CELL, cell_db.tables.instances)), None)
+        row = next(iter(self.harness.world.rows(CELL, cell_db.tables.instances)), None)
         host = row.host if row is not None and row.host else self._agent(which).host
-        self.bench.force_down(host, True)
+        self.harness.force_down(host, True)
         self.a_conductor_looks_for_builds(which, steps)
         if which % 2:
-            self.bench.force_down(host, False)
+            self.harness.force_down(host, False)
 
     def a_host_returns(self, which: int, _: int) -> None:
-        self.bench.force_down(self._agent(which).host, False)
+        self.harness.force_down(self._agent(which).host, False)
 
     def a_message_is_lost(self, which: int, _: int) -> None:
         waiting = self._waiting()
         if waiting:
             lost = waiting[which % len(waiting)]
-            self.bench.post.messages = [message for message in self.bench.post.messages if message is not lost]
+            self.harness.post.messages = [message for message in self.harness.post.messages if message is not lost]
 
     def a_message_is_doubled(self, which: int, _: int) -> None:
         """The second one comes late."""
         waiting = self._waiting()
-        if waiting and len(self.bench.post.messages) < MAX_MESSAGES:
+        if waiting and len(self.harness.post.messages) < MAX_MESSAGES:
             message = waiting[which % len(waiting)]
-            self.bench.post.messages.append(Message(message.queue, message.verb, message.arguments, is_late=True))
+            self.harness.post.messages.append(Message(message.queue, message.verb, message.arguments, is_late=True))
 
     # ---- what must hold ----------------------------------------------------------------------------------------------------------------
 
     @invariant()
     def the_rules_hold(self) -> None:
         if self.uuid:
-            wrong = broken_rule(self.bench, self.uuid)
+            wrong = broken_rule(self.harness, self.uuid)
             assert wrong is None, wrong
 
     def teardown(self) -> None:
@@ -195,35 +195,35 @@ class Build(RuleBasedStateMachine):
         finally:
             for worker in self.workers:
                 worker.kill()
-            self.bench.wipe(self.uuid)
+            self.harness.wipe(self.uuid)
 
     def _come_to_rest(self) -> None:
         """Without further faults, and with every sweep: all ends well."""
-        self.bench.post.echoes = False
-        for host, agent in self.bench.agents.items():
+        self.harness.post.echoes = False
+        for host, agent in self.harness.agents.items():
             agent.refuse(False)
-            self.bench.force_down(host, False)
+            self.harness.force_down(host, False)
         found = ["nobody looked"]
         for _ in range(MAX_ROUNDS):
             self._everybody_works()
             self.the_rules_hold()
-            found = rest.complaints(self.bench.world)
-            if not found and not self.bench.post.messages:
+            found = invariants.complaints(self.harness.world)
+            if not found and not self.harness.post.messages:
                 return
-        raise AssertionError("no rest: " + "; ".join([*found, *map(str, self.bench.post.messages)]))
+        raise AssertionError("no rest: " + "; ".join([*found, *map(str, self.harness.post.messages)]))
 
     def _everybody_works(self) -> None:
         for worker in list(self.workers):
             self._go(worker, TO_THE_END)
-        bench = self.bench
-        bench.let_leases_end()
-        claims = bench.claim_sweep()
-        for work in (bench.sweeps.builds, bench.sweeps.cleanups, bench.sweeps.claims, claims.sweep, claims.sweep):
+        harness = self.harness
+        harness.let_leases_end()
+        claims = harness.claim_sweep()
+        for work in (harness.sweeps.builds, harness.sweeps.cleanups, harness.sweeps.claims, claims.sweep, claims.sweep):
             work()
-        bench.place().run()
+        harness.place().run()
         for message in self._waiting():
-            bench.deliver(message).run()
-        for agent in bench.agents.values():
+            harness.deliver(message).run()
+        for agent in harness.agents.values():
             agent.builds.go_on()
             while job := agent.lines.next():
                 job()
@@ -243,23 +243,23 @@ class Build(RuleBasedStateMachine):
         self._sort_out()
 
     def _agent(self, which: int) -> Agent:
-        return self.bench.agents[self.bench.hosts[which % len(self.bench.hosts)]]
+        return self.harness.agents[self.harness.hosts[which % len(self.harness.hosts)]]
 
     def _sort_out(self) -> None:
         self.workers = [worker for worker in self.workers if not worker.has_ended]
 
     def _waiting(self) -> list[Message]:
-        return [message for message in self.bench.post.messages if not message.in_hand]
+        return [message for message in self.harness.post.messages if not message.in_hand]
 
 
-def broken_rule(bench: Bench, uuid: str) -> str | None:
+def broken_rule(harness: Harness, uuid: str) -> str | None:
     """The rule that does not hold right now; (a) to (d) of docs/build-protocol.md, section 9."""
-    world = bench.world
+    world = harness.world
     mapping = next(row for row in world.rows("api", api_db.tables.instance_mappings) if row.uuid == uuid)
     in_journal = any(row.uuid == uuid for row in world.rows("api", api_db.tables.build_requests))
     row = next((row for row in world.rows(CELL, cell_db.tables.instances) if row.uuid == uuid), None)
     buried = next((row for row in world.rows("cell0", cell_db.tables.instances) if row.uuid == uuid), None)
-    guests = {host: guest.attempt for host, agent in bench.agents.items() if (guest := agent.guest(uuid))}
+    guests = {host: guest.attempt for host, agent in harness.agents.items() if (guest := agent.guest(uuid))}
     owner = {world.cells.by_name(CELL).cell.uuid: CELL, CELL0_UUID: "cell0", None: None}[mapping.cell_uuid]
     is_alive = row is not None and row.state in (states.BUILD, states.BUILD_ACTIVE)
     if row is not None and is_alive and sum(attempt == row.attempt for attempt in guests.values()) > 1:
@@ -283,8 +283,8 @@ def broken_rule(bench: Bench, uuid: str) -> str | None:
     return None
 
 
-def test_the_rules_hold_however_workers_interleave_and_die(bench: Bench) -> None:
-    Build.bench = bench
+def test_the_rules_hold_however_workers_interleave_and_die(harness: Harness) -> None:
+    Build.harness = harness
 
     run_state_machine_as_test(
         Build,

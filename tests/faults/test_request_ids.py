@@ -25,7 +25,7 @@ from lifecycle import states
 from lifecycle.actions import OPERATIONS
 from messaging.verbs import Verb
 from objects.host import Attempt
-from tests.faults.bench import CELL, Agent, Bench, Message
+from tests.faults.harness import CELL, Agent, Harness, Message
 from tests.faults.world import USER
 
 # Placement's own libraries, called in this process, use what Python is about to drop.
@@ -37,36 +37,36 @@ FORGED = "req-somebody's server=another \x1b[2J\n" + "x" * 1000
 class Requests:
     """Servers of one request each, all on one host."""
 
-    def __init__(self, bench: Bench, log: pytest.LogCaptureFixture) -> None:
-        self.bench, self._log = bench, log
-        self.host = bench.hosts[0]
+    def __init__(self, harness: Harness, log: pytest.LogCaptureFixture) -> None:
+        self.harness, self._log = harness, log
+        self.host = harness.hosts[0]
         self.servers: list[str] = []
 
     @property
     def agent(self) -> Agent:
-        return self.bench.agents[self.host]
+        return self.harness.agents[self.host]
 
     def accept(self, number: int) -> dict[str, str]:
         """Orders so many; server -> request id, as the journal has it."""
         for _ in range(number):
-            self.servers += self.bench.world.accept(host=self.host, hint=False)
-        rows = self.bench.world.rows("api", api_db.tables.build_requests)
+            self.servers += self.harness.world.accept(host=self.host, hint=False)
+        rows = self.harness.world.rows("api", api_db.tables.build_requests)
         return {row.uuid: row.instance["request_id"] for row in rows if row.uuid in self.servers}
 
     def start(self) -> None:
         """The super-conductor hands them over, and their cell's conductor takes them up."""
-        self.bench.place().run()
-        self.bench.let_leases_end()
-        self.bench.sweeps.builds()
+        self.harness.place().run()
+        self.harness.let_leases_end()
+        self.harness.sweeps.builds()
 
     def message(self, verb: Verb) -> Message:
         """The only one of this verb."""
-        (message,) = [message for message in self.bench.post.messages if message.verb is verb]
+        (message,) = [message for message in self.harness.post.messages if message.verb is verb]
         return message
 
     def deliver(self, verb: Verb) -> None:
-        for message in [message for message in self.bench.post.messages if message.verb is verb]:
-            self.bench.deliver(message).run()
+        for message in [message for message in self.harness.post.messages if message.verb is verb]:
+            self.harness.deliver(message).run()
 
     def build(self) -> None:
         self.deliver(compute_verbs.BUILD)
@@ -77,14 +77,14 @@ class Requests:
     def delete(self, server: str) -> str:
         """An API process deletes it; the request's id."""
         context = dataclasses.replace(USER, request_id=new_request_id())
-        mapping = value_of(self.bench.world.api_db.read_now(api_db.instances.get, server))
-        asyncio.run(delete_server(self.bench.world, context, mapping, self.bench.steps))
+        mapping = value_of(self.harness.world.api_db.read_now(api_db.instances.get, server))
+        asyncio.run(delete_server(self.harness.world, context, mapping, self.harness.steps))
         return context.request_id
 
     def act(self, server: str, key: str) -> str:
         """A user asks for an operation; the request's id."""
         context = dataclasses.replace(USER, request_id=new_request_id())
-        gate = self.bench.world.cells.by_name(CELL)
+        gate = self.harness.world.cells.by_name(CELL)
         value_of(gate.write_now(cell_db.operations.begin_operation, server, OPERATIONS[key], context, arguments={}, deadline_s=600.0))
         return context.request_id
 
@@ -94,15 +94,15 @@ class Requests:
 
 
 @pytest.fixture
-def requests(bench: Bench, caplog: pytest.LogCaptureFixture) -> Iterator[Requests]:
+def requests(harness: Harness, caplog: pytest.LogCaptureFixture) -> Iterator[Requests]:
     caplog.set_level(logging.INFO)
-    bench.post.echoes = False
-    requests = Requests(bench, caplog)
+    harness.post.echoes = False
+    requests = Requests(harness, caplog)
     yield requests
-    for agent in bench.agents.values():
+    for agent in harness.agents.values():
         agent.refuse(False)
     for server in requests.servers:
-        bench.wipe(server)
+        harness.wipe(server)
 
 
 def ids(rows: list[Any]) -> set[str]:
@@ -118,14 +118,14 @@ def test_two_requests_servers_share_their_messages_and_keep_their_ids(requests: 
     assert order.context.request_id not in created.values()
     requests.build()
     deleted = {server: requests.delete(server) for server in created}
-    requests.bench.let_leases_end()
-    requests.bench.sweeps.cleanups()
+    requests.harness.let_leases_end()
+    requests.harness.sweeps.cleanups()
     farewell = requests.message(compute_verbs.DESTROY)
     assert {row.uuid: row.request_id for row in farewell.arguments.servers} == deleted
     for row in farewell.arguments.servers:
-        # One by one: on the bench nobody else is at work while a message is held.
-        requests.bench.deliver(Message(farewell.queue, compute_verbs.DESTROY, compute_verbs.Destroy([row]))).run()
-    said = [row for message in requests.bench.post.messages if message.verb is cell_verbs.GONE for row in message.arguments.servers]
+        # One by one: on the harness nobody else is at work while a message is held.
+        requests.harness.deliver(Message(farewell.queue, compute_verbs.DESTROY, compute_verbs.Destroy([row]))).run()
+    said = [row for message in requests.harness.post.messages if message.verb is cell_verbs.GONE for row in message.arguments.servers]
     requests.deliver(cell_verbs.GONE)
 
     assert {row.uuid: row.request_id for row in said} == deleted
@@ -150,16 +150,16 @@ def test_servers_of_one_request_have_a_message_under_its_id(requests: Requests) 
 def test_work_that_is_sent_again_goes_on_under_its_request(requests: Requests) -> None:
     [(server, request_id)] = requests.accept(1).items()
     requests.start()
-    requests.bench.post.messages.clear()  # lost
+    requests.harness.post.messages.clear()  # lost
 
-    requests.bench.let_leases_end()
-    requests.bench.sweeps.builds()
+    requests.harness.let_leases_end()
+    requests.harness.sweeps.builds()
 
     assert ids(requests.message(compute_verbs.BUILD).arguments.orders) == {request_id}
     requests.build()
     stop = requests.act(server, "stop")
-    requests.bench.let_leases_end()
-    requests.bench.sweeps.operations()
+    requests.harness.let_leases_end()
+    requests.harness.sweeps.operations()
     assert requests.message(compute_verbs.ACT).arguments.request_id == stop
     assert len(requests.lines("conductor.cell", stop)) == 1
 
@@ -167,16 +167,16 @@ def test_work_that_is_sent_again_goes_on_under_its_request(requests: Requests) -
 def test_a_hint_s_work_has_the_id_of_its_row(requests: Requests) -> None:
     """Wakeups of several requests are handled together, and may come from a sweep."""
     created = requests.accept(2)
-    requests.bench.place().run()
+    requests.harness.place().run()
 
-    hints = Wakeups(requests.bench.database, requests.bench.commands, steps=requests.bench.steps)  # type: ignore[arg-type]
+    hints = Wakeups(requests.harness.database, requests.harness.commands, steps=requests.harness.steps)  # type: ignore[arg-type]
     hints.on_start([Message("conductor", cell_verbs.START, cell_verbs.Uuids(list(created)))])  # type: ignore[list-item]
 
     assert ids(requests.message(compute_verbs.BUILD).arguments.orders) == set(created.values())
 
 
 def test_the_next_attempt_and_the_end_of_the_last_one_are_the_same_request_s(requests: Requests) -> None:
-    [server] = requests.bench.world.accept(hint=False)
+    [server] = requests.harness.world.accept(hint=False)
     requests.servers.append(server)
     [request_id] = requests.accept(0).values()
     requests.start()
@@ -191,12 +191,12 @@ def test_the_next_attempt_and_the_end_of_the_last_one_are_the_same_request_s(req
 
     order = requests.message(compute_verbs.BUILD)
     assert (order.queue != first.queue, ids(order.arguments.orders)) == (True, {request_id})
-    requests.bench.agents[requests.host].refuse(False)
+    requests.harness.agents[requests.host].refuse(False)
     requests.host = order.queue.removeprefix("compute.")
     requests.build()
     # The first host turns out to have a guest all the same.
     late = cell_verbs.Active(first.queue.removeprefix("compute."), [cell_verbs.Built(server, 1, states.RUNNING)])
-    requests.bench.deliver(Message(cell_verbs.REPORTS, cell_verbs.ACTIVE, late)).run()
+    requests.harness.deliver(Message(cell_verbs.REPORTS, cell_verbs.ACTIVE, late)).run()
     assert ids(requests.message(compute_verbs.DESTROY).arguments.servers) == {request_id}
 
 
@@ -217,7 +217,7 @@ def test_what_a_host_says_of_a_request_is_not_believed(requests: Requests) -> No
     """The conductor's log has the id of its own row, and nothing of the host's."""
     [(server, request_id)] = requests.accept(1).items()
     requests.start()
-    requests.bench.post.messages.clear()
+    requests.harness.post.messages.clear()
     operation = str(uuid.uuid4())
 
     for verb, arguments in (
@@ -227,9 +227,9 @@ def test_what_a_host_says_of_a_request_is_not_believed(requests: Requests) -> No
         (cell_verbs.REFUSED, cell_verbs.Refused(requests.host, [cell_verbs.Refusal(server, 1, "no", request_id=FORGED)])),
         (cell_verbs.GONE, cell_verbs.Gone(requests.host, [Attempt(server, 1, FORGED)])),
     ):
-        requests.bench.deliver(Message(cell_verbs.REPORTS, verb, arguments)).run()
+        requests.harness.deliver(Message(cell_verbs.REPORTS, verb, arguments)).run()
     deleted = requests.delete(server)
-    requests.bench.deliver(Message(cell_verbs.REPORTS, cell_verbs.GONE, cell_verbs.Gone(requests.host, [Attempt(server, 1, FORGED)]))).run()
+    requests.harness.deliver(Message(cell_verbs.REPORTS, cell_verbs.GONE, cell_verbs.Gone(requests.host, [Attempt(server, 1, FORGED)]))).run()
 
     assert [line for line in requests.lines("conductor.cell", request_id) if line.startswith("server is active")]
     assert [line for line in requests.lines("conductor.cell", deleted) if line.startswith("server deleted")]
@@ -240,9 +240,9 @@ def test_a_row_that_cannot_be_worked_on_is_named_with_its_request(requests: Requ
     [(server, request_id)] = requests.accept(1).items()
     requests.start()
     instances = cell_db.tables.instances
-    with requests.bench.database.transaction() as connection:
+    with requests.harness.database.transaction() as connection:
         connection.execute(sa.update(instances).where(instances.c.uuid == server).values(alternates=[{}], deadline=now_sql(-1.0)))
 
-    requests.bench.sweeps.builds()
+    requests.harness.sweeps.builds()
 
     assert [line for line in requests.lines("conductor.cell.row_frames", request_id) if f"server={server} attempt=1" in line]

@@ -30,7 +30,7 @@ from lifecycle import states
 from objects.build import BuildSpec, Flavor
 from objects.build_request import BuildRequest, RequestSpec
 from objects.host import Attempt
-from tests.faults.bench import heartbeat_of
+from tests.faults.harness import heartbeat_of
 
 HOST, OTHER = "host-1", "host-2"
 PLACE = {"host": OTHER, "node_uuid": str(uuid.uuid4())}

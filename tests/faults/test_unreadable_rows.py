@@ -28,7 +28,7 @@ from lifecycle.actions import OPERATIONS
 from messaging import envelopes
 from messaging.dead_letters import DeadLetter
 from objects.console import Proxy
-from tests.faults.bench import CELL, Bench
+from tests.faults.harness import CELL, Harness
 from tests.faults.scene import Scene
 from tests.faults.test_forged_reports import other_than, rows, running, under_way
 from tests.faults.world import USER
@@ -39,36 +39,36 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 NONSENSE = ("[1", "null", "{}", "", '"text"', "[[]]", '{"a":' * 3000)
 
 
-def change(bench: Bench, uuid: str, **columns: str | None) -> None:
+def change(harness: Harness, uuid: str, **columns: str | None) -> None:
     assigned = ", ".join(f"{name} = ?" for name in columns)
-    with bench.database.transaction() as connection:
+    with harness.database.transaction() as connection:
         connection.exec_driver_sql(f"UPDATE instances SET {assigned} WHERE uuid = ?", (*columns.values(), uuid))
 
 
-def row_of(bench: Bench, uuid: str) -> sa.Row[Any]:
+def row_of(harness: Harness, uuid: str) -> sa.Row[Any]:
     """What can be read of the server's row."""
     mine = cell_db.tables.instances.c
-    with bench.database.reading() as connection:
+    with harness.database.reading() as connection:
         return connection.execute(sa.select(mine.state, mine.fault, mine.operation_id).where(mine.uuid == uuid)).one()
 
 
 @pytest.mark.parametrize("nonsense", NONSENSE)
 def test_a_build_whose_order_cannot_be_read_ends_in_error_and_stops_no_other(scene: Scene, nonsense: str) -> None:
     """The sweep of builds stopped at it, for every server of the cell."""
-    bench, other = scene.bench, scene.bench.world.accept(hint=False)[0]
+    harness, other = scene.harness, scene.harness.world.accept(hint=False)[0]
     scene.place()
     host = scene.row().host  # type: ignore[attr-defined]
-    change(bench, scene.uuid, spec=nonsense)
+    change(harness, scene.uuid, spec=nonsense)
 
     scene.send()
 
-    assert row_of(bench, scene.uuid).state == states.BUILD_ERROR
-    assert "cannot be read" in row_of(bench, scene.uuid).fault["message"]
-    owed = bench.world.rows(CELL, cell_db.tables.cleanups)
+    assert row_of(harness, scene.uuid).state == states.BUILD_ERROR
+    assert "cannot be read" in row_of(harness, scene.uuid).fault["message"]
+    owed = harness.world.rows(CELL, cell_db.tables.cleanups)
     assert [(cleanup.uuid, cleanup.host) for cleanup in owed] == [(scene.uuid, host)]
-    sent = [message for message in bench.post.messages if message.verb is compute_verbs.BUILD]
+    sent = [message for message in harness.post.messages if message.verb is compute_verbs.BUILD]
     assert [order.spec.uuid for message in sent for order in message.arguments.orders] == [other]
-    bench.world.placement.release(other)
+    harness.world.placement.release(other)
 
 
 DEEP = '{"a":' * 3000
@@ -82,19 +82,19 @@ DEEP = '{"a":' * 3000
 )  # fmt: skip
 def test_an_overdue_build_that_cannot_be_read_stops_no_sweep(scene: Scene, nonsense: dict[str, str | None]) -> None:
     """One row ended the sweep of builds for all servers of its cell, every five seconds."""
-    bench = scene.bench
+    harness = scene.harness
     under_way(scene)
-    other = bench.world.accept(hint=False)[0]
+    other = harness.world.accept(hint=False)[0]
     scene.place()
-    change(bench, scene.uuid, **nonsense)
-    with bench.database.transaction() as connection:
+    change(harness, scene.uuid, **nonsense)
+    with harness.database.transaction() as connection:
         connection.execute(sa.update(cell_db.tables.instances).values(deadline=now_sql(-1.0)))
 
-    bench.sweeps.builds()
-    bench.let_leases_end()
-    bench.sweeps.builds()
+    harness.sweeps.builds()
+    harness.let_leases_end()
+    harness.sweeps.builds()
 
-    with bench.database.reading() as connection:
+    with harness.database.reading() as connection:
         mine = cell_db.tables.instances.c
         attempt = connection.execute(sa.select(mine.attempt).where(mine.uuid == other)).scalar_one()
         shown = cell_db.build_status.under_way(connection, most=100, down_after_s=60.0)
@@ -105,31 +105,31 @@ def test_an_overdue_build_that_cannot_be_read_stops_no_sweep(scene: Scene, nonse
 @pytest.mark.parametrize("column", ["operation_arguments", "spec", "operation"])
 def test_an_operation_that_cannot_be_read_stops_no_sweep(scene: Scene, column: str) -> None:
     running(scene)
-    bench = scene.bench
-    gate = bench.world.cells.by_name(CELL)
+    harness = scene.harness
+    gate = harness.world.cells.by_name(CELL)
     value_of(gate.write_now(cell_db.operations.begin_operation, scene.uuid, OPERATIONS["rebuild"], USER, arguments={}, deadline_s=600.0))
 
-    change(bench, scene.uuid, **{column: "[1"})
-    bench.let_leases_end()
-    bench.sweeps.operations()
-    with bench.database.transaction() as connection:
+    change(harness, scene.uuid, **{column: "[1"})
+    harness.let_leases_end()
+    harness.sweeps.operations()
+    with harness.database.transaction() as connection:
         connection.execute(sa.update(cell_db.tables.instances).values(operation_deadline=now_sql(-1.0)))
-    bench.sweeps.operations()
+    harness.sweeps.operations()
 
-    ended = row_of(bench, scene.uuid).operation_id is None
+    ended = row_of(harness, scene.uuid).operation_id is None
     assert ended == (column != "operation")
 
 
 def test_a_server_that_is_going_without_a_lease_is_ended(scene: Scene) -> None:
     running(scene)
-    change(scene.bench, scene.uuid, state=states.BUILD_DELETING, lease_until=None)
+    change(scene.harness, scene.uuid, state=states.BUILD_DELETING, lease_until=None)
 
-    with scene.bench.database.reading() as connection:
+    with scene.harness.database.reading() as connection:
         assert cell_db.endings.ended_without_cleanups(connection, most=9) == [scene.uuid]
 
 
 def test_an_end_that_cannot_be_brought_about_keeps_no_other_server(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench, placement = scene.bench, scene.bench.commands._placement
+    harness, placement = scene.harness, scene.harness.commands._placement
     release, asked = placement.release, list[str]()
 
     def refuse_one(uuid: str) -> None:
@@ -139,8 +139,8 @@ def test_an_end_that_cannot_be_brought_about_keeps_no_other_server(scene: Scene,
         release(uuid)
 
     monkeypatch.setattr(placement, "release", refuse_one)
-    bench.commands.end(["bad", "good"])
-    bench.commands.release(["bad", "good"])
+    harness.commands.end(["bad", "good"])
+    harness.commands.release(["bad", "good"])
     assert asked == ["bad", "good", "bad", "good"]
 
     def away(_: str) -> None:
@@ -148,44 +148,44 @@ def test_an_end_that_cannot_be_brought_about_keeps_no_other_server(scene: Scene,
 
     monkeypatch.setattr(placement, "release", away)
     with pytest.raises(core.errors.Unavailable):
-        bench.commands.end(["one", "two"])
+        harness.commands.end(["one", "two"])
 
 
 def test_an_overdue_operation_that_cannot_be_ended_keeps_no_other(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     running(scene)
-    bench = scene.bench
-    gate = bench.world.cells.by_name(CELL)
+    harness = scene.harness
+    gate = harness.world.cells.by_name(CELL)
     value_of(gate.write_now(cell_db.operations.begin_operation, scene.uuid, OPERATIONS["rebuild"], USER, arguments={}, deadline_s=-1.0))
-    with bench.database.reading() as connection:
+    with harness.database.reading() as connection:
         (late,) = [each for each in cell_db.operations.overdue_operations(connection, most=9) if each.uuid == scene.uuid]
     bad = dataclasses.replace(late, host=object())  # type: ignore[arg-type]
     monkeypatch.setattr(cell_db.operations, "overdue_operations", lambda *_, **__: [bad, late])
 
-    bench.sweeps.operations()
+    harness.sweeps.operations()
 
-    assert row_of(bench, scene.uuid).operation_id is None
+    assert row_of(harness, scene.uuid).operation_id is None
 
 
 def test_a_build_that_somebody_else_could_not_handle_takes_no_server_from_its_host(scene: Scene) -> None:
     """A host sent a `build` where nobody understands one, and the letter that came of it gave up another host's build."""
     host, forger = under_way(scene)
-    bench = scene.bench
-    before = rows(bench)
-    dead_letter_handler = DeadLetterHandler(bench.database, bench.commands, Dropped())
+    harness = scene.harness
+    before = rows(harness)
+    dead_letter_handler = DeadLetterHandler(harness.database, harness.commands, Dropped())
 
-    for queue in ("reports", "conductor", compute_verbs.queue(forger), compute_verbs.queue(other_than(bench, forger)) + "x", ""):
+    for queue in ("reports", "conductor", compute_verbs.queue(forger), compute_verbs.queue(other_than(harness, forger)) + "x", ""):
         dead_letter_handler.on_dead_letter([delivery_of(letter_of(scene.uuid, queue))])
     # The queue is the sender's own word; who it is, the broker's.
     dead_letter_handler.on_dead_letter([delivery_of(letter_of(scene.uuid, compute_verbs.queue(host)), sender=forger)])
-    assert rows(bench) == before
+    assert rows(harness) == before
 
     dead_letter_handler.on_dead_letter([delivery_of(letter_of(scene.uuid, compute_verbs.queue(host)), sender=host)])
     assert scene.row().attempt == 2  # type: ignore[attr-defined]
 
 
 def test_letters_of_a_host_are_filed_under_its_name_and_fill_nothing(scene: Scene) -> None:
-    bench = scene.bench
-    dead_letter_handler = DeadLetterHandler(bench.database, bench.commands, dropped := Dropped())
+    harness = scene.harness
+    dead_letter_handler = DeadLetterHandler(harness.database, harness.commands, dropped := Dropped())
     envelope = envelopes.Envelope(
         verb="\x1b[2Jß" * 50, version="1", arguments=msgspec.Raw(b"{}"), request_id="", context={}, deadline_ms=1
     )
@@ -197,7 +197,7 @@ def test_letters_of_a_host_are_filed_under_its_name_and_fill_nothing(scene: Scen
         dead_letter_handler.on_dead_letter([delivery_of(forged, sender="evil", context=context)])
     dead_letter_handler.on_dead_letter([delivery_of(forged, sender="other"), delivery_of(ours)])
 
-    letters = bench.world.rows(CELL, cell_db.tables.dead_letters)
+    letters = harness.world.rows(CELL, cell_db.tables.dead_letters)
     kept = collections.Counter((letter.host, letter.queue) for letter in letters if letter.host in ("evil", "other") or letter.why == ours.why)
     assert kept == {("evil", "compute.evil"): MAX_OF_HOST, ("other", "compute.other"): 1, (None, "conductor"): 1}
     assert dropped.counts() == {("evil", "dead_letter"): 20}
@@ -215,9 +215,9 @@ def letter_of(server: str, queue: str) -> DeadLetter:
     return DeadLetter(queue=queue, why="unknown verb", deliveries=1, envelope=envelope)
 
 
-def test_a_console_proxy_that_says_nonsense_is_not_named(bench: Bench) -> None:
+def test_a_console_proxy_that_says_nonsense_is_not_named(harness: Harness) -> None:
     good = Proxy(public_url="https://consoles.example", token_ttl_s=600.0)
-    with bench.database.transaction() as connection:
+    with harness.database.transaction() as connection:
         for host in ("good", "bad"):
             cell_db.console_proxies.beat(connection, host=host, version="1", started_at=utcnow(), proxy=good)
         connection.exec_driver_sql("UPDATE services SET console = '[1' WHERE host = 'bad'")

@@ -171,7 +171,7 @@ def test_a_cell_without_its_database_spoils_nothing_but_itself(eight: Eight, fau
         _expect_refusal(eight)
         _expect_status(eight, f"cell {VICTIM}: database does not answer")
 
-    _survives(eight, fault, meanwhile, door="database")
+    _survives(eight, fault, meanwhile, target="database")
 
 
 def test_a_cell_without_its_broker_spoils_nothing_at_all(eight: Eight) -> None:
@@ -182,7 +182,7 @@ def test_a_cell_without_its_broker_spoils_nothing_at_all(eight: Eight) -> None:
         assert time.monotonic() - began < DEADLINE_S, "the hint held up the request"
         _expect_status(eight, f"cell {VICTIM}: broker does not answer")
 
-    _survives(eight, _frozen_broker, meanwhile, door="broker")
+    _survives(eight, _frozen_broker, meanwhile, target="broker")
 
     _wait_for_status(eight, eight.bystander, "SHUTOFF")
     assert _post(eight, f"/servers/{eight.bystander}/action", {"os-start": None}).status_code == 202
@@ -194,7 +194,7 @@ def test_a_cell_that_is_merely_slow_spoils_nothing_but_itself(eight: Eight) -> N
         assert _show(eight, eight.demos[VICTIM])["status"] in ("ACTIVE", "UNKNOWN")
         _expect_status(eight, "")
 
-    _survives(eight, _slow_database, meanwhile, door=None)
+    _survives(eight, _slow_database, meanwhile, target=None)
 
 
 def test_after_all_that_the_cell_builds_again(eight: Eight) -> None:
@@ -240,8 +240,8 @@ def test_cells_come_go_and_move_without_a_restart_of_anything(eight: Eight) -> N
 # ---- a fault from its beginning to its end -------------------------------------------------------------------------------------------
 
 
-def _survives(eight: Eight, fault: Fault, meanwhile: Callable[[list[Done]], None], *, door: str | None) -> None:
-    """`meanwhile` is handed what the load did since the fault began; `door`: what the super-conductor says is away before anything is
+def _survives(eight: Eight, fault: Fault, meanwhile: Callable[[list[Done]], None], *, target: str | None) -> None:
+    """`meanwhile` is handed what the load did since the fault began; `target`: what the super-conductor says is away before anything is
     created.
     """
     healthy = eight.load.for_seconds(HEALTHY_S)
@@ -250,7 +250,7 @@ def _survives(eight: Eight, fault: Fault, meanwhile: Callable[[list[Done]], None
     servers = Servers(eight.cloud)
     with fault(eight):
         meanwhile(_expect_as_good_as(healthy, lambda: eight.load.for_seconds(FAULTY_S)))
-        wait_until(lambda: not door or _is_away(eight.cloud, door), what="notice of the fault", deadline_s=NOTICED_WITHIN_S)
+        wait_until(lambda: not target or _is_away(eight.cloud, target), what="notice of the fault", deadline_s=NOTICED_WITHIN_S)
         created = servers.create(*(f"meanwhile-{number}" for number in range(CREATES)))
         servers.wait_active(created, deadline_s=ACTIVE_WITHIN_S)
         assert VICTIM not in _cells_of(eight.cloud, created)
@@ -259,7 +259,7 @@ def _survives(eight: Eight, fault: Fault, meanwhile: Callable[[list[Done]], None
     returned = time.monotonic()
     wait_until(lambda: _is_back(eight), what=f"{VICTIM} in the lists", deadline_s=BACK_WITHIN_S)
     print(f"back in the lists after {time.monotonic() - returned:.1f} s")
-    wait_until(lambda: not door or not _is_away(eight.cloud, door), what="notice of the return", deadline_s=NOTICED_WITHIN_S)
+    wait_until(lambda: not target or not _is_away(eight.cloud, target), what="notice of the return", deadline_s=NOTICED_WITHIN_S)
 
 
 def _expect_as_good_as(healthy: list[Done], watch: Callable[[], list[Done]]) -> list[Done]:
@@ -361,10 +361,10 @@ def _cellctl(cloud: Cloud, *arguments: str, may_fail: bool = False) -> tuple[int
     return code, output.getvalue()
 
 
-def _is_away(cloud: Cloud, door: str) -> bool:
+def _is_away(cloud: Cloud, target: str) -> bool:
     """Whether the super-conductor has found that the victim's database or broker is away, and not yet that it is back."""
     log = cloud.state.log("super-conductor").read_text()
-    return log.rfind(f"cell unreachable cell={VICTIM} target={door}") > log.rfind(f"cell reachable again cell={VICTIM} target={door}")
+    return log.rfind(f"cell unreachable cell={VICTIM} target={target}") > log.rfind(f"cell reachable again cell={VICTIM} target={target}")
 
 
 def _build_in(cloud: Cloud, zone: str) -> str:

@@ -42,7 +42,7 @@ class _Frozen:
     thaw_at: float
 
 
-class Trouble:
+class Disruption:
     """A thread that makes trouble until it is ended; the same dice make the same trouble, in the same order."""
 
     def __init__(self, control: Control, world: StackWorld, processes: list[str], rng: random.Random, say: Callable[[str], None]) -> None:

@@ -7,7 +7,7 @@ import threading
 PIECE = 65536
 
 
-class Detour:
+class TcpProxy:
     """Listens on a port of its own and passes everything on to another one of this machine."""
 
     def __init__(self, port: int) -> None:

@@ -14,7 +14,7 @@ import api_db.tables
 import cell_db.tables
 from database.types import now_sql
 from lifecycle import states
-from tests.faults import rest
+from tests.faults import invariants
 from tests.faults.steps import FREEZES, KILLS, BreakableSteps, Trap
 from tests.faults.world import World, wait_until
 
@@ -47,14 +47,14 @@ class Running:
     steps: BreakableSteps
 
 
-class Caretaker:
+class ProcessKeeper:
     """Keeps one program in each role. API calls are a role without a program: their steps are `api_steps`."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.running: list[Running] = []
         self.api_steps = BreakableSteps("api")
-        self.story: list[str] = []
+        self.workload: list[str] = []
         self._numbers = itertools.count(1)
         self._trap: Trap | None = None
         self._frozen_at = 0.0
@@ -118,7 +118,7 @@ class Caretaker:
     def arm(self, trap: Trap, kind: str) -> None:
         """Sets the trap for the programs of one kind (or for API calls)."""
         self._trap, self._done = trap, False
-        self.story = []
+        self.workload = []
         for steps in self._steps_of(kind):
             steps.trap = trap
 
@@ -152,7 +152,7 @@ class Caretaker:
         if victim is None:
             self.api_steps = BreakableSteps("api")
         else:
-            self.story.append(f"{victim.name} was killed")
+            self.workload.append(f"{victim.name} was killed")
             # Every thread of it dies at its next step, so this is no good order: nothing is acked, nothing is reported.
             with victim.steps.buried():
                 self._end(victim, 1.0)
@@ -162,14 +162,14 @@ class Caretaker:
     def _nurse(self, victim: Running | None, steps: BreakableSteps) -> None:
         if not self._frozen_at:
             self._frozen_at = time.monotonic()
-            self.story.append(f"{steps.name} froze")
+            self.workload.append(f"{steps.name} froze")
             self._succeed(victim)
             self.let_leases_end()
             return
         is_over = self._is_passed_over(victim)
         if not is_over and time.monotonic() < self._frozen_at + LONGEST_FREEZE_S:
             return
-        self.story.append(f"thawed {'after others had done its work' if is_over else 'while work waits for it'}")
+        self.workload.append(f"thawed {'after others had done its work' if is_over else 'while work waits for it'}")
         self._frozen_at = 0.0
         steps.thaw()
         self._done = True
@@ -193,7 +193,7 @@ class Caretaker:
         if victim is not None and victim.role.kind == "agent":
             rows = self.world.rows(victim.role.cell, cell_db.tables.instances)
             return not any(row.host == victim.role.host and row.state == states.BUILD for row in rows)
-        return not rest.complaints(self.world)
+        return not invariants.complaints(self.world)
 
     def _force_down(self, role: Role, down: bool) -> None:
         services = cell_db.tables.services
@@ -236,13 +236,13 @@ class Caretaker:
             nonlocal last
             if self._is_busy() or any(call.is_alive() for call in self._calls):
                 return False
-            last = rest.complaints(self.world)
+            last = invariants.complaints(self.world)
             return not last
 
         try:
             self.wait_until(rests, "rest", deadline_s)
         except AssertionError as error:
-            raise AssertionError(f"{error}; {self.story}; " + "; ".join(last)) from None
+            raise AssertionError(f"{error}; {self.workload}; " + "; ".join(last)) from None
         self._calls.clear()
 
     # ---- calls of the API, each in a thread of its own: it may be killed or frozen ---------------------------------------------------

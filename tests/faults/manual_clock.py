@@ -4,7 +4,7 @@ Two clocks tell the time to the build protocol. Leases, deadlines and last signs
 database that they lie in. A database's clock cannot be handed in (MariaDB's `SET timestamp` holds for one connection, SQLite has
 nothing of the kind), but everything that is compared with it can: `pass_time` moves every moment that a database holds back by as much
 as is to pass, in one transaction. To each comparison that is the same as a clock that went ahead. The programs' own clock, which says
-how long a conductor has listened, is an argument of theirs: `HandedClock`.
+how long a conductor has listened, is an argument of theirs: `ManualClock`.
 """
 
 import datetime
@@ -23,7 +23,7 @@ from database.errors import is_transient
 TRIES = 20
 
 
-class HandedClock:
+class ManualClock:
     """The machine's clock and what the test added to it.
 
     The time of day stays: it is only ever compared with moments that databases hold, and these are moved.

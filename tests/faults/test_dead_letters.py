@@ -49,7 +49,7 @@ def test_the_server_of_a_poisonous_place_is_buried_with_a_fault(tmp_path: pathli
 
 
 def test_a_poisonous_build_goes_to_the_next_host_and_leaves_no_secret(worlds: Worlds) -> None:
-    world = worlds.caretaker().world
+    world = worlds.keeper().world
     uuid = world.accept()[0]
     world.wait_for([uuid], states.BUILD_ACTIVE)
     cell, row = world.instances()[uuid]
@@ -67,7 +67,7 @@ def test_a_poisonous_build_goes_to_the_next_host_and_leaves_no_secret(worlds: Wo
 
 
 def test_of_what_is_no_message_nothing_is_kept(worlds: Worlds) -> None:
-    world = worlds.caretaker().world
+    world = worlds.keeper().world
 
     for where in ("api", world.cell_names[0]):
         world.brokers[where].publish("conductor", b'{"user_data": "hush"', expires_s=60)
@@ -89,7 +89,7 @@ def _publish(world: World, where: str, queue: str, verb: Verb, arguments: msgspe
 
 
 def _clean_up(worlds: Worlds, where: str, table: sa.Table) -> None:
-    caretaker = worlds.caretaker()
-    with caretaker.world.databases[where].transaction() as connection:
+    keeper = worlds.keeper()
+    with keeper.world.databases[where].transaction() as connection:
         connection.execute(sa.delete(table))
-    caretaker.tidy_up()
+    keeper.tidy_up()

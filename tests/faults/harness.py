@@ -1,4 +1,4 @@
-"""One cell's parts on a bench, without listeners and threads of their own: a test decides who does what, and when."""
+"""One cell's parts on a harness, without listeners and threads of their own: a test decides who does what, and when."""
 
 import asyncio
 import dataclasses
@@ -78,7 +78,7 @@ class Message:
         return f"{self.verb.name} to {self.queue}"
 
 
-class Post:
+class SentMessages:
     """The cell's broker: what is sent lies here until the test has it delivered.
 
     `echoes`: it doubles each message, and the second one comes late.
@@ -98,7 +98,7 @@ class Post:
 class DirectReporter:
     """As `compute.reporter.Reporter`, but each report leaves at once, in the thread that makes it."""
 
-    def __init__(self, host: str, post: Post, steps: SingleSteps) -> None:
+    def __init__(self, host: str, post: SentMessages, steps: SingleSteps) -> None:
         self._host, self._post, self._steps = host, post, steps
 
     def report(self, verb: Verb, key: Hashable, row: Any, confirmed: Callable[[], None] | None = None) -> None:
@@ -155,7 +155,7 @@ class Lines:
 class Agent:
     """A host's agent, rebuilt from what is on its disk as often as it is killed."""
 
-    def __init__(self, host: str, folder: pathlib.Path, post: Post, steps: SingleSteps) -> None:
+    def __init__(self, host: str, folder: pathlib.Path, post: SentMessages, steps: SingleSteps) -> None:
         self.host = host
         self._folder, self._post, self._steps = folder, post, steps
         self.hypervisor = SimulatedHypervisor(folder / "guests" / host)
@@ -232,24 +232,24 @@ def heartbeat_of(host: str, *, boot_id: str, intents: list[Attempt], guests: lis
     )  # fmt: skip
 
 
-class Believing(ConductorLiveness):
+class AlwaysCanDeclare(ConductorLiveness):
     """A watch that believes the silence of hosts at once."""
 
     def can_declare_hosts_down(self) -> bool:
         return True
 
 
-class Bench:
+class Harness:
     """A world of one cell and three hosts in which nothing happens by itself."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.world = World(folder, (CELL,), hosts=HOSTS)
         self.steps = SingleSteps()
-        self.post = Post()
+        self.post = SentMessages()
         self.hosts = self.world.hosts[CELL]
         self.database = self.world.databases[CELL]
         self.agents = {host: Agent(host, folder, self.post, self.steps) for host in self.hosts}
-        watch = Believing(SystemClock(), down_after_s=FOREVER_S)
+        watch = AlwaysCanDeclare(SystemClock(), down_after_s=FOREVER_S)
         placement = self.world.placement
         self.commands = HostCommands(self.database, placement, self.post, steps=self.steps, build_deadline_s=FOREVER_S)  # type: ignore[arg-type]
         self.reports = Reports(self.database, placement, self.commands, watch, steps=self.steps)

@@ -10,84 +10,84 @@ from core.context import Context, new_request_id
 from lifecycle import states
 from lifecycle.actions import OPERATIONS
 from objects.build import ImageRef
-from tests.faults.caretaker import Caretaker
-from tests.faults.stories import Arm
+from tests.faults.process_keeper import ProcessKeeper
+from tests.faults.workloads import Arm
 from tests.faults.world import CLUMSY, World
 
 IMAGE = ImageRef(image_id="5a9b7c58-0b6f-4a52-9f0c-6f9c8b1f8a11", name="other")
 PASSWORD = "correct-horse"
 
 
-def rescued(caretaker: Caretaker, arm: Arm) -> None:
+def rescued(keeper: ProcessKeeper, arm: Arm) -> None:
     """A server is rescued, and unrescued if that went well."""
-    uuid = _running(caretaker)
+    uuid = _running(keeper)
     arm()
-    _begin(caretaker.world, uuid, "rescue", {"image": None})
-    caretaker.settle()
-    if _vm_state(caretaker.world, uuid, states.RESCUED, states.ERROR, states.ACTIVE) == states.RESCUED:
-        _begin(caretaker.world, uuid, "unrescue", {})
-        caretaker.settle()
-        _vm_state(caretaker.world, uuid, states.ACTIVE, states.ERROR)
-    _delete(caretaker, uuid)
+    _begin(keeper.world, uuid, "rescue", {"image": None})
+    keeper.settle()
+    if _vm_state(keeper.world, uuid, states.RESCUED, states.ERROR, states.ACTIVE) == states.RESCUED:
+        _begin(keeper.world, uuid, "unrescue", {})
+        keeper.settle()
+        _vm_state(keeper.world, uuid, states.ACTIVE, states.ERROR)
+    _delete(keeper, uuid)
 
 
-def rebuilt(caretaker: Caretaker, arm: Arm) -> None:
+def rebuilt(keeper: ProcessKeeper, arm: Arm) -> None:
     """A server is built anew: its record says so at once, and it is in ERROR if its guest is not."""
-    world = caretaker.world
-    uuid = _running(caretaker)
+    world = keeper.world
+    uuid = _running(keeper)
     cell, row = world.instances()[uuid]
     arm()
     gate = world.cells.by_name(cell)
     changes = cell_db.rebuilds.Changes(image=IMAGE, columns={"display_name": "anew"})
     value_of(gate.write_now(cell_db.rebuilds.begin, uuid, changes, _user()))
     gate.hint(cell_verbs.QUEUE, cell_verbs.ACT, cell_verbs.Uuids([uuid]), _user())
-    caretaker.settle()
+    keeper.settle()
     _vm_state(world, uuid, states.ACTIVE, states.ERROR)
     after = world.instances()[uuid][1]
     assert (after.image_ref, after.display_name, after.attempt, after.host) == (IMAGE.image_id, "anew", row.attempt, row.host)
-    _delete(caretaker, uuid)
+    _delete(keeper, uuid)
 
 
-def copied(caretaker: Caretaker, arm: Arm) -> None:
+def copied(keeper: ProcessKeeper, arm: Arm) -> None:
     """An image of a server: whole, or not there."""
-    uuid = _running(caretaker)
-    _copy(caretaker, arm, uuid)
-    _delete(caretaker, uuid)
+    uuid = _running(keeper)
+    _copy(keeper, arm, uuid)
+    _delete(keeper, uuid)
 
 
-def not_copied(caretaker: Caretaker, arm: Arm) -> None:
+def not_copied(keeper: ProcessKeeper, arm: Arm) -> None:
     """The host cannot copy the disk: the image's record goes again."""
-    uuid = _running(caretaker, CLUMSY)
-    assert _copy(caretaker, arm, uuid) is None
-    why = caretaker.world.instances()[uuid][1].fault["message"]
+    uuid = _running(keeper, CLUMSY)
+    assert _copy(keeper, arm, uuid) is None
+    why = keeper.world.instances()[uuid][1].fault["message"]
     # An agent that goes on after the record went finds no image any more.
     assert "clumsy" in why or "no image" in why
-    _delete(caretaker, uuid)
+    _delete(keeper, uuid)
 
 
-def password_set(caretaker: Caretaker, arm: Arm) -> None:
+def password_set(keeper: ProcessKeeper, arm: Arm) -> None:
     """A password, sealed to the server's host."""
-    world = caretaker.world
-    uuid = _running(caretaker)
+    world = keeper.world
+    uuid = _running(keeper)
     cell, row = world.instances()[uuid]
     key = value_of(world.cells.by_name(cell).read_now(cell_db.operations.sealing_key, row.host))
     arm()
     _begin(world, uuid, "change-password", {"user": "root", "sealed": core.sealed.seal(PASSWORD, key=key, about=uuid)})
-    caretaker.settle()
+    keeper.settle()
     _vm_state(world, uuid, states.ACTIVE)
-    _delete(caretaker, uuid)
+    _delete(keeper, uuid)
 
 
-def _copy(caretaker: Caretaker, arm: Arm, uuid: str) -> str | None:
+def _copy(keeper: ProcessKeeper, arm: Arm, uuid: str) -> str | None:
     """The status of the image in the end."""
-    images = caretaker.world.images
+    images = keeper.world.images
     image_id = images.create({"name": "copy", "disk_format": "qcow2", "container_format": "bare"}).id
     arm()
-    _begin(caretaker.world, uuid, "create-image", {"image_id": image_id})
-    caretaker.settle()
-    row = caretaker.world.instances()[uuid][1]
+    _begin(keeper.world, uuid, "create-image", {"image_id": image_id})
+    keeper.settle()
+    row = keeper.world.instances()[uuid][1]
     assert (row.vm_state, row.task_state) == (states.ACTIVE, None)
-    status = _status(caretaker.world, image_id)
+    status = _status(keeper.world, image_id)
     assert status in (("active", None) if row.fault else ("active",)), f"the image is {status}"
     images.delete(image_id)
     return status
@@ -100,11 +100,11 @@ def _status(world: World, image_id: str) -> str | None:
         return None
 
 
-def _running(caretaker: Caretaker, name: str = "server") -> str:
+def _running(keeper: ProcessKeeper, name: str = "server") -> str:
     """A server that runs, with all at rest."""
-    (uuid,) = caretaker.world.accept(name)
-    caretaker.wait_until(lambda: caretaker.world.state_of(uuid) == states.BUILD_ACTIVE, "a server runs")
-    caretaker.settle()
+    (uuid,) = keeper.world.accept(name)
+    keeper.wait_until(lambda: keeper.world.state_of(uuid) == states.BUILD_ACTIVE, "a server runs")
+    keeper.settle()
     return uuid
 
 
@@ -126,6 +126,6 @@ def _vm_state(world: World, uuid: str, *allowed: str) -> str:
     return str(row.vm_state)
 
 
-def _delete(caretaker: Caretaker, uuid: str) -> None:
-    caretaker.delete(uuid)
-    caretaker.settle()
+def _delete(keeper: ProcessKeeper, uuid: str) -> None:
+    keeper.delete(uuid)
+    keeper.settle()
