@@ -116,7 +116,7 @@ class Health:
     def remarks(self) -> list[str]:
         """What is not down and wants to be looked at, in words."""
         letters = {"API level": self.api.dead_letters, **{f"cell {cell.name}": cell.work.dead_letters if cell.work else None for cell in self.cells}}
-        return [f"{where}: {count} messages were given up (cellctl queue list)" for where, count in letters.items() if count]
+        return [f"{where}: {count} messages were given up (cellctl dead-letter list)" for where, count in letters.items() if count]
 
     def _missing_processes(self) -> Iterator[str]:
         known = {(process.process, process.cell) for process in self.processes}

@@ -41,17 +41,19 @@ COMMANDS = {
     "cleanup list": "cellctl.cleanup:ListCleanups",
     "db sync": "cellctl.db:SyncDatabases",
     "db version": "cellctl.db:ListVersions",
+    "dead-letter drop": "cellctl.dead_letter:DropDeadLetters",
+    "dead-letter list": "cellctl.dead_letter:ListDeadLetters",
+    "dead-letter requeue": "cellctl.dead_letter:RequeueDeadLetters",
+    "dead-letter show": "cellctl.dead_letter:ShowDeadLetter",
     "host accept": "cellctl.host:AcceptHost",
     "host credentials": "cellctl.credentials:HostCredentials",
     "host delete": "cellctl.host:DeleteHost",
     "host discover": "cellctl.host:DiscoverHosts",
     "host list": "cellctl.host:ListHosts",
-    "queue drop": "cellctl.queue:DropLetters",
-    "queue list": "cellctl.queue:ListLetters",
-    "queue requeue": "cellctl.queue:RequeueLetters",
-    "queue show": "cellctl.queue:ShowLetter",
     "status": "cellctl.status:Status",
 }
+# What commands were called before release 0.2: understood, and in no help.
+LEGACY = {f"queue {word}": f"dead-letter {word}" for word in ("drop", "list", "requeue", "show")}
 
 
 class _Masked(logging.Formatter):
@@ -79,6 +81,8 @@ class Cellctl(cliff.app.App):
         manager = cliff.commandmanager.CommandManager()
         for name, place in COMMANDS.items():
             manager.commands[name] = importlib.metadata.EntryPoint(name, place, PROGRAM)
+        for old_name, name in LEGACY.items():
+            manager.add_legacy_command(old_name, name)
         super().__init__(DESCRIPTION, core.process.version(), manager, deferred_help=True)
 
     def build_option_parser(

@@ -65,13 +65,13 @@ class _Spec(msgspec.Struct):
     uuid: str
 
 
-class _Order(msgspec.Struct):
+class _Attempt(msgspec.Struct):
     attempt: int
     spec: _Spec
 
 
 class _Build(msgspec.Struct):
-    orders: list[_Order]
+    orders: list[_Attempt]
 
 
 def _attempts(arguments: Any) -> dict[str, int]:
@@ -80,4 +80,4 @@ def _attempts(arguments: Any) -> dict[str, int]:
         build = msgspec.convert(arguments, _Build)
     except msgspec.ValidationError:
         return {}
-    return {order.spec.uuid: order.attempt for order in build.orders}
+    return {one.spec.uuid: one.attempt for one in build.orders}

@@ -73,7 +73,7 @@ def named(option: Option) -> str:
 def test_limits_and_widths_are_among_them() -> None:
     names = {named(option) for option in NUMBERS}
 
-    assert {"build list --limit", "queue list --limit", "cell list --max-width"} <= names
+    assert {"build list --limit", "dead-letter list --limit", "cell list --max-width"} <= names
     assert {"cleanup forget --cell", "cleanup forget --host", "cell list --sort-column", "host delete HOST"} <= {named(option) for option in TEXTS}
 
 
@@ -97,7 +97,7 @@ def test_a_text_that_says_nothing_is_refused_and_named(option: Option) -> None:
         assert option.name in told and told.startswith("cellctl: ") and len(told.splitlines()) == 1 and "\x1b" not in told
 
 
-@pytest.mark.parametrize("words", [["build", "list", "--limit", "0"], ["queue", "list", "--limit", "-1"], ["cell", "list", "--max-width", "-1"]])
+@pytest.mark.parametrize("words", [["build", "list", "--limit", "0"], ["dead-letter", "list", "--limit", "-1"], ["cell", "list", "--max-width", "-1"]])
 def test_a_list_of_none_is_refused_and_not_empty(cloud: Terminal, words: list[str]) -> None:
     ended = cloud.runs(*words)
 
@@ -127,7 +127,7 @@ def test_capitals_are_another_spelling_of_a_uuid(cloud: Terminal) -> None:
 
     assert cloud.gets("cell", "show", uuid)["name"] == "east"
     assert cloud.gets("host", "list", "--cell", uuid) == []
-    assert cloud.runs("queue", "show", f"{uuid}:7").err == f"cellctl: letter {uuid}:7 could not be found\n"
+    assert cloud.runs("dead-letter", "show", f"{uuid}:7").err == f"cellctl: letter {uuid}:7 could not be found\n"
     assert cloud.runs("build", "show", server.upper()).code != 4
 
 
@@ -142,11 +142,11 @@ def test_every_list_names_its_columns_beforehand() -> None:
 def test_an_unknown_column_is_refused_before_anything_is_done(cloud: Terminal, under_way: UnderWay, option: str) -> None:
     under_way.letter("east", "clean", {})
 
-    ended = cloud.runs("queue", "drop", "--all", "-c", "result", option, "colour")
+    ended = cloud.runs("dead-letter", "drop", "--all", "-c", "result", option, "colour")
 
     assert (ended.code, ended.out) == (2, "")
     assert f"{option} colour" in ended.err
-    assert len(cloud.gets("queue", "list")) == 1
+    assert len(cloud.gets("dead-letter", "list")) == 1
 
 
 def test_every_command_that_takes_something_away_or_acts_on_servers_has_a_dry_run() -> None:
@@ -156,7 +156,7 @@ def test_every_command_that_takes_something_away_or_acts_on_servers_has_a_dry_ru
 
     assert without == {
         "build list", "build show", "cell create", "cell disable", "cell enable", "cell list", "cell show", "cell update", "cleanup list", "db sync",
-        "db version", "host list", "queue list", "queue show", "status",
+        "db version", "host list", "dead-letter list", "dead-letter show", "status",
     }  # fmt: skip
 
 

@@ -140,7 +140,7 @@ def test_a_database_of_the_other_schema_is_not_taken_for_one_that_is_up_to_date(
 def test_a_cell_without_tables_is_told_with_what_makes_them(cloud: Terminal) -> None:
     cloud.does("cell", "create", "north", "--database-connection", cloud.database("north"), "--transport-url", "inproc://north")
 
-    for command in (("host", "discover"), ("build", "list"), ("queue", "list"), ("cleanup", "list")):
+    for command in (("host", "discover"), ("build", "list"), ("dead-letter", "list"), ("cleanup", "list")):
         ended = cloud.runs(*command)
 
         assert ended.code == 5

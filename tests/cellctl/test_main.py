@@ -103,10 +103,10 @@ def test_a_full_disk_is_told_in_one_line(cloud: Terminal, monkeypatch: pytest.Mo
 
 
 def test_a_shell_runs_nothing_of_what_somebody_else_wrote(cloud: Terminal, under_way: UnderWay, tmp_path: pathlib.Path) -> None:
-    """A host's words in a letter, read by `eval "$(cellctl queue show … -f shell)"`."""
+    """A host's words in a letter, read by `eval "$(cellctl dead-letter show … -f shell)"`."""
     under_way.letter("east", "clean", {"uuids": [f"$(touch {tmp_path}/ran)", f"`touch {tmp_path}/ran`", "'"]})
-    (letter,) = cloud.gets("queue", "list")
-    shown = cloud.does("queue", "show", letter["letter"], "-f", "shell", "--prefix", "its_").out
+    (letter,) = cloud.gets("dead-letter", "list")
+    shown = cloud.does("dead-letter", "show", letter["id"], "-f", "shell", "--prefix", "its_").out
 
     told = subprocess.run(["sh", "-c", f'{shown}\nprintf %s "$its_arguments"'], capture_output=True, text=True, check=True, timeout=30)
 

@@ -75,7 +75,7 @@ def test_messages_that_were_given_up_are_to_be_looked_at(cloud: Terminal, under_
     screen = cloud.does("status").out
     code, document = status(cloud)
 
-    assert "cell east: 1 messages were given up (cellctl queue list)" in screen and "All is well" not in screen
+    assert "cell east: 1 messages were given up (cellctl dead-letter list)" in screen and "All is well" not in screen
     assert (code, document["well"], len(document["remarks"])) == (0, True, 1)
 
 

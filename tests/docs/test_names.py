@@ -45,7 +45,7 @@ def test_commands_that_pages_name_are_commands(page: pathlib.Path) -> None:
     nouns = {command.split()[0] for command in COMMANDS}
     text = page.read_text()
     # In a block of commands, or quoted: in a sentence the command may be followed by any word.
-    named_here = re.findall(r"(?:^    (?:\$ )?|`)(?:\S*/)?cellctl (?:--config-file \S+ )?([a-z]+(?: [a-z]+)?)", text, re.MULTILINE)
+    named_here = re.findall(r"(?:^    (?:\$ )?|`)(?:\S*/)?cellctl (?:--config-file \S+ )?([a-z-]+(?: [a-z]+)?)", text, re.MULTILINE)
     commands = [name if name.split()[0] in nouns else name.split()[0] for name in named_here]
     known = {*COMMANDS, *nouns, "help", "complete"}
 

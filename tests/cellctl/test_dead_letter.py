@@ -1,4 +1,4 @@
-"""`cellctl queue`: messages that nobody could handle."""
+"""`cellctl dead-letter`: messages that nobody could handle."""
 
 import pytest
 
@@ -13,22 +13,22 @@ def test_letters_of_every_level_are_listed(cloud: Terminal, under_way: UnderWay)
     east = under_way.letter("east", "build", BUILD, queue="compute.east-1")
     api = under_way.letter("api", "place", {"uuids": [UUID]})
 
-    rows = cloud.gets("queue", "list")
+    rows = cloud.gets("dead-letter", "list")
 
-    assert [(row["letter"], row["queue"], row["verb"], row["why"]) for row in rows] == [
+    assert [(row["id"], row["queue"], row["verb"], row["why"]) for row in rows] == [
         (api, "conductor", "place", "it was poison"),
         (east, "compute.east-1", "build", "it was poison"),
     ]
-    assert [row["letter"] for row in cloud.gets("queue", "list", "--cell", "east")] == [east]
-    assert [row["letter"] for row in cloud.gets("queue", "list", "--cell", "api")] == [api]
-    assert cloud.gets("queue", "list", "--cell", "west") == []
+    assert [row["id"] for row in cloud.gets("dead-letter", "list", "--cell", "east")] == [east]
+    assert [row["id"] for row in cloud.gets("dead-letter", "list", "--cell", "api")] == [api]
+    assert cloud.gets("dead-letter", "list", "--cell", "west") == []
 
 
 def test_a_cell_that_is_away_is_named_and_the_others_listed(cloud: Terminal, under_way: UnderWay) -> None:
     letter = under_way.letter("west", "clean", {"uuids": [UUID]})
     cloud.gone("east")
 
-    ended = cloud.runs("queue", "list", "-f", "value", "-c", "letter")
+    ended = cloud.runs("dead-letter", "list", "-f", "value", "-c", "id")
 
     assert (ended.code, ended.out.split()) == (5, [letter])
     assert "east does not answer" in ended.err
@@ -37,7 +37,7 @@ def test_a_cell_that_is_away_is_named_and_the_others_listed(cloud: Terminal, und
 def test_a_letter_is_shown_with_its_arguments(cloud: Terminal, under_way: UnderWay) -> None:
     letter = under_way.letter("east", "build", BUILD, queue="compute.east-1")
 
-    shown = cloud.gets("queue", "show", letter)
+    shown = cloud.gets("dead-letter", "show", letter)
 
     assert shown["requeue"] == "start to queue conductor"
     assert '"user_data": "***"' in shown["arguments"]
@@ -47,11 +47,11 @@ def test_what_a_host_wrote_does_nothing_to_a_terminal(cloud: Terminal, under_way
     letter = under_way.letter("east", "build", {"a": "\x9b2J"}, queue="compute.\x1b]0;owned\x07\nlie\u202e")
 
     for words in (("list",), ("list", "-f", "value"), ("list", "-f", "csv"), ("show", letter), ("show", letter, "-f", "shell")):
-        out = cloud.does("queue", *words).out
+        out = cloud.does("dead-letter", *words).out
         # Two formats write a backslash as two; a table is as wide as the terminal.
         assert words == ("show", letter) or r"\x1b]0;owned\x07\nlie\u202e" in out.replace("\\\\", "\\")
         assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(out)
-    assert cloud.gets("queue", "list")[0]["queue"] == "compute.\x1b]0;owned\x07\nlie\u202e"
+    assert cloud.gets("dead-letter", "list")[0]["queue"] == "compute.\x1b]0;owned\x07\nlie\u202e"
 
 
 @pytest.mark.parametrize(
@@ -77,15 +77,15 @@ def test_requeue_has_the_work_looked_at_again(
 ) -> None:
     letter = under_way.letter(where, verb, arguments, queue=queue)
 
-    planned = cloud.gets("queue", "requeue", letter, "--dry-run")
+    planned = cloud.gets("dead-letter", "requeue", letter, "--dry-run")
     assert planned[0]["result"] == f"would send {sent[0]} to queue {sent_to}"
     assert listening.waiting(where, sent_to) == 0
 
-    cloud.does("queue", "requeue", letter)
+    cloud.does("dead-letter", "requeue", letter)
     assert listening.taken(where, sent_to) == [sent]
-    assert cloud.gets("queue", "list") == []
+    assert cloud.gets("dead-letter", "list") == []
 
-    again = cloud.runs("queue", "requeue", letter)
+    again = cloud.runs("dead-letter", "requeue", letter)
     assert again.code == 4
     assert listening.waiting(where, sent_to) == 0
 
@@ -94,19 +94,19 @@ def test_requeue_has_the_work_looked_at_again(
 def test_what_cannot_be_sent_again_stays(cloud: Terminal, under_way: UnderWay, listening: Listening, verb: str, arguments: object) -> None:
     letter = under_way.letter("east", verb, arguments)
 
-    ended = cloud.runs("queue", "requeue", letter)
+    ended = cloud.runs("dead-letter", "requeue", letter)
 
     assert ended.code == 1
     assert "drop it" in ended.out
-    assert [row["letter"] for row in cloud.gets("queue", "list")] == [letter]
+    assert [row["id"] for row in cloud.gets("dead-letter", "list")] == [letter]
 
 
 def test_a_letter_stays_while_nobody_can_be_told(cloud: Terminal, under_way: UnderWay) -> None:
     letter = under_way.letter("east", "start", {"uuids": [UUID]})
     cloud.frozen_broker("east")
 
-    assert cloud.runs("queue", "requeue", letter).code == 5
-    assert [row["letter"] for row in cloud.gets("queue", "list")] == [letter]
+    assert cloud.runs("dead-letter", "requeue", letter).code == 5
+    assert [row["id"] for row in cloud.gets("dead-letter", "list")] == [letter]
 
 
 def test_all_letters_of_a_cell_are_dropped(cloud: Terminal, under_way: UnderWay) -> None:
@@ -114,23 +114,23 @@ def test_all_letters_of_a_cell_are_dropped(cloud: Terminal, under_way: UnderWay)
     for _ in range(2):
         under_way.letter("east", "start", {"uuids": [UUID]})
 
-    assert {row["result"] for row in cloud.gets("queue", "drop", "--all", "--cell", "east", "--dry-run")} == {"would be dropped"}
-    assert len(cloud.gets("queue", "list")) == 3
-    assert {row["result"] for row in cloud.gets("queue", "drop", "--all", "--cell", "east")} == {"dropped"}
-    assert [row["letter"] for row in cloud.gets("queue", "list")] == [kept]
-    assert cloud.gets("queue", "drop", "--all", "--cell", "east") == []
+    assert {row["result"] for row in cloud.gets("dead-letter", "drop", "--all", "--cell", "east", "--dry-run")} == {"would be dropped"}
+    assert len(cloud.gets("dead-letter", "list")) == 3
+    assert {row["result"] for row in cloud.gets("dead-letter", "drop", "--all", "--cell", "east")} == {"dropped"}
+    assert [row["id"] for row in cloud.gets("dead-letter", "list")] == [kept]
+    assert cloud.gets("dead-letter", "drop", "--all", "--cell", "east") == []
 
 
 @pytest.mark.parametrize("name", ["7", "east:", "east:x", ":1"])
 def test_a_name_that_names_no_letter_is_refused(cloud: Terminal, name: str) -> None:
-    ended = cloud.runs("queue", "show", name)
+    ended = cloud.runs("dead-letter", "show", name)
     assert ended.code == 2
     assert "LETTER" in ended.err or "letter" in ended.err
 
 
 def test_letters_or_all_have_to_be_named(cloud: Terminal) -> None:
-    assert cloud.runs("queue", "drop").code == 2
-    assert cloud.runs("queue", "drop", "east:1", "--all").code == 2
+    assert cloud.runs("dead-letter", "drop").code == 2
+    assert cloud.runs("dead-letter", "drop", "east:1", "--all").code == 2
 
 
 def test_no_cell_may_be_called_as_the_api_level_is(cloud: Terminal) -> None:
@@ -146,9 +146,16 @@ def test_a_list_that_is_cut_says_so(cloud: Terminal, under_way: UnderWay) -> Non
         under_way.building()
         cloud.order(None)
 
-    letters, builds = cloud.does("queue", "list", "--limit", "2"), cloud.does("build", "list", "--limit", "2")
+    letters, builds = cloud.does("dead-letter", "list", "--limit", "2"), cloud.does("build", "list", "--limit", "2")
 
     assert letters.err == "cell east: only the first 2, there may be more\n"
     assert builds.err == "the journal: only the first 2, there may be more\ncell east: only the first 2, there may be more\n"
-    assert cloud.does("queue", "list", "--limit", "3").err == ""
-    assert cloud.does("--quiet", "queue", "list", "--limit", "2").err == ""
+    assert cloud.does("dead-letter", "list", "--limit", "3").err == ""
+    assert cloud.does("--quiet", "dead-letter", "list", "--limit", "2").err == ""
+
+
+def test_what_the_commands_were_called_before_is_understood(cloud: Terminal, under_way: UnderWay) -> None:
+    letter = under_way.letter("east", "clean", {"uuids": [UUID]})
+
+    assert letter in cloud.does("queue", "list").out == cloud.does("dead-letter", "list").out
+    assert "queue list" not in cloud.does("--help").out

@@ -1,4 +1,4 @@
-"""Messages that nobody could handle: `cellctl queue list|show|requeue|drop`."""
+"""Messages that nobody could handle: `cellctl dead-letter list|show|requeue|drop`."""
 
 import argparse
 import dataclasses
@@ -25,14 +25,14 @@ from messaging.verbs import Verb
 from objects.ids import as_kept
 
 MOST = 1000
-COLUMNS = ("letter", "queue", "host", "verb", "request_id", "given_up_at", "why")
+COLUMNS = ("id", "queue", "host", "verb", "request_id", "given_up_at", "why")
 _NUMBER = re.compile("[0-9]{1,18}")
 
 Record = api_db.dead_letters.DeadLetterRecord | cell_db.dead_letters.DeadLetterRecord
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetterAt:
     """A message that was given up, and the gate of the level at which it was."""
 
     where: str
@@ -122,7 +122,7 @@ _TO_HOST: Mapping[str, Callable[[Any], Again]] = {
 }
 
 
-def again(letter: Letter) -> Again:
+def again(letter: DeadLetterAt) -> Again:
     """What is sent instead.
 
     Raises:
@@ -157,26 +157,26 @@ def _kept_by(where: str) -> Any:
     return api_db.dead_letters if where == API_LEVEL else cell_db.dead_letters
 
 
-def _find(open_cloud: cloud.Cloud, name: str) -> Letter:
+def _find(open_cloud: cloud.Cloud, name: str) -> DeadLetterAt:
     where, _, number = name.rpartition(":")
     if not where or _NUMBER.fullmatch(number) is None:
-        raise core.errors.Invalid(f"{name} names no letter: they are called CELL:NUMBER, or {API_LEVEL}:NUMBER", field="LETTER")
+        raise core.errors.Invalid(f"{name} names no dead letter: an ID is CELL:NUMBER, or {API_LEVEL}:NUMBER", field="ID")
     for found, gate in _gates(open_cloud, as_kept(where)).items():
         try:
-            return Letter(found, gate, cloud.value_of(gate.read_now(_kept_by(found).get, int(number))))
+            return DeadLetterAt(found, gate, cloud.value_of(gate.read_now(_kept_by(found).get, int(number))))
         except core.errors.NotFound:
             raise core.errors.NotFound(f"letter {name} could not be found") from None
     raise core.errors.NotFound(f"letter {name} could not be found")
 
 
 class _Reader(commands.Lister):
-    def letters(self, open_cloud: cloud.Cloud, where: str | None, most: int) -> list[Letter]:
+    def letters(self, open_cloud: cloud.Cloud, where: str | None, most: int) -> list[DeadLetterAt]:
         """All letters, of the API level first, the latest of each first; who does not answer is named."""
         found = []
         for name, gate in _gates(open_cloud, where).items():
             answer = gate.read_now(_kept_by(name).list_all, most=most)
             if isinstance(answer, Answer):
-                found += [Letter(name, gate, record) for record in answer.value]
+                found += [DeadLetterAt(name, gate, record) for record in answer.value]
                 self.say_if_cut("the API level" if name == API_LEVEL else f"cell {name}", len(answer.value), most)
             else:
                 self.complain_of(answer, "the API level" if name == API_LEVEL else None)
@@ -187,10 +187,10 @@ def _add_cell_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cell", metavar="NAME", type=arguments.by_id, help=f"only this cell's (name or uuid); {API_LEVEL}: only the API level's")
 
 
-# ---- queue list and show -----------------------------------------------------------------------------------------------------------
+# ---- dead-letter list and show -----------------------------------------------------------------------------------------------------------
 
 
-class ListLetters(_Reader):
+class ListDeadLetters(_Reader):
     """List the messages that were given up, those of the API level first, of each the latest first.
 
     Columns: letter, queue (that it came from), host (that sent it, or gave it up), verb, request_id, given_up_at (UTC), why.
@@ -210,15 +210,15 @@ class ListLetters(_Reader):
         return self.columns, [_row(letter) for letter in letters]
 
 
-def _row(letter: Letter) -> tuple[object, ...]:
+def _row(letter: DeadLetterAt) -> tuple[object, ...]:
     record = letter.record
     return letter.name, record.queue, letter.host, record.verb, record.request_id, moment(record.created_at), record.why
 
 
-class ShowLetter(commands.ShowOne):
+class ShowDeadLetter(commands.ShowOne):
     """Show one message that was given up, with its arguments; secrets were never kept.
 
-    Fields: those of `queue list`, arguments, and requeue: what `queue requeue` would send.
+    Fields: those of `dead-letter list`, arguments, and requeue: what `dead-letter requeue` would send.
     """
 
     columns = (*COLUMNS, "arguments", "requeue")
@@ -226,16 +226,16 @@ class ShowLetter(commands.ShowOne):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("letter", metavar="LETTER", help="as `queue list` names it: CELL:NUMBER")
+        parser.add_argument("dead_letter", metavar="ID", help="as `dead-letter list` names it: CELL:NUMBER")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Sequence[object]]:
-        letter = _find(self.cloud(), parsed_args.letter)
+        letter = _find(self.cloud(), parsed_args.dead_letter)
         content = commands.Lines(json.dumps(letter.record.arguments, indent=2, ensure_ascii=False, sort_keys=True))
         return self.columns, (*_row(letter), content, _remedy(letter))
 
 
-def _remedy(letter: Letter) -> str:
+def _remedy(letter: DeadLetterAt) -> str:
     try:
         instead = again(letter)
     except core.errors.WrongState as refusal:
@@ -243,23 +243,23 @@ def _remedy(letter: Letter) -> str:
     return f"{instead.verb.name} to queue {instead.queue}"
 
 
-# ---- queue requeue and drop -----------------------------------------------------------------------------------------------------------
+# ---- dead-letter requeue and drop -----------------------------------------------------------------------------------------------------------
 
 
 class _Each(_Reader):
-    columns = ("letter", "verb", "result")
+    columns = ("id", "verb", "result")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("letters", metavar="LETTER", nargs="*", help="as `queue list` names it: CELL:NUMBER")
+        parser.add_argument("dead_letters", metavar="ID", nargs="*", help="as `dead-letter list` names it: CELL:NUMBER")
         parser.add_argument("--all", action="store_true", dest="every", help="all letters, or all of --cell")
         _add_cell_option(parser)
         parser.add_argument("--dry-run", action="store_true", help="say what would be done and change nothing")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[object, ...]]]:
-        if bool(parsed_args.letters) == parsed_args.every:
-            raise core.errors.Invalid("name letters, or give --all", field="LETTER")
+        if bool(parsed_args.dead_letters) == parsed_args.every:
+            raise core.errors.Invalid("give the ID of a dead letter, or --all", field="ID")
         if parsed_args.cell and not parsed_args.every:
             raise core.errors.Invalid("--cell goes with --all: a letter's own name says where it is", field="--cell")
         open_cloud = self.cloud()
@@ -268,7 +268,7 @@ class _Each(_Reader):
             # Oldest first, as they came.
             letters = self.letters(open_cloud, parsed_args.cell, MOST)[::-1]
             rows = [self._framed(letter.name, letter, parsed_args.dry_run) for letter in letters]
-        for name in parsed_args.letters:
+        for name in parsed_args.dead_letters:
             try:
                 letter = _find(open_cloud, name)
             except core.errors.CellplaneError as error:
@@ -277,7 +277,7 @@ class _Each(_Reader):
                 rows.append(self._framed(name, letter, parsed_args.dry_run))
         return self.columns, rows
 
-    def _framed(self, name: str, letter: Letter, dry_run: bool) -> tuple[object, ...]:
+    def _framed(self, name: str, letter: DeadLetterAt, dry_run: bool) -> tuple[object, ...]:
         try:
             return name, letter.record.verb, self._deal_with(letter, dry_run=dry_run)
         except core.errors.CellplaneError as error:
@@ -287,15 +287,15 @@ class _Each(_Reader):
         self.exit_code = self.exit_code or exits.code_of(error)
         return error.message
 
-    def _deal_with(self, letter: Letter, *, dry_run: bool) -> str:
+    def _deal_with(self, letter: DeadLetterAt, *, dry_run: bool) -> str:
         raise NotImplementedError
 
     @staticmethod
-    def _forget(letter: Letter) -> bool:
+    def _forget(letter: DeadLetterAt) -> bool:
         return bool(cloud.value_of(letter.gate.write_now(_kept_by(letter.where).delete, letter.record.id)))
 
 
-class RequeueLetters(_Each):
+class RequeueDeadLetters(_Each):
     """Have the work of messages that were given up looked at again, and forget the messages.
 
     Hints are sent as they were. Instead of an order to a host, or of its report, the conductor is told to look at the server's row, which says
@@ -304,7 +304,7 @@ class RequeueLetters(_Each):
 
     exit_codes = "Exit code 1: some cannot be sent again. 4: some are not there (any more). 5: some cell or broker did not answer; its letters stay."
 
-    def _deal_with(self, letter: Letter, *, dry_run: bool) -> str:
+    def _deal_with(self, letter: DeadLetterAt, *, dry_run: bool) -> str:
         instead = again(letter)
         what = f"{instead.verb.name} to queue {instead.queue}"
         if dry_run:
@@ -315,12 +315,12 @@ class RequeueLetters(_Each):
         return f"sent {what}"
 
 
-class DropLetters(_Each):
+class DropDeadLetters(_Each):
     """Forget messages that were given up."""
 
     exit_codes = "Exit code 4: some are not there (any more). 5: some cell did not answer; its letters stay."
 
-    def _deal_with(self, letter: Letter, *, dry_run: bool) -> str:
+    def _deal_with(self, letter: DeadLetterAt, *, dry_run: bool) -> str:
         if dry_run:
             return "would be dropped"
         if not self._forget(letter):

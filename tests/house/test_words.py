@@ -1,0 +1,64 @@
+"""One word, one idea: words that once stood for several things stand for one, which the glossary explains, or for none."""
+
+import collections
+import pathlib
+import re
+import tokenize
+
+import pytest
+
+from tests.docs.test_glossary import WORDS
+from tests.docs.test_pages import REPOSITORY
+
+PACKAGES = (
+    "api", "api_db", "cell_db", "cellctl", "cells", "clients", "compute", "conductor", "console", "core", "database", "devstack",
+    "lifecycle", "messaging", "objects", "scheduler",
+)  # fmt: skip
+NOWHERE = (
+    "buried", "bury", "dial", "dice", "door", "doomed", "doorkeeper", "greet", "memo", "neighbour", "poison", "seat", "story", "wire",
+)  # fmt: skip
+# The word -> the names in which it may stand, for the one idea that the glossary has under it.
+ONE_IDEA = {
+    "order": r"_?(sort_)?order|SortOrder|DEFAULT_ORDER|_ORDER|in_order|order_by|(by|of)_order",
+    "place": r"_?(on_)?[Pp]lace|PLACE|_?place_(again|one_again|together|with_members)",
+}
+# What another program, a message or a table calls so.
+OF_OTHERS = {"deaf", "held_until", "home", "orders", "NotFound", "FileNotFoundError", "ConfigFilesNotFoundError"}
+
+
+def names() -> dict[str, set[pathlib.Path]]:
+    """Every name in the code of the packages, with the files that have it; names of modules among them."""
+    found: dict[str, set[pathlib.Path]] = collections.defaultdict(set)
+    for package in PACKAGES:
+        for path in (REPOSITORY / package).rglob("*.py"):
+            found[path.stem].add(path)
+            with path.open("rb") as file:
+                for token in tokenize.tokenize(file.readline):
+                    if token.type == tokenize.NAME:
+                        found[token.string].add(path)
+    return found
+
+
+def words_of(name: str) -> set[str]:
+    return set(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split("_"))
+
+
+NAMES = names()
+
+
+@pytest.mark.parametrize("word", NOWHERE)
+def test_a_word_that_stood_for_many_things_stands_for_none(word: str) -> None:
+    assert {name: files for name, files in NAMES.items() if words_of(name) & {word, word + "s"} and name not in OF_OTHERS} == {}
+
+
+@pytest.mark.parametrize("word", ONE_IDEA)
+def test_a_word_stands_for_the_one_idea_of_the_glossary(word: str) -> None:
+    others = [name for name in NAMES if word in words_of(name) and not re.fullmatch(ONE_IDEA[word], name)]
+
+    assert word in WORDS
+    assert others == []
+
+
+def test_the_walk_over_names_finds_them() -> None:
+    assert {"Gate", "accept_build_requests", "bulkhead"} <= NAMES.keys()
+    assert words_of("_placeAgain_now") == {"", "place", "again", "now"}
