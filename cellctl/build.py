@@ -1,7 +1,7 @@
 """Builds and deletes under way: `cellctl build list|show|resume|abandon`."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -76,15 +76,15 @@ class ListBuilds(commands.Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[object, ...]]]:
         open_cloud, most = self.cloud(), parsed_args.limit
         only = open_cloud.find_cell(parsed_args.cell).uuid if parsed_args.cell else None
-        journal = {journal.uuid: journal for journal in open_cloud.api_read(api_db.build_status.list_all, most=most, target=only)}
+        journal = {row.uuid: row for row in open_cloud.api_read(api_db.build_status.list_all, most=most, target=only)}
         self.say_if_cut("the journal", len(journal), most)
         gates = {gate.cell.uuid: gate for gate in open_cloud.gates()}
         asked = [gate for uuid, gate in gates.items() if uuid == only or (only is None and uuid != CELL0_UUID)]
         in_cells = self._in_cells(asked, journal, most, open_cloud.down_after_s)
         waiting = [
-            BuildProgress(journal.uuid, journal.project_id, journal.deleting, gates[journal.target].cell.name if journal.target in gates else None, journal, None)
-            for journal in journal.values()
-            if journal.uuid not in in_cells
+            BuildProgress(row.uuid, row.project_id, row.deleting, _cell_of(gates, row.target), row, None)
+            for row in journal.values()
+            if row.uuid not in in_cells
         ]
         return self.columns, [_row(progress) for progress in (*waiting, *in_cells.values())]
 
@@ -98,6 +98,10 @@ class ListBuilds(commands.Lister):
             for row in answer.value:
                 found[row.uuid] = BuildProgress(row.uuid, row.project_id, row.state == states.BUILD_DELETING, answer.cell.name, journal.get(row.uuid), row)
         return found
+
+
+def _cell_of(gates: Mapping[str, Gate], uuid: str | None) -> str | None:
+    return gates[uuid].cell.name if uuid in gates else None
 
 
 def _row(progress: BuildProgress) -> tuple[object, ...]:
@@ -322,7 +326,9 @@ class AbandonBuilds(_Each):
         told = self._tell(gate, cell_verbs.CLEAN, cell_verbs.QUEUE, cell_verbs.Uuids([progress.uuid]))
         return f"is in ERROR; host {row.host} has to clean up attempt {row.attempt}, {told}"
 
-    def _abandon_in_journal(self, open_cloud: cloud.Cloud, progress: BuildProgress, journal: api_db.build_status.BuildStatus, reason: str, *, dry_run: bool) -> str:
+    def _abandon_in_journal(
+        self, open_cloud: cloud.Cloud, progress: BuildProgress, journal: api_db.build_status.BuildStatus, reason: str, *, dry_run: bool
+    ) -> str:
         if journal.phase == api_db.build_status.ASSIGNED and journal.fault is not None:
             return "has its fault already, and waits for its cell" if journal.target != CELL0_UUID else "is on its way to cell0 already"
         is_new = journal.phase == api_db.build_status.NEW

@@ -36,7 +36,9 @@ class BuildProgress:
     def is_under_way(self) -> bool:
         """Whether anybody has something left to do."""
         row = self.row
-        return self.journal is not None or (row is not None and (row.state in (states.BUILD, states.BUILD_DELETING) or bool(row.owed) or row.operation is not None))
+        return self.journal is not None or (
+            row is not None and (row.state in (states.BUILD, states.BUILD_DELETING) or bool(row.owed) or row.operation is not None)
+        )
 
     @property
     def waiting_for(self) -> str | None:

@@ -158,7 +158,9 @@ class Proxy:
         finally:
             await _end(to_guest)
 
-    async def _converse(self, request: web.BaseRequest, access: ConsoleAccess, from_guest: asyncio.StreamReader, to_guest: asyncio.StreamWriter) -> web.StreamResponse:
+    async def _converse(
+        self, request: web.BaseRequest, access: ConsoleAccess, from_guest: asyncio.StreamReader, to_guest: asyncio.StreamWriter
+    ) -> web.StreamResponse:
         user, traffic, number = self._socket(), Traffic(), next(self._numbers)
         began, why = traffic.moved_at, PROXY_STOPS
         await user.prepare(request)

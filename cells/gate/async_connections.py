@@ -1,7 +1,7 @@
 """A gate's asynchronous connections: connections on which an event loop asks short questions itself, with no thread of the gate's between.
 
-Only what an open asynchronous connection can answer goes this way. Whatever is out of the ordinary (no asynchronous connection, a lost one, a database that refuses) is left to
-the gate's threads, which know what to make of it.
+Only what an open connection can answer goes this way. Anything else (no connection, a lost one, a database that refuses) is left to the
+gate's threads, which know what to make of it.
 """
 
 import asyncio

@@ -38,7 +38,9 @@ class ConsoleListener:
     socket: pathlib.Path | None = None
 
 
-def add_devices(devices: ET.Element, hardware: Hardware, *, disks: tuple[Disk, ...], console_log: pathlib.Path, serial: ConsoleListener, vnc: ConsoleListener) -> None:
+def add_devices(
+    devices: ET.Element, hardware: Hardware, *, disks: tuple[Disk, ...], console_log: pathlib.Path, serial: ConsoleListener, vnc: ConsoleListener
+) -> None:
     """All devices that the guest has from its first start on."""
     _controllers(devices, hardware)
     _disks(devices, hardware, disks)

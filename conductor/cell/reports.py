@@ -42,7 +42,14 @@ class Reports:
     """Handlers of the queue `reports`."""
 
     def __init__(
-        self, database: Database, placement: Placement, commands: HostCommands, liveness: ConductorLiveness, *, steps: CrashPoints, dropped: Dropped | None = None
+        self,
+        database: Database,
+        placement: Placement,
+        commands: HostCommands,
+        liveness: ConductorLiveness,
+        *,
+        steps: CrashPoints,
+        dropped: Dropped | None = None,
     ) -> None:
         self._database = database
         self._placement = placement

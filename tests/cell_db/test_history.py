@@ -291,7 +291,12 @@ def test_a_server_that_its_cell_never_got_has_both_records(database: Database, i
     created, _ = only(database, server, "create")
     ended, _ = only(database, server, "delete")
 
-    assert (created.request_id, created.user_id, created.message, created.start_time) == (new.build_request.request_id, "alice", ERROR, new.build_request.created_at)
+    assert (created.request_id, created.user_id, created.message, created.start_time) == (
+        new.build_request.request_id,
+        "alice",
+        ERROR,
+        new.build_request.created_at,
+    )
     assert (ended.request_id, ended.user_id, ended.message) == (by.request_id, "bob", None)
 
 

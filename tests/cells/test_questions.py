@@ -77,7 +77,9 @@ def test_a_late_wire_opens_nothing_while_a_ping_is_answered(server: mariadb.Mari
         gate = Gate(Cell(str(uuid.uuid4()), "west", server.create_schema(SCHEMA), "none://"), threads=2, deadline_s=DEADLINE_S)
 
     async def ask(seconds: float) -> Answer[object] | Silence:
-        asked = gate.submit_query(Question(slow, {"seconds": seconds}, lambda _: "asynchronous connection"), lambda connection: slow.rows(connection, {"seconds": seconds}))
+        asked = gate.submit_query(
+            Question(slow, {"seconds": seconds}, lambda _: "asynchronous connection"), lambda connection: slow.rows(connection, {"seconds": seconds})
+        )
         return await gate._await(asked, 2 * DEADLINE_S)
 
     def is_by_wire() -> bool:

@@ -116,7 +116,9 @@ def test_a_lost_wire_says_so(database: Database, async_connection: AsyncConnecti
 
 
 def test_a_statement_asked_often_gives_the_same_as_before(database: Database, async_connection: AsyncConnection) -> None:
-    by_name = CompiledStatement(sa.select(things.c.number).where(things.c.name == sa.bindparam("name"), things.c.is_old == sa.bindparam("is_old", type_=sa.Boolean)))
+    by_name = CompiledStatement(
+        sa.select(things.c.number).where(things.c.name == sa.bindparam("name"), things.c.is_old == sa.bindparam("is_old", type_=sa.Boolean))
+    )
     wanted = [({"name": "50%", "is_old": True}, [(1,)]), ({"name": "it's", "is_old": False}, [(2,)]), ({"name": "Zoë", "is_old": True}, [])]
 
     with database.reading() as connection:
