@@ -402,7 +402,7 @@ class Body:
         self.type = inner if name is None else structure(Property(name, inner, required=True), *beside)
 
     @classmethod
-    def status_(cls, name: str, inner: Type, beside: Sequence[Property] = ()) -> "Body":
+    def with_value(cls, name: str, inner: Type, beside: Sequence[Property] = ()) -> "Body":
         """A body ``{name: value}`` whose value is no plain object, such as ``{"tags": ["a"]}``."""
         body = cls(name)
         body.type = structure(Property(name, inner, required=True), *beside)

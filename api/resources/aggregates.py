@@ -55,7 +55,7 @@ def _refuse_zone(name: str) -> None:
 ZONE = checked(NAME, _refuse_zone)
 HOST = text(1, 255, r"^[a-zA-Z0-9._-]+\Z")
 CREATE_BODY = Body("aggregate", Property("name", NAME, required=True), Property(ZONE_KEY, nullable(ZONE)))
-UPDATE_BODY = Body.status_("aggregate", structure(Property("name", NAME), Property(ZONE_KEY, nullable(ZONE)), minimum=1))
+UPDATE_BODY = Body.with_value("aggregate", structure(Property("name", NAME), Property(ZONE_KEY, nullable(ZONE)), minimum=1))
 HOST_BODIES = {act: Body(act, Property("host", HOST, required=True)) for act in ("add_host", "remove_host")}
 METADATA_BODY = Body("set_metadata", Property("metadata", METADATA_OR_NULL, required=True))
 

@@ -126,9 +126,9 @@ _STATE = Property("state", choice("active", "error"), required=True)
 ROUTES = [
     *(route_of(action, _operates(action)) for action in _POWER),
     route_of(REBOOT_HARD, reboot, body=Body(REBOOT_HARD.request.key, Property("type", _TYPE, required=True))),
-    route_of(TRIGGER_CRASH_DUMP, _operates(TRIGGER_CRASH_DUMP), body=Body.status_(TRIGGER_CRASH_DUMP.request.key, NULL)),
-    route_of(LOCK, lock, body=Body.status_(LOCK.request.key, ANY), until="2.72"),
-    route_of(LOCK, lock, body=Body.status_(LOCK.request.key, _REASON), since="2.73"),
+    route_of(TRIGGER_CRASH_DUMP, _operates(TRIGGER_CRASH_DUMP), body=Body.with_value(TRIGGER_CRASH_DUMP.request.key, NULL)),
+    route_of(LOCK, lock, body=Body.with_value(LOCK.request.key, ANY), until="2.72"),
+    route_of(LOCK, lock, body=Body.with_value(LOCK.request.key, _REASON), since="2.73"),
     route_of(UNLOCK, unlock),
     route_of(RESET_STATE, reset_state, body=Body(RESET_STATE.request.key, _STATE)),
     route_of(CONSOLE_OUTPUT, console_output, status=200, body=Body(CONSOLE_OUTPUT.request.key, Property("length", _LENGTH))),

@@ -92,8 +92,8 @@ def _item(metadata: Metadata, key: str) -> str:
     return metadata[key]
 
 
-_ALL = Body.status_("metadata", METADATA)
-_ONE = Body.status_("meta", METADATA)
+_ALL = Body.with_value("metadata", METADATA)
+_ONE = Body.with_value("meta", METADATA)
 
 ROUTES = [
     Route("GET", REPLACE_METADATA.request.path, index, policy=INDEX, view=Value("metadata")),

@@ -46,6 +46,6 @@ async def _image(call: Call, gate: Gate, uuid: str, asked: str | None) -> ImageR
 _WISH = nullable(structure(Property("adminPass", TEXT), Property("rescue_image_ref", IMAGE)))
 
 ROUTES = [
-    route_of(RESCUE, rescue, body=Body.status_(RESCUE.request.key, _WISH), status=200),
+    route_of(RESCUE, rescue, body=Body.with_value(RESCUE.request.key, _WISH), status=200),
     route_of(UNRESCUE, unrescue),
 ]

@@ -101,7 +101,7 @@ def _check_tag(tag: str) -> None:
 
 ROUTES = [
     Route("GET", REPLACE_TAGS.request.path, index, policy=INDEX, view=Value("tags"), since=REPLACE_TAGS.request.since),
-    route_of(REPLACE_TAGS, replace, body=Body.status_("tags", TAGS), view=Value("tags")),
+    route_of(REPLACE_TAGS, replace, body=Body.with_value("tags", TAGS), view=Value("tags")),
     route_of(DELETE_TAGS, delete_all, status=204),
     Route("GET", ADD_TAG.request.path, check, policy=SHOW, status=204, since=ADD_TAG.request.since),
     route_of(ADD_TAG, add, status=204),

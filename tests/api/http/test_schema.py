@@ -198,7 +198,7 @@ def test_keys_may_stand_beside_the_name() -> None:
 
 def test_bodies_without_a_name_or_with_a_plain_value() -> None:
     assert BodyCheck(Body(None, Property("host", TEXT, required=True)), MIN)({"host": "h"})[0] == {"host": "h"}
-    assert BodyCheck(Body.status_("tags", list_of(TEXT)), MIN)({"tags": ["a"]})[0] == ["a"]
+    assert BodyCheck(Body.with_value("tags", list_of(TEXT)), MIN)({"tags": ["a"]})[0] == ["a"]
     assert BodyCheck(Body.of(map_of(TEXT, keys=".*")), MIN)({"a": "b"})[0] == {"a": "b"}
 
 
