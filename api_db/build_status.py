@@ -71,20 +71,20 @@ def end_lease(connection: sa.Connection, uuid: str) -> bool:
     return changed(connection.execute(mine.values(lease_until=now_sql())))
 
 
-def abandon(connection: sa.Connection, status_: BuildStatus, fault: dict[str, Any]) -> bool:
+def abandon(connection: sa.Connection, status: BuildStatus, fault: dict[str, Any]) -> bool:
     """Takes the order from whoever holds it: to cell0 with the fault if no cell has been chosen yet, else the fault is noted, and its
     cell's row, if there is one, decides. False: it is not as it was seen.
     """
     token = str(uuids.uuid4())
     mine = sa.update(build_requests).where(
-        build_requests.c.uuid == status_.uuid, build_requests.c.phase == status_.phase, build_requests.c.deleting == sa.false()
+        build_requests.c.uuid == status.uuid, build_requests.c.phase == status.phase, build_requests.c.deleting == sa.false()
     )
-    if status_.phase == ASSIGNED:
+    if status.phase == ASSIGNED:
         return changed(connection.execute(mine.values(token=token, lease_until=now_sql(), fault=fault, updated_at=now_sql())))
     if not changed(connection.execute(mine.values(token=token, lease_until=now_sql(), updated_at=now_sql()))):
         return False
     failed = Assignment(
-        uuid=status_.uuid, token=token, project_id=status_.project_id, cell_uuid=CELL0_UUID, host=None, alternates=[], fault=fault
+        uuid=status.uuid, token=token, project_id=status.project_id, cell_uuid=CELL0_UUID, host=None, alternates=[], fault=fault
     )
     return bool(api_db.journal.assign(connection, [failed]))
 

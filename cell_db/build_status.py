@@ -99,10 +99,10 @@ def end_lease(connection: sa.Connection, uuid: str) -> bool:
     return changed(connection.execute(mine.values(lease_until=now_sql())))
 
 
-def abandon(connection: sa.Connection, status_: BuildStatus, *, reason: str) -> bool:
+def abandon(connection: sa.Connection, status: BuildStatus, *, reason: str) -> bool:
     """Ends a build in ERROR, with no host after this one; its host is told to destroy what it has. False: it is not as it was seen."""
-    builds = cell_db.builds.building(connection, [status_.uuid])
-    if not builds or builds[0].attempt != status_.attempt:
+    builds = cell_db.builds.building(connection, [status.uuid])
+    if not builds or builds[0].attempt != status.attempt:
         return False
     last = dataclasses.replace(builds[0], alternates=[])
     return cell_db.builds.supersede(connection, last, reason=reason, host_said_so=False, build_deadline_s=0.0)
@@ -129,15 +129,15 @@ def _completed(connection: sa.Connection, query: sa.Select[Any], down_after_s: f
     found = [_build_status(row) for row in connection.execute(query)]
     listed = cell_db.heartbeats.listed_intents(connection)
     is_up = {agent.host: agent.is_up for agent in cell_db.hosts.list_services(connection, down_after_s=down_after_s, binary=COMPUTE)}
-    owed = _owed(connection, [status_.uuid for status_ in found])
+    owed = _owed(connection, [status.uuid for status in found])
     return [
         dataclasses.replace(
-            status_,
-            host_is_up=is_up.get(status_.host or ""),
-            is_listed=(status_.host, status_.uuid, status_.attempt) in listed,
-            owed=tuple(owed.get(status_.uuid, ())),
+            status,
+            host_is_up=is_up.get(status.host or ""),
+            is_listed=(status.host, status.uuid, status.attempt) in listed,
+            owed=tuple(owed.get(status.uuid, ())),
         )
-        for status_ in found
+        for status in found
     ]
 
 

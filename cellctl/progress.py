@@ -61,8 +61,8 @@ class BuildProgress:
 
     @property
     def age_s(self) -> float | None:
-        status_ = self.row or self.journal
-        return status_.age_s if status_ else None
+        status = self.row or self.journal
+        return status.age_s if status else None
 
 
 def _lessee(who: str, token: str | None, lease_s: float | None) -> str:

@@ -99,7 +99,7 @@ def test_an_overdue_build_that_cannot_be_read_stops_no_sweep(scene: Scene, nonse
         attempt = connection.execute(sa.select(mine.attempt).where(mine.uuid == other)).scalar_one()
         shown = cell_db.build_status.under_way(connection, most=100, down_after_s=60.0)
     assert attempt > 1
-    assert other in {status_.uuid for status_ in shown}
+    assert other in {status.uuid for status in shown}
 
 
 @pytest.mark.parametrize("column", ["operation_arguments", "spec", "operation"])
