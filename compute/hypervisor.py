@@ -22,7 +22,7 @@ from objects.build import BuildSpec, Guest
 from objects.diagnostics import Diagnostics
 
 MAX_CONSOLE_BYTES = 128 * 1024
-"""In a message, where a character may take six bytes, it stays below what brokers take (`messaging.access.MOST_BYTES`)."""
+"""In a message, where a character may take six bytes, it stays below what brokers take (`messaging.access.MAX_BYTES`)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""URLs of databases: the one parser. What it takes, `core.database` connects to; all else is refused where it is typed."""
+"""URLs of databases: the one parser. What it takes, `database.engine` connects to; all else is refused where it is typed."""
 
 import re
 from pathlib import PurePosixPath

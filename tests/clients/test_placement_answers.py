@@ -44,7 +44,7 @@ NO_ANSWER = [(status, body) for status in STATUSES for body in BODIES]
 
 
 class SomebodyElse:
-    """Answers every request alike; as a `clients.http.Door`."""
+    """Answers every request alike; as a `clients.http.Transport`."""
 
     def __init__(self, status: int, body: bytes) -> None:
         self._reply = Reply(status, body)

@@ -121,7 +121,7 @@ class DirectReporter:
 
 
 class Lines:
-    """As `compute.work_queues.Slots`, but what is put in line waits until the test has it done."""
+    """As `compute.work_queues.WorkQueues`, but what is put in line waits until the test has it done."""
 
     def __init__(self) -> None:
         self.jobs: list[tuple[str, Callable[[], None]]] = []

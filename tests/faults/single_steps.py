@@ -97,7 +97,7 @@ class SingleSteps(CrashPoints):
 
 
 class SteppedServers:
-    """As `compute.agent_context.Servers`, but who waits for a server stands at a step meanwhile."""
+    """As `compute.agent_context.ServerLocks`, but who waits for a server stands at a step meanwhile."""
 
     closed = False
 

@@ -228,7 +228,7 @@ async def until_it_is_bob(tokens: Tokens, clock: Advancing) -> None:
 
 
 def test_more_tokens_than_fit_are_told_to_come_again(keystone: FakeKeystone, clock: Advancing, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.http.tokens._WAITING_MOST", 3)
+    monkeypatch.setattr("api.http.tokens._MAX_WAITING", 3)
     keystone.tokens = {str(number): described() for number in range(4)}
 
     async def story() -> None:
