@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from types import ModuleType
 
 import prometheus_client
 from oslo_config import cfg
@@ -21,34 +20,7 @@ from api.http.auth import strategy_of
 from api.http.caller import Strategy
 from api.http.policy import Policy
 from api.listening import listening_socket
-from api.resources import (
-    aggregates,
-    availability_zones,
-    console_auth_tokens,
-    flavors,
-    health,
-    hypervisors,
-    instance_actions,
-    keypairs,
-    limits,
-    quota_classes,
-    quota_sets,
-    remote_consoles,
-    server_actions,
-    server_addresses,
-    server_diagnostics,
-    server_groups,
-    server_list,
-    server_metadata,
-    server_password,
-    server_rebuild,
-    server_rescue,
-    server_snapshots,
-    server_tags,
-    servers,
-    services,
-    versions,
-)
+from api.resources.table import RESOURCES
 from api.settings import options
 from api.workers import KILL_AFTER_S, Workers, refused, serve
 from api_db.schema import SCHEMA
@@ -62,35 +34,6 @@ from database.engine import Database
 LOG = core.log.get(__name__)
 
 PROGRAM = "cellplane-api"
-RESOURCES: tuple[ModuleType, ...] = (
-    versions,
-    health,
-    servers,
-    server_actions,
-    remote_consoles,
-    console_auth_tokens,
-    server_addresses,
-    server_diagnostics,
-    server_list,
-    server_metadata,
-    server_password,
-    server_rebuild,
-    server_rescue,
-    server_snapshots,
-    server_tags,
-    instance_actions,
-    flavors,
-    keypairs,
-    server_groups,
-    limits,
-    quota_sets,
-    quota_classes,
-    services,
-    hypervisors,
-    aggregates,
-    availability_zones,
-)
-
 START_TIMEOUT_S = 30.0
 DRAIN_S = 0.5
 DRAIN_CHECK_S = 0.02

@@ -27,22 +27,7 @@ import cell_db.tables
 import clients.http
 from api.cloud import Cloud
 from api.http.caller import Identity
-from api.resources import (
-    console_auth_tokens,
-    instance_actions,
-    remote_consoles,
-    server_actions,
-    server_addresses,
-    server_diagnostics,
-    server_groups,
-    server_metadata,
-    server_password,
-    server_rebuild,
-    server_rescue,
-    server_snapshots,
-    server_tags,
-    servers,
-)
+from api.resources.table import SERVERS
 from core.sealed import Opener
 from database.engine import Database
 from devstack.services import mariadb
@@ -52,11 +37,7 @@ from objects.host import Heartbeat, Inventory, Usage
 from tests import empty_sqlite
 from tests.api.http.harness import ADMIN, ALICE, BOB, LIMITS, Asker, Reply, Trusting, serving_tables, settings
 
-RESOURCES = (
-    servers, server_actions, server_addresses, server_groups, server_metadata, server_tags, instance_actions,
-    server_password, server_rebuild, server_rescue, server_snapshots,
-    remote_consoles, console_auth_tokens, server_diagnostics,
-)  # fmt: skip
+RESOURCES = SERVERS
 _CELLS = ("cell0", "east", "west")
 CARL = Identity("carl-id", "0ca51", ("member", "reader"))
 _LIMITS = dataclasses.replace(LIMITS, max_body_bytes=114688)

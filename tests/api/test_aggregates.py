@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.resources import aggregates, availability_zones, services
+from api.resources.hosts import aggregates, availability_zones, services
 from tests.api.http.harness import ALICE, Reply
 from tests.api.operators_cloud import LONG_AGO_S, OperatorsCloud, operators_cloud
 

@@ -6,17 +6,18 @@ from collections.abc import Iterator
 import pytest
 
 import api.main
+import api.resources.table
 import core.errors
 import tests.api.small_cloud
 from api.http.app import _parameters
 from api.http.routes import Route
 from api.http.schema import QueryCheck
 from api.http.versions import MAX, Microversion, Span
-from api.resources import server_list
+from api.resources.servers import listing
 from tests.api.http.harness import ADMIN, ALICE
 from tests.api.small_cloud import CARL, SmallCloud, small_cloud
 
-ROUTES = [row for resource in api.main.RESOURCES for row in resource.ROUTES if isinstance(row, Route) and row.query.params]
+ROUTES = [row for resource in api.resources.table.RESOURCES for row in resource.ROUTES if isinstance(row, Route) and row.query.params]
 
 
 def _newest(row: Route) -> Microversion:
@@ -55,7 +56,7 @@ def test_an_id_that_was_left_out_of_a_path_changes_nothing(cloud: SmallCloud) ->
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallCloud]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tests.api.small_cloud, "RESOURCES", (*tests.api.small_cloud.RESOURCES, server_list))
+        patch.setattr(tests.api.small_cloud, "RESOURCES", (*tests.api.small_cloud.RESOURCES, listing))
         with small_cloud(pathlib.Path(tmp_path_factory.mktemp("filters")), "[cells]\ndeadline_s = 20\n") as small:
             small.running(name="web", user=ADMIN)
             small.created(name="db", user=ADMIN)
@@ -65,7 +66,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallCloud]:
 
 # These find what lacks something, so that of nothing that any server has they find all.
 _NEGATIONS = {"not-tags", "not-tags-any"}
-_FILTERS = sorted({*(each.name for each in (*server_list.FILTERS, *server_list.ADDRESSES)), *server_list.OTHERS})
+_FILTERS = sorted({*(each.name for each in (*listing.FILTERS, *listing.ADDRESSES)), *listing.OTHERS})
 
 
 @pytest.mark.parametrize("name", _FILTERS)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import cell_db.tables
-from api.resources import hypervisors, services
+from api.resources.hosts import hypervisors, services
 from tests.api.http.harness import ALICE
 from tests.api.operators_cloud import INVENTORY, LONG_AGO_S, OperatorsCloud, operators_cloud
 

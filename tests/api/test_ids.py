@@ -10,7 +10,8 @@ import pytest
 
 import tests.api.small_cloud
 from api.http.routes import Route
-from api.resources import hypervisors, server_list, services
+from api.resources.hosts import hypervisors, services
+from api.resources.servers import listing
 from tests.api.http.harness import ADMIN, ALICE, BOB
 from tests.api.operators_cloud import OperatorsCloud, operators_cloud
 from tests.api.small_cloud import IMAGE, RESOURCES, SmallCloud, small_cloud
@@ -23,7 +24,7 @@ NO_UUIDS = ("x", "urn:uuid:{id}", "%7B{id}%7D", "{id}0", "{id}%20", "_{id}")
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallCloud]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tests.api.small_cloud, "RESOURCES", (*RESOURCES, server_list))
+        patch.setattr(tests.api.small_cloud, "RESOURCES", (*RESOURCES, listing))
         with small_cloud(pathlib.Path(tmp_path_factory.mktemp("ids")), UNLIMITED) as small:
             yield small
 

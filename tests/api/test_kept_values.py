@@ -10,7 +10,10 @@ import api_db.tables
 import cell_db.tables
 from api.http.schema import Body, Schema
 from api.http.versions import MAX, Microversion
-from api.resources import aggregates, flavors, keypairs, server_bodies, server_groups, server_list, services
+from api.resources import flavors
+from api.resources.hosts import aggregates, services
+from api.resources.keypairs import keypairs
+from api.resources.servers import bodies, listing, server_groups
 from tests.api.http.harness import ALICE
 from tests.api.small_cloud import IMAGE, SmallCloud
 
@@ -34,7 +37,7 @@ def test_an_address_is_kept_in_one_form_however_it_is_given(cloud: SmallCloud, g
     assert cloud.act(rebuilt, "rebuild", {"imageRef": IMAGE, "accessIPv6": given}).status == 202
 
     assert {cloud.show(uuid)["accessIPv6"] for uuid in (created, updated, ordered, rebuilt)} == {LONG_FORMS[given]}
-    [by_address] = [each for each in server_list.FILTERS if each.name == "access_ip_v6"]
+    [by_address] = [each for each in listing.FILTERS if each.name == "access_ip_v6"]
     assert by_address.convert(given) == LONG_FORMS[given]
 
 
@@ -71,9 +74,9 @@ SERVER = {
     "metadata": cell_db.tables.instance_metadata.c.value,
 }
 KEPT: list[tuple[str, Body, dict[str, sa.Column[Any]]]] = [
-    ("create", server_bodies.CREATE, SERVER),
-    ("rebuild", server_bodies.REBUILD, SERVER),
-    ("update", server_bodies.UPDATE, SERVER),
+    ("create", bodies.CREATE, SERVER),
+    ("rebuild", bodies.REBUILD, SERVER),
+    ("update", bodies.UPDATE, SERVER),
     (
         "flavor",
         flavors.CREATE,

@@ -8,7 +8,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from api.resources import keypairs, quota_sets, ssh_keys, x509_keys
+from api.resources.keypairs import keypairs, ssh_keys, x509_keys
+from api.resources.quota import quota_sets
 from tests.api.http.harness import ADMIN, ALICE, BOB, Reply
 from tests.api.operators_cloud import OperatorsCloud, operators_cloud
 

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 import api.main
+import api.resources.table
 import tests.api.small_cloud
 from api.http.routes import ActionRoute, Route
 from api.http.versions import MAX, MIN, Microversion
@@ -25,7 +26,7 @@ from tests.api.http.harness import ADMIN, ALICE, Reply
 from tests.api.http.test_fuzz import PARAMETERS, SEGMENTS, VALUES, drawn_body
 from tests.api.small_cloud import IMAGE, SmallCloud, on_mariadb, on_sqlite, small_cloud
 
-RESOURCES = api.main.RESOURCES
+RESOURCES = api.resources.table.RESOURCES
 ROWS: list[Route | ActionRoute] = [row for resource in RESOURCES for row in resource.ROUTES]
 LARGEST_BYTES = 114688
 SERVERS = 6

@@ -10,8 +10,8 @@ import pytest
 
 from api.http.policy import ADMIN as ADMINS
 from api.http.routes import ActionRoute, Route
-from api.main import RESOURCES
-from api.resources.quota_sets import DEFAULTS
+from api.resources.quota.quota_sets import DEFAULTS
+from api.resources.table import RESOURCES
 from tests.api.http.harness import ADMIN, ALICE
 from tests.api.operators_cloud import OperatorsCloud, operators_cloud
 

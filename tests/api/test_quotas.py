@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 import api_db.limits
 import api_db.quota
-from api.resources import limits, quota_classes, quota_sets
+from api.resources.quota import limits, quota_classes, quota_sets
 from api_db.tables import instance_mappings
 from core.clock import utcnow
 from core.errors import OverQuota

@@ -10,7 +10,7 @@ import pytest
 from api.http import versions
 from api.http.versions import Microversion
 from api.http.view import View, compiled
-from api.resources import server_views
+from api.resources.servers import views
 from lifecycle import states
 from objects.build import BuildSpec, Flavor, ImageRef
 from objects.build_request import BuildRequest
@@ -51,7 +51,7 @@ _SINCE = {
     "server_groups": (71, 71, 71),
     "user_data": (NEVER, NEVER, 57),
 }
-_VIEWS = {"GET": server_views.SERVER_SHOW, "PUT": server_views.SERVER_UPDATED, "rebuild": server_views.SERVER_REBUILT}
+_VIEWS = {"GET": views.SERVER_SHOW, "PUT": views.SERVER_UPDATED, "rebuild": views.SERVER_REBUILT}
 
 
 def _server(**changes: Any) -> Server:
@@ -66,12 +66,12 @@ def _call(*, is_admin: bool) -> Any:
     return SimpleNamespace(
         base_url="http://cloud/v2.1",
         bookmark_url="http://cloud",
-        can=lambda rule: is_admin or rule == server_views.FLAVOR_EXTRA_SPECS,
+        can=lambda rule: is_admin or rule == views.FLAVOR_EXTRA_SPECS,
         context=SimpleNamespace(is_admin=is_admin),
     )
 
 
-def _shown(server: Server, minor: int, *, view: View = server_views.SERVER_SHOW, is_admin: bool = False) -> dict[str, Any]:
+def _shown(server: Server, minor: int, *, view: View = views.SERVER_SHOW, is_admin: bool = False) -> dict[str, Any]:
     found: dict[str, Any] = view.document(Microversion(2, minor))(server, _call(is_admin=is_admin))["server"]
     return found
 
@@ -91,7 +91,7 @@ def test_every_field_begins_where_the_reference_says(number: int, is_admin: bool
 
 
 def test_a_detailed_list_leaves_groups_to_show() -> None:
-    assert "server_groups" not in _shown(_server(), 96, view=server_views.SERVER_DETAIL)
+    assert "server_groups" not in _shown(_server(), 96, view=views.SERVER_DETAIL)
 
 
 def test_the_flavor_is_a_link_until_2_46_and_whole_after() -> None:
@@ -134,6 +134,6 @@ def test_the_policy_is_asked_once_for_a_whole_list() -> None:
     call = _call(is_admin=True)
     call.can = lambda rule: asked.append(rule) or True
 
-    compiled(server_views.SERVER_DETAIL, versions.MAX, many=True)([_server()] * 50, call)
+    compiled(views.SERVER_DETAIL, versions.MAX, many=True)([_server()] * 50, call)
 
     assert len(asked) == len(set(asked))

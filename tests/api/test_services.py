@@ -8,7 +8,7 @@ import pytest
 
 import cell_db.endings
 import cell_db.hosts
-from api.resources import aggregates, services
+from api.resources.hosts import aggregates, services
 from cell_db.tables import compute_nodes
 from cell_db.tables import services as service_rows
 from tests.api.http.harness import ALICE

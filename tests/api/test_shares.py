@@ -11,7 +11,8 @@ import pytest
 import core.context
 import core.errors
 import tests.api.small_cloud
-from api.resources import keypairs, server_list
+from api.resources.keypairs import keypairs
+from api.resources.servers import listing
 from core.bounded_pool import BoundedPool
 from tests.api.http.harness import ALICE
 from tests.api.small_cloud import CARL, IMAGE, SmallCloud, small_cloud
@@ -21,7 +22,7 @@ FIFTY = ",".join(f"t{number}" for number in range(50))
 
 @pytest.fixture
 def cloud(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallCloud]:
-    monkeypatch.setattr(tests.api.small_cloud, "RESOURCES", (*tests.api.small_cloud.RESOURCES, server_list, keypairs))
+    monkeypatch.setattr(tests.api.small_cloud, "RESOURCES", (*tests.api.small_cloud.RESOURCES, listing, keypairs))
     with small_cloud(tmp_path, "[image]\ntimeout_s = 0.3\n[cells]\ndeadline_s = 20\n") as small:
         yield small
 

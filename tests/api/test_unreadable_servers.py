@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 import cell_db.tables
 import tests.api.small_cloud
-from api.resources import server_list
+from api.resources.servers import listing
 from database.types import Json
 from tests.api.http.harness import ADMIN, ALICE
 from tests.api.small_cloud import SmallCloud, small_cloud
@@ -27,7 +27,7 @@ QUERIES = ("", "?sort_key=created_at&sort_dir=asc", "?limit=1&sort_key=locked", 
 
 @pytest.fixture
 def cloud(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallCloud]:
-    monkeypatch.setattr(tests.api.small_cloud, "RESOURCES", (*tests.api.small_cloud.RESOURCES, server_list))
+    monkeypatch.setattr(tests.api.small_cloud, "RESOURCES", (*tests.api.small_cloud.RESOURCES, listing))
     with small_cloud(tmp_path, "[cells]\ndeadline_s = 20\n") as small:
         yield small
 

@@ -13,7 +13,7 @@ import api_db.journal
 import api_db.listing
 import cell_db.tables
 import tests.api.small_cloud
-from api.resources import server_list
+from api.resources.servers import listing
 from tests.api.http.harness import ADMIN, ALICE, Reply
 from tests.api.small_cloud import CARL, SmallCloud, small_cloud
 
@@ -22,14 +22,14 @@ MISSING = "X-Cellplane-Missing-Cells"
 
 @pytest.fixture
 def cloud(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallCloud]:
-    monkeypatch.setattr(tests.api.small_cloud, "RESOURCES", (*tests.api.small_cloud.RESOURCES, server_list))
+    monkeypatch.setattr(tests.api.small_cloud, "RESOURCES", (*tests.api.small_cloud.RESOURCES, listing))
     with small_cloud(tmp_path) as small:
         yield small
 
 
 @pytest.fixture
 def failing_cloud(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallCloud]:
-    monkeypatch.setattr(tests.api.small_cloud, "RESOURCES", (*tests.api.small_cloud.RESOURCES, server_list))
+    monkeypatch.setattr(tests.api.small_cloud, "RESOURCES", (*tests.api.small_cloud.RESOURCES, listing))
     with small_cloud(tmp_path, "[api]\nlist_records_by_skipping_down_cells = false\n") as small:
         yield small
 
@@ -37,7 +37,7 @@ def failing_cloud(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> It
 @pytest.fixture
 def patient_cloud(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallCloud]:
     """A cell is not taken for silent because the machine is busy."""
-    monkeypatch.setattr(tests.api.small_cloud, "RESOURCES", (*tests.api.small_cloud.RESOURCES, server_list))
+    monkeypatch.setattr(tests.api.small_cloud, "RESOURCES", (*tests.api.small_cloud.RESOURCES, listing))
     with small_cloud(tmp_path) as small:
         yield small
 
@@ -191,7 +191,7 @@ def test_a_deleted_marker_still_marks_its_place(cloud: SmallCloud) -> None:
     assert names(cloud, f"marker={middle}&sort_key=display_name&sort_dir=asc") == ["c"]
 
 
-@pytest.mark.parametrize("name", sorted(server_list.SORT_KEYS))
+@pytest.mark.parametrize("name", sorted(listing.SORT_KEYS))
 def test_a_marker_deleted_before_any_cell_had_it_marks_its_place_or_is_refused(cloud: SmallCloud, name: str) -> None:
     """Nothing but its mapping is left: it has a place in the orders that mappings know; in others nobody can tell, so it is not found."""
     older, marker = cloud.running(name="older"), cloud.created(name="gone")
@@ -203,7 +203,7 @@ def test_a_marker_deleted_before_any_cell_had_it_marks_its_place_or_is_refused(c
 
     reply = ask(cloud, f"sort_key={name}&sort_dir=desc&marker={marker}", user=ALICE if name not in ("host", "node") else ADMIN)
 
-    key = server_list.SORT_KEYS[name]
+    key = listing.SORT_KEYS[name]
     if name in ("host", "node"):
         assert reply.status == 400
     elif key is None or key in api_db.listing.SORT_KEYS:
@@ -360,7 +360,7 @@ def test_sort_keys(cloud: SmallCloud) -> None:
     assert ask(cloud, "sort_key=uuid&sort_dir=asc&sort_dir=asc").status == 400
 
 
-@pytest.mark.parametrize("name", sorted(server_list.SORT_KEYS))
+@pytest.mark.parametrize("name", sorted(listing.SORT_KEYS))
 def test_every_sort_key_sorts(cloud: SmallCloud, name: str) -> None:
     made = {cloud.running(name="a"), cloud.running("west", "west-1", name="b"), cloud.created(name="c")}
 
@@ -464,7 +464,7 @@ def test_a_page_that_would_be_too_large_ends_earlier_and_its_links_give_each_ser
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, query: str
 ) -> None:
     limits = dataclasses.replace(tests.api.small_cloud._LIMITS, max_page_bytes=5000)
-    monkeypatch.setattr(tests.api.small_cloud, "RESOURCES", (*tests.api.small_cloud.RESOURCES, server_list))
+    monkeypatch.setattr(tests.api.small_cloud, "RESOURCES", (*tests.api.small_cloud.RESOURCES, listing))
     monkeypatch.setattr(tests.api.small_cloud, "_LIMITS", limits)
     with small_cloud(tmp_path) as cloud:
         made = {cloud.running(name=f"s{number}", metadata={"k": "v" * 250}) for number in range(4)}

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 import api.main
+import api.resources.table
 import core.errors
 from api.http.routes import ActionRoute, Route
 from api.http.schema import NAME, Body, BodyCheck, Property, Schema, name
@@ -17,7 +18,7 @@ REFERENCES = {("server", "security_groups")}
 
 
 def _bodies() -> Iterator[tuple[str, Microversion, Schema]]:
-    for resource in api.main.RESOURCES:
+    for resource in api.resources.table.RESOURCES:
         for row in resource.ROUTES:
             body = row.body if isinstance(row, Route | ActionRoute) else None
             if body is not None:

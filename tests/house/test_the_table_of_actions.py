@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 import api.main
+import api.resources.table
 import core.errors
 from api.http import policy
 from api.http.routes import ActionRoute, Route
@@ -24,8 +25,8 @@ from tests.house.test_no_default_executor import PRODUCT
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 TABLE, REFUSALS = "lifecycle/actions.py", "lifecycle/refusals.py"
-ROUTES: list[Route | ActionRoute] = [row for resource in api.main.RESOURCES for row in resource.ROUTES]
-RULES = {rule.name: rule for resource in api.main.RESOURCES for rule in resource.POLICIES}
+ROUTES: list[Route | ActionRoute] = [row for resource in api.resources.table.RESOURCES for row in resource.ROUTES]
+RULES = {rule.name: rule for resource in api.resources.table.RESOURCES for rule in resource.POLICIES}
 DEFAULTS = {Role.ADMIN: policy.ADMIN, Role.MEMBER: policy.MEMBER}
 
 

@@ -10,13 +10,15 @@ import orjson
 import pytest
 
 import api.main
+import api.resources.table
 from api.http.routes import ActionRoute, Route
 from api.http.schema import TEXT, Body, BodyCheck, fixed, list_of
 from api.http.versions import MAX, MIN, Microversion
-from api.resources import flavors, server_bodies, server_tags
+from api.resources import flavors
+from api.resources.servers import bodies, tags
 from core import errors
 
-ROWS = [row for resource in api.main.RESOURCES for row in resource.ROUTES]
+ROWS = [row for resource in api.resources.table.RESOURCES for row in resource.ROUTES]
 LARGEST_BYTES = 114688
 # Anything may stand there, for nobody looks at it.
 LOOKED_AT_BY_NOBODY = frozenset({"lock", "no_device"})
@@ -108,48 +110,48 @@ DEVICE = {
 }
 BODIES: dict[str, tuple[Any, Microversion, Callable[[int], Any]]] = {
     "tags of two kinds": (
-        server_bodies.CREATE,
+        bodies.CREATE,
         MAX,
         lambda n: {"server": {**SERVER, "tags": [each for i in range(n // 14) for each in (i, str(i))]}},
     ),
     "tags of two kinds, few bad": (
-        server_bodies.CREATE,
+        bodies.CREATE,
         MAX,
         lambda n: {"server": {**SERVER, "tags": [None, True, *(str(i) for i in range(n // 9))]}},
     ),
     "no uuids": (
-        server_bodies.CREATE,
+        bodies.CREATE,
         MAX,
         lambda n: {"server": SERVER, "os:scheduler_hints": {"different_host": ["no"] * (n // 5)}},
     ),
-    "empty networks": (server_bodies.CREATE, MAX, lambda n: {"server": {**SERVER, "networks": [{}] * (n // 3)}}),
+    "empty networks": (bodies.CREATE, MAX, lambda n: {"server": {**SERVER, "networks": [{}] * (n // 3)}}),
     "wrong networks": (
-        server_bodies.CREATE,
+        bodies.CREATE,
         MAX,
         lambda n: {"server": {**SERVER, "networks": [{"uuid": 1}] * (n // 12)}},
     ),
     "metadata": (
-        server_bodies.CREATE,
+        bodies.CREATE,
         MAX,
         lambda n: {"server": {**SERVER, "metadata": {f"{i}": "" for i in range(n // 10)}}},
     ),
-    "wide": (server_bodies.CREATE, MAX, lambda n: {"server": {**SERVER, **{f"k{i}": 1 for i in range(n // 10)}}}),
-    "wide outside": (server_bodies.CREATE, MAX, lambda n: {"server": SERVER, **{f"k{i}": 1 for i in range(n // 10)}}),
-    "a long name": (server_bodies.CREATE, MAX, lambda n: {"server": {**SERVER, "name": "a" * n}}),
-    "a long host name": (server_bodies.CREATE, MAX, lambda n: {"server": {**SERVER, "hostname": "a." * (n // 2)}}),
-    "a list for a name": (server_bodies.CREATE, MAX, lambda n: {"server": {**SERVER, "name": [[[1]]] * (n // 8)}}),
+    "wide": (bodies.CREATE, MAX, lambda n: {"server": {**SERVER, **{f"k{i}": 1 for i in range(n // 10)}}}),
+    "wide outside": (bodies.CREATE, MAX, lambda n: {"server": SERVER, **{f"k{i}": 1 for i in range(n // 10)}}),
+    "a long name": (bodies.CREATE, MAX, lambda n: {"server": {**SERVER, "name": "a" * n}}),
+    "a long host name": (bodies.CREATE, MAX, lambda n: {"server": {**SERVER, "hostname": "a." * (n // 2)}}),
+    "a list for a name": (bodies.CREATE, MAX, lambda n: {"server": {**SERVER, "name": [[[1]]] * (n // 8)}}),
     "files": (
-        server_bodies.CREATE,
+        bodies.CREATE,
         Microversion(2, 40),
         lambda n: {"server": {**SERVER, "personality": [{"path": "", "contents": 1}] * (n // 27)}},
     ),
     "devices, valid": (
-        server_bodies.CREATE,
+        bodies.CREATE,
         MAX,
         lambda n: {"server": {**SERVER, "block_device_mapping_v2": [DEVICE] * min(255, n // 180)}},
     ),
     "user data, valid": (
-        server_bodies.CREATE,
+        bodies.CREATE,
         MAX,
         lambda n: {"server": {**SERVER, "user_data": "A" * min(65532, n // 8 * 4)}},
     ),
@@ -159,7 +161,7 @@ BODIES: dict[str, tuple[Any, Microversion, Callable[[int], Any]]] = {
         lambda n: {"extra_specs": {f"trait:T{i}": "required" for i in range(n // 25)}},
     ),
     "unique tags": (
-        next(row.body for row in server_tags.ROUTES if row.method == "PUT" and row.body),
+        next(row.body for row in tags.ROUTES if row.method == "PUT" and row.body),
         MAX,
         lambda n: {"tags": [str(i) for i in range(n // 9)]},
     ),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import api.main
+import api.resources.table
 import api_db.cells
 import cell_db.tables
 from api.http.routes import ActionRoute, Route
@@ -18,7 +19,7 @@ from api_db.tables import metadata
 from database.engine import Database
 from tests.api.http.harness import ADMIN, ALICE, Asker, serving_everything, settings
 
-ROWS = [row for resource in api.main.RESOURCES for row in resource.ROUTES]
+ROWS = [row for resource in api.resources.table.RESOURCES for row in resource.ROUTES]
 TRIES_PER_ROW = 40
 
 VALUES: list[Any] = [

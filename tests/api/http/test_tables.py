@@ -5,12 +5,13 @@ import pathlib
 import pytest
 
 import api.main
+import api.resources.table
 from api.http.policy import Policy
 from api.http.routes import ActionRoute, Route, Router
 from api.http.versions import MAX, MIN, Microversion
 from tests.api.http.harness import settings
 
-ROWS = [row for resource in api.main.RESOURCES for row in resource.ROUTES]
+ROWS = [row for resource in api.resources.table.RESOURCES for row in resource.ROUTES]
 
 
 def named(row: Route | ActionRoute) -> str:
@@ -37,12 +38,12 @@ def test_every_row_can_be_built_at_every_microversion_it_holds_for(row: Route | 
 
 
 def test_the_tables_do_not_contradict_themselves(tmp_path: pathlib.Path) -> None:
-    rules = [rule for resource in api.main.RESOURCES for rule in resource.POLICIES]
+    rules = [rule for resource in api.resources.table.RESOURCES for rule in resource.POLICIES]
 
-    Router(resource.ROUTES for resource in api.main.RESOURCES).check(Policy(settings(tmp_path), rules))
+    Router(resource.ROUTES for resource in api.resources.table.RESOURCES).check(Policy(settings(tmp_path), rules))
 
 
 def test_every_rule_is_defined_once() -> None:
-    names = [rule.name for resource in api.main.RESOURCES for rule in resource.POLICIES]
+    names = [rule.name for resource in api.resources.table.RESOURCES for rule in resource.POLICIES]
 
     assert len(names) == len(set(names))

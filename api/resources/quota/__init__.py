@@ -1,0 +1,1 @@
+"""What projects and users may use."""

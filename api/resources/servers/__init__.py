@@ -1,0 +1,1 @@
+"""Servers: what they are, what is done to them, what is told of them."""

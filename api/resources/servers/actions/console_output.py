@@ -1,0 +1,39 @@
+"""The action `os-getConsoleOutput`."""
+
+from typing import Any
+
+from api.http.call import Call
+from api.http.schema import Body, Property, fixed
+from api.resources.servers.access import server_of
+from api.resources.servers.action_rows import route_of, rules_of
+from api.resources.servers.ask_host import reply_of_host, way_to_host
+from lifecycle.actions import (
+    CONSOLE_OUTPUT,
+)
+from messaging.verbs import cell
+
+POLICIES = rules_of(CONSOLE_OUTPUT)
+
+
+async def console_output(call: Call) -> dict[str, str]:
+    """The tail of the guest's console log."""
+    found = await server_of(call, CONSOLE_OUTPUT.rule.name)
+    gate, host = way_to_host(call, found, CONSOLE_OUTPUT)
+    wanted = cell.ConsoleLogOnHost(uuid=found.server.uuid, host=host, lines=call.body.get("length"))
+    answer = await reply_of_host(call, gate, cell.CONSOLE, wanted)
+    return {"output": answer.output}
+
+
+def _lines(length: Any) -> int | None:
+    """How many lines; None for all of them, which -1 says too."""
+    lines = None if length is None else int(length)
+    if lines is not None and lines < -1:
+        raise ValueError(f"{lines} is less than the minimum of -1")
+    return None if lines == -1 else lines
+
+
+_LENGTH = fixed({"type": ["integer", "string", "null"], "pattern": "^-?[0-9]+$", "minimum": -1, "maxLength": 9, "maximum": 10**9}, _lines)
+
+ROUTES = [
+    route_of(CONSOLE_OUTPUT, console_output, status=200, body=Body(CONSOLE_OUTPUT.request.key, Property("length", _LENGTH))),
+]
