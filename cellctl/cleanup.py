@@ -51,7 +51,7 @@ class ListCleanups(commands.Lister):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("--cell", metavar="NAME", type=arguments.by_id, help="only this cell's (name or uuid)")
-        parser.add_argument("--host", metavar="HOST", help="only what this host owes")
+        parser.add_argument("--host", metavar="HOST", help="only cleanups of this host")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[object, ...]]]:
@@ -189,7 +189,7 @@ def _forget_cell(open_cloud: cloud.Cloud, name: str, only: set[str] | None, *, d
     cell = open_cloud.find_cell(name)
     gate = next(gate for gate in open_cloud.gates() if gate.cell.uuid == cell.uuid)
     if isinstance(gate.read_now(probe), Answer):
-        raise core.errors.WrongState(f"cell {cell.name} answers: it is told of its deletes by itself (`cellctl build resume` hurries)")
+        raise core.errors.WrongState(f"cell {cell.name} answers: its deletes are sent to it without a command (`cellctl build resume` sends them now)")
     deletes = open_cloud.api_read(api_db.build_status.list_all, most=MOST, target=cell.uuid)
     mine = [delete for delete in deletes if delete.deleting and (only is None or delete.uuid in only)]
     result = "would be forgotten"

@@ -104,7 +104,7 @@ def _flavor(connection: Connection, context: Context, flavor_id: str) -> Flavor:
         # Before 2.86 flavors could be given any; no host would take the server.
         refuse_invalid(flavor.extra_specs)
     except ValueError as error:
-        raise invalid("flavorRef", f"Flavor {flavor_id} asks for what cannot be had. {error}") from None
+        raise invalid("flavorRef", f"Flavor {flavor_id} has extra specs that are not supported. {error}") from None
     return Flavor(
         flavor_id=flavor.flavor_id,
         name=flavor.name,

@@ -120,7 +120,7 @@ class Sweeps:
                     even_below_usage=True,
                 )
             except (core.errors.Conflict, core.errors.Broken) as refusal:
-                LOG.error("Placement does not take the inventory of host %s: %s", inventory.hypervisor_hostname, refusal.message)
+                LOG.error("Placement refuses the inventory of host %s: %s", inventory.hypervisor_hostname, refusal.message)
                 continue
             self._database.run(cell_db.heartbeats.placed, inventory)
 

@@ -168,7 +168,7 @@ class BuildPlacer:
         try:
             work(entries)
         except core.errors.Unavailable as error:
-            LOG.warning("journal rows wait %s count=%d why=%s", _requests(entries), len(entries), error.message)
+            LOG.warning("journal rows are put off %s count=%d why=%s", _requests(entries), len(entries), error.message)
             self._give_back(entries)
         except Exception:
             LOG.exception("journal rows could not be worked on %s count=%d", _requests(entries), len(entries))
@@ -181,7 +181,7 @@ class BuildPlacer:
 
     def _place(self, entries: Sequence[Entry]) -> None:
         expired = [entry for entry in entries if entry.tries > MAX_TRIES or entry.not_after <= self._clock.now()]
-        self._fail_in_cell0(expired, "The build could not be placed in time; it was tried again and again without success.")
+        self._fail_in_cell0(expired, "The build was not placed in time, after many tries.")
         groups = self._groups([entry for entry in entries if entry not in expired])
         self._place_together([group for group in groups if not names_others(group.request)])
         for group in groups:

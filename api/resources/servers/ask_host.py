@@ -55,5 +55,5 @@ async def reply_of_host(call: Call, gate: Gate, verb: Verb, wanted: cell.ServerO
         raise
     except core.errors.CellplaneError as error:
         said = about(server=wanted.uuid, host=wanted.host, request_id=call.context.request_id)
-        LOG.error("host answered with nonsense %s verb=%s why=%s", said, verb.name, error.message)
-        raise core.errors.Unavailable(f"Host {wanted.host} did not answer with what it was asked for.", server=wanted.uuid) from error
+        LOG.error("host gave an invalid answer %s verb=%s why=%s", said, verb.name, error.message)
+        raise core.errors.Unavailable(f"Host {wanted.host} gave an invalid answer.", server=wanted.uuid) from error

@@ -68,7 +68,7 @@ def _as_is(text: str) -> str:
 
 def _flag(text: str) -> bool:
     if text.strip().lower() not in _TRUE | _FALSE:
-        raise ValueError(f"{text[:64]!r} is no truth value such as True or False.")
+        raise ValueError(f"{text[:64]!r} is not a boolean such as True or False.")
     return text.strip().lower() in _TRUE
 
 
@@ -76,7 +76,7 @@ def _number(text: str) -> int:
     try:
         number = int(text)
     except ValueError:
-        raise ValueError(f"{text[:64]!r} is no integer.") from None
+        raise ValueError(f"{text[:64]!r} is not an integer.") from None
     # No row has a number beyond what the column holds, and SQLite's driver takes none beyond 64 bits.
     return max(-MAX_INT - 1, min(number, MAX_INT))
 

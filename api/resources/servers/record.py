@@ -180,7 +180,7 @@ def _renamed(changes: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, 
 
 
 def _being_handed_over(uuid: str) -> core.errors.Busy:
-    return core.errors.Busy(f"Instance {uuid} is in task_state scheduling: it is being handed to its cell, try again.", server=uuid)
+    return core.errors.Busy(f"Instance {uuid} is in task_state scheduling: it is being assigned to a cell; try again.", server=uuid)
 
 
 # ---- delete ------------------------------------------------------------------------------------------------------------

@@ -139,7 +139,7 @@ def _refuse_misplaced(connection: Connection, uuid: str, host: str, address: Add
     """
     refusal = None if proxy.allowed is None else _why_not(connection, host, address, proxy.allowed)
     if refusal is not None:
-        LOG.error("host %s names a console where none may be: %s", host, refusal)
+        LOG.error("host %s reports a console at an address that is not allowed: %s", host, refusal)
         raise _misplaced(uuid)
 
 
@@ -156,7 +156,7 @@ def _why_not(connection: Connection, host: str, address: Address, allowed: Allow
 
 
 def _misplaced(uuid: str) -> core.errors.Unavailable:
-    return core.errors.Unavailable(f"The console of instance {uuid} is not where consoles may be.", server=uuid)
+    return core.errors.Unavailable(f"The console of instance {uuid} is at an address that is not allowed.", server=uuid)
 
 
 _TYPES = ("novnc", "xvpvnc", "rdp-html5", "spice-html5", "serial")
