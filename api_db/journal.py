@@ -29,6 +29,7 @@ from database.statements import changed, insert_if_absent
 from database.types import now_sql
 from lifecycle import refusals
 from objects.build_request import BuildRequest, RequestSpec
+from objects.candidate import Candidate
 from objects.server import Server, server_of_build_request
 
 LOG = core.log.get(__name__)
@@ -46,7 +47,7 @@ class Entry:
     phase: str
     target: str | None
     host: str | None
-    alternates: list[dict[str, Any]] | None
+    alternates: list[Candidate] | None
     deleting: bool
     fault: dict[str, Any] | None
     token: str | None
@@ -70,9 +71,11 @@ _COLUMNS = (
 
 
 def _entry(row: Sequence[Any]) -> Entry:
-    *head, instance, created_at, context = row
+    head, (alternates, *rest), (instance, created_at, context) = row[:6], row[6:12], row[12:]
     return Entry(
         *head,
+        msgspec.convert(alternates, list[Candidate] | None),
+        *rest,
         build_request=msgspec.convert(instance, BuildRequest) if instance else None,
         created_at=created_at,
         deleted_by=Context.from_fields(context) if context else None,
@@ -273,7 +276,7 @@ class Assignment:
     project_id: str
     cell_uuid: str
     host: str | None
-    alternates: list[dict[str, Any]]
+    alternates: list[Candidate]
     fault: dict[str, Any] | None = None
 
 
@@ -298,7 +301,7 @@ def _assign_to_one_cell(connection: sa.Connection, assignments: Sequence[Assignm
         "phase": ASSIGNED,
         "target": first.cell_uuid,
         "host": _of_each(assignments, build_requests.c.host, lambda one: one.host),
-        "alternates": _of_each(assignments, build_requests.c.alternates, lambda one: one.alternates),
+        "alternates": _of_each(assignments, build_requests.c.alternates, lambda one: msgspec.to_builtins(one.alternates)),
         "fault": _of_each(assignments, build_requests.c.fault, lambda one: one.fault),
     }
     taken = sa.update(build_requests).where(build_requests.c.uuid.in_(wanted), *free, build_requests.c.phase == NEW)

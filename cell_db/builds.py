@@ -23,6 +23,7 @@ from lifecycle import states
 from lifecycle.actions import CREATE
 from objects.build import BuildSpec
 from objects.build_request import BuildRequest
+from objects.candidate import Candidate
 from objects.host import COMPUTE
 from objects.server import extra_of_build_request, flavor_values
 
@@ -38,7 +39,7 @@ class NewInstance:
     node_uuid: str | None
     hypervisor_hostname: str | None
     availability_zone: str | None
-    alternates: list[dict[str, Any]]
+    alternates: list[Candidate]
     resources: dict[str, int]
     not_after: datetime.datetime
     fault: dict[str, Any] | None = None
@@ -80,7 +81,7 @@ def _created(placed: NewInstance) -> Told:
 
 def _disabled(connection: sa.Connection, placed: Sequence[NewInstance]) -> set[str]:
     """Those of the chosen hosts and alternates that take nothing new."""
-    hosts = {host for p in placed if not p.is_failed for host in (p.host, *(alternate["host"] for alternate in p.alternates))}
+    hosts = {host for p in placed if not p.is_failed for host in (p.host, *(alternate.host for alternate in p.alternates))}
     if not hosts:
         return set()
     mine = sa.and_(services.c.binary == COMPUTE, services.c.host.in_(sorted(map(str, hosts))), services.c.disabled == sa.true())
@@ -90,13 +91,13 @@ def _disabled(connection: sa.Connection, placed: Sequence[NewInstance]) -> set[s
 def _elsewhere(placed: NewInstance, disabled: set[str]) -> NewInstance:
     if placed.is_failed or placed.host not in disabled:
         return placed
-    usable = [alternate for alternate in placed.alternates if alternate["host"] not in disabled]
+    usable = [alternate for alternate in placed.alternates if alternate.host not in disabled]
     if not usable:
         return placed
     first, *rest = usable
     return dataclasses.replace(
-        placed, attempt=placed.attempt + 1, host=first["host"], node_uuid=first["node_uuid"], alternates=rest,
-        hypervisor_hostname=first.get("hypervisor_hostname"), availability_zone=first.get("availability_zone") or placed.availability_zone,
+        placed, attempt=placed.attempt + 1, host=first.host, node_uuid=first.node_uuid, alternates=rest,
+        hypervisor_hostname=first.hypervisor_hostname, availability_zone=first.availability_zone or placed.availability_zone,
     )  # fmt: skip
 
 
@@ -113,7 +114,7 @@ def row_of(placed: NewInstance) -> dict[str, Any]:
         "attempt": placed.attempt,
         "host": host,
         "node_uuid": placed.node_uuid if host else None,
-        "alternates": placed.alternates,
+        "alternates": msgspec.to_builtins(placed.alternates),
         "resources": placed.resources,
         "not_after": placed.not_after,
         "vm_state": CREATE.failed if failed else states.BUILDING,
@@ -168,7 +169,7 @@ class Building:
     attempt: int
     host: str
     node_uuid: str
-    alternates: list[dict[str, Any]]
+    alternates: list[Candidate]
     project_id: str
     user_id: str
     resources: dict[str, int]
@@ -186,7 +187,7 @@ _BUILDING = (
 def _building(row: Sequence[Any]) -> Building:
     *head, alternates, project_id, user_id, resources, spec, request_id = row
     try:
-        others = msgspec.json.decode(alternates, type=list[dict[str, Any]]) if alternates else []
+        others = msgspec.json.decode(alternates, type=list[Candidate]) if alternates else []
         needed = msgspec.json.decode(resources, type=dict[str, int]) if resources else {}
         return Building(*head, others, project_id, user_id, needed, msgspec.json.decode(spec, type=BuildSpec), request_id)
     except UNREADABLE:
@@ -248,11 +249,11 @@ def supersede(
     if build.alternates:
         first, *rest = build.alternates
         values: dict[str, Any] = {
-            "attempt": build.attempt + 1, "host": first["host"], "node_uuid": first["node_uuid"], "alternates": rest,
-            "hypervisor_hostname": first.get("hypervisor_hostname"), "deadline": now_sql(build_deadline_s), "lease_until": now_sql(),
+            "attempt": build.attempt + 1, "host": first.host, "node_uuid": first.node_uuid, "alternates": msgspec.to_builtins(rest),
+            "hypervisor_hostname": first.hypervisor_hostname, "deadline": now_sql(build_deadline_s), "lease_until": now_sql(),
         }  # fmt: skip
-        if first.get("availability_zone"):
-            values["availability_zone"] = first["availability_zone"]
+        if first.availability_zone:
+            values["availability_zone"] = first.availability_zone
     else:
         failure = fault(500, f"Build of instance {build.uuid} failed: {reason}", host=build.host)
         values = {

@@ -36,6 +36,7 @@ from core.crash_points import CrashPoints
 from core.log import about, requests
 from database.engine import Connection
 from messaging.listener import Delivery
+from objects.candidate import Candidate
 
 LOG = core.log.get(__name__)
 LEASE_S = 15.0
@@ -50,7 +51,7 @@ class _Assigned:
 
     entry: Entry
     cell_uuid: str
-    candidates: list[dict[str, Any]]
+    candidates: list[Candidate]
     fault: dict[str, Any] | None
 
     @property
@@ -59,7 +60,7 @@ class _Assigned:
 
     def about(self) -> str:
         """For the log."""
-        host = self.candidates[0]["host"] if self.candidates else None
+        host = self.candidates[0].host if self.candidates else None
         return about(server=self.entry.uuid, host=host, request_id=_request_id(self.entry))
 
 
@@ -248,7 +249,7 @@ class BuildPlacer:
 
     def _hand_over(self, groups: Sequence[RequestBuilds]) -> None:
         placed = [
-            _Assigned(entry, group.choices[number].host.cell_uuid, group.alternates(number), None)
+            _Assigned(entry, group.choices[number].host.cell_uuid, group.candidates(number), None)
             for group in groups
             if group.fault is None
             for number, entry in enumerate(group.entries)
@@ -280,7 +281,7 @@ class BuildPlacer:
         assignments = [
             Assignment(
                 uuid=one.entry.uuid, token=str(one.entry.token), project_id=one.entry.project_id, cell_uuid=one.cell_uuid,
-                host=one.candidates[0]["host"] if one.candidates else None, alternates=one.candidates, fault=one.fault,
+                host=one.candidates[0].host if one.candidates else None, alternates=one.candidates, fault=one.fault,
             )
             for one in assigned
         ]  # fmt: skip
@@ -410,15 +411,15 @@ def _entries(connection: Connection, uuids: Sequence[str]) -> list[Entry]:
 def _placed(assigned: _Assigned) -> cell_db.builds.NewInstance:
     build_request = assigned.entry.build_request
     assert build_request is not None
-    first, *rest = assigned.candidates or [{}]
+    first = assigned.candidates[0] if assigned.candidates else None
     return cell_db.builds.NewInstance(
         build_request=build_request,
-        host=first.get("host"),
-        node_uuid=first.get("node_uuid"),
-        hypervisor_hostname=first.get("hypervisor_hostname"),
-        availability_zone=first.get("availability_zone"),
-        alternates=rest,
-        resources=first.get("resources", {}),
+        host=first.host if first else None,
+        node_uuid=first.node_uuid if first else None,
+        hypervisor_hostname=first.hypervisor_hostname if first else None,
+        availability_zone=first.availability_zone if first else None,
+        alternates=assigned.candidates[1:],
+        resources=first.resources if first else {},
         not_after=assigned.entry.not_after,
         fault=assigned.fault,
     )

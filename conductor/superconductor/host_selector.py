@@ -5,7 +5,6 @@ import dataclasses
 import random
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import core.errors
 import core.log
@@ -16,6 +15,7 @@ from core.crash_points import CrashPoints
 from core.log import requests
 from objects.build import BuildSpec
 from objects.build_request import RequestSpec
+from objects.candidate import Candidate
 from scheduler.choose import Choice, NoValidHost, choose
 from scheduler.hosts import HostState
 from scheduler.request import Request, request_for
@@ -77,17 +77,17 @@ class RequestBuilds:
         assert build_request is not None
         return build_request.build
 
-    def alternates(self, number: int) -> list[dict[str, Any]]:
+    def candidates(self, number: int) -> list[Candidate]:
         """The chosen host first, then its alternates, as journal and row keep them."""
         choice, resources = self.choices[number], self.resources()
         return [_candidate(host, resources) for host in (choice.host, *choice.alternates)]
 
 
-def _candidate(host: HostState, resources: dict[str, int]) -> dict[str, Any]:
-    return {
-        "host": host.host, "node_uuid": host.node_uuid, "hypervisor_hostname": host.hypervisor_hostname,
-        "availability_zone": host.availability_zone, "resources": resources,
-    }  # fmt: skip
+def _candidate(host: HostState, resources: dict[str, int]) -> Candidate:
+    return Candidate(
+        host=host.host, node_uuid=host.node_uuid, hypervisor_hostname=host.hypervisor_hostname,
+        availability_zone=host.availability_zone, resources=resources,
+    )  # fmt: skip
 
 
 class HostSelector:

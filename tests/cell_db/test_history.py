@@ -29,6 +29,7 @@ from lifecycle import states
 from lifecycle.actions import CREATE, OPERATIONS, REBOOT_HARD
 from objects.build import BuildSpec, Flavor
 from objects.build_request import BuildRequest
+from objects.candidate import Candidate
 from tests.cell_db.rows import insert_instance, update_instance
 
 T = TypeVar("T")
@@ -174,7 +175,7 @@ def placed(*, fault: dict[str, object] | None = None, host: str | None = HOST, a
         build=BuildSpec(uuid=str(uuid.uuid4()), project_id="p", user_id="alice", name="n", hostname="n", flavor=TINY),
         request_id=new_request_id(), created_at=utcnow(),
     )  # fmt: skip
-    others = [{"host": OTHER, "node_uuid": str(uuid.uuid4())}] * alternates
+    others = [Candidate(host=OTHER, node_uuid=str(uuid.uuid4()))] * alternates
     return NewInstance(
         build_request=build_request, host=host, node_uuid=str(uuid.uuid4()), hypervisor_hostname=host, availability_zone=None, alternates=others, resources={},
         not_after=utcnow(), fault=fault,

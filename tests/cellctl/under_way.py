@@ -22,6 +22,7 @@ from messaging import envelopes
 from messaging.broker import WORK, Broker
 from objects.build import BuildSpec, Flavor
 from objects.build_request import BuildRequest, RequestSpec
+from objects.candidate import Candidate
 from tests.cellctl.terminal import Terminal
 
 FLAVOR = Flavor(flavor_id="tiny", name="m1.tiny", vcpus=1, memory_mib=64, root_gib=1)
@@ -58,9 +59,9 @@ class UnderWay:
         """A server that is assigned to the cell, which has no row yet."""
         uuid = self.accepted()
         token = self.leased(uuid)
-        places = [_place("east-1"), _place("east-2")]
+        candidates = [_candidate("east-1"), _candidate("east-2")]
         assignment = Assignment(
-            uuid=uuid, token=token, project_id="demo", cell_uuid=self._terminal.uuid_of(cell), host="east-1", alternates=places
+            uuid=uuid, token=token, project_id="demo", cell_uuid=self._terminal.uuid_of(cell), host="east-1", alternates=candidates
         )
         with self._terminal.opened("api").transaction() as connection:
             assert api_db.journal.assign(connection, [assignment]) == {uuid}
@@ -75,7 +76,7 @@ class UnderWay:
         assert entry.build_request is not None
         row = cell_db.builds.NewInstance(
             build_request=entry.build_request, host="east-1", node_uuid=NODES["east-1"], hypervisor_hostname="east-1", availability_zone=None,
-            alternates=[_place("east-2")], resources={"VCPU": 1}, not_after=entry.not_after,
+            alternates=[_candidate("east-2")], resources={"VCPU": 1}, not_after=entry.not_after,
         )  # fmt: skip
         with self._terminal.opened(cell).transaction() as connection:
             cell_db.builds.insert(connection, [row], build_deadline_s=600)
@@ -160,5 +161,5 @@ def _said(body: bytes) -> tuple[str, Any]:
     return envelope.verb, msgspec.json.decode(bytes(envelope.arguments))
 
 
-def _place(host: str) -> dict[str, Any]:
-    return {"host": host, "node_uuid": NODES[host], "hypervisor_hostname": host, "availability_zone": None, "resources": {"VCPU": 1}}
+def _candidate(host: str) -> Candidate:
+    return Candidate(host=host, node_uuid=NODES[host], hypervisor_hostname=host, resources={"VCPU": 1})

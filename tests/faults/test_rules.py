@@ -5,6 +5,7 @@ import pathlib
 import uuid
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
@@ -29,11 +30,12 @@ from devstack.services import mariadb
 from lifecycle import states
 from objects.build import BuildSpec, Flavor
 from objects.build_request import BuildRequest, RequestSpec
+from objects.candidate import Candidate
 from objects.host import Attempt
 from tests.faults.harness import heartbeat_of
 
 HOST, OTHER = "host-1", "host-2"
-PLACE = {"host": OTHER, "node_uuid": str(uuid.uuid4())}
+ALTERNATE = Candidate(host=OTHER, node_uuid=str(uuid.uuid4()))
 NEVER = {"instances": -1, "cores": -1, "ram": -1}
 
 
@@ -71,7 +73,7 @@ def an_order() -> BuildRequest:
 def placed(order: BuildRequest, host: str = HOST, **changes: object) -> NewInstance:
     values = {
         "build_request": order, "host": host, "node_uuid": str(uuid.uuid4()), "hypervisor_hostname": host, "availability_zone": "nova",
-        "alternates": [PLACE], "resources": {"VCPU": 1}, "not_after": utcnow() + datetime.timedelta(hours=1),
+        "alternates": [ALTERNATE], "resources": {"VCPU": 1}, "not_after": utcnow() + datetime.timedelta(hours=1),
     }  # fmt: skip
     return NewInstance(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -276,7 +278,7 @@ def test_of_many_that_are_assigned_together_each_is_compared_by_itself(databases
         wanted = [
             api_db.journal.Assignment(
                 uuid=order.uuid, token=str(held[order.uuid].token), project_id="p", cell_uuid=east if number < 4 else west, host=f"host-{number}",
-                alternates=[{**PLACE, "host": f"other-{number}"}], fault=fault if number == 5 else None,
+                alternates=[msgspec.structs.replace(ALTERNATE, host=f"other-{number}")], fault=fault if number == 5 else None,
             )
             for number, order in enumerate(orders)
         ]  # fmt: skip
@@ -295,7 +297,7 @@ def test_of_many_that_are_assigned_together_each_is_compared_by_itself(databases
         row, cell_uuid = rows[order.uuid], east if number < 4 else west
         if order.uuid in kept:
             assert (row.phase, row.target, row.host, cells[order.uuid]) == (api_db.journal.ASSIGNED, cell_uuid, f"host-{number}", cell_uuid)
-            assert row.alternates == [{**PLACE, "host": f"other-{number}"}]
+            assert row.alternates == msgspec.to_builtins([msgspec.structs.replace(ALTERNATE, host=f"other-{number}")])
             assert row.fault == (fault if number == 5 else None)
         else:
             assert (row.phase, row.target, row.host, cells[order.uuid]) == (api_db.journal.NEW, None, None, None)
