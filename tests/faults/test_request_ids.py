@@ -6,6 +6,7 @@ import logging
 import uuid
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 import sqlalchemy as sa
@@ -241,8 +242,9 @@ def test_a_row_that_cannot_be_worked_on_is_named_with_its_request(requests: Requ
     requests.start()
     instances = cell_db.tables.instances
     with requests.harness.database.transaction() as connection:
-        connection.execute(sa.update(instances).where(instances.c.uuid == server).values(alternates=[{}], deadline=now_sql(-1.0)))
+        connection.execute(sa.update(instances).where(instances.c.uuid == server).values(deadline=now_sql(-1.0)))
 
-    requests.harness.sweeps.builds()
+    with mock.patch.object(requests.harness.commands, "supersede", side_effect=ValueError("no such thing")):
+        requests.harness.sweeps.builds()
 
     assert [line for line in requests.lines("conductor.cell.row_frames", request_id) if f"server={server} attempt=1" in line]
