@@ -19,7 +19,7 @@ from compute.actions.destroy import Destroys
 from compute.actions.operations import Operations
 from compute.actions.queries import show_console_addresses, show_diagnostics
 from compute.agent_context import AgentContext, Deadlines, ServerLocks
-from compute.hypervisor import Hypervisor
+from compute.hypervisor.hypervisor import Hypervisor
 from compute.periodic import PeriodicWork
 from compute.records import Records
 from compute.reporter import Reporter
@@ -153,12 +153,12 @@ class Agent:
             records=self.records,
             reporter=Reporter(self._caller, conf.host, steps),
             servers=ServerLocks(),
-            tracker=Tracker(lambda: inventory(conf, self.hypervisor.capacity()), self.hypervisor.guests),
+            tracker=Tracker(lambda: inventory(conf, self.hypervisor.capacity()), self.hypervisor.guests.all),
             images=ImageFiles(
                 self.records.directory / "images",
                 self._images,
                 room=Room(most_bytes=conf.image.cache_gib * _GIB, keep_free_bytes=conf.image.keep_free_gib * _GIB),
-                in_use=self.hypervisor.images_in_use,
+                in_use=self.hypervisor.disks.images_in_use,
                 download_s=deadlines.build_s,
                 unused_s=settings.unused_image_s,
             ),

@@ -11,7 +11,7 @@ import core.log
 from clients.glance import Images
 from compute.deadline import Deadline
 from compute.disk import Disk
-from compute.hypervisor import Hypervisor
+from compute.hypervisor.hypervisor import Hypervisor
 from compute.records import Records
 from compute.reporter import Reporter
 from compute.resources.images import ImageFiles

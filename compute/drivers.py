@@ -5,9 +5,9 @@ from collections.abc import Callable
 from oslo_config import cfg
 
 import core.errors
-from compute.hypervisor import Hypervisor
-from compute.libvirt.driver import libvirt_hypervisor
-from compute.simulated.driver import simulated
+from compute.hypervisor.hypervisor import Hypervisor
+from compute.libvirt.driver.hypervisor import libvirt_hypervisor
+from compute.simulated.driver.hypervisor import simulated
 
 DRIVERS: dict[str, Callable[[cfg.ConfigOpts], Hypervisor]] = {"libvirt": libvirt_hypervisor, "simulated": simulated}
 

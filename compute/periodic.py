@@ -68,7 +68,7 @@ class PeriodicWork:
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         try:
-            self._beat(self._host.hypervisor.guests(), leaving=True)
+            self._beat(self._host.hypervisor.guests.all(), leaving=True)
         except core.errors.CellplaneError as error:
             LOG.warning("the cell could not be told that this host stops why=%s", error)
 
@@ -96,7 +96,7 @@ class PeriodicWork:
 
     def _round(self) -> None:
         moment = self._host.power.moment()
-        guests = self._host.hypervisor.guests()
+        guests = self._host.hypervisor.guests.all()
         self._look_at_disk()
         self._beat(guests)
         self._report_power(guests, moment)

@@ -68,7 +68,7 @@ class Builds:
         intent = self._host.records.intent(uuid)
         if intent is not None and intent.attempt >= order.attempt:
             return False
-        guest = self._host.hypervisor.guest(uuid)
+        guest = self._host.hypervisor.guests.get(uuid)
         if guest is not None and guest.attempt == order.attempt:
             _report_active(self._host, guest, order.request_id)
             return False
@@ -114,7 +114,7 @@ def _create(host: AgentContext, intent: Intent, deadline: Deadline) -> Guest:
     if intent.attempt > 1:
         with host.steps("agent.destroy"):
             remove(host, spec.uuid, intent.attempt - 1, deadline)
-    guest = host.hypervisor.guest(spec.uuid)
+    guest = host.hypervisor.guests.get(spec.uuid)
     # A guest that an earlier run left takes its room already; it only has to be completed.
     room = host.tracker.claim(spec) if guest is None else contextlib.nullcontext()
     with host.steps("agent.create"), room:
@@ -122,7 +122,7 @@ def _create(host: AgentContext, intent: Intent, deadline: Deadline) -> Guest:
         if spec.image is not None and host.hypervisor.wants_image_files:
             image = host.images.fetch(spec.image, deadline)
         deadline.check()
-        return host.hypervisor.spawn(spec, intent.attempt, image=image, deadline=deadline)
+        return host.hypervisor.guests.spawn(spec, intent.attempt, image=image, deadline=deadline)
 
 
 def _cannot(host: AgentContext, intent: Intent, deadline: Deadline, why: Exception) -> None:

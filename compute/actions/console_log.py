@@ -12,7 +12,7 @@ def show_console(host: AgentContext, _: Context, asked: ConsoleLogRequest) -> Co
     Raises:
         NotFound: the server has no guest on this host.
     """
-    log = host.hypervisor.console_log(checked_uuid(asked.uuid))
+    log = host.hypervisor.consoles.log(checked_uuid(asked.uuid))
     return ConsoleOutput(_tail(log, asked.lines))
 
 

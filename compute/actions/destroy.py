@@ -98,7 +98,7 @@ class Destroys:
 
     def _is_superseded(self, uuid: str, attempt: int) -> bool:
         """Whether a later attempt's guest is here: its build destroyed the older ones first, and need not be waited for."""
-        guest = self._host.hypervisor.guest(uuid)
+        guest = self._host.hypervisor.guests.get(uuid)
         return guest is not None and guest.attempt > attempt
 
 

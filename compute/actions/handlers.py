@@ -6,7 +6,7 @@ from compute.actions import rescue_rebuild, snapshot
 from compute.actions.running import Job, Work, text_of
 from compute.agent_context import AgentContext
 from compute.deadline import Deadline
-from compute.hypervisor import Hypervisor
+from compute.hypervisor.power import Power
 from lifecycle.actions import (
     CHANGE_PASSWORD,
     CREATE_IMAGE,
@@ -29,10 +29,10 @@ from messaging.verbs.compute import Act
 from objects.build import Guest
 
 
-def _power(change: Callable[[Hypervisor, str, Deadline], Guest]) -> Work:
+def _power(change: Callable[[Power, str, Deadline], Guest]) -> Work:
     def work(job: Job) -> Guest:
         job.begins()
-        return change(job.host.hypervisor, job.uuid, job.deadline)
+        return change(job.host.hypervisor.power, job.uuid, job.deadline)
 
     return work
 
@@ -41,25 +41,25 @@ def _change_password(job: Job) -> Guest:
     """The password came sealed, and is readable from here to the guest's agent only."""
     password = job.host.records.opener.open(text_of(job.act.arguments, "sealed"), about=job.uuid)
     job.begins()
-    job.host.hypervisor.set_password(job.uuid, user=text_of(job.act.arguments, "user"), password=password, deadline=job.deadline)
+    job.host.hypervisor.operating_system.set_password(job.uuid, user=text_of(job.act.arguments, "user"), password=password, deadline=job.deadline)
     return job.guest()
 
 
 def _trigger_crash_dump(job: Job) -> Guest:
     job.begins()
-    job.host.hypervisor.inject_nmi(job.uuid, deadline=job.deadline)
+    job.host.hypervisor.operating_system.inject_nmi(job.uuid, deadline=job.deadline)
     return job.guest()
 
 
 _WORK: dict[Action, Work] = {
-    START: _power(lambda hypervisor, uuid, deadline: hypervisor.start(uuid, deadline=deadline)),
-    STOP: _power(lambda hypervisor, uuid, deadline: hypervisor.stop(uuid, deadline=deadline)),
-    REBOOT_SOFT: _power(lambda hypervisor, uuid, deadline: hypervisor.reboot(uuid, hard=False, deadline=deadline)),
-    REBOOT_HARD: _power(lambda hypervisor, uuid, deadline: hypervisor.reboot(uuid, hard=True, deadline=deadline)),
-    PAUSE: _power(lambda hypervisor, uuid, deadline: hypervisor.pause(uuid, deadline=deadline)),
-    UNPAUSE: _power(lambda hypervisor, uuid, deadline: hypervisor.unpause(uuid, deadline=deadline)),
-    SUSPEND: _power(lambda hypervisor, uuid, deadline: hypervisor.suspend(uuid, deadline=deadline)),
-    RESUME: _power(lambda hypervisor, uuid, deadline: hypervisor.resume(uuid, deadline=deadline)),
+    START: _power(lambda power, uuid, deadline: power.start(uuid, deadline=deadline)),
+    STOP: _power(lambda power, uuid, deadline: power.stop(uuid, deadline=deadline)),
+    REBOOT_SOFT: _power(lambda power, uuid, deadline: power.reboot(uuid, hard=False, deadline=deadline)),
+    REBOOT_HARD: _power(lambda power, uuid, deadline: power.reboot(uuid, hard=True, deadline=deadline)),
+    PAUSE: _power(lambda power, uuid, deadline: power.pause(uuid, deadline=deadline)),
+    UNPAUSE: _power(lambda power, uuid, deadline: power.unpause(uuid, deadline=deadline)),
+    SUSPEND: _power(lambda power, uuid, deadline: power.suspend(uuid, deadline=deadline)),
+    RESUME: _power(lambda power, uuid, deadline: power.resume(uuid, deadline=deadline)),
     RESCUE: rescue_rebuild.rescue,
     UNRESCUE: rescue_rebuild.unrescue,
     REBUILD: rescue_rebuild.rebuild,

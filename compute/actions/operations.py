@@ -76,7 +76,7 @@ class Operations:
             return f"This host does not know the operation {act.action!r}"
         if self._host.records.is_under_build(act.uuid):
             return "The server is still being built"
-        guest = self._host.hypervisor.guest(act.uuid)
+        guest = self._host.hypervisor.guests.get(act.uuid)
         if guest is None:
             return "The server has no guest on this host"
         if guest.attempt != act.attempt:
@@ -110,7 +110,7 @@ class Operations:
             return None  # The server was destroyed meanwhile, and nobody asks any more.
         if job.deadline.left_s() <= 0:
             raise core.errors.Unavailable("The host did not come to it in time")
-        guest = host.hypervisor.guest(act.uuid)
+        guest = host.hypervisor.guests.get(act.uuid)
         if guest is None or guest.attempt != act.attempt:
             raise core.errors.NotFound("The server has no guest on this host")
         with host.steps("agent.act"):
@@ -142,7 +142,7 @@ class Operations:
 
     def _guest(self, uuid: str) -> Guest | None:
         try:
-            return self._host.hypervisor.guest(uuid)
+            return self._host.hypervisor.guests.get(uuid)
         except core.errors.CellplaneError:
             return None
 

@@ -23,7 +23,7 @@ def show_console_addresses(host: AgentContext, _: Context, asked: ServerRef) -> 
         NotFound: the server has no guest on this host.
         WrongState: it does not run; the message names its power state.
     """
-    found = _ask(host, GET_CONSOLE, asked.uuid, host.hypervisor.console_addresses)
+    found = _ask(host, GET_CONSOLE, asked.uuid, host.hypervisor.consoles.addresses)
     return ConsoleAddresses([Address(kind=one.kind, host=one.host, port=one.port, path=None if one.path is None else str(one.path)) for one in found])
 
 
@@ -34,13 +34,13 @@ def show_diagnostics(host: AgentContext, _: Context, asked: ServerRef) -> Diagno
         NotFound: the server has no guest on this host.
         WrongState: it does not run; the message names its power state.
     """
-    return _ask(host, GET_DIAGNOSTICS, asked.uuid, host.hypervisor.diagnostics)
+    return _ask(host, GET_DIAGNOSTICS, asked.uuid, host.hypervisor.guests.diagnostics)
 
 
 def _ask(host: AgentContext, action: Action, uuid: str, ask: Callable[[str], T]) -> T:
     try:
         return ask(checked_uuid(uuid))
     except core.errors.WrongState as error:
-        guest = host.hypervisor.guest(uuid)
+        guest = host.hypervisor.guests.get(uuid)
         state = states.POWER_NAMES[states.NO_STATE if guest is None else guest.power_state]
         raise refusals.wrong_state(action, uuid, attribute="power_state", state=state) from error

@@ -10,8 +10,8 @@ def remove(host: AgentContext, uuid: str, up_to_attempt: int, deadline: Deadline
     operations = host.records.operations(uuid)
     for waiting in operations.waiting if operations is not None and operations.attempt <= up_to_attempt else ():
         undo(host, waiting.act)
-    host.hypervisor.destroy(uuid, up_to_attempt, deadline=deadline)
+    host.hypervisor.guests.destroy(uuid, up_to_attempt, deadline=deadline)
     host.records.forget_operations(uuid, up_to_attempt)
-    guest = host.hypervisor.guest(uuid)
+    guest = host.hypervisor.guests.get(uuid)
     if guest is None:
         host.power.forget(uuid)

@@ -15,13 +15,13 @@ def rescue(job: Job) -> Guest:
     image = _image(job)
     path = _file(job, image)
     job.begins()
-    return job.host.hypervisor.rescue(job.uuid, image=path, disk_format=image.disk_format if image else "raw", deadline=job.deadline)
+    return job.host.hypervisor.disks.rescue(job.uuid, image=path, disk_format=image.disk_format if image else "raw", deadline=job.deadline)
 
 
 def unrescue(job: Job) -> Guest:
     """The guest runs from its own disks again."""
     job.begins()
-    return job.host.hypervisor.unrescue(job.uuid, deadline=job.deadline)
+    return job.host.hypervisor.disks.unrescue(job.uuid, deadline=job.deadline)
 
 
 def rebuild(job: Job) -> Guest:
@@ -32,9 +32,9 @@ def rebuild(job: Job) -> Guest:
     path = _file(job, spec.image)
     job.begins()
     job.stage(states.REBUILD_SPAWNING)
-    guest = job.host.hypervisor.rebuild(spec, image=path, deadline=job.deadline)
+    guest = job.host.hypervisor.disks.rebuild(spec, image=path, deadline=job.deadline)
     if job.act.vm_state == states.STOPPED:
-        return job.host.hypervisor.stop(job.uuid, deadline=job.deadline)
+        return job.host.hypervisor.power.stop(job.uuid, deadline=job.deadline)
     return guest
 
 

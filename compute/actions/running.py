@@ -40,7 +40,7 @@ class Job:
         Raises:
             NotFound: there is none any more.
         """
-        guest = self.host.hypervisor.guest(self.act.uuid)
+        guest = self.host.hypervisor.guests.get(self.act.uuid)
         if guest is None:
             raise core.errors.NotFound("The server has no guest on this host")
         return guest

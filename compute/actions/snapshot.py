@@ -36,7 +36,7 @@ def create_image(job: Job) -> Guest:
         path.unlink(missing_ok=True)
         job.stage(states.IMAGE_SNAPSHOT)
         with job.host.steps("agent.snapshot"):
-            job.host.hypervisor.snapshot(job.uuid, target=path, deadline=job.deadline)
+            job.host.hypervisor.snapshots.take(job.uuid, target=path, deadline=job.deadline)
         job.stage(states.IMAGE_PENDING_UPLOAD)
         job.stage(states.IMAGE_UPLOADING)
         _upload(job, service, image_id, path)

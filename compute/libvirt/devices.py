@@ -5,7 +5,7 @@ import pathlib
 import xml.etree.ElementTree as ET
 
 import core.errors
-from compute.devices import BlockSource, DiskToAttach, FileSource, NetworkSource, NicToAttach
+from compute.hypervisor.devices import BlockSource, DiskToAttach, FileSource, NetworkSource, NicToAttach
 from compute.libvirt import limits
 from compute.libvirt.hardware import VIF_MODELS, Hardware
 from compute.libvirt.limits import Limits

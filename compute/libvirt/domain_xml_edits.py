@@ -5,7 +5,7 @@ import pathlib
 import string
 import xml.etree.ElementTree as ET
 
-from compute.hypervisor import ConsoleAddress
+from compute.hypervisor.consoles import ConsoleAddress
 from compute.libvirt.devices import family_of_bus
 from objects.console import SERIAL, VNC
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from compute.hypervisor import Capacity
+from compute.hypervisor.hypervisor import Capacity
 from compute.libvirt.capabilities import cpu_of, memory_mib_of, traits_of, virt_type_of
 from compute.libvirt.connection import Libvirt
 from compute.libvirt.domain_capabilities import Abilities, abilities_of, page_sizes_of

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import core.errors
 from compute.deadline import Deadline
-from compute.devices import DiskToAttach, NicToAttach
+from compute.hypervisor.devices import DiskToAttach, NicToAttach
 from compute.libvirt.connection import Libvirt, Seen
 from compute.libvirt.devices import disk_xml, nic_xml
 from compute.libvirt.domain_xml_edits import attached_disk, attached_nic, disk_name, free_disk_name, has_scsi

@@ -13,7 +13,7 @@ import tempfile
 import core.errors
 from compute import private
 from compute.deadline import Deadline
-from compute.hypervisor import MAX_CONSOLE_BYTES
+from compute.hypervisor.consoles import MAX_CONSOLE_BYTES
 from compute.libvirt import commands, config_drive
 from compute.libvirt.devices import Disk
 from compute.libvirt.image_format import ImageFacts, backing_of, inspect, overlay_bytes

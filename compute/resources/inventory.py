@@ -4,7 +4,7 @@ import ipaddress
 
 from oslo_config import cfg
 
-from compute.hypervisor import Capacity
+from compute.hypervisor.hypervisor import Capacity
 from objects.host import Inventory, node_uuid
 
 

@@ -8,8 +8,11 @@ import time
 import msgspec
 
 from compute import private
-from objects.build import Guest
+from compute.resources.tracker import need_of
+from lifecycle import states
+from objects.build import BuildSpec, Guest
 
+_MAX_EVENTS = 64
 _UNSETTLED_NS = 50_000_000
 
 
@@ -44,6 +47,27 @@ class SimulatedGuest(msgspec.Struct, frozen=True):
             memory_mib=self.memory_mib,
             disk_gib=self.disk_gib,
         )
+
+
+def new_guest(spec: BuildSpec, attempt: int) -> SimulatedGuest:
+    """A guest that was just made and runs."""
+    need = need_of(spec)
+    return SimulatedGuest(
+        uuid=spec.uuid,
+        attempt=attempt,
+        name=spec.name,
+        hostname=spec.hostname,
+        power_state=states.RUNNING,
+        vcpus=need.vcpus,
+        memory_mib=need.memory_mib,
+        disk_gib=need.disk_gib,
+        events=((time.time(), "boot"),),
+    )
+
+
+def with_event(guest: SimulatedGuest, event: str) -> SimulatedGuest:
+    """The guest, to which this happened now."""
+    return msgspec.structs.replace(guest, events=(*guest.events, (time.time(), event))[-_MAX_EVENTS:])
 
 
 class GuestFiles:

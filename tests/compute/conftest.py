@@ -158,7 +158,7 @@ class Bench:
 
     def guests(self) -> dict[str, int]:
         """The attempt of each guest, as the hypervisor's files say."""
-        return {guest.uuid: guest.attempt for guest in self.agents[-1].hypervisor.guests()}
+        return {guest.uuid: guest.attempt for guest in self.agents[-1].hypervisor.guests.all()}
 
     def is_spawning(self, attempt: int = 1) -> bool:
         """Whether the hypervisor makes a guest of this attempt now."""

@@ -103,7 +103,7 @@ def test_an_operation_on_a_server_under_build_waits_for_nothing(bench: Bench, se
 
     bench.cell.act(building, 1, "op-1", "stop")
     assert "being built" in bench.cell.hear(cell.ACTED).fault
-    assert bench.agents[0].hypervisor.guest(building).power_state == states.RUNNING
+    assert bench.agents[0].hypervisor.guests.get(building).power_state == states.RUNNING
 
 
 def test_an_operation_may_follow_the_report_of_the_build_at_once(bench: Bench) -> None:
@@ -116,7 +116,7 @@ def test_an_operation_may_follow_the_report_of_the_build_at_once(bench: Bench) -
     bench.cell.hear(cell.ACTIVE)
 
     bench.cell.act(server, 1, "op-1", "stop")
-    wait_until(lambda: agent.hypervisor.guest(server).power_state == states.SHUTDOWN, what="stop", deadline_s=DEADLINE_S)
+    wait_until(lambda: agent.hypervisor.guests.get(server).power_state == states.SHUTDOWN, what="stop", deadline_s=DEADLINE_S)
     held.set()
 
     assert bench.cell.hear(cell.ACTED).fault is None

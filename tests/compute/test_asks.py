@@ -9,9 +9,9 @@ import pytest
 import core.config
 import core.errors
 from compute.agent import Agent
-from compute.hypervisor import ConsoleAddress
+from compute.hypervisor.consoles import ConsoleAddress
 from compute.main import options
-from compute.simulated.driver import SimulatedHypervisor
+from compute.simulated.driver.hypervisor import SimulatedHypervisor
 from conductor.cell.wakeups import Wakeups
 from core.context import service_context
 from devstack.waiting import wait_until
@@ -26,8 +26,13 @@ from tests.compute.conftest import DEADLINE_S, HOST, Bench, new_uuid
 class WithConsoles(SimulatedHypervisor):
     """Simulated guests that are shown on a port and on a socket."""
 
-    def console_addresses(self, uuid: str) -> list[ConsoleAddress]:
-        super().console_addresses(uuid)
+    def __init__(self, directory: pathlib.Path) -> None:
+        super().__init__(directory)
+        self._addresses = self.consoles.addresses
+        self.consoles.addresses = self._shown_addresses  # type: ignore[method-assign]
+
+    def _shown_addresses(self, uuid: str) -> list[ConsoleAddress]:
+        self._addresses(uuid)
         return [
             ConsoleAddress(kind="vnc", host="10.0.0.7", port=5900),
             ConsoleAddress(kind="serial", path=pathlib.Path("/consoles") / f"{uuid}.serial"),

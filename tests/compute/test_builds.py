@@ -128,7 +128,7 @@ def test_a_spawn_that_fails_is_undone_fenced_and_refused_with_the_reason(bench: 
 
 def test_a_driver_that_breaks_is_a_refusal(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     agent = bench.start()
-    monkeypatch.setattr(agent.hypervisor, "spawn", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(agent.hypervisor.guests, "spawn", lambda *_, **__: 1 / 0)
     server = new_uuid()
 
     bench.cell.build((server, 1))

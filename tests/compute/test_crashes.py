@@ -200,7 +200,7 @@ def test_an_operation(bench: Bench, step: str, how: str) -> None:
     live_on(bench, fate, how)
 
     outcome = bench.cell.hear(cell.ACTED, lambda row: row.operation_id == "op-1")
-    assert bench.agents[-1].hypervisor.guest(server).power_state == states.SHUTDOWN
+    assert bench.agents[-1].hypervisor.guests.get(server).power_state == states.SHUTDOWN
     assert (outcome.power_state, outcome.fault is None) == (states.SHUTDOWN, (step, how) != ("agent.act", "deceived"))
     records = bench.agents[-1].host.records
     wait_until(lambda: not records.operations(server).unreported, what="end of the report", deadline_s=DEADLINE_S)

@@ -130,15 +130,15 @@ def test_an_order_that_comes_again_meanwhile_changes_nothing(bench: Bench, serve
     bench.cell.act(server, 1, "op-1", "rebuild", **order)
     agent = bench.agents[0]
     wait_until(lambda: agent.host.servers.is_busy(server), what="operation", deadline_s=DEADLINE_S)
-    guest = agent.hypervisor.guest
-    agent.hypervisor.guest = lambda uuid: None
+    guest = agent.hypervisor.guests.get
+    agent.hypervisor.guests.get = lambda uuid: None
 
     bench.cell.act(server, 1, "op-1", "rebuild", **order)
     bench.cell.act(server, 1, "op-2", "stop")
     assert "no guest" in bench.cell.hear(cell.ACTED, lambda row: row.operation_id == "op-2").fault
 
     assert [row.operation_id for row in bench.cell.heard(cell.ACTED)] == ["op-2"]
-    agent.hypervisor.guest = guest
+    agent.hypervisor.guests.get = guest
     bench.faults()
     assert agent.host.records.operations(server).is_known("op-1")
 
@@ -302,13 +302,13 @@ def test_a_password_comes_sealed_and_only_this_host_opens_it(bench: Bench, serve
     key = bench.cell.hear(cell.HEARTBEAT, lambda beat: beat.hello).sealing_key
     given: list[tuple[str, str]] = []
     hypervisor = bench.agents[0].hypervisor
-    set_password = hypervisor.set_password
+    set_password = hypervisor.operating_system.set_password
 
     def note(uuid: str, *, user: str, password: str, deadline: Any) -> None:
         given.append((user, password))
         set_password(uuid, user=user, password=password, deadline=deadline)
 
-    hypervisor.set_password = note
+    hypervisor.operating_system.set_password = note
     sealed = core.sealed.seal("correct horse", key=key, about=server)
 
     assert done(bench, server, "change-password", arguments={"user": "root", "sealed": sealed}).fault is None

@@ -8,7 +8,7 @@ import pytest
 import core.errors
 from compute.deadline import Deadline
 from compute.simulated import fault_injection
-from compute.simulated.driver import SimulatedHypervisor
+from compute.simulated.driver.hypervisor import SimulatedHypervisor
 from tests.compute.conftest import new_uuid, spec_of
 
 
@@ -20,7 +20,7 @@ def hypervisor(tmp_path: pathlib.Path) -> SimulatedHypervisor:
 
 
 def spawn(hypervisor: SimulatedHypervisor, uuid: str) -> None:
-    hypervisor.spawn(spec_of(uuid), 1, image=None, deadline=Deadline(attempt=1, deadline_s=10.0))
+    hypervisor.guests.spawn(spec_of(uuid), 1, image=None, deadline=Deadline(attempt=1, deadline_s=10.0))
 
 
 def test_what_is_dialled_holds_from_then_on(hypervisor: SimulatedHypervisor) -> None:
@@ -64,16 +64,16 @@ def test_changes_from_outside_are_seen_at_once(hypervisor: SimulatedHypervisor) 
 
     for number in range(30):
         spawn(other, server)
-        assert [guest.uuid for guest in hypervisor.guests()] == [server], number
-        other.stop(server, deadline=Deadline(attempt=1, deadline_s=10.0))
-        assert [guest.power_state for guest in hypervisor.guests()] == [4], number
-        other.destroy(server, 1, deadline=Deadline(attempt=1, deadline_s=10.0))
-        assert hypervisor.guests() == [], number
+        assert [guest.uuid for guest in hypervisor.guests.all()] == [server], number
+        other.power.stop(server, deadline=Deadline(attempt=1, deadline_s=10.0))
+        assert [guest.power_state for guest in hypervisor.guests.all()] == [4], number
+        other.guests.destroy(server, 1, deadline=Deadline(attempt=1, deadline_s=10.0))
+        assert hypervisor.guests.all() == [], number
 
 
 def test_a_hypervisor_that_is_away_answers_nothing(hypervisor: SimulatedHypervisor) -> None:
     fault_injection.turn(hypervisor.directory, away=True)
 
-    for ask in (hypervisor.capacity, hypervisor.guests, lambda: hypervisor.guest(new_uuid()), lambda: spawn(hypervisor, new_uuid())):
+    for ask in (hypervisor.capacity, hypervisor.guests.all, lambda: hypervisor.guests.get(new_uuid()), lambda: spawn(hypervisor, new_uuid())):
         with pytest.raises(core.errors.Unavailable):
             ask()

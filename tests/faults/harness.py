@@ -28,7 +28,7 @@ from compute.records import Records
 from compute.resources.images import ImageFiles, Room
 from compute.resources.power import KnownPowerStates
 from compute.resources.tracker import Tracker
-from compute.simulated.driver import SimulatedHypervisor
+from compute.simulated.driver.hypervisor import SimulatedHypervisor
 from compute.simulated.fault_injection import turn
 from conductor.cell.host_commands import HostCommands
 from conductor.cell.liveness import ConductorLiveness
@@ -174,7 +174,7 @@ class Agent:
             records=self.records,
             reporter=DirectReporter(self.host, self._post, self._steps),  # type: ignore[arg-type]
             servers=SteppedServers(self._steps),  # type: ignore[arg-type]
-            tracker=Tracker(lambda: inventory_of(self.host), self.hypervisor.guests),
+            tracker=Tracker(lambda: inventory_of(self.host), self.hypervisor.guests.all),
             images=ImageFiles(self._folder / "images", None, room=Room(most_bytes=2**30, keep_free_bytes=0), in_use=tuple, download_s=1.0),
             power=KnownPowerStates(),
             steps=self._steps,
@@ -193,7 +193,7 @@ class Agent:
     def say_hello(self) -> None:
         """Tells what is here."""
         intents = [Attempt(intent.uuid, intent.attempt) for intent in self.records.intents()]
-        guests = [Attempt(guest.uuid, guest.attempt) for guest in self.hypervisor.guests()]
+        guests = [Attempt(guest.uuid, guest.attempt) for guest in self.hypervisor.guests.all()]
         beat = heartbeat_of(self.host, boot_id=str(self._boots), intents=intents, guests=guests)
         self._post.cast(cell_verbs.REPORTS, cell_verbs.HEARTBEAT, beat, context=service_context())
 
@@ -203,13 +203,13 @@ class Agent:
 
     def guest(self, uuid: str) -> Guest | None:
         """The server's guest here."""
-        return self.hypervisor.guest(uuid)
+        return self.hypervisor.guests.get(uuid)
 
     def wipe(self, uuid: str) -> None:
         """Nothing of the server is here, and no order for it will be taken."""
         self.lines.jobs.clear()
         self.records.give_up({uuid: MAX_ATTEMPTS})
-        self.hypervisor.destroy(uuid, MAX_ATTEMPTS, deadline=Deadline(attempt=MAX_ATTEMPTS, deadline_s=FOREVER_S))
+        self.hypervisor.guests.destroy(uuid, MAX_ATTEMPTS, deadline=Deadline(attempt=MAX_ATTEMPTS, deadline_s=FOREVER_S))
 
 
 def host_folder(host: str) -> pathlib.Path:

@@ -14,7 +14,7 @@ import api_db.tables
 import cell_db.tables
 import messaging.verbs.cell as cell_verbs
 from compute.deadline import Deadline
-from compute.simulated.driver import SimulatedHypervisor
+from compute.simulated.driver.hypervisor import SimulatedHypervisor
 from conductor.cell.reports import BUILD_LEASE_S
 from database.types import now_sql
 from devstack.services import mariadb
@@ -49,12 +49,17 @@ class PatientHypervisor(SimulatedHypervisor):
     spawns: list[tuple[str, int]]
     time_is_up: threading.Event
 
-    def spawn(self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, deadline: Deadline) -> Guest:
+    def __init__(self, directory: pathlib.Path, **settings: Any) -> None:
+        super().__init__(directory, **settings)
+        self._spawn = self.guests.spawn
+        self.guests.spawn = self._spawn_when_time_is_up  # type: ignore[method-assign]
+
+    def _spawn_when_time_is_up(self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, deadline: Deadline) -> Guest:
         self.spawns.append((spec.uuid, attempt))
         assert deadline.left_s() > BUILD_S, "the agent itself would give the build up"
         while not self.time_is_up.is_set():
             deadline.wait(0.05)
-        return super().spawn(spec, attempt, image=image, deadline=deadline)
+        return self._spawn(spec, attempt, image=image, deadline=deadline)
 
 
 class Losses:

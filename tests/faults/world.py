@@ -39,7 +39,7 @@ from cells.gate.registry import Cells, api_gate
 from clients.glance import Images
 from clients.placement import Placement, connect
 from compute.deadline import Deadline
-from compute.simulated.driver import SimulatedHypervisor
+from compute.simulated.driver.hypervisor import SimulatedHypervisor
 from compute.simulated.fault_injection import turn
 from compute.simulated.guests import GuestFiles
 from core.clock import Clock, utcnow
@@ -115,10 +115,15 @@ def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEAD
 class PickyHypervisor(SimulatedHypervisor):
     """A simulated hypervisor that refuses the first attempt of some servers."""
 
-    def spawn(self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, deadline: Deadline) -> Guest:
+    def __init__(self, directory: pathlib.Path, **settings: Any) -> None:
+        super().__init__(directory, **settings)
+        self._spawn = self.guests.spawn
+        self.guests.spawn = self._refuse_or_spawn  # type: ignore[method-assign]
+
+    def _refuse_or_spawn(self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, deadline: Deadline) -> Guest:
         if attempt == 1 and spec.name.startswith(PICKY):
             raise core.errors.Conflict("not this one, not here", server=spec.uuid)
-        return super().spawn(spec, attempt, image=image, deadline=deadline)
+        return self._spawn(spec, attempt, image=image, deadline=deadline)
 
 
 def driver_of(kind: type[SimulatedHypervisor], conf: cfg.ConfigOpts) -> SimulatedHypervisor:

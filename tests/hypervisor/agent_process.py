@@ -16,16 +16,16 @@ def main(work: str, spec_file: str, uri: str, log_path: str, instances: str, ima
     """Says that it is ready, waits for a word, and works."""
     spec = msgspec.json.decode(pathlib.Path(spec_file).read_bytes(), type=BuildSpec)
     driver = driver_at(uri, pathlib.Path(log_path), pathlib.Path(instances))
-    driver.guest(spec.uuid)
+    driver.guests.get(spec.uuid)
     print("ready", flush=True)
     sys.stdin.readline()
     deadline = Deadline(attempt=1, deadline_s=DEADLINE_S)
     if work == "spawn":
-        driver.spawn(spec, 1, image=pathlib.Path(image), deadline=deadline)
+        driver.guests.spawn(spec, 1, image=pathlib.Path(image), deadline=deadline)
     elif work == "snapshot":
-        driver.snapshot(spec.uuid, target=pathlib.Path(spec_file).with_suffix(".snapshot"), deadline=deadline)
+        driver.snapshots.take(spec.uuid, target=pathlib.Path(spec_file).with_suffix(".snapshot"), deadline=deadline)
     else:
-        driver.destroy(spec.uuid, 1, deadline=deadline)
+        driver.guests.destroy(spec.uuid, 1, deadline=deadline)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from compute.deadline import Deadline
-from compute.hypervisor import Hypervisor
+from compute.hypervisor.hypervisor import Hypervisor
 from compute.simulated import fault_injection
-from compute.simulated.driver import SimulatedHypervisor
+from compute.simulated.driver.hypervisor import SimulatedHypervisor
 from lifecycle import states
 from objects.build import BuildSpec, Flavor
 from tests.hypervisor.machine import LibvirtBed, Machine, machine, objection
@@ -81,7 +81,7 @@ class SimulatedBed:
         return [str(path) for path in self._directory.rglob(f"{uuid}*")]
 
     def wait_until_up(self, uuid: str) -> None:
-        assert "GUEST-READY" in self.hypervisor.console_log(uuid)
+        assert "GUEST-READY" in self.hypervisor.consoles.log(uuid)
 
     def attached(self, uuid: str) -> set[str]:
         guest = self.hypervisor.files.get(uuid)

@@ -16,7 +16,7 @@ import core.config
 import core.errors
 from compute import libvirt
 from compute.deadline import Deadline
-from compute.libvirt.driver import LibvirtHypervisor
+from compute.libvirt.driver.hypervisor import LibvirtHypervisor
 from devstack import guest_image, identity
 from devstack.services.libvirt import NEEDED, LibvirtHost, end_guests, has_library
 from devstack.waiting import wait_until
@@ -186,10 +186,10 @@ class LibvirtBed:
         return [str(path) for path in files] + [f"process {process.pid}" for process in qemu_processes(uuid)]
 
     def wait_until_up(self, uuid: str) -> None:
-        wait_until(lambda: "GUEST-READY" in self.hypervisor.console_log(uuid), what="ready line", deadline_s=BOOT_DEADLINE_S, every_s=0.3)
+        wait_until(lambda: "GUEST-READY" in self.hypervisor.consoles.log(uuid), what="ready line", deadline_s=BOOT_DEADLINE_S, every_s=0.3)
 
     def attached(self, uuid: str) -> set[str]:
-        libvirt = self.hypervisor._libvirt
+        libvirt = self.hypervisor.context.libvirt
         kept, now = (_attached_in(libvirt.document(uuid, live=live)) for live in (False, True))
         assert kept == now, "the guest that runs has other devices than it will have after a start"
         return kept
@@ -254,7 +254,7 @@ def qemu_processes(uuid: str) -> list[identity.Process]:
 
 def _answers(driver: LibvirtHypervisor) -> bool:
     try:
-        driver.guests()
+        driver.guests.all()
     except core.errors.Unavailable:
         return False
     return True
@@ -262,7 +262,7 @@ def _answers(driver: LibvirtHypervisor) -> bool:
 
 def _is_destroyed(driver: LibvirtHypervisor, uuid_: str) -> bool:
     try:
-        driver.destroy(uuid_, MAX_ATTEMPT, deadline=Deadline(attempt=1, deadline_s=START_DEADLINE_S))
+        driver.guests.destroy(uuid_, MAX_ATTEMPT, deadline=Deadline(attempt=1, deadline_s=START_DEADLINE_S))
     except core.errors.Unavailable:
         return False
-    return driver.guest(uuid_) is None
+    return driver.guests.get(uuid_) is None

@@ -22,14 +22,14 @@ def main(directory: pathlib.Path, image: pathlib.Path) -> None:
     spec = BuildSpec(uuid=server, project_id="p", user_id="u", name="one", hostname="one", flavor=flavor, image=ImageRef(image_id=server, disk_format="qcow2"))
     driver = driver_at("qemu:///session", log_path, directory / "instances", console_path=str(directory / "c"))
     with contextlib.closing(driver):
-        states = [driver.spawn(spec, 1, image=image, deadline=deadline()).power_state]
+        states = [driver.guests.spawn(spec, 1, image=image, deadline=deadline()).power_state]
         try:
-            wait_until(lambda: "GUEST-READY" in driver.console_log(server), what="ready line", deadline_s=BOOT_DEADLINE_S, every_s=0.3)
-            driver.snapshot(server, target=directory / "snapshot", deadline=deadline())
-            kinds = [address.kind for address in driver.console_addresses(server)]
-            states += [act(server, deadline=deadline()).power_state for act in (driver.suspend, driver.resume, driver.stop)]
+            wait_until(lambda: "GUEST-READY" in driver.consoles.log(server), what="ready line", deadline_s=BOOT_DEADLINE_S, every_s=0.3)
+            driver.snapshots.take(server, target=directory / "snapshot", deadline=deadline())
+            kinds = [address.kind for address in driver.consoles.addresses(server)]
+            states += [act(server, deadline=deadline()).power_state for act in (driver.power.suspend, driver.power.resume, driver.power.stop)]
         finally:
-            driver.destroy(server, 1, deadline=deadline())
+            driver.guests.destroy(server, 1, deadline=deadline())
         remains = [str(path) for path in directory.rglob(f"*{server}*")]
     json.dump({"states": states, "kinds": kinds, "has_snapshot": (directory / "snapshot").exists(), "remains": remains}, sys.stdout)
 

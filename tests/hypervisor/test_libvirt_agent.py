@@ -134,7 +134,7 @@ def test_a_guest_that_is_destroyed_behind_our_back_is_told(bench: RealBench, dea
     spec = bench.spec()
     bench.order(spec)
     bench.active(spec)
-    somebody = bench.bed.hypervisor._libvirt
+    somebody = bench.bed.hypervisor.context.libvirt
 
     somebody.cut_off(spec.uuid, deadline)
     bench.cell.hear(cell.POWER_STATES, lambda row: (row.uuid, row.power_state) == (spec.uuid, states.SHUTDOWN))

@@ -10,8 +10,8 @@ import xml.etree.ElementTree as ET
 import pytest
 
 import core.errors
-from compute.devices import BlockSource, DiskToAttach, FileSource, NetworkSource, NicToAttach
-from compute.hypervisor import ConsoleAddress
+from compute.hypervisor.consoles import ConsoleAddress
+from compute.hypervisor.devices import BlockSource, DiskToAttach, FileSource, NetworkSource, NicToAttach
 from compute.libvirt.cpus import LARGE_PAGES_KIB, CpuPolicy, NumaNode, Topology
 from compute.libvirt.devices import ConsoleListener, Disk, disk_xml, nic_xml
 from compute.libvirt.domain import Domain, Identity, domain_name, domain_xml, identity_of, is_ours

@@ -19,9 +19,9 @@ import pytest
 
 import core.errors
 from compute.deadline import Deadline
-from compute.devices import DiskToAttach, NetworkSource
+from compute.hypervisor.devices import DiskToAttach, NetworkSource
 from compute.libvirt.domain_xml_edits import disk_names, machine_of
-from compute.libvirt.driver import LibvirtHypervisor
+from compute.libvirt.driver.hypervisor import LibvirtHypervisor
 from compute.libvirt.image_format import inspect
 from compute.libvirt.instance_dirs import InstanceDirectories
 from compute.libvirt.snapshots import backup_xml
@@ -29,8 +29,8 @@ from devstack import identity
 from devstack.waiting import wait_until
 from lifecycle import states
 from objects.build import BuildSpec
+from tests.hypervisor.contract.steps import new_disk, new_nic
 from tests.hypervisor.machine import BOOT_DEADLINE_S, LibvirtBed, Machine, driver_at, open_driver, qemu_processes
-from tests.hypervisor.test_contract import new_disk, new_nic
 from tests.hypervisor.test_libvirt_documents import DESCRIPTIONS, SERVER
 
 pytestmark = pytest.mark.libvirt
@@ -55,12 +55,12 @@ def deadline(deadline_s: float = ACT_DEADLINE_S) -> Deadline:
 
 
 def spawn(bed: LibvirtBed, spec: BuildSpec, driver: LibvirtHypervisor | None = None) -> None:
-    (driver or bed.hypervisor).spawn(spec, 1, image=bed.image(spec), deadline=deadline())
+    (driver or bed.hypervisor).guests.spawn(spec, 1, image=bed.image(spec), deadline=deadline())
 
 
 def ready_lines(driver: LibvirtHypervisor, uuid: str) -> list[dict[str, str]]:
     """What the guest said each time it was ready, oldest first."""
-    lines = READY.findall(driver.console_log(uuid))
+    lines = READY.findall(driver.consoles.log(uuid))
     return [dict(field.split("=", 1) for field in line.split()) for line in lines]
 
 
@@ -92,58 +92,58 @@ def test_one_guest_through_its_life(libvirt_machine: Machine, libvirt_bed: Libvi
         assert (ready["uuid"], ready["hostname"], ready["source"], ready["boot"]) == (spec.uuid, spec.hostname, "configdrive", "1")
         sizes = dict(disk.split(":") for disk in ready["disks"].split(","))
         assert {name: int(size) for name, size in sizes.items() if name != "sr0"} == {"vda": 2**30, "vdb": 2**30, "vdc": 2**20}
-        assert "USER-DATA ssh-ed25519 AAAAC3Nz" in driver.console_log(spec.uuid)
+        assert "USER-DATA ssh-ed25519 AAAAC3Nz" in driver.consoles.log(spec.uuid)
 
-        driver.set_password(spec.uuid, user="root", password="secret", deadline=deadline())
-        wait_until(lambda: "GUEST-EVENT password-set user=root" in driver.console_log(spec.uuid), what="new password", deadline_s=SOON_S)
-        driver.snapshot(spec.uuid, target=tmp_path / "snapshot", deadline=deadline())
+        driver.operating_system.set_password(spec.uuid, user="root", password="secret", deadline=deadline())
+        wait_until(lambda: "GUEST-EVENT password-set user=root" in driver.consoles.log(spec.uuid), what="new password", deadline_s=SOON_S)
+        driver.snapshots.take(spec.uuid, target=tmp_path / "snapshot", deadline=deadline())
         assert "guest's agent failed" not in caplog.text, "the snapshot was not quiet"
         begin_and_forget_a_snapshot(driver, tmp_path / "instances", spec)
 
         driver = open_driver(libvirt_machine, tmp_path / "instances", changed=changed.set, shutdown_timeout_s=90.0)
         stack.enter_context(contextlib.closing(driver))
-        assert [guest.power_state for guest in driver.guests()] == [states.RUNNING]
+        assert [guest.power_state for guest in driver.guests.all()] == [states.RUNNING]
         assert list((tmp_path / "instances" / f"{spec.uuid}.1").glob("snapshot*")) == []
-        driver.snapshot(spec.uuid, target=tmp_path / "snapshot", deadline=deadline())
+        driver.snapshots.take(spec.uuid, target=tmp_path / "snapshot", deadline=deadline())
         assert "guest's agent failed" not in caplog.text, "the next agent left the guest's file systems frozen"
 
         disk, nic = new_disk(tmp_path / "volume"), new_nic()
-        driver.attach_disk(spec.uuid, disk, deadline=deadline())
-        driver.attach_nic(spec.uuid, nic, deadline=deadline())
+        driver.devices.attach_disk(spec.uuid, disk, deadline=deadline())
+        driver.devices.attach_nic(spec.uuid, nic, deadline=deadline())
         for event in (f"disk-add vdd bytes={4 * 1024**2} serial={disk.volume_id[:20]}", "nic-add"):
-            wait_until(lambda event=event: f"GUEST-EVENT {event}" in driver.console_log(spec.uuid), what=event, deadline_s=SOON_S)
-        driver.detach_disk(spec.uuid, disk.volume_id, deadline=deadline())
-        driver.detach_nic(spec.uuid, nic.mac, deadline=deadline())
+            wait_until(lambda event=event: f"GUEST-EVENT {event}" in driver.consoles.log(spec.uuid), what=event, deadline_s=SOON_S)
+        driver.devices.detach_disk(spec.uuid, disk.volume_id, deadline=deadline())
+        driver.devices.detach_nic(spec.uuid, nic.mac, deadline=deadline())
         for event in ("disk-remove vdd", "nic-remove"):
-            wait_until(lambda event=event: f"GUEST-EVENT {event}" in driver.console_log(spec.uuid), what=event, deadline_s=SOON_S)
+            wait_until(lambda event=event: f"GUEST-EVENT {event}" in driver.consoles.log(spec.uuid), what=event, deadline_s=SOON_S)
         with nbd_server(tmp_path) as source:
             remote = DiskToAttach(volume_id=f"remote-{spec.uuid}", source=source)
-            driver.attach_disk(spec.uuid, remote, deadline=deadline())
+            driver.devices.attach_disk(spec.uuid, remote, deadline=deadline())
             event = f"disk-add vdd bytes={4 * 1024**2} serial={remote.volume_id[:20]}"
-            wait_until(lambda: f"GUEST-EVENT {event}" in driver.console_log(spec.uuid), what=event, deadline_s=SOON_S)
-            driver.detach_disk(spec.uuid, remote.volume_id, deadline=deadline())
+            wait_until(lambda: f"GUEST-EVENT {event}" in driver.consoles.log(spec.uuid), what=event, deadline_s=SOON_S)
+            driver.devices.detach_disk(spec.uuid, remote.volume_id, deadline=deadline())
 
         (before,) = qemu_processes(spec.uuid)
-        driver.reboot(spec.uuid, hard=False, deadline=deadline())
+        driver.power.reboot(spec.uuid, hard=False, deadline=deadline())
         assert wait_for_boot(driver, spec.uuid, 2)["boot"] == "2"
         assert qemu_processes(spec.uuid) == [before], "the guest did not shut itself down and was cut off"
 
-        assert driver.suspend(spec.uuid, deadline=deadline()).power_state == states.SHUTDOWN
+        assert driver.power.suspend(spec.uuid, deadline=deadline()).power_state == states.SHUTDOWN
         assert qemu_processes(spec.uuid) == []
-        assert driver.resume(spec.uuid, deadline=deadline()).power_state == states.RUNNING
+        assert driver.power.resume(spec.uuid, deadline=deadline()).power_state == states.RUNNING
 
-        assert driver.stop(spec.uuid, deadline=deadline()).power_state == states.SHUTDOWN
-        assert driver.console_log(spec.uuid).count("GUEST-DOWN") == 2, "it was not the guest that shut down"
+        assert driver.power.stop(spec.uuid, deadline=deadline()).power_state == states.SHUTDOWN
+        assert driver.consoles.log(spec.uuid).count("GUEST-DOWN") == 2, "it was not the guest that shut down"
         assert len(ready_lines(driver, spec.uuid)) == 2, "it did not go on from where it was suspended"
 
-        driver.start(spec.uuid, deadline=deadline())
+        driver.power.start(spec.uuid, deadline=deadline())
         assert wait_for_boot(driver, spec.uuid, 3)["boot"] == "3"
         changed.clear()
         libvirt_bed.crash(spec.uuid)
         assert changed.wait(SOON_S), "the end of the guest was not told"
-        assert driver.guest(spec.uuid).power_state == states.CRASHED
+        assert driver.guests.get(spec.uuid).power_state == states.CRASHED
 
-        driver.destroy(spec.uuid, 1, deadline=deadline())
+        driver.guests.destroy(spec.uuid, 1, deadline=deadline())
         assert libvirt_bed.remains(spec.uuid) == []
 
 
@@ -165,9 +165,9 @@ def begin_and_forget_a_snapshot(driver: LibvirtHypervisor, instances: pathlib.Pa
     directory = InstanceDirectories(instances).of(spec.uuid, 1)
     directory.snapshot_mark.touch()
     directory.frozen_mark.touch()
-    assert driver._libvirt.freeze_file_systems(spec.uuid, deadline())
-    names = disk_names(driver._libvirt.document(spec.uuid, live=True))
-    driver._libvirt.begin_backup(spec.uuid, backup_xml(names, directory.snapshot_disk), deadline())
+    assert driver.context.libvirt.freeze_file_systems(spec.uuid, deadline())
+    names = disk_names(driver.context.libvirt.document(spec.uuid, live=True))
+    driver.context.libvirt.begin_backup(spec.uuid, backup_xml(names, directory.snapshot_disk), deadline())
 
 
 def test_a_snapshot_whose_agent_is_killed_leaves_a_guest_that_runs(libvirt_bed: LibvirtBed, tmp_path: pathlib.Path) -> None:
@@ -179,14 +179,14 @@ def test_a_snapshot_whose_agent_is_killed_leaves_a_guest_that_runs(libvirt_bed: 
             with contextlib.suppress(subprocess.TimeoutExpired):
                 agent.wait(delay_s)
             agent.kill()
-        assert libvirt_bed.hypervisor.guest(spec.uuid).power_state == states.RUNNING
+        assert libvirt_bed.hypervisor.guests.get(spec.uuid).power_state == states.RUNNING
     libvirt_bed.restart()
-    assert [guest.power_state for guest in libvirt_bed.hypervisor.guests()] == [states.RUNNING]
-    libvirt_bed.hypervisor.snapshot(spec.uuid, target=tmp_path / "snapshot", deadline=deadline())
+    assert [guest.power_state for guest in libvirt_bed.hypervisor.guests.all()] == [states.RUNNING]
+    libvirt_bed.hypervisor.snapshots.take(spec.uuid, target=tmp_path / "snapshot", deadline=deadline())
 
     assert inspect(tmp_path / "snapshot", said="qcow2").virtual_bytes == 2**30
     assert list((tmp_path / "instances" / f"{spec.uuid}.1").glob("snapshot*")) == []
-    assert libvirt_bed.hypervisor.guest(spec.uuid).power_state == states.RUNNING
+    assert libvirt_bed.hypervisor.guests.get(spec.uuid).power_state == states.RUNNING
 
 
 @pytest.fixture
@@ -216,13 +216,13 @@ def test_a_host_whose_disk_is_full_refuses_builds_and_goes_on_when_there_is_room
 
         with pytest.raises(core.errors.Unavailable, match="disk"):
             spawn(bed, spec)
-        bed.hypervisor.destroy(spec.uuid, 1, deadline=deadline())
+        bed.hypervisor.guests.destroy(spec.uuid, 1, deadline=deadline())
         assert bed.remains(spec.uuid) == []
-        assert bed.hypervisor.guests() == []
+        assert bed.hypervisor.guests.all() == []
 
         filling.unlink()
         spawn(bed, spec)
-        assert [guest.power_state for guest in bed.hypervisor.guests()] == [states.RUNNING]
+        assert [guest.power_state for guest in bed.hypervisor.guests.all()] == [states.RUNNING]
     finally:
         bed.clear()
 
@@ -236,23 +236,23 @@ def test_a_terminal_on_a_guest_whose_disk_cannot_grow(libvirt_machine: Machine, 
         spec = bed.spec()
         spawn(bed, spec, driver)
         wait_for_boot(driver, spec.uuid, 1)
-        by_kind = {address.kind: address for address in driver.console_addresses(spec.uuid)}
+        by_kind = {address.kind: address for address in driver.consoles.addresses(spec.uuid)}
         with connected(by_kind["vnc"].path) as screen:
             assert screen.recv(12).startswith(b"RFB 003")
         with connected(by_kind["serial"].path) as terminal:
             ask(terminal, "echo TERMINAL-$((6 * 7))", b"TERMINAL-42")
-            wait_until(lambda: "TERMINAL-42" in driver.console_log(spec.uuid), what="log of what was said", deadline_s=SOON_S)
+            wait_until(lambda: "TERMINAL-42" in driver.consoles.log(spec.uuid), what="log of what was said", deadline_s=SOON_S)
 
             filling = fill(small_disk, but_bytes=1024**2)
             changed.clear()
             tell(terminal, "dd if=/dev/urandom of=/persist/much bs=64k count=160; sync")
-            wait_until(lambda: driver.guest(spec.uuid).power_state == states.POWER_PAUSED, what="pause of the guest", deadline_s=ACT_DEADLINE_S)
+            wait_until(lambda: driver.guests.get(spec.uuid).power_state == states.POWER_PAUSED, what="pause of the guest", deadline_s=ACT_DEADLINE_S)
             assert changed.is_set()
             assert "cannot write its disk" in caplog.text
             filling.unlink()
-            assert driver.unpause(spec.uuid, deadline=deadline()).power_state == states.RUNNING
+            assert driver.power.unpause(spec.uuid, deadline=deadline()).power_state == states.RUNNING
             ask(terminal, "echo STILL-$((6 * 7))", b"STILL-42")
-        driver.destroy(spec.uuid, 1, deadline=deadline())
+        driver.guests.destroy(spec.uuid, 1, deadline=deadline())
         assert list((small_disk / "c").iterdir()) == []
     finally:
         driver.close()
@@ -291,15 +291,15 @@ def ask(terminal: socket.socket, line: str, answer: bytes) -> None:
 def test_a_guest_keeps_its_machine_when_the_hosts_default_becomes_another(libvirt_machine: Machine, libvirt_bed: LibvirtBed, tmp_path: pathlib.Path) -> None:
     spec = libvirt_bed.spec()
     spawn(libvirt_bed, spec)
-    before = machine_of(libvirt_bed.hypervisor._libvirt.document(spec.uuid))
+    before = machine_of(libvirt_bed.hypervisor.context.libvirt.document(spec.uuid))
     assert str(before).startswith("pc-i440fx-")
 
     host = libvirt_machine.host
     with contextlib.closing(driver_at(host.uri, host.log_path, tmp_path / "instances", machine="q35")) as driver:
-        driver.rebuild(spec, image=libvirt_bed.image(spec), deadline=deadline())
+        driver.disks.rebuild(spec, image=libvirt_bed.image(spec), deadline=deadline())
 
-        assert machine_of(driver._libvirt.document(spec.uuid)) == before
-        assert driver._libvirt.find(spec.uuid).identity.machine == before
+        assert machine_of(driver.context.libvirt.document(spec.uuid)) == before
+        assert driver.context.libvirt.find(spec.uuid).identity.machine == before
 
 
 def with_extra_specs(spec: BuildSpec, **extra_specs: str) -> BuildSpec:
@@ -314,11 +314,11 @@ def test_dedicated_cpus_are_one_guests_alone(libvirt_machine: Machine, libvirt_b
         with pytest.raises(core.errors.Conflict, match="dedicated cpus"):
             spawn(libvirt_bed, second, driver)
         assert cpus_of_threads(first.uuid) == {str(last_cpu)}
-        driver.rebuild(first, image=libvirt_bed.image(first), deadline=deadline())
+        driver.disks.rebuild(first, image=libvirt_bed.image(first), deadline=deadline())
         assert cpus_of_threads(first.uuid) == {str(last_cpu)}
 
-        driver.destroy(first.uuid, 1, deadline=deadline())
-        driver.destroy(second.uuid, 1, deadline=deadline())
+        driver.guests.destroy(first.uuid, 1, deadline=deadline())
+        driver.guests.destroy(second.uuid, 1, deadline=deadline())
         spawn(libvirt_bed, second, driver)
     with pytest.raises(core.errors.Invalid, match="cpu_dedicated_set"):
         spawn(libvirt_bed, with_extra_specs(libvirt_bed.spec(), cpu_policy="dedicated"))
@@ -347,17 +347,17 @@ def test_what_a_host_may_lack_is_there_or_is_refused_by_name(
 ) -> None:
     spec = with_extra_specs(libvirt_bed.spec(), **extra_specs)
     spec = msgspec.structs.replace(spec, image=msgspec.structs.replace(spec.image, properties=properties))
-    can = libvirt_bed.hypervisor._host.abilities(libvirt_bed.hypervisor._libvirt, "pc")
+    can = libvirt_bed.hypervisor.context.facts.abilities(libvirt_bed.hypervisor.context.libvirt, "pc")
     is_there = {"hw:tpm_version": bool(can.tpm_versions), "hw_firmware_type": can.has_uefi, "hw:mem_page_size": 1024**2 in can.page_sizes}[field]
 
     if is_there:
         spawn(libvirt_bed, spec)
-        assert [guest.power_state for guest in libvirt_bed.hypervisor.guests()] == [states.RUNNING]
+        assert [guest.power_state for guest in libvirt_bed.hypervisor.guests.all()] == [states.RUNNING]
     else:
         with pytest.raises(core.errors.Invalid) as caught:
             spawn(libvirt_bed, spec)
         assert caught.value.fields["field"] == field
-    libvirt_bed.hypervisor.destroy(spec.uuid, 1, deadline=deadline())
+    libvirt_bed.hypervisor.guests.destroy(spec.uuid, 1, deadline=deadline())
     assert libvirt_bed.remains(spec.uuid) == []
 
 
@@ -368,63 +368,63 @@ def test_one_guest_is_saved_rescued_and_rebuilt(libvirt_bed: LibvirtBed, tmp_pat
     spawn(libvirt_bed, spec)
     wait_for_boot(driver, spec.uuid, 1)
     with pytest.raises(core.errors.Conflict):
-        driver.set_password(spec.uuid, user="root", password="secret", deadline=deadline())
-    driver.snapshot(spec.uuid, target=snapshot, deadline=deadline())
+        driver.operating_system.set_password(spec.uuid, user="root", password="secret", deadline=deadline())
+    driver.snapshots.take(spec.uuid, target=snapshot, deadline=deadline())
 
-    driver.rescue(spec.uuid, image=image, disk_format="qcow2", deadline=deadline())
+    driver.disks.rescue(spec.uuid, image=image, disk_format="qcow2", deadline=deadline())
     disks = wait_for_boot(driver, spec.uuid, 2)["disks"].split(",")
     image_bytes = inspect(image, said="qcow2").virtual_bytes
     assert disks[:3] == [f"vda:{image_bytes}", f"vdb:{2**20}", f"vdc:{2**30}"]
 
-    driver.unrescue(spec.uuid, deadline=deadline())
+    driver.disks.unrescue(spec.uuid, deadline=deadline())
     ready = wait_for_boot(driver, spec.uuid, 3)
     assert ready["disks"].split(",")[:2] == [f"vda:{2**30}", f"vdb:{2**20}"]
     assert int(ready["boot"]) >= 2, "it does not run from its own disk again"
 
-    driver.rescue(spec.uuid, image=image, disk_format="qcow2", deadline=deadline())
-    driver.reboot(spec.uuid, hard=True, deadline=deadline())
+    driver.disks.rescue(spec.uuid, image=image, disk_format="qcow2", deadline=deadline())
+    driver.power.reboot(spec.uuid, hard=True, deadline=deadline())
     ready = wait_for_boot(driver, spec.uuid, 4)
     assert int(ready["boot"]) >= 3, "a hard reboot does not end the rescue"
 
-    driver.rebuild(spec, image=snapshot, deadline=deadline())
+    driver.disks.rebuild(spec, image=snapshot, deadline=deadline())
     assert wait_for_boot(driver, spec.uuid, 5)["boot"] == "2", "it does not run from the snapshot"
-    driver.rebuild(spec, image=image, deadline=deadline())
+    driver.disks.rebuild(spec, image=image, deadline=deadline())
     assert wait_for_boot(driver, spec.uuid, 6)["boot"] == "1", "it does not run from the image"
 
 
 def test_a_killed_libvirtd_is_away_and_back_with_its_guests(libvirt_machine: Machine, libvirt_bed: LibvirtBed) -> None:
     spec = libvirt_bed.spec()
     spawn(libvirt_bed, spec)
-    (guest,) = libvirt_bed.hypervisor.guests()
+    (guest,) = libvirt_bed.hypervisor.guests.all()
 
     libvirt_machine.kill_daemon()
     with pytest.raises(core.errors.Unavailable):
-        libvirt_bed.hypervisor.guests()
+        libvirt_bed.hypervisor.guests.all()
     with pytest.raises(core.errors.Unavailable):
-        libvirt_bed.hypervisor.destroy(spec.uuid, 1, deadline=deadline(5.0))
+        libvirt_bed.hypervisor.guests.destroy(spec.uuid, 1, deadline=deadline(5.0))
     assert len(qemu_processes(spec.uuid)) == 1
     libvirt_machine.start_daemon()
 
-    assert libvirt_bed.hypervisor.guests() == [guest]
-    assert libvirt_bed.hypervisor.pause(spec.uuid, deadline=deadline()).power_state == states.POWER_PAUSED
+    assert libvirt_bed.hypervisor.guests.all() == [guest]
+    assert libvirt_bed.hypervisor.power.pause(spec.uuid, deadline=deadline()).power_state == states.POWER_PAUSED
 
 
 def test_a_frozen_libvirtd_keeps_no_call(libvirt_machine: Machine, libvirt_bed: LibvirtBed, tmp_path: pathlib.Path) -> None:
     driver = open_driver(libvirt_machine, tmp_path / "instances", call_deadline_s=1.0)
     with contextlib.closing(driver):
-        assert driver.guests() == []
+        assert driver.guests.all() == []
         assert libvirt_machine.daemon is not None
         libvirt_machine.daemon.send_signal(signal.SIGSTOP)
         try:
             for _ in range(3):
                 with pytest.raises(core.errors.Unavailable):
-                    driver.guests()
+                    driver.guests.all()
         finally:
             libvirt_machine.daemon.send_signal(signal.SIGCONT)
 
         def answers() -> bool:
             try:
-                return driver.guests() == []
+                return driver.guests.all() == []
             except core.errors.Unavailable:
                 return False
 
@@ -438,12 +438,12 @@ def test_a_frozen_guest_keeps_no_call_and_can_be_destroyed(libvirt_bed: LibvirtB
     identity.send(process, signal.SIGSTOP)
 
     with pytest.raises(core.errors.Unavailable):
-        libvirt_bed.hypervisor.suspend(frozen.uuid, deadline=deadline(1.0))
-    assert [guest.uuid for guest in libvirt_bed.hypervisor.guests()] == [frozen.uuid]
+        libvirt_bed.hypervisor.power.suspend(frozen.uuid, deadline=deadline(1.0))
+    assert [guest.uuid for guest in libvirt_bed.hypervisor.guests.all()] == [frozen.uuid]
     spawn(libvirt_bed, other)
-    libvirt_bed.hypervisor.destroy(frozen.uuid, 1, deadline=deadline())
+    libvirt_bed.hypervisor.guests.destroy(frozen.uuid, 1, deadline=deadline())
 
-    assert [guest.uuid for guest in libvirt_bed.hypervisor.guests()] == [other.uuid]
+    assert [guest.uuid for guest in libvirt_bed.hypervisor.guests.all()] == [other.uuid]
     assert libvirt_bed.remains(frozen.uuid) == []
 
 
@@ -457,7 +457,7 @@ def test_an_agent_that_died_while_it_built_leaves_nothing(libvirt_bed: LibvirtBe
 
     libvirt_bed.restart()
 
-    assert [guest.uuid for guest in libvirt_bed.hypervisor.guests()] == [other.uuid]
+    assert [guest.uuid for guest in libvirt_bed.hypervisor.guests.all()] == [other.uuid]
     assert libvirt_bed.remains(spec.uuid) == []
 
 
@@ -466,13 +466,13 @@ def test_a_guest_that_was_defined_and_never_started_is_built_afresh(libvirt_mach
     libvirt_machine.turn("fail")
     with pytest.raises(core.errors.Broken):
         spawn(libvirt_bed, spec)
-    assert libvirt_bed.hypervisor.guest(spec.uuid) is None, "a guest that is not whole was shown"
+    assert libvirt_bed.hypervisor.guests.get(spec.uuid) is None, "a guest that is not whole was shown"
     libvirt_machine.turn("normal")
 
     libvirt_bed.restart()
     spawn(libvirt_bed, spec)
 
-    assert [guest.power_state for guest in libvirt_bed.hypervisor.guests()] == [states.RUNNING]
+    assert [guest.power_state for guest in libvirt_bed.hypervisor.guests.all()] == [states.RUNNING]
 
 
 def test_an_agent_killed_while_its_guest_starts(libvirt_machine: Machine, libvirt_bed: LibvirtBed) -> None:
@@ -488,9 +488,9 @@ def test_an_agent_killed_while_its_guest_starts(libvirt_machine: Machine, libvir
 
     wait_until(lambda: is_spawned(libvirt_bed, spec), what="guest of the next agent", deadline_s=SOON_S)
 
-    assert [guest.uuid for guest in libvirt_bed.hypervisor.guests()] == [spec.uuid]
+    assert [guest.uuid for guest in libvirt_bed.hypervisor.guests.all()] == [spec.uuid]
     assert len(qemu_processes(spec.uuid)) == 1
-    libvirt_bed.hypervisor.destroy(spec.uuid, 1, deadline=deadline())
+    libvirt_bed.hypervisor.guests.destroy(spec.uuid, 1, deadline=deadline())
     assert libvirt_bed.remains(spec.uuid) == []
 
 
@@ -507,8 +507,8 @@ def test_an_agent_killed_at_any_moment_of_a_spawn_or_a_destroy(libvirt_bed: Libv
             wait_until(lambda: is_spawned(libvirt_bed, spec), what="guest of the next agent", deadline_s=SOON_S)
             assert len(qemu_processes(spec.uuid)) == 1
         else:
-            libvirt_bed.hypervisor.destroy(spec.uuid, 1, deadline=deadline())
-            assert libvirt_bed.hypervisor.guests() == []
+            libvirt_bed.hypervisor.guests.destroy(spec.uuid, 1, deadline=deadline())
+            assert libvirt_bed.hypervisor.guests.all() == []
             assert libvirt_bed.remains(spec.uuid) == []
 
 
@@ -532,7 +532,7 @@ def test_a_libvirtd_killed_while_a_guest_starts(libvirt_machine: Machine, libvir
     libvirt_machine.turn("normal")
     libvirt_machine.start_daemon()
 
-    assert libvirt_bed.hypervisor.guests() == [], "a guest that is not whole was shown"
+    assert libvirt_bed.hypervisor.guests.all() == [], "a guest that is not whole was shown"
     wait_until(lambda: is_spawned(libvirt_bed, spec), what="guest of the next try", deadline_s=SOON_S)
     assert len(qemu_processes(spec.uuid)) == 1
 
@@ -566,15 +566,15 @@ def test_an_image_that_lies_makes_no_guest(libvirt_bed: LibvirtBed, tmp_path: pa
     image.write_bytes(head + bytes(1024))
 
     with pytest.raises(core.errors.Invalid):
-        libvirt_bed.hypervisor.spawn(spec, 1, image=image, deadline=deadline())
+        libvirt_bed.hypervisor.guests.spawn(spec, 1, image=image, deadline=deadline())
 
     assert libvirt_bed.remains(spec.uuid) == []
 
 
 def test_libvirt_takes_every_kind_of_document(libvirt_bed: LibvirtBed) -> None:
     """Those too that ask for what this host lacks are as libvirt wants them: that is all it finds wrong."""
-    libvirt = libvirt_bed.hypervisor._libvirt
-    can = libvirt_bed.hypervisor._host.abilities(libvirt, "q35")
+    libvirt = libvirt_bed.hypervisor.context.libvirt
+    can = libvirt_bed.hypervisor.context.facts.abilities(libvirt, "q35")
     for name, description in DESCRIPTIONS.items():
         if description.virt_type != "qemu":
             continue

@@ -1,0 +1,1 @@
+"""libvirt behind the interface of all drivers."""

@@ -1,0 +1,26 @@
+"""What a guest's agent and its kernel are asked for."""
+
+import core.errors
+from compute.deadline import Deadline
+from compute.libvirt.driver.context import LibvirtContext, wrong_state
+from lifecycle import states
+
+
+class LibvirtOperatingSystem:
+    """See `compute.hypervisor.operating_system`."""
+
+    def __init__(self, context: LibvirtContext) -> None:
+        self._context = context
+
+    def set_password(self, uuid: str, *, user: str, password: str, deadline: Deadline) -> None:
+        seen = self._context.known(uuid, deadline)
+        if seen.power_state != states.RUNNING:
+            raise wrong_state(seen, "be given a password")
+        if not self._context.libvirt.set_password(uuid, user, password, deadline):
+            raise core.errors.Conflict("The guest's agent does not answer", server=uuid)
+
+    def inject_nmi(self, uuid: str, *, deadline: Deadline) -> None:
+        seen = self._context.known(uuid, deadline)
+        if seen.power_state != states.RUNNING:
+            raise wrong_state(seen, "be interrupted")
+        self._context.libvirt.inject_nmi(uuid, deadline)

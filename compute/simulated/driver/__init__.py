@@ -1,0 +1,1 @@
+"""The simulated hypervisor behind the interface of all drivers."""

@@ -1,0 +1,1 @@
+"""What `compute.hypervisor` promises, for every driver: one file for each facet."""
