@@ -1,53 +1,30 @@
-"""The one file that talks to libvirt: short calls with deadlines, errors of ours, and the news that libvirt sends.
+"""The connection to libvirt: opened and kept alive, calls with deadlines, errors of ours, the news that libvirt sends.
 
-Nothing here decides anything. A connection that broke is opened again by the next call.
+A connection that broke is opened again by the next call. What is called is in `domains`, `domain_power`,
+`domain_devices`, `backup_jobs`, `guest_agent` and `host_facts`: functions over it, which decide nothing.
 """
 
 import collections
 import contextlib
-import dataclasses
 import functools
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-try:
-    import libvirt
-except ImportError:
-    # It is an extra of ours; `Libvirt` says so when it is wanted.
-    libvirt = None
-
 import core.errors
 import core.log
 from compute.deadline import Deadline
 from compute.libvirt.calls import Calls
-from compute.libvirt.domain import NAMESPACE, Identity, domain_name, identity_of, is_ours
+from compute.libvirt.domain import domain_name, is_ours
+from compute.libvirt.library import libvirt
 from core.log import about
-from lifecycle import states
 
 LOG = core.log.get(__name__)
 
 _KEEPALIVE_S, _KEEPALIVE_COUNT = 5, 3
 _CLOSE_S = 2.0
-_AGENT_S = 5
-_ARCHITECTURE = "x86_64"
 
 Result = TypeVar("Result")
-
-
-@dataclasses.dataclass(frozen=True)
-class Seen:
-    """A domain of ours as libvirt tells of it. `saved`: its memory lies on disk, to be gone on from."""
-
-    uuid: str
-    identity: Identity
-    power_state: int
-    saved: bool
-
-    @property
-    def has_process(self) -> bool:
-        """Whether there is a QEMU of it, running or held."""
-        return self.power_state in (states.RUNNING, states.POWER_PAUSED, states.POWER_SUSPENDED)
 
 
 class Libvirt:
@@ -78,35 +55,6 @@ class Libvirt:
         libvirt.registerErrorHandler(lambda *_: None, None)  # It would print every error.
         _start_event_loop()
 
-    # ---- looking ---------------------------------------------------------------------------------------------------------------
-
-    def all(self) -> list[Seen]:
-        """Every domain of ours."""
-        return self._ask("list guests", _list)
-
-    def find(self, uuid: str, deadline: Deadline | None = None) -> Seen | None:
-        """One domain of ours, or None."""
-        return self._ask("look at a guest", lambda connection: _find(connection, uuid), deadline=deadline)
-
-    def known(self, uuid: str, deadline: Deadline | None = None) -> Seen:
-        """One domain of ours.
-
-        Raises:
-            NotFound: there is none of this uuid.
-        """
-        seen = self.find(uuid, deadline)
-        if seen is None:
-            raise core.errors.NotFound(f"There is no guest of server {uuid} on this host", server=uuid)
-        return seen
-
-    def version(self) -> int:
-        """Of QEMU: 7002022 is 7.2.22."""
-        return int(self._ask("tell its version", lambda connection: connection.getVersion()))
-
-    def capabilities(self) -> str:
-        """The document about the machine."""
-        return str(self._ask("tell its capabilities", lambda connection: connection.getCapabilities()))
-
     def news_count(self) -> int:
         """Grows with every change of a guest."""
         with self._news:
@@ -122,105 +70,10 @@ class Libvirt:
         with self._news:
             return self._reboots[uuid]
 
-    def document(self, uuid: str, *, live: bool = False) -> str:
-        """The domain's document: as it starts next time, or as it runs now."""
-        flag = 0 if live else libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
-        return str(self._ask("describe a guest", lambda connection: _domain(connection, uuid).XMLDesc(flag)))
-
-    def documents(self, *, but: str) -> list[str]:
-        """The documents of all domains of ours but this server's, as they start next time."""
-        return self._ask("describe all guests", lambda connection: _documents(connection, domain_name(but)))
-
-    def domain_capabilities(self, machine: str, virt_type: str) -> str:
-        """The document about what guests of the machine can have."""
-        return str(self._ask("tell what guests can have", lambda connection: connection.getDomainCapabilities(None, _ARCHITECTURE, machine, virt_type)))
-
-    def backup_state(self, uuid: str) -> tuple[bool, str | None]:
-        """Whether a backup is under way; and if none is, why the last one failed. None: it did not, or nobody knows of one."""
-        return self._ask("look at a guest's backup", lambda connection: _backup_state(_domain(connection, uuid)))
-
-    def stats(self, uuid: str) -> dict[str, Any]:
-        """libvirt's figures of the domain, by libvirt's own names."""
-        return self._ask("measure a guest", lambda connection: _stats(connection, _domain(connection, uuid)))
-
-    # ---- working: each of these is about one server, which its caller holds ----------------------------------------------------
-
-    def define(self, uuid: str, document: str, deadline: Deadline) -> None:
-        """Makes the domain known; it does not run."""
-        self._work("define a guest", uuid, deadline, lambda connection: connection.defineXMLFlags(document, libvirt.VIR_DOMAIN_DEFINE_VALIDATE))
-
-    def create(self, uuid: str, deadline: Deadline) -> None:
-        """Starts the domain; from its saved memory, if there is one."""
-        self._work("start a guest", uuid, deadline, lambda connection: _domain(connection, uuid).create())
-
-    def press_power_button(self, uuid: str, deadline: Deadline) -> None:
-        """Asks the guest to shut itself down; returns before it does."""
-        flag = libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
-        self._work("shut a guest down", uuid, deadline, lambda connection: _domain(connection, uuid).shutdownFlags(flag))
-
-    def ask_to_reboot(self, uuid: str, deadline: Deadline) -> None:
-        """Asks the guest to shut itself down, upon which it starts again; returns before it does."""
-        flag = libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN
-        self._work("reboot a guest", uuid, deadline, lambda connection: _domain(connection, uuid).reboot(flag))
-
-    def cut_off(self, uuid: str, deadline: Deadline) -> None:
-        """Ends the domain's process, if it has one."""
-        self._work("cut a guest off", uuid, deadline, lambda connection: _cut_off(_domain(connection, uuid)))
-
-    def undefine(self, uuid: str, deadline: Deadline) -> None:
-        """Makes the domain unknown, with all that libvirt keeps of it."""
-        self._work("undefine a guest", uuid, deadline, lambda connection: _undefine(_domain(connection, uuid)))
+    def forget(self, uuid: str) -> None:
+        """Drops what is known of a guest that is no more."""
         with self._news:
             self._reboots.pop(uuid, None)
-
-    def pause(self, uuid: str, deadline: Deadline) -> None:
-        """Freezes the domain."""
-        self._work("pause a guest", uuid, deadline, lambda connection: _domain(connection, uuid).suspend())
-
-    def unpause(self, uuid: str, deadline: Deadline) -> None:
-        """Lets the domain go on."""
-        self._work("unpause a guest", uuid, deadline, lambda connection: _domain(connection, uuid).resume())
-
-    def save(self, uuid: str, deadline: Deadline) -> None:
-        """Writes the domain's memory to disk and ends its process; it will go on running, whether it is paused now or not."""
-        flag = libvirt.VIR_DOMAIN_SAVE_RUNNING
-        self._work("suspend a guest", uuid, deadline, lambda connection: _domain(connection, uuid).managedSave(flag))
-
-    def drop_saved(self, uuid: str, deadline: Deadline) -> None:
-        """Forgets the saved memory, if there is one."""
-        self._work("drop a guest's saved state", uuid, deadline, lambda connection: _drop_saved(_domain(connection, uuid)))
-
-    def freeze_file_systems(self, uuid: str, deadline: Deadline) -> bool:
-        """Asks the guest's agent; whether it did so."""
-        return self._asks_agent("freeze a guest's file systems", uuid, deadline, lambda domain: domain.fsFreeze())
-
-    def thaw_file_systems(self, uuid: str, deadline: Deadline) -> bool:
-        """Ends `freeze_file_systems`."""
-        return self._asks_agent("thaw a guest's file systems", uuid, deadline, lambda domain: domain.fsThaw())
-
-    def set_password(self, uuid: str, user: str, password: str, deadline: Deadline) -> bool:
-        """Has the guest's agent set it; whether it did so."""
-        return self._asks_agent("set a password", uuid, deadline, lambda domain: domain.setUserPassword(user, password, 0))
-
-    def inject_nmi(self, uuid: str, deadline: Deadline) -> None:
-        """Interrupts the guest."""
-        self._work("interrupt a guest", uuid, deadline, lambda connection: _domain(connection, uuid).injectNMI())
-
-    def attach_device(self, uuid: str, document: str, deadline: Deadline, *, live: bool) -> None:
-        """Gives the domain the device: as it runs now, or as it starts next time."""
-        self._work("attach a device", uuid, deadline, lambda connection: _domain(connection, uuid).attachDeviceFlags(document, _affected(live)))
-
-    def detach_device(self, uuid: str, document: str, deadline: Deadline, *, live: bool) -> None:
-        """Takes the device from the domain; of one that runs, asks for it: it may take until later, or never happen."""
-        self._work("detach a device", uuid, deadline, lambda connection: _domain(connection, uuid).detachDeviceFlags(document, _affected(live)))
-
-    def begin_backup(self, uuid: str, document: str, deadline: Deadline) -> None:
-        """From this moment's disks on the backup is written, while the guest goes on."""
-        self._work("begin a backup", uuid, deadline, lambda connection: _begin_backup(_domain(connection, uuid), document))
-
-    def end_backup(self, uuid: str, deadline: Deadline) -> None:
-        """Gives up a backup that is under way, if one is."""
-        self._work("end a backup", uuid, deadline, lambda connection: _end_backup(_domain(connection, uuid)))
 
     def has_settled(self, uuid: str, deadline_s: float) -> bool:
         """Whether all work on the server that was left behind has come to an end."""
@@ -234,28 +87,24 @@ class Libvirt:
             with contextlib.suppress(core.errors.CellplaneError, libvirt.libvirtError):
                 self._calls.run("close", connection.close, deadline_s=_CLOSE_S)
 
-    def _asks_agent(self, what: str, uuid: str, deadline: Deadline, function: Callable[[Any], object]) -> bool:
-        def ask(connection: Any) -> bool:
-            domain = _domain(connection, uuid)
-            try:
-                domain.agentSetResponseTimeout(_AGENT_S)
-                function(domain)
-            except libvirt.libvirtError as error:
-                LOG.info("the guest's agent failed %s call=%s why=%s", deadline.about(uuid), what, error.get_error_message())
-                return False
-            return True
+    def ask(self, what: str, function: Callable[[Any], Result], *, deadline: Deadline | None = None) -> Result:
+        """What the function gives of libvirt's own connection, for a call that has only to be answered.
 
+        Args:
+            what: for messages.
+            deadline: asked meanwhile, if the call is part of work on a guest.
+        """
+        call = self._call(what, function)
+        return self._calls.run(what, call, deadline_s=self._deadline_s, deadline=deadline)
+
+    def work(self, what: str, uuid: str, deadline: Deadline, function: Callable[[Any], Result]) -> Result:
+        """What the function gives of libvirt's own connection, for a call that works on one server's guest.
+
+        The caller holds the server.
+        """
         deadline.check()
-        return self._calls.run(what, self._call(what, ask, deadline.about(uuid)), deadline_s=deadline.left_s(), deadline=deadline, about=uuid)
-
-    # ---- the connection --------------------------------------------------------------------------------------------------------
-
-    def _ask(self, what: str, function: Callable[[Any], Result], *, deadline: Deadline | None = None) -> Result:
-        return self._calls.run(what, self._call(what, function), deadline_s=self._deadline_s, deadline=deadline)
-
-    def _work(self, what: str, uuid: str, deadline: Deadline, function: Callable[[Any], object]) -> None:
-        deadline.check()
-        self._calls.run(what, self._call(what, function, deadline.about(uuid)), deadline_s=deadline.left_s(), deadline=deadline, about=uuid)
+        call = self._call(what, function, deadline.about(uuid))
+        return self._calls.run(what, call, deadline_s=deadline.left_s(), deadline=deadline, about=uuid)
 
     def _call(self, what: str, function: Callable[[Any], Result], said: str = "server=-") -> Callable[[], Result]:
         def call() -> Result:
@@ -335,113 +184,9 @@ def _start_event_loop() -> threading.Thread:
     return thread
 
 
-def _list(connection: Any) -> list[Seen]:
-    found = (_seen(domain) for domain in connection.listAllDomains() if is_ours(domain.name()))
-    return [seen for seen in found if seen is not None]
-
-
-def _find(connection: Any, uuid: str) -> Seen | None:
-    try:
-        return _seen(_domain(connection, uuid))
-    except libvirt.libvirtError as error:
-        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-            return None
-        raise
-
-
-def _domain(connection: Any, uuid: str) -> Any:
+def domain_of(connection: Any, uuid: str) -> Any:
+    """libvirt's own domain of the server, of libvirt's own connection."""
     return connection.lookupByName(domain_name(uuid))
-
-
-def _seen(domain: Any) -> Seen | None:
-    """None: it went meanwhile, or is none of ours."""
-    try:
-        identity = identity_of(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE))
-        state, reason = domain.state()
-        saved = bool(domain.hasManagedSaveImage())
-    except ValueError:
-        return None
-    except libvirt.libvirtError as error:
-        if error.get_error_code() in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_NO_DOMAIN_METADATA):
-            return None
-        raise
-    return Seen(domain.UUIDString(), identity, _power_state(state, reason), saved)
-
-
-def _documents(connection: Any, but: str) -> list[str]:
-    found = []
-    for domain in connection.listAllDomains():
-        if is_ours(domain.name()) and domain.name() != but:
-            try:
-                found.append(str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)))
-            except libvirt.libvirtError as error:
-                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-                    raise
-    return found
-
-
-def _affected(live: bool) -> int:
-    return int(libvirt.VIR_DOMAIN_AFFECT_LIVE if live else libvirt.VIR_DOMAIN_AFFECT_CONFIG)
-
-
-def _begin_backup(domain: Any, document: str) -> None:
-    # The outcome of an earlier job would be taken for this one's.
-    domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)
-    domain.backupBegin(document, None, 0)
-
-
-def _end_backup(domain: Any) -> None:
-    if domain.isActive() and domain.jobStats().get("operation") == libvirt.VIR_DOMAIN_JOB_OPERATION_BACKUP:
-        domain.abortJob()
-
-
-def _backup_state(domain: Any) -> tuple[bool, str | None]:
-    now = domain.jobStats()
-    if now["type"] != libvirt.VIR_DOMAIN_JOB_NONE:
-        return True, None
-    last = domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED | libvirt.VIR_DOMAIN_JOB_STATS_KEEP_COMPLETED)
-    if last["type"] == libvirt.VIR_DOMAIN_JOB_COMPLETED:
-        return False, None
-    return False, str(last.get("errmsg") or "the hypervisor does not know how it ended")
-
-
-def _stats(connection: Any, domain: Any) -> dict[str, Any]:
-    names = ("CPU_TOTAL", "BALLOON", "VCPU", "BLOCK", "INTERFACE")
-    kinds = sum(getattr(libvirt, f"VIR_DOMAIN_STATS_{name}") for name in names)
-    ((_, found),) = connection.domainListGetStats([domain], kinds)
-    return dict(found)
-
-
-def _power_state(state: int, reason: int) -> int:
-    if state == libvirt.VIR_DOMAIN_SHUTOFF:
-        return states.CRASHED if reason == libvirt.VIR_DOMAIN_SHUTOFF_CRASHED else states.SHUTDOWN
-    return {
-        libvirt.VIR_DOMAIN_RUNNING: states.RUNNING,
-        libvirt.VIR_DOMAIN_BLOCKED: states.RUNNING,
-        libvirt.VIR_DOMAIN_SHUTDOWN: states.RUNNING,  # On its way down; it still has its process.
-        libvirt.VIR_DOMAIN_PAUSED: states.POWER_PAUSED,
-        libvirt.VIR_DOMAIN_CRASHED: states.CRASHED,
-        libvirt.VIR_DOMAIN_PMSUSPENDED: states.POWER_SUSPENDED,
-    }.get(state, states.NO_STATE)
-
-
-def _cut_off(domain: Any) -> None:
-    if domain.isActive():
-        domain.destroy()
-
-
-def _undefine(domain: Any) -> None:
-    domain.undefineFlags(
-        libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-        | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-        | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-        | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
-    )
-
-
-def _drop_saved(domain: Any) -> None:
-    if domain.hasManagedSaveImage():
-        domain.managedSaveRemove()
 
 
 def _translated(what: str, error: Any, said: str, *, is_alive: bool) -> core.errors.CellplaneError:

@@ -3,8 +3,8 @@
 import xml.etree.ElementTree as ET
 from typing import Any
 
-from compute.libvirt.connection import Seen
 from compute.libvirt.domain_xml_edits import has_config_drive
+from compute.libvirt.domains import Seen
 from objects.diagnostics import Diagnostics, Disk, Nic
 
 _NIC_FIGURES = {"octets": "bytes", "packets": "pkts", "errors": "errs", "drop": "drop"}

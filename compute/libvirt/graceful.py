@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import core.errors
 from compute.deadline import Deadline
+from compute.libvirt import domain_power, domains
 from compute.libvirt.connection import Libvirt
 
 _LOOK_S = 0.5
@@ -18,8 +19,8 @@ def shut_down(libvirt: Libvirt, uuid: str, deadline: Deadline, *, patience_s: fl
         libvirt,
         deadline,
         patience_s,
-        press=lambda: libvirt.press_power_button(uuid, deadline),
-        has_reacted=lambda: not libvirt.known(uuid, deadline).has_process,
+        press=lambda: domain_power.press_power_button(libvirt, uuid, deadline),
+        has_reacted=lambda: not domains.known(libvirt, uuid, deadline).has_process,
     )
 
 
@@ -30,10 +31,10 @@ def reboot(libvirt: Libvirt, uuid: str, deadline: Deadline, *, patience_s: float
         libvirt,
         deadline,
         patience_s,
-        press=lambda: libvirt.ask_to_reboot(uuid, deadline),
-        has_reacted=lambda: libvirt.reboots(uuid) > before or not libvirt.known(uuid, deadline).has_process,
+        press=lambda: domain_power.ask_to_reboot(libvirt, uuid, deadline),
+        has_reacted=lambda: libvirt.reboots(uuid) > before or not domains.known(libvirt, uuid, deadline).has_process,
     )
-    return has_reacted and libvirt.known(uuid, deadline).has_process
+    return has_reacted and domains.known(libvirt, uuid, deadline).has_process
 
 
 def _reacts(libvirt: Libvirt, deadline: Deadline, patience_s: float, *, press: Callable[[], None], has_reacted: Callable[[], bool]) -> bool:

@@ -14,6 +14,7 @@ from compute.libvirt.domain_capabilities import Abilities, abilities_of, page_si
 from compute.libvirt.instance_dirs import InstanceDirectories
 from compute.libvirt.pinning import HostCpus
 
+_ARCHITECTURE = "x86_64"
 _LARGE_PAGES = pathlib.Path("/sys/kernel/mm/hugepages")
 
 
@@ -55,13 +56,29 @@ class HostFacts:
     def abilities(self, libvirt: Libvirt, machine: str) -> Abilities:
         """What guests of the machine (pc or q35) can have."""
         if machine not in self._abilities:
-            document = libvirt.domain_capabilities(machine, self.virt_type)
+            document = _domain_capabilities(libvirt, machine, self.virt_type)
             self._abilities[machine] = abilities_of(self._ask(libvirt).capabilities, document, page_sizes_of(_LARGE_PAGES))
         return self._abilities[machine]
 
     def _ask(self, libvirt: Libvirt) -> _Asked:
         # It takes libvirt as long as twenty other calls.
         if self._asked is None:
-            capabilities = libvirt.capabilities()
-            self._asked = _Asked(capabilities, cpu_of(capabilities), libvirt.version())
+            capabilities = _capabilities(libvirt)
+            self._asked = _Asked(capabilities, cpu_of(capabilities), _version(libvirt))
         return self._asked
+
+
+def _version(libvirt: Libvirt) -> int:
+    """Of QEMU: 7002022 is 7.2.22."""
+    return int(libvirt.ask("tell its version", lambda connection: connection.getVersion()))
+
+
+def _capabilities(libvirt: Libvirt) -> str:
+    """The document about the machine."""
+    return str(libvirt.ask("tell its capabilities", lambda connection: connection.getCapabilities()))
+
+
+def _domain_capabilities(libvirt: Libvirt, machine: str, virt_type: str) -> str:
+    """The document about what guests of the machine can have."""
+    asked = (None, _ARCHITECTURE, machine, virt_type)
+    return str(libvirt.ask("tell what guests can have", lambda connection: connection.getDomainCapabilities(*asked)))

@@ -10,9 +10,11 @@ from collections.abc import Callable
 import core.errors
 from compute.deadline import Deadline
 from compute.hypervisor.devices import DiskToAttach, NicToAttach
-from compute.libvirt.connection import Libvirt, Seen
+from compute.libvirt import domain_devices, domains
+from compute.libvirt.connection import Libvirt
 from compute.libvirt.devices import disk_xml, nic_xml
 from compute.libvirt.domain_xml_edits import attached_disk, attached_nic, disk_name, free_disk_name, has_scsi
+from compute.libvirt.domains import Seen
 from compute.libvirt.limits import nic_limits_in
 
 _LOOK_S = 0.5
@@ -46,21 +48,21 @@ def detach(libvirt: Libvirt, seen: Seen, find: Find, deadline: Deadline, *, is_l
     """
     if is_live:
         _wait_until_let_go(libvirt, seen.uuid, find, deadline, patience_s)
-    element = find(libvirt.document(seen.uuid))
+    element = find(domains.document(libvirt, seen.uuid))
     if element is not None:
-        libvirt.detach_device(seen.uuid, _text(element), deadline, live=False)
+        domain_devices.detach_device(libvirt, seen.uuid, _text(element), deadline, live=False)
 
 
 def _documents(libvirt: Libvirt, uuid: str, *, is_live: bool) -> list[str]:
-    return [libvirt.document(uuid), *([libvirt.document(uuid, live=True)] if is_live else [])]
+    return [domains.document(libvirt, uuid), *([domains.document(libvirt, uuid, live=True)] if is_live else [])]
 
 
 def _attach(libvirt: Libvirt, uuid: str, xml: str, find: Find, deadline: Deadline, *, is_live: bool) -> None:
     # The guest that runs first: what cannot be had shows there, and nothing has to be taken back.
-    if is_live and find(libvirt.document(uuid, live=True)) is None:
-        libvirt.attach_device(uuid, xml, deadline, live=True)
-    if find(libvirt.document(uuid)) is None:
-        libvirt.attach_device(uuid, xml, deadline, live=False)
+    if is_live and find(domains.document(libvirt, uuid, live=True)) is None:
+        domain_devices.attach_device(libvirt, uuid, xml, deadline, live=True)
+    if find(domains.document(libvirt, uuid)) is None:
+        domain_devices.attach_device(libvirt, uuid, xml, deadline, live=False)
 
 
 def _wait_until_let_go(libvirt: Libvirt, uuid: str, find: Find, deadline: Deadline, patience_s: float) -> None:
@@ -69,7 +71,7 @@ def _wait_until_let_go(libvirt: Libvirt, uuid: str, find: Find, deadline: Deadli
     asked_at = float("-inf")
     while True:
         news = libvirt.news_count()
-        element = find(libvirt.document(uuid, live=True))
+        element = find(domains.document(libvirt, uuid, live=True))
         if element is None:
             return
         if time.monotonic() >= ends:
@@ -87,7 +89,7 @@ def _wait_until_let_go(libvirt: Libvirt, uuid: str, find: Find, deadline: Deadli
 def _ask(libvirt: Libvirt, uuid: str, element: ET.Element, deadline: Deadline) -> bool:
     """False: the guest does not run any more."""
     try:
-        libvirt.detach_device(uuid, _text(element), deadline, live=True)
+        domain_devices.detach_device(libvirt, uuid, _text(element), deadline, live=True)
     except core.errors.WrongState:
         return False
     except (core.errors.Broken, core.errors.Invalid):

@@ -11,6 +11,7 @@ import core.errors
 import core.log
 from compute import private
 from compute.deadline import Deadline
+from compute.libvirt import backup_jobs, domains, guest_agent
 from compute.libvirt.connection import Libvirt
 from compute.libvirt.domain_xml_edits import disk_names
 from compute.libvirt.instance_dirs import InstanceDirectory
@@ -52,31 +53,31 @@ def drop_leftovers(libvirt: Libvirt, directory: InstanceDirectory, deadline: Dea
     if not directory.snapshot_mark.exists():
         return
     try:
-        libvirt.end_backup(directory.uuid, deadline)
+        backup_jobs.end_backup(libvirt, directory.uuid, deadline)
         if directory.frozen_mark.exists():
-            libvirt.thaw_file_systems(directory.uuid, deadline)
+            guest_agent.thaw_file_systems(libvirt, directory.uuid, deadline)
     except core.errors.NotFound:
         LOG.info("a guest ended during its snapshot %s", deadline.about(directory.uuid))
     directory.drop_snapshot()
 
 
 def _begin(libvirt: Libvirt, directory: InstanceDirectory, deadline: Deadline, release: Deadline) -> None:
-    document = backup_xml(disk_names(libvirt.document(directory.uuid, live=True)), directory.snapshot_disk)
+    document = backup_xml(disk_names(domains.document(libvirt, directory.uuid, live=True)), directory.snapshot_disk)
     private.mark(directory.snapshot_mark)
     private.mark(directory.frozen_mark)
-    is_quiet = libvirt.freeze_file_systems(directory.uuid, deadline)
+    is_quiet = guest_agent.freeze_file_systems(libvirt, directory.uuid, deadline)
     try:
-        libvirt.begin_backup(directory.uuid, document, deadline)
+        backup_jobs.begin_backup(libvirt, directory.uuid, document, deadline)
     finally:
         if is_quiet:
-            libvirt.thaw_file_systems(directory.uuid, release)
+            guest_agent.thaw_file_systems(libvirt, directory.uuid, release)
         directory.frozen_mark.unlink()
 
 
 def _finish(libvirt: Libvirt, uuid: str, deadline: Deadline) -> None:
     while True:
         news = libvirt.news_count()
-        is_under_way, failure = libvirt.backup_state(uuid)
+        is_under_way, failure = backup_jobs.backup_state(libvirt, uuid)
         if not is_under_way:
             break
         deadline.check()

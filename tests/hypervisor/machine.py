@@ -16,6 +16,7 @@ import core.config
 import core.errors
 from compute import libvirt
 from compute.deadline import Deadline
+from compute.libvirt import domains
 from compute.libvirt.driver.hypervisor import LibvirtHypervisor
 from devstack import guest_image, identity
 from devstack.services.libvirt import NEEDED, LibvirtHost, end_guests, has_library
@@ -190,7 +191,7 @@ class LibvirtBed:
 
     def attached(self, uuid: str) -> set[str]:
         libvirt = self.hypervisor.context.libvirt
-        kept, now = (_attached_in(libvirt.document(uuid, live=live)) for live in (False, True))
+        kept, now = (_attached_in(domains.document(libvirt, uuid, live=live)) for live in (False, True))
         assert kept == now, "the guest that runs has other devices than it will have after a start"
         return kept
 

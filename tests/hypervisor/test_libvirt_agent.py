@@ -10,6 +10,7 @@ import pytest
 
 from compute.agent import Agent
 from compute.deadline import Deadline
+from compute.libvirt import domain_power, domains
 from core.crash_points import CrashPoints
 from devstack import guest_image
 from lifecycle import states
@@ -136,9 +137,9 @@ def test_a_guest_that_is_destroyed_behind_our_back_is_told(bench: RealBench, dea
     bench.active(spec)
     somebody = bench.bed.hypervisor.context.libvirt
 
-    somebody.cut_off(spec.uuid, deadline)
+    domain_power.cut_off(somebody, spec.uuid, deadline)
     bench.cell.hear(cell.POWER_STATES, lambda row: (row.uuid, row.power_state) == (spec.uuid, states.SHUTDOWN))
-    somebody.undefine(spec.uuid, deadline)
+    domains.undefine(somebody, spec.uuid, deadline)
     bench.cell.hear(cell.POWER_STATES, lambda row: (row.uuid, row.power_state) == (spec.uuid, states.NO_STATE))
 
 

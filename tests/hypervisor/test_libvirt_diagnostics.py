@@ -1,8 +1,8 @@
 """How a guest fares, from figures as libvirt gives them."""
 
-from compute.libvirt.connection import Seen
 from compute.libvirt.diagnostics import diagnostics_of
 from compute.libvirt.domain import Identity
+from compute.libvirt.domains import Seen
 from lifecycle import states
 from objects.diagnostics import Disk, Nic
 

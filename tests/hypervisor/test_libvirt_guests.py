@@ -20,6 +20,7 @@ import pytest
 import core.errors
 from compute.deadline import Deadline
 from compute.hypervisor.devices import DiskToAttach, NetworkSource
+from compute.libvirt import backup_jobs, domains, guest_agent
 from compute.libvirt.domain_xml_edits import disk_names, machine_of
 from compute.libvirt.driver.hypervisor import LibvirtHypervisor
 from compute.libvirt.image_format import inspect
@@ -165,9 +166,9 @@ def begin_and_forget_a_snapshot(driver: LibvirtHypervisor, instances: pathlib.Pa
     directory = InstanceDirectories(instances).of(spec.uuid, 1)
     directory.snapshot_mark.touch()
     directory.frozen_mark.touch()
-    assert driver.context.libvirt.freeze_file_systems(spec.uuid, deadline())
-    names = disk_names(driver.context.libvirt.document(spec.uuid, live=True))
-    driver.context.libvirt.begin_backup(spec.uuid, backup_xml(names, directory.snapshot_disk), deadline())
+    assert guest_agent.freeze_file_systems(driver.context.libvirt, spec.uuid, deadline())
+    names = disk_names(domains.document(driver.context.libvirt, spec.uuid, live=True))
+    backup_jobs.begin_backup(driver.context.libvirt, spec.uuid, backup_xml(names, directory.snapshot_disk), deadline())
 
 
 def test_a_snapshot_whose_agent_is_killed_leaves_a_guest_that_runs(libvirt_bed: LibvirtBed, tmp_path: pathlib.Path) -> None:
@@ -291,15 +292,15 @@ def ask(terminal: socket.socket, line: str, answer: bytes) -> None:
 def test_a_guest_keeps_its_machine_when_the_hosts_default_becomes_another(libvirt_machine: Machine, libvirt_bed: LibvirtBed, tmp_path: pathlib.Path) -> None:
     spec = libvirt_bed.spec()
     spawn(libvirt_bed, spec)
-    before = machine_of(libvirt_bed.hypervisor.context.libvirt.document(spec.uuid))
+    before = machine_of(domains.document(libvirt_bed.hypervisor.context.libvirt, spec.uuid))
     assert str(before).startswith("pc-i440fx-")
 
     host = libvirt_machine.host
     with contextlib.closing(driver_at(host.uri, host.log_path, tmp_path / "instances", machine="q35")) as driver:
         driver.disks.rebuild(spec, image=libvirt_bed.image(spec), deadline=deadline())
 
-        assert machine_of(driver.context.libvirt.document(spec.uuid)) == before
-        assert driver.context.libvirt.find(spec.uuid).identity.machine == before
+        assert machine_of(domains.document(driver.context.libvirt, spec.uuid)) == before
+        assert domains.find(driver.context.libvirt, spec.uuid).identity.machine == before
 
 
 def with_extra_specs(spec: BuildSpec, **extra_specs: str) -> BuildSpec:
@@ -582,12 +583,12 @@ def test_libvirt_takes_every_kind_of_document(libvirt_bed: LibvirtBed) -> None:
         lacks = (description.hardware.tpm and not can.tpm_versions) or (description.hardware.has_uefi and not can.has_uefi)
         if lacks:
             with pytest.raises(core.errors.Invalid):
-                libvirt.define(SERVER, document, deadline())
+                domains.define(libvirt, SERVER, document, deadline())
             continue
-        libvirt.define(SERVER, document, deadline())
-        seen = libvirt.find(SERVER)
+        domains.define(libvirt, SERVER, document, deadline())
+        seen = domains.find(libvirt, SERVER)
         assert seen is not None and seen.identity == description.identity, name
-        libvirt.undefine(SERVER, deadline())
+        domains.undefine(libvirt, SERVER, deadline())
 
 
 def test_without_its_programs_the_driver_does_not_open(libvirt_machine: Machine, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import core.errors
 from compute.actions.uuids import checked_uuid
 from compute.hypervisor.consoles import ConsoleAddress
+from compute.libvirt import domains
 from compute.libvirt.domain_xml_edits import consoles_of
 from compute.libvirt.driver.context import LibvirtContext, disk_errors
 
@@ -15,7 +16,7 @@ class LibvirtConsoles:
 
     def addresses(self, uuid: str) -> list[ConsoleAddress]:
         self._context.with_process(uuid, "show a console")
-        return consoles_of(self._context.libvirt.document(uuid, live=True))
+        return consoles_of(domains.document(self._context.libvirt, uuid, live=True))
 
     def log(self, uuid: str) -> str:
         # The file tells as much while libvirt is away.

@@ -10,9 +10,10 @@ from oslo_config import cfg
 import core.errors
 from compute.actions.uuids import checked_uuid
 from compute.deadline import Deadline
-from compute.libvirt import commands
+from compute.libvirt import commands, domains
 from compute.libvirt.calls import Calls
-from compute.libvirt.connection import Libvirt, Seen
+from compute.libvirt.connection import Libvirt
+from compute.libvirt.domains import Seen
 from compute.libvirt.guest_plan import Plan, plan_of
 from compute.libvirt.host_facts import HostFacts
 from compute.libvirt.instance_dirs import InstanceDirectories, InstanceDirectory
@@ -71,7 +72,7 @@ class LibvirtContext:
         Raises:
             NotFound: there is none.
         """
-        return self.libvirt.known(checked_uuid(uuid), deadline)
+        return domains.known(self.libvirt, checked_uuid(uuid), deadline)
 
     def with_process(self, uuid: str, what: str) -> Seen:
         """The domain of a guest that has a process.

@@ -4,8 +4,8 @@ import core.errors
 from compute.deadline import Deadline
 from compute.hypervisor.devices import DiskToAttach, NicToAttach
 from compute.libvirt import hotplug
-from compute.libvirt.connection import Seen
 from compute.libvirt.domain_xml_edits import attached_disk, attached_nic
+from compute.libvirt.domains import Seen
 from compute.libvirt.driver.context import LibvirtContext
 
 

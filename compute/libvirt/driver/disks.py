@@ -5,6 +5,7 @@ import pathlib
 
 import core.errors
 from compute.deadline import Deadline
+from compute.libvirt import domains
 from compute.libvirt.domain_xml_edits import machine_of, rescued_xml, with_attached
 from compute.libvirt.driver.boot import boot, own_disks_again, switched_off
 from compute.libvirt.driver.context import LibvirtContext, as_guest, disk_errors
@@ -27,17 +28,17 @@ class LibvirtDisks:
 
     def rebuild(self, spec: BuildSpec, *, image: pathlib.Path | None, deadline: Deadline) -> Guest:
         seen = self._context.known(spec.uuid, deadline)
-        before = self._context.libvirt.document(spec.uuid)
+        before = domains.document(self._context.libvirt, spec.uuid)
         plan = self._context.plan(spec, image, machine=seen.identity.machine or machine_of(before))
         directory = self._context.directory(seen)
-        documents = functools.partial(self._context.libvirt.documents, but=spec.uuid)
+        documents = functools.partial(domains.documents, self._context.libvirt, but=spec.uuid)
         taken = self._context.reservations.taken(spec.uuid, plan.hardware, spec.flavor.vcpus, documents, before=before)
         with taken as reservation:
             off = switched_off(self._context, seen, deadline)
             with disk_errors():
                 directory.drop_disks()
                 document = make(plan, directory, reservation, deadline)
-            self._context.libvirt.define(spec.uuid, with_attached(document, before), deadline)
+            domains.define(self._context.libvirt, spec.uuid, with_attached(document, before), deadline)
         boot(self._context, off, deadline)
         return self._context.as_it_is(spec.uuid, deadline)
 
@@ -48,7 +49,7 @@ class LibvirtDisks:
             message = "A server cannot be rescued without an image"
             raise core.errors.Invalid(message, field="rescue_image_ref", server=uuid)
         facts = directory.rescue_facts(image, disk_format)
-        document = self._context.libvirt.document(uuid)
+        document = domains.document(self._context.libvirt, uuid)
         is_rescued = str(directory.rescue_path) in document
         if is_rescued and seen.power_state == states.RUNNING:
             return as_guest(seen)
@@ -58,7 +59,7 @@ class LibvirtDisks:
                 directory.keep_document(document)
             directory.rescue_disk(image, facts, deadline)
         rescued = rescued_xml(directory.own_document.read_text(), directory.rescue_path)
-        self._context.libvirt.define(uuid, rescued, deadline)
+        domains.define(self._context.libvirt, uuid, rescued, deadline)
         boot(self._context, off, deadline)
         return self._context.as_it_is(uuid, deadline)
 

@@ -6,6 +6,7 @@ import pathlib
 import core.errors
 from compute.actions.uuids import checked_uuid
 from compute.deadline import Deadline
+from compute.libvirt import domain_power, domains
 from compute.libvirt.diagnostics import diagnostics_of
 from compute.libvirt.domain import domain_name
 from compute.libvirt.driver.context import LibvirtContext, as_guest, disk_errors
@@ -25,7 +26,7 @@ class LibvirtGuests:
         self._leftovers = Leftovers(context)
 
     def all(self) -> list[Guest]:
-        found = self._context.libvirt.all()
+        found = domains.list_all(self._context.libvirt)
         if not self._leftovers.is_swept:
             self._leftovers.sweep(found)
         with disk_errors():
@@ -34,12 +35,12 @@ class LibvirtGuests:
         return [as_guest(seen) for seen in found if not self._context.is_building(seen)]
 
     def get(self, uuid: str) -> Guest | None:
-        seen = self._context.libvirt.find(checked_uuid(uuid))
+        seen = domains.find(self._context.libvirt, checked_uuid(uuid))
         return None if seen is None or self._context.is_building(seen) else as_guest(seen)
 
     def spawn(self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, deadline: Deadline) -> Guest:
         uuid = checked_uuid(spec.uuid)
-        known = self._context.libvirt.find(uuid, deadline)
+        known = domains.find(self._context.libvirt, uuid, deadline)
         if known is not None and known.identity.attempt != attempt:
             raise core.errors.Conflict(f"A guest of attempt {known.identity.attempt} is here", server=uuid)
         if known is not None and not self._context.is_building(known):
@@ -48,24 +49,24 @@ class LibvirtGuests:
             self._take_away(uuid, deadline)
         plan = self._context.plan(spec, image)
         directory = self._context.directories.of(uuid, attempt)
-        documents = functools.partial(self._context.libvirt.documents, but=uuid)
+        documents = functools.partial(domains.documents, self._context.libvirt, but=uuid)
         with self._context.reservations.taken(uuid, plan.hardware, spec.flavor.vcpus, documents) as reservation:
             with disk_errors():
                 self._leftovers.begin(directory)
                 document = make(plan, directory, reservation, deadline)
-            self._context.libvirt.define(uuid, document, deadline)
-        self._context.libvirt.create(uuid, deadline)
+            domains.define(self._context.libvirt, uuid, document, deadline)
+        domain_power.create(self._context.libvirt, uuid, deadline)
         directory.end()
         return self._context.as_it_is(uuid, deadline)
 
     def destroy(self, uuid: str, up_to_attempt: int, *, deadline: Deadline) -> None:
-        known = self._context.libvirt.find(checked_uuid(uuid), deadline)
+        known = domains.find(self._context.libvirt, checked_uuid(uuid), deadline)
         if known is not None and known.identity.attempt <= up_to_attempt:
             self._take_away(uuid, deadline)
         # What an earlier call left behind may still define or start the guest.
         if not self._context.libvirt.has_settled(uuid, min(_SETTLE_S, deadline.left_s())):
             raise core.errors.Unavailable("The hypervisor still works on the guest", server=uuid)
-        known = self._context.libvirt.find(uuid, deadline)
+        known = domains.find(self._context.libvirt, uuid, deadline)
         if known is not None and known.identity.attempt <= up_to_attempt:
             self._take_away(uuid, deadline)
         with disk_errors():
@@ -78,13 +79,13 @@ class LibvirtGuests:
 
     def diagnostics(self, uuid: str) -> Diagnostics:
         seen = self._context.with_process(uuid, "be diagnosed")
-        stats, document = self._context.libvirt.stats(uuid), self._context.libvirt.document(uuid)
+        stats, document = domains.stats(self._context.libvirt, uuid), domains.document(self._context.libvirt, uuid)
         return diagnostics_of(seen, self._context.facts.virt_type, stats, document)
 
     def _take_away(self, uuid: str, deadline: Deadline) -> None:
         try:
-            self._context.libvirt.cut_off(uuid, deadline)
-            self._context.libvirt.undefine(uuid, deadline)
+            domain_power.cut_off(self._context.libvirt, uuid, deadline)
+            domains.undefine(self._context.libvirt, uuid, deadline)
         except core.errors.NotFound:
             return
 

@@ -5,7 +5,7 @@ import threading
 import core.errors
 import core.log
 from compute.deadline import Deadline
-from compute.libvirt.connection import Seen
+from compute.libvirt.domains import Seen
 from compute.libvirt.driver.context import LibvirtContext, disk_errors
 from compute.libvirt.instance_dirs import InstanceDirectory
 from compute.libvirt.snapshots import drop_leftovers

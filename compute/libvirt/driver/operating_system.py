@@ -2,6 +2,7 @@
 
 import core.errors
 from compute.deadline import Deadline
+from compute.libvirt import domain_power, guest_agent
 from compute.libvirt.driver.context import LibvirtContext, wrong_state
 from lifecycle import states
 
@@ -16,11 +17,11 @@ class LibvirtOperatingSystem:
         seen = self._context.known(uuid, deadline)
         if seen.power_state != states.RUNNING:
             raise wrong_state(seen, "be given a password")
-        if not self._context.libvirt.set_password(uuid, user, password, deadline):
+        if not guest_agent.set_password(self._context.libvirt, uuid, user, password, deadline):
             raise core.errors.Conflict("The guest's agent does not answer", server=uuid)
 
     def inject_nmi(self, uuid: str, *, deadline: Deadline) -> None:
         seen = self._context.known(uuid, deadline)
         if seen.power_state != states.RUNNING:
             raise wrong_state(seen, "be interrupted")
-        self._context.libvirt.inject_nmi(uuid, deadline)
+        domain_power.inject_nmi(self._context.libvirt, uuid, deadline)

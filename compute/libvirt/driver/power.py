@@ -2,6 +2,7 @@
 
 import core.log
 from compute.deadline import Deadline
+from compute.libvirt import domain_power
 from compute.libvirt.driver.boot import boot, own_disks_again, switched_off
 from compute.libvirt.driver.context import LibvirtContext, as_guest, wrong_state
 from compute.libvirt.graceful import reboot, shut_down
@@ -21,7 +22,7 @@ class LibvirtPower:
     def start(self, uuid: str, *, deadline: Deadline) -> Guest:
         seen = self._context.known(uuid, deadline)
         if seen.power_state == states.POWER_PAUSED:
-            self._context.libvirt.unpause(uuid, deadline)
+            domain_power.unpause(self._context.libvirt, uuid, deadline)
         elif seen.power_state != states.RUNNING:
             boot(self._context, seen, deadline)
         return self._context.as_it_is(uuid, deadline)
@@ -29,13 +30,13 @@ class LibvirtPower:
     def stop(self, uuid: str, *, deadline: Deadline) -> Guest:
         seen = self._context.known(uuid, deadline)
         if seen.saved:
-            self._context.libvirt.drop_saved(uuid, deadline)
+            domain_power.drop_saved(self._context.libvirt, uuid, deadline)
         if seen.power_state == states.POWER_PAUSED:
             # Frozen it cannot hear the button.
-            self._context.libvirt.unpause(uuid, deadline)
+            domain_power.unpause(self._context.libvirt, uuid, deadline)
         if seen.has_process and not shut_down(self._context.libvirt, uuid, deadline, patience_s=self._patience_s):
             LOG.warning("a guest did not shut down and is powered off %s", deadline.about(uuid))
-            self._context.libvirt.cut_off(uuid, deadline)
+            domain_power.cut_off(self._context.libvirt, uuid, deadline)
         return self._context.as_it_is(uuid, deadline)
 
     def reboot(self, uuid: str, *, hard: bool, deadline: Deadline) -> Guest:
@@ -55,7 +56,7 @@ class LibvirtPower:
             return as_guest(seen)
         if seen.power_state != states.RUNNING:
             raise wrong_state(seen, "be paused")
-        self._context.libvirt.pause(uuid, deadline)
+        domain_power.pause(self._context.libvirt, uuid, deadline)
         return self._context.as_it_is(uuid, deadline)
 
     def unpause(self, uuid: str, *, deadline: Deadline) -> Guest:
@@ -64,7 +65,7 @@ class LibvirtPower:
             return as_guest(seen)
         if seen.power_state != states.POWER_PAUSED:
             raise wrong_state(seen, "be unpaused")
-        self._context.libvirt.unpause(uuid, deadline)
+        domain_power.unpause(self._context.libvirt, uuid, deadline)
         return self._context.as_it_is(uuid, deadline)
 
     def suspend(self, uuid: str, *, deadline: Deadline) -> Guest:
@@ -73,7 +74,7 @@ class LibvirtPower:
             return as_guest(seen)
         if not seen.has_process:
             raise wrong_state(seen, "be suspended")
-        self._context.libvirt.save(uuid, deadline)
+        domain_power.save(self._context.libvirt, uuid, deadline)
         return self._context.as_it_is(uuid, deadline)
 
     def resume(self, uuid: str, *, deadline: Deadline) -> Guest:
@@ -82,5 +83,5 @@ class LibvirtPower:
             return as_guest(seen)
         if not seen.saved:
             raise wrong_state(seen, "be resumed")
-        self._context.libvirt.create(uuid, deadline)
+        domain_power.create(self._context.libvirt, uuid, deadline)
         return self._context.as_it_is(uuid, deadline)
