@@ -43,7 +43,8 @@ from devstack.waiting import wait_until
 from lifecycle import states
 from objects.host import COMPUTE
 
-NO_BROKER = "amqp://nobody:nothing@127.0.0.1:9/none"
+# Nothing listens there, and nothing is asked of it; each cell has one of its own.
+_NO_BROKER = "amqp://nobody:nothing@127.0.0.1:9/{}"
 NO_SERVICE = "http://127.0.0.1:1"
 SEED = 1
 BATCH = 1000
@@ -173,12 +174,15 @@ def worlds(directory: Path | None = None) -> Iterator[Worlds]:
 
 def _addresses(server: MariaDB, world: World, cells_port: int, api_port: int) -> Addresses:
     def level(part: str, port: int) -> Level:
-        return Level(server.url(world.schema(part)).replace(f":{server.port}/", f":{port}/"), NO_BROKER)
+        return Level(server.url(world.schema(part)).replace(f":{server.port}/", f":{port}/"), _NO_BROKER.format(part))
 
     return Addresses(
         api=level("api", server.port),
         cell0=level("cell0", cells_port),
-        cells={cell: dataclasses.replace(level(cell, cells_port), users=collections.defaultdict(lambda: NO_BROKER)) for cell in world.cell_names},
+        cells={
+            cell: dataclasses.replace(level(cell, cells_port), users=collections.defaultdict(lambda: _NO_BROKER.format("none")))
+            for cell in world.cell_names
+        },
         placement=NO_SERVICE,
         image=NO_SERVICE,
         api_port=api_port,
@@ -241,7 +245,7 @@ class _Filling:
         if number < TENANT_CELLS:
             projects.append(TENANT)
         with self._api.transaction() as connection:
-            cell = api_db.cells.create(connection, name=name, database_connection=address, transport_url=NO_BROKER)
+            cell = api_db.cells.create(connection, name=name, database_connection=address, transport_url=_NO_BROKER.format(name))
             connection.execute(sa.insert(_api.project_cells), [{"project_id": project, "cell_uuid": cell.uuid} for project in projects])
         database, hosts = Database(address, io_timeout_s=None), [f"{name}-{host}" for host in range(1, HOSTS + 1)]
         with database.transaction() as connection:
