@@ -13,7 +13,7 @@ import core.errors
 from cell_db.history import Phase, Told, request_id_of, tell
 from cell_db.history import fault as fault_of
 from cell_db.inventories import as_text
-from cell_db.tables import instances, services
+from cell_db.tables import image_tasks, instances, services
 from core.context import Context, service_context
 from database.statements import changed
 from database.types import UNREADABLE, is_over, now_sql
@@ -21,6 +21,8 @@ from lifecycle import actions, refusals, states
 from lifecycle.actions import OPERATIONS, Action
 from objects.build import BuildSpec
 from objects.host import COMPUTE
+from workflows.definitions.create_image import UPLOAD
+from workflows.positions import Heading
 
 FIRST_LEASE_S = 5.0
 
@@ -53,6 +55,16 @@ _OPERATION = (
     sa.case((instances.c.operation.in_(_WITH_SPEC), as_text(instances.c.spec))).label("spec"),
     request_id_of(instances.c.uuid, [_NAME_OF_ITS_ACTION]),
 )  # fmt: skip
+
+
+def waits_for_host() -> sa.ColumnElement[bool]:
+    """Whether an image that is being made is its host's to work on: its record is there, and it is not being undone."""
+    return sa.and_(image_tasks.c.step == UPLOAD, image_tasks.c.heading == Heading.FORWARD.value)
+
+
+_IS_THE_HOSTS = ~sa.exists(
+    sa.select(image_tasks.c.image_id).where(image_tasks.c.operation_id == instances.c.operation_id, ~waits_for_host())
+)
 
 
 def _operation(row: Sequence[Any]) -> Operation:
@@ -118,9 +130,9 @@ def sealing_key(connection: sa.Connection, host: str) -> str | None:
 
 
 def operations(connection: sa.Connection, wanted: Sequence[str]) -> list[Operation]:
-    """The operations under way on these servers."""
+    """The operations under way on these servers that their hosts are to do."""
     query = sa.select(*_OPERATION).where(
-        instances.c.uuid.in_(list(wanted)), instances.c.operation_id.is_not(None), instances.c.state == states.BUILD_ACTIVE
+        instances.c.uuid.in_(list(wanted)), instances.c.operation_id.is_not(None), instances.c.state == states.BUILD_ACTIVE, _IS_THE_HOSTS
     )
     return [_operation(row) for row in connection.execute(query)]
 
@@ -129,7 +141,9 @@ def take_operations(connection: sa.Connection, *, lease_s: float, most: int) -> 
     """Leases operations whose lease is over, so that they are sent again."""
     free = (
         sa.select(instances.c.id)
-        .where(instances.c.operation_id.is_not(None), is_over(instances.c.lease_until), instances.c.state == states.BUILD_ACTIVE)
+        .where(
+            instances.c.operation_id.is_not(None), is_over(instances.c.lease_until), instances.c.state == states.BUILD_ACTIVE, _IS_THE_HOSTS
+        )
         .limit(most)
         .with_for_update(skip_locked=True)
     )

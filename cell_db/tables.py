@@ -236,6 +236,26 @@ console_auth_tokens = _table(
     Column("created_at", Timestamp, nullable=False),
 )
 
+# ---- images that are being made of servers ---------------------------------------------------------------------------
+
+# no foreign key: the row outlives the server's
+image_tasks = _table(
+    "image_tasks",
+    Column("image_id", Uuid, primary_key=True),
+    Column("instance_uuid", Uuid, nullable=False, index=True),
+    Column("operation_id", Uuid, nullable=False, unique=True),
+    # what the image service is told
+    Column("record", Json, nullable=False),
+    # where its workflow stands (workflows/definitions/create_image.py)
+    Column("step", Ascii(64), nullable=False),
+    Column("heading", Ascii(16), nullable=False),
+    Column("reports", Json, nullable=False),
+    Column("fault", LongText),
+    Column("token", Uuid),
+    Column("lease_until", Timestamp, index=True),
+    Column("created_at", Timestamp, nullable=False),
+)
+
 # ---- messages that nobody could handle -------------------------------------------------------------------------------
 
 dead_letters = _table(

@@ -153,10 +153,11 @@ class Images:
                 part.unlink()
 
     def create(self, record: Mapping[str, Any]) -> ImageStatus:
-        """A new image without bytes; the record's keys are the service's, properties among them.
+        """A new image without bytes; the record's keys are the service's, properties among them, and `id` if the caller has chosen one.
 
         Raises:
             Invalid, Forbidden: the service refuses it.
+            Conflict: the id is taken, or was once: the service never gives it again.
             Unavailable: the service did not answer; the image may be there.
         """
         reply = self._http.ask("POST", "/v2/images", dict(record))
@@ -164,6 +165,8 @@ class Images:
             raise core.errors.Invalid(f"The image service refuses the image: {_said(reply)}", field="image")
         if reply.status in (403, 413):
             raise core.errors.Forbidden(f"The image service refuses the image: {_said(reply)}")
+        if reply.status == 409:
+            raise core.errors.Conflict(f"The image service refuses the image: {_said(reply)}")
         if reply.status != 201:
             raise _odd(reply)
         return _status(_row_of(reply))
@@ -191,6 +194,29 @@ class Images:
         if (image.status, image.size_bytes, image.checksum or sent.checksum) != ("active", sent.size_bytes, sent.checksum):
             raise core.errors.Unavailable(f"image {image_id} was received incomplete or changed", image=image_id)
         return image
+
+    def create_once(self, record: Mapping[str, Any]) -> ImageStatus:
+        """The image with the record's `id`, made now or by an earlier try.
+
+        Raises:
+            Invalid, Forbidden, Unavailable: as for `create`.
+            NotFound: it was there, and was deleted.
+        """
+        try:
+            return self.create(record)
+        except core.errors.Conflict:
+            return self.look(record["id"])
+
+    def void(self, record: Mapping[str, Any]) -> None:
+        """The image with the record's `id` is gone, and never comes: who makes it later is refused.
+
+        Raises:
+            Forbidden: it is protected.
+            Unavailable: the service did not answer.
+        """
+        with contextlib.suppress(core.errors.Invalid, core.errors.Forbidden, core.errors.Conflict):
+            self.create(record)
+        self.delete(record["id"])
 
     def delete(self, image_id: str) -> None:
         """The image is gone, as far as it was there.

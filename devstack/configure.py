@@ -171,6 +171,7 @@ def _cell_conductor(state: State, cell: str, addresses: Addresses) -> Sections:
         "DEFAULT": _process(state, name, name, level.transport),
         "database": {"connection": level.database},
         "placement": _placement(addresses),
+        "image": {"endpoint": addresses.image},
     }
 
 

@@ -1,4 +1,4 @@
-"""What the host does for each key of `lifecycle.actions.OPERATIONS`, and what it undoes when that fails."""
+"""What the host does for each key of `lifecycle.actions.OPERATIONS`, and what it tries again when that fails."""
 
 from collections.abc import Callable
 
@@ -69,10 +69,6 @@ _WORK: dict[Action, Work] = {
 }
 WORK: dict[str, Work] = {key: _WORK[action] for key, action in OPERATIONS.items()}
 
-# What an operation leaves outside of this host when it fails, taken back; False: not yet.
-_UNDO: dict[str, Callable[[AgentContext, Act], bool]] = {CREATE_IMAGE.operation: snapshot.undo}
-
-
-def undo(host: AgentContext, act: Act) -> bool:
-    """Takes back what a failed operation would leave elsewhere; False: that has to be tried again."""
-    return _UNDO[act.action](host, act) if act.action in _UNDO else True
+def waits_for_another(host: AgentContext, act: Act) -> bool:
+    """Whether a failed operation needs a service that does not answer now: it is tried again while there is time."""
+    return act.action == CREATE_IMAGE.operation and snapshot.waits_for_service(host, act)

@@ -4,7 +4,7 @@ import time
 
 import core.errors
 import core.log
-from compute.actions.handlers import WORK, undo
+from compute.actions.handlers import WORK, waits_for_another
 from compute.actions.running import Job, about_act
 from compute.actions.uuids import checked_uuid
 from compute.agent_context import AgentContext, operation
@@ -33,7 +33,6 @@ class Operations:
         uuid = checked_uuid(act.uuid)
         host = self._host
         if host.records.fence(uuid) >= act.attempt:
-            undo(host, act)
             fault = "The server was given up on this host"
             LOG.warning("%s cannot be done %s why=%s", act.action, about_act(host, act), fault)
             self._report(_fault(act, None, fault, unharmed=True))
@@ -49,7 +48,6 @@ class Operations:
             return
         objection = self._objection(act)
         if objection is not None:
-            undo(host, act)
             LOG.warning("%s cannot be done %s why=%s", act.action, about_act(self._host, act), objection)
             self._ended(act, _fault(act, None, objection, unharmed=True))
             return
@@ -96,7 +94,7 @@ class Operations:
         except core.errors.CellplaneError as error:
             if host.servers.closed:
                 return  # It stays on disk for the next agent.
-            if not undo(host, act) and left_s > 0:
+            if left_s > 0 and waits_for_another(host, act):
                 return  # It stays for the next round.
             is_unharmed = not job.has_begun or isinstance(error, core.errors.Invalid)
             outcome = _fault(act, self._guest(act.uuid), error.message, unharmed=is_unharmed)

@@ -1,22 +1,20 @@
-"""An image of a guest's root disk, given to the image service, where the API has made the image's record already.
+"""An image of a guest's root disk, given to the image service, where the image's record is already.
 
-May be interrupted anywhere and begun again: an image that is active is done, one that is not gets all its bytes anew. One that cannot be
-done leaves no record behind.
+May be interrupted anywhere and begun again: an image that is active is done, one that is not gets all its bytes anew. The record is the
+conductor's: it is neither made nor removed here.
 """
 
+import contextlib
 import pathlib
 
 import core.errors
-import core.log
 from clients.glance import Images
 from compute import private
-from compute.actions.running import Job, about_act, text_of
+from compute.actions.running import Job, text_of
 from compute.agent_context import AgentContext
 from lifecycle import states
 from messaging.verbs.compute import Act
 from objects.build import Guest
-
-LOG = core.log.get(__name__)
 
 ACTIVE = "active"
 
@@ -57,21 +55,21 @@ def _upload(job: Job, service: Images, image_id: str, path: pathlib.Path) -> Non
             raise
 
 
-def undo(host: AgentContext, act: Act) -> bool:
-    """What became of the image that could not be made: gone, with its record. False: the image service has to be asked again."""
+def waits_for_service(host: AgentContext, act: Act) -> bool:
+    """Whether the image service does not answer now, or not yet."""
     try:
-        _path(host, act.uuid).unlink(missing_ok=True)
-        service, image_id = _service(host), text_of(act.arguments, "image_id")
-        with host.steps("agent.undo"):
-            # Done after all, by an agent that did not live to say so: it stays.
-            if service.look(image_id).status != ACTIVE:
-                service.delete(image_id)
-    except core.errors.Unavailable as error:
-        LOG.warning("an image is not removed yet %s why=%s", about_act(host, act), error)
-        return host.image_service is None
-    except (core.errors.CellplaneError, OSError) as error:
-        LOG.info("no image is left to remove %s why=%s", about_act(host, act), error)
-    return True
+        _service(host).look(text_of(act.arguments, "image_id"))
+    except core.errors.Unavailable:
+        return host.image_service is not None
+    except core.errors.CellplaneError:
+        return False
+    return False
+
+
+def forget(host: AgentContext, uuid: str) -> None:
+    """Removes the copy of the server's disk that an agent which was killed may have left."""
+    with contextlib.suppress(OSError):
+        _path(host, uuid).unlink(missing_ok=True)
 
 
 def _service(host: AgentContext) -> Images:

@@ -14,11 +14,13 @@ import core.process
 import messaging.dead_letters as dead_letters
 import messaging.verbs.cell as verbs
 import objects.host
+from clients.glance import Images
 from clients.placement import connect
 from conductor.cell.dead_letters import DeadLetterHandler
 from conductor.cell.dropped import Dropped
 from conductor.cell.host_commands import HostCommands
 from conductor.cell.host_queues import HostQueues
+from conductor.cell.image_tasks import ImageTasks
 from conductor.cell.liveness import ConductorLiveness
 from conductor.cell.reports import Reports
 from conductor.cell.sweeps import Sweeps
@@ -61,7 +63,7 @@ CONDUCTOR = OptionGroup(
 
 def options() -> list[OptionGroup]:
     """The settings that this program reads: nothing of the API level is among them."""
-    return [core.config.PROCESS, core.config.CELL_DATABASE, core.config.PLACEMENT, CONDUCTOR]
+    return [core.config.PROCESS, core.config.CELL_DATABASE, core.config.PLACEMENT, core.config.IMAGE, CONDUCTOR]
 
 
 class CellConductor:
@@ -89,6 +91,8 @@ class CellConductor:
             self.database, self.placement, self.commands, self.liveness, steps=steps, down_after_s=settings.service_down_time_s,
             inventory_again_s=settings.inventory_again_s, dropped=dropped,
         )  # fmt: skip
+        self._images = Images(conf.image.endpoint, conf.image.timeout_s) if conf.image.endpoint else None
+        self.image_tasks = ImageTasks(self.database, self.commands, self._images, steps=steps)
         self._host_queues = HostQueues(self._broker)
         self._listeners = self._new_listeners(settings.workers)
         self._sweep_s = settings.sweep_s
@@ -96,6 +100,7 @@ class CellConductor:
             Periodic("build sweep", settings.sweep_s, self._sweep_builds, clock),
             Periodic("cleanup sweep", settings.sweep_s, self.sweeps.cleanups, clock),
             Periodic("operation sweep", settings.sweep_s, self.sweeps.operations, clock),
+            Periodic("images", NEWS_S, self.image_tasks.sweep, clock),
             Periodic("inventory", NEWS_S, self.sweeps.news, clock),
             Periodic("departures", settings.sweep_s, self.sweeps.departures, clock),
             Periodic("inventory sweep", settings.sweep_s * 6, self.sweeps.inventories, clock),
@@ -155,6 +160,8 @@ class CellConductor:
         self._caller.close()
         self._broker.close()
         self.placement.close()
+        if self._images is not None:
+            self._images.close()
         self.database.close()
 
     def _on_heartbeat(self, deliveries: list[Delivery]) -> None:

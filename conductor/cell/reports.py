@@ -19,6 +19,7 @@ from cell_db.operations import Operation
 from clients.placement import Placement
 from conductor.cell.dropped import Dropped
 from conductor.cell.host_commands import HostCommands, about_work
+from conductor.cell.image_tasks import take_report
 from conductor.cell.liveness import ConductorLiveness
 from core.crash_points import CrashPoints
 from database.engine import Connection, Database
@@ -144,13 +145,16 @@ class Reports:
             if operation is None or action is None or not self._is_believable(acted.host, outcome):
                 late.append((acted.host, outcome.uuid, None))
                 continue
+            fault = None if outcome.fault is None else _short(outcome.fault)
+            if operation.host == acted.host and take_report(connection, operation, outcome.operation_id, fault):
+                continue  # It ends with its image.
             done = cell_db.operations.settle_operation(
                 connection,
                 uuid=outcome.uuid,
                 operation_id=outcome.operation_id,
                 action=action,
                 power_state=outcome.power_state,
-                fault=None if outcome.fault is None else _short(outcome.fault),
+                fault=fault,
                 host=acted.host,
                 unharmed=outcome.unharmed,
             )

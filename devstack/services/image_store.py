@@ -62,11 +62,11 @@ class ImageStore:
 
         Raises:
             Invalid: a property is none or has a wrong type.
-            Conflict: the id is taken.
+            Conflict: the id is taken, or was; Glance keeps the ids of deleted images, too.
         """
         image_id = str(wanted.get("id") or uuid.uuid4())
         _check(image_id, {key: value for key, value in wanted.items() if key != "id"})
-        if self._description(image_id).exists():
+        if self._description(image_id).exists() or self._file(image_id, "deleted").exists():
             raise errors.Conflict(f"Image ID {image_id} already exists!")
         now = _now()
         image = {
@@ -117,6 +117,7 @@ class ImageStore:
         """
         if self.get(image_id)["protected"]:
             raise errors.Forbidden(f"Image {image_id} is protected and cannot be deleted.")
+        self._file(image_id, "deleted").touch()
         self._description(image_id).unlink(missing_ok=True)
         self._file(image_id, "members").unlink(missing_ok=True)
         self.bytes_of(image_id).unlink(missing_ok=True)

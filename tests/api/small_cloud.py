@@ -81,7 +81,7 @@ class Shelf:
         return self._reply(200, {"image_id": image_id, "member_id": project_id, "status": status}) if status else clients.http.Reply(404, b"")
 
     def create(self, record: dict[str, Any]) -> dict[str, Any]:
-        image_id = self.put(str(uuids.uuid4()), **{**record, "status": "queued", "size": None})
+        image_id = self.put(str(record.get("id") or uuids.uuid4()), **{**record, "status": "queued", "size": None})
         self.records[image_id] = record
         return self.images[image_id]
 

@@ -5,11 +5,13 @@ import threading
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 import cell_db.history
 import cell_db.instances
 import cell_db.operations
 import cell_db.rebuilds
+import cell_db.tables
 import core.errors
 from cells.gate.answers import Unknown
 from core.sealed import Opener
@@ -222,6 +224,7 @@ def test_an_image_of_a_server_is_recorded_with_what_its_own_image_had(cloud: Sma
     assert reply.status == 202 and reply.json.keys() == {"image_id"} and "Location" not in reply.headers
     record = shelf(cloud).records[reply.json["image_id"]]
     assert record == {
+        "id": reply.json["image_id"],
         "why": "backup", "name": "copy", "visibility": "private", "disk_format": "qcow2", "container_format": "bare", "min_disk": 1, "min_ram": 64,
         "owner": ALICE.project_id, "image_type": "snapshot", "image_location": "snapshot", "image_state": "available", "base_image_ref": IMAGE,
         "instance_uuid": uuid, "user_id": ALICE.user_id, "owner_id": ALICE.project_id,
@@ -251,21 +254,53 @@ def test_what_a_server_cannot_do_makes_no_image(cloud: SmallCloud) -> None:
     assert shelf(cloud).records == {}
 
 
-def test_an_image_whose_operation_cannot_begin_after_all_is_removed(cloud: SmallCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_whose_operation_cannot_begin_after_all_is_never_made(cloud: SmallCloud, monkeypatch: pytest.MonkeyPatch) -> None:
     uuid = cloud.running()
-    create = shelf(cloud).create
+    gate = cloud.cloud.cells.by_name("east")
+    write = gate.write
 
-    def create_while_somebody_stops_it(record: dict[str, Any]) -> Any:
+    async def write_after_somebody_else(*arguments: Any, **more: Any) -> Any:
         with cloud.databases["east"].transaction() as connection:
             cell_db.instances.update(connection, uuid, {"vm_state": states.RESCUED})
-        return create(record)
+        return await write(*arguments, **more)
 
-    monkeypatch.setattr(shelf(cloud), "create", create_while_somebody_stops_it)
+    monkeypatch.setattr(gate, "write", write_after_somebody_else)
 
     assert cloud.act(uuid, "createImage", {"name": "copy"}).status == 409
 
-    (image_id,) = shelf(cloud).records
-    assert image_id not in shelf(cloud).images
+    assert (shelf(cloud).records, image_tasks(cloud)) == ({}, [])
+
+
+def image_tasks(cloud: SmallCloud) -> list[tuple[str, str]]:
+    """Where the images that are being made stand."""
+    with cloud.databases["east"].reading() as connection:
+        rows = connection.execute(sa.select(cell_db.tables.image_tasks.c.heading, cell_db.tables.image_tasks.c.step))
+        return [(row.heading, row.step) for row in rows]
+
+
+def test_an_image_is_its_host_s_once_its_record_is_there(cloud: SmallCloud) -> None:
+    cloud.act(cloud.running(), "createImage", {"name": "copy"})
+
+    assert image_tasks(cloud) == [("forward", "agent.upload")]
+
+
+@pytest.mark.parametrize("refusal", [core.errors.Forbidden("the quota is used up"), core.errors.Unavailable("nobody answers")])
+def test_an_image_whose_record_is_not_made_is_undone_by_the_conductor(
+    cloud: SmallCloud, monkeypatch: pytest.MonkeyPatch, refusal: core.errors.CellplaneError
+) -> None:
+    """The service may have made it, whatever its answer was: its record is removed, and the host is never told."""
+    uuid = cloud.running()
+
+    def refuse(_: Any) -> Any:
+        raise refusal
+
+    monkeypatch.setattr(cloud.cloud.images, "create", refuse)
+
+    assert cloud.act(uuid, "createImage", {"name": "copy"}).status in (403, 503)
+
+    assert image_tasks(cloud) == [("undo", "cell.create-record")]
+    with cloud.databases["east"].reading() as connection:
+        assert cell_db.operations.operations(connection, [uuid]) == []
 
 
 @pytest.mark.parametrize("took_effect", [True, False])
@@ -283,9 +318,8 @@ def test_an_answer_that_got_lost_decides_nothing(cloud: SmallCloud, monkeypatch:
 
     reply = cloud.act(uuid, "createImage", {"name": "copy"})
 
-    (image_id,) = shelf(cloud).records
     assert reply.status == (202 if took_effect else 503)
-    assert (image_id in shelf(cloud).images) == took_effect
+    assert len(shelf(cloud).records) == len(image_tasks(cloud)) == took_effect
 
 
 def test_metadata_of_images_is_limited_until_2_38(cloud: SmallCloud) -> None:

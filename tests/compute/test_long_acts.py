@@ -1,6 +1,7 @@
 """Operations with arguments and with work elsewhere: rescue, rebuild, images of guests, passwords, crash dumps."""
 
 import pathlib
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import compute
 import core.errors
 import core.sealed
 from clients.glance import Images
@@ -192,14 +194,22 @@ def test_an_image_that_is_there_is_not_made_again(bench: Bench, server: str, ser
     assert done(bench, server, "create-image", "op-2", arguments={"image_id": image_id}).fault is None
 
 
-def test_an_image_that_cannot_be_made_leaves_no_record(bench: Bench, server: str, service: Service) -> None:
+def test_an_image_that_cannot_be_made_leaves_no_file(bench: Bench, server: str, service: Service) -> None:
+    """Its record is the conductor's to remove."""
     image_id = service.queued()
     bench.faults(act_error="the disk is full")
 
     assert "the disk is full" in done(bench, server, "create-image", arguments={"image_id": image_id}).fault
 
-    assert service.status(image_id) is None
+    assert service.status(image_id) == "queued"
     assert left_on_disk(bench) == []
+
+
+def test_a_host_asks_the_image_service_for_nothing_but_status_and_bytes() -> None:
+    """It makes and removes no records: neither is called anywhere in the agent."""
+    sources = [path.read_text() for path in pathlib.Path(compute.__file__).parent.rglob("*.py")]
+
+    assert [call for source in sources for call in re.findall(r"(?:service|_images|images)\.(?:create|delete|void)\w*\(", source)] == []
 
 
 def test_an_image_whose_record_its_user_deleted_is_not_made(bench: Bench, server: str, service: Service) -> None:
@@ -247,8 +257,8 @@ def test_the_next_agent_ends_the_image_that_one_left(bench: Bench, service: Serv
     assert left_on_disk(bench) == []
 
 
-@pytest.mark.parametrize(("step", "status"), [("agent.snapshot", None), ("agent.upload", "active")])
-def test_an_image_is_whole_or_not_there_whatever_an_answer_said(bench: Bench, service: Service, step: str, status: str | None) -> None:
+@pytest.mark.parametrize(("step", "status"), [("agent.snapshot", "queued"), ("agent.upload", "active")])
+def test_an_image_has_all_its_bytes_or_none_whatever_an_answer_said(bench: Bench, service: Service, step: str, status: str | None) -> None:
     steps = BreakableSteps("deceived")
     bench.start(steps, image__endpoint=service.url)
     server, image_id = new_uuid(), service.queued()
@@ -262,7 +272,7 @@ def test_an_image_is_whole_or_not_there_whatever_an_answer_said(bench: Bench, se
     assert service.status(image_id) == status
 
 
-def test_a_deleted_server_takes_the_image_under_way_along(bench: Bench, server: str, service: Service) -> None:
+def test_a_deleted_server_takes_the_copy_of_its_disk_along(bench: Bench, server: str, service: Service) -> None:
     image_id = service.queued()
     bench.faults(act_s=120.0)
     bench.cell.act(server, 1, "op-1", "create-image", arguments={"image_id": image_id})
@@ -271,7 +281,7 @@ def test_a_deleted_server_takes_the_image_under_way_along(bench: Bench, server: 
     bench.cell.destroy((server, 1))
 
     bench.cell.hear(cell.GONE)
-    wait_until(lambda: service.status(image_id) is None, what="end of the record", deadline_s=DEADLINE_S)
+    assert service.status(image_id) == "queued"
     assert left_on_disk(bench) == []
 
 
@@ -292,7 +302,7 @@ def test_an_operation_that_is_too_late_is_not_done_any_more(bench: Bench, server
 
     outcome = bench.cell.hear(cell.ACTED)
     assert outcome.unharmed and "in time" in outcome.fault
-    assert service.status(image_id) is None
+    assert service.status(image_id) == "queued"
 
 
 # ---- passwords, crash dumps --------------------------------------------------------------------------------------------------

@@ -36,6 +36,8 @@ def _rows(world: World) -> Complaints:
         if row.state == states.BUILD_ERROR and not row.fault:
             yield f"{uuid} is in ERROR without a fault"
     for cell in world.cell_names:
+        for row in world.rows(cell, cell_db.tables.image_tasks):
+            yield f"{cell} makes an image: {row.image_id} of {row.instance_uuid}, {row.heading} {row.step}"
         for row in world.rows(cell, cell_db.tables.cleanups):
             yield f"{cell} has a cleanup: {row.uuid} attempt {row.attempt} on {row.host}"
 

@@ -1,11 +1,16 @@
 """What users do to servers that live, while a trap is set: each operation ends, well or with a fault, and leaves nothing half done."""
 
+import uuid as uuids
+
+import cell_db.image_tasks
 import cell_db.operations
 import cell_db.rebuilds
 import core.errors
 import core.sealed
 import messaging.verbs.cell as cell_verbs
+from cell_db.image_tasks import ImageTask
 from cells.gate.answers import value_of
+from cells.gate.gate import Gate
 from core.context import Context, new_request_id
 from lifecycle import states
 from lifecycle.actions import OPERATIONS
@@ -13,6 +18,7 @@ from objects.build import ImageRef
 from tests.faults.process_keeper import ProcessKeeper
 from tests.faults.workloads import Arm
 from tests.faults.world import CLUMSY, World
+from workflows.definitions.create_image import CATALOG
 
 IMAGE = ImageRef(image_id="5a9b7c58-0b6f-4a52-9f0c-6f9c8b1f8a11", name="other")
 PASSWORD = "correct-horse"
@@ -61,7 +67,7 @@ def not_copied(keeper: ProcessKeeper, arm: Arm) -> None:
     assert _copy(keeper, arm, uuid) is None
     why = keeper.world.instances()[uuid][1].fault["message"]
     # An agent that goes on after the record went finds no image any more.
-    assert "clumsy" in why or "no image" in why
+    assert "clumsy" in why or "no image" in why or "not there" in why, why
     _delete(keeper, uuid)
 
 
@@ -78,19 +84,69 @@ def password_set(keeper: ProcessKeeper, arm: Arm) -> None:
     _delete(keeper, uuid)
 
 
+def copied_by_an_api_that_died(keeper: ProcessKeeper, arm: Arm) -> None:
+    """The row says that an image is being made, and its record is made by whoever lives: it is whole, or not there."""
+    uuid = _running(keeper)
+    task = _begin_image(keeper.world, uuid)
+    arm()
+    keeper.let_leases_end()
+    _end_image(keeper, uuid, task)
+    _delete(keeper, uuid)
+
+
+def deleted_while_copied(keeper: ProcessKeeper, arm: Arm) -> None:
+    """The server goes while its image is being made: the image is whole, or not there."""
+    uuid = _running(keeper)
+    task = _begin_image(keeper.world, uuid)
+    arm()
+    keeper.delete(uuid)
+    keeper.let_leases_end()
+    keeper.settle()
+    assert _status(keeper.world, task.image_id) in ("active", None)
+
+
 def _copy(keeper: ProcessKeeper, arm: Arm, uuid: str) -> str | None:
     """The status of the image in the end."""
-    images = keeper.world.images
-    image_id = images.create({"name": "copy", "disk_format": "qcow2", "container_format": "bare"}).id
+    world = keeper.world
     arm()
-    _begin(keeper.world, uuid, "create-image", {"image_id": image_id})
+    task = _begin_image(world, uuid)
+    keeper.call(_create_record, keeper, task)
+    return _end_image(keeper, uuid, task)
+
+
+def _end_image(keeper: ProcessKeeper, uuid: str, task: ImageTask) -> str | None:
     keeper.settle()
     row = keeper.world.instances()[uuid][1]
     assert (row.vm_state, row.task_state) == (states.ACTIVE, None)
-    status = _status(keeper.world, image_id)
+    status = _status(keeper.world, task.image_id)
     assert status in (("active", None) if row.fault else ("active",)), f"the image is {status}"
-    images.delete(image_id)
+    keeper.world.images.delete(task.image_id)
     return status
+
+
+def _begin_image(world: World, uuid: str) -> ImageTask:
+    """What the API does first."""
+    record = {"id": str(uuids.uuid4()), "name": "copy", "disk_format": "qcow2", "container_format": "bare"}
+    begun = _gate_of(world, uuid).write_now(
+        cell_db.image_tasks.begin, uuid, _user(), image_id=record["id"], record=record, position=CATALOG.begin("create-image"),
+        token=str(uuids.uuid4()), lease_s=5.0,
+    )  # fmt: skip
+    return value_of(begun)
+
+
+def _create_record(keeper: ProcessKeeper, task: ImageTask) -> None:
+    """What the API does then."""
+    world = keeper.world
+    gate = _gate_of(world, task.uuid)
+    with keeper.api_steps("cell.create-record"):
+        world.images.create_once(task.record)
+    after = CATALOG.take_report(task.position, "cell.create-record", "created")
+    gate.write_now(cell_db.image_tasks.move, task, after, token=None)
+    gate.hint(cell_verbs.QUEUE, cell_verbs.ACT, cell_verbs.Uuids([task.uuid]), _user())
+
+
+def _gate_of(world: World, uuid: str) -> Gate:
+    return world.cells.by_name(world.instances()[uuid][0])
 
 
 def _status(world: World, image_id: str) -> str | None:

@@ -209,6 +209,7 @@ class ProcessKeeper:
         self._change("api", sa.update(requests).values(lease_until=past))
         for cell in self.world.cell_names:
             self._change(cell, sa.update(instances).where(instances.c.lease_until.is_not(None)).values(lease_until=past))
+            self._change(cell, sa.update(cell_db.tables.image_tasks).values(lease_until=past))
             self._change(cell, sa.update(cleanups).values(sent_at=None))
         self._shifted_at = time.monotonic()
 

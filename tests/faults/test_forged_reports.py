@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 import cell_db.heartbeats
+import cell_db.image_tasks
 import cell_db.operations
 import cell_db.tables
 import messaging.verbs.cell as cell_verbs
@@ -27,6 +28,7 @@ from objects.host_limits import heartbeat_defect
 from tests.faults.harness import CELL, Harness, Message, heartbeat_of, inventory_of
 from tests.faults.scene import Scene
 from tests.faults.world import USER
+from workflows.definitions.create_image import CATALOG
 
 # Placement's own libraries, called in this process, use what Python is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -38,7 +40,7 @@ def other_than(harness: Harness, host: str) -> str:
 
 def rows(harness: Harness) -> list[object]:
     """What the cell knows of servers and of what hosts owe."""
-    return [harness.world.rows(CELL, table) for table in (cell_db.tables.instances, cell_db.tables.cleanups)]
+    return [harness.world.rows(CELL, table) for table in (cell_db.tables.instances, cell_db.tables.cleanups, cell_db.tables.image_tasks)]
 
 
 def failed_builds(harness: Harness, host: str) -> int:
@@ -82,6 +84,20 @@ def busy(scene: Scene) -> tuple[str, str]:
     return host, forger
 
 
+def copied(scene: Scene) -> tuple[str, str]:
+    """A server whose host is to upload an image of it."""
+    host, forger = running(scene)
+    image_id = str(uuid.uuid4())
+    at_host = CATALOG.take_report(CATALOG.begin("create-image"), "cell.create-record", "created")
+    value_of(
+        scene.harness.world.cells.by_name(CELL).write_now(
+            cell_db.image_tasks.begin, scene.uuid, USER, image_id=image_id, record={"id": image_id}, position=at_host,
+            token=str(uuid.uuid4()), lease_s=600.0,
+        )
+    )  # fmt: skip
+    return host, forger
+
+
 def going(scene: Scene) -> tuple[str, str]:
     """A server that was deleted, and that its host still has to answer for."""
     host, forger = running(scene)
@@ -95,7 +111,7 @@ def begin(scene: Scene, key: str) -> str:
     return value_of(begun)
 
 
-SCENES: dict[str, Callable[[Scene], tuple[str, str]]] = {"building": under_way, "running": running, "busy": busy, "going": going}
+SCENES: dict[str, Callable[[Scene], tuple[str, str]]] = {"building": under_way, "running": running, "busy": busy, "copied": copied, "going": going}
 ABSURD = (-1, 2**31, 2**70)
 POWER = (states.RUNNING, states.SHUTDOWN, states.NO_STATE)
 
@@ -262,7 +278,7 @@ def sealing_key(harness: Harness, host: str) -> str | None:
         return cell_db.operations.sealing_key(connection, host)
 
 
-# ---- single stories -----------------------------------------------------------------------------------------------------------
+# ---- single workloads -----------------------------------------------------------------------------------------------------------
 
 
 def test_another_host_cannot_report_a_server_active(scene: Scene) -> None:

@@ -4,6 +4,7 @@ import pathlib
 import re
 
 from tests.faults.test_sweep import POINTS
+from workflows.definitions import create_image
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROGRAMS = ("api", "cells", "compute", "conductor")
@@ -16,7 +17,9 @@ OTHERWISE_ON_PAGE = re.compile(rf"(?<![`\w.])({NAME})(?![`\w])")
 
 def steps_in_code() -> set[str]:
     files = (path for program in PROGRAMS for path in (ROOT / program).rglob("*.py"))
-    return {step for path in files for step in IN_CODE.findall(path.read_text())}
+    named = {step for path in files for step in IN_CODE.findall(path.read_text())}
+    # The steps of a workflow are named in its table: `steps(turn.name)`.
+    return named | {turn.name for turn in create_image.CATALOG.turns()}
 
 
 def page() -> str:

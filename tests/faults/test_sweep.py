@@ -17,7 +17,7 @@ from tests.faults.workloads import Workload
 # Placement's own libraries, called in this process, use what Python is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
-# who comes to the step, the step, the story that brings it about
+# who comes to the step, the step, the workload that brings it about
 POINTS: list[tuple[str, str, Workload]] = [
     ("agent", "agent.accept", workloads.everyday),
     ("agent", "agent.create", workloads.everyday),
@@ -38,7 +38,13 @@ POINTS: list[tuple[str, str, Workload]] = [
     ("agent", "agent.snapshot", operation_workloads.copied),
     ("agent", "agent.upload", operation_workloads.copied),
     ("agent", "agent.acted", operation_workloads.copied),
-    ("agent", "agent.undo", operation_workloads.not_copied),
+    ("api", "cell.create-record", operation_workloads.copied),
+    ("cell", "cell.create-record", operation_workloads.copied_by_an_api_that_died),
+    ("cell", "cell.check-record", operation_workloads.copied),
+    ("cell", "cell.end-image", operation_workloads.copied),
+    ("cell", "cell.look-at-record", operation_workloads.not_copied),
+    ("cell", "cell.remove-record", operation_workloads.not_copied),
+    ("cell", "cell.remove-record", operation_workloads.deleted_while_copied),
     ("agent", "agent.act", operation_workloads.password_set),
     ("api", "api.accept", workloads.accepted),
     ("api", "api.delete", workloads.everyday),
@@ -90,8 +96,8 @@ def test_a_fault_at_any_step_leaves_nothing_lost_and_nothing_behind(
     began = time.monotonic()
     try:
         workload(keeper, lambda: keeper.arm(trap, who))
-        assert trap.victim is not None, "the story never came to the step"
-        keeper.settle()  # It may have struck at the story's very end.
+        assert trap.victim is not None, "the workload never came to the step"
+        keeper.settle()  # It may have struck at the workload's very end.
         keeper.disarm()
     except BaseException:
         worlds.give_up()

@@ -232,6 +232,9 @@ connection = {self.at.databases[cell]}
 [placement]
 endpoint = {self.placement_endpoint}
 timeout_s = 20
+[image]
+endpoint = http://127.0.0.1:{self._image_port}
+timeout_s = 20
 [conductor]
 {_lines({**CONDUCTOR, **settings})}"""
         conf = self.configure(name, conductor.cell.main.options(), text)

@@ -16,6 +16,7 @@ FOR_UPDATE = {
     "cell_db/builds.py": 2,
     "cell_db/cleanups.py": 1,
     "cell_db/endings.py": 1,
+    "cell_db/image_tasks.py": 1,
     "cell_db/instances.py": 1,
     "cell_db/operations.py": 1,
     # Deletes the row.

@@ -1,0 +1,160 @@
+"""Images that are being made of servers: where each stands, and who works on it.
+
+A row goes with the commit that ends its operation. It outlives the server's own: whatever becomes of the server,
+the image is completed or its record removed.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+import cell_db.operations
+from cell_db.history import request_id_of
+from cell_db.tables import image_tasks, instances
+from core.context import Context
+from database.statements import changed
+from database.types import is_over, now_sql
+from lifecycle.actions import CREATE_IMAGE
+from workflows.definitions.create_image import CREATE_IMAGE as CREATE_IMAGE_WORKFLOW
+from workflows.positions import Heading, Position
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ImageTask:
+    """One image.
+
+    `record`: what the image service is told; `token`: of whoever works on it; `host`: the server's, None: it has no
+    such operation any more; `fault`: why it is undone.
+    """
+
+    image_id: str
+    uuid: str
+    operation_id: str
+    record: dict[str, Any]
+    position: Position
+    token: str | None
+    host: str | None = None
+    fault: str | None = None
+    request_id: str = ""
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether the server's row still has the operation."""
+        return self.host is not None
+
+
+_UNDER_WAY = sa.and_(
+    instances.c.uuid == image_tasks.c.instance_uuid, instances.c.operation_id == image_tasks.c.operation_id
+)
+_TASK = sa.select(
+    image_tasks, instances.c.host, request_id_of(image_tasks.c.instance_uuid, [CREATE_IMAGE.name]).label("request_id")
+).select_from(image_tasks.outerjoin(instances, _UNDER_WAY))
+
+
+def _task(row: sa.Row[Any]) -> ImageTask:
+    return ImageTask(
+        image_id=row.image_id, uuid=row.instance_uuid, operation_id=row.operation_id, record=row.record,
+        position=_position(row), token=row.token, host=row.host, fault=row.fault,
+        request_id=row.request_id or "",
+    )  # fmt: skip
+
+
+def _position(row: sa.Row[Any]) -> Position:
+    reports = tuple((step, report) for step, report in row.reports)
+    return Position(workflow=CREATE_IMAGE_WORKFLOW.name, step=row.step, heading=Heading(row.heading), reports=reports)
+
+
+def _columns(position: Position) -> dict[str, Any]:
+    reports = [list(each) for each in position.reports]
+    return {"step": position.step, "heading": position.heading.value, "reports": reports}
+
+
+def begin(
+    connection: sa.Connection, uuid: str, context: Context, *, image_id: str, record: Mapping[str, Any],
+    position: Position, token: str, lease_s: float,
+) -> ImageTask:  # fmt: skip
+    """The operation is under way from this commit on, and the image stands where it is said, held by this token.
+
+    Raises:
+        NotFound, Locked, WrongState, Busy: it may not begin.
+    """
+    arguments = {"image_id": image_id}
+    operation_id = cell_db.operations.begin_operation(connection, uuid, CREATE_IMAGE, context, arguments=arguments)
+    task = ImageTask(
+        image_id=image_id, uuid=uuid, operation_id=operation_id, record=dict(record), position=position, token=token
+    )  # fmt: skip
+    values = {"image_id": image_id, "instance_uuid": uuid, "operation_id": operation_id, "record": task.record}
+    moments = {"lease_until": now_sql(lease_s), "created_at": now_sql()}
+    connection.execute(sa.insert(image_tasks).values(**values, token=token, **_columns(position), **moments))
+    return task
+
+
+def find(connection: sa.Connection, image_id: str) -> ImageTask | None:
+    """The image, if it is still being made."""
+    row = connection.execute(_TASK.where(image_tasks.c.image_id == image_id)).first()
+    return None if row is None else _task(row)
+
+
+def take(
+    connection: sa.Connection, *, token: str, lease_s: float, most: int
+) -> list[ImageTask]:
+    """Leases images that nobody works on under this token.
+
+    Those that wait for their host are left, unless the server has no such operation any more.
+    """
+    waits = sa.and_(cell_db.operations.waits_for_host(), sa.exists(sa.select(instances.c.id).where(_UNDER_WAY)))
+    free = (
+        sa.select(image_tasks.c.image_id).where(is_over(image_tasks.c.lease_until), sa.not_(waits)).limit(most)
+        .with_for_update(skip_locked=True)
+    )  # fmt: skip
+    ids = list(connection.execute(free).scalars())
+    if not ids:
+        return []
+    leased = sa.update(image_tasks).where(image_tasks.c.image_id.in_(ids))
+    connection.execute(leased.values(token=token, lease_until=now_sql(lease_s)))
+    return [_task(row) for row in connection.execute(_TASK.where(image_tasks.c.image_id.in_(ids)))]
+
+
+def of_operation(connection: sa.Connection, operation_id: str) -> ImageTask | None:
+    """The image that this operation makes; None: it makes none, or no more."""
+    row = connection.execute(_TASK.where(image_tasks.c.operation_id == operation_id)).first()
+    return None if row is None else _task(row)
+
+
+def move(
+    connection: sa.Connection,
+    task: ImageTask,
+    after: Position,
+    *,
+    token: str | None,
+    lease_s: float = 0.0,
+    fault: str | None = None,
+) -> bool:
+    """Writes where the image stands next, if it stands where this caller read it and nobody has taken it since.
+
+    `token`: who goes on; None: whoever comes. False: somebody else goes on with it.
+    """
+    why = {} if fault is None else {"fault": fault}
+    written = {**_columns(after), "token": token, "lease_until": now_sql(lease_s), **why}
+    return changed(connection.execute(_mine(sa.update(image_tasks), task).values(**written)))
+
+
+def end(connection: sa.Connection, task: ImageTask, *, fault: str | None) -> bool:
+    """The image is made, or with a fault gone; the server's operation, if there, ends too. False: as for `move`."""
+    if not changed(connection.execute(_mine(sa.delete(image_tasks), task))):
+        return False
+    if task.host is not None:
+        cell_db.operations.settle_operation(
+            connection, uuid=task.uuid, operation_id=task.operation_id, action=CREATE_IMAGE, power_state=None,
+            fault=fault, host=task.host,
+        )  # fmt: skip
+    return True
+
+
+def _mine(statement: Any, task: ImageTask) -> Any:
+    token = image_tasks.c.token
+    held = token.is_(None) if task.token is None else token == task.token
+    stands = (image_tasks.c.step == task.position.step, image_tasks.c.heading == task.position.heading.value)
+    return statement.where(image_tasks.c.image_id == task.image_id, held, *stands)

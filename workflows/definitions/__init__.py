@@ -1,0 +1,1 @@
+"""The workflows of the product, one in each file."""
