@@ -1,5 +1,6 @@
 """Whose images are seen, and how they are shared: the stack's image service and Glance answer alike, and the client judges alike by both."""
 
+import uuid
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -140,3 +141,16 @@ def test_whoever_is_in_no_project_sees_what_is_everybody_s(service: ImageService
     assert [is_seen(images, image_id, nobody) for image_id in (private, public)] == [False, True]
     for image_id in (private, public):
         assert service.ask(ADMIN, "DELETE", f"/{image_id}").status_code == 204
+
+
+def test_an_id_is_never_given_twice(images: Images) -> None:
+    """Whoever makes a record late is refused, when it was given up meanwhile: whether it was ever there or not."""
+    made, never_made = ({"id": str(uuid.uuid4()), "name": "copy", "disk_format": "qcow2", "container_format": "bare"} for _ in "12")
+    assert images.create_once(made).status == images.create_once(made).status == "queued"
+
+    for record in (made, never_made):
+        images.void(record)
+        images.void(record)
+
+        with pytest.raises(core.errors.NotFound):
+            images.create_once(record)
