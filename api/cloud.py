@@ -48,7 +48,9 @@ class Cloud:
         self.cells = Cells(conf, self.api_db, metrics=gate_metrics)
         self.images = clients.glance.Images(conf.image.endpoint, timeout_s=conf.image.timeout_s)
         self._images_bulkhead = _images_bulkhead(conf, gate_metrics)
-        self.key_pairs = BoundedPool("key pairs", threads=1, waiting=KEY_PAIRS_WAITING, project_share=conf.cells.project_share)
+        self.key_pairs = BoundedPool(
+            "key pairs", threads=1, waiting=KEY_PAIRS_WAITING, project_share=conf.cells.project_share
+        )
         self.quota_defaults = {resource: int(conf.quota[resource]) for resource in QUOTA_RESOURCES}
         self._started_at = utcnow()
         self._heartbeat = Periodic("heartbeat", BEAT_S, self._beat, SystemClock(), at_once=True)
@@ -93,12 +95,18 @@ class Cloud:
 
     def _beat(self) -> None:
         """Workers of one host share a row: the service lives while one of them does."""
-        beat = {"host": self.conf.host, "binary": API, "version": core.process.version(), "started_at": self._started_at}
+        beat = {
+            "host": self.conf.host,
+            "binary": API,
+            "version": core.process.version(),
+            "started_at": self._started_at,
+        }
         value_of(self.api_db.write_now(api_db.services.beat, **beat))
 
 
 def _images_bulkhead(conf: cfg.ConfigOpts, metrics: GateMetrics) -> Bulkhead:
-    """A bulkhead, as that of a cell: a service that does not answer is asked no more until it does, and holds up nobody who does not need it."""
+    """A bulkhead, as that of a cell: a service that does not answer is asked no more until it does, and holds up nobody
+    who does not need it."""
     service = HttpClient(conf.image.endpoint, who="the image service", timeout_s=IMAGES_PING_S)
     return Bulkhead(
         "api", "images", ping=lambda: _look_at(service), ping_s=2 * IMAGES_PING_S, threads=IMAGES_THREADS, waiting=IMAGES_WAITING,

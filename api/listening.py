@@ -15,8 +15,8 @@ HANDED_OVER = 3
 def listening_socket(conf: cfg.ConfigOpts) -> socket.socket:
     """The socket that was handed over, else one bound as configured.
 
-    Who hands it over (systemd's socket units, a stack's supervisor) goes on listening while this program restarts, so that nobody is
-    refused meanwhile.
+    Who hands it over (systemd's socket units, a stack's supervisor) goes on listening while this program restarts, so
+    that nobody is refused meanwhile.
 
     Raises:
         Invalid: the address can't be had.

@@ -135,7 +135,8 @@ class Api:
     async def _drain(self, server: HttpServer) -> None:
         """Waits a moment for the requests of those who are connected already: theirs may be on the way.
 
-        A connection that is closed under a request looks to its caller like a failure of which nobody knows what it did.
+        A connection that is closed under a request looks to its caller like a failure of which nobody knows what it
+        did.
         """
         if self._app is not None:
             self._app.leave()

@@ -51,8 +51,8 @@ def serve(conf: cfg.ConfigOpts, listening: socket.socket, worker: Worker, parent
 def _signal_within(seconds: float, signals: Sequence[signal.Signals]) -> int | None:
     """The number of the first of these signals that comes within the time, or None.
 
-    After a freeze (SIGSTOP) that outlasted the time, CPython's sigtimedwait gives a structure that nobody filled in, not None: taken for
-    a signal, it would end every worker at the thaw.
+    After a freeze (SIGSTOP) that outlasted the time, CPython's sigtimedwait gives a structure that nobody filled in,
+    not None: taken for a signal, it would end every worker at the thaw.
     """
     received = signal.sigtimedwait(signals, seconds)
     return received.si_signo if received is not None and received.si_signo in signals else None

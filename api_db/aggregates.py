@@ -1,7 +1,7 @@
 """Host aggregates: named groups of hosts with metadata, and the availability zones that some of them make.
 
-A host lies in at most one zone. Nothing is mirrored to Placement: the super-conductor reads the aggregates from here, and the API talks
-to no Placement.
+A host lies in at most one zone. Nothing is mirrored to Placement: the super-conductor reads the aggregates from here,
+and the API talks to no Placement.
 """
 
 import contextlib
@@ -109,7 +109,9 @@ def insert(conn: sa.Connection, *, name: str, availability_zone: str | None) -> 
     return get(conn, aggregate_id)
 
 
-def update(conn: sa.Connection, aggregate_id: int, *, name: str | None = None, availability_zone: str | None = None) -> Aggregate:
+def update(
+    conn: sa.Connection, aggregate_id: int, *, name: str | None = None, availability_zone: str | None = None
+) -> Aggregate:
     """Renames the aggregate, gives it another zone, or both; None leaves a thing as it is.
 
     Raises:
@@ -197,7 +199,7 @@ def put_host_back(conn: sa.Connection, host: str, aggregate_ids: Iterable[int]) 
     insert_if_absent(conn, aggregate_hosts, [{"aggregate_id": aggregate_id, "host": host} for aggregate_id in left])
 
 
-# ---- what a write would do to zones: asked before it, so that hosts with servers can be refused ------------------------
+# ---- what a write would do to zones: asked before it, so that hosts with servers can be refused ----------------------
 
 
 def required_zone(zone: str | None) -> str:
@@ -226,7 +228,9 @@ def zone_change_by_adding(conn: sa.Connection, aggregate_id: int, host: str) -> 
     after = {**zones, aggregate_id: aggregate.availability_zone} if aggregate.availability_zone else zones
     others = sorted(set(zones.values()) - {aggregate.availability_zone})
     if aggregate.availability_zone and others:
-        raise core.errors.Conflict(f"Cannot add host {host} to aggregate {aggregate_id}: it is already in availability zone {others[0]}.")
+        raise core.errors.Conflict(
+            f"Cannot add host {host} to aggregate {aggregate_id}: it is already in availability zone {others[0]}."
+        )
     return _change(host, cell_uuid, zones, after)
 
 
@@ -258,7 +262,8 @@ def zone_changes_by_renaming(conn: sa.Connection, aggregate_id: int, zone: str) 
         others = sorted({other for of, other in zones.items() if of != aggregate_id and other != zone})
         if others:
             raise core.errors.Invalid(
-                f"availability_zone cannot be {zone}: host {host} is already in availability zone {others[0]}.", field=ZONE_KEY
+                f"availability_zone cannot be {zone}: host {host} is already in availability zone {others[0]}.",
+                field=ZONE_KEY,
             )
         changes.append(_change(host, cells.get(host), zones, {**zones, aggregate_id: zone}))
     return [change for change in changes if change is not None]
@@ -307,7 +312,8 @@ def _cells(conn: sa.Connection, hosts: Iterable[str]) -> dict[str, str]:
 
 
 def _lock(conn: sa.Connection, aggregate_id: int) -> None:
-    """Makes changes of this aggregate wait for each other. Always before its hosts, so that nobody waits in a circle."""
+    """Makes changes of this aggregate wait for each other. Always before its hosts, so that nobody waits in a
+    circle."""
     lock(conn, aggregates, aggregates.c.id == aggregate_id)
 
 

@@ -21,7 +21,8 @@ from database.types import now_sql
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BuildStatus:
-    """One row of the journal. `lease_s`: for so long its holder may go on, by the database's clock; below zero it is anybody's."""
+    """One row of the journal. `lease_s`: for so long its holder may go on, by the database's clock; below zero it is
+    anybody's."""
 
     uuid: str
     project_id: str
@@ -47,7 +48,9 @@ class BuildStatus:
         return (self.now - self.created_at).total_seconds()
 
 
-_FROM_THE_TABLE = tuple(build_requests.c[field.name] for field in dataclasses.fields(BuildStatus) if field.name != "now")
+_FROM_THE_TABLE = tuple(
+    build_requests.c[field.name] for field in dataclasses.fields(BuildStatus) if field.name != "now"
+)
 _COLUMNS = (*_FROM_THE_TABLE, now_sql().label("now"))
 
 
@@ -66,25 +69,36 @@ def find(connection: sa.Connection, uuid: str) -> BuildStatus | None:
 
 
 def end_lease(connection: sa.Connection, uuid: str) -> bool:
-    """The next sweep may take the row at once. Its holder may still be faster: the token decides. False: there is no row."""
+    """The next sweep may take the row at once. Its holder may still be faster: the token decides. False: there is no
+    row."""
     mine = sa.update(build_requests).where(build_requests.c.uuid == uuid)
     return changed(connection.execute(mine.values(lease_until=now_sql())))
 
 
 def abandon(connection: sa.Connection, status: BuildStatus, fault: dict[str, Any]) -> bool:
-    """Takes the order from whoever holds it: to cell0 with the fault if no cell has been chosen yet, else the fault is noted, and its
-    cell's row, if there is one, decides. False: it is not as it was seen.
+    """Takes the order from whoever holds it: to cell0 with the fault if no cell has been chosen yet, else the fault is
+    noted, and its cell's row, if there is one, decides. False: it is not as it was seen.
     """
     token = str(uuids.uuid4())
     mine = sa.update(build_requests).where(
-        build_requests.c.uuid == status.uuid, build_requests.c.phase == status.phase, build_requests.c.deleting == sa.false()
+        build_requests.c.uuid == status.uuid,
+        build_requests.c.phase == status.phase,
+        build_requests.c.deleting == sa.false(),
     )
     if status.phase == ASSIGNED:
-        return changed(connection.execute(mine.values(token=token, lease_until=now_sql(), fault=fault, updated_at=now_sql())))
+        return changed(
+            connection.execute(mine.values(token=token, lease_until=now_sql(), fault=fault, updated_at=now_sql()))
+        )
     if not changed(connection.execute(mine.values(token=token, lease_until=now_sql(), updated_at=now_sql()))):
         return False
     failed = Assignment(
-        uuid=status.uuid, token=token, project_id=status.project_id, cell_uuid=CELL0_UUID, host=None, alternates=[], fault=fault
+        uuid=status.uuid,
+        token=token,
+        project_id=status.project_id,
+        cell_uuid=CELL0_UUID,
+        host=None,
+        alternates=[],
+        fault=fault,
     )
     return bool(api_db.journal.assign(connection, [failed]))
 
@@ -99,7 +113,9 @@ def _forget_delete(connection: sa.Connection, uuid: str, cell_uuid: str) -> bool
     mine = sa.update(build_requests).where(
         build_requests.c.uuid == uuid, build_requests.c.target == cell_uuid, build_requests.c.deleting == sa.true()
     )
-    return changed(connection.execute(mine.values(token=token))) and api_db.journal.finish(connection, uuid=uuid, token=token)
+    return changed(connection.execute(mine.values(token=token))) and api_db.journal.finish(
+        connection, uuid=uuid, token=token
+    )
 
 
 __all__ = ["ASSIGNED", "NEW", "BuildStatus", "abandon", "end_lease", "find", "forget_deletes", "list_all"]

@@ -17,7 +17,8 @@ CELL0_TRANSPORT = "none://"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CellMapping:
-    """One cell. URLs hold passwords: mask them before they are shown. `number`: its row's, which no other cell ever had."""
+    """One cell. URLs hold passwords: mask them before they are shown. `number`: its row's, which no other cell ever
+    had."""
 
     uuid: str
     name: str
@@ -57,7 +58,13 @@ def find(connection: sa.Connection, name_or_uuid: str) -> CellMapping:
 
 
 def create(
-    connection: sa.Connection, *, name: str, database_connection: str, transport_url: str, disabled: bool = False, uuid: str | None = None
+    connection: sa.Connection,
+    *,
+    name: str,
+    database_connection: str,
+    transport_url: str,
+    disabled: bool = False,
+    uuid: str | None = None,
 ) -> CellMapping:
     """Maps a cell.
 
@@ -73,7 +80,9 @@ def create(
         connection.execute(sa.insert(cell_mappings).values(**row))
     except sa.exc.IntegrityError as error:
         if is_duplicate(error):
-            raise core.errors.Conflict(f"A cell named {name} (or with this uuid) exists already.", field="name") from error
+            raise core.errors.Conflict(
+                f"A cell named {name} (or with this uuid) exists already.", field="name"
+            ) from error
         raise
     return find(connection, str(row["uuid"]))
 
@@ -89,10 +98,15 @@ def update(connection: sa.Connection, uuid: str, **changes: Any) -> CellMapping:
     if uuid == CELL0_UUID and changes.get("disabled"):
         raise core.errors.Conflict("cell0 cannot be disabled.", field="disabled")
     _refuse_shared_urls(
-        connection, database_connection=changes.get("database_connection"), transport_url=changes.get("transport_url"), uuid=uuid
+        connection,
+        database_connection=changes.get("database_connection"),
+        transport_url=changes.get("transport_url"),
+        uuid=uuid,
     )
     try:
-        connection.execute(sa.update(cell_mappings).where(cell_mappings.c.uuid == uuid).values(**changes, updated_at=utcnow()))
+        connection.execute(
+            sa.update(cell_mappings).where(cell_mappings.c.uuid == uuid).values(**changes, updated_at=utcnow())
+        )
     except sa.exc.IntegrityError as error:
         if is_duplicate(error):
             raise core.errors.Conflict(f"A cell named {changes.get('name')} exists already.", field="name") from error
@@ -102,7 +116,8 @@ def update(connection: sa.Connection, uuid: str, **changes: Any) -> CellMapping:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class InUse:
-    """What still hangs on a cell: mapped hosts, servers, deleted servers whose mappings are kept, orders on their way there."""
+    """What still hangs on a cell: mapped hosts, servers, deleted servers whose mappings are kept, orders on their way
+    there."""
 
     hosts: int
     servers: int
@@ -129,7 +144,9 @@ def delete(connection: sa.Connection, uuid: str) -> None:
     """Removes the mapping, the mappings of its deleted servers, and its hosts' mappings."""
     connection.execute(sa.delete(project_cells).where(project_cells.c.cell_uuid == uuid))
     connection.execute(
-        sa.delete(instance_mappings).where(instance_mappings.c.cell_uuid == uuid, instance_mappings.c.deleted == sa.true())
+        sa.delete(instance_mappings).where(
+            instance_mappings.c.cell_uuid == uuid, instance_mappings.c.deleted == sa.true()
+        )
     )
     connection.execute(sa.delete(host_mappings).where(host_mappings.c.cell_uuid == uuid))
     connection.execute(sa.delete(cell_mappings).where(cell_mappings.c.uuid == uuid))

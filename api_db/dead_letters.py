@@ -28,7 +28,9 @@ class DeadLetterRecord:
 _COLUMNS = tuple(dead_letters.c[field.name] for field in dataclasses.fields(DeadLetterRecord))
 
 
-def insert(connection: sa.Connection, *, verb: str, queue: str, arguments: Any, why: str, request_id: str | None) -> None:
+def insert(
+    connection: sa.Connection, *, verb: str, queue: str, arguments: Any, why: str, request_id: str | None
+) -> None:
     """Keeps one message."""
     values = {"verb": verb, "queue": queue, "arguments": arguments, "why": why, "request_id": request_id}
     connection.execute(sa.insert(dead_letters).values(**values, created_at=now_sql()))

@@ -1,4 +1,5 @@
-"""Host mappings: which cell a compute host belongs to, and whether it may be used. What a cell says of its hosts is compared with these."""
+"""Host mappings: which cell a compute host belongs to, and whether it may be used. What a cell says of its hosts is
+compared with these."""
 
 import dataclasses
 import datetime
@@ -60,10 +61,13 @@ def cell_of(connection: sa.Connection, host: str) -> str:
 
 
 def insert(connection: sa.Connection, hosts: list[str], cell_uuid: str, *, accepted: bool = True) -> list[str]:
-    """Maps hosts to a cell; those mapped already (anywhere) stay. Gives the hosts that another cell holds: names must be unique."""
+    """Maps hosts to a cell; those mapped already (anywhere) stay. Gives the hosts that another cell holds: names must
+    be unique."""
     row = {"cell_uuid": cell_uuid, "accepted": accepted, "created_at": utcnow()}
     insert_if_absent(connection, host_mappings, [{"host": host, **row} for host in hosts])
-    elsewhere = sa.select(host_mappings.c.host).where(host_mappings.c.host.in_(hosts), host_mappings.c.cell_uuid != cell_uuid)
+    elsewhere = sa.select(host_mappings.c.host).where(
+        host_mappings.c.host.in_(hosts), host_mappings.c.cell_uuid != cell_uuid
+    )
     return list(connection.execute(elsewhere).scalars())
 
 

@@ -15,7 +15,8 @@ from objects.build_request import RequestSpec
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Mapping:
-    """`cell_uuid` None: no cell owns it yet. `deleted`: its owner asked for that, whatever its cell has done about it."""
+    """`cell_uuid` None: no cell owns it yet. `deleted`: its owner asked for that, whatever its cell has done about
+    it."""
 
     uuid: str
     project_id: str
@@ -68,13 +69,17 @@ def whereabouts(connection: sa.Connection, uuids: Iterable[str], *, project_id: 
 
 
 def set_locked(connection: sa.Connection, uuid: str, locked: bool) -> None:
-    """Notes whether the server is locked, for the time that its cell does not answer. Set before the cell's row, cleared after it."""
+    """Notes whether the server is locked, for the time that its cell does not answer. Set before the cell's row,
+    cleared after it."""
     connection.execute(sa.update(instance_mappings).where(instance_mappings.c.uuid == uuid).values(locked=locked))
 
 
 def list_of(connection: sa.Connection, uuids: Iterable[str]) -> list[Mapping]:
     """The mappings of these servers, those that exist, in no order."""
-    return [Mapping(*row) for row in connection.execute(sa.select(*COLUMNS).where(instance_mappings.c.uuid.in_(list(uuids))))]
+    return [
+        Mapping(*row)
+        for row in connection.execute(sa.select(*COLUMNS).where(instance_mappings.c.uuid.in_(list(uuids))))
+    ]
 
 
 def request_specs_of(connection: sa.Connection, request_uuids: Sequence[str]) -> dict[str, RequestSpec]:

@@ -1,7 +1,8 @@
-"""The journal: orders in the API database that no cell owns yet, or whose delete no cell holds yet (table `build_requests`).
+"""The journal: orders in the API database that no cell owns yet, or whose delete no cell holds yet (table
+`build_requests`).
 
-The compare-and-sets of the build protocol (docs/build-protocol.md, section 2); each function is one step's part of a transaction. A
-lease is a fresh random token: whoever writes compares it, so that an older holder's write finds nothing.
+The compare-and-sets of the build protocol (docs/build-protocol.md, section 2); each function is one step's part of a
+transaction. A lease is a fresh random token: whoever writes compares it, so that an older holder's write finds nothing.
 """
 
 import collections
@@ -59,7 +60,11 @@ class Entry:
 
     def server(self) -> Server | None:
         """The server as the journal knows it; None for a row that a delete made."""
-        return server_of_build_request(self.build_request, fault=self.fault, deleting=self.deleting) if self.build_request else None
+        return (
+            server_of_build_request(self.build_request, fault=self.fault, deleting=self.deleting)
+            if self.build_request
+            else None
+        )
 
 
 _COLUMNS = (
@@ -82,7 +87,7 @@ def _entry(row: Sequence[Any]) -> Entry:
     )
 
 
-# ---- step api.accept ---------------------------------------------------------------------------------------------------
+# ---- step api.accept -------------------------------------------------------------------------------------------------
 
 
 def accept(
@@ -94,7 +99,8 @@ def accept(
     quota_defaults: Mapping[str, int],
     not_after: datetime.timedelta,
 ) -> None:
-    """Accepts the servers of one request: quota under the project's lock, then mappings, journal rows and the request spec.
+    """Accepts the servers of one request: quota under the project's lock, then mappings, journal rows and the request
+    spec.
 
     Raises:
         OverQuota, Invalid (its server group is gone): nothing was written.
@@ -109,16 +115,22 @@ def accept(
     api_db.quota.check(
         connection, project_id=request.project_id, user_id=request.user_id, wanted=wanted, defaults=quota_defaults
     )
-    connection.execute(sa.insert(instance_mappings), [_mapping_row(build_request, request_uuid) for build_request in requested])
+    connection.execute(
+        sa.insert(instance_mappings), [_mapping_row(build_request, request_uuid) for build_request in requested]
+    )
     if request.server_group is not None:
         api_db.server_groups.join(
             connection, request.server_group, [build_request.uuid for build_request in requested], project_id=request.project_id, user_id=request.user_id,
             quota_defaults=quota_defaults,
         )  # fmt: skip
-    rows = [_journal_row(build_request, request_uuid, build_request.created_at + not_after) for build_request in requested]
+    rows = [
+        _journal_row(build_request, request_uuid, build_request.created_at + not_after) for build_request in requested
+    ]
     connection.execute(sa.insert(build_requests).values(lease_until=now_sql()), rows)
     spec = msgspec.to_builtins(request)
-    connection.execute(sa.insert(request_specs).values(uuid=request_uuid, spec=spec, created_at=requested[0].created_at))
+    connection.execute(
+        sa.insert(request_specs).values(uuid=request_uuid, spec=spec, created_at=requested[0].created_at)
+    )
 
 
 def _mapping_row(build_request: BuildRequest, request_uuid: str) -> dict[str, Any]:
@@ -150,7 +162,7 @@ def _journal_row(build_request: BuildRequest, request_uuid: str, not_after: date
     }
 
 
-# ---- reads ---------------------------------------------------------------------------------------------------------------
+# ---- reads -----------------------------------------------------------------------------------------------------------
 
 
 def find(connection: sa.Connection, uuid: str) -> Entry | None:
@@ -159,18 +171,23 @@ def find(connection: sa.Connection, uuid: str) -> Entry | None:
     return _entry(row) if row else None
 
 
-# Built once: every request about a server asks this. A mapping travels as one JSON array, which is read in C; the driver reads columns in
-# Python.
-_MAPPED_ROW = sa.select(sa.func.json_array(*api_db.instances.COLUMNS, type_=sa.Text), build_requests.c.uuid).select_from(
-    instance_mappings.outerjoin(build_requests, build_requests.c.uuid == instance_mappings.c.uuid)
-).where(instance_mappings.c.uuid == sa.bindparam("wanted"))
+# Built once: every request about a server asks this. A mapping travels as one JSON array, which is read in C; the
+# driver reads columns in Python.
+_MAPPED_ROW = (
+    sa.select(sa.func.json_array(*api_db.instances.COLUMNS, type_=sa.Text), build_requests.c.uuid)
+    .select_from(instance_mappings.outerjoin(build_requests, build_requests.c.uuid == instance_mappings.c.uuid))
+    .where(instance_mappings.c.uuid == sa.bindparam("wanted"))
+)
 _MAPPED = CompiledStatement(_MAPPED_ROW)
 _MAPPED_WITH_ENTRY = _MAPPED_ROW.add_columns(*_COLUMNS)
-_unpacked = msgspec.json.Decoder(tuple[tuple(field.type for field in dataclasses.fields(InstanceMapping))], strict=False).decode
+_unpacked = msgspec.json.Decoder(
+    tuple[tuple(field.type for field in dataclasses.fields(InstanceMapping))], strict=False
+).decode
 
 
 def find_mapped(connection: sa.Connection, uuid: str) -> tuple[InstanceMapping, Entry | None]:
-    """The mapping of a server and its journal row, if it has one: of one moment, so that it is handed over before both or after both.
+    """The mapping of a server and its journal row, if it has one: of one moment, so that it is handed over before both
+    or after both.
 
     Raises:
         NotFound: there is no such server.
@@ -187,7 +204,9 @@ def find_mapped(connection: sa.Connection, uuid: str) -> tuple[InstanceMapping, 
 
 def waiting(connection: sa.Connection, wanted: Sequence[str]) -> set[str]:
     """Those of the servers that have a journal row."""
-    return set(connection.execute(sa.select(build_requests.c.uuid).where(build_requests.c.uuid.in_(list(wanted)))).scalars())
+    return set(
+        connection.execute(sa.select(build_requests.c.uuid).where(build_requests.c.uuid.in_(list(wanted)))).scalars()
+    )
 
 
 def count(connection: sa.Connection) -> dict[str, int]:
@@ -197,16 +216,21 @@ def count(connection: sa.Connection) -> dict[str, int]:
     return {NEW: 0, ASSIGNED: 0, "deleting": 0} | {str(name): int(number) for name, number in rows}
 
 
-# ---- step super.lease ------------------------------------------------------------------------------------------------------
+# ---- step super.lease ------------------------------------------------------------------------------------------------
 
 
 def lease(
-    connection: sa.Connection, *, seconds: float, most: int, uuids_wanted: Sequence[str] | None = None, hint_s: float = 0.0
+    connection: sa.Connection,
+    *,
+    seconds: float,
+    most: int,
+    uuids_wanted: Sequence[str] | None = None,
+    hint_s: float = 0.0,
 ) -> list[Entry]:
     """Takes rows whose lease is over, under a fresh token; `uuids_wanted` limits it to these.
 
-    First those that wait longest: rows that come back again and again (their cell is away) keep no other from its turn. Rows that
-    nobody has held yet are left to their hint for `hint_s` seconds.
+    First those that wait longest: rows that come back again and again (their cell is away) keep no other from its turn.
+    Rows that nobody has held yet are left to their hint for `hint_s` seconds.
     """
     token = str(uuids.uuid4())
     free = sa.select(build_requests.c.id).where(build_requests.c.lease_until <= now_sql())
@@ -214,7 +238,9 @@ def lease(
         free = free.where(sa.or_(build_requests.c.token.is_not(None), build_requests.c.lease_until <= now_sql(-hint_s)))
     if uuids_wanted is not None:
         free = free.where(build_requests.c.uuid.in_(list(uuids_wanted)))
-    free = free.order_by(build_requests.c.lease_until, build_requests.c.id).limit(most).with_for_update(skip_locked=True)
+    free = (
+        free.order_by(build_requests.c.lease_until, build_requests.c.id).limit(most).with_for_update(skip_locked=True)
+    )
     ids = list(connection.execute(free).scalars())
     if not ids:
         return []
@@ -231,7 +257,11 @@ def _readable(rows: Iterable[sa.Row[Any]]) -> list[Entry]:
         try:
             entries.append(_entry(row))
         except msgspec.ValidationError as error:
-            LOG.error("the order of a server cannot be read %s why=%s", about(server=row[0], request_id=_request_id(row)), error)
+            LOG.error(
+                "the order of a server cannot be read %s why=%s",
+                about(server=row[0], request_id=_request_id(row)),
+                error,
+            )
     return entries
 
 
@@ -264,7 +294,7 @@ def _by_token(leased: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     return by_token
 
 
-# ---- step super.assign -----------------------------------------------------------------------------------------------------
+# ---- step super.assign -----------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -281,8 +311,8 @@ class Assignment:
 
 
 def assign(connection: sa.Connection, assignments: Sequence[Assignment]) -> set[str]:
-    """The hand-over: no other cell afterwards. Gives the uuids for which it took effect; for the others the lease was lost or a
-    delete came in between.
+    """The hand-over: no other cell afterwards. Gives the uuids for which it took effect; for the others the lease was
+    lost or a delete came in between.
     """
     alike: dict[tuple[str, str, bool], list[Assignment]] = collections.defaultdict(list)
     for assignment in assignments:
@@ -294,14 +324,17 @@ def assign(connection: sa.Connection, assignments: Sequence[Assignment]) -> set[
 
 
 def _assign_to_one_cell(connection: sa.Connection, assignments: Sequence[Assignment]) -> set[str]:
-    """Servers of one lease that go to one cell: a statement for the journal and one for the mappings, however many they are."""
+    """Servers of one lease that go to one cell: a statement for the journal and one for the mappings, however many they
+    are."""
     first, wanted = assignments[0], [assignment.uuid for assignment in assignments]
     free = (build_requests.c.token == first.token, build_requests.c.deleting == sa.false())
     values = {
         "phase": ASSIGNED,
         "target": first.cell_uuid,
         "host": _of_each(assignments, build_requests.c.host, lambda one: one.host),
-        "alternates": _of_each(assignments, build_requests.c.alternates, lambda one: msgspec.to_builtins(one.alternates)),
+        "alternates": _of_each(
+            assignments, build_requests.c.alternates, lambda one: msgspec.to_builtins(one.alternates)
+        ),
         "fault": _of_each(assignments, build_requests.c.fault, lambda one: one.fault),
     }
     taken = sa.update(build_requests).where(build_requests.c.uuid.in_(wanted), *free, build_requests.c.phase == NEW)
@@ -311,9 +344,13 @@ def _assign_to_one_cell(connection: sa.Connection, assignments: Sequence[Assignm
     done = set(wanted)
     if number < len(wanted):
         # The rows of this lease that are assigned now were new before: it assigns once.
-        now_mine = sa.select(build_requests.c.uuid).where(build_requests.c.uuid.in_(wanted), *free, build_requests.c.phase == ASSIGNED)
+        now_mine = sa.select(build_requests.c.uuid).where(
+            build_requests.c.uuid.in_(wanted), *free, build_requests.c.phase == ASSIGNED
+        )
         done = set(connection.execute(now_mine).scalars())
-    mapped = sa.update(instance_mappings).where(instance_mappings.c.uuid.in_(sorted(done)), instance_mappings.c.cell_uuid.is_(None))
+    mapped = sa.update(instance_mappings).where(
+        instance_mappings.c.uuid.in_(sorted(done)), instance_mappings.c.cell_uuid.is_(None)
+    )
     if connection.execute(mapped.values(cell_uuid=first.cell_uuid)).rowcount != len(done):
         raise core.errors.Broken(f"a mapping of {', '.join(sorted(done))} names a cell though its journal row is new")
     return done
@@ -334,22 +371,30 @@ def _remember_project_cells(connection: sa.Connection, pairs: set[tuple[str, str
         project_cells.c.project_id.in_({project for project, _ in pairs})
     )
     missing = pairs - {(row.project_id, row.cell_uuid) for row in connection.execute(known)}
-    insert_if_absent(connection, project_cells, [{"project_id": project, "cell_uuid": cell} for project, cell in sorted(missing)])
+    insert_if_absent(
+        connection, project_cells, [{"project_id": project, "cell_uuid": cell} for project, cell in sorted(missing)]
+    )
 
 
-# ---- steps super.drop and super.finish ---------------------------------------------------------------------------------------
+# ---- steps super.drop and super.finish -------------------------------------------------------------------------------
 
 
 def drop(connection: sa.Connection, leased: Sequence[tuple[str, str]]) -> set[str]:
-    """Removes rows (uuid, token) whose cell holds the work. Gives the uuids that are gone; the others were lost or are being deleted."""
-    return set[str]().union(*(_remove(connection, mine, token, deleting=False) for token, mine in _by_token(leased).items()))
+    """Removes rows (uuid, token) whose cell holds the work. Gives the uuids that are gone; the others were lost or are
+    being deleted."""
+    return set[str]().union(
+        *(_remove(connection, mine, token, deleting=False) for token, mine in _by_token(leased).items())
+    )
 
 
 def finish(connection: sa.Connection, *, uuid: str, token: str, is_cell0: bool = False) -> bool:
-    """Removes the row of a delete that its cell holds. `is_cell0`: that is cell0, also for a server that was never given to any cell."""
+    """Removes the row of a delete that its cell holds. `is_cell0`: that is cell0, also for a server that was never
+    given to any cell."""
     finished = bool(_remove(connection, [uuid], token, deleting=True))
     if finished and is_cell0:
-        nowhere = sa.update(instance_mappings).where(instance_mappings.c.uuid == uuid, instance_mappings.c.cell_uuid.is_(None))
+        nowhere = sa.update(instance_mappings).where(
+            instance_mappings.c.uuid == uuid, instance_mappings.c.cell_uuid.is_(None)
+        )
         connection.execute(nowhere.values(cell_uuid=api_db.cells.CELL0_UUID, updated_at=now_sql()))
     return finished
 
@@ -368,19 +413,22 @@ def set_fault(connection: sa.Connection, *, uuid: str, token: str, fault: dict[s
     return changed(connection.execute(mine.values(fault=fault)))
 
 
-# ---- step api.delete -------------------------------------------------------------------------------------------------------
+# ---- step api.delete -------------------------------------------------------------------------------------------------
 
 
 def request_delete(connection: sa.Connection, *, uuid: str, lease_s: float, by: Context | None = None) -> Entry | None:
-    """Marks the mapping deleted (quota is free, lists hide it) and leaves a journal row that says so, and who asked, until its cell knows.
+    """Marks the mapping deleted (quota is free, lists hide it) and leaves a journal row that says so, and who asked,
+    until its cell knows.
 
-    Returns the entry when no other worker's order stands in the journal: it is leased by the caller, who tombstones the cell inline.
-    None: an order is in the journal; its holder, or the next sweep, meets the mark.
+    Returns the entry when no other worker's order stands in the journal: it is leased by the caller, who tombstones the
+    cell inline. None: an order is in the journal; its holder, or the next sweep, meets the mark.
 
     Raises:
         NotFound: there is no such server, or it is deleted already.
     """
-    marked = sa.update(instance_mappings).where(instance_mappings.c.uuid == uuid, instance_mappings.c.deleted == sa.false())
+    marked = sa.update(instance_mappings).where(
+        instance_mappings.c.uuid == uuid, instance_mappings.c.deleted == sa.false()
+    )
     if not changed(connection.execute(marked.values(deleted=True, updated_at=now_sql()))):
         raise refusals.not_found(uuid)
     standing = sa.update(build_requests).where(build_requests.c.uuid == uuid)
@@ -395,7 +443,9 @@ def request_delete(connection: sa.Connection, *, uuid: str, lease_s: float, by: 
         "uuid": uuid, "request_uuid": mapping.request_uuid, "project_id": mapping.project_id, "phase": ASSIGNED,
         "target": mapping.cell_uuid, "deleting": True, "delete_context": context, "token": str(uuids.uuid4()), "tries": 0, "created_at": mapping.created_at,
     }  # fmt: skip
-    connection.execute(sa.insert(build_requests).values(**row, lease_until=now_sql(lease_s), not_after=now_sql(86400.0)))
+    connection.execute(
+        sa.insert(build_requests).values(**row, lease_until=now_sql(lease_s), not_after=now_sql(86400.0))
+    )
     return find(connection, uuid)
 
 
@@ -407,5 +457,10 @@ def update_build_request(connection: sa.Connection, uuid: str, build_request: Bu
     waiting = sa.update(build_requests).where(
         build_requests.c.uuid == uuid, build_requests.c.phase == NEW, build_requests.c.deleting == sa.false()
     )
-    values = {"instance": msgspec.to_builtins(build_request), "token": None, "lease_until": now_sql(), "updated_at": now_sql()}
+    values = {
+        "instance": msgspec.to_builtins(build_request),
+        "token": None,
+        "lease_until": now_sql(),
+        "updated_at": now_sql(),
+    }
     return changed(connection.execute(waiting.values(**values)))

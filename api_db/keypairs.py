@@ -50,7 +50,9 @@ def get(conn: sa.Connection, user_id: str, name: str) -> KeyPair:
     return KeyPair(*row)
 
 
-def list_of_user(conn: sa.Connection, user_id: str, *, limit: int | None = None, marker: str | None = None) -> list[KeyPair]:
+def list_of_user(
+    conn: sa.Connection, user_id: str, *, limit: int | None = None, marker: str | None = None
+) -> list[KeyPair]:
     """The user's key pairs in the order of their names, those after `marker` only.
 
     Raises:
@@ -70,7 +72,9 @@ def count_of_user(conn: sa.Connection, user_id: str) -> int:
     return int(conn.execute(query).scalar_one())
 
 
-def insert(conn: sa.Connection, *, user_id: str, name: str, kind: str, fingerprint: str, public_key: str, most: int) -> KeyPair:
+def insert(
+    conn: sa.Connection, *, user_id: str, name: str, kind: str, fingerprint: str, public_key: str, most: int
+) -> KeyPair:
     """A new key pair of a user who may have `most` of them, -1 meaning any number.
 
     Raises:

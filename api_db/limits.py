@@ -13,7 +13,8 @@ from database.statements import changed, insert_if_absent
 UNLIMITED = -1
 DEFAULT_CLASS = "default"
 
-# What the Compute API knows limits of. Settings may give other defaults; injected files end with microversion 2.56 and have none.
+# What the Compute API knows limits of. Settings may give other defaults; injected files end with microversion 2.56 and
+# have none.
 DEFAULTS = {
     "instances": 10,
     "cores": 20,
@@ -30,7 +31,8 @@ DEFAULTS = {
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The limits that hold for a project, and those that were set for one of its users, usually none; by resource, -1 is unlimited."""
+    """The limits that hold for a project, and those that were set for one of its users, usually none; by resource, -1
+    is unlimited."""
 
     project: Mapping[str, int]
     user: Mapping[str, int]
@@ -42,7 +44,8 @@ class Limits:
 
     @property
     def of_one_thing(self) -> dict[str, int]:
-        """The limits of what is counted for itself and not for the project: the items of a server's metadata, a user's key pairs.
+        """The limits of what is counted for itself and not for the project: the items of a server's metadata, a user's
+        key pairs.
 
         The project's, and below them the user's own, whichever is smaller.
         """
@@ -64,13 +67,16 @@ def smaller(one: int, other: int) -> int:
 
 
 def of_default_class(conn: sa.Connection, defaults: Mapping[str, int]) -> dict[str, int]:
-    """The limits of a project for which nobody set any: the settings' (`defaults`), below what the class `default` says."""
+    """The limits of a project for which nobody set any: the settings' (`defaults`), below what the class `default`
+    says."""
     return of_class(conn, DEFAULT_CLASS, defaults)
 
 
 def of_class(conn: sa.Connection, class_name: str, defaults: Mapping[str, int]) -> dict[str, int]:
     """The limits that the quota class says, completed by the settings'."""
-    rows = conn.execute(sa.select(quota_classes.c.resource, quota_classes.c.hard_limit).where(quota_classes.c.class_name == class_name)).all()
+    rows = conn.execute(
+        sa.select(quota_classes.c.resource, quota_classes.c.hard_limit).where(quota_classes.c.class_name == class_name)
+    ).all()
     return {**DEFAULTS, **defaults, **dict(rows)}
 
 
@@ -112,7 +118,11 @@ def _replace(conn: sa.Connection, table: sa.Table, owner: dict[str, str], limits
     """Writes the limits one by one in a fixed order, so that two writers cannot block each other for ever."""
     for resource, limit in sorted(limits.items()):
         key = {**owner, "resource": resource}
-        set_limit = sa.update(table).where(*(table.c[column] == value for column, value in key.items())).values(hard_limit=limit)
+        set_limit = (
+            sa.update(table)
+            .where(*(table.c[column] == value for column, value in key.items()))
+            .values(hard_limit=limit)
+        )
         if not changed(conn.execute(set_limit)):
             insert_if_absent(conn, table, [{**key, "hard_limit": limit}])
             conn.execute(set_limit)
@@ -120,11 +130,19 @@ def _replace(conn: sa.Connection, table: sa.Table, owner: dict[str, str], limits
 
 # One statement for all three: every accepted request asks it, under its project's lock.
 _OF_CLASS, _OF_PROJECT, _OF_USER = range(3)
-_PROJECT_ID, _USER_ID = sa.bindparam("project_id", type_=quotas.c.project_id.type), sa.bindparam("user_id", type_=project_user_quotas.c.user_id.type)
+_PROJECT_ID, _USER_ID = (
+    sa.bindparam("project_id", type_=quotas.c.project_id.type),
+    sa.bindparam("user_id", type_=project_user_quotas.c.user_id.type),
+)
 _LIMITS = CompiledStatement(
     sa.union_all(
         _limits(quota_classes, _OF_CLASS, quota_classes.c.class_name == DEFAULT_CLASS),
         _limits(quotas, _OF_PROJECT, quotas.c.project_id == _PROJECT_ID),
-        _limits(project_user_quotas, _OF_USER, project_user_quotas.c.project_id == _PROJECT_ID, project_user_quotas.c.user_id == _USER_ID),
+        _limits(
+            project_user_quotas,
+            _OF_USER,
+            project_user_quotas.c.project_id == _PROJECT_ID,
+            project_user_quotas.c.user_id == _USER_ID,
+        ),
     )
 )

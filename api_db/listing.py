@@ -1,4 +1,5 @@
-"""What the API database knows of a server list: the order of the mappings, the servers in the journal, markers, a project's cells."""
+"""What the API database knows of a server list: the order of the mappings, the servers in the journal, markers, a
+project's cells."""
 
 import dataclasses
 import datetime
@@ -80,8 +81,8 @@ class Overview:
 class Window:
     """A part of the list that holds so many servers as were asked for.
 
-    It lies after `after` (None: at the list's start) and ends with `until` (None: with the list). `cells`: how many of its servers each
-    cell has. `marked` as in an Overview.
+    It lies after `after` (None: at the list's start) and ends with `until` (None: with the list). `cells`: how many of
+    its servers each cell has. `marked` as in an Overview.
     """
 
     after: Position | None
@@ -105,14 +106,16 @@ _marked = (
     .outerjoin_from(instance_mappings, build_requests, _order.uuid == _mapping.uuid)
     .where(_mapping.uuid == sa.bindparam("wanted"))
 )
-_cells_of_project = CompiledStatement(sa.select(project_cells.c.cell_uuid).where(project_cells.c.project_id == sa.bindparam("project_id")))
+_cells_of_project = CompiledStatement(
+    sa.select(project_cells.c.cell_uuid).where(project_cells.c.project_id == sa.bindparam("project_id"))
+)
 
 
 def overview(connection: sa.Connection, *, project_id: str | None, marker: str | None) -> Overview:
     """The journal, the cells and the marker of a list of one project, or of all.
 
-    Read before the cells: in the other order a server that is handed over in between would be missed. The journal comes first for the
-    same reason: what has left it is in a cell that the mappings name already.
+    Read before the cells: in the other order a server that is handed over in between would be missed. The journal comes
+    first for the same reason: what has left it is in a cell that the mappings name already.
     """
     return Overview(
         waiting=journal(connection, project_id=project_id),
@@ -153,11 +156,13 @@ def window(
     limit: int,
     without_cells: Collection[str] = (),
 ) -> Window:
-    """The part of the list with the next servers after the marker or the position, in the order of (created_at, uuid) or its reverse.
+    """The part of the list with the next servers after the marker or the position, in the order of (created_at, uuid)
+    or its reverse.
 
-    Neither keys nor rows leave the database, only where the part ends and how many servers of it each cell has. The journal is read after
-    that, for servers that have a cell; those that had none may have left it meanwhile, and the cells are read once more. The part is
-    empty where the marker is no server of `marker_project`; None: it may be of any project, whatever the filters say.
+    Neither keys nor rows leave the database, only where the part ends and how many servers of it each cell has. The
+    journal is read after that, for servers that have a cell; those that had none may have left it meanwhile, and the
+    cells are read once more. The part is empty where the marker is no server of `marker_project`; None: it may be of
+    any project, whatever the filters say.
     """
     start = None if marker is None else marked(connection, marker)
     if marker is not None and (start is None or marker_project not in (None, start.mapped.project_id)):
@@ -179,10 +184,15 @@ class _Part:
         self._equal = tuple(name for name in filters if name != "deleted")
         self._order = order
         self._without = bool(without_cells)
-        self._values = {name: filters[name] for name in self._equal} | ({"without": list(without_cells)} if without_cells else {})
+        self._values = {name: filters[name] for name in self._equal} | (
+            {"without": list(without_cells)} if without_cells else {}
+        )
 
-    def first(self, connection: sa.Connection, after: Position | None, limit: int) -> tuple[dict[str | None, int], Position | None]:
-        """How many of the first servers each cell has (None: no cell yet), and the position of the last of them; None: there are fewer."""
+    def first(
+        self, connection: sa.Connection, after: Position | None, limit: int
+    ) -> tuple[dict[str | None, int], Position | None]:
+        """How many of the first servers each cell has (None: no cell yet), and the position of the last of them; None:
+        there are fewer."""
         query = _first(self._equal, self._order, self._without, after is not None)
         rows = query.rows(connection, {**self._values, **_bounds(after, None), "most": limit})
         cells = {cell: number for cell, number, _ in rows}
@@ -203,15 +213,17 @@ class _Part:
         return [_waiting(packed) for (packed,) in query.rows(connection, {**values, **_bounds(after, until)})]
 
 
-# Built once for all lists that differ by values alone. A place is text that sorts as (created_at, uuid) does: both databases write a time
-# with microseconds, in so many characters.
+# Built once for all lists that differ by values alone. A place is text that sorts as (created_at, uuid) does: both
+# databases write a time with microseconds, in so many characters.
 _MOMENT = 26
 
 
 @functools.lru_cache
 def _first(equal: tuple[str, ...], order: SortOrder, without_cells: bool, after: bool) -> CompiledStatement:
     part = _mine(sa.select(_mapping.cell_uuid, _mapping.created_at, _mapping.uuid), equal, order, without_cells)
-    part = part.where(*_between(order, _parameters("after", after), None)).order_by(*database.keyset.order_by(_by(order)))
+    part = part.where(*_between(order, _parameters("after", after), None)).order_by(
+        *database.keyset.order_by(_by(order))
+    )
     first = part.limit(sa.bindparam("most", type_=sa.Integer())).subquery("part")
     place = sa.type_coerce(first.c.created_at, sa.String).concat(first.c.uuid)
     last = sa.func.min(place) if order[-1].descending else sa.func.max(place)
@@ -219,7 +231,9 @@ def _first(equal: tuple[str, ...], order: SortOrder, without_cells: bool, after:
 
 
 @functools.lru_cache
-def _counted(equal: tuple[str, ...], order: SortOrder, without_cells: bool, after: bool, until: bool) -> CompiledStatement:
+def _counted(
+    equal: tuple[str, ...], order: SortOrder, without_cells: bool, after: bool, until: bool
+) -> CompiledStatement:
     query = _mine(sa.select(_mapping.cell_uuid, sa.func.count()), equal, order, without_cells)
     query = query.where(*_between(order, _parameters("after", after), _parameters("until", until)))
     return CompiledStatement(query.group_by(_mapping.cell_uuid))
@@ -229,7 +243,9 @@ def _counted(equal: tuple[str, ...], order: SortOrder, without_cells: bool, afte
 def _waiting_between(equal: tuple[str, ...], order: SortOrder, after: bool, until: bool) -> CompiledStatement:
     mine = [_mapping[name] == sa.bindparam(name) for name in equal]
     bounds = _between(order, _parameters("after", after), _parameters("until", until))
-    return CompiledStatement(sa.select(_WAITING).join(instance_mappings, _mapping.uuid == _order.uuid).where(*mine, *bounds))
+    return CompiledStatement(
+        sa.select(_WAITING).join(instance_mappings, _mapping.uuid == _order.uuid).where(*mine, *bounds)
+    )
 
 
 def _mine(query: sa.Select[Any], equal: tuple[str, ...], order: SortOrder, without_cells: bool) -> sa.Select[Any]:
@@ -248,7 +264,9 @@ def _parameters(name: str, is_there: bool) -> Position | None:
 def _bounds(after: Position | None, until: Position | None) -> dict[str, Any]:
     """The values of these parameters."""
     bounds = (("after", after), ("until", until))
-    return {f"{name}_{number}": value for name, bound in bounds if bound is not None for number, value in enumerate(bound)}
+    return {
+        f"{name}_{number}": value for name, bound in bounds if bound is not None for number, value in enumerate(bound)
+    }
 
 
 def mapped_in(
@@ -276,7 +294,10 @@ def mapped(connection: sa.Connection, uuids: Collection[str]) -> dict[str, Mappe
     """uuid -> what the mapping tells."""
     if not uuids:
         return {}
-    return {row[0]: Mapped(*row) for row in connection.execute(sa.select(*_MAPPED).where(_mapping.uuid.in_(list(uuids)))).all()}
+    return {
+        row[0]: Mapped(*row)
+        for row in connection.execute(sa.select(*_MAPPED).where(_mapping.uuid.in_(list(uuids)))).all()
+    }
 
 
 def _conditions(filters: Mapping[str, Any]) -> list[sa.ColumnElement[bool]]:
@@ -304,7 +325,12 @@ def _index(equal: tuple[str, ...], order: SortOrder) -> str | None:
 
 def _waiting(packed: str) -> Waiting:
     uuid, phase, target, deleting, fault, instance = _unpacked(packed)
-    return Waiting(uuid, None if phase == NEW else target, deleting, _ordered(instance, fault, deleting=deleting) if instance else None)
+    return Waiting(
+        uuid,
+        None if phase == NEW else target,
+        deleting,
+        _ordered(instance, fault, deleting=deleting) if instance else None,
+    )
 
 
 def _ordered(instance: str, fault: str | None, *, deleting: bool) -> Server:

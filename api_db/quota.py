@@ -1,8 +1,8 @@
 """Quota of instances, cores and ram: counted, never reserved, in the API database alone.
 
-The first statement of the transaction locks the project's row: any read before it, under REPEATABLE READ, let 69 servers through a
-limit of 50, and a lock that only reads the row let 52 through on three Galera nodes (both measured; docs/decisions/0020). Then one
-covering-index sum, then the caller inserts its rows.
+The first statement of the transaction locks the project's row: any read before it, under REPEATABLE READ, let 69
+servers through a limit of 50, and a lock that only reads the row let 52 through on three Galera nodes (both measured;
+docs/decisions/0020). Then one covering-index sum, then the caller inserts its rows.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,9 @@ UNLIMITED = -1
 
 # `deleted IS false` would be no use to the index: every server the project ever deleted would be read.
 _COUNTED = sa.select(
-    sa.func.count(), sa.func.coalesce(sa.func.sum(instance_mappings.c.vcpus), 0), sa.func.coalesce(sa.func.sum(instance_mappings.c.memory_mib), 0)
+    sa.func.count(),
+    sa.func.coalesce(sa.func.sum(instance_mappings.c.vcpus), 0),
+    sa.func.coalesce(sa.func.sum(instance_mappings.c.memory_mib), 0),
 ).where(instance_mappings.c.deleted == sa.false(), instance_mappings.c.project_id == sa.bindparam("project_id"))
 _USAGE = CompiledStatement(_COUNTED)
 _USAGE_OF_USER = CompiledStatement(_COUNTED.where(instance_mappings.c.user_id == sa.bindparam("user_id")))
@@ -44,8 +46,11 @@ def usage(connection: sa.Connection, project_id: str, user_id: str | None = None
     return {"instances": int(instances), "cores": int(cores), "ram": int(ram)}
 
 
-def headroom(connection: sa.Connection, limits: Limits, *, project_id: str, user_id: str, each: Mapping[str, int]) -> int | None:
-    """For how many things of this size the project has room, and the user where it has limits of its own; None: for any number."""
+def headroom(
+    connection: sa.Connection, limits: Limits, *, project_id: str, user_id: str, each: Mapping[str, int]
+) -> int | None:
+    """For how many things of this size the project has room, and the user where it has limits of its own; None: for any
+    number."""
     rooms = _rooms(each, usage(connection, project_id), limits.project)
     if any(resource in limits.user for resource in each):
         rooms += _rooms(each, usage(connection, project_id, user_id), limits.user)
@@ -60,8 +65,11 @@ def _rooms(each: Mapping[str, int], used: Mapping[str, int], limits: Mapping[str
     ]
 
 
-def check(connection: sa.Connection, *, project_id: str, user_id: str, wanted: Mapping[str, int], defaults: Mapping[str, int]) -> None:
-    """Returns if the project (and, where it has limits of its own, the user) may have this much more. The project must be locked.
+def check(
+    connection: sa.Connection, *, project_id: str, user_id: str, wanted: Mapping[str, int], defaults: Mapping[str, int]
+) -> None:
+    """Returns if the project (and, where it has limits of its own, the user) may have this much more. The project must
+    be locked.
 
     Raises:
         OverQuota: it may not; the message names every quota that is too small, what is used and the limit.
@@ -80,7 +88,9 @@ def _refuse_beyond(wanted: Mapping[str, int], used: Mapping[str, int], limits: M
     )
     if not over:
         return
-    requested, taken, allowed = (", ".join(str(values[resource]) for resource in over) for values in (wanted, used, limits))
+    requested, taken, allowed = (
+        ", ".join(str(values[resource]) for resource in over) for values in (wanted, used, limits)
+    )
     raise core.errors.OverQuota(
         f"Quota exceeded for {', '.join(over)}: Requested {requested}, but already used {taken} of {allowed} {', '.join(over)}",
         quota=over,

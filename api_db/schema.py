@@ -4,4 +4,6 @@ import pathlib
 
 from database.schema import Schema
 
-SCHEMA = Schema("api", pathlib.Path(__file__).parent / "migrations", newest="0003", mend="cellctl db sync", mark="cell_mappings")
+SCHEMA = Schema(
+    "api", pathlib.Path(__file__).parent / "migrations", newest="0003", mend="cellctl db sync", mark="cell_mappings"
+)

@@ -1,4 +1,5 @@
-"""Who chooses hosts for the members of a server group: one super-conductor at a time, for the next must know of its choice."""
+"""Who chooses hosts for the members of a server group: one super-conductor at a time, for the next must know of its
+choice."""
 
 import dataclasses
 import uuid as uuids
@@ -32,7 +33,11 @@ def take(connection: sa.Connection, uuid: str, *, seconds: float) -> tuple[Serve
     """
     free = sa.or_(server_groups.c.held_until.is_(None), server_groups.c.held_until <= now_sql())
     token = str(uuids.uuid4())
-    taken = sa.update(server_groups).where(server_groups.c.uuid == uuid, free).values(token=token, held_until=now_sql(seconds))
+    taken = (
+        sa.update(server_groups)
+        .where(server_groups.c.uuid == uuid, free)
+        .values(token=token, held_until=now_sql(seconds))
+    )
     if changed(connection.execute(taken)):
         return api_db.server_groups.get(connection, uuid), GroupLease(uuid, token)
     api_db.server_groups.get(connection, uuid)

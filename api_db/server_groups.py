@@ -38,7 +38,9 @@ class ServerGroup:
 _COLUMNS = tuple(server_groups.c[field.name] for field in dataclasses.fields(ServerGroup) if field.name != "members")
 
 
-def list_all(connection: sa.Connection, *, project_id: str | None = None, limit: int | None = None, offset: int = 0) -> list[ServerGroup]:
+def list_all(
+    connection: sa.Connection, *, project_id: str | None = None, limit: int | None = None, offset: int = 0
+) -> list[ServerGroup]:
     """The groups of a project, or of all, oldest first."""
     query = sa.select(*_COLUMNS).order_by(server_groups.c.id).limit(limit).offset(offset or None)
     if project_id is not None:
@@ -77,7 +79,9 @@ def insert(connection: sa.Connection, group: ServerGroup, *, quota_defaults: Map
     for user_id, most in ((None, limits.project[RESOURCE]), (group.user_id, limits.effective[RESOURCE])):
         if 0 <= most <= count(connection, group.project_id, user_id):
             raise core.errors.OverQuota("Quota exceeded, too many server groups.", quota=RESOURCE)
-    row = {field.name: getattr(group, field.name) for field in dataclasses.fields(ServerGroup) if field.name != "members"}
+    row = {
+        field.name: getattr(group, field.name) for field in dataclasses.fields(ServerGroup) if field.name != "members"
+    }
     connection.execute(sa.insert(server_groups).values(**row, created_at=now_sql()))
     return group
 
@@ -111,10 +115,18 @@ def group_of(connection: sa.Connection, server: str) -> str | None:
     return None if found is None else str(found)
 
 
-# ---- members ---------------------------------------------------------------------------------------------------------------
+# ---- members ---------------------------------------------------------------------------------------------------------
 
 
-def join(connection: sa.Connection, uuid: str, servers: Sequence[str], *, project_id: str, user_id: str, quota_defaults: Mapping[str, int]) -> None:
+def join(
+    connection: sa.Connection,
+    uuid: str,
+    servers: Sequence[str],
+    *,
+    project_id: str,
+    user_id: str,
+    quota_defaults: Mapping[str, int],
+) -> None:
     """Servers that are being accepted become members; part of `api.accept`, under the project's lock.
 
     Raises:
@@ -140,7 +152,9 @@ def members(connection: sa.Connection, uuid: str) -> list[Whereabouts]:
 
 def _count_members(connection: sa.Connection, group_id: int, user_id: str) -> int:
     mine = sa.and_(
-        server_group_members.c.group_id == group_id, instance_mappings.c.deleted == sa.false(), instance_mappings.c.user_id == user_id
+        server_group_members.c.group_id == group_id,
+        instance_mappings.c.deleted == sa.false(),
+        instance_mappings.c.user_id == user_id,
     )
     return int(connection.execute(sa.select(sa.func.count()).select_from(_living()).where(mine)).scalar_one())
 
@@ -153,7 +167,9 @@ def _locked(connection: sa.Connection, *which: sa.ColumnElement[bool]) -> int | 
 
 
 def _living() -> sa.Join:
-    return server_group_members.join(instance_mappings, instance_mappings.c.uuid == server_group_members.c.instance_uuid)
+    return server_group_members.join(
+        instance_mappings, instance_mappings.c.uuid == server_group_members.c.instance_uuid
+    )
 
 
 def _with_members(connection: sa.Connection, query: sa.Select[Any]) -> list[ServerGroup]:
@@ -170,7 +186,10 @@ def _with_members(connection: sa.Connection, query: sa.Select[Any]) -> list[Serv
     found: dict[str, list[str]] = {uuid: [] for uuid in groups}
     for uuid, server in connection.execute(joined):
         found[uuid].append(server)
-    return [dataclasses.replace(group, rules=group.rules or {}, members=tuple(found[group.uuid])) for group in groups.values()]
+    return [
+        dataclasses.replace(group, rules=group.rules or {}, members=tuple(found[group.uuid]))
+        for group in groups.values()
+    ]
 
 
 def _not_found(uuid: str) -> core.errors.NotFound:

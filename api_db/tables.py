@@ -6,8 +6,14 @@ from sqlalchemy import Boolean, Column, Enum, ForeignKey, Index, Integer, Table,
 from database.types import Ascii, Json, LongText, Str, Timestamp
 
 SCHEMA = "api"
-metadata = sa.MetaData(naming_convention={"ix": "ix_%(table_name)s_%(column_0_name)s", "fk": "fk_%(table_name)s_%(column_0_name)s",
-                                          "uq": "uq_%(table_name)s_%(column_0_name)s", "ck": "ck_%(table_name)s_%(constraint_name)s"})
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
 _MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
 
 Uuid = Ascii(36)
@@ -214,7 +220,11 @@ server_groups = _table(
     Column("project_id", Str(255), nullable=False, index=True),
     Column("user_id", Str(255), nullable=False),
     Column("name", Str(255), nullable=False),
-    Column("policy", Enum("affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity", name="server_group_policy"), nullable=False),
+    Column(
+        "policy",
+        Enum("affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity", name="server_group_policy"),
+        nullable=False,
+    ),
     Column("rules", Json),
     # whoever chooses hosts for its members: nobody else does meanwhile
     Column("token", Uuid),

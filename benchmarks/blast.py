@@ -2,9 +2,10 @@
 
     benchmarks/blast.py [--cells 8] [--rounds 5] [--seconds 8] [--freeze database|broker] [--json FILE]
 
-A cloud of its own with a MariaDB server and a RabbitMQ node for each cell; a steady load of lists, shows and actions on the cells that stay
-well (`tests/stack/steady.py`), from a process of its own, far below what the machine can do. Windows with and without the fault take turns,
-so that whatever else the machine does is spread over both; a window of the fault begins with the freeze itself.
+A cloud of its own with a MariaDB server and a RabbitMQ node for each cell; a steady load of lists, shows and actions on
+the cells that stay well (`tests/stack/steady.py`), from a process of its own, far below what the machine can do.
+Windows with and without the fault take turns, so that whatever else the machine does is spread over both; a window of
+the fault begins with the freeze itself.
 """
 
 import argparse
@@ -108,19 +109,27 @@ def show(figures: dict[str, Any], console: Console) -> None:
     for name in ("well", "frozen"):
         each = figures[name]
         times = (f"{1000 * each[key]:.1f}" for key in ("p50_s", "p95_s", "p99_s", "slowest_s"))
-        table.add_row(name, str(each["requests"]), *times, str(each["failed"]), f"{1000 * each['slowest_of_all_s']:.0f}")
+        table.add_row(
+            name, str(each["requests"]), *times, str(each["failed"]), f"{1000 * each['slowest_of_all_s']:.0f}"
+        )
     console.print(table)
-    console.print(f"p95 with the {figures['what']} of one cell of {figures['cells']} frozen: {figures['p95_times']:.2f} times the healthy one")
+    console.print(
+        f"p95 with the {figures['what']} of one cell of {figures['cells']} frozen: {figures['p95_times']:.2f} times the healthy one"
+    )
     console.print(noise.said(figures["yardstick_cpu_s"]))
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="benchmarks/blast.py", description="Measures what a frozen cell costs requests to the other cells.")
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/blast.py", description="Measures what a frozen cell costs requests to the other cells."
+    )
     parser.add_argument("--cells", type=int, default=8, metavar="N", help="cells (default 8)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="windows of each kind (default 5)")
     parser.add_argument("--seconds", type=float, default=8.0, metavar="S", help="length of a window (default 8)")
-    parser.add_argument("--freeze", choices=list(FREEZES), default="database", help="what of the cell is frozen (default database)")
+    parser.add_argument(
+        "--freeze", choices=list(FREEZES), default="database", help="what of the cell is frozen (default database)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures here")
     arguments = parser.parse_args(argv)
     if arguments.cells < LEAST_CELLS:

@@ -4,15 +4,17 @@
     benchmarks/boot.py [--state DIR] [--cases c1,c8,c16,multi50] [--boots N] [--json FILE]
     benchmarks/boot.py --large [--state DIR] [--cells 20] [--hosts 100] [--boots N] [--json FILE]
 
-A case boots servers on simulated hosts as admin over HTTP: c8 keeps 8 requests under way, each waiting until its server is ACTIVE;
-multi50 asks for 50 servers in one request, then for 50 more. How the wait is done: one request for all, the brief list of servers in
-BUILD, every 50 ms while somebody waits; whoever is no longer on it is done. That list costs CPU too, which is part of `cpu_s_per_boot`;
-`cpu_s_per_boot_of_waiting` says how much it is, measured on the same cloud at rest. The rows tell the time to ACTIVE without that wait.
+A case boots servers on simulated hosts as admin over HTTP: c8 keeps 8 requests under way, each waiting until its server
+is ACTIVE; multi50 asks for 50 servers in one request, then for 50 more. How the wait is done: one request for all, the
+brief list of servers in BUILD, every 50 ms while somebody waits; whoever is no longer on it is done. That list costs
+CPU too, which is part of `cpu_s_per_boot`; `cpu_s_per_boot_of_waiting` says how much it is, measured on the same cloud
+at rest. The rows tell the time to ACTIVE without that wait.
 
-CPU is that of every process of the stack: workers, conductors, agents, Placement, image service, MariaDB, RabbitMQ; from the first
-request until all is ACTIVE and the journal is empty, whatever runs in the background included.
+CPU is that of every process of the stack: workers, conductors, agents, Placement, image service, MariaDB, RabbitMQ;
+from the first request until all is ACTIVE and the journal is empty, whatever runs in the background included.
 
-`--large` is another measurement, for the night: see `benchmarks/large.py`. It ends with 1 if it does not show what is promised.
+`--large` is another measurement, for the night: see `benchmarks/large.py`. It ends with 1 if it does not show what is
+promised.
 """
 
 import argparse
@@ -39,7 +41,7 @@ from core import errors
 
 LARGE = large.Size()
 
-# ---- what a person reads -----------------------------------------------------------------------------------------------------------
+# ---- what a person reads ---------------------------------------------------------------------------------------------
 
 
 def show(figures: dict[str, Any], cases: list[Case], console: Console) -> None:
@@ -102,9 +104,18 @@ def _by_process(figures: dict[str, Any], cases: list[Case]) -> Table:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="benchmarks/boot.py", description="Measures what a boot costs on a stack of the full profile.")
-    parser.add_argument("--state", type=Path, metavar="DIR", help="a running stack's state directory; default: a stack of its own, removed at the end")
-    parser.add_argument("--large", action="store_true", help="2,000 played hosts in 20 cells, one super-conductor and two")
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/boot.py", description="Measures what a boot costs on a stack of the full profile."
+    )
+    parser.add_argument(
+        "--state",
+        type=Path,
+        metavar="DIR",
+        help="a running stack's state directory; default: a stack of its own, removed at the end",
+    )
+    parser.add_argument(
+        "--large", action="store_true", help="2,000 played hosts in 20 cells, one super-conductor and two"
+    )
     parser.add_argument("--cells", type=int, help="cells of its own stack (default 3; with --large 20)")
     parser.add_argument("--hosts", type=int, help="hosts of each cell (default 2; with --large 100)")
     parser.add_argument("--cases", default=",".join(CASES), help=f"default {','.join(CASES)}")

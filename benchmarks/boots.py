@@ -12,7 +12,15 @@ from rich.progress import Progress
 
 from benchmarks import cloud, processes
 from benchmarks.cloud import Cloud
-from benchmarks.counters import WRITING_COMMITS, BrokerCounters, Counts, DatabaseCounters, PlacementCounters, administrator, ask
+from benchmarks.counters import (
+    WRITING_COMMITS,
+    BrokerCounters,
+    Counts,
+    DatabaseCounters,
+    PlacementCounters,
+    administrator,
+    ask,
+)
 from benchmarks.users import User
 from core import errors
 from devstack.backing_services import API_SCHEMA, schema_of
@@ -101,13 +109,21 @@ class Rows:
         """Whether no order is in the journal and no cell has a build, a delete or a cleanup under way."""
         left = sum(self._ask(API_SCHEMA, "SELECT COUNT(*) FROM {schema}.build_requests"), ())
         for schema in self._schemas:
-            left += sum(self._ask(schema, "SELECT COUNT(*) FROM {schema}.instances WHERE state IN ('build', 'going') AND NOT deleted"), ())
+            left += sum(
+                self._ask(
+                    schema, "SELECT COUNT(*) FROM {schema}.instances WHERE state IN ('build', 'going') AND NOT deleted"
+                ),
+                (),
+            )
             left += sum(self._ask(schema, "SELECT COUNT(*) FROM {schema}.cleanups"), ())
         return not sum(left)
 
     def seconds_to_active(self, name: str) -> list[float]:
         """created_at to launched_at of each server of this name that is ACTIVE."""
-        seconds, mine = "TIMESTAMPDIFF(MICROSECOND, created_at, launched_at) / 1e6", "display_name LIKE %s AND vm_state = 'active' AND NOT deleted"
+        seconds, mine = (
+            "TIMESTAMPDIFF(MICROSECOND, created_at, launched_at) / 1e6",
+            "display_name LIKE %s AND vm_state = 'active' AND NOT deleted",
+        )
         query = f"SELECT {seconds} FROM {{schema}}.instances WHERE {mine}"
         return [float(seconds) for schema in self._schemas for (seconds,) in self._ask(schema, query, f"{name}%")]
 
@@ -141,7 +157,9 @@ class Meter:
         seconds = await work()
         cpu_after = processes.cpu_s(self.measured.leaders())
         counts = Counts(self.database.read(), self.broker.read()).since(Counts(database, broker))
-        return Reading(seconds, {name: cpu_after[name] - cpu.get(name, 0.0) for name in cpu_after}, counts, self.placement.read())
+        return Reading(
+            seconds, {name: cpu_after[name] - cpu.get(name, 0.0) for name in cpu_after}, counts, self.placement.read()
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -161,7 +179,9 @@ class Reading:
             "messages": self.counts.broker["received"] / number,
             "commits": database[WRITING_COMMITS] / number,
             "request_specs_of": self.placement.total() / number,
-            "statements": {name.removeprefix("Com_"): round(value / number, 2) for name, value in sorted(database.items())},
+            "statements": {
+                name.removeprefix("Com_"): round(value / number, 2) for name, value in sorted(database.items())
+            },
             "placement": {request: round(count / number, 3) for request, count in self.placement.most_common()},
             "cpu_ms_by_process": {name: round(1000 * cpu / number, 2) for name, cpu in sorted(self.cpu_s.items())},
         }
@@ -176,14 +196,21 @@ class Benchmark:
         self._show = show
         self._rows = Rows(measured)
         servers, nodes = measured.neighbours.servers.values(), measured.neighbours.nodes.values()
-        self._meter = Meter(measured, DatabaseCounters(servers), BrokerCounters(nodes), PlacementCounters(measured.state.log("placement")))
+        self._meter = Meter(
+            measured,
+            DatabaseCounters(servers),
+            BrokerCounters(nodes),
+            PlacementCounters(measured.state.log("placement")),
+        )
         self._order: dict[str, Any] = {}
 
     async def run(self, cases: list[Case]) -> dict[str, Any]:
         """All figures, ready for JSON."""
         await self.prepare()
         rest = await self._meter.around(self._rest)
-        figures: dict[str, Any] = {"at_rest": {"cpu_s_per_s": sum(rest.cpu_s.values()) / rest.seconds, **_rest_figures(rest)}}
+        figures: dict[str, Any] = {
+            "at_rest": {"cpu_s_per_s": sum(rest.cpu_s.values()) / rest.seconds, **_rest_figures(rest)}
+        }
         poll_s = await self._cost_of_a_poll(figures["at_rest"]["cpu_s_per_s"])
         for case in cases:
             figures[case.name] = await self._case(case, poll_s)
@@ -191,7 +218,8 @@ class Benchmark:
         return figures
 
     async def rest_and(self, case: Case, *, between: Callable[[], None]) -> tuple[float, dict[str, Any]]:
-        """CPU seconds per second with nothing going on, and the figures of one case; `between` is called while its servers are ACTIVE."""
+        """CPU seconds per second with nothing going on, and the figures of one case; `between` is called while its
+        servers are ACTIVE."""
         rest = await self._meter.around(self._rest)
         cpu_s_per_s = sum(rest.cpu_s.values()) / rest.seconds
         return cpu_s_per_s, await self._case(case, await self._cost_of_a_poll(cpu_s_per_s), between)
@@ -229,7 +257,9 @@ class Benchmark:
         if len(rows) != case.boots:
             raise errors.Broken(f"{len(rows)} of {case.boots} servers of {case.name} are ACTIVE")
         between()
-        deletes = await self._meter.around(lambda: self._delete(case.name, case.at_once if case.servers_of_a_request == 1 else 8, case.boots))
+        deletes = await self._meter.around(
+            lambda: self._delete(case.name, case.at_once if case.servers_of_a_request == 1 else 8, case.boots)
+        )
         each, each_delete = reading.per(case.boots), deletes.per(case.boots)
         return {
             "boots": case.boots,
@@ -243,7 +273,10 @@ class Benchmark:
             **{f"{name}_per_boot": each.pop(name) for name in ("messages", "commits", "request_specs_of")},
             **each,
             "deletes_per_s": case.boots / deletes.seconds,
-            **{f"{name}_per_delete": each_delete.pop(name) for name in ("cpu_s", "messages", "commits", "request_specs_of")},
+            **{
+                f"{name}_per_delete": each_delete.pop(name)
+                for name in ("cpu_s", "messages", "commits", "request_specs_of")
+            },
             "delete": each_delete,
         }
 
@@ -254,7 +287,10 @@ class Benchmark:
         polling = asyncio.create_task(wait.run())
         try:
             async with asyncio.timeout(CASE_DEADLINE_S):
-                await _with_failure_of(polling, asyncio.gather(*(self._one_user(case, requests, wait, seen, task) for _ in range(case.at_once))))
+                await _with_failure_of(
+                    polling,
+                    asyncio.gather(*(self._one_user(case, requests, wait, seen, task) for _ in range(case.at_once))),
+                )
         finally:
             polling.cancel()
         seconds = time.monotonic() - started
@@ -266,7 +302,14 @@ class Benchmark:
         for number in requests:
             started = time.monotonic()
             name = f"{case.name}-{NAME}-{number}"
-            uuid = await self._user.create({**self._order, "name": name, "min_count": case.servers_of_a_request, "max_count": case.servers_of_a_request})
+            uuid = await self._user.create(
+                {
+                    **self._order,
+                    "name": name,
+                    "min_count": case.servers_of_a_request,
+                    "max_count": case.servers_of_a_request,
+                }
+            )
             uuids = [uuid] if case.servers_of_a_request == 1 else await self._all_named(name, case.servers_of_a_request)
             await wait.until_built(uuids)
             seen += [time.monotonic() - started] * len(uuids)
@@ -311,7 +354,9 @@ class Benchmark:
             "threads": own.threads,
             "pss_mib_with_databases_and_brokers": round(processes.total(used.values()).pss_mib, 1),
             "threads_with_databases_and_brokers": processes.total(used.values()).threads,
-            "processes": {name: {"pss_mib": round(usage.pss_mib, 1), "threads": usage.threads} for name, usage in used.items()},
+            "processes": {
+                name: {"pss_mib": round(usage.pss_mib, 1), "threads": usage.threads} for name, usage in used.items()
+            },
         }
 
 
@@ -330,7 +375,9 @@ def _rest_figures(rest: Reading) -> dict[str, Any]:
         "commits_per_s": rest.counts.database[WRITING_COMMITS] / rest.seconds,
         "statements_per_s": rest.counts.database["Queries"] / rest.seconds,
         "placement_requests_per_s": rest.placement.total() / rest.seconds,
-        "cpu_ms_per_s_by_process": {name: round(1000 * cpu / rest.seconds, 2) for name, cpu in sorted(rest.cpu_s.items())},
+        "cpu_ms_per_s_by_process": {
+            name: round(1000 * cpu / rest.seconds, 2) for name, cpu in sorted(rest.cpu_s.items())
+        },
     }
 
 

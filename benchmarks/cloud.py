@@ -46,7 +46,9 @@ class Cloud:
 
     def leaders(self) -> dict[str, int]:
         """Name -> pid of every process that runs, the supervisor (which only watches) left out."""
-        found = {path.stem: identity.running(path) for path in self.state.run.glob("*.pid") if path.stem != "supervisor"}
+        found = {
+            path.stem: identity.running(path) for path in self.state.run.glob("*.pid") if path.stem != "supervisor"
+        }
         return {name: process.pid for name, process in sorted(found.items()) if process is not None}
 
 
@@ -59,7 +61,12 @@ def running(directory: Path | None, *, cells: int, hosts: int) -> Iterator[Cloud
     own = Path(tempfile.mkdtemp(prefix="cellplane-benchmark-"))
     state = State(own / "state")
     try:
-        _script(state, "devstack.stack", ["--profile", FULL, "--cells", str(cells), "--hosts", str(hosts), "--port", str(ports.free_port())], START_DEADLINE_S)
+        _script(
+            state,
+            "devstack.stack",
+            ["--profile", FULL, "--cells", str(cells), "--hosts", str(hosts), "--port", str(ports.free_port())],
+            START_DEADLINE_S,
+        )
         yield Cloud(state)
     finally:
         _script(state, "devstack.unstack", ["--purge"], STOP_DEADLINE_S)
@@ -74,12 +81,19 @@ def is_outside(name: str) -> bool:
 def machine() -> dict[str, Any]:
     """What the measurement ran on: nothing that names the machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {"cores": os.cpu_count(), "memory_gib": round(memory, 1), "architecture": platform.machine(), "system": platform.system()}
+    return {
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory, 1),
+        "architecture": platform.machine(),
+        "system": platform.system(),
+    }
 
 
 def versions() -> dict[str, str]:
     """The versions of what was measured."""
-    server = subprocess.run([mariadb.program("mariadbd"), "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
+    server = subprocess.run(
+        [mariadb.program("mariadbd"), "--version"], capture_output=True, text=True, timeout=30, check=False
+    ).stdout
     found = {"Python": platform.python_version(), "MariaDB": server.partition("Ver ")[2].split(" ")[0]}
     for name in VERSIONED:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -90,7 +104,15 @@ def versions() -> dict[str, str]:
 def _script(state: State, module: str, arguments: list[str], deadline_s: float) -> None:
     environment = {**os.environ, "CELLPLANE_STATE": str(state.path)}
     result = subprocess.run(
-        [sys.executable, "-m", module, *arguments], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=deadline_s, check=False
+        [sys.executable, "-m", module, *arguments],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=deadline_s,
+        check=False,
     )
     if result.returncode != 0:
-        raise errors.Broken(f"{module} ended with {result.returncode}: {result.stderr[-2000:] or result.stdout[-2000:]}")
+        raise errors.Broken(
+            f"{module} ended with {result.returncode}: {result.stderr[-2000:] or result.stdout[-2000:]}"
+        )

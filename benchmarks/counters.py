@@ -1,7 +1,7 @@
 """Exact counts of what a cloud's neighbours were asked to do: the database server, the broker, Placement.
 
-All of them count anyway; nobody is slowed down by being looked at, except the broker, whose command line takes about a second of CPU of
-its own (outside the node's processes).
+All of them count anyway; nobody is slowed down by being looked at, except the broker, whose command line takes about a
+second of CPU of its own (outside the node's processes).
 """
 
 import dataclasses
@@ -17,9 +17,20 @@ from devstack.accounts import Accounts
 from devstack.services.mariadb import ADMIN, MariaDB
 from devstack.services.rabbitmq import RabbitMQ
 
-STATEMENTS = ("Com_commit", "Com_rollback", "Com_select", "Com_insert", "Com_update", "Com_delete", "Queries", "Rows_sent", "Rows_read")
+STATEMENTS = (
+    "Com_commit",
+    "Com_rollback",
+    "Com_select",
+    "Com_insert",
+    "Com_update",
+    "Com_delete",
+    "Queries",
+    "Rows_sent",
+    "Rows_read",
+)
 WRITING_COMMITS = "trx_rw_commits"
-"""InnoDB's own count of transactions that wrote: what costs a log write. COMMIT statements are more, many end nothing."""
+"""InnoDB's own count of transactions that wrote: what costs a log write. COMMIT statements are more, many end
+nothing."""
 
 RECEIVED = re.compile(r"messages_received_total => (\d+)")
 DELIVERED = re.compile(r"messages_delivered_total => (\d+)")
@@ -41,7 +52,9 @@ class DatabaseCounters:
         for connection in self._connections:
             wanted = ", ".join(f"'{name}'" for name in STATEMENTS)
             status = ask(connection, f"SHOW GLOBAL STATUS WHERE Variable_name IN ({wanted})")
-            status += ask(connection, "SELECT name, count FROM information_schema.innodb_metrics WHERE name = %s", WRITING_COMMITS)
+            status += ask(
+                connection, "SELECT name, count FROM information_schema.innodb_metrics WHERE name = %s", WRITING_COMMITS
+            )
             found.update({name: int(value) for name, value in status})
         return found
 
@@ -79,7 +92,9 @@ class PlacementCounters:
             file.seek(self._read_to)
             text = file.read()
         self._read_to += len(text)
-        return Counter(f"{method} {UUID.sub('{uuid}', path)}" for method, path in REQUEST.findall(text.decode(errors="replace")))
+        return Counter(
+            f"{method} {UUID.sub('{uuid}', path)}" for method, path in REQUEST.findall(text.decode(errors="replace"))
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ BACKLOG = 1000
 def delayed(port: int, delay_s: float) -> Iterator[int]:
     """The port of a door to `port` of this machine, while it stands open.
 
-    Every packet from a client waits for `delay_s`, each by itself: one query takes so much longer, and so do eighty that are asked at
-    once. Answers pass without delay. A thread of its own moves the bytes.
+    Every packet from a client waits for `delay_s`, each by itself: one query takes so much longer, and so do eighty
+    that are asked at once. Answers pass without delay. A thread of its own moves the bytes.
     """
     proxy = _Proxy(port, delay_s)
     thread = threading.Thread(target=lambda: asyncio.run(proxy.stand_open()), name="delay", daemon=True)

@@ -1,6 +1,8 @@
-"""The least that a list can cost: one table, plain SQL, the same driver, the same dictionaries, orjson. What ours is compared with.
+"""The least that a list can cost: one table, plain SQL, the same driver, the same dictionaries, orjson. What ours is
+compared with.
 
-The dictionaries are those of the Compute API at the microversion that is measured; that they are equal is checked, not believed.
+The dictionaries are those of the Compute API at the microversion that is measured; that they are equal is checked, not
+believed.
 """
 
 import contextlib
@@ -39,10 +41,15 @@ class Floor:
         self._base = cloud.addresses.compute
         self._bookmark = self._base.removesuffix("/v2.1")
 
-    def page(self, *, detail: bool, where: str = "", values: Sequence[object] = (), order: str = BY_TIME, limit: int = 1000) -> bytes:
+    def page(
+        self, *, detail: bool, where: str = "", values: Sequence[object] = (), order: str = BY_TIME, limit: int = 1000
+    ) -> bytes:
         """One page as JSON."""
         columns = DETAIL_COLUMNS if detail else BRIEF_COLUMNS
-        rows = self._rows(f"SELECT {', '.join(columns)} FROM instances WHERE NOT deleted {where} ORDER BY {order} LIMIT {limit}", values)
+        rows = self._rows(
+            f"SELECT {', '.join(columns)} FROM instances WHERE NOT deleted {where} ORDER BY {order} LIMIT {limit}",
+            values,
+        )
         return self._document(rows, detail=detail)
 
     def walk(self, *, detail: bool, limit: int = 1000) -> list[bytes]:
@@ -55,7 +62,9 @@ class Floor:
         while rows:
             pages.append(self._document([row[1:] for row in rows], detail=detail))
             created, uuid = rows[-1][0], rows[-1][1]
-            rows = self._rows(f"{select} AND created_at <= %s AND (created_at < %s OR uuid < %s) {order}", (created, created, uuid))
+            rows = self._rows(
+                f"{select} AND created_at <= %s AND (created_at < %s OR uuid < %s) {order}", (created, created, uuid)
+            )
         return pages
 
     def show(self, uuid: str) -> bytes:
@@ -80,7 +89,10 @@ class Floor:
         return {"id": row[0], "name": row[1], "links": self._links(row[0])}
 
     def _links(self, uuid: str) -> list[dict[str, str]]:
-        return [{"rel": "self", "href": f"{self._base}/servers/{uuid}"}, {"rel": "bookmark", "href": f"{self._bookmark}/servers/{uuid}"}]
+        return [
+            {"rel": "self", "href": f"{self._base}/servers/{uuid}"},
+            {"rel": "bookmark", "href": f"{self._bookmark}/servers/{uuid}"},
+        ]
 
     def _detail(self, row: Row) -> dict[str, Any]:
         (

@@ -1,7 +1,9 @@
-"""Thousands of hosts: does a build cost more on a large cloud than on a small one, and do two super-conductors get in each other's way?
+"""Thousands of hosts: does a build cost more on a large cloud than on a small one, and do two super-conductors get in
+each other's way?
 
-The hosts are played (`benchmarks/played_hosts.py`), everything else is real: MariaDB, RabbitMQ, Placement over HTTP, API, conductors. The
-same stack is measured with one played host in each cell, and then with all of them; each time with one super-conductor and with two.
+The hosts are played (`benchmarks/played_hosts.py`), everything else is real: MariaDB, RabbitMQ, Placement over HTTP,
+API, conductors. The same stack is measured with one played host in each cell, and then with all of them; each time with
+one super-conductor and with two.
 """
 
 import asyncio
@@ -43,7 +45,8 @@ MAX_GROWTH = 2.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Size:
-    """How large the cloud is, and how much is booted on it. `cells` is what a stack of its own is given; another one has its own."""
+    """How large the cloud is, and how much is booted on it. `cells` is what a stack of its own is given; another one
+    has its own."""
 
     cells: int = 20
     hosts_of_a_cell: int = 100
@@ -66,7 +69,8 @@ class LargeCloud(Cloud):
 
     @contextlib.contextmanager
     def to_itself(self) -> Iterator[None]:
-        """Inside, the stack's own hosts take nothing, and its own super-conductor rests. Played hosts stay behind, as hosts that are down."""
+        """Inside, the stack's own hosts take nothing, and its own super-conductor rests. Played hosts stay behind, as
+        hosts that are down."""
         self._let_own_hosts(disabled=True)
         self.control.hold("super-conductor")
         try:
@@ -81,7 +85,10 @@ class LargeCloud(Cloud):
     def _let_own_hosts(self, *, disabled: bool) -> None:
         for cell in self.shape.cell_names:
             own = ", ".join(f"'{host}'" for host in self.shape.hosts_of(cell))
-            self._tell(cell, f"UPDATE {{schema}}.services SET disabled = {int(disabled)} WHERE `binary` = 'nova-compute' AND host IN ({own})")
+            self._tell(
+                cell,
+                f"UPDATE {{schema}}.services SET disabled = {int(disabled)} WHERE `binary` = 'nova-compute' AND host IN ({own})",
+            )
 
     def play(self, first: int, hosts: int) -> None:
         """Plays so many hosts more in each cell; returns when Placement knows all of them."""
@@ -100,12 +107,22 @@ class LargeCloud(Cloud):
                 raise errors.Unavailable(f"the played hosts ended: {self.state.log(f'played-hosts-{first}')}")
             return self.placed_hosts() >= wanted
 
-        wait_until(are_known, what=f"{wanted} hosts that Placement knows ({host_name('…', last)})", deadline_s=HOSTS_DEADLINE_S, every_s=0.5)
+        wait_until(
+            are_known,
+            what=f"{wanted} hosts that Placement knows ({host_name('…', last)})",
+            deadline_s=HOSTS_DEADLINE_S,
+            every_s=0.5,
+        )
 
     def placed_hosts(self) -> int:
         """Played hosts that Placement was told of."""
         return sum(
-            int(self._tell(cell, "SELECT COUNT(*) FROM {schema}.compute_nodes WHERE hypervisor_type = 'played' AND placed = inventory")[0][0])
+            int(
+                self._tell(
+                    cell,
+                    "SELECT COUNT(*) FROM {schema}.compute_nodes WHERE hypervisor_type = 'played' AND placed = inventory",
+                )[0][0]
+            )
             for cell in self.shape.cell_names
         )
 
@@ -145,7 +162,11 @@ class LargeCloud(Cloud):
         child = Child(command, env={}, log=self.state.output(name), cwd=REPOSITORY)
         child.start()
         up = f"SELECT COUNT(*) FROM {{schema}}.services WHERE host = '{name}'"
-        wait_until(lambda: child.is_running() and self._ask(API_SCHEMA, up)[0][0] == 1, what=f"start of {name}", deadline_s=60.0)
+        wait_until(
+            lambda: child.is_running() and self._ask(API_SCHEMA, up)[0][0] == 1,
+            what=f"start of {name}",
+            deadline_s=60.0,
+        )
         return child
 
     def wrongs(self) -> list[str]:
@@ -153,24 +174,39 @@ class LargeCloud(Cloud):
         rows = {
             str(uuid): (cell, str(node), str(state))
             for cell in self.shape.cell_names
-            for uuid, node, state in self._tell(cell, "SELECT uuid, node_uuid, vm_state FROM {schema}.instances WHERE NOT deleted")
+            for uuid, node, state in self._tell(
+                cell, "SELECT uuid, node_uuid, vm_state FROM {schema}.instances WHERE NOT deleted"
+            )
         }
         cells = dict(self._ask(API_SCHEMA, "SELECT uuid, name FROM {schema}.cell_mappings"))
         mapped = {
             str(uuid): cells.get(cell)
-            for uuid, cell in self._ask(API_SCHEMA, "SELECT uuid, cell_uuid FROM {schema}.instance_mappings WHERE NOT deleted")
+            for uuid, cell in self._ask(
+                API_SCHEMA, "SELECT uuid, cell_uuid FROM {schema}.instance_mappings WHERE NOT deleted"
+            )
         }
         claims: dict[str, set[str]] = {}
         claimed = "SELECT a.consumer_id, p.uuid FROM {schema}.allocations a JOIN {schema}.resource_providers p ON p.id = a.resource_provider_id"
         for consumer, provider in self._ask(PLACEMENT_SCHEMA, claimed):
             claims.setdefault(str(consumer), set()).add(str(provider))
         return [
-            *(f"server {uuid} is {row} and its mapping names {mapped.get(uuid)}" for uuid, row in rows.items() if mapped.get(uuid) != row[0]),
+            *(
+                f"server {uuid} is {row} and its mapping names {mapped.get(uuid)}"
+                for uuid, row in rows.items()
+                if mapped.get(uuid) != row[0]
+            ),
             *(f"server {uuid} is {row[2]}" for uuid, row in rows.items() if row[2] != "active"),
-            *(f"server {uuid} is on {row[1]} and claimed on {claims.get(uuid)}" for uuid, row in rows.items() if claims.get(uuid) != {row[1]}),
+            *(
+                f"server {uuid} is on {row[1]} and claimed on {claims.get(uuid)}"
+                for uuid, row in rows.items()
+                if claims.get(uuid) != {row[1]}
+            ),
             *(f"a claim of {uuid}, which is no server" for uuid in claims.keys() - rows.keys()),
             *(f"server {uuid} is in no cell" for uuid in mapped.keys() - rows.keys()),
-            *(f"provider {provider} is given {used} {name} of {total}" for provider, name, used, total in self._ask(PLACEMENT_SCHEMA, OVERFULL)),
+            *(
+                f"provider {provider} is given {used} {name} of {total}"
+                for provider, name, used, total in self._ask(PLACEMENT_SCHEMA, OVERFULL)
+            ),
         ]
 
     def _tell(self, cell: str, statement: str) -> list[tuple[Any, ...]]:
@@ -198,7 +234,7 @@ HAVING SUM(a.used) > (i.total - i.reserved) * i.allocation_ratio
 """
 
 
-# ---- measuring -----------------------------------------------------------------------------------------------------------------
+# ---- measuring -------------------------------------------------------------------------------------------------------
 
 
 def measured(stack: Cloud, size: Size, console: Console) -> dict[str, Any]:
@@ -214,10 +250,18 @@ def measured(stack: Cloud, size: Size, console: Console) -> dict[str, Any]:
             progress.remove_task(task)
             figures[f"hosts_{size.cells * hosts_of_a_cell}"] = {
                 "registered_s": time.monotonic() - began_s,
-                **{name: _one(cloud, number, size, progress) for name, number in (("one_super_conductor", 1), ("two_super_conductors", 2))},
+                **{
+                    name: _one(cloud, number, size, progress)
+                    for name, number in (("one_super_conductor", 1), ("two_super_conductors", 2))
+                },
             }
-    small, large = (figures[f"hosts_{size.cells * hosts}"]["one_super_conductor"] for hosts in (1, size.hosts_of_a_cell))
-    figures["growth"] = {name: large[name] / small[name] for name in ("cpu_s_per_boot", "cpu_s_per_boot_beyond_rest", "cpu_s_of_super_conductors_per_boot")}
+    small, large = (
+        figures[f"hosts_{size.cells * hosts}"]["one_super_conductor"] for hosts in (1, size.hosts_of_a_cell)
+    )
+    figures["growth"] = {
+        name: large[name] / small[name]
+        for name in ("cpu_s_per_boot", "cpu_s_per_boot_beyond_rest", "cpu_s_of_super_conductors_per_boot")
+    }
     return figures
 
 
@@ -228,7 +272,12 @@ def _one(cloud: LargeCloud, number: int, size: Size, progress: Progress) -> dict
         times = stopped()
     return figures | {
         f"{name}_{percent}_s": percentile(sorted(times.get(key, [])), int(percent[1:]))
-        for name, key in (("decision", "decision"), ("claim", "super.claim"), ("assign", "super.assign"), ("insert", "super.insert"))
+        for name, key in (
+            ("decision", "decision"),
+            ("claim", "super.claim"),
+            ("assign", "super.assign"),
+            ("insert", "super.insert"),
+        )
         for percent in ("p50", "p99")
     }
 
@@ -258,16 +307,23 @@ def _from(log: Path, offset: int) -> str:
         return file.read().decode(errors="replace")
 
 
-# ---- what a person reads -----------------------------------------------------------------------------------------------------------
+# ---- what a person reads ---------------------------------------------------------------------------------------------
 
 
 def show(figures: dict[str, Any], console: Console) -> None:
     """Prints the table."""
     table = Table(title="Large", title_justify="left")
     table.add_column("")
-    columns = [(size, supers) for size in figures if size.startswith("hosts_") for supers in ("one_super_conductor", "two_super_conductors")]
+    columns = [
+        (size, supers)
+        for size in figures
+        if size.startswith("hosts_")
+        for supers in ("one_super_conductor", "two_super_conductors")
+    ]
     for size, supers in columns:
-        table.add_column(f"{size.removeprefix('hosts_')} hosts, {'1' if supers.startswith('one') else '2'} super", justify="right")
+        table.add_column(
+            f"{size.removeprefix('hosts_')} hosts, {'1' if supers.startswith('one') else '2'} super", justify="right"
+        )
     rows = {
         "boots/s": ("boots_per_s", 1.0, ".1f"),
         "CPU ms of a boot": ("cpu_s_per_boot", 1000.0, ".1f"),
@@ -276,7 +332,11 @@ def show(figures: dict[str, Any], console: Console) -> None:
         "CPU s/s at rest": ("cpu_s_per_s_at_rest", 1.0, ".3f"),
         "to ACTIVE p50 s": ("tta_p50_s", 1.0, ".2f"),
         "to ACTIVE p95 s": ("tta_p95_s", 1.0, ".2f"),
-        **{f"{name} {percent} ms": (f"{name}_{percent}_s", 1000.0, ".1f") for name in ("decision", "claim") for percent in ("p50", "p99")},
+        **{
+            f"{name} {percent} ms": (f"{name}_{percent}_s", 1000.0, ".1f")
+            for name in ("decision", "claim")
+            for percent in ("p50", "p99")
+        },
         "claims refused (409)": ("conflicts", 1.0, ".0f"),
     }
     for label, (key, times, form) in rows.items():
@@ -290,5 +350,10 @@ def show(figures: dict[str, Any], console: Console) -> None:
 
 def is_as_promised(figures: dict[str, Any]) -> bool:
     """Whether builds cost little more than on the small cloud, and nothing went wrong."""
-    runs = [figures[size][supers] for size in figures if size.startswith("hosts_") for supers in ("one_super_conductor", "two_super_conductors")]
+    runs = [
+        figures[size][supers]
+        for size in figures
+        if size.startswith("hosts_")
+        for supers in ("one_super_conductor", "two_super_conductors")
+    ]
     return figures["growth"]["cpu_s_per_boot"] < MAX_GROWTH and not any(run["wrong"] for run in runs)

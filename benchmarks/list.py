@@ -3,14 +3,15 @@
 
     benchmarks/list.py [--cases detail_1000,show] [--large] [--worlds DIRECTORY] [--json FILE]
 
-The rows are synthetic and written straight into the databases of worlds of their own: 3 cells x 10,000 servers, 80 x 500 and 1 x 500,
-with `--large` instead 200 cells that hold 1,000,000. A MariaDB server and the API with two workers run, nothing else. `--worlds` names a
-directory in which the worlds are kept for the next run; otherwise they are made anew and removed at the end.
+The rows are synthetic and written straight into the databases of worlds of their own: 3 cells x 10,000 servers, 80 x
+500 and 1 x 500, with `--large` instead 200 cells that hold 1,000,000. A MariaDB server and the API with two workers
+run, nothing else. `--worlds` names a directory in which the worlds are kept for the next run; otherwise they are made
+anew and removed at the end.
 
-Requests come one after another, as admin over all projects, through HTTP, authentication and policy. The floor reads the same rows by
-plain SQL from one merged table, through the same driver, into the same dictionaries (compared with the API's answer) and dumps them with
-orjson; its CPU is this process's and the database server's. In the cases with `_slow` in their names every query of every cell takes
-100 ms longer (`benchmarks.delay`).
+Requests come one after another, as admin over all projects, through HTTP, authentication and policy. The floor reads
+the same rows by plain SQL from one merged table, through the same driver, into the same dictionaries (compared with the
+API's answer) and dumps them with orjson; its CPU is this process's and the database server's. In the cases with `_slow`
+in their names every query of every cell takes 100 ms longer (`benchmarks.delay`).
 
 CPU is read from /proc, whose clock ticks at 10 ms: a case is repeated until that does not matter.
 """
@@ -138,7 +139,16 @@ def _show(name: str, *, world: str = FEW) -> Case:
 def _slow(name: str, world: str, *, detail: bool = False) -> Case:
     """Not in the order that the mappings know: every cell is asked."""
     path = "/servers/detail" if detail else "/servers"
-    return _page(name, f"{path}?limit=50&{_SORTED}", most=200, world=world, delay_s=SLOW_S, detail=detail, order=BY_NAME, limit=50)
+    return _page(
+        name,
+        f"{path}?limit=50&{_SORTED}",
+        most=200,
+        world=world,
+        delay_s=SLOW_S,
+        detail=detail,
+        order=BY_NAME,
+        limit=50,
+    )
 
 
 _SORTED = "sort_key=display_name&sort_dir=asc"
@@ -167,7 +177,15 @@ _CASES = (
 )  # fmt: skip
 _LARGE_CASES = (
     _show("large_show", world=LARGE),
-    _page("large_project", f"/servers/detail?limit=100&project_id={PROJECT}", most=200, world=LARGE, detail=True, where=_OF_PROJECT, limit=100),
+    _page(
+        "large_project",
+        f"/servers/detail?limit=100&project_id={PROJECT}",
+        most=200,
+        world=LARGE,
+        detail=True,
+        where=_OF_PROJECT,
+        limit=100,
+    ),
     _page("large_all", "/servers/detail?limit=100", most=200, world=LARGE, detail=True, limit=100),
 )
 CASES = {case.name: case for case in _CASES}
@@ -195,7 +213,11 @@ class Benchmark:
             figures[case.name] = await self._case(case)
             progress.advance(task)
         used = processes.usages(self._bench.cloud.leaders())["api"]
-        return figures, {"pss_mib": round(used.pss_mib, 1), "threads": used.threads, "cpu_s_per_s_at_rest": self._rest_cpu_s}
+        return figures, {
+            "pss_mib": round(used.pss_mib, 1),
+            "threads": used.threads,
+            "cpu_s_per_s_at_rest": self._rest_cpu_s,
+        }
 
     async def _at_rest(self) -> None:
         """What goes on by itself, and what looking costs: neither is a request's."""
@@ -268,7 +290,9 @@ class Benchmark:
         least, ends = _servers(case.floor(self._bench)), time.monotonic() + (SETTLE_S if case.delay_s else 0.0)
         while (ours := _servers(await case.ask(self._bench))) != least:
             if time.monotonic() > ends:
-                raise errors.Broken(f"{case.name}: the API and the floor give different servers: {_differences(ours, least)}")
+                raise errors.Broken(
+                    f"{case.name}: the API and the floor give different servers: {_differences(ours, least)}"
+                )
 
     def _own(self, count: int, name: str, seconds: float) -> float:
         """What of a count is not the background's."""
@@ -293,7 +317,9 @@ def _differences(ours: list[dict[str, Any]], least: list[dict[str, Any]]) -> str
     for one, other in zip(ours, least, strict=True):
         if one != other:
             differing = sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
-            return "; ".join(f"{key}: {one.get(key)!r}, {other.get(key)!r}" for key in differing[:MAX_DIFFERENCES_SHOWN])
+            return "; ".join(
+                f"{key}: {one.get(key)!r}, {other.get(key)!r}" for key in differing[:MAX_DIFFERENCES_SHOWN]
+            )
     return "none"
 
 
@@ -301,29 +327,64 @@ def show(figures: Mapping[str, Any], console: Console) -> None:
     """Prints the table."""
     table = Table(title="Lists", title_justify="left")
     table.add_column("case", no_wrap=True)
-    for column in ("p50 ms", "p95 ms", "CPU ms", "of it API", "of it MariaDB", "floor ms", "x floor", "rows", "queries", "servers"):
+    for column in (
+        "p50 ms",
+        "p95 ms",
+        "CPU ms",
+        "of it API",
+        "of it MariaDB",
+        "floor ms",
+        "x floor",
+        "rows",
+        "queries",
+        "servers",
+    ):
         table.add_column(column, justify="right")
     for name, each in figures.items():
         of = each["cpu_s_by_process"]
         times = (each["wall_s"], each["wall_p95_s"], each["cpu_s"], of["api"], of["mariadb"], each["floor_cpu_s"])
-        counts = (f"{each['ratio']:.1f}", f"{each['rows_returned']:.0f}", f"{each['queries']:.1f}", str(each["servers"]))
+        counts = (
+            f"{each['ratio']:.1f}",
+            f"{each['rows_returned']:.0f}",
+            f"{each['queries']:.1f}",
+            str(each["servers"]),
+        )
         table.add_row(name, *(f"{1000 * seconds:.2f}" for seconds in times), *counts)
     console.print(table)
 
 
 def _far_and_many(one: Mapping[str, Any], many: Mapping[str, Any], cells: int) -> dict[str, float]:
     """What many slow cells cost beside one."""
-    return {"latency_ratio": many["wall_s"] / one["wall_s"], "more_cpu_s_per_cell": (many["cpu_s"] - one["cpu_s"]) / cells}
+    return {
+        "latency_ratio": many["wall_s"] / one["wall_s"],
+        "more_cpu_s_per_cell": (many["cpu_s"] - one["cpu_s"]) / cells,
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="benchmarks/list.py", description="Measures what lists over many cells cost.")
     parser.add_argument("--cases", metavar="NAMES", help=f"default {','.join(CASES)}")
-    parser.add_argument("--large", action="store_true", help=f"1,000,000 servers in 200 cells instead; its cases are {','.join(LARGE_CASES)}")
+    parser.add_argument(
+        "--large",
+        action="store_true",
+        help=f"1,000,000 servers in 200 cells instead; its cases are {','.join(LARGE_CASES)}",
+    )
     parser.add_argument("--worlds", type=Path, metavar="DIRECTORY", help="keeps the rows here for the next run")
-    parser.add_argument("--scale", type=float, default=1.0, metavar="PART", help="makes only this part of all rows, and of more than 3 cells (default 1)")
-    parser.add_argument("--seconds", type=float, default=ENOUGH_S, metavar="N", help=f"repeats a case for so long (default {ENOUGH_S:g})")
+    parser.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        metavar="PART",
+        help="makes only this part of all rows, and of more than 3 cells (default 1)",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=ENOUGH_S,
+        metavar="N",
+        help=f"repeats a case for so long (default {ENOUGH_S:g})",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures here")
     arguments = parser.parse_args(argv)
     known = LARGE_CASES if arguments.large else CASES
@@ -353,7 +414,12 @@ def _sizes(scale: float) -> dict[str, World]:
     def part(number: int) -> int:
         return max(3, round(number * scale))
 
-    sizes = (World(FEW, 3, part(10_000)), World(MANY, part(80), part(500)), World(ONE, 1, part(500)), World(LARGE, part(200), part(5000)))
+    sizes = (
+        World(FEW, 3, part(10_000)),
+        World(MANY, part(80), part(500)),
+        World(ONE, 1, part(500)),
+        World(LARGE, part(200), part(5000)),
+    )
     return {world.name: world for world in sizes}
 
 
@@ -361,9 +427,13 @@ def _measured(cases: list[Case], arguments: argparse.Namespace, console: Console
     """All figures: those of the cases by their names, and what they were measured on."""
     sizes, figures, used, before = _sizes(arguments.scale), dict[str, Any](), dict[str, Any](), noise.yardstick_cpu_s()
     with synthetic.worlds(arguments.worlds) as kept, Progress(console=console, transient=True) as progress:
-        for (name, delay_s), of_stage in itertools.groupby(sorted(cases, key=lambda case: case.stage), lambda case: case.stage):
+        for (name, delay_s), of_stage in itertools.groupby(
+            sorted(cases, key=lambda case: case.stage), lambda case: case.stage
+        ):
             progress.console.print(f"{name}: {sizes[name].cells} cells of {sizes[name].servers} servers")
-            found, used_here = _staged(kept.running(sizes[name], delay_s=delay_s), list(of_stage), arguments.seconds, progress)
+            found, used_here = _staged(
+                kept.running(sizes[name], delay_s=delay_s), list(of_stage), arguments.seconds, progress
+            )
             figures |= found
             used[f"{name}_slow" if delay_s else name] = dataclasses.asdict(sizes[name]) | used_here
     for suffix in ("", "_detail"):
@@ -371,7 +441,13 @@ def _measured(cases: list[Case], arguments: argparse.Namespace, console: Console
         if {one, many} <= figures.keys():
             figures[f"many_slow_cells{suffix}"] = _far_and_many(figures[one], figures[many], sizes[MANY].cells)
     yardstick = {"before": before, "after": noise.yardstick_cpu_s()}
-    return {"machine": cloud.machine(), "versions": cloud.versions(), "worlds": used, "yardstick_cpu_s": yardstick, **figures}
+    return {
+        "machine": cloud.machine(),
+        "versions": cloud.versions(),
+        "worlds": used,
+        "yardstick_cpu_s": yardstick,
+        **figures,
+    }
 
 
 def _staged(
@@ -381,7 +457,9 @@ def _staged(
         return asyncio.run(_benchmark(measured, cases, enough_s, progress))
 
 
-async def _benchmark(measured: Synthetic, cases: list[Case], enough_s: float, progress: Progress) -> tuple[dict[str, Any], dict[str, Any]]:
+async def _benchmark(
+    measured: Synthetic, cases: list[Case], enough_s: float, progress: Progress
+) -> tuple[dict[str, Any], dict[str, Any]]:
     floor = Floor(measured)
     try:
         async with user_of(measured, at_once=1) as user:

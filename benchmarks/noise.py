@@ -1,4 +1,5 @@
-"""How much the machine's other guests disturb: a second of CPU buys less work when somebody shares the core and its caches."""
+"""How much the machine's other guests disturb: a second of CPU buys less work when somebody shares the core and its
+caches."""
 
 import time
 from collections.abc import Mapping
@@ -21,4 +22,6 @@ def yardstick_cpu_s() -> float:
 def said(yardsticks: Mapping[str, float]) -> str:
     """A line for a person."""
     before, after = yardsticks["before"], yardsticks["after"]
-    return f"Yardstick (CPU s of a fixed calculation; more is a busier machine): {before:.3f} before, {after:.3f} after."
+    return (
+        f"Yardstick (CPU s of a fixed calculation; more is a busier machine): {before:.3f} before, {after:.3f} after."
+    )

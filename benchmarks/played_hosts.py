@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""One process that plays the agents of many hosts: they say hello and that they live, and whatever they are told to build is there at once.
+"""One process that plays the agents of many hosts: they say hello and that they live, and whatever they are told to
+build is there at once.
 
-Each cell's hosts share a thread and a connection. What a host says is what a real agent would say, each host for itself; there is no
-disk, no hypervisor and no time in between, so that only the control plane is measured.
+Each cell's hosts share a thread and a connection. What a host says is what a real agent would say, each host for
+itself; there is no disk, no hypervisor and no time in between, so that only the control plane is measured.
 """
 
 import argparse
@@ -69,7 +70,9 @@ class PlayedHost:
 class PlayedCell(threading.Thread):
     """The hosts of one cell, as long as `stopping` is not set."""
 
-    def __init__(self, cell: str, url: str, hosts: list[PlayedHost], *, report_interval_s: float, stopping: threading.Event) -> None:
+    def __init__(
+        self, cell: str, url: str, hosts: list[PlayedHost], *, report_interval_s: float, stopping: threading.Event
+    ) -> None:
         super().__init__(name=f"played {cell}", daemon=True)
         self._broker = Broker(url, publish_timeout_s=30.0)
         self._sending: Channel | None = None
@@ -133,7 +136,14 @@ class PlayedCell(threading.Thread):
         body = envelopes.envelope(verb, arguments, context=service_context(), deadline_s=EXPIRES_S, sent_by="played")
         assert self._sending is not None
         self._sending.publish(
-            cell_verbs.REPORTS, body, expires_s=EXPIRES_S, headers=None, reply_to=None, correlation_id=None, persistent=True, timeout_s=30.0,
+            cell_verbs.REPORTS,
+            body,
+            expires_s=EXPIRES_S,
+            headers=None,
+            reply_to=None,
+            correlation_id=None,
+            persistent=True,
+            timeout_s=30.0,
             user=access.host(arguments.host).name,
         )
 

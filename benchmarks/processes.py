@@ -1,7 +1,7 @@
 """What processes use: CPU seconds, memory and threads, as Linux counts them in /proc.
 
-A process of a stack starts a session of its own, so its children (API workers, gunicorn's worker, Erlang's port programs) are found by
-the session's number, and those that ended count with whoever waited for them.
+A process of a stack starts a session of its own, so its children (API workers, gunicorn's worker, Erlang's port
+programs) are found by the session's number, and those that ended count with whoever waited for them.
 """
 
 import contextlib
@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-# Fields of /proc/PID/stat behind the command's closing bracket; proc(5) counts them from 1 and the command as the second.
+# Fields of /proc/PID/stat behind the command's closing bracket; proc(5) counts them from 1 and the command as the
+# second.
 SESSION = 6 - 3
 USER, SYSTEM, USER_OF_CHILDREN, SYSTEM_OF_CHILDREN = (number - 3 for number in (14, 15, 16, 17))
 THREADS = 20 - 3
@@ -32,7 +33,8 @@ def cpu_s(leaders: Mapping[str, int]) -> dict[str, float]:
 
 
 def usages(leaders: Mapping[str, int]) -> dict[str, Usage]:
-    """Name -> all that its processes use. Reading memory costs the kernel milliseconds per process: not inside a measurement."""
+    """Name -> all that its processes use. Reading memory costs the kernel milliseconds per process: not inside a
+    measurement."""
     return _usages(leaders, with_memory=True)
 
 
@@ -40,7 +42,9 @@ def total(usages: Iterable[Usage]) -> Usage:
     """The sum."""
     listed = list(usages)
     return Usage(
-        cpu_s=sum(usage.cpu_s for usage in listed), threads=sum(usage.threads for usage in listed), pss_mib=sum(usage.pss_mib for usage in listed)
+        cpu_s=sum(usage.cpu_s for usage in listed),
+        threads=sum(usage.threads for usage in listed),
+        pss_mib=sum(usage.pss_mib for usage in listed),
     )
 
 
@@ -60,7 +64,9 @@ def _usages(leaders: Mapping[str, int], *, with_memory: bool) -> dict[str, Usage
 
 def _usage(entry: Path, fields: list[str], *, with_memory: bool) -> Usage:
     ticks = sum(int(fields[number]) for number in (USER, SYSTEM, USER_OF_CHILDREN, SYSTEM_OF_CHILDREN))
-    return Usage(cpu_s=ticks / TICKS_PER_S, threads=int(fields[THREADS]), pss_mib=_pss_mib(entry) if with_memory else 0.0)
+    return Usage(
+        cpu_s=ticks / TICKS_PER_S, threads=int(fields[THREADS]), pss_mib=_pss_mib(entry) if with_memory else 0.0
+    )
 
 
 def _pss_mib(entry: Path) -> float:

@@ -1,6 +1,8 @@
-"""Worlds for lists alone: a MariaDB server with a schema per cell full of servers that nobody built, and the API in front of it.
+"""Worlds for lists alone: a MariaDB server with a schema per cell full of servers that nobody built, and the API in
+front of it.
 
-There are no conductors, agents or brokers, so that nothing else runs during a measurement. A world is the same every time.
+There are no conductors, agents or brokers, so that nothing else runs during a measurement. A world is the same every
+time.
 """
 
 import collections
@@ -102,7 +104,15 @@ class World:
 class Synthetic:
     """A world with the API in front of it. `uuids` names its servers in no order."""
 
-    def __init__(self, world: World, server: MariaDB, addresses: Addresses, admin: tuple[str, str], child: Child, uuids: list[str]) -> None:
+    def __init__(
+        self,
+        world: World,
+        server: MariaDB,
+        addresses: Addresses,
+        admin: tuple[str, str],
+        child: Child,
+        uuids: list[str],
+    ) -> None:
         self.world = world
         self.server = server
         self.addresses = addresses
@@ -140,7 +150,10 @@ class Worlds:
     def running(self, world: World, *, delay_s: float = 0.0) -> Iterator[Synthetic]:
         """The world, with the API in front of it; every query of a cell is delayed."""
         self.fill(world)
-        state, shape = State(self.directory / world.name), Shape(profile=FULL, cells=world.cells, hosts=HOSTS, port=ports.free_port())
+        state, shape = (
+            State(self.directory / world.name),
+            Shape(profile=FULL, cells=world.cells, hosts=HOSTS, port=ports.free_port()),
+        )
         state.prepare()
         with contextlib.ExitStack() as stack:
             port = stack.enter_context(delayed(self.server.port, delay_s)) if delay_s else self.server.port
@@ -149,7 +162,9 @@ class Worlds:
             _re_address(world, addresses)
             command = [str(Path(sys.executable).parent / "cellplane-api"), "--config-file", str(state.config("api"))]
             # The API of this checkout, whichever is installed.
-            child = Child([sys.executable, *command], env={"PYTHONPATH": str(REPOSITORY)}, log=state.output("api"), cwd=state.path)
+            child = Child(
+                [sys.executable, *command], env={"PYTHONPATH": str(REPOSITORY)}, log=state.output("api"), cwd=state.path
+            )
             stack.callback(child.stop, grace_s=STOP_GRACE_S)
             child.start()
             wait_until(lambda: ports.answers(shape.port), what="answer from the API", deadline_s=API_DEADLINE_S)
@@ -159,7 +174,8 @@ class Worlds:
 
 @contextlib.contextmanager
 def worlds(directory: Path | None = None) -> Iterator[Worlds]:
-    """The worlds of this directory, kept for the next time; without one of a directory of their own, gone at the end."""
+    """The worlds of this directory, kept for the next time; without one of a directory of their own, gone at the
+    end."""
     own = directory or Path(tempfile.mkdtemp(prefix="cellplane-benchmark-"))
     own.mkdir(parents=True, exist_ok=True)
     kept = Worlds(own)
@@ -180,7 +196,9 @@ def _addresses(server: MariaDB, world: World, cells_port: int, api_port: int) ->
         api=level("api", server.port),
         cell0=level("cell0", cells_port),
         cells={
-            cell: dataclasses.replace(level(cell, cells_port), users=collections.defaultdict(lambda: _NO_BROKER.format("none")))
+            cell: dataclasses.replace(
+                level(cell, cells_port), users=collections.defaultdict(lambda: _NO_BROKER.format("none"))
+            )
             for cell in world.cell_names
         },
         placement=NO_SERVICE,
@@ -201,10 +219,13 @@ def _re_address(world: World, addresses: Addresses) -> None:
 
 def _some_uuids(server: MariaDB, world: World) -> list[str]:
     with contextlib.closing(administrator(server)) as connection:
-        return [uuid for (uuid,) in ask(connection, f"SELECT uuid FROM `{world.merged}`.instances ORDER BY uuid LIMIT {UUIDS}")]
+        return [
+            uuid
+            for (uuid,) in ask(connection, f"SELECT uuid FROM `{world.merged}`.instances ORDER BY uuid LIMIT {UUIDS}")
+        ]
 
 
-# ---- rows --------------------------------------------------------------------------------------------------------------------------
+# ---- rows ------------------------------------------------------------------------------------------------------------
 
 
 class _Filling:
@@ -234,7 +255,9 @@ class _Filling:
         _sync_cell(self._addresses.cell0.database)
         with self._api.transaction() as connection:
             cell0 = self._addresses.cell0.database
-            api_db.cells.create(connection, name="cell0", database_connection=cell0, transport_url=CELL0_TRANSPORT, uuid=CELL0_UUID)
+            api_db.cells.create(
+                connection, name="cell0", database_connection=cell0, transport_url=CELL0_TRANSPORT, uuid=CELL0_UUID
+            )
         for number, name in enumerate(self._world.cell_names):
             self._fill_cell(number, name)
 
@@ -245,8 +268,12 @@ class _Filling:
         if number < TENANT_CELLS:
             projects.append(TENANT)
         with self._api.transaction() as connection:
-            cell = api_db.cells.create(connection, name=name, database_connection=address, transport_url=_NO_BROKER.format(name))
-            connection.execute(sa.insert(_api.project_cells), [{"project_id": project, "cell_uuid": cell.uuid} for project in projects])
+            cell = api_db.cells.create(
+                connection, name=name, database_connection=address, transport_url=_NO_BROKER.format(name)
+            )
+            connection.execute(
+                sa.insert(_api.project_cells), [{"project_id": project, "cell_uuid": cell.uuid} for project in projects]
+            )
         database, hosts = Database(address, io_timeout_s=None), [f"{name}-{host}" for host in range(1, HOSTS + 1)]
         with database.transaction() as connection:
             connection.execute(sa.insert(_cell.services), [_service(host) for host in hosts])
@@ -265,10 +292,16 @@ class _Filling:
 
     def _merge(self, connection: "pymysql.Connection[Any]") -> None:
         """All servers in one table, as if there were no cells; and fresh statistics for the optimizer everywhere."""
-        world, columns = self._world, ", ".join(f"`{column.name}`" for column in _cell.instances.c if column.name != "id")
+        world, columns = (
+            self._world,
+            ", ".join(f"`{column.name}`" for column in _cell.instances.c if column.name != "id"),
+        )
         ask(connection, f"CREATE TABLE `{world.merged}`.instances LIKE `{world.schema('cell0')}`.instances")
         for cell in world.cell_names:
-            ask(connection, f"INSERT INTO `{world.merged}`.instances ({columns}) SELECT {columns} FROM `{world.schema(cell)}`.instances")
+            ask(
+                connection,
+                f"INSERT INTO `{world.merged}`.instances ({columns}) SELECT {columns} FROM `{world.schema(cell)}`.instances",
+            )
             ask(connection, f"ANALYZE TABLE `{world.schema(cell)}`.instances")
         ask(connection, f"ANALYZE TABLE `{world.merged}`.instances, `{world.schema('api')}`.instance_mappings")
 
@@ -284,7 +317,9 @@ def _copy_tables(server: MariaDB, source: str, target: str) -> None:
     with contextlib.closing(administrator(server)) as connection:
         ask(connection, "SET foreign_key_checks = 0")
         ask(connection, f"USE `{target}`")
-        for (table,) in ask(connection, "SELECT table_name FROM information_schema.tables WHERE table_schema = %s", source):
+        for (table,) in ask(
+            connection, "SELECT table_name FROM information_schema.tables WHERE table_schema = %s", source
+        ):
             ((_, statement),) = ask(connection, f"SHOW CREATE TABLE `{source}`.`{table}`")
             ask(connection, statement)
         ask(connection, f"INSERT INTO alembic_version SELECT * FROM `{source}`.alembic_version")
@@ -318,7 +353,9 @@ def _instance(moment: int, host: str, zone: str, project: str, chance: random.Ra
 
 
 def _mapping(row: dict[str, Any], cell_uuid: str) -> dict[str, Any]:
-    copied = {name: row[name] for name in ("uuid", "project_id", "user_id", "vcpus", "memory_mib", "created_at", "deleted")}
+    copied = {
+        name: row[name] for name in ("uuid", "project_id", "user_id", "vcpus", "memory_mib", "created_at", "deleted")
+    }
     return {**copied, "cell_uuid": cell_uuid, "request_uuid": row["uuid"], "locked": False}
 
 

@@ -21,7 +21,8 @@ from core.crash_points import CrashPoints
 
 LEASE, CLAIM = "super.lease", "super.claim"
 DECISION = "decision"
-"""From the orders in hand to the claim that is sent: reading their requests, choosing hosts for all of them, waiting for the claim before."""
+"""From the orders in hand to the claim that is sent: reading their requests, choosing hosts for all of them, waiting
+for the claim before."""
 
 
 class TimedSteps(CrashPoints):
@@ -52,7 +53,9 @@ class TimedSteps(CrashPoints):
 def main(argv: list[str] | None = None) -> int:
     """Runs until SIGTERM, then writes the times."""
     parser = argparse.ArgumentParser(prog="benchmarks/timed_super_conductor.py")
-    parser.add_argument("--times", type=Path, required=True, help="where the times go: step -> list of seconds, as JSON")
+    parser.add_argument(
+        "--times", type=Path, required=True, help="where the times go: step -> list of seconds, as JSON"
+    )
     arguments, others = parser.parse_known_args(argv)
     steps = TimedSteps()
     code = core.process.run(NAME, others, options(), lambda conf: SuperConductor(conf, steps=steps))

@@ -1,4 +1,5 @@
-"""The users of a measured cloud: one event loop, one HTTP connection for each request under way, next to no CPU of their own."""
+"""The users of a measured cloud: one event loop, one HTTP connection for each request under way, next to no CPU of
+their own."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -66,7 +67,10 @@ async def user_of(cloud: Reached, *, at_once: int) -> AsyncIterator[User]:
     """The admin, with so many requests under way at most."""
     name, password = cloud.admin
     async with aiohttp.ClientSession(
-        headers={"OpenStack-API-Version": f"compute {MICROVERSION}", "Authorization": aiohttp.BasicAuth(name, password).encode()},
+        headers={
+            "OpenStack-API-Version": f"compute {MICROVERSION}",
+            "Authorization": aiohttp.BasicAuth(name, password).encode(),
+        },
         timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
         connector=aiohttp.TCPConnector(limit=at_once),
         trust_env=False,

@@ -23,8 +23,9 @@ from objects.host import COMPUTE
 class BuildStatus:
     """One server's row.
 
-    `lease_s`: for so long nobody else looks after it, by the database's clock. `is_listed`: its host says that it builds this attempt.
-    `host_is_up` None: there is no such host. `owed`: hosts that still have to say that nothing is left of an attempt.
+    `lease_s`: for so long nobody else looks after it, by the database's clock. `is_listed`: its host says that it
+    builds this attempt. `host_is_up` None: there is no such host. `owed`: hosts that still have to say that nothing is
+    left of an attempt.
     """
 
     uuid: str
@@ -89,10 +90,13 @@ def find(connection: sa.Connection, uuid: str, *, down_after_s: float) -> BuildS
 
 
 def end_lease(connection: sa.Connection, uuid: str) -> bool:
-    """The next sweep may take the server at once, and hosts that owe an answer are asked again. False: nothing of it is under way."""
+    """The next sweep may take the server at once, and hosts that owe an answer are asked again. False: nothing of it is
+    under way."""
     mine = sa.update(instances).where(
         instances.c.uuid == uuid,
-        sa.or_(instances.c.state.in_((states.BUILD, states.BUILD_DELETING)), instances.c.operation_id.is_not(None), _owes()),
+        sa.or_(
+            instances.c.state.in_((states.BUILD, states.BUILD_DELETING)), instances.c.operation_id.is_not(None), _owes()
+        ),
     )
     asked_again = sa.update(cleanups).where(cleanups.c.uuid == uuid).values(sent_at=None)
     connection.execute(asked_again)
@@ -100,7 +104,8 @@ def end_lease(connection: sa.Connection, uuid: str) -> bool:
 
 
 def abandon(connection: sa.Connection, status: BuildStatus, *, reason: str) -> bool:
-    """Ends a build in ERROR, with no host after this one; its host is told to destroy what it has. False: it is not as it was seen."""
+    """Ends a build in ERROR, with no host after this one; its host is told to destroy what it has. False: it is not as
+    it was seen."""
     builds = cell_db.builds.building(connection, [status.uuid])
     if not builds or builds[0].attempt != status.attempt:
         return False
@@ -114,7 +119,13 @@ def _owes() -> sa.ColumnElement[bool]:
 
 def _build_status(row: sa.Row[Any]) -> BuildStatus:
     values = dict(row._mapping)
-    return BuildStatus(**values | {"alternates": _read(values["alternates"], list[dict[str, Any]]), "fault": _read(values["fault"], dict[str, Any])})
+    return BuildStatus(
+        **values
+        | {
+            "alternates": _read(values["alternates"], list[dict[str, Any]]),
+            "fault": _read(values["fault"], dict[str, Any]),
+        }
+    )
 
 
 def _read(text: str | None, kind: Any) -> Any:
@@ -128,7 +139,10 @@ def _read(text: str | None, kind: Any) -> Any:
 def _completed(connection: sa.Connection, query: sa.Select[Any], down_after_s: float) -> list[BuildStatus]:
     found = [_build_status(row) for row in connection.execute(query)]
     listed = cell_db.heartbeats.listed_intents(connection)
-    is_up = {agent.host: agent.is_up for agent in cell_db.hosts.list_services(connection, down_after_s=down_after_s, binary=COMPUTE)}
+    is_up = {
+        agent.host: agent.is_up
+        for agent in cell_db.hosts.list_services(connection, down_after_s=down_after_s, binary=COMPUTE)
+    }
     owed = _owed(connection, [status.uuid for status in found])
     return [
         dataclasses.replace(
@@ -142,7 +156,12 @@ def _completed(connection: sa.Connection, query: sa.Select[Any], down_after_s: f
 
 
 def _owed(connection: sa.Connection, wanted: Sequence[str]) -> dict[str, list[str]]:
-    query = sa.select(cleanups.c.uuid, cleanups.c.host).where(cleanups.c.uuid.in_(list(wanted))).distinct().order_by(cleanups.c.host)
+    query = (
+        sa.select(cleanups.c.uuid, cleanups.c.host)
+        .where(cleanups.c.uuid.in_(list(wanted)))
+        .distinct()
+        .order_by(cleanups.c.host)
+    )
     owed: dict[str, list[str]] = {}
     for uuid, host in connection.execute(query):
         owed.setdefault(uuid, []).append(host)

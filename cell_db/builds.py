@@ -1,6 +1,7 @@
 """Builds under way: the rows and compare-and-sets from `super.insert` to `cell.active`.
 
-Rule of the protocol: every write of the row names the state and the attempt that it replaces. See docs/build-protocol.md.
+Rule of the protocol: every write of the row names the state and the attempt that it replaces. See
+docs/build-protocol.md.
 """
 
 import dataclasses
@@ -32,7 +33,8 @@ INSERT_LEASE_S = 5.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NewInstance:
-    """A server to insert. With a fault it is in ERROR from the start: buried in cell0, or its cell was away for too long."""
+    """A server to insert. With a fault it is in ERROR from the start: buried in cell0, or its cell was away for too
+    long."""
 
     build_request: BuildRequest
     host: str | None
@@ -52,13 +54,16 @@ class NewInstance:
 
 
 def insert(connection: sa.Connection, placed: Sequence[NewInstance], *, build_deadline_s: float) -> int:
-    """Inserts the rows that are not there yet (a tombstone stays); they are runnable from this commit. Gives the number of those.
+    """Inserts the rows that are not there yet (a tombstone stays); they are runnable from this commit. Gives the number
+    of those.
 
-    A host that was disabled since it was chosen gets nothing: its attempt is over before anything is sent, and the row begins with the
-    next one, on the first alternate that is not disabled. Without such an alternate the choice stands.
+    A host that was disabled since it was chosen gets nothing: its attempt is over before anything is sent, and the row
+    begins with the next one, on the first alternate that is not disabled. Without such an alternate the choice stands.
     """
     present = set(
-        connection.execute(sa.select(instances.c.uuid).where(instances.c.uuid.in_([p.build_request.uuid for p in placed]))).scalars()
+        connection.execute(
+            sa.select(instances.c.uuid).where(instances.c.uuid.in_([p.build_request.uuid for p in placed]))
+        ).scalars()
     )
     missing = [p for p in placed if p.build_request.uuid not in present]
     if not missing:
@@ -75,16 +80,24 @@ def insert(connection: sa.Connection, placed: Sequence[NewInstance], *, build_de
 
 def _created(placed: NewInstance) -> Told:
     build_request = placed.build_request
-    by = Context(user_id=build_request.build.user_id, project_id=build_request.build.project_id, request_id=build_request.request_id)
+    by = Context(
+        user_id=build_request.build.user_id,
+        project_id=build_request.build.project_id,
+        request_id=build_request.request_id,
+    )
     return Told(uuid=build_request.uuid, by=by, since=build_request.created_at, fault=placed.fault)
 
 
 def _disabled(connection: sa.Connection, placed: Sequence[NewInstance]) -> set[str]:
     """Those of the chosen hosts and alternates that take nothing new."""
-    hosts = {host for p in placed if not p.is_failed for host in (p.host, *(alternate.host for alternate in p.alternates))}
+    hosts = {
+        host for p in placed if not p.is_failed for host in (p.host, *(alternate.host for alternate in p.alternates))
+    }
     if not hosts:
         return set()
-    mine = sa.and_(services.c.binary == COMPUTE, services.c.host.in_(sorted(map(str, hosts))), services.c.disabled == sa.true())
+    mine = sa.and_(
+        services.c.binary == COMPUTE, services.c.host.in_(sorted(map(str, hosts))), services.c.disabled == sa.true()
+    )
     return set(connection.execute(sa.select(services.c.host).where(mine)).scalars())
 
 
@@ -160,7 +173,8 @@ def _insert_children(connection: sa.Connection, builds: Sequence[BuildSpec]) -> 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Building:
-    """A server under way: what its order to the host needs. `spec` None: its row cannot be read, and nothing can be ordered.
+    """A server under way: what its order to the host needs. `spec` None: its row cannot be read, and nothing can be
+    ordered.
 
     `request_id`: of the user's request that asked for the server.
     """
@@ -189,7 +203,9 @@ def _building(row: Sequence[Any]) -> Building:
     try:
         others = msgspec.json.decode(alternates, type=list[Candidate]) if alternates else []
         needed = msgspec.json.decode(resources, type=dict[str, int]) if resources else {}
-        return Building(*head, others, project_id, user_id, needed, msgspec.json.decode(spec, type=BuildSpec), request_id)
+        return Building(
+            *head, others, project_id, user_id, needed, msgspec.json.decode(spec, type=BuildSpec), request_id
+        )
     except UNREADABLE:
         return Building(*head, [], project_id, user_id, {}, None, request_id)
 
@@ -213,15 +229,20 @@ def lease(connection: sa.Connection, *, lease_s: float, most: int) -> list[Build
     if not ids:
         return []
     token = str(uuids.uuid4())
-    connection.execute(sa.update(instances).where(instances.c.id.in_(ids)).values(token=token, lease_until=now_sql(lease_s)))
+    connection.execute(
+        sa.update(instances).where(instances.c.id.in_(ids)).values(token=token, lease_until=now_sql(lease_s))
+    )
     return [_building(row) for row in connection.execute(sa.select(*_BUILDING).where(instances.c.id.in_(ids)))]
 
 
 def renew_leases(connection: sa.Connection, host: str, listed: Sequence[tuple[str, int]], *, lease_s: float) -> None:
-    """Prolongs the lease of servers whose current attempt the host says it is building, (uuid, attempt): no sweep looks at them meanwhile."""
+    """Prolongs the lease of servers whose current attempt the host says it is building, (uuid, attempt): no sweep looks
+    at them meanwhile."""
     if listed:
         mine = sa.update(instances).where(
-            sa.tuple_(instances.c.uuid, instances.c.attempt).in_(list(listed)), instances.c.host == host, instances.c.state == states.BUILD
+            sa.tuple_(instances.c.uuid, instances.c.attempt).in_(list(listed)),
+            instances.c.host == host,
+            instances.c.state == states.BUILD,
         )
         connection.execute(mine.values(lease_until=now_sql(lease_s)))
 
@@ -236,7 +257,8 @@ def overdue(connection: sa.Connection, *, hosts_down: Sequence[str], most: int) 
 def supersede(
     connection: sa.Connection, build: Building, *, reason: str, host_said_so: bool, build_deadline_s: float
 ) -> bool:
-    """Gives the attempt up: the next alternate takes over, or, when none is left, the server is in ERROR with the reason as its fault.
+    """Gives the attempt up: the next alternate takes over, or, when none is left, the server is in ERROR with the
+    reason as its fault.
 
     Without the host's word the attempt is remembered as a cleanup, in the same commit. False: somebody else was faster.
     """
@@ -265,7 +287,12 @@ def supersede(
     if not host_said_so and build.host is not None:
         cell_db.cleanups.insert(connection, uuid=build.uuid, host=build.host, attempt=build.attempt)
     phase = Phase.RETRIED if build.alternates else Phase.FAILED
-    tell(connection, CREATE.name, phase, [Told(uuid=build.uuid, event=CREATE.event_name, host=build.host, why=reason, fault=values.get("fault"))])
+    tell(
+        connection,
+        CREATE.name,
+        phase,
+        [Told(uuid=build.uuid, event=CREATE.event_name, host=build.host, why=reason, fault=values.get("fault"))],
+    )
     return True
 
 
@@ -289,12 +316,20 @@ def active(connection: sa.Connection, ran: Sequence[ReportedGuest]) -> set[Repor
     Others were superseded, deleted, or are running already.
     """
     mine = instances.c.uuid.in_([guest.uuid for guest in ran])
-    query = sa.select(instances.c.uuid, instances.c.attempt, instances.c.host).where(mine, instances.c.state == states.BUILD)
+    query = sa.select(instances.c.uuid, instances.c.attempt, instances.c.host).where(
+        mine, instances.c.state == states.BUILD
+    )
     waiting = {tuple(row) for row in connection.execute(query.with_for_update())}
     done = {guest for guest in ran if (guest.uuid, guest.attempt, guest.host) in waiting}
     for power_state in sorted({guest.power_state for guest in done}):
         alike = [(guest.uuid, guest.attempt, guest.host) for guest in done if guest.power_state == power_state]
-        values = {"state": states.BUILD_ACTIVE, "vm_state": CREATE.then, "task_state": None, "power_state": power_state, "fault": None}
+        values = {
+            "state": states.BUILD_ACTIVE,
+            "vm_state": CREATE.then,
+            "task_state": None,
+            "power_state": power_state,
+            "fault": None,
+        }
         as_ordered = sa.tuple_(instances.c.uuid, instances.c.attempt, instances.c.host).in_(alike)
         taken = sa.update(instances).where(as_ordered, instances.c.state == states.BUILD)
         connection.execute(taken.values(**values, launched_at=now_sql(), updated_at=now_sql()))
@@ -305,7 +340,9 @@ def active(connection: sa.Connection, ran: Sequence[ReportedGuest]) -> set[Repor
 
 def attempts(connection: sa.Connection, wanted: Sequence[str]) -> dict[str, tuple[str, int, str | None]]:
     """uuid -> (state, attempt, host) of those servers that have a row."""
-    query = sa.select(instances.c.uuid, instances.c.state, instances.c.attempt, instances.c.host).where(instances.c.uuid.in_(list(wanted)))
+    query = sa.select(instances.c.uuid, instances.c.state, instances.c.attempt, instances.c.host).where(
+        instances.c.uuid.in_(list(wanted))
+    )
     return {row.uuid: (row.state, row.attempt, row.host) for row in connection.execute(query)}
 
 

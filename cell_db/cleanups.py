@@ -16,7 +16,8 @@ from lifecycle.actions import CREATE, DELETE
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cleanup:
-    """`request_id`: of the user's request that it belongs to: the delete of the server, and before there is one its create."""
+    """`request_id`: of the user's request that it belongs to: the delete of the server, and before there is one its
+    create."""
 
     uuid: str
     host: str
@@ -55,11 +56,15 @@ def unanswered(connection: sa.Connection, *, hosts_up: Sequence[str], again_afte
     if not ids:
         return []
     connection.execute(sa.update(cleanups).where(cleanups.c.id.in_(ids)).values(sent_at=now_sql()))
-    return [Cleanup(*row) for row in connection.execute(sa.select(*_CLEANUP).where(cleanups.c.id.in_(ids)).order_by(cleanups.c.id))]
+    return [
+        Cleanup(*row)
+        for row in connection.execute(sa.select(*_CLEANUP).where(cleanups.c.id.in_(ids)).order_by(cleanups.c.id))
+    ]
 
 
 def of_guests(connection: sa.Connection, guests: Sequence[tuple[str, str, int]]) -> list[Cleanup]:
-    """What hosts are to be told of guests (uuid, host, attempt) that they should not have, whether the table has it or not."""
+    """What hosts are to be told of guests (uuid, host, attempt) that they should not have, whether the table has it or
+    not."""
     if not guests:
         return []
     known = request_ids(connection, [uuid for uuid, _, _ in guests], _ACTIONS)
@@ -71,7 +76,9 @@ def told(connection: sa.Connection, told_of: Sequence[Cleanup]) -> None:
     for cleanup in told_of:
         connection.execute(
             sa.update(cleanups)
-            .where(cleanups.c.uuid == cleanup.uuid, cleanups.c.host == cleanup.host, cleanups.c.attempt == cleanup.attempt)
+            .where(
+                cleanups.c.uuid == cleanup.uuid, cleanups.c.host == cleanup.host, cleanups.c.attempt == cleanup.attempt
+            )
             .values(sent_at=utcnow())
         )
 
@@ -88,7 +95,8 @@ def list_on(connection: sa.Connection, host: str) -> list[Cleanup]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Owed:
-    """A cleanup as an operator sees it. `state` of the server's row, None without one; `sent_at`: when its host was told last."""
+    """A cleanup as an operator sees it. `state` of the server's row, None without one; `sent_at`: when its host was
+    told last."""
 
     uuid: str
     host: str

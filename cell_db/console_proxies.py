@@ -36,7 +36,9 @@ def living(connection: sa.Connection, *, down_after_s: float) -> Proxy | None:
     """
     lives = sa.and_(is_alive(down_after_s), services.c.forced_down == sa.false())
     said = as_text(services.c.console)
-    query = sa.select(said, sa.type_coerce(lives, sa.Boolean)).where(services.c.binary == CONSOLE_PROXY, services.c.console.is_not(None))
+    query = sa.select(said, sa.type_coerce(lives, sa.Boolean)).where(
+        services.c.binary == CONSOLE_PROXY, services.c.console.is_not(None)
+    )
     known = [(console, bool(is_alive)) for console, is_alive in connection.execute(query)]
     alive = [proxy for console, is_alive in known if is_alive and (proxy := _read(console)) is not None]
     if known and not alive:

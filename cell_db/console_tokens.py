@@ -1,4 +1,5 @@
-"""Tokens that open one console of one server for a while. Only their hashes are kept: who reads the table can open nothing."""
+"""Tokens that open one console of one server for a while. Only their hashes are kept: who reads the table can open
+nothing."""
 
 import dataclasses
 import hashlib
@@ -19,7 +20,8 @@ _ENDED = (states.BUILD_DELETING, states.BUILD_DELETED)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ConsoleAccess:
-    """What a token stands for: the console of this kind, of this server, at this address of its host (`objects.console.Address`)."""
+    """What a token stands for: the console of this kind, of this server, at this address of its host
+    (`objects.console.Address`)."""
 
     instance_uuid: str
     instance_host: str
@@ -51,7 +53,9 @@ def issue(connection: sa.Connection, uuid: str, *, instance_host: str, address: 
     server = connection.execute(query).first()
     if server is None or server.host != instance_host or server.state in _ENDED:
         vm_state = states.DELETED if server is None else server.vm_state
-        raise refusals.wrong_state(GET_CONSOLE, uuid, attribute="vm_state", state=vm_state, why="it is being deleted or has left its host")
+        raise refusals.wrong_state(
+            GET_CONSOLE, uuid, attribute="vm_state", state=vm_state, why="it is being deleted or has left its host"
+        )
     token = secrets.token_urlsafe(_RANDOM_BYTES)
     ticket = ConsoleAccess(uuid, instance_host, address.kind, address.host, address.port, address.path)
     values: dict[str, Any] = {**dataclasses.asdict(ticket), "token_hash": _hash(token)}
@@ -61,7 +65,9 @@ def issue(connection: sa.Connection, uuid: str, *, instance_host: str, address: 
 
 def resolve(connection: sa.Connection, token: str) -> ConsoleAccess | None:
     """What the token stands for; None: it is unknown or too old, or its server was deleted or went to another host."""
-    same_address = sa.and_(instances.c.uuid == console_auth_tokens.c.instance_uuid, instances.c.host == console_auth_tokens.c.instance_host)
+    same_address = sa.and_(
+        instances.c.uuid == console_auth_tokens.c.instance_uuid, instances.c.host == console_auth_tokens.c.instance_host
+    )
     query = (
         sa.select(*_COLUMNS)
         .join(instances, same_address)

@@ -1,4 +1,5 @@
-"""How servers end: from the tombstone, over the hosts' "gone", to the row that stays until it is purged. See docs/build-protocol.md."""
+"""How servers end: from the tombstone, over the hosts' "gone", to the row that stays until it is purged. See
+docs/build-protocol.md."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -29,15 +30,28 @@ def tombstone(
     context: Context | None = None,
     build_request: BuildRequest | None = None,
 ) -> bool:
-    """Marks the server as going, or leaves a row that keeps a late insert out. Gives whether a host still has to say "gone".
+    """Marks the server as going, or leaves a row that keeps a late insert out. Gives whether a host still has to say
+    "gone".
 
-    In cell0 it is deleted at once: nothing of it is on any host. `context`: whose request it is; the same one twice is recorded once.
-    `build_request`: of a server that may not have been handed over to this cell.
+    In cell0 it is deleted at once: nothing of it is on any host. `context`: whose request it is; the same one twice is
+    recorded once. `build_request`: of a server that may not have been handed over to this cell.
     """
     by = context or service_context()
-    standing = sa.select(instances.c.state, instances.c.attempt, instances.c.host).where(instances.c.uuid == uuid).with_for_update()
+    standing = (
+        sa.select(instances.c.state, instances.c.attempt, instances.c.host)
+        .where(instances.c.uuid == uuid)
+        .with_for_update()
+    )
     row = connection.execute(standing).first()
-    if row is None and _insert_tombstone(connection, uuid=uuid, project_id=project_id, user_id=user_id, is_cell0=is_cell0, by=by, build_request=build_request):
+    if row is None and _insert_tombstone(
+        connection,
+        uuid=uuid,
+        project_id=project_id,
+        user_id=user_id,
+        is_cell0=is_cell0,
+        by=by,
+        build_request=build_request,
+    ):
         return False
     if row is None:  # A late insert was faster.
         row = connection.execute(standing).one()
@@ -47,7 +61,9 @@ def tombstone(
         return row.state == states.BUILD_DELETING
     if row.host is not None:
         cell_db.cleanups.insert(connection, uuid=uuid, host=row.host, attempt=row.attempt)
-    going = sa.update(instances).where(instances.c.uuid == uuid, instances.c.state.not_in((states.BUILD_DELETING, states.BUILD_DELETED)))
+    going = sa.update(instances).where(
+        instances.c.uuid == uuid, instances.c.state.not_in((states.BUILD_DELETING, states.BUILD_DELETED))
+    )
     values = {"state": states.BUILD_DELETING, "task_state": DELETE.during, "operation_id": None, "operation": None}
     connection.execute(going.values(**values, lease_until=now_sql(), updated_at=now_sql()))
     tell(connection, DELETE.name, Phase.BEGAN, [Told(uuid=uuid, by=by, host=row.host)], instead_of_all=True)
@@ -55,7 +71,14 @@ def tombstone(
 
 
 def _insert_tombstone(
-    connection: sa.Connection, *, uuid: str, project_id: str, user_id: str, is_cell0: bool, by: Context, build_request: BuildRequest | None
+    connection: sa.Connection,
+    *,
+    uuid: str,
+    project_id: str,
+    user_id: str,
+    is_cell0: bool,
+    by: Context,
+    build_request: BuildRequest | None,
 ) -> bool:
     row: dict[str, Any] = {
         "uuid": uuid, "project_id": project_id, "user_id": user_id, "power_state": 0, "flavor": {}, "vcpus": 0, "memory_mib": 0, "root_gib": 0,
@@ -67,13 +90,21 @@ def _insert_tombstone(
         times["created_at"] = now
     else:
         row |= cell_db.builds.row_of(_never_placed(build_request))
-    row |= {"attempt": 0, "vm_state": states.BUILDING, "task_state": DELETE.during, "state": states.BUILD_DELETING, "deleted": True}
+    row |= {
+        "attempt": 0,
+        "vm_state": states.BUILDING,
+        "task_state": DELETE.during,
+        "state": states.BUILD_DELETING,
+        "deleted": True,
+    }
     if is_cell0:
         row |= {"vm_state": DELETE.then, "task_state": None, "state": states.BUILD_DELETED}
     if not insert_one(connection, instances, row, **times):
         return False
     if build_request is not None:
-        creator = Context(build_request.build.user_id, build_request.build.project_id, request_id=build_request.request_id)
+        creator = Context(
+            build_request.build.user_id, build_request.build.project_id, request_id=build_request.request_id
+        )
         tell(connection, CREATE.name, Phase.FAILED, [Told(uuid=uuid, by=creator, since=build_request.created_at)])
     tell(connection, DELETE.name, Phase.ENDED if is_cell0 else Phase.BEGAN, [Told(uuid=uuid, by=by)])
     return True
@@ -89,13 +120,23 @@ def _never_placed(build_request: BuildRequest) -> NewInstance:
 
 def _deleted(connection: sa.Connection, uuid: str, *, host: str | None, by: Context | None = None) -> bool:
     going = sa.update(instances).where(instances.c.uuid == uuid, instances.c.state != states.BUILD_DELETED)
-    values = {"state": states.BUILD_DELETED, "vm_state": DELETE.then, "task_state": None, "power_state": states.NO_STATE, "deleted": True}
+    values = {
+        "state": states.BUILD_DELETED,
+        "vm_state": DELETE.then,
+        "task_state": None,
+        "power_state": states.NO_STATE,
+        "deleted": True,
+    }
     done = changed(
-        connection.execute(going.values(**values, deleted_at=now_sql(), terminated_at=now_sql(), updated_at=now_sql(), host=None))
+        connection.execute(
+            going.values(**values, deleted_at=now_sql(), terminated_at=now_sql(), updated_at=now_sql(), host=None)
+        )
     )
     if done:
         event = None if host is None else DELETE.event_name
-        tell(connection, DELETE.name, Phase.ENDED, [Told(uuid=uuid, by=by, event=event, host=host)], instead_of_all=True)
+        tell(
+            connection, DELETE.name, Phase.ENDED, [Told(uuid=uuid, by=by, event=event, host=host)], instead_of_all=True
+        )
         cell_db.console_tokens.forget(connection, uuid)
     return done
 
@@ -108,15 +149,21 @@ def gone(connection: sa.Connection, host: str, answered: Sequence[tuple[str, int
         )
 
 
-def ended_after_reports(connection: sa.Connection, host: str, answered: Sequence[tuple[str, int]]) -> list[tuple[str, str]]:
-    """(uuid, state) of servers that are going or failed and whose last cleanups are the ones that the host just answered.
+def ended_after_reports(
+    connection: sa.Connection, host: str, answered: Sequence[tuple[str, int]]
+) -> list[tuple[str, str]]:
+    """(uuid, state) of servers that are going or failed and whose last cleanups are the ones that the host just
+    answered.
 
-    A server that owes this host nothing is not among them, whatever the host says of it: those that nobody answers for are ended elsewhere.
+    A server that owes this host nothing is not among them, whatever the host says of it: those that nobody answers for
+    are ended elsewhere.
     """
     upto: dict[str, int] = {}
     for uuid, attempt in answered:
         upto[uuid] = max(attempt, upto.get(uuid, attempt))
-    open_cleanups = sa.select(cleanups.c.uuid, cleanups.c.host, cleanups.c.attempt).where(cleanups.c.uuid.in_(list(upto)))
+    open_cleanups = sa.select(cleanups.c.uuid, cleanups.c.host, cleanups.c.attempt).where(
+        cleanups.c.uuid.in_(list(upto))
+    )
     rows = connection.execute(open_cleanups).all()
     owed = {row.uuid for row in rows if row.host == host}
     blocked = {row.uuid for row in rows if row.host != host or row.attempt > upto[row.uuid]}

@@ -1,7 +1,7 @@
 """The filters of a server list, each asked twice: of rows in SQL, and in Python of servers that only the journal knows.
 
-A filter's two halves must agree, or a server would come and go as it moves from the journal into its cell; a property test holds them
-together. Values are those that the API has checked and converted already.
+A filter's two halves must agree, or a server would come and go as it moves from the journal into its cell; a property
+test holds them together. Values are those that the API has checked and converted already.
 """
 
 import dataclasses
@@ -21,12 +21,14 @@ Filters = Mapping[str, Any]
 
 _GOING = (states.BUILD_DELETING, states.BUILD_DELETED)
 MAX_VALUES = 50
-"""Of one filter: as many as a server has tags at most. A database takes longer than linear in their number, or refuses them."""
+"""Of one filter: as many as a server has tags at most. A database takes longer than linear in their number, or refuses
+them."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Filter:
-    """`sql` gives the condition for a value; `holds` says whether a server fulfils it (given a `Search` for a regular expression)."""
+    """`sql` gives the condition for a value; `holds` says whether a server fulfils it (given a `Search` for a regular
+    expression)."""
 
     sql: Callable[[Any], sa.ColumnElement[bool]]
     holds: Callable[[Server, Any], bool]
@@ -46,7 +48,8 @@ class Matches:
 
     def __init__(self, filters: Filters, *, regexp_within_s: float = 1.0) -> None:
         self._tests = [
-            (FILTERS[name].holds, regexp.Search(value, regexp_within_s) if name in REGEXPS else value) for name, value in filters.items()
+            (FILTERS[name].holds, regexp.Search(value, regexp_within_s) if name in REGEXPS else value)
+            for name, value in filters.items()
         ]
 
     def __call__(self, server: Server) -> bool:
@@ -65,7 +68,10 @@ def check(filters: Filters) -> None:
     """
     for name, value in filters.items():
         if isinstance(value, list | tuple | set | frozenset) and len(value) > MAX_VALUES:
-            raise core.errors.Invalid(f"Invalid input for query parameter {shown(name)}: it has more than {MAX_VALUES} values.", field=shown(name))
+            raise core.errors.Invalid(
+                f"Invalid input for query parameter {shown(name)}: it has more than {MAX_VALUES} values.",
+                field=shown(name),
+            )
 
 
 def shown(name: str) -> str:
@@ -78,7 +84,7 @@ def has_regexp(filters: Filters) -> bool:
     return not REGEXPS.isdisjoint(filters)
 
 
-# ---- kinds of filters --------------------------------------------------------------------------------------------------
+# ---- kinds of filters ------------------------------------------------------------------------------------------------
 
 
 def _equal(column: sa.Column[Any], get: Callable[[Server], Any]) -> Filter:
@@ -128,7 +134,7 @@ def _never_set() -> Filter:
     return Filter(lambda value: sa.literal(value == "") == sa.true(), lambda server, value: value == "")
 
 
-# ---- filters of a shape of their own -------------------------------------------------------------------------------------
+# ---- filters of a shape of their own ---------------------------------------------------------------------------------
 
 
 def _deleted_sql(value: bool | None) -> sa.ColumnElement[bool]:
@@ -175,8 +181,9 @@ def _has_any_tag(tags: Iterable[str]) -> sa.ColumnElement[bool]:
 
 
 def _has_all_tags(tags: Iterable[str]) -> sa.ColumnElement[bool]:
-    """The first tag leads to few rows by its index; how many of them a row has is one look at it, whatever their number. With an EXISTS for
-    each, MariaDB's optimizer alone takes half a second for sixty, and SQLite refuses a thousand.
+    """The first tag leads to few rows by its index; how many of them a row has is one look at it, whatever their
+    number. With an EXISTS for each, MariaDB's optimizer alone takes half a second for sixty, and SQLite refuses a
+    thousand.
     """
     wanted = list(dict.fromkeys(tags))
     if len(wanted) <= 1:
@@ -222,11 +229,19 @@ FILTERS: dict[str, Filter] = {
     "created_at": _moment("created_at"),
     "launched_at": _moment("launched_at"),
     "terminated_at": _moment("terminated_at"),
-    "changes_since": Filter(lambda value: instances.c.updated_at >= value, lambda server, value: _changed_at(server) >= value),
-    "changes_before": Filter(lambda value: instances.c.updated_at <= value, lambda server, value: _changed_at(server) <= value),
+    "changes_since": Filter(
+        lambda value: instances.c.updated_at >= value, lambda server, value: _changed_at(server) >= value
+    ),
+    "changes_before": Filter(
+        lambda value: instances.c.updated_at <= value, lambda server, value: _changed_at(server) <= value
+    ),
     "tags": Filter(_has_all_tags, lambda server, tags: _tags(server).issuperset(tags)),
     "tags_any": Filter(_has_any_tag, lambda server, tags: not _tags(server).isdisjoint(tags)),
-    "not_tags": Filter(lambda tags: sa.not_(_has_all_tags(tags)), lambda server, tags: not _tags(server).issuperset(tags)),
-    "not_tags_any": Filter(lambda tags: sa.not_(_has_any_tag(tags)), lambda server, tags: _tags(server).isdisjoint(tags)),
+    "not_tags": Filter(
+        lambda tags: sa.not_(_has_all_tags(tags)), lambda server, tags: not _tags(server).issuperset(tags)
+    ),
+    "not_tags_any": Filter(
+        lambda tags: sa.not_(_has_any_tag(tags)), lambda server, tags: _tags(server).isdisjoint(tags)
+    ),
 }
 REGEXPS = frozenset({"name", "description"})

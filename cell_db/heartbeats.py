@@ -42,7 +42,12 @@ def beat(connection: sa.Connection, heartbeat: Heartbeat, *, drop: Callable[[str
         insert_if_absent(connection, services, [{**row, "boot_id": heartbeat.boot_id, "intents": intents}])
     values: dict[str, Any] = {"last_seen_at": now_sql(), "intents": intents, "left": heartbeat.leaving}
     if known is None or known.boot_id != heartbeat.boot_id:
-        values |= {"boot_id": heartbeat.boot_id, "version": heartbeat.version, "started_at": started_at, "updated_at": now_sql()}
+        values |= {
+            "boot_id": heartbeat.boot_id,
+            "version": heartbeat.version,
+            "started_at": started_at,
+            "updated_at": now_sql(),
+        }
         values["sealing_key"] = heartbeat.sealing_key
     connection.execute(sa.update(services).where(mine).values(**values))
     _note_node(connection, heartbeat, drop)
@@ -64,7 +69,9 @@ def _service_row(host: str, binary: str, version: str, started_at: datetime.date
 def _note_node(connection: sa.Connection, heartbeat: Heartbeat, drop: Callable[[str], None]) -> None:
     # The inventory as text: what is there may be no document, and is replaced by the one that came.
     columns = (compute_nodes.c[name] for name in _TOLD if name != "inventory")
-    query = sa.select(compute_nodes.c.uuid, as_text(compute_nodes.c.inventory), *columns).where(compute_nodes.c.host == heartbeat.host)
+    query = sa.select(compute_nodes.c.uuid, as_text(compute_nodes.c.inventory), *columns).where(
+        compute_nodes.c.host == heartbeat.host
+    )
     known = connection.execute(query).first()
     inventory = _with_an_address_of_its_own(connection, heartbeat, None if known is None else known.inventory, drop)
     told = {
@@ -80,7 +87,9 @@ def _note_node(connection: sa.Connection, heartbeat: Heartbeat, drop: Callable[[
     }
     if known is not None and known.uuid != inventory.node_uuid:
         # Believed, it would have Placement told of the inventory of another host's node.
-        drop(f"host {heartbeat.host} says that its node is {inventory.node_uuid}, and it is {known.uuid}: its inventory is left as it was")
+        drop(
+            f"host {heartbeat.host} says that its node is {inventory.node_uuid}, and it is {known.uuid}: its inventory is left as it was"
+        )
         return
     if known is None:
         row = {"uuid": inventory.node_uuid, "host": heartbeat.host, "failed_builds": 0, "accepted": False, **told}
@@ -93,8 +102,9 @@ def _note_node(connection: sa.Connection, heartbeat: Heartbeat, drop: Callable[[
 def _with_an_address_of_its_own(
     connection: sa.Connection, heartbeat: Heartbeat, known: str | None, drop: Callable[[str], None]
 ) -> Inventory:
-    """The inventory; an address that another host of the cell said first is that host's, until it says another one or is deleted. Two hosts at
-    one address have no consoles: whoever claims a neighbour's would take away the neighbour's, too.
+    """The inventory; an address that another host of the cell said first is that host's, until it says another one or
+    is deleted. Two hosts at one address have no consoles: whoever claims a neighbour's would take away the neighbour's,
+    too.
 
     `known`: the inventory in the row of this host, as text.
     """
@@ -105,7 +115,9 @@ def _with_an_address_of_its_own(
     holders = [holder for holder in cell_db.inventories.hosts_at(connection, inventory.host_ip) if holder != host]
     if not holders:
         return inventory
-    drop(f"host {host} says that its address is {inventory.host_ip}, which is that of host {holders[0]}: it keeps {kept}")
+    drop(
+        f"host {host} says that its address is {inventory.host_ip}, which is that of host {holders[0]}: it keeps {kept}"
+    )
     return msgspec.structs.replace(inventory, host_ip=kept)
 
 
@@ -113,7 +125,9 @@ def _text(document: object) -> str:
     return msgspec.json.encode(document).decode()
 
 
-def conductor_beat(connection: sa.Connection, *, host: str, version: str, started_at: datetime.datetime, deaf: bool = False) -> None:
+def conductor_beat(
+    connection: sa.Connection, *, host: str, version: str, started_at: datetime.datetime, deaf: bool = False
+) -> None:
     """Records that a conductor of this cell lives, and whether it is in no position to say that hosts are silent."""
     mine = sa.and_(services.c.host == host, services.c.binary == CONDUCTOR)
     values = {"last_seen_at": now_sql(), "version": version, "started_at": started_at, "deaf": deaf, "left": False}
@@ -123,7 +137,8 @@ def conductor_beat(connection: sa.Connection, *, host: str, version: str, starte
 
 
 def leave(connection: sa.Connection, *, host: str, binary: str) -> None:
-    """Records that a process of the cell ended in good order. An agent says so itself (`Heartbeat.leaving`), for it has no database."""
+    """Records that a process of the cell ended in good order. An agent says so itself (`Heartbeat.leaving`), for it has
+    no database."""
     mine = sa.and_(services.c.host == host, services.c.binary == binary)
     connection.execute(sa.update(services).where(mine).values(left=True, updated_at=now_sql()))
 
@@ -131,24 +146,30 @@ def leave(connection: sa.Connection, *, host: str, binary: str) -> None:
 def hosts_up(connection: sa.Connection, *, down_after_s: float) -> list[str]:
     """Hosts seen lately and not forced down."""
     query = sa.select(services.c.host).where(
-        services.c.binary == COMPUTE, services.c.last_seen_at > now_sql(-down_after_s), services.c.forced_down == sa.false()
+        services.c.binary == COMPUTE,
+        services.c.last_seen_at > now_sql(-down_after_s),
+        services.c.forced_down == sa.false(),
     )
     return list(connection.execute(query).scalars())
 
 
 def hosts_down(connection: sa.Connection, *, down_after_s: float) -> list[str]:
     """Hosts not seen lately, or forced down."""
-    silent = sa.or_(services.c.last_seen_at.is_(None), services.c.last_seen_at <= now_sql(-down_after_s), services.c.forced_down)
+    silent = sa.or_(
+        services.c.last_seen_at.is_(None), services.c.last_seen_at <= now_sql(-down_after_s), services.c.forced_down
+    )
     return list(connection.execute(sa.select(services.c.host).where(services.c.binary == COMPUTE, silent)).scalars())
 
 
 def listed_intents(connection: sa.Connection) -> set[tuple[str, str, int]]:
     """(host, uuid, attempt) that hosts said they are building, in their latest heartbeats."""
-    query = sa.select(services.c.host, services.c.intents).where(services.c.binary == COMPUTE, services.c.intents.is_not(None))
+    query = sa.select(services.c.host, services.c.intents).where(
+        services.c.binary == COMPUTE, services.c.intents.is_not(None)
+    )
     return {(host, uuid, attempt) for host, intents in connection.execute(query) for uuid, attempt in intents}
 
 
-# ---- Placement ---------------------------------------------------------------------------------------------------------------
+# ---- Placement -------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -159,10 +180,13 @@ class InventoryToWrite:
     unreadable: dict[str, str]
 
 
-def inventories_to_write(connection: sa.Connection, *, again_after_s: float | None = None, most: int = 100) -> InventoryToWrite:
+def inventories_to_write(
+    connection: sa.Connection, *, again_after_s: float | None = None, most: int = 100
+) -> InventoryToWrite:
     """Inventories of accepted hosts that Placement has not been told of as they are now.
 
-    `again_after_s`: and those that it was told of longer ago than that, the oldest first, at most so many: Placement may have forgotten.
+    `again_after_s`: and those that it was told of longer ago than that, the oldest first, at most so many: Placement
+    may have forgotten.
     """
     node = compute_nodes.c
     query = (
@@ -177,14 +201,17 @@ def inventories_to_write(connection: sa.Connection, *, again_after_s: float | No
         rows += connection.execute(old).all()
     read = [(row.host, *cell_db.inventories.read(row.host, row.uuid, row.inventory)) for row in rows]
     return InventoryToWrite(
-        [inventory for _, inventory, defect in read if defect is None], {host: defect for host, _, defect in read if defect is not None}
+        [inventory for _, inventory, defect in read if defect is None],
+        {host: defect for host, _, defect in read if defect is not None},
     )
 
 
 def unplaced(connection: sa.Connection) -> list[str]:
     """Accepted hosts of which Placement has never been told."""
     node = compute_nodes.c
-    return list(connection.execute(sa.select(node.host).where(node.accepted == sa.true(), node.placed.is_(sa.null()))).scalars())
+    return list(
+        connection.execute(sa.select(node.host).where(node.accepted == sa.true(), node.placed.is_(sa.null()))).scalars()
+    )
 
 
 def placed(connection: sa.Connection, inventory: Inventory) -> None:
@@ -208,18 +235,18 @@ def build_succeeded(connection: sa.Connection, hosts: Sequence[str]) -> None:
     connection.execute(mine.values(failed_builds=0, updated_at=now_sql()))
 
 
-# ---- what the super-conductor's view of hosts is made of -----------------------------------------------------------------------
+# ---- what the super-conductor's view of hosts is made of -------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class HostReport:
     """One host as its cell knows it.
 
-    `defect`: what makes its record unusable; its inventory is then one of nothing. `accepted`: the cell's copy of what the API level
-    says. `refuses`: why it takes no builds at the moment. `left`: its agent stopped in good order.
-    `silent_s` None: never seen. `cleanups_open`: superseded attempts may still be on it.
-    `conductor_silent_s`: since any conductor of the cell was seen; None: none was. Without one nothing would be built.
-    `witness_silent_s`: since one was seen that hears its hosts: without one their silence proves nothing.
+    `defect`: what makes its record unusable; its inventory is then one of nothing. `accepted`: the cell's copy of what
+    the API level says. `refuses`: why it takes no builds at the moment. `left`: its agent stopped in good order.
+    `silent_s` None: never seen. `cleanups_open`: superseded attempts may still be on it. `conductor_silent_s`: since
+    any conductor of the cell was seen; None: none was. Without one nothing would be built. `witness_silent_s`: since
+    one was seen that hears its hosts: without one their silence proves nothing.
     """
 
     host: str
@@ -259,14 +286,21 @@ class HostNews:
 
 
 def host_news(connection: sa.Connection, *, recent_s: float, down_after_s: float, also: Sequence[str]) -> HostNews:
-    """Hosts that changed in the last `recent_s` seconds, that may not be used as they are now, or that are named in `also`.
+    """Hosts that changed in the last `recent_s` seconds, that may not be used as they are now, or that are named in
+    `also`.
 
     Of all others nothing has to be told: they are up, and as they were.
     """
     node, service = compute_nodes.c, services.c
-    counted = sa.select(sa.func.count()).select_from(compute_nodes).join(services, sa.and_(service.host == node.host, service.binary == COMPUTE))
+    counted = (
+        sa.select(sa.func.count())
+        .select_from(compute_nodes)
+        .join(services, sa.and_(service.host == node.host, service.binary == COMPUTE))
+    )
     conductor = services.alias()
-    conducted_at = sa.select(sa.func.max(conductor.c.last_seen_at)).where(conductor.c.binary == CONDUCTOR).scalar_subquery()
+    conducted_at = (
+        sa.select(sa.func.max(conductor.c.last_seen_at)).where(conductor.c.binary == CONDUCTOR).scalar_subquery()
+    )
     long_ago = now_sql(-down_after_s)
     told = sa.or_(
         node.updated_at >= now_sql(-recent_s),
@@ -281,7 +315,10 @@ def host_news(connection: sa.Connection, *, recent_s: float, down_after_s: float
         node.host.in_(_owing()),
         node.host.in_(list(also)),
     )
-    return HostNews(int(connection.execute(counted).scalar_one()), [_report(row) for row in connection.execute(_hosts().where(told))])
+    return HostNews(
+        int(connection.execute(counted).scalar_one()),
+        [_report(row) for row in connection.execute(_hosts().where(told))],
+    )
 
 
 def _owing() -> sa.Select[Any]:

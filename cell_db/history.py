@@ -53,7 +53,7 @@ _ACTION = tuple(instance_actions.c[field.name] for field in dataclasses.fields(A
 _EVENT = tuple(instance_action_events.c[field.name] for field in dataclasses.fields(Event))
 
 
-# ---- what happened -----------------------------------------------------------------------------------------------------------
+# ---- what happened ---------------------------------------------------------------------------------------------------
 
 
 class Phase(enum.Enum):
@@ -87,11 +87,13 @@ class Told:
     since: datetime.datetime | None = None
 
 
-def tell(connection: sa.Connection, action: str, phase: Phase, told: Sequence[Told], *, instead_of_all: bool = False) -> dict[str, str]:
+def tell(
+    connection: sa.Connection, action: str, phase: Phase, told: Sequence[Told], *, instead_of_all: bool = False
+) -> dict[str, str]:
     """Says that something happened to servers: the one place where their history is written.
 
-    Called right after the compare-and-set that made it happen, in its transaction, for the servers that it took effect on: so what is told
-    has happened, and what has happened is told. Some statements, however many servers there are.
+    Called right after the compare-and-set that made it happen, in its transaction, for the servers that it took effect
+    on: so what is told has happened, and what has happened is told. Some statements, however many servers there are.
 
     Gives server -> the request id of the record, for phases that go on with one or end it.
 
@@ -105,7 +107,9 @@ def tell(connection: sa.Connection, action: str, phase: Phase, told: Sequence[To
     insert_if_absent(connection, instance_actions, [_begun(action, one, now) for one in told if one.by is not None])
     if instead_of_all:
         _end_others(connection, action, told, now)
-    under_way = _go_on(connection, action, phase, told, now) if phase in (Phase.RETRIED, Phase.ENDED, Phase.FAILED) else {}
+    under_way = (
+        _go_on(connection, action, phase, told, now) if phase in (Phase.RETRIED, Phase.ENDED, Phase.FAILED) else {}
+    )
     for one in told:
         if one.fault is not None:
             _insert_fault(connection, one.uuid, one.fault)
@@ -132,8 +136,11 @@ def _end_others(connection: sa.Connection, action: str, told: Sequence[Told], no
     connection.execute(others.values(finish_time=now, updated_at=now, message=ERROR))
 
 
-def _go_on(connection: sa.Connection, action: str, phase: Phase, told: Sequence[Told], now: datetime.datetime) -> dict[str, str]:
-    """Adds their events to the records under way, and ends these unless something else is tried; gives their request ids."""
+def _go_on(
+    connection: sa.Connection, action: str, phase: Phase, told: Sequence[Told], now: datetime.datetime
+) -> dict[str, str]:
+    """Adds their events to the records under way, and ends these unless something else is tried; gives their request
+    ids."""
     under_way = _under_way(connection, action, [one.uuid for one in told])
     result = SUCCESS if phase is Phase.ENDED else ERROR
     events = [
@@ -148,26 +155,39 @@ def _go_on(connection: sa.Connection, action: str, phase: Phase, told: Sequence[
         connection.execute(sa.insert(instance_action_events), events)
     if under_way and phase is not Phase.RETRIED:
         mine = sa.update(instance_actions).where(instance_actions.c.id.in_([row.id for row in under_way.values()]))
-        connection.execute(mine.values(finish_time=now, updated_at=now, message=None if phase is Phase.ENDED else ERROR))
+        connection.execute(
+            mine.values(finish_time=now, updated_at=now, message=None if phase is Phase.ENDED else ERROR)
+        )
     return {uuid: row.request_id for uuid, row in under_way.items()}
 
 
 def _under_way(connection: sa.Connection, action: str, wanted: Sequence[str]) -> dict[str, sa.Row[Any]]:
     """Server -> the latest unfinished record of this action."""
-    columns = (instance_actions.c.uuid, instance_actions.c.id, instance_actions.c.start_time, instance_actions.c.request_id)
+    columns = (
+        instance_actions.c.uuid,
+        instance_actions.c.id,
+        instance_actions.c.start_time,
+        instance_actions.c.request_id,
+    )
     query = sa.select(*columns).where(
-        instance_actions.c.uuid.in_(list(wanted)), instance_actions.c.action == action, instance_actions.c.finish_time.is_(None)
+        instance_actions.c.uuid.in_(list(wanted)),
+        instance_actions.c.action == action,
+        instance_actions.c.finish_time.is_(None),
     )
     return {row.uuid: row for row in connection.execute(query.order_by(instance_actions.c.id))}
 
 
-# ---- whose request it is ----------------------------------------------------------------------------------------------------------
+# ---- whose request it is ---------------------------------------------------------------------------------------------
 
 
-def request_id_of(server: sa.ColumnElement[str], actions: Sequence[str | sa.ColumnElement[str]]) -> sa.ColumnElement[str]:
-    """A column for queries about servers' work under way: the request id of the server's latest record of these actions.
+def request_id_of(
+    server: sa.ColumnElement[str], actions: Sequence[str | sa.ColumnElement[str]]
+) -> sa.ColumnElement[str]:
+    """A column for queries about servers' work under way: the request id of the server's latest record of these
+    actions.
 
-    Empty: it has none. So work that is taken up again, by whomever, goes on under the request that caused it, and costs no query more.
+    Empty: it has none. So work that is taken up again, by whomever, goes on under the request that caused it, and costs
+    no query more.
     """
     latest = (
         sa.select(instance_actions.c.request_id)
@@ -188,7 +208,7 @@ def request_ids(connection: sa.Connection, servers: Sequence[str], actions: Sequ
     return {row.uuid: row.request_id for row in connection.execute(query.order_by(instance_actions.c.id))}
 
 
-# ---- what is read of it --------------------------------------------------------------------------------------------------------
+# ---- what is read of it ----------------------------------------------------------------------------------------------
 
 
 def list_actions(
@@ -227,13 +247,19 @@ def get_action(connection: sa.Connection, uuid: str, request_id: str) -> tuple[A
     found = sa.select(*_ACTION).where(instance_actions.c.uuid == uuid, instance_actions.c.request_id == request_id)
     row = connection.execute(found).first()
     if row is None:
-        raise core.errors.NotFound(f"Action for request_id {request_id} on instance {uuid} not found", request_id=request_id)
+        raise core.errors.NotFound(
+            f"Action for request_id {request_id} on instance {uuid} not found", request_id=request_id
+        )
     action = ActionRecord(*row)
-    events = sa.select(*_EVENT).where(instance_action_events.c.action_id == action.id).order_by(instance_action_events.c.id.desc())
+    events = (
+        sa.select(*_EVENT)
+        .where(instance_action_events.c.action_id == action.id)
+        .order_by(instance_action_events.c.id.desc())
+    )
     return action, [Event(*event) for event in connection.execute(events)]
 
 
-# ---- faults ------------------------------------------------------------------------------------------------------------------
+# ---- faults ----------------------------------------------------------------------------------------------------------
 
 
 def fault(code: int, message: str, *, details: str | None = None, host: str | None = None) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The hosts of a cell and its other processes, as operators see and set them: services, their nodes, what is on them.
 
-What agents report is written by `heartbeats`; here are the reads of the API level and its few writes. A `compute_nodes` row whose agent has
-no `services` row has departed: it waits for the cell's conductor to delete its provider in Placement, and no read but `list_departed`
-shows it.
+What agents report is written by `heartbeats`; here are the reads of the API level and its few writes. A `compute_nodes`
+row whose agent has no `services` row has departed: it waits for the cell's conductor to delete its provider in
+Placement, and no read but `list_departed` shows it.
 """
 
 import datetime
@@ -26,7 +26,8 @@ MAX_NAMED = 10
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A process of the cell. `is_up`: seen lately by the database's clock, not forced down, and it did not say that it leaves (`left`)."""
+    """A process of the cell. `is_up`: seen lately by the database's clock, not forced down, and it did not say that it
+    leaves (`left`)."""
 
     id: int
     uuid: str
@@ -49,7 +50,8 @@ class Service:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether it ended in good order, of whatever kind it is; what an operator said of it (forced down) comes first."""
+        """Whether it ended in good order, of whatever kind it is; what an operator said of it (forced down) comes
+        first."""
         return self.left and not self.forced_down
 
     @property
@@ -59,7 +61,8 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class HostRow:
-    """A host: its agent's service, its node, and what its guests use. `building`: attempts accepted and not yet reported."""
+    """A host: its agent's service, its node, and what its guests use. `building`: attempts accepted and not yet
+    reported."""
 
     service: Service
     id: int
@@ -112,7 +115,9 @@ class Departed:
 # ---- services --------------------------------------------------------------------------------------------------------
 
 
-def list_services(conn: sa.Connection, *, down_after_s: float, host: str | None = None, binary: str | None = None) -> list[Service]:
+def list_services(
+    conn: sa.Connection, *, down_after_s: float, host: str | None = None, binary: str | None = None
+) -> list[Service]:
     """The cell's processes, oldest first; a host or binary narrows the list."""
     query = sa.select(*_service_columns(down_after_s)).order_by(services.c.id)
     if host is not None:
@@ -131,15 +136,18 @@ def agent_of_host(host: sa.ColumnElement[str | None]) -> sa.ColumnElement[bool]:
 
 
 def is_alive(down_after_s: float) -> sa.ColumnElement[bool]:
-    """Whether the process of a row of `services` was seen lately and did not say that it leaves, of whatever kind it is."""
+    """Whether the process of a row of `services` was seen lately and did not say that it leaves, of whatever kind it
+    is."""
     seen_lately = sa.func.coalesce(services.c.last_seen_at > now_sql(-down_after_s), sa.false())
     return sa.and_(services.c.left == sa.false(), seen_lately)
 
 
 def host_status(host: sa.ColumnElement[str | None], *, down_after_s: float) -> sa.ColumnElement[str]:
-    """The state of a host as its servers show it (Compute API, `host_status`), where `services` are joined by `agent_of_host`.
+    """The state of a host as its servers show it (Compute API, `host_status`), where `services` are joined by
+    `agent_of_host`.
 
-    What an operator said of the host comes before what is observed; a host that nobody told us of is in an unknown state.
+    What an operator said of the host comes before what is observed; a host that nobody told us of is in an unknown
+    state.
     """
     return sa.case(
         (host.is_(None), ""),
@@ -150,7 +158,9 @@ def host_status(host: sa.ColumnElement[str | None], *, down_after_s: float) -> s
     )
 
 
-def find_service(conn: sa.Connection, *, down_after_s: float, uuid: str | None = None, row_id: int | None = None) -> Service | None:
+def find_service(
+    conn: sa.Connection, *, down_after_s: float, uuid: str | None = None, row_id: int | None = None
+) -> Service | None:
     """The process of this uuid, or of this row; None if it is none of this cell."""
     which = services.c.uuid == uuid if uuid is not None else services.c.id == row_id
     row = conn.execute(sa.select(*_service_columns(down_after_s)).where(which)).first()
@@ -166,7 +176,8 @@ def change_service(
     disabled_reason: str | None = None,
     forced_down: bool | None = None,
 ) -> Service:
-    """Disables or enables, forces down or lets live; None leaves a thing as it is, enabling forgets the reason. Gives the service.
+    """Disables or enables, forces down or lets live; None leaves a thing as it is, enabling forgets the reason. Gives
+    the service.
 
     Raises:
         NotFound: there is no such service any more.
@@ -192,13 +203,20 @@ def delete_service(conn: sa.Connection, uuid: str) -> None:
         NotFound: there is no such service any more.
         Conflict: the host has servers.
     """
-    row = conn.execute(sa.select(services.c.host, services.c.binary).where(services.c.uuid == uuid).with_for_update()).first()
+    row = conn.execute(
+        sa.select(services.c.host, services.c.binary).where(services.c.uuid == uuid).with_for_update()
+    ).first()
     if row is None:
         raise _no_service(uuid)
     if row.binary == COMPUTE:
         refuse_host_with_servers(conn, row.host)
-        # The provider goes now or soon. If the agent reports again before that, a node of which Placement knows nothing is told again.
-        conn.execute(sa.update(compute_nodes).where(compute_nodes.c.host == row.host).values(placed=sa.null(), updated_at=now_sql()))
+        # The provider goes now or soon. If the agent reports again before that, a node of which Placement knows nothing
+        # is told again.
+        conn.execute(
+            sa.update(compute_nodes)
+            .where(compute_nodes.c.host == row.host)
+            .values(placed=sa.null(), updated_at=now_sql())
+        )
     conn.execute(sa.delete(services).where(services.c.uuid == uuid))
 
 
@@ -215,17 +233,28 @@ def refuse_host_with_servers(conn: sa.Connection, host: str) -> None:
 def servers_in_the_way(conn: sa.Connection, host: str) -> str | None:
     """Which servers keep a host from being deleted, in words that follow its name, and what helps; None: it has none.
 
-    Among them are some that no list of servers shows: they are deleted, and wait for the host to say that nothing is left of them.
+    Among them are some that no list of servers shows: they are deleted, and wait for the host to say that nothing is
+    left of them.
     """
     count = count_servers(conn, [host])
     if not count:
         return None
-    mine = sa.select(instances.c.uuid, instances.c.state).where(instances.c.host == host, instances.c.deleted == sa.false())
-    rows = conn.execute(mine.order_by(instances.c.state != states.BUILD_DELETING, instances.c.id).limit(MAX_NAMED)).all()
+    mine = sa.select(instances.c.uuid, instances.c.state).where(
+        instances.c.host == host, instances.c.deleted == sa.false()
+    )
+    rows = conn.execute(
+        mine.order_by(instances.c.state != states.BUILD_DELETING, instances.c.id).limit(MAX_NAMED)
+    ).all()
     going = any(row.state == states.BUILD_DELETING for row in rows)
-    named = ", ".join(f"{row.uuid} (deleted, waits for the host)" if row.state == states.BUILD_DELETING else row.uuid for row in rows)
+    named = ", ".join(
+        f"{row.uuid} (deleted, waits for the host)" if row.state == states.BUILD_DELETING else row.uuid for row in rows
+    )
     more = f" and {count - len(rows)} more" if count > len(rows) else ""
-    helps = f" If the host is gone for good, `cellctl cleanup forget --host {host}` ends the deletes that wait for it." if going else ""
+    helps = (
+        f" If the host is gone for good, `cellctl cleanup forget --host {host}` ends the deletes that wait for it."
+        if going
+        else ""
+    )
     return f"has {count} servers: {named}{more}.{helps}"
 
 
@@ -253,18 +282,23 @@ def list_hosts(
 ) -> list[HostRow]:
     """The cell's hosts in the order of (name of the hypervisor, uuid), or with `by_id` of (id, uuid).
 
-    `after`: only those behind this place in that order. `pattern`: only those whose hypervisor's name has this part, whatever the case.
+    `after`: only those behind this place in that order. `pattern`: only those whose hypervisor's name has this part,
+    whatever the case.
     """
     first = compute_nodes.c.id if by_id else compute_nodes.c.hypervisor_hostname
     query = _hosts(down_after_s).order_by(first, compute_nodes.c.uuid).limit(limit)
     if after is not None:
         query = query.where(first >= after[0], sa.or_(first > after[0], compute_nodes.c.uuid > after[1]))
     if pattern is not None:
-        query = query.where(sa.func.lower(compute_nodes.c.hypervisor_hostname).contains(pattern.lower(), autoescape=True))
+        query = query.where(
+            sa.func.lower(compute_nodes.c.hypervisor_hostname).contains(pattern.lower(), autoescape=True)
+        )
     return [_host(row) for row in conn.execute(query)]
 
 
-def find_host(conn: sa.Connection, *, down_after_s: float, uuid: str | None = None, row_id: int | None = None) -> HostRow | None:
+def find_host(
+    conn: sa.Connection, *, down_after_s: float, uuid: str | None = None, row_id: int | None = None
+) -> HostRow | None:
     """The host of this node uuid, or of this row of the nodes; None if it is none of this cell."""
     which = compute_nodes.c.uuid == uuid if uuid is not None else compute_nodes.c.id == row_id
     row = conn.execute(_hosts(down_after_s).where(which)).first()
@@ -273,20 +307,25 @@ def find_host(conn: sa.Connection, *, down_after_s: float, uuid: str | None = No
 
 def hosts_of_node(conn: sa.Connection, hypervisor_hostname: str) -> list[str]:
     """The cell's hosts whose hypervisor is called so."""
-    named = sa.select(compute_nodes.c.host).where(compute_nodes.c.hypervisor_hostname == hypervisor_hostname, _has_agent())
+    named = sa.select(compute_nodes.c.host).where(
+        compute_nodes.c.hypervisor_hostname == hypervisor_hostname, _has_agent()
+    )
     return list(conn.execute(named.order_by(compute_nodes.c.host)).scalars())
 
 
 def servers_on(conn: sa.Connection, hosts: Iterable[str]) -> dict[str, list[str]]:
     """Host -> uuids of its servers, for the hosts that have some."""
     found: dict[str, list[str]] = {}
-    for host, uuid in conn.execute(sa.select(instances.c.host, instances.c.uuid).where(_are_on(hosts)).order_by(instances.c.uuid)):
+    for host, uuid in conn.execute(
+        sa.select(instances.c.host, instances.c.uuid).where(_are_on(hosts)).order_by(instances.c.uuid)
+    ):
         found.setdefault(host, []).append(uuid)
     return found
 
 
 def capacity(conn: sa.Connection) -> Capacity:
-    """What the enabled hosts have and use; inventories are documents, so the sum is made here and not by the database."""
+    """What the enabled hosts have and use; inventories are documents, so the sum is made here and not by the
+    database."""
     rows = [_host(row) for row in conn.execute(_hosts(0.0).where(services.c.disabled == sa.false()))]
     return Capacity(
         hosts=len(rows),
@@ -302,17 +341,22 @@ def capacity(conn: sa.Connection) -> Capacity:
 
 
 def set_accepted(conn: sa.Connection, hosts: Iterable[str], accepted: bool) -> None:
-    """Notes what the API level says of these hosts: they are this cell's and may be used, or not. Placement is told of accepted ones alone."""
+    """Notes what the API level says of these hosts: they are this cell's and may be used, or not. Placement is told of
+    accepted ones alone."""
     mine = sa.and_(compute_nodes.c.host.in_(sorted(hosts)), compute_nodes.c.accepted != accepted)
     conn.execute(sa.update(compute_nodes).where(mine).values(accepted=accepted))
 
 
-# ---- nodes whose host was deleted: the conductor's part ----------------------------------------------------------------
+# ---- nodes whose host was deleted: the conductor's part --------------------------------------------------------------
 
 
 def list_departed(conn: sa.Connection) -> list[Departed]:
     """Nodes whose provider in Placement is to be deleted, and then they themselves with `forget_node`."""
-    query = sa.select(compute_nodes.c.uuid, compute_nodes.c.host, compute_nodes.c.accepted).where(~_has_agent()).order_by(compute_nodes.c.id)
+    query = (
+        sa.select(compute_nodes.c.uuid, compute_nodes.c.host, compute_nodes.c.accepted)
+        .where(~_has_agent())
+        .order_by(compute_nodes.c.id)
+    )
     return [Departed(*row) for row in conn.execute(query)]
 
 

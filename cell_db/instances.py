@@ -49,7 +49,9 @@ def build_spec(connection: sa.Connection, uuid: str) -> BuildSpec:
         NotFound: there is no such server.
         Unreadable: its row holds something else.
     """
-    spec = connection.execute(sa.select(instances.c.spec).where(instances.c.uuid == uuid, instances.c.deleted == sa.false())).scalar()
+    spec = connection.execute(
+        sa.select(instances.c.spec).where(instances.c.uuid == uuid, instances.c.deleted == sa.false())
+    ).scalar()
     if spec is None:
         raise refusals.not_found(uuid)
     try:
@@ -60,12 +62,18 @@ def build_spec(connection: sa.Connection, uuid: str) -> BuildSpec:
 
 def list_of(connection: sa.Connection, wanted: Iterable[str]) -> list[Server]:
     """These servers, those that exist, in no order."""
-    return [Server(*row) for row in connection.execute(sa.select(*SERVER_COLUMNS).where(instances.c.uuid.in_(list(wanted))))]
+    return [
+        Server(*row) for row in connection.execute(sa.select(*SERVER_COLUMNS).where(instances.c.uuid.in_(list(wanted))))
+    ]
 
 
 def count_by_state(connection: sa.Connection) -> dict[str, int]:
     """Rows by protocol state, deleted ones left out."""
-    query = sa.select(instances.c.state, sa.func.count()).where(instances.c.state != states.BUILD_DELETED).group_by(instances.c.state)
+    query = (
+        sa.select(instances.c.state, sa.func.count())
+        .where(instances.c.state != states.BUILD_DELETED)
+        .group_by(instances.c.state)
+    )
     return {str(state): int(number) for state, number in connection.execute(query)}
 
 
@@ -143,7 +151,13 @@ def reset_state(connection: sa.Connection, uuid: str, vm_state: str, context: Co
         NotFound, Locked, WrongState: it may not begin.
     """
     under_way = admitted(connection, uuid, RESET_STATE, context).operation_id
-    values = {"vm_state": vm_state, "task_state": None, "operation_id": None, "operation": None, "operation_arguments": None}
+    values = {
+        "vm_state": vm_state,
+        "task_state": None,
+        "operation_id": None,
+        "operation": None,
+        "operation_arguments": None,
+    }
     update(connection, uuid, values)
     tell(connection, RESET_STATE.name, Phase.ENDED, [Told(uuid=uuid, by=context)], instead_of_all=under_way is not None)
 

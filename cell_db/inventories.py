@@ -1,4 +1,5 @@
-"""The inventories of hosts as rows keep them: read one by one, so that a row that nobody can read is one host's loss and not its cell's."""
+"""The inventories of hosts as rows keep them: read one by one, so that a row that nobody can read is one host's loss
+and not its cell's."""
 
 import msgspec
 import sqlalchemy as sa
@@ -12,7 +13,8 @@ NO_RECORD = "its record in the cell's database cannot be read"
 
 
 def as_text(column: "sa.Column[object]") -> sa.ColumnElement[str | None]:
-    """A JSON column as the text that it is. Decoded by the column's own type, one bad document fails the whole result."""
+    """A JSON column as the text that it is. Decoded by the column's own type, one bad document fails the whole
+    result."""
     return sa.type_coerce(column, sa.Text()).label(column.name)
 
 
@@ -31,7 +33,8 @@ def shown(host: str, node_uuid: str, text: str) -> Inventory:
 
 
 def hosts_at(connection: sa.Connection, address: str) -> list[str]:
-    """The hosts of the cell that say that this address is theirs (`host_ip`, in the one form that `objects.host_limits` lets in)."""
+    """The hosts of the cell that say that this address is theirs (`host_ip`, in the one form that `objects.host_limits`
+    lets in)."""
     node = compute_nodes.c
     # As the document has it; what is looked at closer are the few rows in which it stands anywhere.
     alike = as_text(node.inventory).contains(f'"host_ip":"{address}"', autoescape=True)
@@ -48,5 +51,11 @@ def _decoded(text: str) -> Inventory | None:
 
 def _nothing(host: str, node_uuid: str) -> Inventory:
     return Inventory(
-        node_uuid=node_uuid, hypervisor_hostname=host, hypervisor_type="", hypervisor_version=0, vcpus=0, memory_mib=0, disk_gib=0
+        node_uuid=node_uuid,
+        hypervisor_hostname=host,
+        hypervisor_type="",
+        hypervisor_version=0,
+        vcpus=0,
+        memory_mib=0,
+        disk_gib=0,
     )

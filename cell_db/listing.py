@@ -1,7 +1,7 @@
 """Pages of a cell's servers: the keys of a page, or its rows at once, in any order and with any filter.
 
-A cell is asked for servers after a position, not for an offset, so that it reads no more than it gives. `cells.listing.listing` asks several
-cells and merges what they give.
+A cell is asked for servers after a position, not for an offset, so that it reads no more than it gives.
+`cells.listing.listing` asks several cells and merges what they give.
 """
 
 import dataclasses
@@ -58,7 +58,8 @@ class ListedServer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Part(NamedTuple):
-    """The first servers that a cell has of a list. `rest`: its others stand at this position or after it; None: there are no others."""
+    """The first servers that a cell has of a list. `rest`: its others stand at this position or after it; None: there
+    are no others."""
 
     found: list[ListedServer]
     rest: Position | None
@@ -68,8 +69,8 @@ class Part(NamedTuple):
 class Wanted:
     """What is read of every cell alike.
 
-    `user_data`, which may be long, is left out unless somebody will see it. `hosts_down_after_s`: the state of the servers' hosts is read,
-    too (`extra["host_status"]`); a host that is silent for longer is not up.
+    `user_data`, which may be long, is left out unless somebody will see it. `hosts_down_after_s`: the state of the
+    servers' hosts is read, too (`extra["host_status"]`); a host that is silent for longer is not up.
     """
 
     filters: Filters
@@ -82,7 +83,7 @@ class Wanted:
         return hash((frozenset(self.filters.items()), self.order, self.shape, self.user_data, self.hosts_down_after_s))
 
 
-# ---- sort keys -----------------------------------------------------------------------------------------------------------
+# ---- sort keys -------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -158,19 +159,23 @@ _NARROW = frozenset({"project_id", "uuid", "host", "reservation_id", "changes_si
 # Filters that few rows fulfil, and that have an index of their own.
 _WITH_INDEX = frozenset({"uuid", "host", "reservation_id", "changes_since", "changes_before", "tags", "tags_any"})
 
-# ---- pages -----------------------------------------------------------------------------------------------------------------
+# ---- pages -----------------------------------------------------------------------------------------------------------
 
 # Pages of the same list differ by their bounds alone; of so many different lists the statements are kept.
 _STATEMENTS_KEPT = 256
 
 
 class Query:
-    """A page's question, built once and asked of every cell: what comes after a position, and not after another if one is given.
+    """A page's question, built once and asked of every cell: what comes after a position, and not after another if one
+    is given.
 
-    With `looks_ahead` a cell also tells where its next server stands, which is no row more. For that an index has to have the order.
+    With `looks_ahead` a cell also tells where its next server stands, which is no row more. For that an index has to
+    have the order.
     """
 
-    def __init__(self, wanted: Wanted, after: Position | None, until: Position | None = None, *, looks_ahead: bool = False) -> None:
+    def __init__(
+        self, wanted: Wanted, after: Position | None, until: Position | None = None, *, looks_ahead: bool = False
+    ) -> None:
         self.wanted = wanted
         self._statement = _statement(wanted, _is_null(after), _is_null(until), looks_ahead)
         self._bounds = {**_values("after", after), **_values("until", until)}
@@ -229,7 +234,8 @@ def can_look_ahead(wanted: Wanted) -> bool:
 
 
 def may_take_long(filters: Filters, order: SortOrder) -> bool:
-    """Whether a cell may read most of its rows for a page, or a caller's program (a regular expression) runs for each of them."""
+    """Whether a cell may read most of its rows for a page, or a caller's program (a regular expression) runs for each
+    of them."""
     if listed_by.has_regexp(filters):
         return True
     if not _NARROW.isdisjoint(filters):
@@ -243,7 +249,9 @@ def too_expensive(filters: Filters) -> core.errors.TooExpensive:
         (name, *_) = sorted(listed_by.REGEXPS & filters.keys())
         return core.errors.TooExpensive("The regular expression takes too long to evaluate.", field=name)
     names = [listed_by.shown(name) for name in filters if name not in ("deleted", "project_id")] or ["sort_key"]
-    return core.errors.TooExpensive(f"The list takes too long to evaluate with {', '.join(names)}. Please ask for less.", field=names[0])
+    return core.errors.TooExpensive(
+        f"The list takes too long to evaluate with {', '.join(names)}. Please ask for less.", field=names[0]
+    )
 
 
 def rows_of(connection: sa.Connection, wanted: Wanted, uuids: Sequence[str]) -> dict[str, Server | Brief | Unreadable]:
@@ -258,7 +266,10 @@ def rows_of(connection: sa.Connection, wanted: Wanted, uuids: Sequence[str]) -> 
     if wanted.shape is Shape.DETAIL:
         rows = connection.execute(_whole_servers(wanted).where(*mine)).scalars().all()
         return {server.uuid: server for server in packed.servers(rows)}
-    return {row[0]: Brief(*row) for row in connection.execute(sa.select(instances.c.uuid, instances.c.display_name).where(*mine)).all()}
+    return {
+        row[0]: Brief(*row)
+        for row in connection.execute(sa.select(instances.c.uuid, instances.c.display_name).where(*mine)).all()
+    }
 
 
 def one(connection: sa.Connection, uuid: str, *, hosts_down_after_s: float | None) -> Server:
@@ -298,8 +309,12 @@ def position(connection: sa.Connection, uuid: str, order: SortOrder) -> Position
 
 @functools.lru_cache(_STATEMENTS_KEPT)
 def _statement(wanted: Wanted, after: Nulls | None, until: Nulls | None, looks_ahead: bool) -> CompiledStatement:
-    """The statement of all pages that differ by the values of their bounds alone. Whoever asks gives `most` and the bounds' values."""
-    keys = [database.keyset.Key(SORT_KEYS[each.name].sql, each.descending, SORT_KEYS[each.name].nullable) for each in wanted.order]
+    """The statement of all pages that differ by the values of their bounds alone. Whoever asks gives `most` and the
+    bounds' values."""
+    keys = [
+        database.keyset.Key(SORT_KEYS[each.name].sql, each.descending, SORT_KEYS[each.name].nullable)
+        for each in wanted.order
+    ]
     conditions = listed_by.conditions(wanted.filters)
     conditions += database.keyset.between(keys, _parameters("after", after), _parameters("until", until))
     most = sa.bindparam("most", type_=sa.Integer())
@@ -329,7 +344,11 @@ def _is_null(bound: Position | None) -> Nulls | None:
 
 def _parameters(name: str, nulls: Nulls | None) -> Position | None:
     """The bound with parameters for its values."""
-    return None if nulls is None else tuple([None if null else sa.bindparam(f"{name}_{number}") for number, null in enumerate(nulls)])
+    return (
+        None
+        if nulls is None
+        else tuple([None if null else sa.bindparam(f"{name}_{number}") for number, null in enumerate(nulls)])
+    )
 
 
 def _values(name: str, bound: Position | None) -> dict[str, Any]:
@@ -349,7 +368,9 @@ def _packed(wanted: Wanted) -> sa.Select[tuple[str]]:
     if wanted.shape is Shape.DETAIL:
         return _whole_servers(wanted)
     keys = [SORT_KEYS[each.name].sql for each in wanted.order]
-    return sa.select(sa.func.json_array(*keys, *([instances.c.display_name] if wanted.shape is Shape.BRIEF else []), type_=sa.Text))
+    return sa.select(
+        sa.func.json_array(*keys, *([instances.c.display_name] if wanted.shape is Shape.BRIEF else []), type_=sa.Text)
+    )
 
 
 def _whole_servers(wanted: Wanted) -> sa.Select[tuple[str]]:
@@ -365,8 +386,8 @@ def _unpacked(order: SortOrder, shape: Shape) -> Callable[[str], list[tuple[Any,
 
 
 def _placed(servers: Sequence[Server | Unreadable], rows: Sequence[str], order: SortOrder) -> list[ListedServer]:
-    """The servers at their positions. One that cannot be read stands where its keys say, or, as far as they cannot be read, where the
-    database put it: with the one before it.
+    """The servers at their positions. One that cannot be read stands where its keys say, or, as far as they cannot be
+    read, where the database put it: with the one before it.
     """
     keys, found = [SORT_KEYS[sorting.name] for sorting in order], list[ListedServer]()
     for server, row in zip(servers, rows, strict=True):
@@ -389,7 +410,14 @@ def _keys(rows: Sequence[str], order: SortOrder, shape: Shape) -> list[tuple[Any
     for row in rows:
         values, before = msgspec.json.decode(row), found[-1] if found else None
         readers = [functools.partial(msgspec.convert, type=kind | None) for kind in kinds]
-        found.append(tuple([_salvaged(readers[number], value, before, number, kinds[number]) for number, value in enumerate(values)]))
+        found.append(
+            tuple(
+                [
+                    _salvaged(readers[number], value, before, number, kinds[number])
+                    for number, value in enumerate(values)
+                ]
+            )
+        )
     return found
 
 

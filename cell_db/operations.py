@@ -1,4 +1,5 @@
-"""Operations on living servers: begun by a compare-and-set, sent until they are answered, settled once; and what hosts tell unasked."""
+"""Operations on living servers: begun by a compare-and-set, sent until they are answered, settled once; and what hosts
+tell unasked."""
 
 import dataclasses
 import uuid as uuids
@@ -88,8 +89,8 @@ def begin_operation(
 ) -> str:
     """Records an operation as under way, with its action record; gives its id.
 
-    `action` is one of `lifecycle.actions.OPERATIONS`; `deadline_s` None: what its row of the table says. From this commit on the cell's
-    conductor sees that it is done, hint or no hint.
+    `action` is one of `lifecycle.actions.OPERATIONS`; `deadline_s` None: what its row of the table says. From this
+    commit on the cell's conductor sees that it is done, hint or no hint.
 
     Raises:
         NotFound, Locked, WrongState, Busy: it may not begin.
@@ -109,7 +110,9 @@ def begin_operation(
         )
     )  # fmt: skip
     # A hard reboot takes the place of what is under way.
-    tell(connection, action.name, Phase.BEGAN, [Told(uuid=uuid, by=context)], instead_of_all=row.operation_id is not None)
+    tell(
+        connection, action.name, Phase.BEGAN, [Told(uuid=uuid, by=context)], instead_of_all=row.operation_id is not None
+    )
     return operation_id
 
 
@@ -120,7 +123,9 @@ def _refuse_if_busy(uuid: str, row: sa.Row[Any]) -> None:
     """
     under_way = OPERATIONS.get(row.operation or "")
     if row.operation_id is not None and under_way is not None and row.task_state is None:
-        raise core.errors.Busy(f"Instance {uuid} is busy with '{under_way.name}' at this moment, try again.", server=uuid)
+        raise core.errors.Busy(
+            f"Instance {uuid} is busy with '{under_way.name}' at this moment, try again.", server=uuid
+        )
 
 
 def sealing_key(connection: sa.Connection, host: str) -> str | None:
@@ -132,7 +137,10 @@ def sealing_key(connection: sa.Connection, host: str) -> str | None:
 def operations(connection: sa.Connection, wanted: Sequence[str]) -> list[Operation]:
     """The operations under way on these servers that their hosts are to do."""
     query = sa.select(*_OPERATION).where(
-        instances.c.uuid.in_(list(wanted)), instances.c.operation_id.is_not(None), instances.c.state == states.BUILD_ACTIVE, _IS_THE_HOSTS
+        instances.c.uuid.in_(list(wanted)),
+        instances.c.operation_id.is_not(None),
+        instances.c.state == states.BUILD_ACTIVE,
+        _IS_THE_HOSTS,
     )
     return [_operation(row) for row in connection.execute(query)]
 
@@ -142,7 +150,10 @@ def take_operations(connection: sa.Connection, *, lease_s: float, most: int) -> 
     free = (
         sa.select(instances.c.id)
         .where(
-            instances.c.operation_id.is_not(None), is_over(instances.c.lease_until), instances.c.state == states.BUILD_ACTIVE, _IS_THE_HOSTS
+            instances.c.operation_id.is_not(None),
+            is_over(instances.c.lease_until),
+            instances.c.state == states.BUILD_ACTIVE,
+            _IS_THE_HOSTS,
         )
         .limit(most)
         .with_for_update(skip_locked=True)
@@ -157,7 +168,9 @@ def take_operations(connection: sa.Connection, *, lease_s: float, most: int) -> 
 def overdue_operations(connection: sa.Connection, *, most: int) -> list[Operation]:
     """Operations past their deadline."""
     query = sa.select(*_OPERATION).where(
-        instances.c.operation_id.is_not(None), is_over(instances.c.operation_deadline), instances.c.state == states.BUILD_ACTIVE
+        instances.c.operation_id.is_not(None),
+        is_over(instances.c.operation_deadline),
+        instances.c.state == states.BUILD_ACTIVE,
     )
     return [_operation(row) for row in connection.execute(query.limit(most))]
 
@@ -189,13 +202,19 @@ def settle_operation(
     host: str,
     unharmed: bool = False,
 ) -> bool:
-    """Ends an operation on a server of this host: the states that the action's row of the table says, with the fault recorded if there is one.
+    """Ends an operation on a server of this host: the states that the action's row of the table says, with the fault
+    recorded if there is one.
 
-    `unharmed`: the fault came before anything was done to the guest. False: the row knows another operation or none, or another host.
+    `unharmed`: the fault came before anything was done to the guest. False: the row knows another operation or none, or
+    another host.
     """
     over: dict[str, Any] = {"operation_id": None, "operation": None, "operation_arguments": None, "task_state": None}
     recorded = None if fault is None else fault_of(500, f"{action.name} failed: {fault}", host=host)
-    after = _done(action, power_state) if recorded is None else {"fault": recorded, **_failed(action, power_state, unharmed)}
+    after = (
+        _done(action, power_state)
+        if recorded is None
+        else {"fault": recorded, **_failed(action, power_state, unharmed)}
+    )
     mine = sa.update(instances).where(
         instances.c.uuid == uuid,
         instances.c.operation_id == operation_id,
@@ -205,7 +224,9 @@ def settle_operation(
     if not changed(connection.execute(mine.values(**over, **after, updated_at=now_sql()))):
         return False
     phase = Phase.ENDED if fault is None else Phase.FAILED
-    tell(connection, action.name, phase, [Told(uuid=uuid, event=action.event_name, host=host, why=fault, fault=recorded)])
+    tell(
+        connection, action.name, phase, [Told(uuid=uuid, event=action.event_name, host=host, why=fault, fault=recorded)]
+    )
     return True
 
 
@@ -221,14 +242,16 @@ def _done(action: Action, power_state: int | None) -> dict[str, Any]:
 
 
 def _failed(action: Action, power_state: int | None, unharmed: bool) -> dict[str, Any]:
-    """The columns after one that failed. A record that says already what the guest should be (`with_spec`) is wrong in any case."""
+    """The columns after one that failed. A record that says already what the guest should be (`with_spec`) is wrong in
+    any case."""
     if action.failed is None or (unharmed and not action.with_spec):
         return {}
     return {"vm_state": action.failed, **({} if power_state is None else {"power_state": power_state})}
 
 
 def set_power_state(connection: sa.Connection, *, uuid: str, attempt: int, host: str, power_state: int) -> bool:
-    """A guest stopped, crashed, started or vanished behind our back: the record follows, unless an operation is under way."""
+    """A guest stopped, crashed, started or vanished behind our back: the record follows, unless an operation is under
+    way."""
     if power_state == states.NO_STATE:
         return lost_guest(connection, uuid=uuid, attempt=attempt, host=host, while_idle=True)
     vm_state = {states.RUNNING: states.ACTIVE, states.POWER_PAUSED: states.PAUSED}.get(power_state, states.STOPPED)
@@ -247,7 +270,12 @@ def set_power_state(connection: sa.Connection, *, uuid: str, attempt: int, host:
     if before != vm_state:
         # An action of nobody's, over already.
         action = _noticed_action(before, vm_state)
-        tell(connection, action.name, Phase.ENDED, [Told(uuid=uuid, by=service_context(), event=action.event_name, host=host)])
+        tell(
+            connection,
+            action.name,
+            Phase.ENDED,
+            [Told(uuid=uuid, by=service_context(), event=action.event_name, host=host)],
+        )
     return True
 
 

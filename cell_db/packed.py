@@ -1,8 +1,8 @@
 """Servers that travel as one JSON array each, which is read in C; with each the state of its host, if that is wanted.
 
-The driver reads each column of each row, and of each result's description, in Python: for 1,000 servers that takes 14 ms of the processor,
-for 3 servers of a cell 0.20 ms; packed 4 and 0.04 ms, and the database takes 4 ms more for 1,000 (measured, MariaDB 10.11, PyMySQL 1.2).
-Both kinds of database have `json_array`.
+The driver reads each column of each row, and of each result's description, in Python: for 1,000 servers that takes 14
+ms of the processor, for 3 servers of a cell 0.20 ms; packed 4 and 0.04 ms, and the database takes 4 ms more for 1,000
+(measured, MariaDB 10.11, PyMySQL 1.2). Both kinds of database have `json_array`.
 """
 
 import contextlib
@@ -24,7 +24,8 @@ from objects.server import Server
 
 
 class Unreadable(msgspec.Struct, frozen=True):
-    """A row that holds what no server can have. Users see of it what its mapping tells, as of a server whose cell is away."""
+    """A row that holds what no server can have. Users see of it what its mapping tells, as of a server whose cell is
+    away."""
 
     uuid: str
     why: str
@@ -67,7 +68,9 @@ _READ = {
     "fault": _checked(_Fault | None),
     "extra": _checked(_Extra | None),
 }
-_DOCUMENTS = tuple((number, _READ[column.name]) for number, column in enumerate(SERVER_COLUMNS) if isinstance(column.type, Json))
+_DOCUMENTS = tuple(
+    (number, _READ[column.name]) for number, column in enumerate(SERVER_COLUMNS) if isinstance(column.type, Json)
+)
 _FIELDS = Server.__struct_fields__
 _UUID, _EXTRA, _STATE, _LOCKED_BY = (_FIELDS.index(name) for name in ("uuid", "extra", "state", "locked_by"))
 _LOCKERS = (None, "owner", "admin")
@@ -87,10 +90,13 @@ _raw = msgspec.json.Decoder(list[Any]).decode
 def select(*, user_data: bool, hosts_down_after_s: float | None) -> sa.Select[tuple[str]]:
     """All servers of a cell, packed.
 
-    `user_data`, which may be long, comes only if it is wanted, and so does the state of the servers' hosts: a host that is silent for so
-    long is not up, None: nobody asks.
+    `user_data`, which may be long, comes only if it is wanted, and so does the state of the servers' hosts: a host that
+    is silent for so long is not up, None: nobody asks.
     """
-    names = ("NULL" if column.name == "user_data" and not user_data else f"instances.{column.name}" for column in SERVER_COLUMNS)
+    names = (
+        "NULL" if column.name == "user_data" and not user_data else f"instances.{column.name}"
+        for column in SERVER_COLUMNS
+    )
     # As text: SQLAlchemy would look at every column again for each statement.
     columns = sa.literal_column(", ".join(names))
     if hosts_down_after_s is None:
@@ -139,7 +145,9 @@ def salvaged(packed: str) -> types.SimpleNamespace:
     found, documents = {}, dict(_DOCUMENTS)
     for number, ((name, kind, *_), value) in enumerate(zip(_TYPES, _raw(packed), strict=False)):
         with contextlib.suppress(*UNREADABLE):
-            found[name] = documents[number](value) if number in documents else msgspec.convert(value, kind, strict=False)
+            found[name] = (
+                documents[number](value) if number in documents else msgspec.convert(value, kind, strict=False)
+            )
     return types.SimpleNamespace(**found)
 
 

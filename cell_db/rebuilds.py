@@ -45,7 +45,8 @@ def begin(connection: sa.Connection, uuid: str, changes: Changes, context: Conte
 
 
 def _changed(spec: BuildSpec, server: Server, changes: Changes) -> BuildSpec:
-    """The specification with what the record says now: users may have renamed the server or changed its metadata since it was built."""
+    """The specification with what the record says now: users may have renamed the server or changed its metadata since
+    it was built."""
     return msgspec.structs.replace(
         spec,
         image=changes.image,

@@ -13,8 +13,9 @@ from cell_db import regexp_subset
 
 # MariaDB: the expression is none; the statement took longer than max_statement_time
 INVALID_REGEXP, STATEMENT_TIMED_OUT = 1139, 1969
-# For one name, in seconds of the processor (so the library counts): an expression that takes longer has no end. On a machine with much
-# else to do it takes many times as long by the wall, and has to be refused before the cell is taken for silent.
+# For one name, in seconds of the processor (so the library counts): an expression that takes longer has no end. On a
+# machine with much else to do it takes many times as long by the wall, and has to be refused before the cell is taken
+# for silent.
 MAX_PER_TEXT_S = 0.02
 _STEPS = 10_000
 """SQLite looks at the clock after so many of its machine's steps: some tenths of a millisecond."""
@@ -96,7 +97,9 @@ def bounded(connection: sa.Connection, within_s: float) -> Iterator[None]:
 def _with_limit(connection: sa.Connection, within_s: float) -> Any:
     """What puts the limit before a statement; a connection is made anew for each visit, so it ends with it."""
 
-    def limited(_: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool) -> tuple[str, Any]:
+    def limited(
+        _: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
+    ) -> tuple[str, Any]:
         return f"SET STATEMENT max_statement_time={within_s:.3f} FOR {statement}", parameters
 
     return limited
@@ -104,7 +107,8 @@ def _with_limit(connection: sa.Connection, within_s: float) -> Any:
 
 @contextmanager
 def _taught_sqlite(connection: sa.Connection, within_s: float) -> Iterator[None]:
-    """SQLite has no regular expressions of its own: the driver's connection is taught ours, with the time of this visit."""
+    """SQLite has no regular expressions of its own: the driver's connection is taught ours, with the time of this
+    visit."""
     searches: dict[str, Search] = {}
     refused: list[core.errors.Invalid] = []
 

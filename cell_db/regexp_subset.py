@@ -1,10 +1,12 @@
-r"""Which regular expressions are taken: those that cost little to compile, and mean the same to PCRE (MariaDB) and to `regex` (Python).
+r"""Which regular expressions are taken: those that cost little to compile, and mean the same to PCRE (MariaDB) and to
+`regex` (Python).
 
-A compiler's cost is not bounded by the length of what it compiles: `regex` takes twice the memory for each quantifier around a quantifier
-(20 of them, 61 characters: 1.6 GB), PCRE writes counted repeats out. So an expression is judged by one pass over its characters, before any
-compiler sees it. Taken: literals, `.`, `^`, `$`, `|`, sets, `(…)`, `(?:…)`, `(?=…)`, `(?!…)`, quantifiers (lazy and possessive ones, too),
-`(?i)` at the start, the usual escapes and `\p{…}` with a general category. Not taken, because the two differ in meaning, in cost, or in
-having it at all: back references, recursion, look-behind, atomic and named groups, conditions, other flags, verbs (`(*…)`), fuzzy matching.
+A compiler's cost is not bounded by the length of what it compiles: `regex` takes twice the memory for each quantifier
+around a quantifier (20 of them, 61 characters: 1.6 GB), PCRE writes counted repeats out. So an expression is judged by
+one pass over its characters, before any compiler sees it. Taken: literals, `.`, `^`, `$`, `|`, sets, `(…)`, `(?:…)`,
+`(?=…)`, `(?!…)`, quantifiers (lazy and possessive ones, too), `(?i)` at the start, the usual escapes and `\p{…}` with a
+general category. Not taken, because the two differ in meaning, in cost, or in having it at all: back references,
+recursion, look-behind, atomic and named groups, conditions, other flags, verbs (`(*…)`), fuzzy matching.
 """
 
 import re
@@ -37,12 +39,14 @@ _LETTERS = frozenset("dDwWsSbBtnrfaA")
 _LETTERS_IN_SET = frozenset("dDwsStnrfa")
 _POSIX = frozenset({"alnum", "alpha", "digit", "lower", "space", "upper"})
 _WORD = r"\p{L}\p{N}_"
-"""PCRE's `\\w`: letters, numbers and `_`. The library counts accents of their own among them. `\\b` keeps the library's meaning."""
+"""PCRE's `\\w`: letters, numbers and `_`. The library counts accents of their own among them. `\\b` keeps the library's
+meaning."""
 
 
 @dataclass(slots=True)
 class _Part:
-    """A part of an expression: how many parts it is when written out, and the most quantifiers and repeats round any part of it."""
+    """A part of an expression: how many parts it is when written out, and the most quantifiers and repeats round any
+    part of it."""
 
     size: int = 1
     quantifiers: int = 0

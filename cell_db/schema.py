@@ -4,4 +4,6 @@ import pathlib
 
 from database.schema import Schema
 
-SCHEMA = Schema("cell", pathlib.Path(__file__).parent / "migrations", newest="0004", mend="cellctl db sync", mark="instances")
+SCHEMA = Schema(
+    "cell", pathlib.Path(__file__).parent / "migrations", newest="0004", mend="cellctl db sync", mark="instances"
+)

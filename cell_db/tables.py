@@ -7,8 +7,14 @@ from database.types import Ascii, Json, LongText, Str, Timestamp
 from lifecycle import states
 
 SCHEMA = "cell"
-metadata = sa.MetaData(naming_convention={"ix": "ix_%(table_name)s_%(column_0_name)s", "fk": "fk_%(table_name)s_%(column_0_name)s",
-                                          "uq": "uq_%(table_name)s_%(column_0_name)s", "ck": "ck_%(table_name)s_%(constraint_name)s"})
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
 _MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
 
 Uuid = Ascii(36)

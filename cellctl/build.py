@@ -26,7 +26,19 @@ from lifecycle import states
 from messaging.verbs import Verb
 
 MOST = 1000
-COLUMNS = ("server", "project", "cell", "phase", "attempt", "host", "waiting_for", "lease_s", "tries", "age_s", "progress")
+COLUMNS = (
+    "server",
+    "project",
+    "cell",
+    "phase",
+    "attempt",
+    "host",
+    "waiting_for",
+    "lease_s",
+    "tries",
+    "age_s",
+    "progress",
+)
 DEFAULT_REASON = "its operator gave it up"
 
 
@@ -35,11 +47,12 @@ def _add_server_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what would be done and change nothing")
 
 
-# ---- how far a build is ------------------------------------------------------------------------------------------------------------
+# ---- how far a build is ----------------------------------------------------------------------------------------------
 
 
 def _find(open_cloud: cloud.Cloud, uuid: str) -> BuildProgress:
-    """How far the build or delete of one server is. The journal is read before the cell: a server handed over in between is found there.
+    """How far the build or delete of one server is. The journal is read before the cell: a server handed over in
+    between is found there.
 
     Raises:
         NotFound: there is no such server.
@@ -54,14 +67,16 @@ def _find(open_cloud: cloud.Cloud, uuid: str) -> BuildProgress:
     return BuildProgress(uuid, mapping.project_id, mapping.deleted, gate.cell.name, journal, row, silence)
 
 
-# ---- build list --------------------------------------------------------------------------------------------------------------------
+# ---- build list ------------------------------------------------------------------------------------------------------
 
 
 class ListBuilds(commands.Lister):
-    """List the servers that are being built or deleted, those first that no cell holds yet, else the oldest of each cell first.
+    """List the servers that are being built or deleted, those first that no cell holds yet, else the oldest of each
+    cell first.
 
-    Columns: server, project, cell, phase (new and assigned: in the journal; BUILD and DELETING: in the cell), attempt, host, waiting_for,
-    lease_s (for so long nobody else looks after it; below zero: whoever comes next), tries (leases of the order), age_s, progress.
+    Columns: server, project, cell, phase (new and assigned: in the journal; BUILD and DELETING: in the cell), attempt,
+    host, waiting_for, lease_s (for so long nobody else looks after it; below zero: whoever comes next), tries (leases
+    of the order), age_s, progress.
     """
 
     columns = COLUMNS
@@ -69,7 +84,12 @@ class ListBuilds(commands.Lister):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("--cell", metavar="NAME", type=arguments.by_id, help="only the builds that this cell holds or will hold (name or uuid)")
+        parser.add_argument(
+            "--cell",
+            metavar="NAME",
+            type=arguments.by_id,
+            help="only the builds that this cell holds or will hold (name or uuid)",
+        )
         arguments.add_limit(parser, "the journal and of each cell", MOST)
         return parser
 
@@ -88,7 +108,9 @@ class ListBuilds(commands.Lister):
         ]
         return self.columns, [_row(progress) for progress in (*waiting, *in_cells.values())]
 
-    def _in_cells(self, gates: Sequence[Gate], journal: dict[str, Any], most: int, down_after_s: float) -> dict[str, BuildProgress]:
+    def _in_cells(
+        self, gates: Sequence[Gate], journal: dict[str, Any], most: int, down_after_s: float
+    ) -> dict[str, BuildProgress]:
         found = {}
         for answer in scatter_now(gates, cell_db.build_status.under_way, most=most, down_after_s=down_after_s).values():
             if not isinstance(answer, Answer):
@@ -96,7 +118,14 @@ class ListBuilds(commands.Lister):
                 continue
             self.say_if_cut(f"cell {answer.cell.name}", len(answer.value), most)
             for row in answer.value:
-                found[row.uuid] = BuildProgress(row.uuid, row.project_id, row.state == states.BUILD_DELETING, answer.cell.name, journal.get(row.uuid), row)
+                found[row.uuid] = BuildProgress(
+                    row.uuid,
+                    row.project_id,
+                    row.state == states.BUILD_DELETING,
+                    answer.cell.name,
+                    journal.get(row.uuid),
+                    row,
+                )
         return found
 
 
@@ -118,19 +147,22 @@ def _whole(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds)
 
 
-# ---- build show --------------------------------------------------------------------------------------------------------------------
+# ---- build show ------------------------------------------------------------------------------------------------------
 
 
 class ShowBuild(commands.ShowOne):
     """Show how far the build or delete of a server is: what the journal, its cell and Placement hold of it.
 
-    Works for any server that is not purged. Fields: those of `build list`; deleted; of the journal: journal_phase, journal_deleting,
-    journal_target, journal_places (host and alternates), journal_lease_until, journal_not_after, journal_fault; of the cell: vm_state,
-    task_state, operation, alternates, deadline, lease_until, listed_by_host (the host says that it builds this attempt), host_is_up,
-    cleanups (HOST:ATTEMPT that may still be there), fault; and claim (host or provider, and what is held there). Times are UTC.
+    Works for any server that is not purged. Fields: those of `build list`; deleted; of the journal: journal_phase,
+    journal_deleting, journal_target, journal_places (host and alternates), journal_lease_until, journal_not_after,
+    journal_fault; of the cell: vm_state, task_state, operation, alternates, deadline, lease_until, listed_by_host (the
+    host says that it builds this attempt), host_is_up, cleanups (HOST:ATTEMPT that may still be there), fault; and
+    claim (host or provider, and what is held there). Times are UTC.
     """
 
-    exit_codes = "Exit code 4: there is no such server. 5: a database did not answer; a cell that does not is named in progress."
+    exit_codes = (
+        "Exit code 4: there is no such server. 5: a database did not answer; a cell that does not is named in progress."
+    )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -140,7 +172,12 @@ class ShowBuild(commands.ShowOne):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Sequence[object]]:
         open_cloud = self.cloud()
         progress = _find(open_cloud, parsed_args.server)
-        shown = dict(zip(COLUMNS, _row(progress), strict=True)) | {"deleted": progress.deleted} | _of_journal(progress) | _of_row(progress)
+        shown = (
+            dict(zip(COLUMNS, _row(progress), strict=True))
+            | {"deleted": progress.deleted}
+            | _of_journal(progress)
+            | _of_row(progress)
+        )
         shown["cleanups"] = self._cleanups(open_cloud, progress)
         shown["claim"] = _claim(open_cloud, progress)
         return tuple(shown), tuple(shown.values())
@@ -208,13 +245,14 @@ def _claim(open_cloud: cloud.Cloud, progress: BuildProgress) -> str:
     row = progress.row
     names = {row.node_uuid: row.host} if row else {}
     allocations = (
-        f"{names.get(provider) or provider}: " + " ".join(f"{kind}={amount}" for kind, amount in sorted(resources.items()))
+        f"{names.get(provider) or provider}: "
+        + " ".join(f"{kind}={amount}" for kind, amount in sorted(resources.items()))
         for provider, resources in claimed.providers.items()
     )
     return "; ".join(allocations) or "none"
 
 
-# ---- build resume and abandon ---------------------------------------------------------------------------------------------------------
+# ---- build resume and abandon ----------------------------------------------------------------------------------------
 
 
 class _Each(commands.Lister):
@@ -250,8 +288,12 @@ class _Each(commands.Lister):
 
     def _tell_about(self, open_cloud: cloud.Cloud, progress: BuildProgress) -> str:
         if progress.row is None or progress.cell is None:
-            return self._tell(open_cloud.api_gate, superconductor.PLACE, superconductor.QUEUE, superconductor.Place([progress.uuid]))
-        verb = {states.BUILD: cell_verbs.START, states.BUILD_ACTIVE: cell_verbs.ACT}.get(progress.row.state, cell_verbs.CLEAN)
+            return self._tell(
+                open_cloud.api_gate, superconductor.PLACE, superconductor.QUEUE, superconductor.Place([progress.uuid])
+            )
+        verb = {states.BUILD: cell_verbs.START, states.BUILD_ACTIVE: cell_verbs.ACT}.get(
+            progress.row.state, cell_verbs.CLEAN
+        )
         gate = open_cloud.gate_named(progress.cell)
         return self._tell(gate, verb, cell_verbs.QUEUE, cell_verbs.Uuids([progress.uuid]))
 
@@ -268,11 +310,13 @@ def _expect_word(progress: BuildProgress) -> None:
 class ResumeBuilds(_Each):
     """Have somebody look at servers now: end their leases, in the journal and in the cell, and tell the conductors.
 
-    Whoever holds a server at the moment may still be faster: leases and attempts are compared, so nothing is done twice. Hosts that
-    still owe an answer are asked again.
+    Whoever holds a server at the moment may still be faster: leases and attempts are compared, so nothing is done
+    twice. Hosts that still owe an answer are asked again.
     """
 
-    exit_codes = "Exit code 1: nothing of some server is under way. 4: there is no such server. 5: a cell did not answer."
+    exit_codes = (
+        "Exit code 1: nothing of some server is under way. 4: there is no such server. 5: a cell did not answer."
+    )
 
     def _deal_with(self, open_cloud: cloud.Cloud, progress: BuildProgress, parsed_args: argparse.Namespace) -> str:
         _expect_word(progress)
@@ -283,19 +327,24 @@ class ResumeBuilds(_Each):
         if progress.journal is not None:
             open_cloud.api_write(api_db.build_status.end_lease, progress.uuid)
         if progress.row is not None and progress.cell is not None:
-            cloud.value_of(open_cloud.gate_named(progress.cell).write_now(cell_db.build_status.end_lease, progress.uuid))
+            cloud.value_of(
+                open_cloud.gate_named(progress.cell).write_now(cell_db.build_status.end_lease, progress.uuid)
+            )
         return f"resumed, {self._tell_about(open_cloud, progress)}"
 
 
 class AbandonBuilds(_Each):
     """End builds in ERROR with a fault that says why.
 
-    Of one that no cell has yet its order goes to cell0. In a cell the attempt is given up and no other host is tried; its host is told to
-    destroy what it has, and its claim goes when the host has answered. While the cell is away the fault is noted in the journal: the
-    server is shown with it, and run this again when the cell is back. Its owner, or you, can delete the server afterwards as ever.
+    Of one that no cell has yet its order goes to cell0. In a cell the attempt is given up and no other host is tried;
+    its host is told to destroy what it has, and its claim goes when the host has answered. While the cell is away the
+    fault is noted in the journal: the server is shown with it, and run this again when the cell is back. Its owner, or
+    you, can delete the server afterwards as ever.
     """
 
-    exit_codes = "Exit code 1: some server is not being built (any more). 4: there is no such server. 5: a cell did not answer."
+    exit_codes = (
+        "Exit code 1: some server is not being built (any more). 4: there is no such server. 5: a cell did not answer."
+    )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -306,7 +355,9 @@ class AbandonBuilds(_Each):
         _expect_word(progress)
         reason, dry_run = parsed_args.reason, parsed_args.dry_run
         if progress.is_deleting:
-            raise core.errors.WrongState(f"it is being deleted, which ends by itself: {describe(progress)} (see `cellctl cleanup`)")
+            raise core.errors.WrongState(
+                f"it is being deleted, which ends by itself: {describe(progress)} (see `cellctl cleanup`)"
+            )
         if progress.row is not None and progress.row.state == states.BUILD_ERROR:
             return "is in ERROR already"
         if progress.row is not None and progress.row.state != states.BUILD:
@@ -317,7 +368,15 @@ class AbandonBuilds(_Each):
             return self._abandon_in_journal(open_cloud, progress, progress.journal, reason, dry_run=dry_run)
         raise core.errors.WrongState(f"it is not being built: {describe(progress)}")
 
-    def _abandon_in_cell(self, open_cloud: cloud.Cloud, progress: BuildProgress, row: cell_db.build_status.BuildStatus, reason: str, *, dry_run: bool) -> str:
+    def _abandon_in_cell(
+        self,
+        open_cloud: cloud.Cloud,
+        progress: BuildProgress,
+        row: cell_db.build_status.BuildStatus,
+        reason: str,
+        *,
+        dry_run: bool,
+    ) -> str:
         if dry_run:
             return f"would end in ERROR: attempt {row.attempt} on host {row.host}"
         gate = open_cloud.gate_named(str(progress.cell))
@@ -327,15 +386,33 @@ class AbandonBuilds(_Each):
         return f"is in ERROR; host {row.host} has to clean up attempt {row.attempt}, {told}"
 
     def _abandon_in_journal(
-        self, open_cloud: cloud.Cloud, progress: BuildProgress, journal: api_db.build_status.BuildStatus, reason: str, *, dry_run: bool
+        self,
+        open_cloud: cloud.Cloud,
+        progress: BuildProgress,
+        journal: api_db.build_status.BuildStatus,
+        reason: str,
+        *,
+        dry_run: bool,
     ) -> str:
         if journal.phase == api_db.build_status.ASSIGNED and journal.fault is not None:
-            return "has its fault already, and waits for its cell" if journal.target != CELL0_UUID else "is on its way to cell0 already"
+            return (
+                "has its fault already, and waits for its cell"
+                if journal.target != CELL0_UUID
+                else "is on its way to cell0 already"
+            )
         is_new = journal.phase == api_db.build_status.NEW
         if dry_run:
-            return "would go to cell0 with the fault" if is_new else f"would have the fault noted until cell {progress.cell} holds it"
+            return (
+                "would go to cell0 with the fault"
+                if is_new
+                else f"would have the fault noted until cell {progress.cell} holds it"
+            )
         fault = cell_db.history.fault(500, f"Build of instance {progress.uuid} failed: {reason}")
         if not open_cloud.api_write(api_db.build_status.abandon, journal, fault):
             raise core.errors.WrongState("it has changed in this moment: look, or run this again")
         told = self._tell_about(open_cloud, progress)
-        return f"goes to cell0 with the fault, {told}" if is_new else f"its fault is noted; when cell {progress.cell} answers, its row decides"
+        return (
+            f"goes to cell0 with the fault, {told}"
+            if is_new
+            else f"its fault is noted; when cell {progress.cell} answers, its row decides"
+        )

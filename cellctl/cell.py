@@ -34,16 +34,21 @@ def _add_cell_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _checked_name(name: str, option: str) -> str:
-    """A name that stands as it is in letters (`CELL:NUMBER`), in `[rabbitmq] management_urls` (`CELL:URL,CELL:URL`), in a label of a metric, in a
-    line of a log, and as a part of the name of a file.
+    """A name that stands as it is in letters (`CELL:NUMBER`), in `[rabbitmq] management_urls` (`CELL:URL,CELL:URL`), in
+    a label of a metric, in a line of a log, and as a part of the name of a file.
 
     Raises:
         Invalid: it cannot; the message names the option.
     """
     if _NAME.fullmatch(name) is None:
-        raise core.errors.Invalid(f"{option} has to be 1 to 64 letters, digits, dots, hyphens and underscores, the first a letter or a digit", field=option)
+        raise core.errors.Invalid(
+            f"{option} has to be 1 to 64 letters, digits, dots, hyphens and underscores, the first a letter or a digit",
+            field=option,
+        )
     if name == API_LEVEL:
-        raise core.errors.Invalid(f"{option} must not be {API_LEVEL}: commands mean the API level by that", field=option)
+        raise core.errors.Invalid(
+            f"{option} must not be {API_LEVEL}: commands mean the API level by that", field=option
+        )
     if _is_uuid(name):
         raise core.errors.Invalid(f"{option} must not look like a uuid: commands take names and uuids", field=option)
     return name
@@ -57,10 +62,12 @@ def _is_uuid(text: str) -> bool:
     return True
 
 
-# ---- which databases and brokers are taken -------------------------------------------------------------------------------
+# ---- which databases and brokers are taken ---------------------------------------------------------------------------
 
 
-def _refuse_shared(connection: sa.Connection, open_cloud: cloud.Cloud, *, uuid: str | None, database: str | None, broker: str | None) -> None:
+def _refuse_shared(
+    connection: sa.Connection, open_cloud: cloud.Cloud, *, uuid: str | None, database: str | None, broker: str | None
+) -> None:
     """A database or a broker's virtual host belongs to one level only: they would read each other's rows and messages.
 
     Raises:
@@ -72,8 +79,12 @@ def _refuse_shared(connection: sa.Connection, open_cloud: cloud.Cloud, *, uuid: 
         owners[urls.database_address(open_cloud.api_url)] = "the API level"
         _refuse_owned(owners.get(urls.database_address(database)), "--database-connection", "database")
     if broker is not None:
-        owners = {address: f"cell {cell.name}" for cell in others for address in urls.broker_addresses(cell.transport_url)}
-        owners |= dict.fromkeys(urls.broker_addresses(open_cloud.conf.transport_url or CELL0_TRANSPORT), "the API level")
+        owners = {
+            address: f"cell {cell.name}" for cell in others for address in urls.broker_addresses(cell.transport_url)
+        }
+        owners |= dict.fromkeys(
+            urls.broker_addresses(open_cloud.conf.transport_url or CELL0_TRANSPORT), "the API level"
+        )
         taken = sorted(owners[address] for address in urls.broker_addresses(broker) if address in owners)
         _refuse_owned(taken[0] if taken else None, "--transport-url", "broker")
 
@@ -83,40 +94,64 @@ def _refuse_owned(owner: str | None, option: str, what: str) -> None:
         raise core.errors.Conflict(f"{option}: this {what} is already used by {owner}", field=option)
 
 
-# ---- cell create ---------------------------------------------------------------------------------------------------------------
+# ---- cell create -----------------------------------------------------------------------------------------------------
 
 
 class CreateCell(commands.ShowOne):
     """Map a cell.
 
-    Its database need not be there yet: `cellctl db sync --cell NAME` makes its tables. Running processes notice the cell by themselves.
+    Its database need not be there yet: `cellctl db sync --cell NAME` makes its tables. Running processes notice the
+    cell by themselves.
     """
 
     columns = COLUMNS
-    exit_codes = "Exit code 3: the name, the uuid, the database or the broker belongs to another cell, or to the API level."
+    exit_codes = (
+        "Exit code 3: the name, the uuid, the database or the broker belongs to another cell, or to the API level."
+    )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("name", metavar="NAME", nargs="?", help="name of the cell; cell0 is the cell of builds that could not be placed")
+        parser.add_argument(
+            "name",
+            metavar="NAME",
+            nargs="?",
+            help="name of the cell; cell0 is the cell of builds that could not be placed",
+        )
         parser.add_argument("--cell0", action="store_true", help="map cell0: it has a database and no broker")
         parser.add_argument("--database-connection", metavar="URL", required=True, help="mysql+pymysql://user:password@host:port/name")
-        parser.add_argument("--transport-url", metavar="URL", help="amqp://user:password@host:port/vhost; several of a cluster separated by ;")
+        parser.add_argument(
+            "--transport-url",
+            metavar="URL",
+            help="amqp://user:password@host:port/vhost; several of a cluster separated by ;",
+        )
         parser.add_argument("--disabled", action="store_true", help="nothing is built there until `cell enable`")
         parser.add_argument("--uuid", help="the cell's uuid instead of a random one")
-        parser.add_argument("--if-absent", action="store_true", help="do nothing if there is such a cell with these URLs")
+        parser.add_argument(
+            "--if-absent", action="store_true", help="do nothing if there is such a cell with these URLs"
+        )
         _add_secrets_option(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Sequence[object]]:
-        wanted = _wanted_cell0(parsed_args) if parsed_args.cell0 or parsed_args.name == CELL0_NAME else _wanted_cell(parsed_args)
+        wanted = (
+            _wanted_cell0(parsed_args)
+            if parsed_args.cell0 or parsed_args.name == CELL0_NAME
+            else _wanted_cell(parsed_args)
+        )
         open_cloud = self.cloud()
-        cell, is_new = open_cloud.api_write(_create, open_cloud, wanted, if_absent=parsed_args.if_absent, with_uuid=bool(parsed_args.uuid))
+        cell, is_new = open_cloud.api_write(
+            _create, open_cloud, wanted, if_absent=parsed_args.if_absent, with_uuid=bool(parsed_args.uuid)
+        )
         self.say(f"cell {cell.name} is mapped" if is_new else f"cell {cell.name} was there already")
         return self.columns, _row(cell, show_secrets=parsed_args.show_secrets)
 
 
 def _wanted_cell0(parsed_args: argparse.Namespace) -> CellMapping:
-    for option, value in (("--transport-url", parsed_args.transport_url), ("--uuid", parsed_args.uuid), ("--disabled", parsed_args.disabled)):
+    for option, value in (
+        ("--transport-url", parsed_args.transport_url),
+        ("--uuid", parsed_args.uuid),
+        ("--disabled", parsed_args.disabled),
+    ):
         if value:
             raise core.errors.Invalid(f"{option} is not for cell0", field=option)
     if parsed_args.name not in (None, CELL0_NAME):
@@ -145,7 +180,10 @@ def _create(
     connection: sa.Connection, open_cloud: cloud.Cloud, wanted: CellMapping, *, if_absent: bool, with_uuid: bool
 ) -> tuple[CellMapping, bool]:
     """The cell, and whether it is new."""
-    present = next((cell for cell in api_db.cells.list_all(connection) if wanted.name == cell.name or wanted.uuid == cell.uuid), None)
+    present = next(
+        (cell for cell in api_db.cells.list_all(connection) if wanted.name == cell.name or wanted.uuid == cell.uuid),
+        None,
+    )
     if present is not None and if_absent:
         _refuse_other(present, wanted, with_uuid=with_uuid)
         return present, False
@@ -166,7 +204,8 @@ def _create(
 
 
 def _refuse_other(present: CellMapping, wanted: CellMapping, *, with_uuid: bool) -> None:
-    """Whether the cell that is there is the one that was wanted; enabled or disabled is the operator's own affair meanwhile."""
+    """Whether the cell that is there is the one that was wanted; enabled or disabled is the operator's own affair
+    meanwhile."""
     compared = {
         "NAME": (present.name, wanted.name),
         "--uuid": (present.uuid, wanted.uuid if with_uuid else present.uuid),
@@ -176,11 +215,12 @@ def _refuse_other(present: CellMapping, wanted: CellMapping, *, with_uuid: bool)
     for option, (has, asked) in compared.items():
         if has != asked:
             raise core.errors.Conflict(
-                f"{option}: cell {present.name} has {masked(has)} instead of {masked(asked)}: use `cellctl cell update`", field=option
+                f"{option}: cell {present.name} has {masked(has)} instead of {masked(asked)}: use `cellctl cell update`",
+                field=option,
             )
 
 
-# ---- cell list and show ------------------------------------------------------------------------------------------------------------
+# ---- cell list and show ----------------------------------------------------------------------------------------------
 
 
 class ListCells(commands.Lister):
@@ -219,16 +259,23 @@ class ShowCell(commands.ShowOne):
         open_cloud = self.cloud()
         cell = open_cloud.find_cell(parsed_args.cell)
         use = open_cloud.api_read(api_db.cells.in_use, cell.uuid)
-        return self.columns, (*_row(cell, show_secrets=parsed_args.show_secrets), use.hosts, use.servers, use.deleted_servers, use.orders)
+        return self.columns, (
+            *_row(cell, show_secrets=parsed_args.show_secrets),
+            use.hosts,
+            use.servers,
+            use.deleted_servers,
+            use.orders,
+        )
 
 
-# ---- cell update, enable and disable -----------------------------------------------------------------------------------------------
+# ---- cell update, enable and disable ---------------------------------------------------------------------------------
 
 
 class UpdateCell(commands.ShowOne):
     """Rename or re-address a cell.
 
-    Running processes of the API level follow within `[cells] refresh_s`; the cell's own processes have their own settings.
+    Running processes of the API level follow within `[cells] refresh_s`; the cell's own processes have their own
+    settings.
     """
 
     columns = COLUMNS
@@ -248,17 +295,23 @@ class UpdateCell(commands.ShowOne):
         if parsed_args.name is not None:
             changes["name"] = _checked_name(parsed_args.name, "--name")
         if parsed_args.database_connection is not None:
-            changes["database_connection"] = urls.checked_database(parsed_args.database_connection, option="--database-connection")
+            changes["database_connection"] = urls.checked_database(
+                parsed_args.database_connection, option="--database-connection"
+            )
         if parsed_args.transport_url is not None:
             changes["transport_url"] = urls.checked_broker(parsed_args.transport_url, option="--transport-url")
         if not changes:
-            raise core.errors.Invalid("nothing to change: give --name, --database-connection or --transport-url", field="--name")
+            raise core.errors.Invalid(
+                "nothing to change: give --name, --database-connection or --transport-url", field="--name"
+            )
         open_cloud = self.cloud()
         cell = open_cloud.api_write(_update, open_cloud, parsed_args.cell, changes)
         return self.columns, _row(cell, show_secrets=parsed_args.show_secrets)
 
 
-def _update(connection: sa.Connection, open_cloud: cloud.Cloud, name_or_uuid: str, changes: dict[str, str]) -> CellMapping:
+def _update(
+    connection: sa.Connection, open_cloud: cloud.Cloud, name_or_uuid: str, changes: dict[str, str]
+) -> CellMapping:
     cell = api_db.cells.find(connection, name_or_uuid)
     if cell.uuid == CELL0_UUID and "name" in changes:
         raise core.errors.WrongState("--name: cell0 keeps its name", field="--name")
@@ -266,7 +319,13 @@ def _update(connection: sa.Connection, open_cloud: cloud.Cloud, name_or_uuid: st
         raise core.errors.WrongState("--transport-url: cell0 has no broker", field="--transport-url")
     if cell.uuid != CELL0_UUID and changes.get("name") == CELL0_NAME:
         raise core.errors.Conflict("--name: cell0 is the name of another cell", field="--name")
-    _refuse_shared(connection, open_cloud, uuid=cell.uuid, database=changes.get("database_connection"), broker=changes.get("transport_url"))
+    _refuse_shared(
+        connection,
+        open_cloud,
+        uuid=cell.uuid,
+        database=changes.get("database_connection"),
+        broker=changes.get("transport_url"),
+    )
     return api_db.cells.update(connection, cell.uuid, **changes)
 
 
@@ -305,14 +364,15 @@ def _set_disabled(connection: sa.Connection, name_or_uuid: str, *, disabled: boo
     return api_db.cells.update(connection, cell.uuid, disabled=disabled)
 
 
-# ---- cell delete -------------------------------------------------------------------------------------------------------------------
+# ---- cell delete -----------------------------------------------------------------------------------------------------
 
 
 class DeleteCell(commands.Command):
     """Unmap a cell.
 
-    Refused for cell0, while servers are in the cell or orders are on their way to it, and, without --force, while hosts or the mappings
-    of deleted servers are left. Its database, its broker and its hosts' providers in Placement stay as they are.
+    Refused for cell0, while servers are in the cell or orders are on their way to it, and, without --force, while hosts
+    or the mappings of deleted servers are left. Its database, its broker and its hosts' providers in Placement stay as
+    they are.
     """
 
     exit_codes = "Exit code 1: refused; what stands in the way is named. 4: there is no such cell (any more)."
@@ -320,8 +380,12 @@ class DeleteCell(commands.Command):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         _add_cell_argument(parser)
-        parser.add_argument("--force", action="store_true", help="also forget its hosts and the mappings of its deleted servers")
-        parser.add_argument("--dry-run", action="store_true", help="say what would be done, or why not, and change nothing")
+        parser.add_argument(
+            "--force", action="store_true", help="also forget its hosts and the mappings of its deleted servers"
+        )
+        parser.add_argument(
+            "--dry-run", action="store_true", help="say what would be done, or why not, and change nothing"
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
@@ -331,8 +395,14 @@ class DeleteCell(commands.Command):
             cell, use = open_cloud.api_read(_delete, parsed_args.cell, **options)
         else:
             cell, use = open_cloud.api_write(_delete, parsed_args.cell, **options)
-        with_it = f" with {use.hosts} hosts and the mappings of {use.deleted_servers} deleted servers" if use.hosts or use.deleted_servers else ""
-        self.app.stdout.write(f"cell {cell.name} ({cell.uuid}) {'would be' if parsed_args.dry_run else 'is'} unmapped{with_it}\n")
+        with_it = (
+            f" with {use.hosts} hosts and the mappings of {use.deleted_servers} deleted servers"
+            if use.hosts or use.deleted_servers
+            else ""
+        )
+        self.app.stdout.write(
+            f"cell {cell.name} ({cell.uuid}) {'would be' if parsed_args.dry_run else 'is'} unmapped{with_it}\n"
+        )
 
 
 def _delete(connection: sa.Connection, name_or_uuid: str, *, force: bool, dry_run: bool) -> tuple[CellMapping, InUse]:

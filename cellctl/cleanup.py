@@ -57,7 +57,9 @@ class ListCleanups(commands.Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[object, ...]]]:
         open_cloud = self.cloud()
         only = open_cloud.find_cell(parsed_args.cell).uuid if parsed_args.cell else None
-        gates = [gate for gate in open_cloud.gates() if gate.cell.uuid == only or (only is None and not gate.cell.is_cell0)]
+        gates = [
+            gate for gate in open_cloud.gates() if gate.cell.uuid == only or (only is None and not gate.cell.is_cell0)
+        ]
         waits = [] if parsed_args.host else _waiting_for_cells(open_cloud, gates)
         for answer in scatter_now(gates, cell_db.cleanups.owed, most=MOST, host=parsed_args.host).values():
             if isinstance(answer, Answer):
@@ -66,7 +68,8 @@ class ListCleanups(commands.Lister):
             else:
                 self.complain_of(answer)
         return self.columns, [
-            (wait.server, wait.cell, wait.host, wait.attempt, moment(wait.since), moment(wait.told_at), wait.why) for wait in waits
+            (wait.server, wait.cell, wait.host, wait.attempt, moment(wait.since), moment(wait.told_at), wait.why)
+            for wait in waits
         ]
 
 
@@ -74,24 +77,34 @@ def _waiting_for_cells(open_cloud: cloud.Cloud, gates: Sequence[Gate]) -> list[W
     names = {gate.cell.uuid: gate.cell.name for gate in gates}
     deletes = open_cloud.api_read(api_db.build_status.list_all, most=MOST)
     return [
-        Wait(delete.uuid, names[str(delete.target)], None, None, delete.created_at, None, "deleted, and its cell does not know")
+        Wait(
+            delete.uuid,
+            names[str(delete.target)],
+            None,
+            None,
+            delete.created_at,
+            None,
+            "deleted, and its cell does not know",
+        )
         for delete in deletes
         if delete.deleting and delete.target in names
     ]
 
 
 def _of_host(cell: str, owed: Owed) -> Wait:
-    why = {states.BUILD_DELETING: "deleted", states.BUILD_ERROR: "failed"}.get(owed.state or "", "given up for another attempt")
+    why = {states.BUILD_DELETING: "deleted", states.BUILD_ERROR: "failed"}.get(
+        owed.state or "", "given up for another attempt"
+    )
     return Wait(owed.uuid, cell, owed.host, owed.attempt, owed.created_at, owed.sent_at, why)
 
 
 class ForgetCleanups(commands.Lister):
     """Declare that a host, or a whole cell, never comes back: what waits for its answer is ended as if it had answered.
 
-    Of a host: claims of its deleted and failed servers are released, deletes end. Of a cell (only one that does not answer): deletes that it
-    does not know of are ended and their claims released; its other servers stay as they are until they are deleted. A host that
-    does come back destroys what it should not have, told by its conductor; a cell that does come back still has the servers whose
-    deletes were forgotten.
+    Of a host: claims of its deleted and failed servers are released, deletes end. Of a cell (only one that does not
+    answer): deletes that it does not know of are ended and their claims released; its other servers stay as they are
+    until they are deleted. A host that does come back destroys what it should not have, told by its conductor; a cell
+    that does come back still has the servers whose deletes were forgotten.
     """
 
     columns = ("server", "cell", "host", "attempt", "result")
@@ -104,8 +117,16 @@ class ForgetCleanups(commands.Lister):
         parser = super().get_parser(prog_name)
         which = parser.add_mutually_exclusive_group(required=True)
         which.add_argument("--host", metavar="HOST", help="the host that is gone for good")
-        which.add_argument("--cell", metavar="NAME", type=arguments.by_id, help="the cell that is gone for good (name or uuid)")
-        parser.add_argument("--server", metavar="SERVER", type=arguments.by_id, action="append", help="only this server (uuid); may be repeated")
+        which.add_argument(
+            "--cell", metavar="NAME", type=arguments.by_id, help="the cell that is gone for good (name or uuid)"
+        )
+        parser.add_argument(
+            "--server",
+            metavar="SERVER",
+            type=arguments.by_id,
+            action="append",
+            help="only this server (uuid); may be repeated",
+        )
         parser.add_argument("--force", action="store_true", help="also of a host that is up")
         parser.add_argument("--dry-run", action="store_true", help="say what would be forgotten and change nothing")
         return parser
@@ -118,7 +139,9 @@ class ForgetCleanups(commands.Lister):
         if parsed_args.cell:
             rows = _forget_cell(open_cloud, parsed_args.cell, only, dry_run=parsed_args.dry_run)
         else:
-            rows = self._forget_host(open_cloud, parsed_args.host, only, force=parsed_args.force, dry_run=parsed_args.dry_run)
+            rows = self._forget_host(
+                open_cloud, parsed_args.host, only, force=parsed_args.force, dry_run=parsed_args.dry_run
+            )
         for server in sorted((only or set()) - {str(row[0]) for row in rows}):
             self.complain(f"server {server} waits for nothing there")
             self.exit_code = self.exit_code or exits.NOT_FOUND
@@ -130,14 +153,18 @@ class ForgetCleanups(commands.Lister):
         rows: list[tuple[object, ...]] = []
         gates = {gate.cell.uuid: gate for gate in open_cloud.gates() if not gate.cell.is_cell0}
         is_known = False
-        for uuid, answer in scatter_now(list(gates.values()), _look, host, down_after_s=open_cloud.down_after_s).items():
+        for uuid, answer in scatter_now(
+            list(gates.values()), _look, host, down_after_s=open_cloud.down_after_s
+        ).items():
             if not isinstance(answer, Answer):
                 self.complain_of(answer)
                 continue
             seen: _Seen = answer.value
             is_known = is_known or seen.is_known or bool(seen.owed)
             if seen.is_up and not force:
-                raise core.errors.WrongState(f"host {host} of cell {answer.cell.name} is up and will answer by itself (--force forgets all the same)")
+                raise core.errors.WrongState(
+                    f"host {host} of cell {answer.cell.name} is up and will answer by itself (--force forgets all the same)"
+                )
             self.say_if_cut(f"cell {answer.cell.name}", len(seen.owed), MOST)
             mine = [owed for owed in seen.owed if only is None or owed.uuid in only]
             if mine and not dry_run:
@@ -149,7 +176,7 @@ class ForgetCleanups(commands.Lister):
         return rows
 
 
-# ---- in a host's name ------------------------------------------------------------------------------------------------------------
+# ---- in a host's name ------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -173,7 +200,9 @@ def _say_gone(open_cloud: cloud.Cloud, gate: Gate, host: str, owed: Sequence[Owe
     answered = list(upto.items())
     ended = cloud.value_of(gate.read_now(cell_db.endings.ended_after_reports, host, answered))
     _release(open_cloud, [uuid for uuid, _ in ended])
-    cloud.value_of(gate.write_now(_gone, host, answered, [uuid for uuid, state in ended if state == states.BUILD_DELETING]))
+    cloud.value_of(
+        gate.write_now(_gone, host, answered, [uuid for uuid, state in ended if state == states.BUILD_DELETING])
+    )
 
 
 def _gone(connection: sa.Connection, host: str, answered: Sequence[tuple[str, int]], going: Sequence[str]) -> None:
@@ -182,14 +211,18 @@ def _gone(connection: sa.Connection, host: str, answered: Sequence[tuple[str, in
         cell_db.endings.deleted(connection, uuid)
 
 
-# ---- in a cell's name ------------------------------------------------------------------------------------------------------------
+# ---- in a cell's name ------------------------------------------------------------------------------------------------
 
 
-def _forget_cell(open_cloud: cloud.Cloud, name: str, only: set[str] | None, *, dry_run: bool) -> list[tuple[object, ...]]:
+def _forget_cell(
+    open_cloud: cloud.Cloud, name: str, only: set[str] | None, *, dry_run: bool
+) -> list[tuple[object, ...]]:
     cell = open_cloud.find_cell(name)
     gate = next(gate for gate in open_cloud.gates() if gate.cell.uuid == cell.uuid)
     if isinstance(gate.read_now(probe), Answer):
-        raise core.errors.WrongState(f"cell {cell.name} answers: its deletes are sent to it without a command (`cellctl build resume` sends them now)")
+        raise core.errors.WrongState(
+            f"cell {cell.name} answers: its deletes are sent to it without a command (`cellctl build resume` sends them now)"
+        )
     deletes = open_cloud.api_read(api_db.build_status.list_all, most=MOST, target=cell.uuid)
     mine = [delete for delete in deletes if delete.deleting and (only is None or delete.uuid in only)]
     result = "would be forgotten"

@@ -55,18 +55,23 @@ def settings(config_files: Sequence[str]) -> cfg.ConfigOpts:
 
 
 class Cloud:
-    """Gates to the API database and, when they are asked for, to the cells. A context manager: lets go of them at its end."""
+    """Gates to the API database and, when they are asked for, to the cells. A context manager: lets go of them at its
+    end."""
 
     def __init__(self, conf: cfg.ConfigOpts) -> None:
         self.conf = conf
-        self.api_url = urls.checked_database(database_url.configured(conf, "api_database"), option="[api_database] connection")
+        self.api_url = urls.checked_database(
+            database_url.configured(conf, "api_database"), option="[api_database] connection"
+        )
         self.api_gate = api_gate(conf)
         self._cells = Cells(conf, self.api_gate)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
         self._cells.stop()
         self.api_gate.close()
 
@@ -148,5 +153,9 @@ def value_of(answer: Answer[Any] | Silence | Unknown) -> Any:
 def unanswered(who: str, answer: Silence | Unknown) -> core.errors.Unavailable:
     """The error of silence; after a write it says whether that may have taken effect."""
     doubt = " (it may have been written all the same: look, or run this again)" if isinstance(answer, Unknown) else ""
-    remedy = " (`cellctl db version` shows its schema, `cellctl db sync` brings it up to date)" if _NO_TABLE.search(answer.why) else ""
+    remedy = (
+        " (`cellctl db version` shows its schema, `cellctl db sync` brings it up to date)"
+        if _NO_TABLE.search(answer.why)
+        else ""
+    )
     return core.errors.Unavailable(f"{who} does not answer: {answer.why}{doubt}{remedy}", why=answer.why)

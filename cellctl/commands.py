@@ -37,7 +37,8 @@ class _Frame(cliff.command.Command):
     `columns`: what it shows; empty: that depends.
     """
 
-    # Cliff looks for hooks of a command, and for who installed it, in every package there is: half a second for nothing.
+    # Cliff looks for hooks of a command, and for who installed it, in every package there is: half a second for
+    # nothing.
     app_dist_name = "cellplane"
     columns: Sequence[str] = ()
     exit_codes = ""
@@ -88,7 +89,8 @@ class _Frame(cliff.command.Command):
             lines.remark(text, self.app.stderr)
 
     def complain_of(self, silence: Silence | Unknown, who: str | None = None) -> None:
-        """A line about a cell, or whoever else, that did not answer; the command ends with 5 and shows what the others said."""
+        """A line about a cell, or whoever else, that did not answer; the command ends with 5 and shows what the others
+        said."""
         self.complain(cloud.unanswered(who or f"cell {silence.cell.name}", silence).message)
         self.exit_code = exits.AWAY
 
@@ -118,7 +120,9 @@ class _Printing:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._formatter, name)
 
-    def emit_list(self, column_names: Any, data: Iterable[Iterable[object]], stdout: Any, parsed_args: argparse.Namespace) -> None:
+    def emit_list(
+        self, column_names: Any, data: Iterable[Iterable[object]], stdout: Any, parsed_args: argparse.Namespace
+    ) -> None:
         """As cliff's."""
         self._formatter.emit_list(column_names, [tuple(map(_shown, row)) for row in data], stdout, parsed_args)
 

@@ -27,7 +27,8 @@ OWNER_ONLY = 0o600
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Account:
-    """A host's user at the broker where its cell is; `addresses`: of the cell mapping, which know the place and not this user."""
+    """A host's user at the broker where its cell is; `addresses`: of the cell mapping, which know the place and not
+    this user."""
 
     user: access.User
     addresses: Sequence[BrokerUrl]
@@ -45,9 +46,10 @@ class Account:
 class HostCredentials(commands.ShowOne):
     """Make, renew or remove the account with which a host's agent logs in at its cell's broker.
 
-    The account speaks for this host and for no other, reads this host's orders, and may make nothing. Done by RabbitMQ's management API where
-    the setting [rabbitmq] management_urls names it; else the commands that are to be run on the broker's machine are shown. May be repeated: an
-    account that is there keeps its password, and gets its rights once more.
+    The account speaks for this host and for no other, reads this host's orders, and may make nothing. Done by
+    RabbitMQ's management API where the setting [rabbitmq] management_urls names it; else the commands that are to be
+    run on the broker's machine are shown. May be repeated: an account that is there keeps its password, and gets its
+    rights once more.
 
     Fields: host, cell, user, result, transport_url (unless it is in --file), run (what is left to be done by hand).
     """
@@ -58,8 +60,18 @@ class HostCredentials(commands.ShowOne):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("host", metavar="HOST", help="name of the host, as in its agent's settings")
-        parser.add_argument("--cell", metavar="NAME", type=arguments.by_id, help="the host's cell (name or uuid); of a host that is mapped it is known")
-        parser.add_argument("--file", metavar="FILE", type=arguments.file, help="write the line `transport_url = ...` there, for its owner only")
+        parser.add_argument(
+            "--cell",
+            metavar="NAME",
+            type=arguments.by_id,
+            help="the host's cell (name or uuid); of a host that is mapped it is known",
+        )
+        parser.add_argument(
+            "--file",
+            metavar="FILE",
+            type=arguments.file,
+            help="write the line `transport_url = ...` there, for its owner only",
+        )
         parser.add_argument("--renew", action="store_true", help="make a new password; the agent needs it at once")
         parser.add_argument("--remove", action="store_true", help="remove the account, and the host's queue")
         parser.add_argument("--dry-run", action="store_true", help="say what would be done and change nothing")
@@ -80,7 +92,13 @@ class HostCredentials(commands.ShowOne):
 
 
 def _checked(host: str) -> str:
-    if not host or "/" in host or host in (".", "..") or not host.isprintable() or len(access.word_of(host)) > LONGEST_WORD:
+    if (
+        not host
+        or "/" in host
+        or host in (".", "..")
+        or not host.isprintable()
+        or len(access.word_of(host)) > LONGEST_WORD
+    ):
         raise core.errors.Invalid(f"{host!r} cannot be the name of a host", field="HOST")
     return host
 
@@ -88,7 +106,9 @@ def _checked(host: str) -> str:
 def _cell_of(open_cloud: cloud.Cloud, host: str, named: str | None) -> CellMapping:
     owners = {one.host: one.cell_uuid for one in open_cloud.api_read(api_db.hosts.list_all)}
     if named is None and host not in owners:
-        raise core.errors.Invalid(f"host {host} is not mapped to a cell yet: --cell says which it is in", field="--cell")
+        raise core.errors.Invalid(
+            f"host {host} is not mapped to a cell yet: --cell says which it is in", field="--cell"
+        )
     cell = open_cloud.find_cell(named or owners[host])
     if owners.get(host, cell.uuid) != cell.uuid:
         raise core.errors.Conflict(f"host {host} belongs to another cell")
@@ -114,7 +134,9 @@ def _managed(url: str | None) -> Iterator[Management | None]:
         api.close()
 
 
-def _make(account: Account, api: Management | None, file: pathlib.Path | None, *, renew: bool, dry_run: bool) -> dict[str, object]:
+def _make(
+    account: Account, api: Management | None, file: pathlib.Path | None, *, renew: bool, dry_run: bool
+) -> dict[str, object]:
     is_known = api.has_user(account.user.name) if api else False
     password = None if is_known and not renew else secrets.token_hex(24)
     if api is None and file is not None and not renew:
@@ -126,7 +148,8 @@ def _make(account: Account, api: Management | None, file: pathlib.Path | None, *
     told: dict[str, object] = {}
     if password and file is None:
         told["transport_url"] = account.transport_url(password)
-    # The broker first, and the file at once afterwards: as a fresh one beside it, so that what can fail has failed before.
+    # The broker first, and the file at once afterwards: as a fresh one beside it, so that what can fail has failed
+    # before.
     with _fresh(file if password else None, f"transport_url = {account.transport_url(password or '')}\n"):
         if api is None:
             path = pathlib.Path(f"{urllib.parse.quote(account.user.name, safe='')}.definitions.json").absolute()
@@ -135,7 +158,10 @@ def _make(account: Account, api: Management | None, file: pathlib.Path | None, *
             told["run"] = shlex.join(["rabbitmqctl", "import_definitions", str(path)])
         else:
             api.import_definitions(definitions)
-    return {"result": "made" if password and not is_known else "renewed" if password else "kept, with its rights", **told}
+    return {
+        "result": "made" if password and not is_known else "renewed" if password else "kept, with its rights",
+        **told,
+    }
 
 
 def _remove(account: Account, api: Management | None, *, dry_run: bool) -> dict[str, object]:
@@ -143,7 +169,10 @@ def _remove(account: Account, api: Management | None, *, dry_run: bool) -> dict[
     if dry_run:
         return {"result": "would be removed"}
     if api is None:
-        by_hand = (["rabbitmqctl", "delete_user", account.user.name], ["rabbitmqctl", "delete_queue", "--vhost", account.vhost, queue])
+        by_hand = (
+            ["rabbitmqctl", "delete_user", account.user.name],
+            ["rabbitmqctl", "delete_queue", "--vhost", account.vhost, queue],
+        )
         return {"result": "to be removed by hand", "run": "\n".join(shlex.join(words) for words in by_hand)}
     was_there = api.delete_user(account.user.name)
     api.delete_queue(account.vhost, queue)

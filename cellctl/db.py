@@ -48,7 +48,9 @@ def _revision(target: Target, deadline_s: float) -> str | None:
         Unavailable: it does not answer, or nobody can connect to what its mapping says.
     """
     try:
-        database = Database(target.url, pool_size=1, connect_timeout_s=deadline_s, io_timeout_s=deadline_s, wait_s=deadline_s)
+        database = Database(
+            target.url, pool_size=1, connect_timeout_s=deadline_s, io_timeout_s=deadline_s, wait_s=deadline_s
+        )
     except core.errors.Invalid as error:
         raise core.errors.Unavailable(f"{target.name}: {error.message}") from error
     if database.is_sqlite and _is_to_be_made(pathlib.Path(database.url.database or "")):
@@ -67,14 +69,14 @@ def _is_to_be_made(file: pathlib.Path) -> bool:
     return not file.exists() and file.parent.is_dir()
 
 
-# ---- db sync -----------------------------------------------------------------------------------------------------------------
+# ---- db sync ---------------------------------------------------------------------------------------------------------
 
 
 class SyncDatabases(commands.Command):
     """Bring database schemas to the newest revision of this release.
 
-    Without an option: the API database, cell0 and every cell. A database that does not answer is named and the others are synced. It
-    may be run at any time, and again; not twice at once.
+    Without an option: the API database, cell0 and every cell. A database that does not answer is named and the others
+    are synced. It may be run at any time, and again; not twice at once.
     """
 
     exit_codes = "Exit code 5: some database did not answer, the others are synced. 1: some schema could not be moved."
@@ -83,9 +85,17 @@ class SyncDatabases(commands.Command):
         parser = super().get_parser(prog_name)
         which = parser.add_mutually_exclusive_group()
         which.add_argument("--api", action="store_true", help="only the API database")
-        which.add_argument("--cell", metavar="NAME", type=arguments.by_id, action="append", help="only this cell's database (name or uuid); may be repeated")
+        which.add_argument(
+            "--cell",
+            metavar="NAME",
+            type=arguments.by_id,
+            action="append",
+            help="only this cell's database (name or uuid); may be repeated",
+        )
         which.add_argument("--all", action="store_true", help="the API database, cell0 and every cell: the default")
-        which.add_argument("--database", metavar="URL", help="only this database, which no cell needs to be mapped to; with --schema")
+        which.add_argument(
+            "--database", metavar="URL", help="only this database, which no cell needs to be mapped to; with --schema"
+        )
         parser.add_argument("--schema", choices=sorted(SCHEMAS), help="what the database of --database holds")
         return parser
 
@@ -125,14 +135,16 @@ class SyncDatabases(commands.Command):
         except (sa.exc.DBAPIError, alembic.util.CommandError) as error:
             why = error.orig if isinstance(error, sa.exc.DBAPIError) else error
             # A second look tells a database that went away from a migration that failed.
-            raise core.errors.Broken(f"{target.name}: the schema stays at {_revision(target, deadline_s) or 'nothing'}: {why}") from error
+            raise core.errors.Broken(
+                f"{target.name}: the schema stays at {_revision(target, deadline_s) or 'nothing'}: {why}"
+            ) from error
         finally:
             database.close()
         self.app.stdout.write(f"{target.name}: {before or 'empty'} -> {target.schema.newest}\n")
         self.app.stdout.flush()
 
 
-# ---- db version ----------------------------------------------------------------------------------------------------------------
+# ---- db version ------------------------------------------------------------------------------------------------------
 
 
 class ListVersions(commands.Lister):

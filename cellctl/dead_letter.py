@@ -59,7 +59,7 @@ class Again:
     arguments: msgspec.Struct
 
 
-# ---- which message does the work of another ------------------------------------------------------------------------------------
+# ---- which message does the work of another --------------------------------------------------------------------------
 
 
 class _Named(msgspec.Struct):
@@ -87,8 +87,8 @@ class _Outcomes(msgspec.Struct):
 
 
 def _look(verb: Verb, read: type[Any], uuids_of: Callable[[Any], list[str]]) -> Callable[[Any], Again]:
-    """The conductor looks at the rows, which say what to order now: an order is not kept whole and may be long out of date; a report counts only
-    from its host, and a host that is ordered again what it did reports again.
+    """The conductor looks at the rows, which say what to order now: an order is not kept whole and may be long out of
+    date; a report counts only from its host, and a host that is ordered again what it did reports again.
     """
 
     def again(content: Any) -> Again:
@@ -109,15 +109,23 @@ _OF_API_LEVEL: Mapping[str, Callable[[Any], Again]] = {
 _HINTS = (cell_verbs.START, cell_verbs.ACT, cell_verbs.CLEAN)
 _OF_CELL: Mapping[str, Callable[[Any], Again]] = {
     **{verb.name: _same(cell_verbs.QUEUE, verb) for verb in _HINTS},
-    cell_verbs.ACTIVE.name: _look(cell_verbs.START, _Servers, lambda active: [server.uuid for server in active.servers]),
-    cell_verbs.REFUSED.name: _look(cell_verbs.START, _Servers, lambda refused: [server.uuid for server in refused.servers]),
+    cell_verbs.ACTIVE.name: _look(
+        cell_verbs.START, _Servers, lambda active: [server.uuid for server in active.servers]
+    ),
+    cell_verbs.REFUSED.name: _look(
+        cell_verbs.START, _Servers, lambda refused: [server.uuid for server in refused.servers]
+    ),
     cell_verbs.GONE.name: _look(cell_verbs.CLEAN, _Servers, lambda gone: [server.uuid for server in gone.servers]),
     cell_verbs.ACTED.name: _look(cell_verbs.ACT, _Outcomes, lambda acted: [outcome.uuid for outcome in acted.outcomes]),
 }
 """Heartbeats and power states are not among them: they come again by themselves."""
 _TO_HOST: Mapping[str, Callable[[Any], Again]] = {
-    compute_verbs.BUILD.name: _look(cell_verbs.START, _Builds, lambda build: [build_.spec.uuid for build_ in build.orders]),
-    compute_verbs.DESTROY.name: _look(cell_verbs.CLEAN, _Farewells, lambda destroy: [server.uuid for server in destroy.servers]),
+    compute_verbs.BUILD.name: _look(
+        cell_verbs.START, _Builds, lambda build: [build_.spec.uuid for build_ in build.orders]
+    ),
+    compute_verbs.DESTROY.name: _look(
+        cell_verbs.CLEAN, _Farewells, lambda destroy: [server.uuid for server in destroy.servers]
+    ),
     compute_verbs.ACT.name: _look(cell_verbs.ACT, _Named, lambda act: [act.uuid]),
 }
 
@@ -135,12 +143,14 @@ def again(letter: DeadLetterAt) -> Again:
         return known[record.verb](record.arguments)
     except KeyError:
         what = f"a {record.verb} message" if record.verb else "what is no message"
-        raise core.errors.WrongState(f"{letter.name}: {what} of queue {record.queue} cannot be sent again: drop it") from None
+        raise core.errors.WrongState(
+            f"{letter.name}: {what} of queue {record.queue} cannot be sent again: drop it"
+        ) from None
     except msgspec.ValidationError as error:
         raise core.errors.WrongState(f"{letter.name}: this release cannot read it ({error}): drop it") from None
 
 
-# ---- where letters are -----------------------------------------------------------------------------------------------------------
+# ---- where letters are -----------------------------------------------------------------------------------------------
 
 
 def _gates(open_cloud: cloud.Cloud, where: str | None) -> dict[str, Gate]:
@@ -150,7 +160,9 @@ def _gates(open_cloud: cloud.Cloud, where: str | None) -> dict[str, Gate]:
     if where is not None:
         gate = open_cloud.gate(open_cloud.find_cell(where))
         return {gate.cell.name: gate}
-    return {API_LEVEL: open_cloud.api_gate} | {gate.cell.name: gate for gate in open_cloud.gates() if not gate.cell.is_cell0}
+    return {API_LEVEL: open_cloud.api_gate} | {
+        gate.cell.name: gate for gate in open_cloud.gates() if not gate.cell.is_cell0
+    }
 
 
 def _kept_by(where: str) -> Any:
@@ -160,7 +172,9 @@ def _kept_by(where: str) -> Any:
 def _find(open_cloud: cloud.Cloud, name: str) -> DeadLetterAt:
     where, _, number = name.rpartition(":")
     if not where or _NUMBER.fullmatch(number) is None:
-        raise core.errors.Invalid(f"{name} names no dead letter: an ID is CELL:NUMBER, or {API_LEVEL}:NUMBER", field="ID")
+        raise core.errors.Invalid(
+            f"{name} names no dead letter: an ID is CELL:NUMBER, or {API_LEVEL}:NUMBER", field="ID"
+        )
     for found, gate in _gates(open_cloud, as_kept(where)).items():
         try:
             return DeadLetterAt(found, gate, cloud.value_of(gate.read_now(_kept_by(found).get, int(number))))
@@ -184,16 +198,22 @@ class _Reader(commands.Lister):
 
 
 def _add_cell_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cell", metavar="NAME", type=arguments.by_id, help=f"only this cell's (name or uuid); {API_LEVEL}: only the API level's")
+    parser.add_argument(
+        "--cell",
+        metavar="NAME",
+        type=arguments.by_id,
+        help=f"only this cell's (name or uuid); {API_LEVEL}: only the API level's",
+    )
 
 
-# ---- dead-letter list and show -----------------------------------------------------------------------------------------------------------
+# ---- dead-letter list and show ---------------------------------------------------------------------------------------
 
 
 class ListDeadLetters(_Reader):
     """List the messages that were given up, those of the API level first, of each the latest first.
 
-    Columns: letter, queue (that it came from), host (that sent it, or gave it up), verb, request_id, given_up_at (UTC), why.
+    Columns: letter, queue (that it came from), host (that sent it, or gave it up), verb, request_id, given_up_at (UTC),
+    why.
     """
 
     columns = COLUMNS
@@ -243,7 +263,7 @@ def _remedy(letter: DeadLetterAt) -> str:
     return f"{instead.verb.name} to queue {instead.queue}"
 
 
-# ---- dead-letter requeue and drop -----------------------------------------------------------------------------------------------------------
+# ---- dead-letter requeue and drop ------------------------------------------------------------------------------------
 
 
 class _Each(_Reader):
@@ -298,8 +318,9 @@ class _Each(_Reader):
 class RequeueDeadLetters(_Each):
     """Have the work of messages that were given up looked at again, and forget the messages.
 
-    Hints are sent as they were. Instead of an order to a host, or of its report, the conductor is told to look at the server's row, which says
-    what there is to do now, if anything: of a build that was given up meanwhile, nothing. Nobody but a host can speak for it.
+    Hints are sent as they were. Instead of an order to a host, or of its report, the conductor is told to look at the
+    server's row, which says what there is to do now, if anything: of a build that was given up meanwhile, nothing.
+    Nobody but a host can speak for it.
     """
 
     exit_codes = "Exit code 1: some cannot be sent again. 4: some are not there (any more). 5: some cell or broker did not answer; its letters stay."
@@ -309,7 +330,11 @@ class RequeueDeadLetters(_Each):
         what = f"{instead.verb.name} to queue {instead.queue}"
         if dry_run:
             return f"would send {what}"
-        cloud.value_of(letter.gate.cast_now(instead.queue, instead.verb, instead.arguments, service_context(letter.record.request_id)))
+        cloud.value_of(
+            letter.gate.cast_now(
+                instead.queue, instead.verb, instead.arguments, service_context(letter.record.request_id)
+            )
+        )
         # Broken off here, a second run sends it twice, which does no harm.
         self._forget(letter)
         return f"sent {what}"

@@ -44,7 +44,8 @@ MAX_DEAD_LETTERS = 1000
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reach:
-    """Whether something answers. `state`: up, down, "in process" (it can't be asked from here) or none (there is no such thing)."""
+    """Whether something answers. `state`: up, down, "in process" (it can't be asked from here) or none (there is no
+    such thing)."""
 
     state: str
     latency_ms: float | None = None
@@ -107,21 +108,36 @@ class Health:
     def problems(self) -> list[str]:
         """What is down, in words; empty: all is well."""
         return [
-            *_problems_of("API level", database=self.api.database, broker=self.api.broker, placement=self.api.placement),
-            *(line for cell in self.cells for line in _problems_of(f"cell {cell.name}", database=cell.database, broker=cell.broker)),
+            *_problems_of(
+                "API level", database=self.api.database, broker=self.api.broker, placement=self.api.placement
+            ),
+            *(
+                line
+                for cell in self.cells
+                for line in _problems_of(f"cell {cell.name}", database=cell.database, broker=cell.broker)
+            ),
             *self._missing_processes(),
             *(_problem_of(process) for process in self.processes if process.state != UP and process.matters),
         ]
 
     def remarks(self) -> list[str]:
         """What is not down and wants to be looked at, in words."""
-        letters = {"API level": self.api.dead_letters, **{f"cell {cell.name}": cell.work.dead_letters if cell.work else None for cell in self.cells}}
-        return [f"{where}: {count} messages were given up (cellctl dead-letter list)" for where, count in letters.items() if count]
+        letters = {
+            "API level": self.api.dead_letters,
+            **{f"cell {cell.name}": cell.work.dead_letters if cell.work else None for cell in self.cells},
+        }
+        return [
+            f"{where}: {count} messages were given up (cellctl dead-letter list)"
+            for where, count in letters.items()
+            if count
+        ]
 
     def _missing_processes(self) -> Iterator[str]:
         known = {(process.process, process.cell) for process in self.processes}
         if self.api.builds is not None:
-            yield from (f"API level: no {kind} is running" for kind in ("api", "super-conductor") if (kind, None) not in known)
+            yield from (
+                f"API level: no {kind} is running" for kind in ("api", "super-conductor") if (kind, None) not in known
+            )
         for cell in self.cells:
             if cell.work is not None and cell.broker.state != NONE and ("cell-conductor", cell.name) not in known:
                 yield f"cell {cell.name}: no cell-conductor has ever run"
@@ -155,17 +171,24 @@ def look(cloud: Cloud) -> Health:
         gates = cloud.gates()
         brokers = [threads.submit(_broker, gate.cell.transport_url, gate.deadline_s) for gate in gates]
         answers = scatter_now(gates, _cell, down_after_s=cloud.down_after_s)
-        cells = [_cell_health(gate, answers[gate.cell.uuid], broker.result()) for gate, broker in zip(gates, brokers, strict=True)]
-        api = ApiLevel(Reach(UP, part.latency_ms), api_broker.result(), placement.result(), part.builds, part.dead_letters)
+        cells = [
+            _cell_health(gate, answers[gate.cell.uuid], broker.result())
+            for gate, broker in zip(gates, brokers, strict=True)
+        ]
+        api = ApiLevel(
+            Reach(UP, part.latency_ms), api_broker.result(), placement.result(), part.builds, part.dead_letters
+        )
     processes = [_of_api_level(service, cloud.down_after_s) for service in part.services]
     for answer in answers.values():
         if isinstance(answer, Answer):
             reports = answer.value.reports
-            processes += [_of_cell(answer.cell.name, service, reports.get(service.host)) for service in answer.value.services]
+            processes += [
+                _of_cell(answer.cell.name, service, reports.get(service.host)) for service in answer.value.services
+            ]
     return Health(api, cells, processes)
 
 
-# ---- in the databases ------------------------------------------------------------------------------------------------------------
+# ---- in the databases ------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -193,7 +216,9 @@ def _round_trip_ms(connection: sa.Connection) -> float:
 
 def _api_level(connection: sa.Connection) -> _ApiPart:
     letters = len(api_db.dead_letters.list_all(connection, most=MAX_DEAD_LETTERS))
-    return _ApiPart(_round_trip_ms(connection), api_db.services.list_all(connection), api_db.journal.count(connection), letters)
+    return _ApiPart(
+        _round_trip_ms(connection), api_db.services.list_all(connection), api_db.journal.count(connection), letters
+    )
 
 
 def _cell(connection: sa.Connection, *, down_after_s: float) -> _CellPart:
@@ -213,21 +238,27 @@ def _cell(connection: sa.Connection, *, down_after_s: float) -> _CellPart:
 def _cell_health(gate: Gate, answer: Answer[_CellPart] | Silence, broker: Reach) -> CellHealth:
     cell = gate.cell
     if isinstance(answer, Answer):
-        return CellHealth(cell.name, cell.uuid, cell.disabled, Reach(UP, answer.value.latency_ms), broker, answer.value.work)
+        return CellHealth(
+            cell.name, cell.uuid, cell.disabled, Reach(UP, answer.value.latency_ms), broker, answer.value.work
+        )
     return CellHealth(cell.name, cell.uuid, cell.disabled, Reach(DOWN, why=answer.why), broker, None)
 
 
-# ---- processes -----------------------------------------------------------------------------------------------------------------
+# ---- processes -------------------------------------------------------------------------------------------------------
 
 
 def _of_api_level(service: ApiService, down_after_s: float) -> Process:
     kind = {API: "api", CONDUCTOR: "super-conductor"}.get(service.binary, service.binary)
     state = UP if service.is_up(down_after_s) else DOWN
-    return Process(kind, None, service.host, state, service.version, service.started_at, _silence(service.silent_s, state))
+    return Process(
+        kind, None, service.host, state, service.version, service.started_at, _silence(service.silent_s, state)
+    )
 
 
 def _of_cell(cell: str, service: Service, report: HostReport | None) -> Process:
-    kind = {COMPUTE: "compute", CONDUCTOR: "cell-conductor", CONSOLE_PROXY: "console-proxy"}.get(service.binary, service.binary)
+    kind = {COMPUTE: "compute", CONDUCTOR: "cell-conductor", CONSOLE_PROXY: "console-proxy"}.get(
+        service.binary, service.binary
+    )
     state = STOPPED if service.is_stopped else service.state
     notes = _notes(service, report, state) if service.binary == COMPUTE else []
     return Process(
@@ -261,7 +292,7 @@ def _silence(silent_s: float, state: str) -> str:
     return "" if state == UP else f"silent for {silent_s:.0f} s"
 
 
-# ---- brokers and Placement -----------------------------------------------------------------------------------------------------
+# ---- brokers and Placement -------------------------------------------------------------------------------------------
 
 
 def _broker(url: str, deadline_s: float) -> Reach:

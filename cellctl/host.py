@@ -23,20 +23,23 @@ from objects.host import COMPUTE
 
 ACCEPTED, WAITING = "accepted", "waiting"
 
-# ---- host list ---------------------------------------------------------------------------------------------------------------
+# ---- host list -------------------------------------------------------------------------------------------------------
 
 
 class ListHosts(commands.Lister):
     """List the hosts that are mapped to cells, by name.
 
-    Columns: host, cell, cell_uuid, mapped_at (UTC), state (accepted, or waiting: it takes nothing before `cellctl host accept`).
+    Columns: host, cell, cell_uuid, mapped_at (UTC), state (accepted, or waiting: it takes nothing before `cellctl host
+    accept`).
     """
 
     columns = ("host", "cell", "cell_uuid", "mapped_at", "state")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
-        parser.add_argument("--cell", metavar="NAME", type=arguments.by_id, help="only the hosts of this cell (name or uuid)")
+        parser.add_argument(
+            "--cell", metavar="NAME", type=arguments.by_id, help="only the hosts of this cell (name or uuid)"
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[object, ...]]]:
@@ -45,12 +48,19 @@ class ListHosts(commands.Lister):
         names = {cell.uuid: cell.name for cell in open_cloud.api_read(api_db.cells.list_all)}
         mapped = open_cloud.api_read(api_db.hosts.list_all, only)
         rows: list[tuple[object, ...]] = [
-            (one.host, names[one.cell_uuid], one.cell_uuid, moment(one.created_at), ACCEPTED if one.accepted else WAITING) for one in mapped
+            (
+                one.host,
+                names[one.cell_uuid],
+                one.cell_uuid,
+                moment(one.created_at),
+                ACCEPTED if one.accepted else WAITING,
+            )
+            for one in mapped
         ]
         return self.columns, rows
 
 
-# ---- host discover -------------------------------------------------------------------------------------------------------------
+# ---- host discover ---------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,9 +78,10 @@ class Found:
 class DiscoverHosts(commands.Lister):
     """Map the hosts that cells know and the API level does not.
 
-    The super-conductor does this by itself every second; this is for when it is away, and shows names that two cells use. Columns: host,
-    cell, result (mapped; would be mapped; clash: the name belongs to a host of another cell; unusable: its record says what cannot be).
-    Where `[scheduler] new_hosts` is accept, what is mapped waits for `cellctl host accept`.
+    The super-conductor does this by itself every second; this is for when it is away, and shows names that two cells
+    use. Columns: host, cell, result (mapped; would be mapped; clash: the name belongs to a host of another cell;
+    unusable: its record says what cannot be). Where `[scheduler] new_hosts` is accept, what is mapped waits for
+    `cellctl host accept`.
     """
 
     columns = ("host", "cell", "result")
@@ -132,14 +143,14 @@ def _map(open_cloud: cloud.Cloud, found: Found) -> Found:
     return dataclasses.replace(found, fresh=fresh, clashes=clashes)
 
 
-# ---- host accept -----------------------------------------------------------------------------------------------------------------
+# ---- host accept -----------------------------------------------------------------------------------------------------
 
 
 class AcceptHost(commands.Command):
     """Let a new host take builds.
 
-    Where `[scheduler] new_hosts` is accept, a host that reports for the first time waits for this. Its cell's conductor tells Placement of it
-    within a second or two. A host that was accepted before stays so.
+    Where `[scheduler] new_hosts` is accept, a host that reports for the first time waits for this. Its cell's conductor
+    tells Placement of it within a second or two. A host that was accepted before stays so.
     """
 
     exit_codes = "Exit code 4: no such host is mapped (yet): `cellctl host discover` says what cells know."
@@ -155,17 +166,20 @@ class AcceptHost(commands.Command):
         mapping = open_cloud.api_read(api_db.hosts.get, host)
         if not parsed_args.dry_run:
             open_cloud.api_write(api_db.hosts.accept, host)
-        done = "is accepted already" if mapping.accepted else "would be accepted" if parsed_args.dry_run else "is accepted"
+        done = (
+            "is accepted already" if mapping.accepted else "would be accepted" if parsed_args.dry_run else "is accepted"
+        )
         self.app.stdout.write(f"host {host} {done}\n")
 
 
-# ---- host delete -----------------------------------------------------------------------------------------------------------------
+# ---- host delete -----------------------------------------------------------------------------------------------------
 
 
 class DeleteHost(commands.Command):
     """Forget a host: its mapping, its aggregates and its record in its cell.
 
-    Refused while servers are on it or being built there. An agent that still runs brings its host back with its next report: stop it first.
+    Refused while servers are on it or being built there. An agent that still runs brings its host back with its next
+    report: stop it first.
     """
 
     exit_codes = "Exit code 1: servers are on the host. 4: no cell knows it (any more). 5: its cell does not answer; nothing, or not all, was done."
@@ -173,7 +187,9 @@ class DeleteHost(commands.Command):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("host", metavar="HOST", help="name of the host")
-        parser.add_argument("--dry-run", action="store_true", help="say what would be done, or why not, and change nothing")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="say what would be done, or why not, and change nothing"
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
@@ -181,15 +197,22 @@ class DeleteHost(commands.Command):
         gate = _gate_of(open_cloud, host)
         service, servers = cloud.value_of(gate.read_now(_look, host, down_after_s=open_cloud.down_after_s))
         if servers:
-            raise core.errors.WrongState(f"host {host} of cell {gate.cell.name} {servers} Delete or move those that are not deleted.")
+            raise core.errors.WrongState(
+                f"host {host} of cell {gate.cell.name} {servers} Delete or move those that are not deleted."
+            )
         if service is not None and service.is_up:
-            self.say(f"the agent of {host} was seen {moment(service.last_seen_at)}: if it still runs, the host comes back")
+            self.say(
+                f"the agent of {host} was seen {moment(service.last_seen_at)}: if it still runs, the host comes back"
+            )
         if not parsed_args.dry_run:
             self._delete(open_cloud, gate, host, service)
-        self.app.stdout.write(f"host {host} of cell {gate.cell.name} {'would be' if parsed_args.dry_run else 'is'} forgotten\n")
+        self.app.stdout.write(
+            f"host {host} of cell {gate.cell.name} {'would be' if parsed_args.dry_run else 'is'} forgotten\n"
+        )
 
     def _delete(self, open_cloud: cloud.Cloud, gate: Gate, host: str, service: Service | None) -> None:
-        """The cell first: as long as it knows the host, discovery maps it again. Broken off in between, a second run finds the mapping."""
+        """The cell first: as long as it knows the host, discovery maps it again. Broken off in between, a second run
+        finds the mapping."""
         if service is not None:
             try:
                 cloud.value_of(gate.write_now(cell_db.hosts.delete_service, service.uuid))
@@ -213,9 +236,13 @@ def _gate_of(open_cloud: cloud.Cloud, host: str) -> Gate:
     if host in mapped:
         return gates[mapped[host]]
     answers = scatter_now(list(gates.values()), _look, host, down_after_s=open_cloud.down_after_s)
-    knowing = [gates[uuid] for uuid, answer in answers.items() if isinstance(answer, Answer) and answer.value[0] is not None]
+    knowing = [
+        gates[uuid] for uuid, answer in answers.items() if isinstance(answer, Answer) and answer.value[0] is not None
+    ]
     if len(knowing) > 1:
-        raise core.errors.Conflict(f"host {host} is not mapped, and several cells know it: " + _names(gate.cell.name for gate in knowing))
+        raise core.errors.Conflict(
+            f"host {host} is not mapped, and several cells know it: " + _names(gate.cell.name for gate in knowing)
+        )
     if knowing:
         return knowing[0]
     silent = [answer.cell.name for answer in answers.values() if not isinstance(answer, Answer)]

@@ -95,8 +95,22 @@ class Cellctl(cliff.app.App):
         add = parser.add_argument
         add("--config-file", dest="config_files", metavar="FILE", action="append",
             help=f"settings; may be given several times; default: the environment variable {CONFIG_FILE_VARIABLE}")  # fmt: skip
-        add("-v", "--verbose", dest="verbose_level", action="count", default=1, help="also log what libraries say; twice: events too")
-        add("-q", "--quiet", dest="verbose_level", action="store_const", const=0, help="no remarks beside the output, errors only")
+        add(
+            "-v",
+            "--verbose",
+            dest="verbose_level",
+            action="count",
+            default=1,
+            help="also log what libraries say; twice: events too",
+        )
+        add(
+            "-q",
+            "--quiet",
+            dest="verbose_level",
+            action="store_const",
+            const=0,
+            help="no remarks beside the output, errors only",
+        )
         add("--debug", action="store_true", help="show where an unexpected error came from")
         add("--version", action="version", version=f"{PROGRAM} {version}")
         add("-h", "--help", dest="deferred_help", action="store_true", help="show this, or a command's options")
@@ -124,7 +138,9 @@ class Cellctl(cliff.app.App):
             self.parser.error(f"unrecognized arguments: {argv[0].partition('=')[0]}")
         if named and not self._knows(named, part=is_help):
             like = ", ".join(self._like(named[0]))
-            self.parser.error(f"there is no command {' '.join(named[:LONGEST_COMMAND])}" + (f"; is it {like}?" if like else ""))
+            self.parser.error(
+                f"there is no command {' '.join(named[:LONGEST_COMMAND])}" + (f"; is it {like}?" if like else "")
+            )
         return int(super().run_subcommand(["help", *named] if is_help else argv))
 
     def _like(self, word: str) -> list[str]:

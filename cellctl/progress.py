@@ -22,7 +22,8 @@ class BuildProgress:
 
     @property
     def phase(self) -> str | None:
-        """In the cell BUILD, ACTIVE, ERROR, DELETING, DELETED; before that new or assigned; None: its cell does not say."""
+        """In the cell BUILD, ACTIVE, ERROR, DELETING, DELETED; before that new or assigned; None: its cell does not
+        say."""
         if self.row is not None:
             return self.row.state
         return self.journal.phase if self.journal else None
@@ -30,14 +31,17 @@ class BuildProgress:
     @property
     def is_deleting(self) -> bool:
         """Whether its delete is under way, or over."""
-        return self.deleted or (self.row is not None and self.row.state in (states.BUILD_DELETING, states.BUILD_DELETED))
+        return self.deleted or (
+            self.row is not None and self.row.state in (states.BUILD_DELETING, states.BUILD_DELETED)
+        )
 
     @property
     def is_under_way(self) -> bool:
         """Whether anybody has something left to do."""
         row = self.row
         return self.journal is not None or (
-            row is not None and (row.state in (states.BUILD, states.BUILD_DELETING) or bool(row.owed) or row.operation is not None)
+            row is not None
+            and (row.state in (states.BUILD, states.BUILD_DELETING) or bool(row.owed) or row.operation is not None)
         )
 
     @property
@@ -81,7 +85,9 @@ def describe(progress: BuildProgress) -> str:
         return f"{told}: it does not answer: {progress.silence}" if progress.silence else told
     if progress.silence:
         return f"it is in cell {progress.cell}, which does not answer: {progress.silence}"
-    return f"cell {progress.cell} has no row of it" if progress.cell else "neither the journal nor a cell has a row of it"
+    return (
+        f"cell {progress.cell} has no row of it" if progress.cell else "neither the journal nor a cell has a row of it"
+    )
 
 
 def _of_journal(journal: api_db.build_status.BuildStatus, cell: str | None) -> str:
@@ -90,7 +96,11 @@ def _of_journal(journal: api_db.build_status.BuildStatus, cell: str | None) -> s
     if journal.deleting:
         return f"deleted; cell {cell} has not been told yet"
     if journal.phase == api_db.build_status.NEW:
-        return "accepted; waits for a host" if journal.tries <= 1 else f"accepted; waits for a host, leased {journal.tries} times"
+        return (
+            "accepted; waits for a host"
+            if journal.tries <= 1
+            else f"accepted; waits for a host, leased {journal.tries} times"
+        )
     if journal.target == CELL0_UUID:
         return "no valid host; it goes to cell0 in ERROR"
     fault = "; its fault is shown meanwhile" if journal.fault else ""
@@ -115,7 +125,11 @@ def _of_row(row: cell_db.build_status.BuildStatus) -> str:
 
 
 def _of_build(row: cell_db.build_status.BuildStatus) -> str:
-    told = f"host {row.host} builds attempt {row.attempt}" if row.is_listed else f"attempt {row.attempt} is assigned to host {row.host}"
+    told = (
+        f"host {row.host} builds attempt {row.attempt}"
+        if row.is_listed
+        else f"attempt {row.attempt} is assigned to host {row.host}"
+    )
     if row.host_is_up is None:
         told += ", which is unknown to its cell"
     elif not row.host_is_up:

@@ -18,9 +18,10 @@ _DOCUMENTS = ("json", "yaml")
 class Status(commands.Lister):
     """Show what is up and what is down, and what is on its way.
 
-    As a table: several, one below the other. As json or yaml: one document. As csv or value, or with -c: a row for each database, broker
-    and process: kind, cell, name, state, latency_ms, version, since (UTC), note. A cell's latency is one round trip to its database; a
-    broker's is connecting and asking. A process is down after `[conductor] service_down_time_s` without a word.
+    As a table: several, one below the other. As json or yaml: one document. As csv or value, or with -c: a row for each
+    database, broker and process: kind, cell, name, state, latency_ms, version, since (UTC), note. A cell's latency is
+    one round trip to its database; a broker's is connecting and asking. A process is down after `[conductor]
+    service_down_time_s` without a word.
     """
 
     columns = FLAT
@@ -43,8 +44,23 @@ class Status(commands.Lister):
         return exits.DONE
 
     def _screen(self, found: Health, parsed_args: argparse.Namespace) -> None:
-        self._table("API level", ("database", "broker", "placement", "new builds", "assigned", "deletes", "dead letters"), [_api_row(found)], parsed_args)
-        cells = ("cell", "enabled", "database", "broker", "hosts up", "building", "deleting", "cleanups", "dead letters")
+        self._table(
+            "API level",
+            ("database", "broker", "placement", "new builds", "assigned", "deletes", "dead letters"),
+            [_api_row(found)],
+            parsed_args,
+        )
+        cells = (
+            "cell",
+            "enabled",
+            "database",
+            "broker",
+            "hosts up",
+            "building",
+            "deleting",
+            "cleanups",
+            "dead letters",
+        )
         self._table("Cells", cells, [_cell_row(cell, found.processes) for cell in found.cells], parsed_args)
         columns = ("process", "cell", "host", "state", "version", "since", "note")
         self._table("Processes", columns, [_process_row(process) for process in found.processes], parsed_args)
@@ -56,13 +72,15 @@ class Status(commands.Lister):
         if not problems and not remarks:
             self.app.stdout.write("All is well.\n")
 
-    def _table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], parsed_args: argparse.Namespace) -> None:
+    def _table(
+        self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], parsed_args: argparse.Namespace
+    ) -> None:
         if rows:
             self.app.stdout.write(f"{title}\n")
             self.formatter.emit_list(columns, rows, self.app.stdout, parsed_args)
 
 
-# ---- the screen ------------------------------------------------------------------------------------------------------------------
+# ---- the screen ------------------------------------------------------------------------------------------------------
 
 
 def _short(reach: Reach) -> str:
@@ -88,10 +106,18 @@ def _cell_row(cell: CellHealth, processes: Sequence[Process]) -> tuple[object, .
 
 
 def _process_row(process: Process) -> tuple[object, ...]:
-    return process.process, process.cell or "", process.host, process.state, process.version, moment(process.since), process.note
+    return (
+        process.process,
+        process.cell or "",
+        process.host,
+        process.state,
+        process.version,
+        moment(process.since),
+        process.note,
+    )
 
 
-# ---- one document ------------------------------------------------------------------------------------------------------------------
+# ---- one document ----------------------------------------------------------------------------------------------------
 
 
 def _document(found: Health) -> dict[str, Any]:
@@ -129,11 +155,13 @@ def _cell_document(cell: CellHealth) -> dict[str, Any]:
 
 
 def _process_document(process: Process) -> dict[str, Any]:
-    row = dict(zip(("process", "cell", "host", "state", "version", "since", "note"), _process_row(process), strict=True))
+    row = dict(
+        zip(("process", "cell", "host", "state", "version", "since", "note"), _process_row(process), strict=True)
+    )
     return row | {"cell": process.cell, "disabled": not process.matters}
 
 
-# ---- rows for scripts --------------------------------------------------------------------------------------------------------------
+# ---- rows for scripts ------------------------------------------------------------------------------------------------
 
 
 def _flat(found: Health) -> Iterable[tuple[object, ...]]:
@@ -144,7 +172,16 @@ def _flat(found: Health) -> Iterable[tuple[object, ...]]:
         yield _flat_reach("database", cell.name, cell.name, cell.database)
         yield _flat_reach("broker", cell.name, cell.name, cell.broker)
     for process in found.processes:
-        yield process.process, process.cell, process.host, process.state, None, process.version, moment(process.since), process.note
+        yield (
+            process.process,
+            process.cell,
+            process.host,
+            process.state,
+            None,
+            process.version,
+            moment(process.since),
+            process.note,
+        )
 
 
 def _flat_reach(kind: str, cell: str | None, name: str, reach: Reach) -> tuple[object, ...]:

@@ -37,7 +37,8 @@ def checked_broker(url: str, *, option: str) -> str:
 
 
 def database_address(url: str) -> Address:
-    """Which database the URL leads to, whoever logs in there: two URLs with one place are one database. One that no parser takes leads nowhere else."""
+    """Which database the URL leads to, whoever logs in there: two URLs with one place are one database. One that no
+    parser takes leads nowhere else."""
     try:
         parsed = database_url.parse(url)
     except core.errors.Invalid:

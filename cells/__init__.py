@@ -1,1 +1,2 @@
-"""Everything that asks more than one cell: gates, routes, scatter, merge. Nothing else reaches a cell from the API level."""
+"""Everything that asks more than one cell: gates, routes, scatter, merge. Nothing else reaches a cell from the API
+level."""

@@ -28,7 +28,8 @@ async def accept_build_requests(
     quota_defaults: Mapping[str, int],
     not_after: datetime.timedelta,
 ) -> None:
-    """Accepts the servers of one request, all or none; when it returns their orders are in the journal, whatever dies then.
+    """Accepts the servers of one request, all or none; when it returns their orders are in the journal, whatever dies
+    then.
 
     A commit whose answer was lost is looked for: who asks again after a 503 would get twice the servers.
 

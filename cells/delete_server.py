@@ -1,7 +1,7 @@
 """Deleting a server: marked at the API level, then its cell is told, at once or as soon as it can be reached.
 
-CrashPoints `api.delete`, `super.tombstone`, `super.finish` of the build protocol. Whoever stops in between leaves a journal row with the
-mark; the super-conductor's sweep goes on from there with `send_tombstone`.
+CrashPoints `api.delete`, `super.tombstone`, `super.finish` of the build protocol. Whoever stops in between leaves a
+journal row with the mark; the super-conductor's sweep goes on from there with `send_tombstone`.
 """
 
 import contextlib
@@ -29,7 +29,8 @@ LEASE_S = 5.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PendingDelete:
-    """A server whose cell must hear of its delete, and the journal row that says so: `by` whose request, `build_request` if it was never handed over."""
+    """A server whose cell must hear of its delete, and the journal row that says so: `by` whose request,
+    `build_request` if it was never handed over."""
 
     uuid: str
     token: str
@@ -40,7 +41,9 @@ class PendingDelete:
     build_request: BuildRequest | None = None
 
 
-async def delete_server(access: CellAccess, context: Context, mapping: api_db.instances.Mapping, steps: CrashPoints) -> None:
+async def delete_server(
+    access: CellAccess, context: Context, mapping: api_db.instances.Mapping, steps: CrashPoints
+) -> None:
     """Deletes a server that the caller may delete; when it returns the server is hidden and its quota is free.
 
     Raises:
@@ -48,7 +51,9 @@ async def delete_server(access: CellAccess, context: Context, mapping: api_db.in
         Unavailable: the API database does not answer; the server may be marked.
     """
     with steps("api.delete"):
-        entry = value_of(await access.api_db.write(api_db.journal.request_delete, uuid=mapping.uuid, lease_s=LEASE_S, by=context))
+        entry = value_of(
+            await access.api_db.write(api_db.journal.request_delete, uuid=mapping.uuid, lease_s=LEASE_S, by=context)
+        )
     if entry is None or entry.target is None or entry.token is None:
         hint = superconductor.Place(uuids=[mapping.uuid])
         access.api_db.hint(superconductor.QUEUE, superconductor.PLACE, hint, context)
@@ -60,7 +65,9 @@ async def delete_server(access: CellAccess, context: Context, mapping: api_db.in
     if isinstance(told, Answer):
         # The super-conductor finishes it where this project has no turn left.
         with contextlib.suppress(core.errors.OverShare), steps("super.finish"):
-            await access.api_db.write(api_db.journal.finish, uuid=pending.uuid, token=pending.token, is_cell0=gate.cell.is_cell0)
+            await access.api_db.write(
+                api_db.journal.finish, uuid=pending.uuid, token=pending.token, is_cell0=gate.cell.is_cell0
+            )
         gate.hint(cell_verbs.QUEUE, cell_verbs.CLEAN, cell_verbs.Uuids([pending.uuid]), context)
     else:
         said = about(server=pending.uuid, request_id=context.request_id)
@@ -75,13 +82,20 @@ async def _told(gate: Gate, pending: PendingDelete) -> Answer[bool] | Silence | 
         return Silence(gate.cell, error.message, Cause.NO_TURN)
 
 
-def send_tombstone(api: Gate, gate: Gate, pending: PendingDelete, context: Context, steps: CrashPoints) -> Answer[bool] | Silence | Unknown:
-    """Tells the cell of a delete and ends its journal row: the same for the super-conductor's sweep, which has no event loop."""
+def send_tombstone(
+    api: Gate, gate: Gate, pending: PendingDelete, context: Context, steps: CrashPoints
+) -> Answer[bool] | Silence | Unknown:
+    """Tells the cell of a delete and ends its journal row: the same for the super-conductor's sweep, which has no event
+    loop."""
     with steps("super.tombstone"):
         told = gate.write_now(cell_db.endings.tombstone, **_tombstone_arguments(pending, gate))
     if isinstance(told, Answer):
         with steps("super.finish"):
-            value_of(api.write_now(api_db.journal.finish, uuid=pending.uuid, token=pending.token, is_cell0=gate.cell.is_cell0))
+            value_of(
+                api.write_now(
+                    api_db.journal.finish, uuid=pending.uuid, token=pending.token, is_cell0=gate.cell.is_cell0
+                )
+            )
         gate.hint(cell_verbs.QUEUE, cell_verbs.CLEAN, cell_verbs.Uuids([pending.uuid]), context)
     return told
 

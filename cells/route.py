@@ -32,10 +32,13 @@ class LocatedServer:
     entry: api_db.journal.Entry | None
 
 
-async def find(access: CellAccess, context: Context, uuid: str, *, hosts_down_after_s: float | None = None) -> LocatedServer:
+async def find(
+    access: CellAccess, context: Context, uuid: str, *, hosts_down_after_s: float | None = None
+) -> LocatedServer:
     """The server, if the caller may see it.
 
-    `hosts_down_after_s`: the state of its host is read, too (`extra["host_status"]`); one that is silent for longer is not up.
+    `hosts_down_after_s`: the state of its host is read, too (`extra["host_status"]`); one that is silent for longer is
+    not up.
 
     The journal is read before the cell: the other order can miss a server that is handed over in between.
 
@@ -70,7 +73,8 @@ async def find(access: CellAccess, context: Context, uuid: str, *, hosts_down_af
 async def locate(
     access: CellAccess, context: Context, uuid: str, *, deleted: bool = False
 ) -> tuple[api_db.instances.Mapping, api_db.journal.Entry | None]:
-    """The mapping of a server that the caller may see, and its journal row if it has one; one visit to the API database.
+    """The mapping of a server that the caller may see, and its journal row if it has one; one visit to the API
+    database.
 
     Raises:
         NotFound: there is no such server, it is another project's, or it is deleted and `deleted` is false.

@@ -33,8 +33,8 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 # Those whose digest has a length of its own.
 _HASHES = hashlib.algorithms_guaranteed - {"shake_128", "shake_256"}
 
-# What the service says of every image, what it keeps for itself, and what it refuses to be given (glance/api/v2/images.py, 33.0);
-# whatever else stands there is a property.
+# What the service says of every image, what it keeps for itself, and what it refuses to be given
+# (glance/api/v2/images.py, 33.0); whatever else stands there is a property.
 FIELDS = frozenset(
     {
         "id", "name", "status", "owner", "visibility", "protected", "tags", "created_at", "updated_at",
@@ -45,7 +45,12 @@ FIELDS = frozenset(
     }
 )  # fmt: skip
 
-_AUDIENCES = {"public": Audience.EVERYBODY, "community": Audience.EVERYBODY, "shared": Audience.MEMBERS, "private": Audience.NOBODY}
+_AUDIENCES = {
+    "public": Audience.EVERYBODY,
+    "community": Audience.EVERYBODY,
+    "shared": Audience.MEMBERS,
+    "private": Audience.NOBODY,
+}
 _GONE = ("deleted", "pending_delete")
 _Kind = TypeVar("_Kind", bound=msgspec.Struct)
 
@@ -53,8 +58,8 @@ _Kind = TypeVar("_Kind", bound=msgspec.Struct)
 class Image(msgspec.Struct, frozen=True, kw_only=True):
     """An image that the caller may see; `size_bytes` and the hashes are None until it has been uploaded.
 
-    `virtual_bytes` is the size of the disk in it, where the service knows it. `properties` holds whatever was added to it (hw_…, os_…,
-    img_…), as text.
+    `virtual_bytes` is the size of the disk in it, where the service knows it. `properties` holds whatever was added to
+    it (hw_…, os_…, img_…), as text.
     """
 
     id: str
@@ -90,10 +95,15 @@ class Images:
         remember_s: how long an active image is taken as known, and as visible to the project that saw it.
     """
 
-    def __init__(self, endpoint: str, timeout_s: float, *, headers: Headers = no_headers, remember_s: float = REMEMBERED_S) -> None:
+    def __init__(
+        self, endpoint: str, timeout_s: float, *, headers: Headers = no_headers, remember_s: float = REMEMBERED_S
+    ) -> None:
         self._http = HttpClient(endpoint, who="the image service", timeout_s=timeout_s, headers=headers)
-        # Only what was visible, and to whom: a stranger's question is never answered faster because somebody else knows the image.
-        self._known: cachetools.TTLCache[tuple[str | None, bool, str], Image] = cachetools.TTLCache(_REMEMBERED, remember_s)
+        # Only what was visible, and to whom: a stranger's question is never answered faster because somebody else knows
+        # the image.
+        self._known: cachetools.TTLCache[tuple[str | None, bool, str], Image] = cachetools.TTLCache(
+            _REMEMBERED, remember_s
+        )
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -116,7 +126,8 @@ class Images:
         return image
 
     def known(self, image_id: str, context: Context) -> Image | None:
-        """The image, if this very caller saw it seconds ago and it was active; asks nobody, so that it may be called in an event loop."""
+        """The image, if this very caller saw it seconds ago and it was active; asks nobody, so that it may be called in
+        an event loop."""
         with self._lock:
             return self._known.get(_seen_by(image_id, context))
 
@@ -153,7 +164,8 @@ class Images:
                 part.unlink()
 
     def create(self, record: Mapping[str, Any]) -> ImageStatus:
-        """A new image without bytes; the record's keys are the service's, properties among them, and `id` if the caller has chosen one.
+        """A new image without bytes; the record's keys are the service's, properties among them, and `id` if the caller
+        has chosen one.
 
         Raises:
             Invalid, Forbidden: the service refuses it.
@@ -172,10 +184,16 @@ class Images:
         return _status(_row_of(reply))
 
     def upload(
-        self, image_id: str, path: str | os.PathLike[str], *, deadline_s: float = 3600.0, check: Callable[[], None] | None = None
+        self,
+        image_id: str,
+        path: str | os.PathLike[str],
+        *,
+        deadline_s: float = 3600.0,
+        check: Callable[[], None] | None = None,
     ) -> ImageStatus:
-        """Gives the image, which has none yet, the bytes of this file; it is active afterwards. Bytes of an earlier try that broke off
-        are not kept by the service. `check` is called before each piece, and ends the upload by what it raises.
+        """Gives the image, which has none yet, the bytes of this file; it is active afterwards. Bytes of an earlier try
+        that broke off are not kept by the service. `check` is called before each piece, and ends the upload by what it
+        raises.
 
         Raises:
             NotFound: no such image.
@@ -187,11 +205,17 @@ class Images:
         if reply.status in (404, 410):
             raise _no_image(image_id)
         if reply.status in (403, 409, 413):
-            raise core.errors.Conflict(f"The image service refuses the bytes of image {image_id}: {_said(reply)}", image=image_id)
+            raise core.errors.Conflict(
+                f"The image service refuses the bytes of image {image_id}: {_said(reply)}", image=image_id
+            )
         if reply.status != 204:
             raise _odd(reply)
         image = self.look(image_id)
-        if (image.status, image.size_bytes, image.checksum or sent.checksum) != ("active", sent.size_bytes, sent.checksum):
+        if (image.status, image.size_bytes, image.checksum or sent.checksum) != (
+            "active",
+            sent.size_bytes,
+            sent.checksum,
+        ):
             raise core.errors.Unavailable(f"image {image_id} was received incomplete or changed", image=image_id)
         return image
 
@@ -233,7 +257,10 @@ class Images:
 
     def _visible(self, image_id: str, context: Context) -> Image:
         row = self._row(image_id)
-        if not visible_to(context, _access(row), lambda project_id: self._is_member(image_id, project_id)) or row is None:
+        if (
+            not visible_to(context, _access(row), lambda project_id: self._is_member(image_id, project_id))
+            or row is None
+        ):
             raise _no_image(image_id)
         return _image(row)
 
@@ -276,16 +303,21 @@ class Images:
             for piece in self._http.pieces(f"{_path(image.image_id)}/file", deadline_s=deadline_s):
                 size_bytes += len(piece)
                 if size_bytes > image.size_bytes:
-                    raise core.errors.Unavailable(f"image {image.image_id} has more than the {image.size_bytes} bytes that were declared")
+                    raise core.errors.Unavailable(
+                        f"image {image.image_id} has more than the {image.size_bytes} bytes that were declared"
+                    )
                 file.write(piece)
                 digest.update(piece)
             file.flush()
             os.fsync(file.fileno())
         if size_bytes != image.size_bytes:
-            raise core.errors.Unavailable(f"image {image.image_id} arrived with {size_bytes} of {image.size_bytes} bytes", image=image.image_id)
+            raise core.errors.Unavailable(
+                f"image {image.image_id} arrived with {size_bytes} of {image.size_bytes} bytes", image=image.image_id
+            )
         if expected is not None and digest.hexdigest() != expected.lower():
             raise core.errors.Unavailable(
-                f"image {image.image_id} is damaged or was changed: its {digest.name} is not {expected}", image=image.image_id
+                f"image {image.image_id} is damaged or was changed: its {digest.name} is not {expected}",
+                image=image.image_id,
             )
 
 
@@ -352,7 +384,7 @@ def _odd(reply: Reply) -> core.errors.Unavailable:
     return core.errors.Unavailable(f"the image service answered {reply.status}: {reply.body[:200]!r}")
 
 
-# ---- the answers, as the Image API v2 has them (only what is read) ----------------------------------------------------------------
+# ---- the answers, as the Image API v2 has them (only what is read) ---------------------------------------------------
 
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -397,7 +429,9 @@ def _row_of(reply: Reply) -> _Row:
 
 def _access(row: _Row | None) -> Access | None:
     """An audience that is not known, or a word that is new, is nobody's: the owner remains."""
-    return None if row is None else Access(owner=row.owner, audience=_AUDIENCES.get(row.visibility or "", Audience.NOBODY))
+    return (
+        None if row is None else Access(owner=row.owner, audience=_AUDIENCES.get(row.visibility or "", Audience.NOBODY))
+    )
 
 
 def _status(row: _Row) -> ImageStatus:
@@ -407,7 +441,9 @@ def _status(row: _Row) -> ImageStatus:
 def _image(row: _Row) -> Image:
     # They travel with every order, and lie in the rows of the server.
     if sum(len(name) + len(value) for name, value in row.properties.items()) > _MAX_PROPERTIES_CHARACTERS:
-        raise core.errors.Invalid(f"Image {row.id} has more than {_MAX_PROPERTIES_CHARACTERS} characters of properties.", field="image")
+        raise core.errors.Invalid(
+            f"Image {row.id} has more than {_MAX_PROPERTIES_CHARACTERS} characters of properties.", field="image"
+        )
     return Image(
         id=row.id,
         name=row.name or "",

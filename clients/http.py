@@ -1,7 +1,8 @@
 """HTTP to an external service, with keep-alive and a deadline on the whole exchange.
 
-urllib3 alone: it costs half the CPU of requests per call (0.6 against 1.2 ms, measured) and 8 MiB less than keystoneauth's session.
-A keystone plugin still fits: `headers` is asked before every request, and again with `renew` after a 401.
+urllib3 alone: it costs half the CPU of requests per call (0.6 against 1.2 ms, measured) and 8 MiB less than
+keystoneauth's session. A keystone plugin still fits: `headers` is asked before every request, and again with `renew`
+after a 401.
 """
 
 import dataclasses
@@ -163,13 +164,24 @@ class HttpClient:
         self._pool.close()
 
     def _put(self, path: str, pieces: Iterator[bytes], length: int, give_up_at: float, *, renew: bool) -> Reply:
-        headers = {**self._fixed, **self._headers(renew=renew), "Content-Type": "application/octet-stream", "Content-Length": str(length)}
+        headers = {
+            **self._fixed,
+            **self._headers(renew=renew),
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(length),
+        }
         left_s = max(0.001, give_up_at - time.monotonic())
         # The first is urllib3's time-out for each piece that is sent, too.
         timeout = urllib3.Timeout(connect=min(self._timeout_s, left_s), read=left_s)
         with self._failures_told("PUT", path):
             response = self._pool.request(
-                "PUT", self._prefix + path, body=_within(pieces, give_up_at), headers=headers, timeout=timeout, preload_content=False, redirect=False
+                "PUT",
+                self._prefix + path,
+                body=_within(pieces, give_up_at),
+                headers=headers,
+                timeout=timeout,
+                preload_content=False,
+                redirect=False,
             )
             try:
                 return Reply(response.status, _document(response, give_up_at))
@@ -177,7 +189,9 @@ class HttpClient:
                 # Kept alive it could still hold pieces that the other side never read.
                 response.close()
 
-    def _once_more_if_harmless(self, method: str, path: str, body: object, give_up_at: float, own: Mapping[str, str]) -> Reply:
+    def _once_more_if_harmless(
+        self, method: str, path: str, body: object, give_up_at: float, own: Mapping[str, str]
+    ) -> Reply:
         try:
             return self._exchange(method, path, body, give_up_at, own)
         except _Dropped:
@@ -185,7 +199,9 @@ class HttpClient:
                 raise
             return self._exchange(method, path, body, give_up_at, own)
 
-    def _exchange(self, method: str, path: str, body: object, give_up_at: float, own: Mapping[str, str], *, renew: bool = False) -> Reply:
+    def _exchange(
+        self, method: str, path: str, body: object, give_up_at: float, own: Mapping[str, str], *, renew: bool = False
+    ) -> Reply:
         with self._failures_told(method, path):
             response = self._open(method, path, body, give_up_at, own, renew=renew)
             try:
@@ -196,7 +212,9 @@ class HttpClient:
             response.release_conn()
             return reply
 
-    def _open(self, method: str, path: str, body: object, give_up_at: float, own: Mapping[str, str], *, renew: bool) -> urllib3.BaseHTTPResponse:
+    def _open(
+        self, method: str, path: str, body: object, give_up_at: float, own: Mapping[str, str], *, renew: bool
+    ) -> urllib3.BaseHTTPResponse:
         headers = {**self._fixed, **self._headers(renew=renew), **own}
         content = None
         if body is not None:
@@ -204,7 +222,15 @@ class HttpClient:
             headers["Content-Type"] = "application/json"
         left_s = max(0.001, give_up_at - time.monotonic())
         timeout = urllib3.Timeout(connect=min(_CONNECT_S, left_s), read=min(self._timeout_s, left_s))
-        return self._pool.request(method, self._prefix + path, body=content, headers=headers, timeout=timeout, preload_content=False, redirect=False)
+        return self._pool.request(
+            method,
+            self._prefix + path,
+            body=content,
+            headers=headers,
+            timeout=timeout,
+            preload_content=False,
+            redirect=False,
+        )
 
     def _failures_told(self, method: str, path: str) -> "_FailuresTold":
         return _FailuresTold(f"{self._who}: {method} {path}")
@@ -260,7 +286,8 @@ def _document(response: urllib3.BaseHTTPResponse, give_up_at: float) -> bytes:
 
 
 def _read(response: urllib3.BaseHTTPResponse, give_up_at: float) -> Iterator[bytes]:
-    # urllib3's read time-out is per packet, so an answer that drips is cut off here: each round waits for one packet at most.
+    # urllib3's read time-out is per packet, so an answer that drips is cut off here: each round waits for one packet at
+    # most.
     while piece := response.read1(_PIECE):
         yield piece
         if time.monotonic() > give_up_at:

@@ -33,8 +33,9 @@ class Credentials:
 class Token:
     """What Keystone says of a token that is valid.
 
-    It is for a project, a domain, the whole system (`system_scope` "all"), or nothing: then all three are None. `roles` are names,
-    the implied ones too. Without an admin project in Keystone's settings every project is one. `expires_at` is UTC, without a zone.
+    It is for a project, a domain, the whole system (`system_scope` "all"), or nothing: then all three are None. `roles`
+    are names, the implied ones too. Without an admin project in Keystone's settings every project is one. `expires_at`
+    is UTC, without a zone.
     """
 
     user_id: str
@@ -58,9 +59,22 @@ class Keystone:
         ca_file: whom to trust with https; the system's authorities without.
     """
 
-    def __init__(self, auth_url: str, credentials: Credentials, *, timeout_s: float, ca_file: str | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        auth_url: str,
+        credentials: Credentials,
+        *,
+        timeout_s: float,
+        ca_file: str | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         root = auth_url.rstrip("/").removesuffix(_V3)
-        self._own = _OwnToken(HttpClient(root, who="Keystone", timeout_s=timeout_s, ca_file=ca_file), credentials, timeout_s, clock or SystemClock())
+        self._own = _OwnToken(
+            HttpClient(root, who="Keystone", timeout_s=timeout_s, ca_file=ca_file),
+            credentials,
+            timeout_s,
+            clock or SystemClock(),
+        )
         self._http = HttpClient(root, who="Keystone", timeout_s=timeout_s, ca_file=ca_file, headers=self._own.headers)
 
     def validate(self, token: str) -> Token | None:
@@ -139,7 +153,7 @@ def _refusal(what: str, reply: Reply) -> str:
     return f"Keystone refused to {what}: it answered {reply.status}{hint}"
 
 
-# ---- the answer, as the Identity API v3 has it (only what is read) ---------------------------------------------------------------
+# ---- the answer, as the Identity API v3 has it (only what is read) ---------------------------------------------------
 
 
 class _Domain(msgspec.Struct):

@@ -1,4 +1,5 @@
-"""RabbitMQ's management API, as far as accounts of hosts need it: the plugin `rabbitmq_management` of RabbitMQ 3.8 and later."""
+"""RabbitMQ's management API, as far as accounts of hosts need it: the plugin `rabbitmq_management` of RabbitMQ 3.8 and
+later."""
 
 import base64
 import urllib.parse
@@ -23,7 +24,9 @@ class Management:
         try:
             parsed = urllib.parse.urlsplit(url)
         except ValueError as error:
-            raise core.errors.Invalid("the URL of RabbitMQ's management is none: expected http://user:password@host:15672") from error
+            raise core.errors.Invalid(
+                "the URL of RabbitMQ's management is none: expected http://user:password@host:15672"
+            ) from error
         account = ":".join(urllib.parse.unquote(part or "") for part in (parsed.username, parsed.password))
         fixed = {"Authorization": "Basic " + base64.b64encode(account.encode()).decode()}
         endpoint = urllib.parse.urlunsplit(parsed._replace(netloc=parsed.netloc.rpartition("@")[2]))

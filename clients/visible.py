@@ -1,8 +1,8 @@
 """Whether a caller may see what another service was asked for with our own credentials.
 
-That service answers us, who may see everything, and not the caller: whatever id a caller knows would be theirs to use. So a client hands a
-thing to the request of a user only after this question. Images ask it; a port, a network or a volume has the same two facts and asks the
-same one.
+That service answers us, who may see everything, and not the caller: whatever id a caller knows would be theirs to use.
+So a client hands a thing to the request of a user only after this question. Images ask it; a port, a network or a
+volume has the same two facts and asks the same one.
 """
 
 import dataclasses
@@ -31,8 +31,8 @@ class Access:
 def visible_to(context: Context, access: Access | None, is_member: Callable[[str], bool]) -> bool:
     """Whether the caller may see the thing; None: there is none.
 
-    `is_member` says whether a project was given access and took it. It is asked for everything that is not clearly the caller's, also for
-    what is not there: the time that a refusal takes must not tell one from the other.
+    `is_member` says whether a project was given access and took it. It is asked for everything that is not clearly the
+    caller's, also for what is not there: the time that a refusal takes must not tell one from the other.
     """
     if access is not None and (context.is_admin or access.audience is Audience.EVERYBODY or _owns(context, access)):
         return True

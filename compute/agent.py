@@ -1,4 +1,5 @@
-"""The agent of one host, put together: what it listens to, what it keeps, who does the work, and how it starts and stops."""
+"""The agent of one host, put together: what it listens to, what it keeps, who does the work, and how it starts and
+stops."""
 
 import pathlib
 import time
@@ -37,8 +38,8 @@ from messaging.verbs import compute as verbs
 
 LOG = core.log.get(__name__)
 
-# A handler takes milliseconds, but for a destroy, which holds its message: there are enough for some deletes to go side by side and
-# still leave room for builds to be accepted.
+# A handler takes milliseconds, but for a destroy, which holds its message: there are enough for some deletes to go side
+# by side and still leave room for builds to be accepted.
 LISTENER_THREADS = 8
 PREFETCH = 64
 _GIB = 1024**3
@@ -56,7 +57,9 @@ class Agent:
         Invalid: a setting is missing or makes no sense.
     """
 
-    def __init__(self, conf: cfg.ConfigOpts, *, steps: CrashPoints | None = None, hypervisor: Hypervisor | None = None) -> None:
+    def __init__(
+        self, conf: cfg.ConfigOpts, *, steps: CrashPoints | None = None, hypervisor: Hypervisor | None = None
+    ) -> None:
         settings = conf.compute
         url = core.broker_url.configured(conf)
         _check_user(url, conf.host)
@@ -100,14 +103,20 @@ class Agent:
             self.records.close()
             raise
         self._is_started = True
-        LOG.info("agent starts host=%s directory=%s intents=%d", self.host.name, self.records.directory, len(self.records.intents()))
+        LOG.info(
+            "agent starts host=%s directory=%s intents=%d",
+            self.host.name,
+            self.records.directory,
+            len(self.records.intents()),
+        )
         self.host.reporter.start()
         self._go_on()
         self.listener.start()
         self.rounds.start()
 
     def stop(self, timeout_s: float) -> None:
-        """Takes no more orders; finishes what is under way within about half the time and leaves the rest to the disk; says goodbye.
+        """Takes no more orders; finishes what is under way within about half the time and leaves the rest to the disk;
+        says goodbye.
 
         May be called twice, and without `start`.
         """
@@ -146,7 +155,11 @@ class Agent:
 
     def _host(self, conf: cfg.ConfigOpts, steps: CrashPoints) -> AgentContext:
         settings = conf.compute
-        deadlines = Deadlines(build_s=settings.build_deadline_s, operation_s=settings.operation_deadline_s, destroy_s=settings.destroy_deadline_s)
+        deadlines = Deadlines(
+            build_s=settings.build_deadline_s,
+            operation_s=settings.operation_deadline_s,
+            destroy_s=settings.destroy_deadline_s,
+        )
         return AgentContext(
             name=conf.host,
             hypervisor=self.hypervisor,
@@ -177,7 +190,9 @@ class Agent:
                 Handle(verbs.DESTROY, self._destroys.carry_out),
                 Handle(verbs.ACT, self._acts.accept),
                 Handle(verbs.CONSOLE, lambda context, asked: show_console(self.host, context, asked)),
-                Handle(verbs.CONSOLE_ADDRESSES, lambda context, asked: show_console_addresses(self.host, context, asked)),
+                Handle(
+                    verbs.CONSOLE_ADDRESSES, lambda context, asked: show_console_addresses(self.host, context, asked)
+                ),
                 Handle(verbs.DIAGNOSTICS, lambda context, asked: show_diagnostics(self.host, context, asked)),
             ],
             workers=LISTENER_THREADS,
@@ -187,7 +202,10 @@ class Agent:
 
 def _check_user(url: str, host: str) -> None:
     if core.broker_url.parse(url)[0].user != access.host(host).name:
-        LOG.error("transport_url is not of the user %s: the cell refuses reports of this agent (cellctl host credentials)", access.host(host).name)
+        LOG.error(
+            "transport_url is not of the user %s: the cell refuses reports of this agent (cellctl host credentials)",
+            access.host(host).name,
+        )
 
 
 def _directory(conf: cfg.ConfigOpts) -> pathlib.Path:

@@ -1,4 +1,5 @@
-"""The frame round every action on a server: one at a time per server, with a deadline that can be taken back, logged once, errors caught here."""
+"""The frame round every action on a server: one at a time per server, with a deadline that can be taken back, logged
+once, errors caught here."""
 
 import contextlib
 import dataclasses
@@ -121,8 +122,8 @@ class AgentContext:
 def operation(host: AgentContext, name: str, uuid: str, deadline: Deadline) -> Iterator[Deadline]:
     """The frame: the server is ours inside, and the log says once how it ended.
 
-    Errors of `core.errors` go on to the caller, who decides what they mean; every other exception is logged with its trace and becomes
-    `Broken`.
+    Errors of `core.errors` go on to the caller, who decides what they mean; every other exception is logged with its
+    trace and becomes `Broken`.
     """
     began = time.monotonic()
     said = about(server=uuid, attempt=deadline.attempt, host=host.name, request_id=deadline.request_id)
@@ -130,7 +131,9 @@ def operation(host: AgentContext, name: str, uuid: str, deadline: Deadline) -> I
         with host.servers.lock(uuid, deadline):
             yield deadline
     except core.errors.CellplaneError as error:
-        LOG.warning("%s failed %s after_s=%.3f error=%s why=%s", name, said, time.monotonic() - began, error.code, error)
+        LOG.warning(
+            "%s failed %s after_s=%.3f error=%s why=%s", name, said, time.monotonic() - began, error.code, error
+        )
         raise
     except Exception as error:
         LOG.exception("%s broke %s", name, said)

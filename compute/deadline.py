@@ -10,7 +10,8 @@ from core.log import about
 class Deadline:
     """What long work asks between its steps. One holder works by it; any thread may revoke it.
 
-    `attempt` is the attempt of the server for which the work is done, `request_id` that of the user's request, if it is known.
+    `attempt` is the attempt of the server for which the work is done, `request_id` that of the user's request, if it is
+    known.
     """
 
     def __init__(self, *, attempt: int, deadline_s: float, request_id: str = "") -> None:

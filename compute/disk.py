@@ -12,7 +12,8 @@ MAX_TROUBLE_S = 15.0
 
 
 class Disk:
-    """Counts failed writes in a row. After so many tries, or seconds since the first of them, the host refuses builds until one succeeds.
+    """Counts failed writes in a row. After so many tries, or seconds since the first of them, the host refuses builds
+    until one succeeds.
 
     Safe for many threads.
     """

@@ -20,5 +20,7 @@ def driver(conf: cfg.ConfigOpts) -> Hypervisor:
     """
     name = conf.compute.driver
     if name not in DRIVERS:
-        raise core.errors.Invalid(f"[compute] driver {name!r} is not one of: {', '.join(sorted(DRIVERS))}", field="driver")
+        raise core.errors.Invalid(
+            f"[compute] driver {name!r} is not one of: {', '.join(sorted(DRIVERS))}", field="driver"
+        )
     return DRIVERS[name](conf)

@@ -21,7 +21,9 @@ COMPUTE = OptionGroup(
         cfg.FloatOpt("report_interval_s", default=5.0, min=0.1, help="Seconds between two heartbeats."),
         cfg.IntOpt("build_slots", default=10, min=1, help="Guests that are built at the same time."),
         cfg.IntOpt(
-            "operation_slots", default=8, min=1,
+            "operation_slots",
+            default=8,
+            min=1,
             help="Guests with an operation at the same time; the same number of guests is destroyed at the same time.",
         ),
         cfg.FloatOpt("cpu_allocation_ratio", default=4.0, min=0.01, help="Virtual CPUs per CPU."),
@@ -31,9 +33,16 @@ COMPUTE = OptionGroup(
         cfg.IntOpt("reserved_memory_mib", default=512, min=0, help="Memory that is reserved for the host, in MiB."),
         cfg.IntOpt("reserved_disk_gib", default=0, min=0, help="Disk that is reserved for the host, in GiB."),
         cfg.IPOpt("host_ip", default="127.0.0.1", help="Address of this host in the API, and of its guests' consoles."),
-        cfg.FloatOpt("unused_image_s", default=86400.0, min=0.0, help="Seconds that an image stays on the host after its last use by a guest."),
         cfg.FloatOpt(
-            "build_deadline_s", default=600.0, min=0.1,
+            "unused_image_s",
+            default=86400.0,
+            min=0.0,
+            help="Seconds that an image stays on the host after its last use by a guest.",
+        ),
+        cfg.FloatOpt(
+            "build_deadline_s",
+            default=600.0,
+            min=0.1,
             help="Seconds within which a guest must be built; then the attempt is given up.",
         ),
         cfg.FloatOpt(

@@ -1,4 +1,5 @@
-"""What the agent does by itself, every report interval: tell that it lives, notice what guests did by themselves, take up what was left."""
+"""What the agent does by itself, every report interval: tell that it lives, notice what guests did by themselves, take
+up what was left."""
 
 import threading
 import time
@@ -25,8 +26,8 @@ _SHORTEST_PAUSE_S = 0.2
 class PeriodicWork:
     """One thread, asleep between its rounds.
 
-    A round that fails is logged once and the next one tries again: a hypervisor that does not answer makes the host fall silent, and
-    the cell takes it for down, which it is.
+    A round that fails is logged once and the next one tries again: a hypervisor that does not answer makes the host
+    fall silent, and the cell takes it for down, which it is.
     """
 
     def __init__(
@@ -107,7 +108,8 @@ class PeriodicWork:
             self._host.images.purge()
 
     def _look_at_disk(self) -> None:
-        """Nobody sends builds to a host that refuses them: whether its disk is well again it has to find out by itself."""
+        """Nobody sends builds to a host that refuses them: whether its disk is well again it has to find out by
+        itself."""
         if self._host.disk.refuses is None:
             return
         try:
@@ -144,7 +146,8 @@ class PeriodicWork:
             self._host.reporter.report(cell.POWER_STATES, (built.uuid, built.attempt), built)
 
     def _is_in_hand(self, uuid: str) -> bool:
-        """Whether an order is about to change the guest, or has not been reported yet: that report says what it does."""
+        """Whether an order is about to change the guest, or has not been reported yet: that report says what it
+        does."""
         records = self._host.records
         operations = records.operations(uuid)
         has_operations = operations is not None and bool(operations.waiting or operations.unreported)

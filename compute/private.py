@@ -1,4 +1,5 @@
-"""Files and directories of the agent: what they hold is their owner's alone to read, whatever the umask the agent was started with.
+"""Files and directories of the agent: what they hold is their owner's alone to read, whatever the umask the agent was
+started with.
 
 Everything that the agent writes is made here, or by a program of the host under this umask.
 """

@@ -1,15 +1,17 @@
 """What the agent keeps on its host's disk: open intents, fences, operations. The truth; the copy in memory follows it.
 
-Layout below the agent's directory (`<state_path>/compute/<host>`), one file per server so that nothing is rewritten but what changed:
+Layout below the agent's directory (`<state_path>/compute/<host>`), one file per server so that nothing is rewritten but
+what changed:
 
 - `intents/<uuid>.json`: the attempt that was accepted, with its order, until the report of it is confirmed.
-- `fences/<uuid>.<attempt>`: an empty file; no attempt up to this one will ever be built here. Its time is that of the giving up.
+- `fences/<uuid>.<attempt>`: an empty file; no attempt up to this one will ever be built here. Its time is that of the
+  giving up.
 - `operations/<uuid>.json`: operations accepted, the last one's outcome, outcomes not yet reported.
 - `sealing.key`: opens the secrets that are sealed for this host.
 
-A write is durable when the method returns: the file is synced, renamed over the old one, and the directory synced. What may be
-repeated without harm (an intent cleared after its report, an outcome marked as reported) is not synced: a machine that loses power then
-reports twice.
+A write is durable when the method returns: the file is synced, renamed over the old one, and the directory synced. What
+may be repeated without harm (an intent cleared after its report, an outcome marked as reported) is not synced: a
+machine that loses power then reports twice.
 """
 
 import contextlib
@@ -66,7 +68,8 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 class Operations(msgspec.Struct, frozen=True):
-    """One guest's operations, oldest first; `last` is the newest that ended, `ended` the ids of the newest that did, it among them."""
+    """One guest's operations, oldest first; `last` is the newest that ended, `ended` the ids of the newest that did, it
+    among them."""
 
     uuid: str
     attempt: int
@@ -82,7 +85,9 @@ class Operations(msgspec.Struct, frozen=True):
     def outcome(self, operation_id: str) -> Outcome | None:
         """How this operation ended, if that is still known."""
         known = (*self.unreported, self.last)
-        return next((outcome for outcome in known if outcome is not None and outcome.operation_id == operation_id), None)
+        return next(
+            (outcome for outcome in known if outcome is not None and outcome.operation_id == operation_id), None
+        )
 
 
 class Records:
@@ -139,7 +144,8 @@ class Records:
     def accept(self, intents: Iterable[Intent]) -> list[Intent]:
         """Writes those that are neither fenced off nor older than an open one; gives back those written.
 
-        An intent of an older attempt of the same server is replaced: that attempt was given up. All are written, or none.
+        An intent of an older attempt of the same server is replaced: that attempt was given up. All are written, or
+        none.
         """
         with self._lock, _disk_errors():
             wanted = [intent for intent in intents if self._is_news(intent)]
@@ -162,7 +168,8 @@ class Records:
             self._clear_intent(uuid, attempt)
 
     def note_built(self, uuid: str, attempt: int) -> None:
-        """The guest of the intent stands, and only its report is not confirmed yet. Kept in memory: the next agent finds the guest."""
+        """The guest of the intent stands, and only its report is not confirmed yet. Kept in memory: the next agent
+        finds the guest."""
         with self._lock:
             if uuid in self._intents:
                 self._built[uuid] = attempt
@@ -223,7 +230,8 @@ class Records:
             return list(self._operations.values())
 
     def accept_operation(self, waiting: Waiting) -> bool:
-        """Remembers the operation as the guest's newest, those of an older attempt are forgotten; False if its id is known."""
+        """Remembers the operation as the guest's newest, those of an older attempt are forgotten; False if its id is
+        known."""
         act = waiting.act
         with self._lock, _disk_errors():
             entry = self._operations_of(act.uuid, act.attempt)
@@ -239,7 +247,10 @@ class Records:
             left = tuple(waiting for waiting in entry.waiting if waiting.act.operation_id != outcome.operation_id)
             ended = (*entry.ended, outcome.operation_id)[-_MAX_ENDED:]
             unreported = (*entry.unreported, outcome)
-            self._keep(msgspec.structs.replace(entry, waiting=left, last=outcome, unreported=unreported, ended=ended), sync=True)
+            self._keep(
+                msgspec.structs.replace(entry, waiting=left, last=outcome, unreported=unreported, ended=ended),
+                sync=True,
+            )
 
     def operation_reported(self, uuid: str, operation_id: str) -> None:
         """The report of the operation is confirmed. Not synced: after a loss of power it is reported again."""
@@ -264,7 +275,11 @@ class Records:
         before = time.time() - older_than_s
         with self._lock, _disk_errors():
             fences = [path for path in (self.directory / "fences").iterdir() if _written(path) < before]
-            operations = [path for path in (self.directory / "operations").glob("*.json") if path.stem not in guests and _written(path) < before]
+            operations = [
+                path
+                for path in (self.directory / "operations").glob("*.json")
+                if path.stem not in guests and _written(path) < before
+            ]
             for path in (*fences, *operations):
                 path.unlink(missing_ok=True)
             for path in operations:

@@ -1,4 +1,5 @@
-"""What the host tells its cell: rows of many servers share a message, and a report is remembered until the broker has confirmed it."""
+"""What the host tells its cell: rows of many servers share a message, and a report is remembered until the broker has
+confirmed it."""
 
 import contextlib
 import dataclasses
@@ -32,7 +33,9 @@ Confirmed = Callable[[], None]
 class Casts(Protocol):
     """What the reporter needs of `messaging.caller.Caller`."""
 
-    def cast(self, queue: str, verb: Verb, arguments: msgspec.Struct, *, context: Context, deadline_s: float = ...) -> None: ...
+    def cast(
+        self, queue: str, verb: Verb, arguments: msgspec.Struct, *, context: Context, deadline_s: float = ...
+    ) -> None: ...
 
 
 @dataclasses.dataclass(slots=True)
@@ -42,10 +45,11 @@ class _Report:
 
 
 class Reporter:
-    """One thread, one publishing connection. What waits is bounded by the servers of the host: a newer report takes an older one's place.
+    """One thread, one publishing connection. What waits is bounded by the servers of the host: a newer report takes an
+    older one's place.
 
-    A lone report leaves at once; while reports come faster than one in `GATHER_S` they gather, at most that long and at most
-    `MAX_GATHER` in a message. A broker that is away is tried again with growing pauses.
+    A lone report leaves at once; while reports come faster than one in `GATHER_S` they gather, at most that long and at
+    most `MAX_GATHER` in a message. A broker that is away is tried again with growing pauses.
     """
 
     def __init__(self, caller: Casts, host: str, steps: CrashPoints) -> None:
@@ -79,7 +83,8 @@ class Reporter:
         return done
 
     def report(self, verb: Verb, key: Hashable, row: object, confirmed: Confirmed | None = None) -> None:
-        """Reports soon. The row takes the place of a waiting one with the same key; `confirmed` is called once the broker has it."""
+        """Reports soon. The row takes the place of a waiting one with the same key; `confirmed` is called once the
+        broker has it."""
         with self._lock:
             self._put(verb, key, row, [confirmed] if confirmed else [])
             self._news.notify_all()
@@ -172,13 +177,22 @@ class Reporter:
         except core.errors.CellplaneError as error:
             if not self._trouble:
                 said = _said(batch)
-                LOG.warning("reports are kept until the broker takes them %s verb=%s count=%d why=%s", said, verb.name, len(batch), error)
+                LOG.warning(
+                    "reports are kept until the broker takes them %s verb=%s count=%d why=%s",
+                    said,
+                    verb.name,
+                    len(batch),
+                    error,
+                )
             self._trouble = True
             self._keep(verb, batch)
             return False
         except Exception:
-            # The frame of this thread. Tried again it would fail again; what the disk remembers is reported anew by the next round.
-            LOG.exception("reports cannot be sent and are dropped %s verb=%s count=%d", _said(batch), verb.name, len(batch))
+            # The frame of this thread. Tried again it would fail again; what the disk remembers is reported anew by the
+            # next round.
+            LOG.exception(
+                "reports cannot be sent and are dropped %s verb=%s count=%d", _said(batch), verb.name, len(batch)
+            )
             self._done()
             return True
         if self._trouble:
@@ -191,7 +205,9 @@ class Reporter:
 
     def _cast(self, verb: Verb, message: "_Message", rows: Sequence[Any]) -> None:
         arguments = message.make(self._host, list(rows))
-        self._caller.cast(cell.REPORTS, verb, arguments, context=context_of_rows(_request_ids(rows)), deadline_s=message.deadline_s)
+        self._caller.cast(
+            cell.REPORTS, verb, arguments, context=context_of_rows(_request_ids(rows)), deadline_s=message.deadline_s
+        )
 
     def _done(self) -> None:
         with self._lock:
@@ -224,7 +240,9 @@ def _tell(report: _Report) -> None:
             call()
         except core.errors.CellplaneError as error:
             # The report is out; what could not be noted down is only reported again.
-            LOG.warning("a confirmed report cannot be noted down %s why=%s", requests(_request_ids([report.row])), error)
+            LOG.warning(
+                "a confirmed report cannot be noted down %s why=%s", requests(_request_ids([report.row])), error
+            )
 
 
 @dataclasses.dataclass(frozen=True)

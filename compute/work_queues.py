@@ -1,4 +1,5 @@
-"""A bounded number of threads for work that comes in lines: one line per server, each line in order, the lines side by side."""
+"""A bounded number of threads for work that comes in lines: one line per server, each line in order, the lines side by
+side."""
 
 import collections
 import threading

@@ -61,19 +61,22 @@ CONSOLE = OptionGroup(
             help="http or https URL of this proxy for users, which the API gives out. By default that of listen_host and port.",
         ),
         cfg.ListOpt(
-            "allowed_origins", default=[],
+            "allowed_origins",
+            default=[],
             help="Web pages of these origins (https://dashboard.example:8443) may open consoles, besides noVNC of "
             "this proxy.",
         ),
         cfg.FloatOpt("token_ttl_s", default=600.0, min=1.0, help="Seconds for which an address of a console is valid."),
         cfg.ListOpt(
-            "networks", default=[],
+            "networks",
+            default=[],
             help="CIDR networks in which guests' consoles may be. By default only the address of the guest's own host ([compute] host_ip). "
             "This machine's own addresses and the loopback are allowed only by a network of exactly that address (10.1.0.5/32), "
             "or 127.0.0.0/8.",
         ),
         cfg.ListOpt(
-            "ports", default=["5900-6099", "10000-20000"],
+            "ports",
+            default=["5900-6099", "10000-20000"],
             help="Ports of guests' consoles: numbers, and ranges FIRST-LAST.",
         ),
         cfg.StrOpt(
@@ -86,36 +89,54 @@ CONSOLE = OptionGroup(
             help="User (name or number) who owns these sockets: the user that runs QEMU. By default the proxy's own.",
         ),
         cfg.StrOpt(
-            "novnc_path", default="/usr/share/novnc",
+            "novnc_path",
+            default="/usr/share/novnc",
             help="Directory of noVNC's files. Without them there is no console in a browser.",
         ),
         cfg.IntOpt(
-            "most_sessions", default=200, min=1,
+            "most_sessions",
+            default=200,
+            min=1,
             help="Consoles that may be open at the same time. Further ones are refused.",
         ),
         cfg.IntOpt(
-            "most_sessions_per_token", default=4, min=1,
+            "most_sessions_per_token",
+            default=4,
+            min=1,
             help="Consoles that may be open at the same time with one token. A page that is loaded again needs a "
             "second one.",
         ),
         cfg.IntOpt(
-            "most_sessions_per_server", default=10, min=1,
+            "most_sessions_per_server",
+            default=10,
+            min=1,
             help="Consoles of one server that may be open at the same time.",
         ),
         *OPTIONS,
         core.monitoring.OPTION,
         cfg.IntOpt("threads", default=4, min=1, help="Threads that check tokens with the database and the broker."),
         cfg.FloatOpt(
-            "host_timeout_s", default=5.0, min=0.1,
+            "host_timeout_s",
+            default=5.0,
+            min=0.1,
             help="Seconds within which a host must confirm that the console is still there.",
         ),
         cfg.FloatOpt(
-            "connect_timeout_s", default=5.0, min=0.1,
+            "connect_timeout_s",
+            default=5.0,
+            min=0.1,
             help="Seconds within which a guest's console must accept the connection.",
         ),
-        cfg.FloatOpt("idle_timeout_s", default=3600.0, min=0.1, help="Seconds without a byte in either direction after which a console is closed."),
         cfg.FloatOpt(
-            "ping_s", default=30.0, min=0.1,
+            "idle_timeout_s",
+            default=3600.0,
+            min=0.1,
+            help="Seconds without a byte in either direction after which a console is closed.",
+        ),
+        cfg.FloatOpt(
+            "ping_s",
+            default=30.0,
+            min=0.1,
             help="Seconds between two pings to a user's client. A client that does not answer within half of it is "
             "disconnected.",
         ),
@@ -144,7 +165,9 @@ class ConsoleProxy:
         _refuse_bad_url(self._settings.public_url)
         self._monitors = core.monitoring.monitors_of(self._settings, "console")
         self.database = OwnDatabase(
-            database_url.configured(conf, "database"), pool_size=conf.database.pool_size, io_timeout_s=self._settings.host_timeout_s
+            database_url.configured(conf, "database"),
+            pool_size=conf.database.pool_size,
+            io_timeout_s=self._settings.host_timeout_s,
         )
         self._broker = Broker(core.broker_url.configured(conf))
         self._caller = Caller(self._broker, sent_by=f"console proxy {conf.host}")
@@ -159,7 +182,9 @@ class ConsoleProxy:
     def public_url(self) -> str:
         """Where users reach it, once it was started."""
         host = self._settings.listen_host
-        return str(self._settings.public_url or f"http://{f'[{host}]' if ':' in host else host}:{self.port}").rstrip("/")
+        return str(self._settings.public_url or f"http://{f'[{host}]' if ':' in host else host}:{self.port}").rstrip(
+            "/"
+        )
 
     @property
     def port(self) -> int:
@@ -220,10 +245,20 @@ class ConsoleProxy:
             ping_s=settings.ping_s,
         )
         threads = BoundedPool("token validator", threads=limits.threads, waiting=settings.most_sessions)
-        validator = TokenValidator(self.database, self._caller, threads, self._targets, host_timeout_s=settings.host_timeout_s)
+        validator = TokenValidator(
+            self.database, self._caller, threads, self._targets, host_timeout_s=settings.host_timeout_s
+        )
         pages = Pages(pathlib.Path(settings.novnc_path))
         origins = {*settings.allowed_origins, _origin_of(self.public_url)}
-        self.proxy = Proxy(validator, pages, threads, origins=origins, limits=limits, why_not_ready=self._why_not_ready, monitors=self._monitors)
+        self.proxy = Proxy(
+            validator,
+            pages,
+            threads,
+            origins=origins,
+            limits=limits,
+            why_not_ready=self._why_not_ready,
+            monitors=self._monitors,
+        )
         # What is asked for holds tokens: no access log.
         self._server = HttpServer(self.proxy.serve, listening, limits_of(settings), refuse=_refuse, stop_timeout_s=1.0)
         await self._server.start()
@@ -237,7 +272,11 @@ class ConsoleProxy:
     def _beat(self) -> None:
         said = Said(public_url=self.public_url, token_ttl_s=self._settings.token_ttl_s, allowed=self._allowed)
         self.database.run(
-            cell_db.console_proxies.beat, host=self._conf.host, version=core.process.version(), started_at=self._started_at, proxy=said
+            cell_db.console_proxies.beat,
+            host=self._conf.host,
+            version=core.process.version(),
+            started_at=self._started_at,
+            proxy=said,
         )
 
     def _say_that_it_leaves(self) -> None:
@@ -270,7 +309,9 @@ def _range(text: str) -> tuple[int, int]:
     try:
         found = int(first), int(last or first)
     except ValueError as error:
-        raise core.errors.Invalid(f"[console] ports: {text!r} is neither a port nor a range FIRST-LAST", field="ports") from error
+        raise core.errors.Invalid(
+            f"[console] ports: {text!r} is neither a port nor a range FIRST-LAST", field="ports"
+        ) from error
     if not 0 < found[0] <= found[1] <= MAX_PORT:
         raise core.errors.Invalid(f"[console] ports: {text!r} is no range of ports", field="ports")
     return found
@@ -288,7 +329,10 @@ def _user_id(user: str | None) -> int:
 def _refuse_bad_url(url: str | None) -> None:
     parts = urllib.parse.urlsplit(url or "http://default")
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
-        raise core.errors.Invalid(f"[console] public_url {url} must be http://host:port or https://host:port, with or without a path", field="public_url")
+        raise core.errors.Invalid(
+            f"[console] public_url {url} must be http://host:port or https://host:port, with or without a path",
+            field="public_url",
+        )
 
 
 def _refuse(_: web.BaseRequest, status: int) -> web.Response:

@@ -39,7 +39,10 @@ class Pages:
     def answer(self, raw_path: str) -> web.StreamResponse:
         """The file of this path, or a page that says why there is none."""
         if not self.are_there:
-            return _page(404, f"noVNC is not installed here: its files are not in {self._directory}. A console opens by a WebSocket client only.")
+            return _page(
+                404,
+                f"noVNC is not installed here: its files are not in {self._directory}. A console opens by a WebSocket client only.",
+            )
         path = self._file(urllib.parse.unquote(raw_path))
         if path is None:
             return _page(404, "There is nothing here. Open the address that the Compute API gave for a console.")

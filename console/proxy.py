@@ -54,9 +54,15 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = prometheus_client.CollectorRegistry()
-        self.sessions = prometheus_client.Gauge("cellplane_console_sessions", "Consoles that are open", registry=self.registry)
-        self.asked = prometheus_client.Counter("cellplane_console_asked", "Consoles asked for", ("outcome",), registry=self.registry)
-        self.bytes = prometheus_client.Counter("cellplane_console_bytes", "Bytes passed on", ("to",), registry=self.registry)
+        self.sessions = prometheus_client.Gauge(
+            "cellplane_console_sessions", "Consoles that are open", registry=self.registry
+        )
+        self.asked = prometheus_client.Counter(
+            "cellplane_console_asked", "Consoles asked for", ("outcome",), registry=self.registry
+        )
+        self.bytes = prometheus_client.Counter(
+            "cellplane_console_bytes", "Bytes passed on", ("to",), registry=self.registry
+        )
 
 
 class Refused(Exception):
@@ -69,7 +75,8 @@ class Refused(Exception):
 
 
 class Proxy:
-    """For one event loop. `origins`: web pages of these (scheme://host:port) may open consoles, beside those of the address asked."""
+    """For one event loop. `origins`: web pages of these (scheme://host:port) may open consoles, beside those of the
+    address asked."""
 
     def __init__(
         self, validator: TokenValidator, pages: Pages, threads: BoundedPool, *, origins: Collection[str], limits: Limits,
@@ -99,13 +106,14 @@ class Proxy:
         return await handler(request)
 
     async def leave(self) -> None:
-        """Opens no more consoles and closes those that are open; their users are told that it is the proxy that goes."""
+        """Opens no more consoles and closes those that are open; their users are told that it is the proxy that
+        goes."""
         self._is_leaving = True
         closing = [user.close(code=WSCloseCode.GOING_AWAY, message=PROXY_STOPS.encode()) for user in self._open]
         await asyncio.gather(*closing, return_exceptions=True)
         self._threads.close()
 
-    # ---- pages -------------------------------------------------------------------------------------------------------------
+    # ---- pages -------------------------------------------------------------------------------------------------------
 
     async def _live(self, _: web.BaseRequest) -> web.Response:
         return web.json_response({"live": True})
@@ -117,12 +125,20 @@ class Proxy:
             why = error.message
         if not self._monitors.include(request.remote, request.headers):
             return web.json_response({"live": True, "ready": why is None}, status=200 if why is None else 503)
-        state = {"live": True, "ready": why is None, "database": why or "up", "sessions": len(self._open), "novnc": self._pages.are_there}
+        state = {
+            "live": True,
+            "ready": why is None,
+            "database": why or "up",
+            "sessions": len(self._open),
+            "novnc": self._pages.are_there,
+        }
         return web.json_response(state, status=200 if why is None else 503)
 
     async def _show_metrics(self, request: web.BaseRequest) -> web.Response:
         if not self._monitors.include(request.remote, request.headers):
-            return web.Response(status=403, text="Metrics are for the addresses that [console] monitoring_networks names.\n")
+            return web.Response(
+                status=403, text="Metrics are for the addresses that [console] monitoring_networks names.\n"
+            )
         text = prometheus_client.generate_latest(self.metrics.registry)
         return web.Response(body=text, headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST})
 
@@ -136,7 +152,7 @@ class Proxy:
             LOG.info("no console remote=%s status=%d why=%s", request.remote, refusal.status, refusal.message)
             return web.Response(status=refusal.status, text=refusal.message + "\n")
 
-    # ---- consoles ------------------------------------------------------------------------------------------------------------
+    # ---- consoles ----------------------------------------------------------------------------------------------------
 
     async def _console(self, request: web.BaseRequest) -> web.StreamResponse:
         self._refuse_strangers(request)
@@ -159,13 +175,23 @@ class Proxy:
             await _end(to_guest)
 
     async def _converse(
-        self, request: web.BaseRequest, access: ConsoleAccess, from_guest: asyncio.StreamReader, to_guest: asyncio.StreamWriter
+        self,
+        request: web.BaseRequest,
+        access: ConsoleAccess,
+        from_guest: asyncio.StreamReader,
+        to_guest: asyncio.StreamWriter,
     ) -> web.StreamResponse:
         user, traffic, number = self._socket(), Traffic(), next(self._numbers)
         began, why = traffic.moved_at, PROXY_STOPS
         await user.prepare(request)
         self.metrics.asked.labels("opened").inc()
-        LOG.info("a console opens session=%d server=%s kind=%s remote=%s", number, access.instance_uuid, access.kind, request.remote)
+        LOG.info(
+            "a console opens session=%d server=%s kind=%s remote=%s",
+            number,
+            access.instance_uuid,
+            access.kind,
+            request.remote,
+        )
         self._open.add(user)
         self.metrics.sessions.set(len(self._open))
         try:
@@ -184,12 +210,19 @@ class Proxy:
         return user
 
     def _socket(self) -> web.WebSocketResponse:
-        user = web.WebSocketResponse(protocols=(PROTOCOL,), heartbeat=self._limits.ping_s, max_msg_size=MAX_MESSAGE_BYTES, compress=False, timeout=CLOSE_S)
+        user = web.WebSocketResponse(
+            protocols=(PROTOCOL,),
+            heartbeat=self._limits.ping_s,
+            max_msg_size=MAX_MESSAGE_BYTES,
+            compress=False,
+            timeout=CLOSE_S,
+        )
         user.headers["Server"] = NAME
         return user
 
     def _refuse_strangers(self, request: web.BaseRequest) -> None:
-        """A page of somebody else's site must not open a console with what its visitor's browser knows. Only browsers name an origin."""
+        """A page of somebody else's site must not open a console with what its visitor's browser knows. Only browsers
+        name an origin."""
         origin = request.headers.get("Origin")
         if origin is None or origin in self._origins or _netloc(origin) == request.headers.get("Host"):
             return
@@ -213,7 +246,9 @@ class Proxy:
             async with asyncio.timeout(self._limits.connect_timeout_s):
                 return await _connected(admission.target)
         except (OSError, TimeoutError) as error:
-            LOG.warning("console unreachable server=%s target=%s: %s", admission.access.instance_uuid, admission.target, error)
+            LOG.warning(
+                "console unreachable server=%s target=%s: %s", admission.access.instance_uuid, admission.target, error
+            )
             raise Refused(502, "The guest's console does not answer.") from error
 
 

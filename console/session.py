@@ -1,6 +1,7 @@
 """One open console: bytes go both ways until one end closes or nothing has moved for too long.
 
-Neither side is read faster than the other takes: what is between them is bounded by the buffers of two sockets and one piece each.
+Neither side is read faster than the other takes: what is between them is bounded by the buffers of two sockets and one
+piece each.
 """
 
 import asyncio

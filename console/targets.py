@@ -54,15 +54,19 @@ Target = Port | Socket
 
 
 class Targets:
-    """Finds them. Blocks: a name is looked up, files are looked at. `owner`: the user id to whom sockets of consoles belong."""
+    """Finds them. Blocks: a name is looked up, files are looked at. `owner`: the user id to whom sockets of consoles
+    belong."""
 
     def __init__(self, allowed: Allowed, *, owner: int) -> None:
         # Places are compared without their links, the directory's own among them.
-        self._allowed = msgspec.structs.replace(allowed, directory=allowed.directory and os.path.realpath(allowed.directory))
+        self._allowed = msgspec.structs.replace(
+            allowed, directory=allowed.directory and os.path.realpath(allowed.directory)
+        )
         self._owner = owner
 
     def find(self, address: Address, *, host: str, owners_of: Callable[[str], Sequence[str]]) -> Target:
-        """Where the console of a guest of this host is reached. `owners_of`: the hosts that say that an address is theirs.
+        """Where the console of a guest of this host is reached. `owners_of`: the hosts that say that an address is
+        theirs.
 
         Raises:
             Forbidden: no console may be there.
@@ -78,9 +82,15 @@ class Targets:
             why = refusal
         raise _refused(host, why)
 
-    def _why_not(self, address: IpAddress, port: int, host: str, owners_of: Callable[[str], Sequence[str]]) -> str | None:
+    def _why_not(
+        self, address: IpAddress, port: int, host: str, owners_of: Callable[[str], Sequence[str]]
+    ) -> str | None:
         return self._allowed.why_not_at(
-            address, port, host=host, owners=owners_of(str(plain(address))), is_proxys=_is_of_this_machine(plain(address))
+            address,
+            port,
+            host=host,
+            owners=owners_of(str(plain(address))),
+            is_proxys=_is_of_this_machine(plain(address)),
         )
 
     def _socket(self, path: str, host: str) -> Socket:

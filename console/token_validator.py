@@ -1,4 +1,5 @@
-"""Who is let in where: the cell's database knows what a token stands for, the host whether its guest is still served there.
+"""Who is let in where: the cell's database knows what a token stands for, the host whether its guest is still served
+there.
 
 What the host says is a claim: `console.targets` judges it.
 """
@@ -32,9 +33,12 @@ class Admission:
 
 
 class TokenValidator:
-    """For one event loop. Only database and broker are asked in threads; for a host's answer none waits: it may be frozen."""
+    """For one event loop. Only database and broker are asked in threads; for a host's answer none waits: it may be
+    frozen."""
 
-    def __init__(self, database: Database, caller: Caller, threads: BoundedPool, targets: Targets, *, host_timeout_s: float) -> None:
+    def __init__(
+        self, database: Database, caller: Caller, threads: BoundedPool, targets: Targets, *, host_timeout_s: float
+    ) -> None:
         self._database = database
         self._caller = caller
         self._threads = threads
@@ -48,7 +52,8 @@ class TokenValidator:
         A port that one guest has left may serve another's guest a moment later: the host is asked each time.
 
         Raises:
-            Forbidden: the token is unknown or too old, or its server was deleted or has moved, or the console is where none may be.
+            Forbidden: the token is unknown or too old, or its server was deleted or has moved, or the console is where
+                none may be.
             WrongState: the guest is off, or its console has another address by now.
             Unavailable: database, broker or host do not answer.
         """

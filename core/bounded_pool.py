@@ -1,6 +1,8 @@
-"""Blocking work in a few threads, with a bounded queue in front of them: the only place where this program makes a pool of threads.
+"""Blocking work in a few threads, with a bounded queue in front of them: the only place where this program makes a pool
+of threads.
 
-The event loop's own executor has neither: one neighbour that does not answer fills it, and then everybody waits who needs a thread.
+The event loop's own executor has neither: one neighbour that does not answer fills it, and then everybody waits who
+needs a thread.
 """
 
 import asyncio
@@ -43,20 +45,26 @@ class _Job:
 class BoundedPool:
     """Threads, started when they are needed, and a queue of a fixed length. May be used by any thread.
 
-    A project (`core.context.asker`) has at most its share of the places; work that no project asked for has none to keep to. Projects
-    whose work waits take turns, so that a long queue of one does not stand before another's.
+    A project (`core.context.asker`) has at most its share of the places; work that no project asked for has none to
+    keep to. Projects whose work waits take turns, so that a long queue of one does not stand before another's.
 
     Args:
         name: of its threads, and in messages.
         threads: at most.
         waiting: pieces of work that may wait for a thread.
         project_share: the part of all places (threads and waiting) that one project may have at once.
-        lanes: lane -> threads at most that work of this lane may have at once. One project never has all of them, where there are several:
-            work that takes long cannot be ended at any moment, so a turn may come too late.
+        lanes: lane -> threads at most that work of this lane may have at once. One project never has all of them, where
+            there are several: work that takes long cannot be ended at any moment, so a turn may come too late.
     """
 
     def __init__(
-        self, name: str, *, threads: int, waiting: int, project_share: float = 1.0, lanes: Mapping[str, int] | None = None
+        self,
+        name: str,
+        *,
+        threads: int,
+        waiting: int,
+        project_share: float = 1.0,
+        lanes: Mapping[str, int] | None = None,
     ) -> None:
         self._name = name
         self._threads = threads
@@ -64,7 +72,9 @@ class BoundedPool:
         self._most_of_project = max(1, int(self._most * project_share))
         self._lanes = {ANY_LANE: threads, **(lanes or {})}
         self._lock = threading.Lock()
-        self._queues: collections.OrderedDict[tuple[str, str | None], collections.deque[_Job]] = collections.OrderedDict()
+        self._queues: collections.OrderedDict[tuple[str, str | None], collections.deque[_Job]] = (
+            collections.OrderedDict()
+        )
         self._taken = 0
         self._taken_by: collections.Counter[str | None] = collections.Counter()
         self._started = 0
@@ -178,7 +188,8 @@ class BoundedPool:
             return None
 
     def _is_woken(self) -> bool:
-        """Waits until the idle thread is woken; False: it ends, for nobody needed it for so long, or the pool is closed."""
+        """Waits until the idle thread is woken; False: it ends, for nobody needed it for so long, or the pool is
+        closed."""
         if self._closed:
             return False
         try:

@@ -25,7 +25,9 @@ class OptionGroup:
 PROCESS = OptionGroup(
     None,
     [
-        cfg.StrOpt("host", default=socket.gethostname(), help="Name of this process's host, unique in the whole cloud."),
+        cfg.StrOpt(
+            "host", default=socket.gethostname(), help="Name of this process's host, unique in the whole cloud."
+        ),
         cfg.StrOpt("state_path", default="/var/lib/cellplane", help="Directory for the process's own files."),
         cfg.StrOpt(
             "transport_url",
@@ -55,11 +57,23 @@ CELL_DATABASE = OptionGroup(
 CELLS = OptionGroup(
     "cells",
     [
-        cfg.FloatOpt("deadline_s", default=1.0, min=0.05, help="Seconds within which a cell must answer a read or a write."),
-        cfg.IntOpt("threads", default=4, min=1, help="Threads and database connections per cell in this process; the API has two more connections for lists."),
-        cfg.FloatOpt("project_share", default=0.5, min=0.01, max=1.0,
-                     help="Share of a database's requests, running and waiting, that one project may have at the same time. "
-                     "Requests beyond it are refused with 503."),
+        cfg.FloatOpt(
+            "deadline_s", default=1.0, min=0.05, help="Seconds within which a cell must answer a read or a write."
+        ),
+        cfg.IntOpt(
+            "threads",
+            default=4,
+            min=1,
+            help="Threads and database connections per cell in this process; the API has two more connections for lists.",
+        ),
+        cfg.FloatOpt(
+            "project_share",
+            default=0.5,
+            min=0.01,
+            max=1.0,
+            help="Share of a database's requests, running and waiting, that one project may have at the same time. "
+            "Requests beyond it are refused with 503.",
+        ),
         cfg.FloatOpt("refresh_s", default=2.0, min=0.1, help="Seconds between two reads of the cell mappings."),
     ],
 )
@@ -71,7 +85,9 @@ PLACEMENT = OptionGroup(
             "endpoint",
             help="URL of Placement: http://host:port, or wsgi:///path/of/placement.conf to run it in this process.",
         ),
-        cfg.StrOpt("token", default="admin", secret=True, help="X-Auth-Token for a Placement with auth_strategy noauth2."),
+        cfg.StrOpt(
+            "token", default="admin", secret=True, help="X-Auth-Token for a Placement with auth_strategy noauth2."
+        ),
         cfg.FloatOpt("timeout_s", default=10.0, min=0.1, help="Seconds within which Placement must answer."),
     ],
 )
@@ -114,7 +130,8 @@ def load(program: str, argv: Sequence[str], groups: Sequence[OptionGroup]) -> cf
     """
     conf = cfg.ConfigOpts()
     log.register_options(conf)
-    # oslo.log's own default puts every SQL library at WARN; ours are quiet enough and its `instance` formats are Nova's.
+    # oslo.log's own default puts every SQL library at WARN; ours are quiet enough and its `instance` formats are
+    # Nova's.
     for group in groups:
         conf.register_opts(list(group.options), group=group.name)
     try:
@@ -127,13 +144,16 @@ def load(program: str, argv: Sequence[str], groups: Sequence[OptionGroup]) -> cf
 
 
 def _judge(conf: cfg.ConfigOpts, groups: Sequence[OptionGroup]) -> None:
-    """Reads every option once: oslo.config judges a value from a file only when it is read, and takes `nan` and `inf` for numbers."""
+    """Reads every option once: oslo.config judges a value from a file only when it is read, and takes `nan` and `inf`
+    for numbers."""
     for group in groups:
         section = conf[group.name] if group.name else conf
         for option in group.options:
             value = getattr(section, option.dest)
             if isinstance(value, float) and not abs(value) <= GREATEST:
-                raise ValueError(f"[{group.name or 'DEFAULT'}] {option.name} has to be a number up to {GREATEST:.0e}, and is {value}")
+                raise ValueError(
+                    f"[{group.name or 'DEFAULT'}] {option.name} has to be a number up to {GREATEST:.0e}, and is {value}"
+                )
 
 
 def required(conf: cfg.ConfigOpts, group: str | None, name: str) -> str:

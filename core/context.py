@@ -17,7 +17,8 @@ def asks_for(project_id: str | None) -> None:
 
 
 def asker() -> str | None:
-    """The project that the running task works for: places in queues are shared out by it. None: no project asked for this."""
+    """The project that the running task works for: places in queues are shared out by it. None: no project asked for
+    this."""
     return _ASKER.get()
 
 
@@ -25,9 +26,10 @@ def asker() -> str | None:
 class Context:
     """The caller of one request, as it travels with every message that the request causes.
 
-    `request_id` is `req-<uuid>`; `global_request_id` is the one that another service handed in, if any. What follows `is_admin` is known
-    of Keystone's tokens only: what the token is for instead of a project (a domain, or the whole system: "all"), the domains that user and
-    project belong to, and the service that passed the user's request on, with its roles.
+    `request_id` is `req-<uuid>`; `global_request_id` is the one that another service handed in, if any. What follows
+    `is_admin` is known of Keystone's tokens only: what the token is for instead of a project (a domain, or the whole
+    system: "all"), the domains that user and project belong to, and the service that passed the user's request on, with
+    its roles.
     """
 
     user_id: str | None
@@ -66,11 +68,14 @@ def new_request_id() -> str:
 
 def service_context(request_id: str | None = None) -> Context:
     """The context of work that no user asked for: sweeps, heartbeats."""
-    return Context(user_id=None, project_id=None, roles=("service",), request_id=request_id or new_request_id(), is_admin=True)
+    return Context(
+        user_id=None, project_id=None, roles=("service",), request_id=request_id or new_request_id(), is_admin=True
+    )
 
 
 def context_of_rows(request_ids: Iterable[str]) -> Context:
-    """The context of a message with rows of several servers' work: the request's that all of them are for, else one of its own.
+    """The context of a message with rows of several servers' work: the request's that all of them are for, else one of
+    its own.
 
     Each row has its own request id beside it.
     """

@@ -28,7 +28,8 @@ class Invalid(CellplaneError):
 
 
 class TooExpensive(Invalid):
-    """What was asked costs more than one question may; whoever was asked is well. `field` names what makes it so dear."""
+    """What was asked costs more than one question may; whoever was asked is well. `field` names what makes it so
+    dear."""
 
 
 class NotFound(CellplaneError):
@@ -82,8 +83,21 @@ class Broken(CellplaneError):
 _BY_CODE = {
     kind.__name__: kind
     for kind in (
-        CellplaneError, Invalid, TooExpensive, NotFound, Conflict, Busy, Locked, WrongState, Unreadable, Forbidden, OverQuota, Unavailable,
-        OverShare, NoTurn, Broken,
+        CellplaneError,
+        Invalid,
+        TooExpensive,
+        NotFound,
+        Conflict,
+        Busy,
+        Locked,
+        WrongState,
+        Unreadable,
+        Forbidden,
+        OverQuota,
+        Unavailable,
+        OverShare,
+        NoTurn,
+        Broken,
     )
 }
 

@@ -1,7 +1,8 @@
 """What takes HTTP requests behind a listener of ours: every program that serves any is served by this.
 
-Beside the limits on connections: whoever does not read an answer loses it, and aiohttp answers nothing in its own words. aiohttp's
-application, with its routes and middlewares, is left out: our handlers find their way by themselves, and it costs as much as all the rest.
+Beside the limits on connections: whoever does not read an answer loses it, and aiohttp answers nothing in its own
+words. aiohttp's application, with its routes and middlewares, is left out: our handlers find their way by themselves,
+and it costs as much as all the rest.
 """
 
 import asyncio
@@ -101,7 +102,9 @@ def requests_of_at_most(max_body_bytes: int) -> Callable[..., web.BaseRequest]:
     """What makes aiohttp's requests, whose bodies are read up to this size."""
 
     def make(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
-        return web.BaseRequest(message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=max_body_bytes)
+        return web.BaseRequest(
+            message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=max_body_bytes
+        )
 
     return make
 
@@ -123,7 +126,8 @@ async def write(response: web.StreamResponse, request: web.BaseRequest) -> None:
 
 
 class _Protocol(web.RequestHandler):
-    """aiohttp's protocol, whose own error pages say nothing that our users know, and leave no line in the program's log."""
+    """aiohttp's protocol, whose own error pages say nothing that our users know, and leave no line in the program's
+    log."""
 
     __slots__ = ("_refuse",)
 
@@ -138,7 +142,8 @@ class _Protocol(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The answer to a request that can't be parsed, or that failed where no handler of ours sees it, which is logged."""
+        """The answer to a request that can't be parsed, or that failed where no handler of ours sees it, which is
+        logged."""
         if isinstance(exc, ConnectionError):
             raise exc  # Whoever asked has gone; aiohttp lets go of the connection.
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:

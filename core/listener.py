@@ -1,7 +1,8 @@
 """Connections from outside: how many at a time, and how long each may stand without asking for anything.
 
-A listener accepts for an asyncio protocol and closes, with no word, who is too slow to ask. It knows a connection as *busy* between the
-moment its program has a whole request and the moment the answer is sent; what happens then has deadlines of its own.
+A listener accepts for an asyncio protocol and closes, with no word, who is too slow to ask. It knows a connection as
+*busy* between the moment its program has a whole request and the moment the answer is sent; what happens then has
+deadlines of its own.
 """
 
 import asyncio
@@ -37,13 +38,16 @@ OPTIONS = (
         help="Connections to a process at the same time; fewer if its limit of file descriptors is lower. Beyond it the oldest idle connection is closed.",
     ),
     cfg.IntOpt(
-        "max_connections_per_address", default=1024, min=1,
+        "max_connections_per_address",
+        default=1024,
+        min=1,
         help="Connections from one address at the same time. A proxy in front of this process is one address.",
     ),
-    cfg.FloatOpt("head_timeout_s", default=30.0, min=0.1, help="Seconds within which the head of a request must arrive."),
     cfg.FloatOpt(
-        "keep_alive_timeout_s", default=75.0, min=0.1,
-        help="Seconds after which an idle connection is closed.",
+        "head_timeout_s", default=30.0, min=0.1, help="Seconds within which the head of a request must arrive."
+    ),
+    cfg.FloatOpt(
+        "keep_alive_timeout_s", default=75.0, min=0.1, help="Seconds after which an idle connection is closed."
     ),
 )
 """Settings of every program that takes connections."""
@@ -237,7 +241,11 @@ def _descriptors_for_connections() -> int:
 
 
 async def deliver(
-    writing: Coroutine[Any, Any, None], transport: asyncio.Transport | None, *, within_s: float = 60.0, progress_s: float = 10.0
+    writing: Coroutine[Any, Any, None],
+    transport: asyncio.Transport | None,
+    *,
+    within_s: float = 60.0,
+    progress_s: float = 10.0,
 ) -> bool:
     """Awaits an answer's being written; false: its reader was too slow, and the connection is closed.
 

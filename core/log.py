@@ -10,8 +10,19 @@ from oslo_log import log
 from core.printable import printable
 
 _ID_LENGTH = 64
-_QUIET = ("amqp=WARN", "kombu=WARN", "sqlalchemy=WARN", "aiohttp.access=WARN", "alembic=WARN", "urllib3=WARN", "keystoneauth=WARN",
-          "placement=WARN", "oslo_policy=WARN", "asyncio=WARN", "stevedore=WARN")
+_QUIET = (
+    "amqp=WARN",
+    "kombu=WARN",
+    "sqlalchemy=WARN",
+    "aiohttp.access=WARN",
+    "alembic=WARN",
+    "urllib3=WARN",
+    "keystoneauth=WARN",
+    "placement=WARN",
+    "oslo_policy=WARN",
+    "asyncio=WARN",
+    "stevedore=WARN",
+)
 # Greedy: a password with an `@` of its own is hidden whole.
 _PASSWORD = re.compile(r"(://[^:/@;\s]*:)([^;\s]*)(@)")
 _SECRET_ARGUMENT = re.compile(r"([?&](?:password|passwd|ssl_key)=)[^&;\s]*", re.IGNORECASE)
@@ -23,7 +34,9 @@ def setup(conf: cfg.ConfigOpts, program: str) -> None:
         default_log_levels=list(_QUIET),
         logging_context_format_string="%(asctime)s.%(msecs)03d %(process)d %(levelname)s %(name)s %(message)s",
     )
-    conf.set_default("logging_default_format_string", "%(asctime)s.%(msecs)03d %(process)d %(levelname)s %(name)s %(message)s")
+    conf.set_default(
+        "logging_default_format_string", "%(asctime)s.%(msecs)03d %(process)d %(levelname)s %(name)s %(message)s"
+    )
     conf.set_default("default_log_levels", list(_QUIET))
     log.setup(conf, program)
     for handler in logging.getLogger().handlers:
@@ -37,7 +50,8 @@ def _on_one_line(record: logging.LogRecord) -> bool:
 
 
 def about(*, server: str, attempt: int | None = None, host: str | None = None, request_id: str = "") -> str:
-    """The fields of a line about one server's work: `server=… attempt=… host=… request_id=…`; those that are not known are left out.
+    """The fields of a line about one server's work: `server=… attempt=… host=… request_id=…`; those that are not known
+    are left out.
 
     `request_id`: of the user's request that the work is for; `-` where there is none.
     """

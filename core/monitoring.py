@@ -29,7 +29,8 @@ class Monitors:
         self._contains = functools.lru_cache(_ADDRESSES_KEPT)(functools.partial(_lies_within, networks))
 
     def include(self, address: str | None, headers: Mapping[str, Any]) -> bool:
-        """Whether a request from this address is of one of them. Of what a proxy passes on nobody knows where it comes from."""
+        """Whether a request from this address is of one of them. Of what a proxy passes on nobody knows where it comes
+        from."""
         return not any(name in headers for name in _PASSED_ON) and self._contains(address or "")
 
 

@@ -11,12 +11,16 @@ LOG = core.log.get(__name__)
 
 
 class Periodic:
-    """Calls `work` every `period_s` seconds, give or take a tenth, until it is stopped. What it raises is logged, and it goes on.
+    """Calls `work` every `period_s` seconds, give or take a tenth, until it is stopped. What it raises is logged, and
+    it goes on.
 
-    `work` may return true for "there is more": then it is called again at once. `at_once`: the first call does not wait for a period.
+    `work` may return true for "there is more": then it is called again at once. `at_once`: the first call does not wait
+    for a period.
     """
 
-    def __init__(self, name: str, period_s: float, work: Callable[[], object], clock: Clock, *, at_once: bool = False) -> None:
+    def __init__(
+        self, name: str, period_s: float, work: Callable[[], object], clock: Clock, *, at_once: bool = False
+    ) -> None:
         self._name = name
         self._period_s = period_s
         self._work = work

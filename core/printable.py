@@ -1,4 +1,5 @@
-"""Text from outside, shown to people: in a terminal, where it may not move the cursor, and in a log, where it may not make lines."""
+"""Text from outside, shown to people: in a terminal, where it may not move the cursor, and in a log, where it may not
+make lines."""
 
 import re
 

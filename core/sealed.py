@@ -1,7 +1,7 @@
 """Secrets that only one program can open: sealed to its public key, readable nowhere on the way.
 
-X25519 with a fresh key for each box, HKDF-SHA256, ChaCha20-Poly1305. A box is bound to what it is about (`about`): taken from its place
-and put into another it cannot be opened. Keys and boxes travel as base64 text.
+X25519 with a fresh key for each box, HKDF-SHA256, ChaCha20-Poly1305. A box is bound to what it is about (`about`):
+taken from its place and put into another it cannot be opened. Keys and boxes travel as base64 text.
 """
 
 import base64
@@ -31,7 +31,9 @@ def seal(secret: str, *, key: str, about: str) -> str:
     once = X25519PrivateKey.generate()
     shown = once.public_key().public_bytes_raw()
     shared = _shared(once.exchange(theirs), shown + theirs.public_bytes_raw())
-    return base64.b64encode(shown + ChaCha20Poly1305(shared).encrypt(_NO_NONCE, secret.encode(), about.encode())).decode()
+    return base64.b64encode(
+        shown + ChaCha20Poly1305(shared).encrypt(_NO_NONCE, secret.encode(), about.encode())
+    ).decode()
 
 
 class Opener:

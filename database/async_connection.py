@@ -1,8 +1,9 @@
 """A MariaDB connection that is asked and read apart, so that one thread can wait for the answers of many.
 
-PyMySQL sends a query and waits for its answer in one call. With a thread for each of eighty cells the answers arrive at once and eighty
-threads want the interpreter's lock: 0.20 ms of the processor for each short query, against 0.05 ms when one thread reads them as they
-come (measured; `docs/decisions/0014`). What is sent and how an answer is read stays PyMySQL's; found out here is only where one ends.
+PyMySQL sends a query and waits for its answer in one call. With a thread for each of eighty cells the answers arrive at
+once and eighty threads want the interpreter's lock: 0.20 ms of the processor for each short query, against 0.05 ms when
+one thread reads them as they come (measured; `docs/decisions/0014`). What is sent and how an answer is read stays
+PyMySQL's; found out here is only where one ends.
 """
 
 import io
@@ -15,8 +16,9 @@ import pymysql
 from pymysql.constants import COMMAND, CR
 
 _AT_ONCE = 2**16
-# The protocol of MySQL 4.1, as PyMySQL speaks it (without CLIENT_DEPRECATE_EOF): a packet is three bytes of length, one of number, and what
-# it carries. An answer is one packet OK or ERR, or: the number of columns, the columns, EOF, the rows, EOF (or ERR).
+# The protocol of MySQL 4.1, as PyMySQL speaks it (without CLIENT_DEPRECATE_EOF): a packet is three bytes of length, one
+# of number, and what it carries. An answer is one packet OK or ERR, or: the number of columns, the columns, EOF, the
+# rows, EOF (or ERR).
 _HEADER = 4
 _OK, _EOF, _ERR = 0x00, 0xFE, 0xFF
 _LONGEST_EOF = 8
@@ -32,7 +34,8 @@ else:
 
 
 class AsyncConnection(_Connection):
-    """A connection that, once told to `never_wait`, is asked with `ask` and then `read` whenever its socket is readable."""
+    """A connection that, once told to `never_wait`, is asked with `ask` and then `read` whenever its socket is
+    readable."""
 
     # What PyMySQL has of its own, and its type stubs do not name.
     _sock: socket.socket | None
@@ -49,7 +52,8 @@ class AsyncConnection(_Connection):
         super().__init__(*args, **kwargs)
 
     def call_on_delay(self, delay_s: float, on_delay: Callable[[], None]) -> None:
-        """From now on this is called when the server has said nothing for so long after it was asked; what it raises ends the connection."""
+        """From now on this is called when the server has said nothing for so long after it was asked; what it raises
+        ends the connection."""
         self._delay_s, self._on_delay = delay_s, on_delay
 
     def never_wait(self) -> None:
@@ -122,7 +126,9 @@ class AsyncConnection(_Connection):
             return b""
         except OSError as error:
             self._force_close()
-            raise pymysql.err.OperationalError(CR.CR_SERVER_LOST, f"Lost connection to MySQL server during query ({error})") from error
+            raise pymysql.err.OperationalError(
+                CR.CR_SERVER_LOST, f"Lost connection to MySQL server during query ({error})"
+            ) from error
         if not data:
             self._force_close()
             raise pymysql.err.OperationalError(CR.CR_SERVER_LOST, "Lost connection to MySQL server during query")
@@ -148,7 +154,8 @@ class _Answer:
         return False
 
     def _packet(self) -> tuple[bool, int, int] | None:
-        """Whether the next packet is the answer's first, its first byte (-1: it carries nothing) and its length; None: it is not here yet."""
+        """Whether the next packet is the answer's first, its first byte (-1: it carries nothing) and its length; None:
+        it is not here yet."""
         start = self._next + _HEADER
         if len(self.data) < start:
             return None

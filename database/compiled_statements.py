@@ -1,7 +1,7 @@
 """Statements that are asked many times over: compiled once, then given to the driver itself.
 
-Of a short query by way of SQLAlchemy half of this process's time is SQLAlchemy's (54 us of 101 for three rows, 70 of 143 where the
-statement is long; measured with SQLAlchemy 2.1, PyMySQL 1.2). A page over 80 cells pays that 80 times.
+Of a short query by way of SQLAlchemy half of this process's time is SQLAlchemy's (54 us of 101 for three rows, 70 of
+143 where the statement is long; measured with SQLAlchemy 2.1, PyMySQL 1.2). A page over 80 cells pays that 80 times.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,8 @@ _ENOUGH = 8
 
 
 class CompiledStatement:
-    """A statement whose answers need no conversion: its columns are text, numbers and times as the driver itself reads them.
+    """A statement whose answers need no conversion: its columns are text, numbers and times as the driver itself reads
+    them.
 
     Built once and shared by all threads, like the statement.
     """
@@ -84,7 +85,9 @@ def _text(statement: sa.Select[Any] | sa.CompoundSelect[Any], dialect: sa.Dialec
     assert isinstance(compiled, sa.sql.compiler.SQLCompiler)
     if any(bind.expanding or bind.literal_execute for bind in compiled.bind_names):
         return None
-    converters = {name: bind.type.dialect_impl(dialect).bind_processor(dialect) for bind, name in compiled.bind_names.items()}
+    converters = {
+        name: bind.type.dialect_impl(dialect).bind_processor(dialect) for bind, name in compiled.bind_names.items()
+    }
     return _Text(
         str(compiled),
         {name: bind.effective_value for bind, name in compiled.bind_names.items() if not bind.required},
@@ -98,6 +101,8 @@ def _by_sqlalchemy(error: Exception, connection: sa.Connection, cursor: Any, tex
     is_lost = dialect.is_disconnect(error, connection.connection, cursor)  # type: ignore[arg-type]
     if is_lost:
         connection.invalidate(error)
-    wrapped = sa.exc.DBAPIError.instance(text, None, error, dialect.loaded_dbapi.Error, connection_invalidated=is_lost, dialect=dialect)
+    wrapped = sa.exc.DBAPIError.instance(
+        text, None, error, dialect.loaded_dbapi.Error, connection_invalidated=is_lost, dialect=dialect
+    )
     assert isinstance(wrapped, sa.exc.DBAPIError)
     return wrapped

@@ -1,4 +1,5 @@
-"""URLs of databases: the one parser. What it takes, `database.engine` connects to; all else is refused where it is typed."""
+"""URLs of databases: the one parser. What it takes, `database.engine` connects to; all else is refused where it is
+typed."""
 
 import re
 from pathlib import PurePosixPath
@@ -23,8 +24,8 @@ _NAME = re.compile(r"[^/\\.]{1,64}")
 def parse(url: str, *, option: str = "the URL of the database") -> sa.URL:
     """The URL, of MariaDB as `mysql+pymysql` however it is spelled. `sqlite://` is a database in memory.
 
-    The driver would take an option of the URL for an argument of its own: one named `host` would lead elsewhere than the
-    URL says, and one that it does not know would fail at each connection. Those that we do not read are refused.
+    The driver would take an option of the URL for an argument of its own: one named `host` would lead elsewhere than
+    the URL says, and one that it does not know would fail at each connection. Those that we do not read are refused.
 
     Args:
         option: what errors call it.

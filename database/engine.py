@@ -1,8 +1,9 @@
 """Engines and transactions for MariaDB (or anything MySQL-compatible) and SQLite.
 
-Facts that shaped this (measured): PyMySQL's connect, read and write each need a time-out; SQLite's driver must not open transactions by
-itself, writes begin with BEGIN IMMEDIATE; leases are compared with the database's own clock. What Galera asks for is in
-`docs/decisions/0020`: a lock is a write, a conflict may be told as late as at COMMIT, an unfit node answers some statements.
+Facts that shaped this (measured): PyMySQL's connect, read and write each need a time-out; SQLite's driver must not open
+transactions by itself, writes begin with BEGIN IMMEDIATE; leases are compared with the database's own clock. What
+Galera asks for is in `docs/decisions/0020`: a lock is a write, a conflict may be told as late as at COMMIT, an unfit
+node answers some statements.
 """
 
 import contextlib
@@ -19,7 +20,15 @@ import core.errors
 from core.clock import jittered
 from database import database_url
 from database.async_connection import AsyncConnection
-from database.errors import UNDONE_AT_COMMIT, OutcomeUnknown, is_missing_table, is_transient, is_unfit, number_of, timed_out
+from database.errors import (
+    UNDONE_AT_COMMIT,
+    OutcomeUnknown,
+    is_missing_table,
+    is_transient,
+    is_unfit,
+    number_of,
+    timed_out,
+)
 
 Connection = sa.Connection
 """What a function on a database is given: for those who only pass it on."""
@@ -40,18 +49,19 @@ IDLE_S = 0.5
 class Database:
     """One database: a bounded pool of connections and two kinds of transaction.
 
-    Connections are in autocommit mode, so that a read is one round trip; a transaction says BEGIN and COMMIT itself and so knows when
-    its outcome is uncertain.
+    Connections are in autocommit mode, so that a read is one round trip; a transaction says BEGIN and COMMIT itself and
+    so knows when its outcome is uncertain.
 
     Args:
         url: as `database.database_url` takes it.
         pool_size: connections at most; none is opened before it is needed.
         connect_timeout_s: seconds to connect.
-        io_timeout_s: seconds that one packet may take to be read or written, and that a statement may run; None waits for ever
-            (migrations).
+        io_timeout_s: seconds that one packet may take to be read or written, and that a statement may run; None waits
+            for ever (migrations).
         wait_s: seconds to wait for a connection of the pool.
-        delay_s, on_delay: `on_delay` is called, in the thread that waits, when a server has said nothing for so many seconds after it was
-            asked something; what it raises (a `pymysql.err.Error`) ends the waiting, and the connection. Not with SQLite.
+        delay_s, on_delay: `on_delay` is called, in the thread that waits, when a server has said nothing for so many
+            seconds after it was asked something; what it raises (a `pymysql.err.Error`) ends the waiting, and the
+            connection. Not with SQLite.
 
     Raises:
         Invalid: the URL is none.
@@ -86,7 +96,8 @@ class Database:
             sqlalchemy.exc.DBAPIError: anything else; nothing was written.
         """
         with self._connected() as connection:
-            # SQLite: its default would take the write lock at the first write only, and lose to whoever wrote since our read.
+            # SQLite: its default would take the write lock at the first write only, and lose to whoever wrote since our
+            # read.
             connection.exec_driver_sql("BEGIN IMMEDIATE" if self.is_sqlite else "BEGIN")
             try:
                 yield connection
@@ -96,10 +107,11 @@ class Database:
             _commit(connection)
 
     def run(self, work: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """`work(connection, …)` in one transaction, again from the start as long as conflicts with other transactions undo it.
+        """`work(connection, …)` in one transaction, again from the start as long as conflicts with other transactions
+        undo it.
 
-        A conflict is ordinary where several nodes take writes, and may be told at COMMIT only; nothing was written then. `work` does
-        nothing but read and write through its connection.
+        A conflict is ordinary where several nodes take writes, and may be told at COMMIT only; nothing was written
+        then. `work` does nothing but read and write through its connection.
 
         Raises:
             OutcomeUnknown, sqlalchemy.exc.DBAPIError: as `transaction`.
@@ -146,13 +158,19 @@ class Database:
             return
         arguments: Any
         _, arguments = self.engine.dialect.create_connect_args(self.url)
-        async_connection = AsyncConnection(**arguments, connect_timeout=within_s, read_timeout=within_s, write_timeout=within_s, ssl_disabled=True)
-        with contextlib.closing(async_connection), contextlib.suppress(pymysql.err.ProgrammingError):  # Without the table it answers as well.
+        async_connection = AsyncConnection(
+            **arguments, connect_timeout=within_s, read_timeout=within_s, write_timeout=within_s, ssl_disabled=True
+        )
+        with (
+            contextlib.closing(async_connection),
+            contextlib.suppress(pymysql.err.ProgrammingError),
+        ):  # Without the table it answers as well.
             async_connection.query(PROBE)
             async_connection.never_wait()
 
     def connecting_for_s(self) -> float:
-        """For how long the oldest connection has been in the making; 0: none is. A resolver of names that is silent has no time-out of ours."""
+        """For how long the oldest connection has been in the making; 0: none is. A resolver of names that is silent has
+        no time-out of ours."""
         return self._connecting.longest_s()
 
     def close(self) -> None:
@@ -249,7 +267,9 @@ def _sqlite_engine(url: sa.URL, pool_size: int, wait_s: float, io_timeout_s: flo
     return engine
 
 
-def _mysql_engine(url: sa.URL, pool_size: int, connect_timeout_s: float, io_timeout_s: float | None, wait_s: float) -> sa.Engine:
+def _mysql_engine(
+    url: sa.URL, pool_size: int, connect_timeout_s: float, io_timeout_s: float | None, wait_s: float
+) -> sa.Engine:
     arguments: dict[str, Any] = {
         "connect_timeout": connect_timeout_s,
         "charset": "utf8mb4",
@@ -278,7 +298,8 @@ def _mysql_engine(url: sa.URL, pool_size: int, connect_timeout_s: float, io_time
 
 
 def _limit_statements(engine: sa.Engine, seconds: float) -> None:
-    """The server itself ends a statement that takes too long, a little before the client would give it up and lose the connection."""
+    """The server itself ends a statement that takes too long, a little before the client would give it up and lose the
+    connection."""
 
     @sa.event.listens_for(engine, "connect")
     def _limit(dbapi_connection: Any, _: Any) -> None:
@@ -290,8 +311,8 @@ def _limit_statements(engine: sa.Engine, seconds: float) -> None:
 def _look_before_use(engine: sa.Engine) -> None:
     """A connection that lay idle is asked whether it still stands, so that a server's restart costs no request.
 
-    A server that does not answer is an error at once: with a fresh connection it would only hang again. And one slow query must not
-    throw away the whole pool, as SQLAlchemy does for any lost connection.
+    A server that does not answer is an error at once: with a fresh connection it would only hang again. And one slow
+    query must not throw away the whole pool, as SQLAlchemy does for any lost connection.
     """
 
     @sa.event.listens_for(engine, "checkin")
@@ -318,8 +339,9 @@ def _look_before_use(engine: sa.Engine) -> None:
 
 
 class OwnDatabase(Database):
-    """A program's own database, reached without a gate: what goes wrong between us and it is `Unavailable`, so that whoever brought the
-    work (a message, a period) brings it again. Conflicts with other transactions `run` repeats at once.
+    """A program's own database, reached without a gate: what goes wrong between us and it is `Unavailable`, so that
+    whoever brought the work (a message, a period) brings it again. Conflicts with other transactions `run` repeats at
+    once.
     """
 
     def run(self, work: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -342,11 +364,14 @@ def _or_unavailable() -> Iterator[None]:
     try:
         yield
     except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError, OutcomeUnknown) as error:
-        raise core.errors.Unavailable(f"the database does not answer: {getattr(error, 'orig', None) or error!r}") from error
+        raise core.errors.Unavailable(
+            f"the database does not answer: {getattr(error, 'orig', None) or error!r}"
+        ) from error
 
 
 def probe(connection: sa.Connection) -> None:
-    """Asks whether the database serves: of a table, for a node that is not part of its cluster's majority answers `SELECT 1`."""
+    """Asks whether the database serves: of a table, for a node that is not part of its cluster's majority answers
+    `SELECT 1`."""
     try:
         connection.execute(sa.text(PROBE))
     except sa.exc.DBAPIError as error:

@@ -1,6 +1,7 @@
 """Keyset paging: the order of a list, and what lies after a position in it.
 
-A position is one value per key of the order. Both kinds of database page by it, and `cells.listing.merge` compares as they do.
+A position is one value per key of the order. Both kinds of database page by it, and `cells.listing.merge` compares as
+they do.
 """
 
 import dataclasses
@@ -26,7 +27,8 @@ SortOrder = tuple[Sorting, ...]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Key:
-    """A key of an order in SQL. NULLs come first ascending and last descending: so do SQLite and MariaDB by themselves."""
+    """A key of an order in SQL. NULLs come first ascending and last descending: so do SQLite and MariaDB by
+    themselves."""
 
     expression: sa.ColumnElement[Any]
     descending: bool
@@ -46,7 +48,8 @@ def order_by(keys: Sequence[Key]) -> list[sa.ColumnElement[Any]]:
 def after(keys: Sequence[Key], position: Position) -> sa.ColumnElement[bool]:
     """What a row fulfils that comes after the position.
 
-    Written as `a <= x AND (a < x OR b < y)`, which an index serves; for `(a, b) < (x, y)` MariaDB reads the whole index.
+    Written as `a <= x AND (a < x OR b < y)`, which an index serves; for `(a, b) < (x, y)` MariaDB reads the whole
+    index.
     """
     key, value = keys[0], position[0]
     beyond = _beyond(key, value)
@@ -62,7 +65,8 @@ def between(keys: Sequence[Key], start: Position | None, end: Position | None) -
 
 
 def _until(keys: Sequence[Key], position: Position) -> sa.ColumnElement[bool]:
-    """What a row fulfils that comes at the position or before it: the same of the order turned round, the position among them."""
+    """What a row fulfils that comes at the position or before it: the same of the order turned round, the position
+    among them."""
     key, value = dataclasses.replace(keys[0], descending=not keys[0].descending), position[0]
     if len(keys) == 1:
         return _not_before(key, value)
@@ -72,8 +76,8 @@ def _until(keys: Sequence[Key], position: Position) -> sa.ColumnElement[bool]:
 def by_index(query: sa.Select[Any], table: sa.Table, index: str | None) -> sa.Select[Any]:
     """The query, made to walk this index in its order; None: as the database likes.
 
-    Left to itself MariaDB takes `deleted = 0` for the whole search and reads all that lies before the position (measured: 5,050 entries
-    for a page of 50 in the middle of 10,000, instead of 50). SQLite does not need to be told.
+    Left to itself MariaDB takes `deleted = 0` for the whole search and reads all that lies before the position
+    (measured: 5,050 entries for a page of 50 in the middle of 10,000, instead of 50). SQLite does not need to be told.
     """
     if index is None:
         return query

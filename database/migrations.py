@@ -37,7 +37,8 @@ def sync(schema: Schema, database: Database) -> None:
 
 
 def revise(schema: Schema, message: str) -> pathlib.Path:
-    """Writes the next script: from the newest revision to what the schema's tables say now. To be read before it is used.
+    """Writes the next script: from the newest revision to what the schema's tables say now. To be read before it is
+    used.
 
     (docs/checklists/add-a-column.md.)
     """
@@ -47,7 +48,9 @@ def revise(schema: Schema, message: str) -> pathlib.Path:
         sync(schema, database)
         with database.engine.connect() as connection:
             config.attributes["connection"] = connection
-            made = alembic.command.revision(config, message, autogenerate=True, rev_id=f"{int(head(schema) or 0) + 1:04d}")
+            made = alembic.command.revision(
+                config, message, autogenerate=True, rev_id=f"{int(head(schema) or 0) + 1:04d}"
+            )
         database.close()
     if not isinstance(made, alembic.script.Script):
         raise core.errors.Broken(f"Alembic wrote no script for the {schema.name} schema")

@@ -42,8 +42,13 @@ class Schema:
             Unavailable: the database did not answer.
         """
         found: str | None = self._read(database, sa.select(_VERSION.c.version_num))
-        if found is not None and self._read(database, sa.select(sa.func.count()).select_from(self._first_row())) is None:
-            raise core.errors.Broken(f"the database has another schema than {self.name}: its URL is another one's, or another program's")
+        if (
+            found is not None
+            and self._read(database, sa.select(sa.func.count()).select_from(self._first_row())) is None
+        ):
+            raise core.errors.Broken(
+                f"the database has another schema than {self.name}: its URL is another one's, or another program's"
+            )
         return found
 
     def _first_row(self) -> sa.Subquery:
@@ -73,7 +78,9 @@ class Schema:
         found = self.current(database)
         if found != self.newest:
             state = "is empty" if found is None else f"is at revision {found}"
-            raise core.errors.Broken(f"the {self.name} schema {state}, this release needs {self.newest}: run `{self.mend}`")
+            raise core.errors.Broken(
+                f"the {self.name} schema {state}, this release needs {self.newest}: run `{self.mend}`"
+            )
 
 
 def takes_writes(connection: sa.Connection) -> bool:

@@ -14,9 +14,11 @@ import core.errors
 
 
 class Str(sa.types.UserDefinedType[str]):
-    """Text of at most `length` characters that compares and sorts byte by byte, trailing spaces included, on every database.
+    """Text of at most `length` characters that compares and sorts byte by byte, trailing spaces included, on every
+    database.
 
-    Python compares str by code point and UTF-8 keeps that order, so a merge of several cells sorts exactly as each database does.
+    Python compares str by code point and UTF-8 keeps that order, so a merge of several cells sorts exactly as each
+    database does.
     """
 
     cache_ok = True
@@ -35,10 +37,11 @@ def _str_mysql(kind: Str, compiler: Any, **_: Any) -> str:
 
 
 class Ascii(Str):
-    """Text for uuids, states and other words of ours: compares as `Str` does, and one byte a character keeps indexes small.
+    """Text for uuids, states and other words of ours: compares as `Str` does, and one byte a character keeps indexes
+    small.
 
-    Text that is not ASCII is refused where it is written. Where it is compared with a column it equals no row's: MariaDB would refuse
-    the whole statement (error 1267, illegal mix of collations).
+    Text that is not ASCII is refused where it is written. Where it is compared with a column it equals no row's:
+    MariaDB would refuse the whole statement (error 1267, illegal mix of collations).
     """
 
     cache_ok = True
@@ -100,7 +103,8 @@ def _ascii_mysql(kind: Ascii, compiler: Any, **_: Any) -> str:
 Timestamp = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 LongText = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError, RecursionError)
-"""What a document raises that is none, or not of the shape that was asked for: whoever reads rows one by one catches all of these."""
+"""What a document raises that is none, or not of the shape that was asked for: whoever reads rows one by one catches
+all of these."""
 
 
 class Json(sa.types.TypeDecorator[Any]):
@@ -142,5 +146,6 @@ def _now_sqlite(element: now_sql, compiler: Any, **kw: Any) -> str:
 
 
 def is_over(moment: sa.Column[datetime.datetime]) -> sa.ColumnElement[bool]:
-    """Whether a lease or a deadline of a row is over; one that the row does not have is, too, so that every row has somebody who looks for it."""
+    """Whether a lease or a deadline of a row is over; one that the row does not have is, too, so that every row has
+    somebody who looks for it."""
     return sa.or_(moment.is_(None), moment <= now_sql())

@@ -18,8 +18,8 @@ POLL_S = 0.2
 class ApiClient:
     """One user of the cloud.
 
-    Every method raises Unavailable when there is no answer, NotFound for a 404, and Broken with the API's own words for any other refusal.
-    With `identity`, the address of Keystone's v3, it asks with a token, else with HTTP basic.
+    Every method raises Unavailable when there is no answer, NotFound for a 404, and Broken with the API's own words for
+    any other refusal. With `identity`, the address of Keystone's v3, it asks with a token, else with HTTP basic.
     """
 
     def __init__(self, compute: str, *, image: str, user: str, password: str, identity: str | None = None) -> None:
@@ -58,9 +58,22 @@ class ApiClient:
         images = self._ask("GET", f"{self._image}/v2/images", params={"name": name, "status": "active"})["images"]
         if images:
             return str(images[0]["id"])
-        wanted = {"name": name, "disk_format": disk_format, "container_format": "bare", "visibility": "public", "min_disk": 0, "min_ram": 0, **properties}
+        wanted = {
+            "name": name,
+            "disk_format": disk_format,
+            "container_format": "bare",
+            "visibility": "public",
+            "min_disk": 0,
+            "min_ram": 0,
+            **properties,
+        }
         image_id = str(self._ask("POST", f"{self._image}/v2/images", json=wanted)["id"])
-        self._ask("PUT", f"{self._image}/v2/images/{image_id}/file", data=content, headers={"Content-Type": "application/octet-stream"})
+        self._ask(
+            "PUT",
+            f"{self._image}/v2/images/{image_id}/file",
+            data=content,
+            headers={"Content-Type": "application/octet-stream"},
+        )
         return image_id
 
     def wait_for_server(self, server_id: str, *, deadline_s: float) -> dict[str, Any]:
@@ -87,11 +100,16 @@ class ApiClient:
         try:
             response = self._session.request(method, url, timeout=TIMEOUT_S, **arguments)
         except requests.RequestException as error:
-            raise errors.Unavailable(f"no answer to {method} {url} after {time.monotonic() - started:.1f} s: {type(error).__name__}") from error
+            raise errors.Unavailable(
+                f"no answer to {method} {url} after {time.monotonic() - started:.1f} s: {type(error).__name__}"
+            ) from error
         if response.status_code == 404 and may_be_missing:
             return None
         if response.status_code == 404:
             raise errors.NotFound(f"{method} {url} finds nothing: {response.text[:500]}")
         if response.status_code >= 400:
-            raise errors.Broken(f"{method} {url} is refused with {response.status_code}: {response.text[:500]}", status=response.status_code)
+            raise errors.Broken(
+                f"{method} {url} is refused with {response.status_code}: {response.text[:500]}",
+                status=response.status_code,
+            )
         return response.json() if response.content else None

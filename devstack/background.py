@@ -22,7 +22,18 @@ def spawn(state: State, name: str, module: str, *arguments: str) -> Process:
     with state.output(name).open("wb") as output:
         popen = subprocess.Popen(
             # Deaf to SIGHUP until it has its own handler: a request to read its plan again may come before that.
-            ["/bin/sh", "-c", "trap '' HUP; exec \"$@\"", name, sys.executable, "-m", module, "--state", str(state.path), *arguments],
+            [
+                "/bin/sh",
+                "-c",
+                "trap '' HUP; exec \"$@\"",
+                name,
+                sys.executable,
+                "-m",
+                module,
+                "--state",
+                str(state.path),
+                *arguments,
+            ],
             cwd=REPOSITORY,
             env={**os.environ, **identity.tag_environment(str(state.path), name)},
             stdin=subprocess.DEVNULL,

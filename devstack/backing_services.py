@@ -52,7 +52,10 @@ class Embedded:
             api=Level(database=self._database("api"), transport=self._transport("api", "api")),
             cell0=Level(database=self._database("cell0"), transport="none:///"),
             cells={
-                cell: Level(self._database(cell), self._transport(cell, cell), _by_user(self._shape, cell, self._transport)) for cell in self._shape.cell_names
+                cell: Level(
+                    self._database(cell), self._transport(cell, cell), _by_user(self._shape, cell, self._transport)
+                )
+                for cell in self._shape.cell_names
             },
             placement=self.placement.endpoint,
             image=f"http://127.0.0.1:{self._ports.of('image')}",
@@ -85,7 +88,8 @@ class Embedded:
 
 
 class Full:
-    """MariaDB servers, RabbitMQ nodes and Placement over HTTP; one of each, or with `isolate` one per level and cell."""
+    """MariaDB servers, RabbitMQ nodes and Placement over HTTP; one of each, or with `isolate` one per level and
+    cell."""
 
     def __init__(self, state: State, shape: Shape) -> None:
         self._state = state
@@ -102,7 +106,9 @@ class Full:
     @property
     def placement(self) -> Placement:
         """Placement, with its schema beside the API's."""
-        return Placement(self._state.placement, database_url=self._server_of(API).url(PLACEMENT_SCHEMA), port=self._placement_port)
+        return Placement(
+            self._state.placement, database_url=self._server_of(API).url(PLACEMENT_SCHEMA), port=self._placement_port
+        )
 
     def addresses(self) -> Addresses:
         """Where everything is; before the servers run as well."""
@@ -112,7 +118,9 @@ class Full:
             cell0=Level(database=server.url(CELL0_SCHEMA), transport="none:///"),
             cells={
                 cell: Level(
-                    self._server_of(cell).url(schema_of(cell)), self.node_of(cell).url(cell), _by_user(self._shape, cell, self.node_of(cell).url)
+                    self._server_of(cell).url(schema_of(cell)),
+                    self.node_of(cell).url(cell),
+                    _by_user(self._shape, cell, self.node_of(cell).url),
                 )
                 for cell in self._shape.cell_names
             },
@@ -163,14 +171,55 @@ class Full:
 
     def server_programs(self) -> list[Program]:
         """Databases and brokers, and the hosts' hypervisors."""
-        programs = [_program(self._state, "epmd", self._mapper.command(), {}, stage=MAPPER_STAGE, ready_port=self._mapper.port)]
+        programs = [
+            _program(self._state, "epmd", self._mapper.command(), {}, stage=MAPPER_STAGE, ready_port=self._mapper.port)
+        ]
         for name, server in self.servers.items():
-            programs.append(_program(self._state, name, server.command(), server.env(), stage=SERVER_STAGE, ready_port=server.port, grace_s=30.0))
+            programs.append(
+                _program(
+                    self._state,
+                    name,
+                    server.command(),
+                    server.env(),
+                    stage=SERVER_STAGE,
+                    ready_port=server.port,
+                    grace_s=30.0,
+                )
+            )
         for name, node in self.nodes.items():
-            programs.append(_program(self._state, name, node.command(), node.env(), stage=SERVER_STAGE, ready_port=node.port, grace_s=30.0))
+            programs.append(
+                _program(
+                    self._state,
+                    name,
+                    node.command(),
+                    node.env(),
+                    stage=SERVER_STAGE,
+                    ready_port=node.port,
+                    grace_s=30.0,
+                )
+            )
         for name, host in self._hosts.items():
-            programs.append(_program(self._state, f"namespaces-{name}", host.namespaces_command(), {}, stage=MAPPER_STAGE, ready_port=None))
-            programs.append(_program(self._state, f"libvirtd-{name}", host.daemon_command(), {}, stage=SERVER_STAGE, ready_port=None, files=host.files))
+            programs.append(
+                _program(
+                    self._state,
+                    f"namespaces-{name}",
+                    host.namespaces_command(),
+                    {},
+                    stage=MAPPER_STAGE,
+                    ready_port=None,
+                )
+            )
+            programs.append(
+                _program(
+                    self._state,
+                    f"libvirtd-{name}",
+                    host.daemon_command(),
+                    {},
+                    stage=SERVER_STAGE,
+                    ready_port=None,
+                    files=host.files,
+                )
+            )
         return programs
 
     def other_programs(self) -> list[Program]:
@@ -194,7 +243,9 @@ class Full:
             *([_keystone_program(self._state, self.keystone)] if self.keystone else []),
             placement,
             dataclasses.replace(
-                _program(self._state, "image", image, {}, stage=BACKING_STAGE, ready_port=image_port, files=[api_settings]),
+                _program(
+                    self._state, "image", image, {}, stage=BACKING_STAGE, ready_port=image_port, files=[api_settings]
+                ),
                 cwd=str(Path(__file__).parent.parent),
             ),
             *self._own_programs(),
@@ -228,7 +279,11 @@ class Full:
     def _node(self, owner: str) -> RabbitMQ:
         name = self._name("rabbitmq", owner)
         return RabbitMQ(
-            self._state.path / name, self._ports.of(name), distribution_port=self._ports.of(f"{name} distribution"), mapper_port=self._mapper.port, name=name
+            self._state.path / name,
+            self._ports.of(name),
+            distribution_port=self._ports.of(f"{name} distribution"),
+            mapper_port=self._mapper.port,
+            name=name,
         )
 
     def _server_of(self, owner: str) -> MariaDB:
@@ -305,4 +360,6 @@ def require_port(port: int, *, patience_s: float = 0.0) -> None:
     try:
         wait_until(lambda: is_free(port), what=f"end of who listens on port {port}", deadline_s=patience_s)
     except errors.Unavailable as error:
-        raise errors.Conflict(f"port {port} is taken by another process; stop that, or choose another one with --port", field="port") from error
+        raise errors.Conflict(
+            f"port {port} is taken by another process; stop that, or choose another one with --port", field="port"
+        ) from error

@@ -1,4 +1,5 @@
-"""Who logs in at the brokers of a stack, and as whom. A cell's own user, its virtual host's owner, is its conductors'."""
+"""Who logs in at the brokers of a stack, and as whom. A cell's own user, its virtual host's owner, is its
+conductors'."""
 
 from devstack.layout import Shape
 from messaging import access

@@ -40,7 +40,13 @@ class Child:
             return
         with self._log.open("ab") as log:
             self._popen = subprocess.Popen(
-                self._command, env={**os.environ, **self._env}, cwd=self._cwd, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                self._command,
+                env={**os.environ, **self._env},
+                cwd=self._cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def stop(self, *, grace_s: float) -> None:
@@ -59,7 +65,8 @@ class Child:
             self._popen.wait(timeout=10.0)
 
     def freeze(self) -> None:
-        """Stops it in its tracks: connections stay open, nothing is answered. When this returns, none of its threads runs any more."""
+        """Stops it in its tracks: connections stay open, nothing is answered. When this returns, none of its threads
+        runs any more."""
         pid = self.pid
         os.kill(pid, signal.SIGSTOP)
         os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)

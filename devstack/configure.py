@@ -1,6 +1,7 @@
 """Writes the files that a stack's processes and users read: settings, accounts, `clouds.yaml`.
 
-Each process has a file of its own with what it may know and nothing else: an agent's holds no database, a cell's nothing of the API level.
+Each process has a file of its own with what it may know and nothing else: an agent's holds no database, a cell's
+nothing of the API level.
 """
 
 import dataclasses
@@ -36,7 +37,8 @@ Sections = Mapping[str, Section]
 
 @dataclasses.dataclass(frozen=True)
 class Level:
-    """Where the API level, or a cell, has its database and its broker. `transport` is the way of who owns it; `users`: those of others."""
+    """Where the API level, or a cell, has its database and its broker. `transport` is the way of who owns it; `users`:
+    those of others."""
 
     database: str
     transport: str
@@ -70,7 +72,10 @@ def write(state: State, shape: Shape, addresses: Addresses) -> None:
         Path(str(sections["DEFAULT"]["state_path"])).mkdir(parents=True, exist_ok=True)
         write_private(state.config(name), _ini(sections))
     if shape.profile == EMBEDDED:
-        write_private(state.config(ONE_PROCESS), _ini({"DEFAULT": _process(state, ONE_PROCESS, ONE_PROCESS, addresses.api.transport)}))
+        write_private(
+            state.config(ONE_PROCESS),
+            _ini({"DEFAULT": _process(state, ONE_PROCESS, ONE_PROCESS, addresses.api.transport)}),
+        )
     write_private(state.cellctl, _ini(_cellctl(state, addresses)))
     if shape.auth == BASIC:
         _write_users(state)
@@ -182,7 +187,12 @@ def _console_proxy(state: State, cell: str, addresses: Addresses) -> Sections:
         "DEFAULT": _process(state, name, name, level.users[broker_users.console_proxy_of(cell)]),
         "database": {"connection": level.database},
         # Everything is on this machine: its guests' consoles are sockets below `run`, of whom the stack runs as.
-        "console": {"listen_host": "127.0.0.1", "port": addresses.consoles[cell], "networks": "127.0.0.0/8", "paths": state.run},
+        "console": {
+            "listen_host": "127.0.0.1",
+            "port": addresses.consoles[cell],
+            "networks": "127.0.0.0/8",
+            "paths": state.run,
+        },
     }
 
 
@@ -218,15 +228,19 @@ def _ini(sections: Sections) -> str:
 
 
 def _write_users(state: State) -> None:
-    """Writes the accounts; an unchanged one keeps its line, so that the files change only when somebody does. Those of others stay."""
+    """Writes the accounts; an unchanged one keeps its line, so that the files change only when somebody does. Those of
+    others stay."""
     accounts = Accounts(state.accounts)
-    old = dict(line.split(":", 1) for line in state.htpasswd.read_text().splitlines()) if state.htpasswd.exists() else {}
+    old = (
+        dict(line.split(":", 1) for line in state.htpasswd.read_text().splitlines()) if state.htpasswd.exists() else {}
+    )
     lines = old | {name: _htpasswd_hash(old.get(name), accounts.password(name)) for name in USERS}
     if lines != old:
         write_private(state.htpasswd, "".join(f"{name}:{line}\n" for name, line in lines.items()))
     theirs = yaml.safe_load(state.users.read_text()) if state.users.exists() else None
     users = (theirs or {}) | {
-        name: {"user_id": user_id(name), "project_id": project_id(name), "project_name": name, "roles": list(roles)} for name, roles in USERS.items()
+        name: {"user_id": user_id(name), "project_id": project_id(name), "project_name": name, "roles": list(roles)}
+        for name, roles in USERS.items()
     }
     text = yaml.safe_dump(users, sort_keys=True)
     if not state.users.exists() or state.users.read_text() != text:
@@ -278,12 +292,13 @@ def _without_catalog(addresses: Addresses) -> dict[str, object]:
     """Where the services are, for a client that has no Keystone to ask."""
     return {
         "identity_api_version": "3",
-        # The plugin answers every service with one endpoint; the client wants an identity service to exist, and asks it nothing.
+        # The plugin answers every service with one endpoint; the client wants an identity service to exist, and asks it
+        # nothing.
         "identity_endpoint_override": addresses.compute,
         "compute_endpoint_override": addresses.compute,
         "image_endpoint_override": addresses.image,
-        # There is no volume service. The client asks every service for zones, takes the compute endpoint for all of them, and lives
-        # with an address that answers and knows no zones.
+        # There is no volume service. The client asks every service for zones, takes the compute endpoint for all of
+        # them, and lives with an address that answers and knows no zones.
         "block_storage_api_version": "3",
         "block_storage_endpoint_override": addresses.image,
     }

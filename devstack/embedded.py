@@ -1,7 +1,7 @@
 """The embedded profile: a whole cloud in one process. The only module that imports several programs.
 
-`python -m devstack.embedded --state DIR` runs until SIGTERM. Every program reads its own file in `etc/`, exactly as if it were a process of
-its own; they meet through brokers inside the process.
+`python -m devstack.embedded --state DIR` runs until SIGTERM. Every program reads its own file in `etc/`, exactly as if
+it were a process of its own; they meet through brokers inside the process.
 """
 
 import argparse
@@ -79,13 +79,20 @@ class Composer:
         return [
             ("image", lambda: ImageEndpoint(self._state.images, image_port, strategy_from(self._state.config("api")))),
             self._part("super-conductor", conductor.superconductor.main, conductor.superconductor.main.SuperConductor),
-            *(self._part(f"cell-conductor-{cell}", conductor.cell.main, conductor.cell.main.CellConductor) for cell in shape.cell_names),
+            *(
+                self._part(f"cell-conductor-{cell}", conductor.cell.main, conductor.cell.main.CellConductor)
+                for cell in shape.cell_names
+            ),
             *(self._part(f"compute-{host}", compute.main, compute.main.Agent) for host in shape.all_hosts),
             self._part("api", api.main, api.main.Api),
         ]
 
-    def _part(self, name: str, program: ModuleType, part: Callable[[cfg.ConfigOpts], Part]) -> tuple[str, Callable[[], Part]]:
-        return name, lambda: part(core.config.load(name, ["--config-file", str(self._state.config(name))], program.options()))
+    def _part(
+        self, name: str, program: ModuleType, part: Callable[[cfg.ConfigOpts], Part]
+    ) -> tuple[str, Callable[[], Part]]:
+        return name, lambda: part(
+            core.config.load(name, ["--config-file", str(self._state.config(name))], program.options())
+        )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -96,7 +103,10 @@ def main(argv: list[str] | None = None) -> int:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
-    core.log.setup(core.config.load(ONE_PROCESS, ["--config-file", str(state.config(ONE_PROCESS))], [core.config.PROCESS]), ONE_PROCESS)
+    core.log.setup(
+        core.config.load(ONE_PROCESS, ["--config-file", str(state.config(ONE_PROCESS))], [core.config.PROCESS]),
+        ONE_PROCESS,
+    )
     logging.captureWarnings(True)
     shape = state.shape()
     if shape is None:

@@ -1,4 +1,5 @@
-"""The image that a stack with real guests boots: built once by `guest_image.sh`, with a guest agent, and kept in the user's cache."""
+"""The image that a stack with real guests boots: built once by `guest_image.sh`, with a guest agent, and kept in the
+user's cache."""
 
 import fcntl
 import hashlib
@@ -43,7 +44,9 @@ def ensure() -> Path:
 def _build(image: Path) -> None:
     fresh = image.with_suffix(".fresh")
     command = [str(SCRIPT), "-a", "-o", str(fresh), "-c", str(cache() / "debian")]
-    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BUILD_DEADLINE_S, check=False)
+    result = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BUILD_DEADLINE_S, check=False
+    )
     if result.returncode != 0:
         raise errors.Unavailable(f"the guest image could not be built: {(result.stderr or result.stdout)[-1000:]}")
     fresh.replace(image)

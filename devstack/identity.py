@@ -145,7 +145,11 @@ def _bearers(tag: str) -> Iterator[tuple[str, Process, int]]:
             continue
         # A process may end while it is looked at; those of other users can't be.
         with contextlib.suppress(OSError):
-            pairs = dict(pair.split("=", 1) for pair in (entry / "environ").read_text(errors="replace").split("\0") if "=" in pair)
+            pairs = dict(
+                pair.split("=", 1)
+                for pair in (entry / "environ").read_text(errors="replace").split("\0")
+                if "=" in pair
+            )
             process = process_of(int(entry.name))
             if pairs.get(TAG) == tag and TAG_NAME in pairs and process is not None:
                 yield pairs[TAG_NAME], process, os.getpgid(process.pid)

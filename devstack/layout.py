@@ -97,7 +97,8 @@ class State:
         """Makes the directories, closed to other users.
 
         Raises:
-            Invalid: the directory is there, holds files, and is not a stack's; or its name can't stand in URLs and settings.
+            Invalid: the directory is there, holds files, and is not a stack's; or its name can't stand in URLs and
+                settings.
         """
         if not NAME_THAT_FITS_EVERYWHERE.fullmatch(str(self.path)):
             raise errors.Invalid(
@@ -106,7 +107,10 @@ class State:
                 field="CELLPLANE_STATE",
             )
         if self.path.is_dir() and not self.is_a_stack() and any(self.path.iterdir()):
-            raise errors.Invalid(f"{self.path} holds files but no stack; name another directory in CELLPLANE_STATE", field="CELLPLANE_STATE")
+            raise errors.Invalid(
+                f"{self.path} holds files but no stack; name another directory in CELLPLANE_STATE",
+                field="CELLPLANE_STATE",
+            )
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not self.is_a_stack():
             self.marker.write_text("{}\n")

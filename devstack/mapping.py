@@ -42,5 +42,7 @@ class Cellctl:
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(remarks):
             code = cellctl.main.main(["--config-file", str(self._settings), *arguments])
         if code != 0:
-            raise errors.Broken(f"cellctl {arguments[0]} {arguments[1]} ended with {code}: {remarks.getvalue()[-2000:]}")
+            raise errors.Broken(
+                f"cellctl {arguments[0]} {arguments[1]} ended with {code}: {remarks.getvalue()[-2000:]}"
+            )
         return output.getvalue()

@@ -26,20 +26,36 @@ def parser() -> argparse.ArgumentParser:
         epilog="CELLPLANE_STATE names the state directory (default: .devstack/ in the repository), CELLPLANE_VENV the virtual environment (default: .venv/).",
     )
     options.add_argument(
-        "--profile", choices=(EMBEDDED, FULL), help="embedded: one process, nothing but Python (default); full: MariaDB, RabbitMQ, every process its own"
+        "--profile",
+        choices=(EMBEDDED, FULL),
+        help="embedded: one process, nothing but Python (default); full: MariaDB, RabbitMQ, every process its own",
     )
     options.add_argument(
-        "--cells", type=_number(1, MAX_CELLS), metavar="N", help=f"cells (default {DEFAULTS.cells}): east, west, north, south, cell5, cell6 …"
+        "--cells",
+        type=_number(1, MAX_CELLS),
+        metavar="N",
+        help=f"cells (default {DEFAULTS.cells}): east, west, north, south, cell5, cell6 …",
     )
-    options.add_argument("--hosts", type=_number(1, MAX_HOSTS), metavar="M", help=f"hosts of each cell (default {DEFAULTS.hosts})")
-    options.add_argument("--driver", choices=("simulated", "libvirt"), help=f"hypervisor of the hosts (default {DEFAULTS.driver})")
-    options.add_argument("--port", type=_number(1, HIGHEST_PORT), metavar="P", help=f"port of the Compute API (default {DEFAULTS.port})")
+    options.add_argument(
+        "--hosts", type=_number(1, MAX_HOSTS), metavar="M", help=f"hosts of each cell (default {DEFAULTS.hosts})"
+    )
+    options.add_argument(
+        "--driver", choices=("simulated", "libvirt"), help=f"hypervisor of the hosts (default {DEFAULTS.driver})"
+    )
+    options.add_argument(
+        "--port", type=_number(1, HIGHEST_PORT), metavar="P", help=f"port of the Compute API (default {DEFAULTS.port})"
+    )
     options.add_argument(
         "--auth",
         choices=(BASIC, NONE, KEYSTONE),
         help="basic: HTTP basic (default); none: everybody is the administrator; keystone: OpenStack Keystone beside it, installed from PyPI",
     )
-    options.add_argument("--isolate", action="store_true", default=None, help="full profile: a MariaDB server and a RabbitMQ node for each cell")
+    options.add_argument(
+        "--isolate",
+        action="store_true",
+        default=None,
+        help="full profile: a MariaDB server and a RabbitMQ node for each cell",
+    )
     return options
 
 
@@ -52,7 +68,9 @@ def shape(argv: list[str], before: Shape | None) -> Shape:
     given = {name: value for name, value in vars(options.parse_args(argv)).items() if value is not None}
     asked = dataclasses.replace(before or DEFAULTS, **given)
     if asked.isolate and asked.profile != FULL:
-        options.error("argument --isolate: goes with --profile full only; the embedded profile has a database file and a broker per cell anyway")
+        options.error(
+            "argument --isolate: goes with --profile full only; the embedded profile has a database file and a broker per cell anyway"
+        )
     return asked
 
 

@@ -1,7 +1,7 @@
 """Debian's packages that the full profile needs: installed as root, else named.
 
-`python -m devstack.packages` makes sure of them, with the argument `libvirt` of what real guests need, too, with `ha` of what a cluster of
-databases needs; exit code 1 and their names when they are missing and can't be installed.
+`python -m devstack.packages` makes sure of them, with the argument `libvirt` of what real guests need, too, with `ha`
+of what a cluster of databases needs; exit code 1 and their names when they are missing and can't be installed.
 """
 
 import contextlib
@@ -44,20 +44,25 @@ def ensure(say: Callable[[str], None], needed: Mapping[str, Callable[[], bool]] 
     if os.geteuid() != 0:
         wanting = "the full profile" if needed is None else "this stack"
         names = " ".join(wanted)
-        raise errors.Unavailable(f"{wanting} needs Debian's packages {', '.join(wanted)}; as root: apt-get install --no-install-recommends {names}")
+        raise errors.Unavailable(
+            f"{wanting} needs Debian's packages {', '.join(wanted)}; as root: apt-get install --no-install-recommends {names}"
+        )
     say(f"installing Debian's packages {', '.join(wanted)} …")
     started = time.monotonic()
     with _no_service_starts():
         _apt("update")
         _apt("install", "--yes", "--no-install-recommends", *wanted)
     if still := missing(needed):
-        raise errors.Unavailable(f"Debian's packages {', '.join(still)} were installed, but their programs are not where they are expected")
+        raise errors.Unavailable(
+            f"Debian's packages {', '.join(still)} were installed, but their programs are not where they are expected"
+        )
     say(f"installed in {time.monotonic() - started:.0f} s")
 
 
 @contextlib.contextmanager
 def _no_service_starts() -> Iterator[None]:
-    """Lets packages install without starting a service (invoke-rc.d(8) asks this file); a policy that is there stays."""
+    """Lets packages install without starting a service (invoke-rc.d(8) asks this file); a policy that is there
+    stays."""
     if POLICY.exists():
         yield
         return
@@ -79,9 +84,12 @@ def _apt(*arguments: str) -> None:
         timeout=INSTALL_DEADLINE_S,
         check=False,
     )
-    # `update` fails as a whole when one of several sources does; what matters is whether the packages can then be installed.
+    # `update` fails as a whole when one of several sources does; what matters is whether the packages can then be
+    # installed.
     if result.returncode != 0 and arguments[0] != "update":
-        raise errors.Unavailable(f"apt-get {' '.join(arguments)} ended with {result.returncode}: {result.stderr[-2000:] or result.stdout[-2000:]}")
+        raise errors.Unavailable(
+            f"apt-get {' '.join(arguments)} ended with {result.returncode}: {result.stderr[-2000:] or result.stdout[-2000:]}"
+        )
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,6 +1,7 @@
 """The pinned libraries in constraints.txt: which sections there are, and how they are installed.
 
-`python -m devstack.pins SECTION …` prints sections as a requirements file of pip's. It is run before anything is installed.
+`python -m devstack.pins SECTION …` prints sections as a requirements file of pip's. It is run before anything is
+installed.
 """
 
 import subprocess
@@ -11,7 +12,8 @@ from pathlib import Path
 FILE = Path(__file__).parent.parent / "constraints.txt"
 HEAD = "# == "
 SECTIONS = ("build", "cellplane", "devstack", "test", "libvirt", "keystone", "glance", "renew")
-"""`build` is pip and what builds Cellplane; `devstack` and `test` go on top of `cellplane`, `test` on top of both; `libvirt` is built here."""
+"""`build` is pip and what builds Cellplane; `devstack` and `test` go on top of `cellplane`, `test` on top of both;
+`libvirt` is built here."""
 
 STRICT = ("--require-hashes", "--no-deps", "--disable-pip-version-check", "--no-input", "-q")
 WHEELS_ONLY = ("--only-binary", ":all:")
@@ -34,7 +36,9 @@ def sections(text: str) -> dict[str, str]:
     return {name.strip(): pins.strip() + "\n" for name, _, pins in parts}
 
 
-def install(python: Path, names: tuple[str, ...], *, deadline_s: float, options: tuple[str, ...] = WHEELS_ONLY) -> subprocess.CompletedProcess[str]:
+def install(
+    python: Path, names: tuple[str, ...], *, deadline_s: float, options: tuple[str, ...] = WHEELS_ONLY
+) -> subprocess.CompletedProcess[str]:
     """Installs sections, each file checked against its hash, into the environment of this Python.
 
     Raises:
@@ -44,7 +48,9 @@ def install(python: Path, names: tuple[str, ...], *, deadline_s: float, options:
         file.write("\n".join(map(section, names)))
         file.flush()
         command = [str(python), "-m", "pip", "install", *STRICT, *options, "-r", file.name]
-        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=deadline_s, check=False)
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=deadline_s, check=False
+        )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ class Program:
     ready_port: int | None = None
     """It is ready when it takes connections here; None: as soon as it runs."""
     listen_port: int | None = None
-    """The supervisor listens here for it, and hands it the socket at each start: whoever connects while it restarts waits, and is not refused."""
+    """The supervisor listens here for it, and hands it the socket at each start: whoever connects while it restarts
+    waits, and is not refused."""
     ready_deadline_s: float = 60.0
     """After this the next stage starts all the same."""
     grace_s: float = 15.0
@@ -42,5 +43,7 @@ def write(path: Path, programs: list[Program]) -> None:
 def read(path: Path) -> list[Program]:
     """The plan in a file, by stage; empty without a file."""
     with contextlib.suppress(FileNotFoundError):
-        return sorted((Program(**program) for program in json.loads(path.read_text())), key=lambda program: program.stage)
+        return sorted(
+            (Program(**program) for program in json.loads(path.read_text())), key=lambda program: program.stage
+        )
     return []

@@ -12,7 +12,8 @@ from core import errors
 
 LOWEST_PORT = 20000
 HIGHEST_PORT = 29999
-"""Below the range that Linux gives to outgoing connections, so that none of those sits on a port of ours while its service restarts."""
+"""Below the range that Linux gives to outgoing connections, so that none of those sits on a port of ours while its
+service restarts."""
 
 ATTEMPTS = 200
 
@@ -39,7 +40,9 @@ class Ports:
         Args:
             running: who of us runs. A name of two words belongs to the process that its first word names.
         """
-        lost = [name for name, port in sorted(self._chosen.items()) if name.split()[0] not in running and not is_free(port)]
+        lost = [
+            name for name, port in sorted(self._chosen.items()) if name.split()[0] not in running and not is_free(port)
+        ]
         for name in lost:
             self._chosen[name] = free_port(avoid=set(self._chosen.values()))
         if lost:
@@ -53,7 +56,8 @@ class Ports:
 
 
 def free_port(*, avoid: set[int] | None = None) -> int:
-    """A port of the loopback address on which nobody listens now, and which no other process of ours was given lately."""
+    """A port of the loopback address on which nobody listens now, and which no other process of ours was given
+    lately."""
     for _ in range(ATTEMPTS):
         port = random.randint(LOWEST_PORT, HIGHEST_PORT)
         if port not in (avoid or set()) and is_free(port) and _claim(port):
@@ -71,8 +75,8 @@ _claims: collections.deque[int] = collections.deque()
 def _claim(port: int) -> bool:
     """Marks the port as given away; False if it was already.
 
-    Some seconds pass before a service listens on its port, and several stacks or test processes may choose ports meanwhile. A name in
-    Linux's abstract namespace is one process's at a time, and gone with it.
+    Some seconds pass before a service listens on its port, and several stacks or test processes may choose ports
+    meanwhile. A name in Linux's abstract namespace is one process's at a time, and gone with it.
     """
     claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

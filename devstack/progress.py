@@ -1,4 +1,5 @@
-"""What a person sees while a stack comes up: a line a step with the seconds so far, and the end of a log when a step fails."""
+"""What a person sees while a stack comes up: a line a step with the seconds so far, and the end of a log when a step
+fails."""
 
 import contextlib
 import sys

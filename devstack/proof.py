@@ -28,7 +28,12 @@ def wait_for_hosts(admin: ApiClient, shape: Shape) -> None:
 
     wait_until(all_known, what=f"sign of all {len(wanted)} hosts", deadline_s=HOSTS_DEADLINE_S, every_s=0.2)
     wait_until(
-        lambda: wanted <= {hypervisor["hypervisor_hostname"] for hypervisor in admin.pages("/os-hypervisors/detail", "hypervisors")},
+        lambda: (
+            wanted
+            <= {
+                hypervisor["hypervisor_hostname"] for hypervisor in admin.pages("/os-hypervisors/detail", "hypervisors")
+            }
+        ),
         what=f"hypervisor of all {len(wanted)} hosts",
         deadline_s=HOSTS_DEADLINE_S,
         every_s=0.2,
@@ -85,7 +90,9 @@ def _image(admin: ApiClient, shape: Shape) -> str:
 
 
 def _aggregate(admin: ApiClient, cell: str) -> dict[str, Any]:
-    aggregate: dict[str, Any] = admin.post("/os-aggregates", {"aggregate": {"name": cell, "availability_zone": cell}})["aggregate"]
+    aggregate: dict[str, Any] = admin.post("/os-aggregates", {"aggregate": {"name": cell, "availability_zone": cell}})[
+        "aggregate"
+    ]
     return {"hosts": [], **aggregate}
 
 

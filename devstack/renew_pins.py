@@ -1,7 +1,9 @@
-"""Renews constraints.txt: `python -m devstack.renew_pins`. It asks the package index that pip and uv are configured for.
+"""Renews constraints.txt: `python -m devstack.renew_pins`. It asks the package index that pip and uv are configured
+for.
 
-The versions are the newest that setup.cfg allows, the same for whatever shares a library; the hashes are those of all files of a release, for
-every Python from 3.11 on and every machine. uv resolves for all of them at once, which pip cannot; it is itself pinned in the file.
+The versions are the newest that setup.cfg allows, the same for whatever shares a library; the hashes are those of all
+files of a release, for every Python from 3.11 on and every machine. uv resolves for all of them at once, which pip
+cannot; it is itself pinned in the file.
 """
 
 import subprocess
@@ -29,10 +31,17 @@ def main() -> int:
         whole = work / "test.txt"
         # Resolved first and together: what is in several sections has one version.
         found = {"test": _compiled(uv, work, ["setup.cfg", "--extra", "test", "--extra", "libvirt"], into=whole)}
-        for name, arguments in (("cellplane", []), ("devstack", ["--extra", "devstack"]), ("libvirt", ["--extra", "libvirt"])):
+        for name, arguments in (
+            ("cellplane", []),
+            ("devstack", ["--extra", "devstack"]),
+            ("libvirt", ["--extra", "libvirt"]),
+        ):
             found[name] = _compiled(uv, work, ["setup.cfg", *arguments, "-c", str(whole)])
         found["test"] = _compiled(uv, work, ["setup.cfg", "--extra", "test", "-c", str(whole)])
-        for name, wanted in (("keystone", keystone_environment.REQUIREMENTS), ("glance", glance_environment.REQUIREMENTS)):
+        for name, wanted in (
+            ("keystone", keystone_environment.REQUIREMENTS),
+            ("glance", glance_environment.REQUIREMENTS),
+        ):
             found[name] = _compiled(uv, work, [_listed(work, wanted), "-c", str(whole)])
         found["build"] = _compiled(uv, work, [_listed(work, BUILD)])
         found["renew"] = _compiled(uv, work, [_listed(work, ["uv"])])
@@ -64,7 +73,17 @@ def _compiled(uv: Path, work: Path, arguments: list[str], *, into: Path | None =
     """Pins by name: the lines of each, with its hashes."""
     output = into or work / "out.txt"
     output.unlink(missing_ok=True)
-    options = ["--universal", "--generate-hashes", "--python-version", OLDEST_PYTHON, "--no-annotate", "--no-header", "-q", "-o", str(output)]
+    options = [
+        "--universal",
+        "--generate-hashes",
+        "--python-version",
+        OLDEST_PYTHON,
+        "--no-annotate",
+        "--no-header",
+        "-q",
+        "-o",
+        str(output),
+    ]
     _run([str(uv), "pip", "compile", *options, *arguments])
     found: dict[str, str] = {}
     name = ""
@@ -76,7 +95,15 @@ def _compiled(uv: Path, work: Path, arguments: list[str], *, into: Path | None =
 
 
 def _run(command: list[str]) -> None:
-    result = subprocess.run(command, cwd=pins.FILE.parent, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    result = subprocess.run(
+        command,
+        cwd=pins.FILE.parent,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
     if result.returncode != 0:
         raise SystemExit(f"{command[0]} ended with {result.returncode}: {result.stderr[-2000:]}")
 

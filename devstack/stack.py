@@ -77,7 +77,10 @@ class Stack:
             self._wait_for_api(lambda: identity.running(self._state.pid_file(ONE_PROCESS)) is not None)
 
     def _start_full(self, full: backing_services.Full) -> None:
-        with self._progress.step(f"database servers and brokers: {', '.join([*full.servers, *full.nodes])}", guilty=[*full.servers, *full.nodes]):
+        with self._progress.step(
+            f"database servers and brokers: {', '.join([*full.servers, *full.nodes])}",
+            guilty=[*full.servers, *full.nodes],
+        ):
             full.initialise()
             self._configure()
             self._supervise(full.server_programs(), keep=True)
@@ -91,7 +94,9 @@ class Stack:
             synced = thread.submit(full.placement.sync)
             Cellctl(self._state).sync_databases(self._addresses)
             synced.result()
-        with self._progress.step("Placement, images, conductors, agents, API", guilty=[*full.nodes, "placement", "api"]):
+        with self._progress.step(
+            "Placement, images, conductors, agents, API", guilty=[*full.nodes, "placement", "api"]
+        ):
             full.wait_for_nodes()
             self._supervise([*full.server_programs(), *full.other_programs()], keep=False)
             if full.keystone:
@@ -109,7 +114,9 @@ class Stack:
         """Makes Keystone's schema, keys and first user, if it is wanted, while the caller does something else."""
         with concurrent.futures.ThreadPoolExecutor(1) as thread:
             service = self._backing_services.keystone
-            prepared = thread.submit(service.prepare, Accounts(self._state.accounts).password("admin")) if service else None
+            prepared = (
+                thread.submit(service.prepare, Accounts(self._state.accounts).password("admin")) if service else None
+            )
             yield
             if prepared:
                 prepared.result()
@@ -117,14 +124,19 @@ class Stack:
     def _fill_keystone(self) -> None:
         """Users, projects and the catalog."""
         assert self._addresses.identity is not None
-        services = {"identity": self._addresses.identity, "compute": self._addresses.compute, "image": self._addresses.image}
+        services = {
+            "identity": self._addresses.identity,
+            "compute": self._addresses.compute,
+            "image": self._addresses.image,
+        }
         if self._addresses.placement.startswith("http:"):
             services["placement"] = self._addresses.placement
         users = {name: roles[0] for name, roles in configure.USERS.items()}
         keystone_content.put(self._addresses.identity, Accounts(self._state.accounts), users=users, services=services)
 
     def _supervise(self, programs: list[plan.Program], *, keep: bool) -> None:
-        """Hands programs to the supervisor; `keep` leaves those of the last plan beside them, so that a second run stops nothing."""
+        """Hands programs to the supervisor; `keep` leaves those of the last plan beside them, so that a second run
+        stops nothing."""
         names = {program.name for program in programs}
         others = [program for program in plan.read(self._state.plan) if program.name not in names] if keep else []
         plan.write(self._state.plan, [*programs, *others])
@@ -153,7 +165,12 @@ class Stack:
 
     def _wait_for_api(self, may_still_come: Callable[[], bool]) -> None:
         admin = self._client("admin")
-        wait_until(lambda: admin.answers() or not may_still_come(), what="answer from the API", deadline_s=API_DEADLINE_S, every_s=0.1)
+        wait_until(
+            lambda: admin.answers() or not may_still_come(),
+            what="answer from the API",
+            deadline_s=API_DEADLINE_S,
+            every_s=0.1,
+        )
         if not may_still_come():
             raise errors.Broken("the process ended")
 
@@ -163,7 +180,10 @@ class Stack:
         logs = conductors if self._shape.profile == FULL else [ONE_PROCESS]
         with self._progress.step("hosts appear by themselves", guilty=logs):
             proof.wait_for_hosts(admin, self._shape)
-        with self._progress.step("a flavor, an image, an availability zone for each cell", guilty=["api" if self._shape.profile == FULL else ONE_PROCESS]):
+        with self._progress.step(
+            "a flavor, an image, an availability zone for each cell",
+            guilty=["api" if self._shape.profile == FULL else ONE_PROCESS],
+        ):
             flavor_id, image_id = proof.furnish(admin, self._shape)
         with self._progress.step("a server in each zone", guilty=logs):
             proof.boot(demo, self._shape, flavor_id=flavor_id, image_id=image_id, say=self._progress.say)
@@ -174,7 +194,13 @@ class Stack:
 
     def _client(self, user: str) -> ApiClient:
         password = Accounts(self._state.accounts).password(user)
-        return ApiClient(self._addresses.compute, image=self._addresses.image, user=user, password=password, identity=self._addresses.identity)
+        return ApiClient(
+            self._addresses.compute,
+            image=self._addresses.image,
+            user=user,
+            password=password,
+            identity=self._addresses.identity,
+        )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -217,9 +243,13 @@ def _possible(state: State, asked: Shape, before: Shape | None, progress: Progre
     """What was asked for as far as this machine and what stands already allow."""
     shape = before.grown_to(asked) if before else asked
     if (shape.cells, shape.hosts) != (asked.cells, asked.hosts):
-        progress.say(f"the stack has {shape.cells} cells of {shape.hosts} hosts and keeps them: cells and hosts are taken away with cellctl only")
+        progress.say(
+            f"the stack has {shape.cells} cells of {shape.hosts} hosts and keeps them: cells and hosts are taken away with cellctl only"
+        )
     shape = _with_possible_driver(shape, progress)
-    progress.say(f"profile {shape.profile}, cells {', '.join(shape.cell_names)}, {shape.hosts} hosts each, driver {shape.driver}; state in {state.path}")
+    progress.say(
+        f"profile {shape.profile}, cells {', '.join(shape.cell_names)}, {shape.hosts} hosts each, driver {shape.driver}; state in {state.path}"
+    )
     if shape.profile == FULL:
         packages.ensure(progress.say)
     if shape.auth == KEYSTONE:
@@ -249,10 +279,14 @@ def _settle_ports(state: State, shape: Shape, before: Shape | None, progress: Pr
     """Makes sure of the API's port, and gives another one to what is down and has lost its own."""
     identity.end_orphans(str(state.path))
     # In the full profile the supervisor listens, whether the API runs or restarts.
-    listens = [state.pid_file(name) for name in (("api", supervisor.PID_NAME) if shape.profile == FULL else (ONE_PROCESS,))]
+    listens = [
+        state.pid_file(name) for name in (("api", supervisor.PID_NAME) if shape.profile == FULL else (ONE_PROCESS,))
+    ]
     if not any(identity.running(path) for path in listens) or before is None or before.port != shape.port:
         backing_services.require_port(shape.port, patience_s=LEAVING_S if before else 0.0)
-    ours = {path.stem for path in state.run.glob("*.pid") if identity.running(path)} | set(identity.tagged(str(state.path)))
+    ours = {path.stem for path in state.run.glob("*.pid") if identity.running(path)} | set(
+        identity.tagged(str(state.path))
+    )
     for name in Ports(state.ports).taken_by_others({*ours, *(["image"] if ONE_PROCESS in ours else [])}):
         progress.say(f"the port of {name} was taken by another process; it has a new one")
 

@@ -1,9 +1,9 @@
 """Keeps the processes of a stack running: starts them in order, starts again what dies, ends them in reverse order.
 
-`python -m devstack.supervisor --state DIR run` is the supervisor itself. It reads `run/plan.json` at its start and again on SIGHUP, writes
-`run/NAME.pid` for every process, and ends all of them on SIGTERM. When it was killed, the next one takes over what still runs.
-`… hold NAME` ends one process and keeps it down (`--kill` ends it as a crash would), `… release NAME` lets it come back, `… restart NAME`
-ends it once.
+`python -m devstack.supervisor --state DIR run` is the supervisor itself. It reads `run/plan.json` at its start and
+again on SIGHUP, writes `run/NAME.pid` for every process, and ends all of them on SIGTERM. When it was killed, the next
+one takes over what still runs. `… hold NAME` ends one process and keeps it down (`--kill` ends it as a crash would), `…
+release NAME` lets it come back, `… restart NAME` ends it once.
 
 It loads nothing but the standard library and stays small: it lives as long as the stack.
 """
@@ -141,7 +141,8 @@ class Worker:
         self.end()
 
     def bound_output(self) -> None:
-        """Moves what it printed aside when that has become long; it appends, so it goes on at the start of the emptied file."""
+        """Moves what it printed aside when that has become long; it appends, so it goes on at the start of the emptied
+        file."""
         output = Path(self.program.output)
         with contextlib.suppress(FileNotFoundError):
             if output.stat().st_size > MAX_OUTPUT_BYTES:
@@ -205,7 +206,13 @@ class Worker:
     def _ended(self, process: Process) -> None:
         asked = self._kill_at is not None
         ended_well = self._popen is not None and self._popen.returncode == 0
-        logger.log(logging.INFO if asked else logging.WARNING, "ended name=%s pid=%d asked=%s", self.program.name, process.pid, asked)
+        logger.log(
+            logging.INFO if asked else logging.WARNING,
+            "ended name=%s pid=%d asked=%s",
+            self.program.name,
+            process.pid,
+            asked,
+        )
         identity.end_group(process)
         if self._handle is not None:
             os.close(self._handle)
@@ -278,7 +285,9 @@ class Supervisor:
         names = {program.name for program in wanted}
         self._leaving += [worker for name, worker in known.items() if name not in names]
         started = identity.tagged(str(self._state.path)) if names - set(known) else {}
-        self._workers = [self._worker(program, known.get(program.name), started.get(program.name)) for program in wanted]
+        self._workers = [
+            self._worker(program, known.get(program.name), started.get(program.name)) for program in wanted
+        ]
 
     def _worker(self, program: plan.Program, known: Worker | None, started: Process | None) -> Worker:
         if known is not None:
@@ -410,7 +419,9 @@ class Control:
         if process is not None:
             identity.send(process, signal.SIGTERM)
         wait_until(
-            lambda: identity.recorded(self._state.pid_file(name)) != process and self.is_ready(name), what=f"new {name}", deadline_s=CONTROL_DEADLINE_S
+            lambda: identity.recorded(self._state.pid_file(name)) != process and self.is_ready(name),
+            what=f"new {name}",
+            deadline_s=CONTROL_DEADLINE_S,
         )
 
     def _known(self, name: str) -> Process | None:
@@ -432,12 +443,18 @@ def paused_directory(state: State) -> Path:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line of the supervisor and of its control."""
-    parser = argparse.ArgumentParser(prog="python -m devstack.supervisor", description="Keeps the processes of a stack running.")
+    parser = argparse.ArgumentParser(
+        prog="python -m devstack.supervisor", description="Keeps the processes of a stack running."
+    )
     parser.add_argument("--state", required=True, type=Path, help="the stack's state directory")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="be the supervisor")
     commands.add_parser("list", help="the processes, as JSON")
-    for name, text in (("hold", "end a process and keep it down"), ("release", "let it come back"), ("restart", "end it once")):
+    for name, text in (
+        ("hold", "end a process and keep it down"),
+        ("release", "let it come back"),
+        ("restart", "end it once"),
+    ):
         command = commands.add_parser(name, help=text)
         command.add_argument("name")
         if name == "hold":
@@ -468,7 +485,9 @@ def _obey(state: State, arguments: argparse.Namespace) -> int:
 
 def _run(state: State) -> int:
     handler = logging.handlers.RotatingFileHandler(state.log(PID_NAME), maxBytes=MAX_OUTPUT_BYTES, backupCount=1)
-    logging.basicConfig(level=logging.INFO, handlers=[handler], format="%(asctime)s %(process)d %(levelname)s %(message)s")
+    logging.basicConfig(
+        level=logging.INFO, handlers=[handler], format="%(asctime)s %(process)d %(levelname)s %(message)s"
+    )
     process = identity.process_of(os.getpid())
     assert process is not None
     identity.record(state.pid_file(PID_NAME), process)

@@ -34,16 +34,25 @@ def _cells(shape: Shape, addresses: Addresses, servers: list[dict[str, Any]], ce
     for cell in shape.cell_names:
         level = addresses.cells[cell]
         here = [server for server in servers if cell_of_host.get(_host(server)) == cell]
-        table.add_row(cell, str(len(shape.hosts_of(cell))), str(len(here)), _place(level.database), _place(level.transport))
+        table.add_row(
+            cell, str(len(shape.hosts_of(cell))), str(len(here)), _place(level.database), _place(level.transport)
+        )
     return table
 
 
 def _hosts(services: Iterable[dict[str, Any]], servers: list[dict[str, Any]], cell_of_host: dict[str, str]) -> Table:
     table = _table("Hosts", "Name", "Cell", "Zone", "Status", "State", "Servers")
-    for service in sorted(services, key=lambda service: list(cell_of_host).index(service["host"]) if service["host"] in cell_of_host else len(cell_of_host)):
+    for service in sorted(
+        services,
+        key=lambda service: (
+            list(cell_of_host).index(service["host"]) if service["host"] in cell_of_host else len(cell_of_host)
+        ),
+    ):
         host = service["host"]
         count = sum(_host(server) == host for server in servers)
-        table.add_row(host, cell_of_host.get(host, "?"), service["zone"], service["status"], service["state"], str(count))
+        table.add_row(
+            host, cell_of_host.get(host, "?"), service["zone"], service["status"], service["state"], str(count)
+        )
     return table
 
 
@@ -51,7 +60,14 @@ def _servers(servers: Iterable[dict[str, Any]], cell_of_host: dict[str, str]) ->
     table = _table("Servers, over all cells", "Name", "Status", "Cell", "Zone", "Host", "ID")
     for server in servers:
         zone = server.get("OS-EXT-AZ:availability_zone") or ""
-        table.add_row(server.get("name", ""), server["status"], cell_of_host.get(_host(server), ""), zone, _host(server), server["id"])
+        table.add_row(
+            server.get("name", ""),
+            server["status"],
+            cell_of_host.get(_host(server), ""),
+            zone,
+            _host(server),
+            server["id"],
+        )
     return table
 
 
@@ -74,4 +90,8 @@ def _place(url: str) -> str:
         database = database_url.parse(url)
         return f"mysql {database.host}:{database.port}/{database.database}"
     broker = core.broker_url.parse(url)[0]
-    return f"in-process {broker.host}" if broker.scheme == core.broker_url.IN_PROCESS else f"{broker.scheme} {broker.host}:{broker.port}/{broker.vhost}"
+    return (
+        f"in-process {broker.host}"
+        if broker.scheme == core.broker_url.IN_PROCESS
+        else f"{broker.scheme} {broker.host}:{broker.port}/{broker.vhost}"
+    )

@@ -12,7 +12,8 @@ TIMEOUT_S = 30.0
 
 
 class TokenAuth(requests.auth.AuthBase):
-    """A user of a stack in the project of the same name; the token is fetched at the first request, and lives for a day."""
+    """A user of a stack in the project of the same name; the token is fetched at the first request, and lives for a
+    day."""
 
     def __init__(self, url: str, *, user: str, password: str) -> None:
         """`url` is that of the Identity API v3."""
@@ -31,7 +32,9 @@ class TokenAuth(requests.auth.AuthBase):
     def _fetch(self) -> str:
         user = {"name": self._user, "domain": DOMAIN, "password": self._password}
         identity = {"methods": ["password"], "password": {"user": user}}
-        document: dict[str, Any] = {"auth": {"identity": identity, "scope": {"project": {"name": self._user, "domain": DOMAIN}}}}
+        document: dict[str, Any] = {
+            "auth": {"identity": identity, "scope": {"project": {"name": self._user, "domain": DOMAIN}}}
+        }
         with requests.Session() as session:
             session.trust_env = False
             response = session.post(f"{self._url}/auth/tokens", json=document, timeout=TIMEOUT_S)

@@ -68,7 +68,9 @@ def stop(state: State) -> list[str]:
 def running(state: State) -> dict[str, Process]:
     """The stack's processes that run now, whether their pid file was written or not."""
     recorded = {path.stem: identity.running(path) for path in state.run.glob("*.pid")}
-    return identity.tagged(str(state.path)) | {name: process for name, process in recorded.items() if process is not None}
+    return identity.tagged(str(state.path)) | {
+        name: process for name, process in recorded.items() if process is not None
+    }
 
 
 def remove(state: State) -> None:

@@ -1,8 +1,9 @@
-"""THE table of server actions: who may, how it is asked for, from which states, which states meanwhile and after, and where.
+"""THE table of server actions: who may, how it is asked for, from which states, which states meanwhile and after, and
+where.
 
-Source: OpenStack Nova's behaviour as in the Compute API reference (states and legal actions). The API's routes and policy
-rules, admission, the refusals, the history, the conductor's settling of a finished action, the hypervisor's work and the
-drawn state graph all read the same row.
+Source: OpenStack Nova's behaviour as in the Compute API reference (states and legal actions). The API's routes and
+policy rules, admission, the refusals, the history, the conductor's settling of a finished action, the hypervisor's work
+and the drawn state graph all read the same row.
 """
 
 import dataclasses
@@ -45,7 +46,8 @@ class Request:
     Attributes:
         method, path: of the route.
         key: of the body at `ACTION_PATH`; empty for other paths.
-        type: the value of the body's `type` that asks for this action, where several actions have one key; empty: the key says it all.
+        type: the value of the body's `type` that asks for this action, where several actions have one key; empty: the
+            key says it all.
         since, until: the microversions that have it; `until` None: all that follow.
     """
 
@@ -66,7 +68,8 @@ class Action:
     """One row.
 
     Attributes:
-        name: the name that the instance action record and a refusal show, which is the one that OpenStack's clients know.
+        name: the name that the instance action record and a refusal show, which is the one that OpenStack's clients
+            know.
         rule: who may.
         request: how it is asked for. An action with several requests has a row for each.
         when: vm_states from which it may begin; none for the action that makes the server.
@@ -77,9 +80,11 @@ class Action:
         then: vm_state afterwards; None leaves it.
         keeps: vm_states that the server has again afterwards, instead of `then`.
         power: power_state afterwards; None leaves it.
-        failed: vm_state after a fault in the midst of the work; None: as it was. A fault before anything was done leaves it, too.
+        failed: vm_state after a fault in the midst of the work; None: as it was. A fault before anything was done
+            leaves it, too.
         at: where it runs.
-        operation: the key under which the cell conductor and the host's agent know it; empty: it is no operation on a living server.
+        operation: the key under which the cell conductor and the host's agent know it; empty: it is no operation on a
+            living server.
         even_if_locked: whether a locked server allows it to its plain owner.
         launched: whether the server must have run at least once.
         with_spec: whether the record is changed when it begins, and its order carries the server's specification.
@@ -123,7 +128,7 @@ def _key(key: str, *, type: str = "", since: str = "2.1", until: str | None = No
     return Request("POST", ACTION_PATH, key=key, type=type, since=since, until=until)
 
 
-# ---- the server itself -------------------------------------------------------------------------------------------------
+# ---- the server itself -----------------------------------------------------------------------------------------------
 
 CREATE = Action(
     name="create",
@@ -159,7 +164,7 @@ DELETE = Action(
     event="compute_terminate_instance",
 )
 
-# ---- whether and how the guest runs ------------------------------------------------------------------------------------
+# ---- whether and how the guest runs ----------------------------------------------------------------------------------
 
 START = Action(
     name="start",
@@ -245,7 +250,7 @@ RESUME = Action(
     operation="resume",
 )
 
-# ---- other operations on the host --------------------------------------------------------------------------------------
+# ---- other operations on the host ------------------------------------------------------------------------------------
 
 # These may have to fetch an image first.
 RESCUE = Action(
@@ -315,7 +320,9 @@ CHANGE_PASSWORD = Action(
 )
 TRIGGER_CRASH_DUMP = Action(
     name="trigger_crash_dump",
-    rule=Rule("os_compute_api:servers:trigger_crash_dump", Role.MEMBER, "Make the kernel of a server's guest dump itself"),
+    rule=Rule(
+        "os_compute_api:servers:trigger_crash_dump", Role.MEMBER, "Make the kernel of a server's guest dump itself"
+    ),
     request=_key("trigger_crash_dump", since="2.17"),
     when=_in(states.ACTIVE, states.PAUSED, states.RESCUED, states.RESIZED, states.ERROR),
     operation="trigger-crash-dump",
@@ -324,7 +331,7 @@ TRIGGER_CRASH_DUMP = Action(
     host_deadline_s=30.0,
 )
 
-# ---- changes of the record ---------------------------------------------------------------------------------------------
+# ---- changes of the record -------------------------------------------------------------------------------------------
 
 LOCK = Action(
     name="lock",
@@ -408,7 +415,7 @@ DELETE_TAG = dataclasses.replace(
     request=Request("DELETE", _TAGS + "/{tag}", since="2.26"),
 )
 
-# ---- questions to the host ---------------------------------------------------------------------------------------------
+# ---- questions to the host -------------------------------------------------------------------------------------------
 
 CONSOLE_OUTPUT = Action(
     name="os-getConsoleOutput",
@@ -436,7 +443,7 @@ GET_VNC_CONSOLE = dataclasses.replace(GET_CONSOLE, request=_key("os-getVNCConsol
 GET_SPICE_CONSOLE = dataclasses.replace(GET_CONSOLE, request=_key("os-getSPICEConsole", until="2.5"))
 GET_SERIAL_CONSOLE = dataclasses.replace(GET_CONSOLE, request=_key("os-getSerialConsole", until="2.5"))
 
-# ---- the table ---------------------------------------------------------------------------------------------------------
+# ---- the table -------------------------------------------------------------------------------------------------------
 
 ACTIONS: tuple[Action, ...] = (
     CREATE, UPDATE, DELETE,
@@ -450,10 +457,13 @@ ACTIONS: tuple[Action, ...] = (
 # the key under which the cell conductor and the host's agent know an operation
 OPERATIONS: dict[str, Action] = {action.operation: action for action in ACTIONS if action.operation}
 
-# operations that only change whether and how the guest runs: its power state is theirs to say, and a fault harms nothing
+# operations that only change whether and how the guest runs: its power state is theirs to say, and a fault harms
+# nothing
 POWER_OPERATIONS: dict[str, Action] = {
     key: action for key, action in OPERATIONS.items() if action.power is not None and action.failed is None
 }
 
 # the action's key in the body of POST /servers/{id}/action; reboot, which is chosen by its type, is not among them
-BY_REQUEST: dict[str, Action] = {action.request.key: action for action in ACTIONS if action.request.key and not action.request.type}
+BY_REQUEST: dict[str, Action] = {
+    action.request.key: action for action in ACTIONS if action.request.key and not action.request.type
+}

@@ -41,12 +41,15 @@ def admit_lock(action: Action, *, server: str, locked: bool, caller_is_admin: bo
 
 def is_always_admitted(action: Action, *, caller_is_admin: bool) -> bool:
     """Whether no state of a living server, nor its lock, could refuse the action to this caller."""
-    whatever_state = action.when == ANY and action.while_task is ANY_TASK and not action.except_task and not action.launched
+    whatever_state = (
+        action.when == ANY and action.while_task is ANY_TASK and not action.except_task and not action.launched
+    )
     return whatever_state and (action.even_if_locked or caller_is_admin)
 
 
 def _is_from(action: Action, vm_state: str | None) -> bool:
-    """`ANY` is met by states that this release does not know, too: whoever owns such a server must be able to delete it."""
+    """`ANY` is met by states that this release does not know, too: whoever owns such a server must be able to delete
+    it."""
     return vm_state in action.when or (action.when == ANY and vm_state != states.DELETED)
 
 

@@ -14,8 +14,11 @@ def locked(uuid: str) -> core.errors.Locked:
     return core.errors.Locked(f"Instance {uuid} is locked", server=uuid)
 
 
-def wrong_state(action: Action, uuid: str, *, attribute: str, state: str | None, why: str = "") -> core.errors.WrongState:
-    """The server's state does not allow the action. `attribute`: which state it is; `why`: what the state alone does not say."""
+def wrong_state(
+    action: Action, uuid: str, *, attribute: str, state: str | None, why: str = ""
+) -> core.errors.WrongState:
+    """The server's state does not allow the action. `attribute`: which state it is; `why`: what the state alone does
+    not say."""
     sentence = f"Cannot '{action.name}' instance {uuid} while it is in {attribute} {state}"
     return core.errors.WrongState(f"{sentence}: {why}" if why else sentence, server=uuid, state=state)
 

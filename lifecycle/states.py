@@ -1,6 +1,7 @@
 """The states of a server, and the `status` that the Compute API shows for them.
 
-Source: OpenStack Compute API, server concepts; `vm_state` is the stable state, `task_state` the running operation (None: idle).
+Source: OpenStack Compute API, server concepts; `vm_state` is the stable state, `task_state` the running operation
+(None: idle).
 """
 
 from collections.abc import Iterable
@@ -106,8 +107,8 @@ def status(vm_state: str | None, task_state: str | None) -> str:
 def states_of_status(wanted: Iterable[str]) -> list[tuple[str, tuple[str, ...] | None, tuple[str, ...]]]:
     """What a status filter asks of the rows.
 
-    Returns a list of (vm_state, task_states or None for "any but the excluded", excluded task_states), to be joined with OR.
-    An unknown status gives nothing.
+    Returns a list of (vm_state, task_states or None for "any but the excluded", excluded task_states), to be joined
+    with OR. An unknown status gives nothing.
     """
     found: list[tuple[str, tuple[str, ...] | None, tuple[str, ...]]] = []
     names = {name.upper() for name in wanted}

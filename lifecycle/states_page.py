@@ -1,4 +1,5 @@
-"""The table of actions as a page: `python -m lifecycle.states_page > docs/states.md`. A test keeps page and table alike."""
+"""The table of actions as a page: `python -m lifecycle.states_page > docs/states.md`. A test keeps page and table
+alike."""
 
 from collections.abc import Collection, Iterable, Iterator
 
@@ -31,7 +32,7 @@ def page() -> str:
     return "\n".join([_HEAD, *_diagram(), "", *_actions(), "", *_requests(), "", *_statuses(), ""])
 
 
-# ---- the diagram -------------------------------------------------------------------------------------------------------
+# ---- the diagram -----------------------------------------------------------------------------------------------------
 
 
 def _diagram() -> Iterator[str]:
@@ -57,7 +58,7 @@ def _from_anywhere() -> dict[str, None]:
     return dict.fromkeys(action.name for action in ACTIONS if action.when == ANY)
 
 
-# ---- the tables --------------------------------------------------------------------------------------------------------
+# ---- the tables ------------------------------------------------------------------------------------------------------
 
 
 def _actions() -> Iterator[str]:
@@ -70,7 +71,18 @@ def _actions() -> Iterator[str]:
     yield "what the guest should be. How long a build may take is [set](operations/settings.md)."
     yield ""
     yield from _table(
-        ("action", "from vm_state", "from task_state", "meanwhile", "then", "power", "on a fault", "within", "done at", "locked"),
+        (
+            "action",
+            "from vm_state",
+            "from task_state",
+            "meanwhile",
+            "then",
+            "power",
+            "on a fault",
+            "within",
+            "done at",
+            "locked",
+        ),
         dict.fromkeys(_action_row(action) for action in ACTIONS),
     )
 
@@ -120,11 +132,19 @@ def _requests() -> Iterator[str]:
     yield f"A key alone is that of the body of `POST {ACTION_PATH}`. *Rule*: the policy rule that says who may; *by default*: the role that it"
     yield "takes in the server's project. An admin always may."
     yield ""
-    yield from _table(("request", "action", "microversions", "rule", "by default"), (_request_row(action) for action in ACTIONS))
+    yield from _table(
+        ("request", "action", "microversions", "rule", "by default"), (_request_row(action) for action in ACTIONS)
+    )
 
 
 def _request_row(action: Action) -> tuple[str, ...]:
-    return _asked(action.request), _label(action), _span(action.request), f"`{action.rule.name}`", action.rule.default.value
+    return (
+        _asked(action.request),
+        _label(action),
+        _span(action.request),
+        f"`{action.rule.name}`",
+        action.rule.default.value,
+    )
 
 
 def _asked(request: Request) -> str:
@@ -143,7 +163,9 @@ def _statuses() -> Iterator[str]:
     yield "`UNKNOWN` is shown for a server whose cell does not answer. States that no action above leads to are kept for moves and shelving,"
     yield "which are not there yet."
     yield ""
-    yield from _table(("vm_state", "status", "while a task runs"), (_status_row(vm_state) for vm_state in states.VM_STATES))
+    yield from _table(
+        ("vm_state", "status", "while a task runs"), (_status_row(vm_state) for vm_state in states.VM_STATES)
+    )
 
 
 def _status_row(vm_state: str) -> tuple[str, ...]:

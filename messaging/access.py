@@ -1,12 +1,14 @@
 """Who may do what on a cell's broker: its exchanges, what is bound to them, and the rights of each kind of user.
 
-RabbitMQ's rights are expressions over names of queues and exchanges, and for topic exchanges over routing keys. They cannot say who may
-publish into which queue as long as everything goes through the default exchange. So hosts write one topic exchange only, with their own name
-in the key, and everybody else's messages come by exchanges that no host may write.
+RabbitMQ's rights are expressions over names of queues and exchanges, and for topic exchanges over routing keys. They
+cannot say who may publish into which queue as long as everything goes through the default exchange. So hosts write one
+topic exchange only, with their own name in the key, and everybody else's messages come by exchanges that no host may
+write.
 
-The key proves nothing: RabbitMQ asks for rights to the key itself, and then also follows the keys in the headers `CC` and `BCC` *(tried: 3.10)*.
-So any host may reach whatever is bound to that exchange: what all hosts may write, and reply queues, whose names cannot be guessed; never
-another host's queue. Who a message is from says its `user_id`, which the broker compares with who logged in.
+The key proves nothing: RabbitMQ asks for rights to the key itself, and then also follows the keys in the headers `CC`
+and `BCC` *(tried: 3.10)*. So any host may reach whatever is bound to that exchange: what all hosts may write, and reply
+queues, whose names cannot be guessed; never another host's queue. Who a message is from says its `user_id`, which the
+broker compares with who logged in.
 
 One table serves RabbitMQ (`messaging.rabbitmq`) and the broker in the process (`messaging.in_process`).
 """
@@ -37,7 +39,8 @@ MAX_BYTES = 1024 * 1024
 """Of the body of a message; brokers refuse more (RabbitMQ: `max_message_size`)."""
 
 MAX_DELIVERIES = 50
-"""A safety net far above a listener's own count: no message circulates for ever, even if it ends every process that takes it."""
+"""A safety net far above a listener's own count: no message circulates for ever, even if it ends every process that
+takes it."""
 
 _PUT_OFF = ".again"
 _WRITTEN_BY_HOSTS = (REPORTS, DEAD_LETTERS)
@@ -57,8 +60,9 @@ class Route:
 class User:
     """A user and its rights in one virtual host: expressions, as RabbitMQ's `set_permissions` takes them.
 
-    `topics`: for a topic exchange, the routing keys with which the user may publish, and those by which it may bind. An exchange that is not
-    named there has no such limit. `tags`: with RabbitMQ's `impersonator` it may name others as senders.
+    `topics`: for a topic exchange, the routing keys with which the user may publish, and those by which it may bind. An
+    exchange that is not named there has no such limit. `tags`: with RabbitMQ's `impersonator` it may name others as
+    senders.
     """
 
     name: str
@@ -84,8 +88,16 @@ POLICIES = (
     # What RabbitMQ drops among the dead letters would be lost for the operator.
     Policy("limits", "^(?!dead_letters$)", {"delivery-limit": MAX_DELIVERIES}),
     Policy("dead-letters", "^dead_letters$", {"max-length-bytes": 64 * _MIB, "overflow": "reject-publish"}),
-    Policy("reports", "^reports$", {"delivery-limit": MAX_DELIVERIES, "max-length-bytes": 64 * _MIB, "overflow": "reject-publish"}),
-    Policy("hosts", r"^compute\.", {"delivery-limit": MAX_DELIVERIES, "max-length-bytes": 32 * _MIB, "overflow": "reject-publish"}),
+    Policy(
+        "reports",
+        "^reports$",
+        {"delivery-limit": MAX_DELIVERIES, "max-length-bytes": 64 * _MIB, "overflow": "reject-publish"},
+    ),
+    Policy(
+        "hosts",
+        r"^compute\.",
+        {"delivery-limit": MAX_DELIVERIES, "max-length-bytes": 32 * _MIB, "overflow": "reject-publish"},
+    ),
     Policy("replies", r"^reply\.", {"max-length-bytes": 16 * _MIB, "overflow": "reject-publish"}),
 )
 """What a host may fill has a size; a full queue refuses what comes, and senders keep it."""
@@ -96,11 +108,12 @@ def limits(queue: str) -> Mapping[str, Any]:
     return next((policy.limits for policy in reversed(POLICIES) if re.search(policy.pattern, queue)), {})
 
 
-# ---- users ---------------------------------------------------------------------------------------------------------------------
+# ---- users -----------------------------------------------------------------------------------------------------------
 
 
 def owner(name: str) -> User:
-    """Who may do everything in its virtual host: a cell's conductors; at the API level, where no host comes, all processes."""
+    """Who may do everything in its virtual host: a cell's conductors; at the API level, where no host comes, all
+    processes."""
     return User(name)
 
 
@@ -137,7 +150,7 @@ def host_of(user: str | None) -> str | None:
     return user.removeprefix(_HOST_USER)
 
 
-# ---- routes --------------------------------------------------------------------------------------------------------------------
+# ---- routes ----------------------------------------------------------------------------------------------------------
 
 
 def route(queue: str, *, user: str | None) -> Route:
@@ -165,10 +178,11 @@ def bindings(queue: str) -> list[Route]:
 
 
 def put_off_queue(queue: str) -> str | None:
-    """Where a listener puts a message of this queue that is to come again; `None`: nowhere, a host may not write the queue that it reads.
+    """Where a listener puts a message of this queue that is to come again; `None`: nowhere, a host may not write the
+    queue that it reads.
 
-    If hosts may write the queue, it is another one, which they may not write. There the message says from which host it came: the broker
-    vouches for the listener only.
+    If hosts may write the queue, it is another one, which they may not write. There the message says from which host it
+    came: the broker vouches for the listener only.
     """
     if queue.startswith(_HOST_USER):
         return None
@@ -181,7 +195,8 @@ def is_put_off(queue: str) -> bool:
 
 
 def _topics(sender: str) -> dict[str, str]:
-    """The routing key by which a host reaches each queue that it may reach, but for reply queues: these are bound by their names."""
+    """The routing key by which a host reaches each queue that it may reach, but for reply queues: these are bound by
+    their names."""
     word = word_of(sender)
     return {cell.REPORTS: f"report.{word}", DEAD_LETTERS: f"letter.{word}"}
 

@@ -38,8 +38,8 @@ class Broker:
     Publishing connections are few, opened at first use and lent to one thread at a time.
 
     Args:
-        url: `amqp://user:password@host:port/vhost`, `inproc://NAME` or `inproc://user:password@NAME`. The user decides which way a message
-            takes (`messaging.access`), and is the one that the broker names to who reads it.
+        url: `amqp://user:password@host:port/vhost`, `inproc://NAME` or `inproc://user:password@NAME`. The user decides
+            which way a message takes (`messaging.access`), and is the one that the broker names to who reads it.
         connect_timeout_s: for opening a connection.
         publish_timeout_s: for a publish altogether, the wait for a free connection included.
         connections: how many threads may publish at the same time.
@@ -104,14 +104,17 @@ class Broker:
 
     def waiting(self, queue: str) -> int | None:
         """How many messages wait in the queue; `None` if there is no such queue."""
-        with_new_link = self.open(heartbeats=False)  # RabbitMQ ends the channel of whoever asks for a queue that is not there.
+        with_new_link = self.open(
+            heartbeats=False
+        )  # RabbitMQ ends the channel of whoever asks for a queue that is not there.
         try:
             return with_new_link.waiting(queue)
         finally:
             with_new_link.close()
 
     def look(self, queue: str) -> None:
-        """Returns if the broker answers; asked on a publishing connection, so that it costs one round trip. Any queue that is there will do.
+        """Returns if the broker answers; asked on a publishing connection, so that it costs one round trip. Any queue
+        that is there will do.
 
         Raises:
             Unavailable: it does not answer.

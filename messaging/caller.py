@@ -61,13 +61,23 @@ class Caller:
             CellplaneError: what the other side answered with.
         """
         ends_at = time.monotonic() + deadline_s
-        with self.send(queue, verb, arguments, context=context, deadline_s=deadline_s, send_within_s=deadline_s) as sent:
+        with self.send(
+            queue, verb, arguments, context=context, deadline_s=deadline_s, send_within_s=deadline_s
+        ) as sent:
             return sent.wait(ends_at)
 
     def send(
-        self, queue: str, verb: Verb, arguments: msgspec.Struct, *, context: Context, deadline_s: float, send_within_s: float
+        self,
+        queue: str,
+        verb: Verb,
+        arguments: msgspec.Struct,
+        *,
+        context: Context,
+        deadline_s: float,
+        send_within_s: float,
     ) -> "Sent":
-        """Asks; the answer comes by itself, and no thread need wait for it. It counts until `deadline_s` from now, or until it is forgotten.
+        """Asks; the answer comes by itself, and no thread need wait for it. It counts until `deadline_s` from now, or
+        until it is forgotten.
 
         Raises:
             NoSuchQueue: nobody listens there, nor ever did; nothing was sent.
@@ -77,7 +87,9 @@ class Caller:
         sent_by = time.monotonic() + min(deadline_s, send_within_s)
         sent = self._open_replies().expected(sent_by, verb, queue)
         try:
-            body = envelopes.envelope(verb, arguments, context=context, deadline_s=ends_at - time.monotonic(), sent_by=self._sent_by)
+            body = envelopes.envelope(
+                verb, arguments, context=context, deadline_s=ends_at - time.monotonic(), sent_by=self._sent_by
+            )
             self._broker.publish(
                 queue, body, expires_s=ends_at - time.monotonic(), reply_to=sent.reply_to, correlation_id=sent.id, persistent=False,
                 timeout_s=sent_by - time.monotonic(),
@@ -138,7 +150,9 @@ class _Replies:
 class Sent:
     """A call that was sent. After the `with`, or `forget`, nobody waits for its answer any more."""
 
-    def __init__(self, waiting: dict[str, concurrent.futures.Future[bytes]], *, reply_to: str, verb: Verb, queue: str) -> None:
+    def __init__(
+        self, waiting: dict[str, concurrent.futures.Future[bytes]], *, reply_to: str, verb: Verb, queue: str
+    ) -> None:
         self.id = uuid.uuid4().hex
         self.reply_to = reply_to
         self.reply: concurrent.futures.Future[bytes] = concurrent.futures.Future()
@@ -182,6 +196,7 @@ class Sent:
 
 
 def forget(sending: "concurrent.futures.Future[Sent]") -> None:
-    """For a future's `add_done_callback`: whether the call is sent in time, late or not at all, nobody waits for its answer."""
+    """For a future's `add_done_callback`: whether the call is sent in time, late or not at all, nobody waits for its
+    answer."""
     if not sending.cancelled() and sending.exception() is None:
         sending.result().forget()

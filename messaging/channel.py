@@ -1,4 +1,5 @@
-"""One connection to a broker with its one channel. It belongs to the thread that opened it; only `wake` is for others."""
+"""One connection to a broker with its one channel. It belongs to the thread that opened it; only `wake` is for
+others."""
 
 import os
 import select
@@ -71,11 +72,13 @@ class Raw(Protocol):
 class Channel:
     """A connection and its channel; see `open_channel`.
 
-    Every method but `wake` and `drop` raises `ChannelLost` when the broker is away or does not answer within the timeout; the only
-    thing to do then is to `drop` it.
+    Every method but `wake` and `drop` raises `ChannelLost` when the broker is away or does not answer within the
+    timeout; the only thing to do then is to `drop` it.
     """
 
-    def __init__(self, client: kombu.Connection, connection: Any, *, timeout_s: float, address: str, user: str | None) -> None:
+    def __init__(
+        self, client: kombu.Connection, connection: Any, *, timeout_s: float, address: str, user: str | None
+    ) -> None:
         self.address = address
         self._user = user
         self._client = client
@@ -83,7 +86,9 @@ class Channel:
         self._connection = connection
         self._timeout_s = timeout_s
         self._unroutable = False
-        self._waiting: _Waiting = connection if isinstance(connection, InProcessConnection) else _SocketWaiting(connection)
+        self._waiting: _Waiting = (
+            connection if isinstance(connection, InProcessConnection) else _SocketWaiting(connection)
+        )
         self._channel = self._transport.create_channel(connection)
         self._channel.auto_decode = False  # a body is bytes, whatever its sender says of them
         self._channel.events["basic_return"].add(self._on_return)
@@ -124,34 +129,54 @@ class Channel:
         if correlation_id is not None:
             properties["correlation_id"] = correlation_id
         self._unroutable = False
-        message = self._channel.prepare_message(body, content_type="application/json", headers=headers, properties=properties)
+        message = self._channel.prepare_message(
+            body, content_type="application/json", headers=headers, properties=properties
+        )
         way = access.route(queue, user=sender)
         try:
             self._ask(
-                self._channel.basic_publish, message, way.exchange, way.key, mandatory=True, timeout=timeout_s, confirm_timeout=timeout_s,
+                self._channel.basic_publish,
+                message,
+                way.exchange,
+                way.key,
+                mandatory=True,
+                timeout=timeout_s,
+                confirm_timeout=timeout_s,
             )
         except ChannelLost as why:
             if isinstance(why.__cause__, amqp.exceptions.MessageNacked):
                 raise QueueFull(f"queue {queue} on {self.address} has no room") from why
             if isinstance(why.__cause__, amqp.NotFound):
                 self.drop()  # RabbitMQ ended the channel.
-                raise NoSuchQueue(f"nobody has made exchange {way.exchange} on {self.address} yet", queue=queue) from why
+                raise NoSuchQueue(
+                    f"nobody has made exchange {way.exchange} on {self.address} yet", queue=queue
+                ) from why
             raise
         if self._unroutable:
             raise NoSuchQueue(f"no queue {queue} on {self.address}", queue=queue)
 
     def declare_work(self, queue: str) -> None:
-        """Makes a durable queue (quorum on RabbitMQ) and the ways to it, if they are not there. An agent only looks whether it is there."""
+        """Makes a durable queue (quorum on RabbitMQ) and the ways to it, if they are not there. An agent only looks
+        whether it is there."""
         if access.host_of(self._user) is not None:
             self._ask(self._channel.queue_declare, queue, passive=True)
             return
-        self._ask(self._channel.queue_declare, queue, durable=True, exclusive=False, auto_delete=False, arguments=_QUORUM)
+        self._ask(
+            self._channel.queue_declare, queue, durable=True, exclusive=False, auto_delete=False, arguments=_QUORUM
+        )
         for way in access.bindings(queue):
-            self._ask(self._channel.exchange_declare, way.exchange, access.EXCHANGES[way.exchange], durable=True, auto_delete=False)
+            self._ask(
+                self._channel.exchange_declare,
+                way.exchange,
+                access.EXCHANGES[way.exchange],
+                durable=True,
+                auto_delete=False,
+            )
             self._ask(self._channel.queue_bind, queue, way.exchange, way.key)
 
     def declare_reply(self, queue: str) -> None:
-        """Makes a queue that only this connection reads and that goes with it; hosts reach it by the exchange that is theirs.
+        """Makes a queue that only this connection reads and that goes with it; hosts reach it by the exchange that is
+        theirs.
 
         Raises:
             ChannelLost: also if nobody has made that exchange yet: then there is nobody either who could answer.
@@ -246,7 +271,9 @@ class Channel:
         return ChannelLost(f"broker {self.address}: {str(why) or type(why).__name__}", timed_out=timed_out)
 
 
-def open_channel(to: BrokerUrl, *, connect_timeout_s: float, timeout_s: float, heartbeats: bool, confirms: bool) -> Channel:
+def open_channel(
+    to: BrokerUrl, *, connect_timeout_s: float, timeout_s: float, heartbeats: bool, confirms: bool
+) -> Channel:
     """A fresh connection.
 
     Args:
@@ -269,12 +296,20 @@ def open_channel(to: BrokerUrl, *, connect_timeout_s: float, timeout_s: float, h
         if connection is not None:
             _let_go_of_socket(connection)
             connection.collect()
-        raise ChannelLost(f"broker {to.shown}: {str(why) or type(why).__name__}", timed_out=isinstance(why, TimeoutError)) from why
+        raise ChannelLost(
+            f"broker {to.shown}: {str(why) or type(why).__name__}", timed_out=isinstance(why, TimeoutError)
+        ) from why
 
 
 def _client(to: BrokerUrl, *, connect_timeout_s: float, heartbeats: bool, confirms: bool) -> kombu.Connection:
     if to.scheme == IN_PROCESS:
-        return kombu.Connection(to.host, userid=to.user, password=to.password, transport=InProcessTransport, connect_timeout=connect_timeout_s)
+        return kombu.Connection(
+            to.host,
+            userid=to.user,
+            password=to.password,
+            transport=InProcessTransport,
+            connect_timeout=connect_timeout_s,
+        )
     return kombu.Connection(
         to.host,
         userid=to.user,
@@ -284,12 +319,17 @@ def _client(to: BrokerUrl, *, connect_timeout_s: float, heartbeats: bool, confir
         transport="pyamqp" if to.scheme == AMQP else AMQPS,
         connect_timeout=connect_timeout_s,
         heartbeat=HEARTBEAT_S if heartbeats else 0,
-        transport_options={"confirm_publish": confirms, "write_timeout": connect_timeout_s, "frame_handler": frame_handler},
+        transport_options={
+            "confirm_publish": confirms,
+            "write_timeout": connect_timeout_s,
+            "frame_handler": frame_handler,
+        },
     )
 
 
 def _let_go_of_socket(connection: Any) -> None:
-    """Closes the bare socket first, so that nothing that tears the rest down can talk to the broker (TLS would, and wait)."""
+    """Closes the bare socket first, so that nothing that tears the rest down can talk to the broker (TLS would, and
+    wait)."""
     transport = getattr(connection, "_transport", None)
     if transport is not None and transport.sock is not None:
         transport.sock.close()

@@ -28,8 +28,8 @@ Settle = Callable[[Channel, int], None]
 class Received:
     """A message in hand. It can be settled once, from any thread; after its connection has gone that does nothing.
 
-    Whatever its sender put into it, each field has its type here; what has another one counts as absent. `user` is who sent it, as the broker
-    vouches for (`None`: the sender did not ask it to); `exchange` is what it came through.
+    Whatever its sender put into it, each field has its type here; what has another one counts as absent. `user` is who
+    sent it, as the broker vouches for (`None`: the sender did not ask it to); `exchange` is what it came through.
     """
 
     __slots__ = (
@@ -76,7 +76,8 @@ def _text(value: object) -> str | None:
 
 
 class Consumer:
-    """Reads a queue in a thread of its own, which also owns the connection; and beside it the queue of what was put off, if that is another.
+    """Reads a queue in a thread of its own, which also owns the connection; and beside it the queue of what was put
+    off, if that is another.
 
     Args:
         queue: its name; for `REPLY` only the beginning of it: each connection gets a queue of its own.
@@ -121,7 +122,8 @@ class Consumer:
         self._thread.start()
 
     def wait_until_reading(self, timeout_s: float) -> bool:
-        """Whether the queue is being read, now or within this time; somebody waits, so the next attempt to connect is made now."""
+        """Whether the queue is being read, now or within this time; somebody waits, so the next attempt to connect is
+        made now."""
         if not self.reading.is_set():
             self._hurry.set()
         return self.reading.wait(timeout_s)
@@ -132,7 +134,8 @@ class Consumer:
         self.wake()
 
     def stop(self, timeout_s: float) -> bool:
-        """Settles what there is to settle and ends; what is in hand then is delivered again. Whether the thread ended in time."""
+        """Settles what there is to settle and ends; what is in hand then is delivered again. Whether the thread ended
+        in time."""
         self._taking = False
         self._stop.set()
         self._hurry.set()
@@ -156,7 +159,8 @@ class Consumer:
         self._settle(message, Channel.reject)
 
     def is_unfinished(self, message: Received) -> bool:
-        """Whether the message is ours and not settled; `False` once its connection has gone: then another copy is on its way."""
+        """Whether the message is ours and not settled; `False` once its connection has gone: then another copy is on
+        its way."""
         return message.came_by(self._channel)
 
     def _settle(self, message: Received, how: Settle) -> None:
@@ -177,7 +181,12 @@ class Consumer:
                 self._end()
             except errors.Unavailable as why:
                 # The loss is said once, not with every attempt to come back.
-                LOG.log(logging.WARNING if self.reading.is_set() else level, "consumer cannot reach the broker queue=%s why=%s", self.queue, why.message)
+                LOG.log(
+                    logging.WARNING if self.reading.is_set() else level,
+                    "consumer cannot reach the broker queue=%s why=%s",
+                    self.queue,
+                    why.message,
+                )
                 level = logging.DEBUG
             except Exception:
                 LOG.exception("consumer failed queue=%s", self.queue)
@@ -196,7 +205,8 @@ class Consumer:
     def _connect(self) -> None:
         channel = self._channel = self._broker.open()
         if self._kind is REPLY:
-            # A new name each time: the broker may not have noticed yet that the connection that owned the last one is gone.
+            # A new name each time: the broker may not have noticed yet that the connection that owned the last one is
+            # gone.
             self.queue = f"{self._prefix}.{uuid.uuid4().hex}"
             channel.declare_reply(self.queue)
             queues = [self.queue]
@@ -207,7 +217,9 @@ class Consumer:
         self._beat_at = time.monotonic() + _BEAT_S
         for queue in queues if self._taking else ():
             take = functools.partial(self._take, channel, queue)
-            self._tags.append(channel.consume(queue, prefetch=self._prefetch, no_ack=self._kind is REPLY, callback=take))
+            self._tags.append(
+                channel.consume(queue, prefetch=self._prefetch, no_ack=self._kind is REPLY, callback=take)
+            )
         self.reading.set()
         LOG.info("consumer reads queue=%s broker=%s", self.queue, channel.address)
         self._on_reading()
@@ -216,7 +228,9 @@ class Consumer:
         self.in_hand += 1
         try:
             self._on_message(Received(raw, channel, queue))
-        except Exception:  # The frame round every message of this thread: none may end the connection that the others come by.
+        except (
+            Exception
+        ):  # The frame round every message of this thread: none may end the connection that the others come by.
             LOG.exception("message dropped queue=%s", queue)
             if self._kind is not REPLY:
                 channel.reject(raw.delivery_tag)

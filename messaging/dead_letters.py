@@ -1,7 +1,8 @@
 """Messages that were given up: where they lie and what they look like.
 
-A dead letter is an ordinary message of the verb `dead_letter`, so that a listener on its queue can read it. RabbitMQ itself may
-put messages there too, as they are, if a policy says so: those that were delivered too often, and those that expired.
+A dead letter is an ordinary message of the verb `dead_letter`, so that a listener on its queue can read it. RabbitMQ
+itself may put messages there too, as they are, if a policy says so: those that were delivered too often, and those that
+expired.
 """
 
 from typing import Any
@@ -21,7 +22,8 @@ REQUEST_ID_LENGTH = 64
 QUEUE_LENGTH = 255
 WHY_LENGTH = 2000
 MAX_KEPT = access.MAX_BYTES // 2
-"""Of a message, in bytes: what was larger is kept without what it asked for, so that its letter is no larger than a message may be."""
+"""Of a message, in bytes: what was larger is kept without what it asked for, so that its letter is no larger than a
+message may be."""
 
 
 class DeadLetter(msgspec.Struct, kw_only=True):
@@ -55,11 +57,22 @@ DEAD_LETTER = Verb("dead_letter", "1.0", DeadLetter)
 
 
 def letter(
-    *, queue: str, why: str, deliveries: int, body: bytes, envelope: envelopes.Envelope | None, sent_by: str, context: Context | None = None
+    *,
+    queue: str,
+    why: str,
+    deliveries: int,
+    body: bytes,
+    envelope: envelopes.Envelope | None,
+    sent_by: str,
+    context: Context | None = None,
 ) -> bytes:
     """The body of the message that goes to `dead_letters`; `context` `None`: who asked cannot be read."""
-    given_up = DeadLetter(queue=queue, why=why[:WHY_LENGTH], deliveries=deliveries, envelope=_short(envelope), body=_text(body, envelope))
-    return envelopes.envelope(DEAD_LETTER, given_up, context=context or service_context(), deadline_s=KEPT_S, sent_by=sent_by)
+    given_up = DeadLetter(
+        queue=queue, why=why[:WHY_LENGTH], deliveries=deliveries, envelope=_short(envelope), body=_text(body, envelope)
+    )
+    return envelopes.envelope(
+        DEAD_LETTER, given_up, context=context or service_context(), deadline_s=KEPT_S, sent_by=sent_by
+    )
 
 
 def _short(envelope: envelopes.Envelope | None) -> envelopes.Envelope | None:
@@ -93,7 +106,8 @@ def given_up_by_broker(
 
 
 def for_the_record(letter: DeadLetter, context: Context) -> dict[str, Any]:
-    """What a table keeps of it, each no longer than its column: what could not be read at all may hold anything, so none of it is kept."""
+    """What a table keeps of it, each no longer than its column: what could not be read at all may hold anything, so
+    none of it is kept."""
     try:
         arguments = masked(letter.arguments()) if letter.envelope else {"characters": len(letter.body or "")}
     except RecursionError:
@@ -114,7 +128,10 @@ def _words(text: str, most: int) -> str:
 def masked(value: Any) -> Any:
     """The value with everything secret in it replaced."""
     if isinstance(value, dict):
-        return {key: MASK if key.lower().replace("-", "_") in SECRETS and item else masked(item) for key, item in value.items()}
+        return {
+            key: MASK if key.lower().replace("-", "_") in SECRETS and item else masked(item)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         return [masked(item) for item in value]
     return value

@@ -82,8 +82,13 @@ def decode(body: bytes, kind: type[T]) -> T:
     """
     try:
         return msgspec.json.decode(body, type=kind)
-    except (ValueError, RecursionError) as complaint:  # msgspec's own, text that is no UTF-8, and what is nested too deep
-        raise errors.Invalid(f"{kind.__name__}: {str(complaint)[:_COMPLAINT_LENGTH]}", field=_field(str(complaint))) from complaint
+    except (
+        ValueError,
+        RecursionError,
+    ) as complaint:  # msgspec's own, text that is no UTF-8, and what is nested too deep
+        raise errors.Invalid(
+            f"{kind.__name__}: {str(complaint)[:_COMPLAINT_LENGTH]}", field=_field(str(complaint))
+        ) from complaint
 
 
 def opened(body: bytes) -> tuple[Envelope, Context]:

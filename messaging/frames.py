@@ -17,8 +17,8 @@ Frame = tuple[int, int, Any]
 def frame_handler(connection: amqp.Connection, callback: Callable[..., None]) -> Callable[[Frame], bool]:
     """As `amqp.method_framing.frame_handler`, but a message whose properties cannot be decoded comes without any.
 
-    py-amqp raises in the middle of the frame: for text that is no UTF-8, tables nested too deep, times out of range, unknown types. The
-    connection would be lost, and the message would come again with the next one.
+    py-amqp raises in the middle of the frame: for text that is no UTF-8, tables nested too deep, times out of range,
+    unknown types. The connection would be lost, and the message would come again with the next one.
     """
     on_frame = amqp.method_framing.frame_handler(connection, callback)
 

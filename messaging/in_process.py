@@ -1,9 +1,10 @@
 """The broker of the embedded profile: queues that live in this process, one broker per `inproc://NAME`.
 
-It gives what the design needs of RabbitMQ: messages that were not acked come back when their connection goes, with the redelivered
-flag and an `x-delivery-count`; time to live; unroutable mandatory publishes handed back; exclusive and auto-delete queues. Nothing
-polls: a waiting connection sleeps on a condition. It has the exchanges, the users' rights and the queues' limits of `messaging.access`.
-Tests reach it through `broker(name)` and may freeze it, take it away, make it forget, lose or double messages.
+It gives what the design needs of RabbitMQ: messages that were not acked come back when their connection goes, with the
+redelivered flag and an `x-delivery-count`; time to live; unroutable mandatory publishes handed back; exclusive and
+auto-delete queues. Nothing polls: a waiting connection sleeps on a condition. It has the exchanges, the users' rights
+and the queues' limits of `messaging.access`. Tests reach it through `broker(name)` and may freeze it, take it away,
+make it forget, lose or double messages.
 """
 
 import collections
@@ -50,7 +51,8 @@ class InProcessBroker:
         self._to_double: collections.Counter[str] = collections.Counter()
 
     def let_in(self, user: access.User, password: str) -> None:
-        """From now on only users that were named here are let in, with the rights that they have. Until then everybody is, with all rights."""
+        """From now on only users that were named here are let in, with the rights that they have. Until then everybody
+        is, with all rights."""
         with self.lock:
             self._users[user.name] = (user, password)
 
@@ -74,7 +76,9 @@ class InProcessBroker:
             self._frozen = False
             unacked, self._unacked = self._unacked, []
             for action in unacked:
-                with contextlib.suppress(amqp.AMQPError, amqp.exceptions.MessageNacked):  # whoever sent it has given up waiting
+                with contextlib.suppress(
+                    amqp.AMQPError, amqp.exceptions.MessageNacked
+                ):  # whoever sent it has given up waiting
                     action()
             for queue in list(self._queues.values()):
                 self._deliver(queue)
@@ -225,7 +229,9 @@ class InProcessBroker:
             return {key} & self._queues.keys()
         if access.EXCHANGES[exchange] == "direct":
             return self._bindings.get((exchange, key), set())
-        found = [queues for (of, pattern), queues in self._bindings.items() if of == exchange and _matches(pattern, key)]
+        found = [
+            queues for (of, pattern), queues in self._bindings.items() if of == exchange and _matches(pattern, key)
+        ]
         return set().union(*found)
 
     def _put(self, queue: Queue, message: Stored) -> None:

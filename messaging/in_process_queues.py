@@ -106,7 +106,9 @@ class Queue:
     def has_room(self, message: Stored) -> bool:
         """Whether the queue's limits let the message in."""
         self.drop_expired()
-        return len(self.ready) < MAX_MESSAGES and self.size + len(message.body) <= self.limits.get("max-length-bytes", float("inf"))
+        return len(self.ready) < MAX_MESSAGES and self.size + len(message.body) <= self.limits.get(
+            "max-length-bytes", float("inf")
+        )
 
     def put(self, message: Stored) -> None:
         """At the end."""

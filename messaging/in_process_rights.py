@@ -53,8 +53,11 @@ class Rights:
             self._require(self._user.topics[exchange][1], key, f"bind to {exchange} with")
 
     def check_message(self, body: bytes, properties: dict[str, object]) -> None:
-        """Raises `PreconditionFailed` for what no broker takes: another user's name, too much, a time to live that is none."""
-        if properties.get("user_id") not in (None, self._name) and not (self._user and "impersonator" in self._user.tags):
+        """Raises `PreconditionFailed` for what no broker takes: another user's name, too much, a time to live that is
+        none."""
+        if properties.get("user_id") not in (None, self._name) and not (
+            self._user and "impersonator" in self._user.tags
+        ):
             raise amqp.PreconditionFailed(f"user_id is not {self._name}")
         if len(body) > access.MAX_BYTES:
             raise amqp.PreconditionFailed(f"message of {len(body)} bytes is larger than {access.MAX_BYTES}")

@@ -30,7 +30,9 @@ class Transport(base.Transport):
     driver_name = "inproc"
     connection_errors = amqp.Connection.connection_errors
     channel_errors = amqp.Connection.channel_errors
-    implements = base.Transport.implements.extend(heartbeats=False, asynchronous=False, exchange_type=frozenset(access.EXCHANGES.values()))
+    implements = base.Transport.implements.extend(
+        heartbeats=False, asynchronous=False, exchange_type=frozenset(access.EXCHANGES.values())
+    )
 
     def __init__(self, client: Any, **options: Any) -> None:
         super().__init__(client, **options)
@@ -154,9 +156,15 @@ class Channel(base.StdChannel):
         headers: dict[str, Any] | None = None,
         properties: dict[str, Any] | None = None,
     ) -> Stored:
-        return Stored(body, dict(
-            properties or {}, application_headers=dict(headers or {}), content_type=content_type, content_encoding=content_encoding,
-        ))
+        return Stored(
+            body,
+            dict(
+                properties or {},
+                application_headers=dict(headers or {}),
+                content_type=content_type,
+                content_encoding=content_encoding,
+            ),
+        )
 
     def message_to_python(self, raw: Delivered) -> Message:
         properties = raw.properties
@@ -214,7 +222,9 @@ class Channel(base.StdChannel):
             self._rights.bind(queue, exchange, routing_key)
             self._broker.ask(lambda: self._broker.bind(queue, exchange, routing_key), _PATIENCE_S)
 
-    def exchange_declare(self, exchange: str, type: str, passive: bool = False, durable: bool = False, auto_delete: bool = True) -> None:
+    def exchange_declare(
+        self, exchange: str, type: str, passive: bool = False, durable: bool = False, auto_delete: bool = True
+    ) -> None:
         """There are the exchanges of `messaging.access` and no others."""
         with self._asking():
             if not passive:
@@ -244,7 +254,11 @@ class Channel(base.StdChannel):
         self._prefetch = prefetch_count
 
     def basic_consume(
-        self, queue: str, consumer_tag: str = "", no_ack: bool = False, callback: Callable[[Delivered], None] | None = None
+        self,
+        queue: str,
+        consumer_tag: str = "",
+        no_ack: bool = False,
+        callback: Callable[[Delivered], None] | None = None,
     ) -> str:
         assert callback is not None
         with self._asking():

@@ -1,7 +1,7 @@
 """Takes messages from a queue and has them handled.
 
-One thread reads the queue and owns the connection; worker threads run the functions, so that a slow function keeps neither
-heartbeats nor acks waiting. Functions must be idempotent: a message may come twice, late, or after a newer one.
+One thread reads the queue and owns the connection; worker threads run the functions, so that a slow function keeps
+neither heartbeats nor acks waiting. Functions must be idempotent: a message may come twice, late, or after a newer one.
 """
 
 import dataclasses
@@ -38,7 +38,8 @@ _UNREADABLE_S = 10.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Forward:
-    """What a function returns to send the same message on: the other queue answers, within the deadline that is left."""
+    """What a function returns to send the same message on: the other queue answers, within the deadline that is
+    left."""
 
     queue: str
 
@@ -47,9 +48,10 @@ class Forward:
 class Handle:
     """A verb whose messages are handled one by one; acked after the function has returned.
 
-    The function gives the reply of a call, or `None`, or a `Forward`. A `CellplaneError` that it raises answers a call; for a cast
-    `Unavailable` means later again, any other error is logged and the message is done with. Any other exception is a defect: a call
-    is answered with `Broken`, a cast is delivered again, and after `max_deliveries` becomes a dead letter.
+    The function gives the reply of a call, or `None`, or a `Forward`. A `CellplaneError` that it raises answers a call;
+    for a cast `Unavailable` means later again, any other error is logged and the message is done with. Any other
+    exception is a defect: a call is answered with `Broken`, a cast is delivered again, and after `max_deliveries`
+    becomes a dead letter.
     """
 
     verb: Verb
@@ -61,11 +63,11 @@ class Handle:
 class HandleMany:
     """A verb whose messages are gathered; one batch of it at a time; all acked after the function has returned.
 
-    What comes while a batch is being handled makes the next one. Errors as for `Handle`; a batch that fails is tried again message
-    by message, so that one that is poisonous does not take the others along.
+    What comes while a batch is being handled makes the next one. Errors as for `Handle`; a batch that fails is tried
+    again message by message, so that one that is poisonous does not take the others along.
 
-    `from_host`: of a verb that hosts speak, the host that the arguments are of. A message that the broker does not vouch for as this host's is
-    refused: acked, counted and logged.
+    `from_host`: of a verb that hosts speak, the host that the arguments are of. A message that the broker does not
+    vouch for as this host's is refused: acked, counted and logged.
     """
 
     verb: Verb
@@ -95,13 +97,15 @@ class Delivery:
 
 
 class Listener:
-    """Handles the messages of one queue. Whatever a message holds, it leaves: acked, put off, or buried as a dead letter.
+    """Handles the messages of one queue. Whatever a message holds, it leaves: acked, put off, or buried as a dead
+    letter.
 
     Args:
         workers: how many functions may run at the same time; their threads start when they are needed.
         prefetch: how many messages may be in hand; no less than `workers` and `gather_most` make sense.
         max_deliveries: how often a message may fail before it becomes a dead letter.
-        gather_s: batches of a verb begin at least so far apart, unless one is full. One that comes after a pause is not kept waiting.
+        gather_s: batches of a verb begin at least so far apart, unless one is full. One that comes after a pause is not
+            kept waiting.
         gather_most: messages in a batch.
         on_listening: called whenever a connection has begun to read; must be quick.
     """
@@ -124,14 +128,22 @@ class Listener:
         self._max_deliveries = max_deliveries
         self._handlers = {handler.verb.name: handler for handler in handlers}
         self._gatherings = {
-            handler.verb.name: _Gathering(handler, gather_s, gather_most) for handler in handlers if isinstance(handler, HandleMany)
+            handler.verb.name: _Gathering(handler, gather_s, gather_most)
+            for handler in handlers
+            if isinstance(handler, HandleMany)
         }
         self._worker_pool = WorkerPool(f"worker {queue}", workers)
         self._later = DelayQueue()
         self.refusals = Refusals(queue)
         self._stopping = False
         self._consumer = Consumer(
-            broker, queue, WORK, prefetch=prefetch, on_message=self._on_message, on_turn=self._on_turn, on_reading=on_listening,
+            broker,
+            queue,
+            WORK,
+            prefetch=prefetch,
+            on_message=self._on_message,
+            on_turn=self._on_turn,
+            on_reading=on_listening,
         )
 
     def start(self) -> None:
@@ -158,7 +170,8 @@ class Listener:
         return self._stopping
 
     def stop(self, timeout_s: float) -> None:
-        """Takes no more, finishes what is being handled; all else, and what is not finished in time, goes back to the queue."""
+        """Takes no more, finishes what is being handled; all else, and what is not finished in time, goes back to the
+        queue."""
         ends_at = time.monotonic() + timeout_s
         self._stopping = True
         self._consumer.stop_taking()
@@ -206,16 +219,22 @@ class Listener:
     # In the workers' threads.
 
     def _in_frame(self, jobs: "list[_Job]", action: Callable[[], None]) -> None:
-        """The frame round all that is done with messages: what escapes from it takes them out of the queue, else they would fill the prefetch."""
+        """The frame round all that is done with messages: what escapes from it takes them out of the queue, else they
+        would fill the prefetch."""
         try:
             action()
         except Exception as why:
-            LOG.exception("messages dropped queue=%s %s", self.queue, log.requests(job.request_id() for job in jobs if not job.is_settled))
+            LOG.exception(
+                "messages dropped queue=%s %s",
+                self.queue,
+                log.requests(job.request_id() for job in jobs if not job.is_settled),
+            )
             for job in jobs:
                 self._discard(job, f"{type(why).__name__}: {why}")
 
     def _discard(self, job: "_Job", why: str) -> None:
-        """The way out for a message that nothing else could be done with: a letter without its contents if that can be had, and away."""
+        """The way out for a message that nothing else could be done with: a letter without its contents if that can be
+        had, and away."""
         if job.is_settled:
             return
         try:
@@ -245,11 +264,15 @@ class Listener:
     def _handle_broker_letter(self, job: "_Job") -> None:
         """Gives a message that RabbitMQ itself put among the dead letters the form of those that we write."""
         message = job.message
-        letter = dead_letters.given_up_by_broker(message.headers, message.body, job.envelope, message.redeliveries, sender=job.sender)
+        letter = dead_letters.given_up_by_broker(
+            message.headers, message.body, job.envelope, message.redeliveries, sender=job.sender
+        )
         if letter is None:
             self._ack(job)
             return
-        body = envelopes.envelope(dead_letters.DEAD_LETTER, letter, context=job.context, deadline_s=dead_letters.KEPT_S, sent_by="broker")
+        body = envelopes.envelope(
+            dead_letters.DEAD_LETTER, letter, context=job.context, deadline_s=dead_letters.KEPT_S, sent_by="broker"
+        )
         job.envelope = envelopes.decode(body, envelopes.Envelope)
         gathering = self._gatherings.get(dead_letters.DEAD_LETTER.name)
         if gathering is None:
@@ -266,7 +289,9 @@ class Listener:
 
     def _deliver(self, handler: HandleMany, jobs: "list[_Job]") -> None:
         admitted = [(job, self._admit(job, handler)) for job in jobs]
-        self._run_batch(handler, [Delivery(self, job, arguments) for job, arguments in admitted if arguments is not None])
+        self._run_batch(
+            handler, [Delivery(self, job, arguments) for job, arguments in admitted if arguments is not None]
+        )
 
     def _run_batch(self, handler: HandleMany, deliveries: list[Delivery]) -> None:
         if not deliveries:
@@ -278,7 +303,13 @@ class Listener:
                 for delivery in deliveries:
                     self._failed(delivery._job, why)
                 return
-            LOG.warning("batch failed, trying one by one queue=%s verb=%s count=%d why=%s", self.queue, handler.verb.name, len(deliveries), why)
+            LOG.warning(
+                "batch failed, trying one by one queue=%s verb=%s count=%d why=%s",
+                self.queue,
+                handler.verb.name,
+                len(deliveries),
+                why,
+            )
             for delivery in deliveries:
                 if not delivery._job.is_settled:
                     self._run_batch(handler, [delivery])
@@ -308,7 +339,8 @@ class Listener:
         return arguments
 
     def _refuse_sender(self, job: "_Job") -> None:
-        """A message that is not of the host whose name it carries. Not a dead letter: who forges one forges a million."""
+        """A message that is not of the host whose name it carries. Not a dead letter: who forges one forges a
+        million."""
         self.refusals.note(job.sender, job.envelope.verb if job.envelope else "")
         self._ack(job)
 
@@ -324,11 +356,25 @@ class Listener:
     def _failed(self, job: "_Job", why: Exception) -> None:
         """Deals with a message whose function raised."""
         if job.is_settled:
-            LOG.warning("function failed after its ack queue=%s verb=%s request_id=%s why=%s", self.queue, job.asked.verb, job.asked.request_id, why)
+            LOG.warning(
+                "function failed after its ack queue=%s verb=%s request_id=%s why=%s",
+                self.queue,
+                job.asked.verb,
+                job.asked.request_id,
+                why,
+            )
         elif not isinstance(why, errors.CellplaneError):
-            LOG.error("function failed queue=%s verb=%s request_id=%s", self.queue, job.asked.verb, job.asked.request_id, exc_info=why)
+            LOG.error(
+                "function failed queue=%s verb=%s request_id=%s",
+                self.queue,
+                job.asked.verb,
+                job.asked.request_id,
+                exc_info=why,
+            )
             if job.message.reply_to:
-                self._reply(job, envelopes.reply_with_error(errors.Broken("unexpected error", request_id=job.asked.request_id)))
+                self._reply(
+                    job, envelopes.reply_with_error(errors.Broken("unexpected error", request_id=job.asked.request_id))
+                )
             elif job.failures() + 1 >= self._max_deliveries:
                 self._send_dead_letter(job, f"{type(why).__name__}: {why}")
             else:
@@ -336,10 +382,23 @@ class Listener:
         elif job.message.reply_to:
             self._reply(job, envelopes.reply_with_error(why))
         elif isinstance(why, errors.Unavailable):
-            LOG.info("message put off queue=%s verb=%s request_id=%s why=%s", self.queue, job.asked.verb, job.asked.request_id, why.message)
+            LOG.info(
+                "message put off queue=%s verb=%s request_id=%s why=%s",
+                self.queue,
+                job.asked.verb,
+                job.asked.request_id,
+                why.message,
+            )
             self._again(job, failures=job.failures())
         else:
-            LOG.warning("message refused queue=%s verb=%s request_id=%s why=%s: %s", self.queue, job.asked.verb, job.asked.request_id, why.code, why.message)
+            LOG.warning(
+                "message refused queue=%s verb=%s request_id=%s why=%s: %s",
+                self.queue,
+                job.asked.verb,
+                job.asked.request_id,
+                why.code,
+                why.message,
+            )
             self._ack(job)
 
     def _refuse(self, job: "_Job", why: errors.Invalid) -> None:
@@ -367,7 +426,11 @@ class Listener:
         left_s = job.left_s()
         if left_s > 0:
             self._broker.publish(
-                job.message.reply_to or "", body, expires_s=left_s, correlation_id=job.message.correlation_id, persistent=False,
+                job.message.reply_to or "",
+                body,
+                expires_s=left_s,
+                correlation_id=job.message.correlation_id,
+                persistent=False,
                 timeout_s=left_s,
             )
 
@@ -387,7 +450,11 @@ class Listener:
         pause_s = jittered(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(job.tries, _MAX_DOUBLED)), 0.5, 1.0)
         job.tries, job.failed = job.tries + 1, failures
         again_in = access.put_off_queue(self.queue)
-        again = functools.partial(self._handle_again, job) if again_in is None else functools.partial(self._send_again, job, again_in)
+        again = (
+            functools.partial(self._handle_again, job)
+            if again_in is None
+            else functools.partial(self._send_again, job, again_in)
+        )
         self._put_later(pause_s, job, again)
 
     def _handle_again(self, job: "_Job") -> None:
@@ -432,9 +499,16 @@ class Listener:
             self._publish_dead_letter(letter)
         except errors.Unavailable as why:
             if tries < _MAX_DEAD_LETTER_TRIES:
-                self._put_later(_LONGEST_PAUSE_S, job, functools.partial(self._send_letter, job, letter, tries=tries + 1))
+                self._put_later(
+                    _LONGEST_PAUSE_S, job, functools.partial(self._send_letter, job, letter, tries=tries + 1)
+                )
                 return
-            LOG.error("no dead letter could be written queue=%s request_id=%s why=%s", self.queue, job.request_id(), why.message)
+            LOG.error(
+                "no dead letter could be written queue=%s request_id=%s why=%s",
+                self.queue,
+                job.request_id(),
+                why.message,
+            )
         self._ack(job)
 
     def _publish_dead_letter(self, body: bytes) -> None:
@@ -497,7 +571,8 @@ class _Job:
 
 
 def _sender(message: Received) -> str | None:
-    """The host that sent a message: who the broker says logged in, or, of what a listener put off, who that listener says."""
+    """The host that sent a message: who the broker says logged in, or, of what a listener put off, who that listener
+    says."""
     if not access.is_put_off(message.queue):
         return access.host_of(message.user)
     sender = message.headers.get(_SENDER)
@@ -505,7 +580,8 @@ def _sender(message: Received) -> str | None:
 
 
 class _Gathering:
-    """The messages of one verb that wait for the next batch. Used by the consumer's thread; `is_running` is reset by a worker."""
+    """The messages of one verb that wait for the next batch. Used by the consumer's thread; `is_running` is reset by a
+    worker."""
 
     def __init__(self, handler: HandleMany, gather_s: float, most: int) -> None:
         self.handler = handler

@@ -11,7 +11,8 @@ T = TypeVar("T")
 
 
 def send_in_pieces(rows: Sequence[T], send: Callable[[Sequence[T]], None]) -> None:
-    """Calls `send` with all rows, or with halves of what it says is too large. A single row that is too large is logged and left out."""
+    """Calls `send` with all rows, or with halves of what it says is too large. A single row that is too large is logged
+    and left out."""
     try:
         send(rows)
     except TooLarge as why:

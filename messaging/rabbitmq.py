@@ -1,4 +1,5 @@
-"""The table of `messaging.access` in RabbitMQ's own form: what `rabbitmqctl import_definitions` and its HTTP API take."""
+"""The table of `messaging.access` in RabbitMQ's own form: what `rabbitmqctl import_definitions` and its HTTP API
+take."""
 
 import base64
 import hashlib
@@ -22,7 +23,8 @@ def vhost(name: str) -> Definitions:
 
 
 def user(vhost: str, user: access.User, *, hashed: str | None) -> Definitions:
-    """A user and its rights; `hashed`: its password, as `password_hash` gives it. `None` leaves the user itself as it is."""
+    """A user and its rights; `hashed`: its password, as `password_hash` gives it. `None` leaves the user itself as it
+    is."""
     limits = {"max-connections": user.most_connections, "max-channels": user.most_channels}
     known = {
         "name": user.name, "password_hash": hashed, "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": user.tags,
@@ -30,7 +32,8 @@ def user(vhost: str, user: access.User, *, hashed: str | None) -> Definitions:
     }  # fmt: skip
     rights = {"user": user.name, "vhost": vhost, "configure": user.configure, "write": user.write, "read": user.read}
     topics = [
-        {"user": user.name, "vhost": vhost, "exchange": exchange, "write": write, "read": read} for exchange, (write, read) in user.topics.items()
+        {"user": user.name, "vhost": vhost, "exchange": exchange, "write": write, "read": read}
+        for exchange, (write, read) in user.topics.items()
     ]
     return {"users": [known] if hashed is not None else [], "permissions": [rights], "topic_permissions": topics}
 
@@ -56,7 +59,15 @@ def password_hash(password: str) -> str:
 
 
 def _exchange(vhost: str, name: str, kind: str) -> dict[str, Any]:
-    return {"vhost": vhost, "name": name, "type": kind, "durable": True, "auto_delete": False, "internal": False, "arguments": {}}
+    return {
+        "vhost": vhost,
+        "name": name,
+        "type": kind,
+        "durable": True,
+        "auto_delete": False,
+        "internal": False,
+        "arguments": {},
+    }
 
 
 def _policy(vhost: str, policy: access.Policy, priority: int) -> dict[str, Any]:

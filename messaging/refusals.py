@@ -1,4 +1,5 @@
-"""Messages that were refused because the broker does not vouch for who they say they are from: counted, and told now and then."""
+"""Messages that were refused because the broker does not vouch for who they say they are from: counted, and told now
+and then."""
 
 import threading
 import time
@@ -34,4 +35,10 @@ class Refusals:
                 return
             self._told_at[name] = now
             untold = self._untold.pop(name)
-        LOG.warning("messages refused: not of the host that they name queue=%s sender=%s verb=%s count=%d", self._queue, name, verb, untold)
+        LOG.warning(
+            "messages refused: not of the host that they name queue=%s sender=%s verb=%s count=%d",
+            self._queue,
+            name,
+            verb,
+            untold,
+        )

@@ -10,8 +10,9 @@ from objects.build import BuildSpec, Flavor
 class BuildRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """One accepted server, whole. Version 1.0.
 
-    `build` is what its host needs; the rest is for the record. `created_at` is set once, in the API, and copied to mapping, journal
-    and instance, so that every reader sorts alike. `request_id`, `user_id`, `project_id` make the `create` action's record.
+    `build` is what its host needs; the rest is for the record. `created_at` is set once, in the API, and copied to
+    mapping, journal and instance, so that every reader sorts alike. `request_id`, `user_id`, `project_id` make the
+    `create` action's record.
     """
 
     build: BuildSpec
@@ -33,9 +34,10 @@ class BuildRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
 class RequestSpec(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Where the servers of one request may go: kept as the request spec. Version 1.0.
 
-    `availability_zone` is what the user asked for (pinned); `host` / `node` a target that filters still check, `forced` skips them.
-    `server_group` is the uuid of the group that the servers join. `same_host` and `different_host` are uuids of servers of the same
-    project (scheduler hints). `flavor` and `image_ref` are what can be told of the servers while their cell is away.
+    `availability_zone` is what the user asked for (pinned); `host` / `node` a target that filters still check, `forced`
+    skips them. `server_group` is the uuid of the group that the servers join. `same_host` and `different_host` are
+    uuids of servers of the same project (scheduler hints). `flavor` and `image_ref` are what can be told of the servers
+    while their cell is away.
     """
 
     project_id: str

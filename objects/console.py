@@ -20,9 +20,11 @@ _WEBSOCKET = {"http": "ws", "https": "wss"}
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True):
-    """Where one console of a guest is served, without any protection of its own: a TCP port, or a UNIX socket of its host by `path`.
+    """Where one console of a guest is served, without any protection of its own: a TCP port, or a UNIX socket of its
+    host by `path`.
 
-    `kind` is VNC or SERIAL. A path makes sense to those alone who see the host's files. One that is neither of the two does not come to be.
+    `kind` is VNC or SERIAL. A path makes sense to those alone who see the host's files. One that is neither of the two
+    does not come to be.
     """
 
     kind: str
@@ -38,14 +40,27 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
 
     def _is_port(self) -> bool:
         name = self.host or ""
-        return 0 < len(name) <= MAX_NAME and name.isascii() and name.isprintable() and " " not in name and 0 < (self.port or 0) <= MAX_PORT
+        return (
+            0 < len(name) <= MAX_NAME
+            and name.isascii()
+            and name.isprintable()
+            and " " not in name
+            and 0 < (self.port or 0) <= MAX_PORT
+        )
 
     def _is_path(self, path: str) -> bool:
-        return self.host is None and self.port is None and path.startswith("/") and len(path) <= MAX_PATH and path.isprintable()
+        return (
+            self.host is None
+            and self.port is None
+            and path.startswith("/")
+            and len(path) <= MAX_PATH
+            and path.isprintable()
+        )
 
 
 class Proxy(msgspec.Struct, frozen=True):
-    """What a console proxy says of itself: where users reach it (http or https), for how long it honours a token, where it would connect.
+    """What a console proxy says of itself: where users reach it (http or https), for how long it honours a token, where
+    it would connect.
 
     `allowed` None: it is of a release that does not say so.
     """

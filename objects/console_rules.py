@@ -1,6 +1,8 @@
-"""Where consoles may be. An agent says where a guest's console is served; whoever would connect there has more reach than the agent.
+"""Where consoles may be. An agent says where a guest's console is served; whoever would connect there has more reach
+than the agent.
 
-Pure rules: for the console proxy, which connects, and for the API, which hands out no address that the proxy would refuse.
+Pure rules: for the console proxy, which connects, and for the API, which hands out no address that the proxy would
+refuse.
 """
 
 import ipaddress
@@ -19,27 +21,39 @@ SERIAL_PORTS = (10000, 20000)
 class Allowed(msgspec.Struct, frozen=True, kw_only=True):
     """Where the consoles of a cell may be.
 
-    `networks`: CIDR; without any, a console is at the address under which the cell knows its own host, and nowhere else. `ports`: first and last.
-    `directory`: of UNIX sockets; None: there are none.
+    `networks`: CIDR; without any, a console is at the address under which the cell knows its own host, and nowhere
+    else. `ports`: first and last. `directory`: of UNIX sockets; None: there are none.
     """
 
     networks: tuple[str, ...] = ()
     ports: tuple[tuple[int, int], ...] = (VNC_PORTS, SERIAL_PORTS)
     directory: str | None = None
 
-    def why_not_at(self, address: IpAddress, port: int, *, host: str, owners: Collection[str], is_proxys: bool = False) -> str | None:
+    def why_not_at(
+        self, address: IpAddress, port: int, *, host: str, owners: Collection[str], is_proxys: bool = False
+    ) -> str | None:
         """Why the console of a guest of this host may not be there; None: it may.
 
-        `owners`: the hosts of the cell that say that the address is theirs. `is_proxys`: it is one of the proxy's own machine.
+        `owners`: the hosts of the cell that say that the address is theirs. `is_proxys`: it is one of the proxy's own
+        machine.
         """
         address = plain(address)
         networks = [ipaddress.ip_network(text) for text in self.networks]
         if not any(first <= port <= last for first, last in self.ports):
             return f"port {port} is none for consoles"
-        if address.is_unspecified or address.is_multicast or address.is_link_local or (address.is_reserved and not address.is_loopback):
+        if (
+            address.is_unspecified
+            or address.is_multicast
+            or address.is_link_local
+            or (address.is_reserved and not address.is_loopback)
+        ):
             return f"{address} is the address of no host"
         if address.is_loopback or is_proxys:
-            return None if any(_is_meant(network, address) for network in networks) else f"{address} is the proxy's own machine"
+            return (
+                None
+                if any(_is_meant(network, address) for network in networks)
+                else f"{address} is the proxy's own machine"
+            )
         if networks and not any(address in network for network in networks):
             return f"{address} is in none of the networks for consoles"
         if set(owners) - {host} or (not networks and not owners):

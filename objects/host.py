@@ -11,13 +11,15 @@ CONDUCTOR = "nova-conductor"
 API = "nova-osapi_compute"
 CONSOLE_PROXY = "nova-novncproxy"
 
-# What a host says is compared in databases: what no column takes would fail a commit that others share. A message with such is malformed.
+# What a host says is compared in databases: what no column takes would fail a commit that others share. A message with
+# such is malformed.
 Uuid = Annotated[str, msgspec.Meta(max_length=36)]
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
-# The node's uuid is derived from the host's name, which is unique in the cloud, and not drawn and kept on disk: a host whose directory
-# was wiped, or whose disk was replaced, is the same resource provider in Placement. A fresh uuid would clash there with the old
-# provider of the same name and strand its allocations. And whoever reads a host's report can check it.
+# The node's uuid is derived from the host's name, which is unique in the cloud, and not drawn and kept on disk: a host
+# whose directory was wiped, or whose disk was replaced, is the same resource provider in Placement. A fresh uuid would
+# clash there with the old provider of the same name and strand its allocations. And whoever reads a host's report can
+# check it.
 _NODES = uuid.UUID("6ce4c0c5-9f1f-5d0b-8a53-53b1c7d7f3a2")
 
 
@@ -67,8 +69,8 @@ class Usage(msgspec.Struct, frozen=True):
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     """Sent every report interval, at start (`hello`: with every guest) and at a graceful stop (`leaving`).
 
-    `intents`: attempts accepted and not yet reported. `guests`: only with `hello`. `started_at`: seconds since 1970, UTC.
-    `sealing_key`: secrets for this host are sealed to it (`core.sealed`); None: its agent cannot open any.
+    `intents`: attempts accepted and not yet reported. `guests`: only with `hello`. `started_at`: seconds since 1970,
+    UTC. `sealing_key`: secrets for this host are sealed to it (`core.sealed`); None: its agent cannot open any.
     `refuses`: why the host takes no builds at the moment; None: it takes them.
     """
 

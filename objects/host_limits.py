@@ -1,7 +1,8 @@
-"""What a host's report may say: names that follow from the host's own, and values within bounds. Pure rules, for whoever reads one.
+"""What a host's report may say: names that follow from the host's own, and values within bounds. Pure rules, for
+whoever reads one.
 
-A report is a claim. Its sender is known by then; what it says of itself ends in databases, in Placement and in the scheduler's view, and
-each of them has columns and sums that an absurd value would break.
+A report is a claim. Its sender is known by then; what it says of itself ends in databases, in Placement and in the
+scheduler's view, and each of them has columns and sums that an absurd value would break.
 """
 
 import base64
@@ -69,8 +70,9 @@ def heartbeat_defect(beat: Heartbeat) -> str | None:
 def inventory_defect(host: str, inventory: Inventory) -> str | None:
     """What in the inventory of this host cannot be believed, by its field's name; None: nothing.
 
-    Its node and its provider in Placement are named after the host: it cannot speak for those of another. COMPUTE_ and HW_ traits describe
-    a host; all others are given to it by operators (Placement, os-traits), and a host that gave itself one would draw what is kept for it.
+    Its node and its provider in Placement are named after the host: it cannot speak for those of another. COMPUTE_ and
+    HW_ traits describe a host; all others are given to it by operators (Placement, os-traits), and a host that gave
+    itself one would draw what is kept for it.
     """
     return (
         _first(
@@ -79,7 +81,11 @@ def inventory_defect(host: str, inventory: Inventory) -> str | None:
             ("hypervisor_type", inventory.hypervisor_type, lambda text: _is_ascii(text, MAX_WORD)),
             ("host_ip", inventory.host_ip, _is_address),
             ("cpu_info", inventory.cpu_info, lambda facts: len(msgspec.json.encode(facts)) <= MAX_CPU_INFO_BYTES),
-            ("traits", inventory.traits, lambda names: len(names) <= MAX_TRAITS and all(map(_ITS_OWN_TRAIT.fullmatch, names))),
+            (
+                "traits",
+                inventory.traits,
+                lambda names: len(names) <= MAX_TRAITS and all(map(_ITS_OWN_TRAIT.fullmatch, names)),
+            ),
         )
         or _out_of_bounds(inventory)
         or _more_kept_than_there_is(inventory)
@@ -89,7 +95,14 @@ def inventory_defect(host: str, inventory: Inventory) -> str | None:
 def usage_defect(usage: Usage) -> str | None:
     """What of the use cannot be, by its field's name; None: nothing."""
     used = ((name, getattr(usage, name)) for name in _USED)
-    return next((f"usage.{name} {_short(value)}" for name, value in used if not (isinstance(value, int) and 0 <= value <= MAX_INT)), None)
+    return next(
+        (
+            f"usage.{name} {_short(value)}"
+            for name, value in used
+            if not (isinstance(value, int) and 0 <= value <= MAX_INT)
+        ),
+        None,
+    )
 
 
 def _first(*checks: tuple[str, object, Callable[..., object]]) -> str | None:
@@ -104,7 +117,12 @@ def _short(value: object) -> str:
 def _out_of_bounds(inventory: Inventory) -> str | None:
     # Written so that a NaN is out of bounds.
     return next(
-        (f"{name} {value}" for name, (low, high) in _NUMBERS.items() if not low <= (value := getattr(inventory, name)) <= high), None
+        (
+            f"{name} {value}"
+            for name, (low, high) in _NUMBERS.items()
+            if not low <= (value := getattr(inventory, name)) <= high
+        ),
+        None,
     )
 
 

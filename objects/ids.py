@@ -1,4 +1,5 @@
-"""Ids as clients spell them, and as they are kept: uuids in lower case with hyphens, whatever else is an id as it stands."""
+"""Ids as clients spell them, and as they are kept: uuids in lower case with hyphens, whatever else is an id as it
+stands."""
 
 import re
 import uuid
@@ -8,7 +9,8 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(?P<hyphen>-?)([0-9a-fA-F]{4}(?P=hyphen)){3}[
 
 
 def uuid_of(text: str) -> str:
-    """The uuid in the form in which it is kept; capitals, and hyphens that are all left out, are another spelling of the same.
+    """The uuid in the form in which it is kept; capitals, and hyphens that are all left out, are another spelling of
+    the same.
 
     Raises:
         ValueError: it is none.
@@ -27,7 +29,8 @@ def as_kept(text: str) -> str:
 
 
 def last_of_address(text: str) -> str:
-    """The id at the end of an address such as `https://cloud/v2.1/flavors/1/`; a text without a slash is the id itself."""
+    """The id at the end of an address such as `https://cloud/v2.1/flavors/1/`; a text without a slash is the id
+    itself."""
     if "/" not in text:
         return text
     try:

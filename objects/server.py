@@ -77,7 +77,9 @@ def flavor_values(flavor: Flavor) -> dict[str, Any]:
     }
 
 
-def server_of_build_request(build_request: BuildRequest, *, fault: dict[str, Any] | None = None, deleting: bool = False) -> Server:
+def server_of_build_request(
+    build_request: BuildRequest, *, fault: dict[str, Any] | None = None, deleting: bool = False
+) -> Server:
     """The server that an order describes, before a cell holds it: building, or failed with the journal's fault."""
     build = build_request.build
     return Server(

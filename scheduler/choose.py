@@ -15,7 +15,8 @@ from scheduler.request import Request
 from scheduler.weighers import Scale, Weigher
 
 _NEAR = 0.05
-"""Weights in the same step of this size are equals: which of them comes first is chance, or whoever has fewer of the request."""
+"""Weights in the same step of this size are equals: which of them comes first is chance, or whoever has fewer of the
+request."""
 
 
 class NoValidHost(core.errors.Conflict):
@@ -53,7 +54,9 @@ def choose(
     if len(chosen) < wanted:
         raise NoValidHost(_explained(len(hosts), sieve.rejected, wanted, len(chosen)), placed=len(chosen), asked=wanted)
     # After all hosts are chosen: what the request itself has filled is nobody's alternate.
-    return [Choice(fit[number], tuple(fit[other] for other in board.alternates(number, alternates))) for number in chosen]
+    return [
+        Choice(fit[number], tuple(fit[other] for other in board.alternates(number, alternates))) for number in chosen
+    ]
 
 
 class _Sieve:
@@ -81,13 +84,16 @@ class _Sieve:
 
 
 _Entry = tuple[int, int, float, int]
-"""Step of the weight (negative: the least is the best), servers of this request on the host, chance, number of the host."""
+"""Step of the weight (negative: the least is the best), servers of this request on the host, chance, number of the
+host."""
 
 
 class _Board:
     """The hosts that passed, best first in each cell, with what this request places on them."""
 
-    def __init__(self, request: Request, hosts: Sequence[HostState], scale: Scale, sieve: _Sieve, chance: random.Random) -> None:
+    def __init__(
+        self, request: Request, hosts: Sequence[HostState], scale: Scale, sieve: _Sieve, chance: random.Random
+    ) -> None:
         self._request = request
         self._scale = scale
         self._sieve = sieve
@@ -159,7 +165,11 @@ class _Board:
 
     def _may_take_more(self, host: HostState, counted: int) -> bool:
         group = self._request.group
-        if group is not None and group.policy == "anti-affinity" and counted + group.members.get(host.host, 0) >= group.most_per_host:
+        if (
+            group is not None
+            and group.policy == "anti-affinity"
+            and counted + group.members.get(host.host, 0) >= group.most_per_host
+        ):
             return False
         return self._sieve.still_passes(host)
 

@@ -25,10 +25,10 @@ class AggregateState:
 class HostState:
     """One host as it last reported, with what was placed on it since.
 
-    `node_uuid` is also its provider in Placement. `cleanups_open`: superseded attempts may still be on it, so it takes nothing new.
-    `others_free`: what is left of resource classes other than VCPU, MEMORY_MB and DISK_GB. `reported_at`: when the host last said
-    so, by its cell's clock. `cut_off`: it is not `up`, but nobody can say that it is down: its cell is silent, or hears nobody.
-    The fields from `free_vcpus` on are worked out from those before.
+    `node_uuid` is also its provider in Placement. `cleanups_open`: superseded attempts may still be on it, so it takes
+    nothing new. `others_free`: what is left of resource classes other than VCPU, MEMORY_MB and DISK_GB. `reported_at`:
+    when the host last said so, by its cell's clock. `cut_off`: it is not `up`, but nobody can say that it is down: its
+    cell is silent, or hears nobody. The fields from `free_vcpus` on are worked out from those before.
     """
 
     host: str
@@ -75,13 +75,25 @@ class HostState:
     def __post_init__(self) -> None:
         # Worked out once: a choice looks at every host several times, a host changes once in seconds.
         _set(self, "free_vcpus", (self.vcpus - self.reserved_vcpus) * self.cpu_allocation_ratio - self.used_vcpus)
-        _set(self, "free_memory_mib", (self.memory_mib - self.reserved_memory_mib) * self.ram_allocation_ratio - self.used_memory_mib)
-        _set(self, "free_disk_gib", (self.disk_gib - self.reserved_disk_gib) * self.disk_allocation_ratio - self.used_disk_gib)
+        _set(
+            self,
+            "free_memory_mib",
+            (self.memory_mib - self.reserved_memory_mib) * self.ram_allocation_ratio - self.used_memory_mib,
+        )
+        _set(
+            self,
+            "free_disk_gib",
+            (self.disk_gib - self.reserved_disk_gib) * self.disk_allocation_ratio - self.used_disk_gib,
+        )
         _set(self, "multipliers", _multipliers(self.aggregates))
 
     def with_server(self, resources: Mapping[str, int]) -> "HostState":
         """The host with one server more, about to be built."""
-        others = {name: free - resources.get(name, 0) for name, free in self.others_free.items()} if self.others_free else _NOTHING
+        others = (
+            {name: free - resources.get(name, 0) for name, free in self.others_free.items()}
+            if self.others_free
+            else _NOTHING
+        )
         return dataclasses.replace(
             self,
             used_vcpus=self.used_vcpus + resources.get(VCPU, 0),

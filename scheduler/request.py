@@ -37,8 +37,9 @@ NO_HINTS = Hints()
 class Request:
     """One kind of server, `num` times.
 
-    `resources` as `resources_of` gives them. `target_host` and `target_node` name the only host that will do; `forced` (the
-    administrator's `zone:host:node`) skips the filters that express wishes, not facts. `excluded_hosts` have been tried.
+    `resources` as `resources_of` gives them. `target_host` and `target_node` name the only host that will do; `forced`
+    (the administrator's `zone:host:node`) skips the filters that express wishes, not facts. `excluded_hosts` have been
+    tried.
     """
 
     resources: Mapping[str, int]
@@ -114,4 +115,8 @@ def _traits(extra_specs: Mapping[str, str]) -> tuple[frozenset[str], frozenset[s
 
 
 def _image_traits(properties: Mapping[str, str]) -> frozenset[str]:
-    return frozenset(key.removeprefix("trait:") for key, value in properties.items() if key.startswith("trait:") and value == "required")
+    return frozenset(
+        key.removeprefix("trait:")
+        for key, value in properties.items()
+        if key.startswith("trait:") and value == "required"
+    )

@@ -10,21 +10,24 @@ PCPU = "PCPU"
 MEMORY_MB = "MEMORY_MB"
 DISK_GB = "DISK_GB"
 
-# `resources:CUSTOM_GPU` asks of the host as a whole, `resources1:CUSTOM_GPU` or `resources_net:…` in a group of its own.
+# `resources:CUSTOM_GPU` asks of the host as a whole, `resources1:CUSTOM_GPU` or `resources_net:…` in a group of its
+# own.
 _AMOUNT = re.compile(r"^resources(?P<group>[A-Za-z0-9_-]{0,64}):(?P<name>[A-Z0-9_]+)$")
 
 
 def resources_of(flavor: Flavor, *, boots_from_volume: bool = False) -> dict[str, int]:
     """Resource class -> amount; nothing is asked of a class at 0.
 
-    `resources:CLASS=N` in the extra specs replaces what the flavor says, 0 removes it. Groups of their own add up: a host of ours
-    is one provider and has to hold them all. Dedicated CPUs (`hw:cpu_policy`) are of the class PCPU.
+    `resources:CLASS=N` in the extra specs replaces what the flavor says, 0 removes it. Groups of their own add up: a
+    host of ours is one provider and has to hold them all. Dedicated CPUs (`hw:cpu_policy`) are of the class PCPU.
 
     Raises:
         Invalid: an amount is no whole number of at least 0; or the groups have to come from different providers.
     """
     if flavor.extra_specs.get("group_policy", "none") != "none":
-        raise core.errors.Invalid("extra spec group_policy can only be none: a host is one resource provider", field="group_policy")
+        raise core.errors.Invalid(
+            "extra spec group_policy can only be none: a host is one resource provider", field="group_policy"
+        )
     disk_gib = (0 if boots_from_volume else flavor.root_gib) + flavor.ephemeral_gib + -(-flavor.swap_mib // 1024)
     cpus = PCPU if flavor.extra_specs.get("hw:cpu_policy") == "dedicated" else VCPU
     amounts = {cpus: flavor.vcpus, MEMORY_MB: flavor.memory_mib, DISK_GB: disk_gib}

@@ -24,9 +24,9 @@ class _Placed:
 class HostView:
     """Safe for many threads.
 
-    What we place is counted at once and until the host's own report is newer: one with another `reported_at` that arrives at least
-    `settle_s` after, for a report made while the order was on its way does not count the server yet. Placement remains the judge;
-    this only keeps a burst from piling up on the host that looked emptiest.
+    What we place is counted at once and until the host's own report is newer: one with another `reported_at` that
+    arrives at least `settle_s` after, for a report made while the order was on its way does not count the server yet.
+    Placement remains the judge; this only keeps a burst from piling up on the host that looked emptiest.
     """
 
     def __init__(self, *, clock: Clock | None = None, settle_s: float = _SETTLE_S) -> None:
@@ -118,10 +118,12 @@ class HostView:
             return self._snapshot
 
     def some(self, cells: int, hosts: int, *, rng: random.Random) -> tuple[HostState, ...] | None:
-        """So many hosts of each of so many cells, picked by chance (larger cells more often), with what we placed on them.
+        """So many hosts of each of so many cells, picked by chance (larger cells more often), with what we placed on
+        them.
 
-        None: there are hardly more than these, look at all of them. A choice among a few hundred is as good as one among thousands,
-        for whoever is best in one sample is close to the best there is, and it costs the same however large the cloud.
+        None: there are hardly more than these, look at all of them. A choice among a few hundred is as good as one
+        among thousands, for whoever is best in one sample is close to the best there is, and it costs the same however
+        large the cloud.
         """
         with self._lock:
             if len(self._effective) <= cells * hosts:
@@ -141,7 +143,8 @@ class HostView:
         return self._names
 
     def reported(self) -> tuple[HostState, ...]:
-        """All hosts as they reported themselves: to try before giving up, since our own count may count a server twice."""
+        """All hosts as they reported themselves: to try before giving up, since our own count may count a server
+        twice."""
         with self._lock:
             return tuple(self._reported.values())
 

@@ -15,10 +15,19 @@ from tests.faults import outcomes
 from tests.mariadb_server import shared_mariadb
 from tests.rabbitmq_node import SharedRabbitMQ, shared_rabbitmq
 
-# Groups that take longest, so that no worker is left with one of them at the end; all others follow in the order of their names.
-_FIRST = ("tests/stack[full]", "tests/faults[full]", "tests/faults[embedded]", "tests/stack[embedded]", "tests/messaging")
+# Groups that take longest, so that no worker is left with one of them at the end; all others follow in the order of
+# their names.
+_FIRST = (
+    "tests/stack[full]",
+    "tests/faults[full]",
+    "tests/faults[embedded]",
+    "tests/stack[embedded]",
+    "tests/messaging",
+)
 # Directories whose tests share servers that take seconds to start; elsewhere each file is a group of its own.
-_SHARING = frozenset({"tests/cells", "tests/clients", "tests/faults", "tests/hypervisor", "tests/messaging", "tests/stack"})
+_SHARING = frozenset(
+    {"tests/cells", "tests/clients", "tests/faults", "tests/hypervisor", "tests/messaging", "tests/stack"}
+)
 _OF_ONE_PROFILE = {"tests/stack/test_keystone.py": "[with_keystone]"}
 _PROFILE = re.compile(r"[\[-](embedded|full|with_keystone)[\]-]")
 _SEED = pytest.StashKey[int]()
@@ -106,14 +115,18 @@ def rabbit_node() -> SharedRabbitMQ:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    reports = [report for some in terminalreporter.stats.values() for report in some if isinstance(report, pytest.TestReport)]
+    reports = [
+        report for some in terminalreporter.stats.values() for report in some if isinstance(report, pytest.TestReport)
+    ]
     _tell_of_crash_points(terminalreporter, config, reports)
     _tell_of_suites(terminalreporter, suites.seconds_of(reports))
     if terminalreporter.stats.get("failed") or terminalreporter.stats.get("error"):
         terminalreporter.write_line(f"the same cases of sweeps are tried again with {_seed(config)}")
 
 
-def _tell_of_crash_points(reporter: pytest.TerminalReporter, config: pytest.Config, reports: Iterable[pytest.TestReport]) -> None:
+def _tell_of_crash_points(
+    reporter: pytest.TerminalReporter, config: pytest.Config, reports: Iterable[pytest.TestReport]
+) -> None:
     points = outcomes.points(pair for report in reports if report.when == "call" for pair in report.user_properties)
     if not points:
         return

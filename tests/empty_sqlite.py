@@ -1,4 +1,5 @@
-"""SQLite databases with the tables of a schema, copied from one that is made once: making tables takes longer than most tests do."""
+"""SQLite databases with the tables of a schema, copied from one that is made once: making tables takes longer than most
+tests do."""
 
 import atexit
 import functools

@@ -1,7 +1,8 @@
 """What a test run leaves behind when it is interrupted, and the end of that.
 
-Every process that a run starts, by however many others and in whatever session, bears the run's mark in its environment or names one of the
-run's directories in its command line. The process that heads the run ends them, and removes the directories that nobody will read.
+Every process that a run starts, by however many others and in whatever session, bears the run's mark in its environment
+or names one of the run's directories in its command line. The process that heads the run ends them, and removes the
+directories that nobody will read.
 """
 
 import contextlib
@@ -28,8 +29,10 @@ class Head:
     """The plugin of the process that heads a run: of its workers, or of none.
 
     Attributes:
-        results: pytest's own directory for this run. It stays, as those of the last runs do, for whoever looks into a failure.
-        scratch: the run's directory for all other temporary files. Its name is short, for sockets, and users other than root may enter it.
+        results: pytest's own directory for this run. It stays, as those of the last runs do, for whoever looks into a
+            failure.
+        scratch: the run's directory for all other temporary files. Its name is short, for sockets, and users other than
+            root may enter it.
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -54,7 +57,8 @@ class Head:
 
 
 def tear_down_on_signals() -> None:
-    """From now on fixtures are torn down when this process is asked to end. A shell's background jobs begin with SIGINT ignored."""
+    """From now on fixtures are torn down when this process is asked to end. A shell's background jobs begin with SIGINT
+    ignored."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
 

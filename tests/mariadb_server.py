@@ -1,4 +1,5 @@
-"""The MariaDB servers of a test run: one that all suites share, and servers of their own for tests that freeze, kill or change theirs."""
+"""The MariaDB servers of a test run: one that all suites share, and servers of their own for tests that freeze, kill or
+change theirs."""
 
 import contextlib
 import functools
@@ -18,7 +19,8 @@ _ACCOUNTS = "accounts.json"
 
 @contextlib.contextmanager
 def running_mariadb(directory: pathlib.Path) -> Iterator[mariadb.MariaDB]:
-    """Inside the `with` a server of the caller's own runs, with its data below the directory. The test is skipped where its programs are missing."""
+    """Inside the `with` a server of the caller's own runs, with its data below the directory. The test is skipped where
+    its programs are missing."""
     server = mariadb.MariaDB(directory)
     _start(server)
     yield server
@@ -26,9 +28,11 @@ def running_mariadb(directory: pathlib.Path) -> Iterator[mariadb.MariaDB]:
 
 
 def shared_mariadb(directory: pathlib.Path) -> mariadb.MariaDB:
-    """The one server of the run, started by whoever asks first; it ends with the run. It must not be frozen, ended or changed.
+    """The one server of the run, started by whoever asks first; it ends with the run. It must not be frozen, ended or
+    changed.
 
-    The directory holds what the caller alone knows: the accounts of its schemas. Two suites give their schemas different names.
+    The directory holds what the caller alone knows: the accounts of its schemas. Two suites give their schemas
+    different names.
     """
     with one_at_a_time("mariadb") as folder:
         noted = folder / "port"

@@ -22,15 +22,19 @@ _SHARED = "rabbitmq"
 
 
 class SharedRabbitMQ:
-    """The node as one worker uses it: like `rabbitmq.RabbitMQ`, but each virtual host is this worker's own, and nobody freezes or ends it."""
+    """The node as one worker uses it: like `rabbitmq.RabbitMQ`, but each virtual host is this worker's own, and nobody
+    freezes or ends it."""
 
     def __init__(self, node: rabbitmq.RabbitMQ) -> None:
         self._node = node
         self._taken: dict[str, str] = {}
 
     def create_vhost(self, name: str, users: Sequence[access.User] = ()) -> str:
-        """The owner's URL of a virtual host that nobody else has; the same at every later call with this name. `users`: of `HOSTS`."""
-        assert {user.name for user in users} <= {host.name for host in HOSTS}, "an account more would cost seconds of rabbitmqctl"
+        """The owner's URL of a virtual host that nobody else has; the same at every later call with this name. `users`:
+        of `HOSTS`."""
+        assert {user.name for user in users} <= {host.name for host in HOSTS}, (
+            "an account more would cost seconds of rabbitmqctl"
+        )
         return self.url(name)
 
     def url(self, name: str, user: str | None = None) -> str:
@@ -81,7 +85,11 @@ def _node(folder: Path, **ports: int) -> rabbitmq.RabbitMQ:
 
 
 def _ports_of(node: rabbitmq.RabbitMQ) -> dict[str, int]:
-    return {"port": node.port, "distribution_port": int(node.env()["RABBITMQ_DIST_PORT"]), "mapper_port": node.mapper.port}
+    return {
+        "port": node.port,
+        "distribution_port": int(node.env()["RABBITMQ_DIST_PORT"]),
+        "mapper_port": node.mapper.port,
+    }
 
 
 def _take_vhost(node: rabbitmq.RabbitMQ) -> str:

@@ -1,6 +1,7 @@
 """Which cases of a sweep a run tries: all of them, or one of each step, drawn by a seed that repeats the draw.
 
-A sweep is a parametrized test with the mark `sweep(*names)`. Of the cases that agree in these parameters a sampled run tries one.
+A sweep is a parametrized test with the mark `sweep(*names)`. Of the cases that agree in these parameters a sampled run
+tries one.
 """
 
 import os
@@ -30,7 +31,8 @@ def chosen_seed() -> int:
 
 
 def left_out(items: Iterable[pytest.Item], seed: int) -> list[pytest.Item]:
-    """The cases of sweeps that a run with this seed does not try. What is drawn for one step does not depend on the others."""
+    """The cases of sweeps that a run with this seed does not try. What is drawn for one step does not depend on the
+    others."""
     cases: dict[tuple[object, ...], list[pytest.Item]] = {}
     for item in items:
         sweep = item.get_closest_marker("sweep")

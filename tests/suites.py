@@ -1,6 +1,7 @@
 """The seconds of each suite (each directory below tests/), as a table that ends a run.
 
-`python -m tests.suites FILE` prints the table of a run of several parts, each of which has added its seconds to the file.
+`python -m tests.suites FILE` prints the table of a run of several parts, each of which has added its seconds to the
+file.
 """
 
 import collections
@@ -20,7 +21,8 @@ Seconds = Mapping[str, float]
 
 
 def seconds_of(reports: Iterable[pytest.TestReport]) -> dict[str, float]:
-    """Suite -> seconds of its tests, setup and teardown included. Workers run side by side: the sum is longer than the run."""
+    """Suite -> seconds of its tests, setup and teardown included. Workers run side by side: the sum is longer than the
+    run."""
     found: dict[str, float] = collections.defaultdict(float)
     for report in reports:
         found["/".join(report.nodeid.partition("::")[0].split("/")[:2])] += report.duration

@@ -1,4 +1,5 @@
-"""The way of a request: its route, who asks, which microversion, may they, what it holds; then the handler and its view."""
+"""The way of a request: its route, who asks, which microversion, may they, what it holds; then the handler and its
+view."""
 
 import asyncio
 import re
@@ -40,7 +41,8 @@ _SENT_AT_ONCE_BYTES = 64 * 1024
 _MAX_PARAMETERS = 1000
 _YES = "True"
 _MAX_LEVELS = 32
-"""Of lists and objects inside each other in a body: none that is served needs ten, and whoever walks a document may do so recursively."""
+"""Of lists and objects inside each other in a body: none that is served needs ten, and whoever walks a document may do
+so recursively."""
 _MAX_SHOWN = 1024
 PIECE_ITEMS = 50
 """Items of a page that are rendered at once."""
@@ -49,12 +51,13 @@ _LAST_WORD = b'{"computeFault":{"code":500,"message":"Unexpected API error."}}'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one request may use, and all together; ``link_prefix`` is the public address where it is not the request's own.
+    """What one request may use, and all together; ``link_prefix`` is the public address where it is not the request's
+    own.
 
-    An answer must be sent within ``send_timeout_s``, and some of it within every ``send_progress_timeout_s``; ``max_unsent_bytes`` are
-    those of all answers that are being sent; a page of a list ends at about ``max_page_bytes``. Of one project ``project_at_once``
-    requests are worked on at the same time and ``project_waiting`` more wait, for ``project_wait_s``. Metrics and names of cells are
-    for ``monitors``.
+    An answer must be sent within ``send_timeout_s``, and some of it within every ``send_progress_timeout_s``;
+    ``max_unsent_bytes`` are those of all answers that are being sent; a page of a list ends at about
+    ``max_page_bytes``. Of one project ``project_at_once`` requests are worked on at the same time and
+    ``project_waiting`` more wait, for ``project_wait_s``. Metrics and names of cells are for ``monitors``.
     """
 
     max_limit: int
@@ -120,7 +123,9 @@ class App:
         self._limits = limits
         self._clock = clock
         self._observe = observe
-        self._shares = Shares(at_once=limits.project_at_once, waiting=limits.project_waiting, wait_s=limits.project_wait_s)
+        self._shares = Shares(
+            at_once=limits.project_at_once, waiting=limits.project_waiting, wait_s=limits.project_wait_s
+        )
         self._unsent_bytes = 0
         self._is_leaving = False
 
@@ -179,7 +184,9 @@ class App:
         try:
             if size > _SENT_AT_ONCE_BYTES:
                 writing = write(response, request)
-                was_sent = await deliver(writing, transport, within_s=limits.send_timeout_s, progress_s=limits.send_progress_timeout_s)
+                was_sent = await deliver(
+                    writing, transport, within_s=limits.send_timeout_s, progress_s=limits.send_progress_timeout_s
+                )
             else:
                 was_sent = await _sent_within(limits.send_progress_timeout_s, response, request)
             if not was_sent:
@@ -322,7 +329,8 @@ def _refuse_deep(document: dict[str, Any]) -> None:
 
 
 def _require_project(context: Context) -> None:
-    """Everything here belongs to a project or is asked from within one, as in Nova, whose rules all demand a project's token.
+    """Everything here belongs to a project or is asked from within one, as in Nova, whose rules all demand a project's
+    token.
 
     Raises:
         Forbidden: the caller's token is for something else.
@@ -350,7 +358,8 @@ def _own_address(request: web.BaseRequest) -> str:
 
 
 def _parameters(raw: str) -> list[tuple[str, str]]:
-    """Names and values. A bare name (`?all_tenants`) says yes; one whose value was left out (`?all_tenants=`) says nothing."""
+    """Names and values. A bare name (`?all_tenants`) says yes; one whose value was left out (`?all_tenants=`) says
+    nothing."""
     try:
         found = parse_qsl(raw, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
     except ValueError:
@@ -383,7 +392,8 @@ async def _page(page: Page, render: Render, call: Call, most_bytes: int) -> byte
 
 
 async def _in_pieces(page: Page, render: Render, call: Call) -> bytes:
-    """The page's body. Other requests have the event loop between its pieces: a page of 1,000 servers would hold it for 20 ms."""
+    """The page's body. Other requests have the event loop between its pieces: a page of 1,000 servers would hold it for
+    20 ms."""
     if len(page.items) <= PIECE_ITEMS:
         return orjson.dumps(render(page, call))
     lists: dict[str, list[bytes]] = {}
@@ -441,8 +451,8 @@ def _response(answer: _Answer, exchange: _Exchange) -> web.Response:
 
 
 def _shown_path(exchange: _Exchange, secret_after: frozenset[str]) -> str:
-    """The path as the log may show it: without segments that are secrets and what follows them, and of parameters that this route does
-    not have, or whose names sound like a secret's, the names alone."""
+    """The path as the log may show it: without segments that are secrets and what follows them, and of parameters that
+    this route does not have, or whose names sound like a secret's, the names alone."""
     url = exchange.request.rel_url
     segments = url.raw_path.split("/")
     at = next((at for at, segment in enumerate(segments) if unquote(segment) in secret_after), None)

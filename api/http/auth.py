@@ -1,4 +1,5 @@
-"""Who asks: the strategy that the settings name. HTTP basic and none are here; Keystone's tokens have a module of their own."""
+"""Who asks: the strategy that the settings name. HTTP basic and none are here; Keystone's tokens have a module of their
+own."""
 
 import asyncio
 import base64
@@ -89,7 +90,9 @@ class Basic:
         self._clock = clock
         self._key = secrets.token_bytes(32)
         # Who it is, and when the password was checked.
-        self._valid: TTLCache[bytes, tuple[Identity, float]] = TTLCache(_MAX_REMEMBERED, _REMEMBERED_S, timer=clock.monotonic)
+        self._valid: TTLCache[bytes, tuple[Identity, float]] = TTLCache(
+            _MAX_REMEMBERED, _REMEMBERED_S, timer=clock.monotonic
+        )
         # Whose password was good within a day waits behind nobody's guesses, although it is checked again.
         self._known: TTLCache[bytes, bool] = TTLCache(_MAX_REMEMBERED, _KNOWN_S, timer=clock.monotonic)
         # In a cache of their own, so that guesses don't crowd out the passwords that are good.
@@ -129,7 +132,9 @@ class Basic:
         running = self._checking.get(digest)
         if running is None:
             checks = self._checks
-            judging = checks.judge_known(name, password) if digest in self._known else checks.judge(name, password, address)
+            judging = (
+                checks.judge_known(name, password) if digest in self._known else checks.judge(name, password, address)
+            )
             running = asyncio.get_running_loop().create_task(judging)
             self._checking[digest] = running
             running.add_done_callback(lambda done: self._remember(digest, done))

@@ -1,8 +1,8 @@
 """Who waits for whom while passwords are checked, which takes a tenth of a second or more, by design.
 
-Guesses keep nobody out: credentials that were good lately have a lane with a thread of its own, which no guess can enter. All others share the
-other lane: two checks under way for one name and for one address, a bounded number waiting for them, and a pause that grows with each wrong
-password for the same name from the same address.
+Guesses keep nobody out: credentials that were good lately have a lane with a thread of its own, which no guess can
+enter. All others share the other lane: two checks under way for one name and for one address, a bounded number waiting
+for them, and a pause that grows with each wrong password for the same name from the same address.
 """
 
 import asyncio
@@ -48,7 +48,9 @@ class PasswordChecks(Generic[T]):
         """``check`` gives what a name and its password stand for, None where they don't fit."""
         self._check = check
         self._clock = clock
-        self._queues: TTLCache[tuple[str, str], _Queue] = TTLCache(_MAX_REMEMBERED, _REMEMBERED_S, timer=clock.monotonic)
+        self._queues: TTLCache[tuple[str, str], _Queue] = TTLCache(
+            _MAX_REMEMBERED, _REMEMBERED_S, timer=clock.monotonic
+        )
         self._wrong: TTLCache[tuple[str, str], int] = TTLCache(_MAX_REMEMBERED, _REMEMBERED_S, timer=clock.monotonic)
         self._known_lane = BoundedPool("the check of known passwords", threads=1, waiting=_MAX_WAITING_KNOWN)
         self._lane = BoundedPool("the check of passwords", threads=1, waiting=_MAX_WAITING)

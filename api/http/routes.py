@@ -213,7 +213,8 @@ class Router:
     def match(self, method: str, raw_path: str) -> Match | None:
         """The endpoint for the method and the path as it came over the wire; None when there is none.
 
-        A slash at the end is an id that was left out: where things are changed, `…/tags/` is not `…/tags` (decision 0023).
+        A slash at the end is an id that was left out: where things are changed, `…/tags/` is not `…/tags` (decision
+        0023).
         """
         if raw_path.endswith("/") and method not in _READING:
             return None

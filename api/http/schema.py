@@ -3,8 +3,9 @@
 A type is a JSON schema and a conversion to the Python value that handlers want. Where either depends on
 the microversion, the type holds properties with spans; nothing here is asked for a version while serving.
 
-What a body costs is linear in its size, whatever it holds: every type has a greatest number, a schema's keywords are looked at in the order
-of `_KEYWORDS` (the type, then how much there is of it, then what is inside), and the first error ends it. Decision 0015.
+What a body costs is linear in its size, whatever it holds: every type has a greatest number, a schema's keywords are
+looked at in the order of `_KEYWORDS` (the type, then how much there is of it, then what is inside), and the first error
+ends it. Decision 0015.
 """
 
 import ipaddress
@@ -93,7 +94,13 @@ class Param:
 
 
 _QUOTED = reprlib.Repr()
-_QUOTED.maxlevel, _QUOTED.maxlist, _QUOTED.maxdict, _QUOTED.maxstring, _QUOTED.maxother = 3, 8, 8, _SHOWN_CHARACTERS, _SHOWN_CHARACTERS
+_QUOTED.maxlevel, _QUOTED.maxlist, _QUOTED.maxdict, _QUOTED.maxstring, _QUOTED.maxother = (
+    3,
+    8,
+    8,
+    _SHOWN_CHARACTERS,
+    _SHOWN_CHARACTERS,
+)
 
 
 # Types
@@ -132,7 +139,13 @@ def choice(*values: Any) -> Type:
 def whole_number(minimum: int = -MAX_INT - 1, maximum: int = MAX_INT) -> Type:
     """An integer or a string that holds one; becomes an int."""
     pattern = r"^[0-9]+$" if minimum >= 0 else r"^-?[0-9]+$"
-    schema: Schema = {"type": ["integer", "string"], "pattern": pattern, "maxLength": 20, "minimum": minimum, "maximum": maximum}
+    schema: Schema = {
+        "type": ["integer", "string"],
+        "pattern": pattern,
+        "maxLength": 20,
+        "minimum": minimum,
+        "maximum": maximum,
+    }
 
     def convert(value: Any) -> int:
         number = int(value)
@@ -343,7 +356,9 @@ def _format_checker() -> jsonschema.FormatChecker:
 _FORMATS = _format_checker()
 
 
-def _any_of(validator: Any, branches: list[Schema], instance: Any, schema: Schema) -> Iterator[jsonschema.ValidationError]:
+def _any_of(
+    validator: Any, branches: list[Schema], instance: Any, schema: Schema
+) -> Iterator[jsonschema.ValidationError]:
     """The keyword anyOf, which ends a branch with its first error: the library's own lists all of them."""
     context = []
     for number, branch in enumerate(branches):

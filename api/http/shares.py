@@ -17,7 +17,8 @@ class _Share:
 
 
 class Shares:
-    """Lets some requests of a project be worked on at once and some more wait for their turn, in order; for one event loop.
+    """Lets some requests of a project be worked on at once and some more wait for their turn, in order; for one event
+    loop.
 
     Args:
         at_once: requests of one project that are worked on at the same time.

@@ -23,7 +23,8 @@ _MAX_REMEMBERED = 4096
 _REFUSED_S = 10.0
 _THREADS = 8
 _MAX_WAITING = 256
-# While Keystone is away one request a second asks it all the same, and waits no longer than a moment; its answer counts even if it comes later.
+# While Keystone is away one request a second asks it all the same, and waits no longer than a moment; its answer counts
+# even if it comes later.
 _PROBE_S = 1.0
 _PROBE_PATIENCE_S = 0.3
 
@@ -59,12 +60,15 @@ def _domain(name: str | None, domain_id: str) -> dict[str, str]:
 class Tokens:
     """Tokens, each remembered for a short time and never for longer than it lives; for one event loop.
 
-    While Keystone is away what is remembered goes on working, and everybody else is told so at once: a breaker stands before it.
+    While Keystone is away what is remembered goes on working, and everybody else is told so at once: a breaker stands
+    before it.
     """
 
     discovery_needs_credentials = False
 
-    def __init__(self, keystone: Keystone, *, shown_uri: str, remember_s: float, deadline_s: float, clock: Clock) -> None:
+    def __init__(
+        self, keystone: Keystone, *, shown_uri: str, remember_s: float, deadline_s: float, clock: Clock
+    ) -> None:
         """
         Args:
             shown_uri: what a 401 names.
@@ -78,7 +82,9 @@ class Tokens:
         self._breaker = Breaker(clock, probe_s=_PROBE_S)
         self._valid: TLRUCache[bytes, Token, float] = TLRUCache(_MAX_REMEMBERED, self._forget_at, timer=clock.monotonic)
         # In a cache of their own, so that guesses don't crowd out the tokens that are good.
-        self._refused: TTLCache[bytes, bool, float] = TTLCache(_MAX_REMEMBERED, min(remember_s, _REFUSED_S), timer=clock.monotonic)
+        self._refused: TTLCache[bytes, bool, float] = TTLCache(
+            _MAX_REMEMBERED, min(remember_s, _REFUSED_S), timer=clock.monotonic
+        )
         self._asking: dict[bytes, asyncio.Future[Token | None]] = {}
         self._threads = BoundedPool("keystone", threads=_THREADS, waiting=_MAX_WAITING - _THREADS)
 

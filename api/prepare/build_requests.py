@@ -1,4 +1,5 @@
-"""From a validated request for servers to what the journal keeps: one placement request and an order for each server."""
+"""From a validated request for servers to what the journal keeps: one placement request and an order for each
+server."""
 
 import asyncio
 import dataclasses
@@ -61,7 +62,8 @@ async def prepare(call: Call) -> Prepared:
         has_limits=bool(body.get("metadata") or body.get("max_count")),
     )
     found, image = await asyncio.gather(
-        call.cloud.api_read(lookups.look_up, call.context, named, call.cloud.quota_defaults), images.find(call, image_id, "imageRef")
+        call.cloud.api_read(lookups.look_up, call.context, named, call.cloud.quota_defaults),
+        images.find(call, image_id, "imageRef"),
     )
     images.check_fits(image, found.flavor)
     if found.flavor.root_gib == 0:
@@ -81,7 +83,15 @@ async def prepare(call: Call) -> Prepared:
         flavor=found.flavor,
         image_ref=image.id,
     )
-    return _build_requests(call, body, request=request, image=images.reference(image), flavor=found.flavor, public_key=found.public_key, count=count)
+    return _build_requests(
+        call,
+        body,
+        request=request,
+        image=images.reference(image),
+        flavor=found.flavor,
+        public_key=found.public_key,
+        count=count,
+    )
 
 
 def _wish(call: Call, body: Mapping[str, Any]) -> zones.TargetHost:

@@ -6,13 +6,18 @@ from typing import Any
 from api.prepare.refusals import invalid
 
 _READ = frozenset({"source_type", "destination_type", "boot_index", "uuid", "image_id"})
-_AS_IT_IS: Mapping[str, tuple[Any, ...]] = {"delete_on_termination": (True,), "device_name": ("vda", "/dev/vda"), "device_type": ("disk",)}
+_AS_IT_IS: Mapping[str, tuple[Any, ...]] = {
+    "delete_on_termination": (True,),
+    "device_name": ("vda", "/dev/vda"),
+    "device_type": ("disk",),
+}
 
 
 def image_to_boot(body: Mapping[str, Any]) -> str:
     """The id of the image, from `imageRef` or from the block device mapping that says the same.
 
-    Clients (openstackclient 10.5) send both: `imageRef`, and one mapping of that image to the local disk with boot index 0.
+    Clients (openstackclient 10.5) send both: `imageRef`, and one mapping of that image to the local disk with boot
+    index 0.
 
     Raises:
         Invalid: no image, two different ones, or a device that needs a volume service.

@@ -1,6 +1,7 @@
 """Which extra specs of the known namespaces there are, and what their values look like.
 
-Source: Compute API 2.86 and its table of extra specs. Names outside of these namespaces are an operator's own and never refused.
+Source: Compute API 2.86 and its table of extra specs. Names outside of these namespaces are an operator's own and never
+refused.
 """
 
 import dataclasses
@@ -75,7 +76,11 @@ KNOWN = tuple(
         (r"hw:tpm_model", _words("tpm-tis", "tpm-crb"), LIBVIRT),
         (r"hw:tpm_secret_security", _words("user", "host", "deployment"), LIBVIRT),
         (r"hw:tpm_version", _words("1.2", "2.0"), LIBVIRT),
-        (r"hw:usb_model", _words("piix3-uhci", "piix4-uhci", "ehci", "ich9-ehci1", "nec-xhci", "qemu-xhci", "none"), LIBVIRT),
+        (
+            r"hw:usb_model",
+            _words("piix3-uhci", "piix4-uhci", "ehci", "ich9-ehci1", "nec-xhci", "qemu-xhci", "none"),
+            LIBVIRT,
+        ),
         (r"hw:vif_multiqueue_enabled", _TRUTH, LIBVIRT),
         (r"hw:viommu_model", _words("intel", "smmuv3", "virtio", "auto"), LIBVIRT),
         (r"hw:virtio_packed_ring", _TRUTH, LIBVIRT),
@@ -95,14 +100,17 @@ KNOWN = tuple(
 
 
 def refuse_unread(specs: dict[str, str]) -> None:
-    """Returns if none of them is of a namespace of which nothing is read here; a name that its reader does not know, its reader refuses.
+    """Returns if none of them is of a namespace of which nothing is read here; a name that its reader does not know,
+    its reader refuses.
 
     Raises:
         ValueError: one is.
     """
     for name in specs:
         if _namespace(name) in UNREAD:
-            raise ValueError(f"Validation failed; extra spec '{name}' is not supported: no part of this cloud uses {_namespace(name)}.")
+            raise ValueError(
+                f"Validation failed; extra spec '{name}' is not supported: no part of this cloud uses {_namespace(name)}."
+            )
 
 
 def refuse_invalid(specs: dict[str, str]) -> None:

@@ -28,7 +28,9 @@ def parse(document: Mapping[str, Any]) -> Hints:
     if len(given) > 1:
         raise invalid(NAMES[1], f"The hints are given as {NAMES[0]} already.")
     hints = document[given[0]] if given else {}
-    group, same_host, different_host = (_listed(hints.get(name, ())) for name in ("group", "same_host", "different_host"))
+    group, same_host, different_host = (
+        _listed(hints.get(name, ())) for name in ("group", "same_host", "different_host")
+    )
     found = Hints(next(iter(group), None), same_host, different_host)
     if found.same_host and set(found.same_host) <= set(found.different_host):
         raise invalid("different_host", "It names every server that same_host names.")

@@ -22,11 +22,16 @@ async def find(call: Call, image_id: str, field: str) -> Image:
     """
     images = call.cloud.images
     try:
-        image: Image = images.known(image_id, call.context) or await call.cloud.ask_images(images.show, image_id, call.context)
+        image: Image = images.known(image_id, call.context) or await call.cloud.ask_images(
+            images.show, image_id, call.context
+        )
     except core.errors.NotFound as error:
         raise invalid(field, f"Image {image_id} could not be found.") from error
     if named := [name for name in _NAMES_OTHERS if image.properties.get(name)]:
-        raise invalid(field, f"Image {image_id} needs other images or volumes ({', '.join(named)}): such images are not supported.")
+        raise invalid(
+            field,
+            f"Image {image_id} needs other images or volumes ({', '.join(named)}): such images are not supported.",
+        )
     return image
 
 

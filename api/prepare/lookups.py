@@ -27,7 +27,8 @@ DEFAULT_GROUP = "default"
 class References:
     """The names in a request; `hosts` as `zones.hosts_of` gives them.
 
-    `has_limits`: whether it has to be known how many metadata items and servers there may be: it names some, or a range of numbers.
+    `has_limits`: whether it has to be known how many metadata items and servers there may be: it names some, or a range
+    of numbers.
     """
 
     flavor_id: str
@@ -43,8 +44,8 @@ class References:
 class Resolved:
     """What they stand for.
 
-    `metadata_items`: how many there may be; negative: any number. `headroom`: how many servers of the flavor the quotas of project and
-    user have room for; None: any number, or nobody asked.
+    `metadata_items`: how many there may be; negative: any number. `headroom`: how many servers of the flavor the quotas
+    of project and user have room for; None: any number, or nobody asked.
     """
 
     flavor: Flavor
@@ -68,7 +69,9 @@ def look_up(connection: Connection, context: Context, named: References, quota_d
     return _with_limits(connection, context, found, quota_defaults) if named.has_limits else found
 
 
-def _with_limits(connection: Connection, context: Context, found: Resolved, quota_defaults: Mapping[str, int]) -> Resolved:
+def _with_limits(
+    connection: Connection, context: Context, found: Resolved, quota_defaults: Mapping[str, int]
+) -> Resolved:
     project_id, user_id = str(context.project_id), str(context.user_id)
     limits = api_db.limits.read(connection, project_id, user_id, quota_defaults)
     each = {"instances": 1, "cores": found.flavor.vcpus, "ram": found.flavor.memory_mib}
@@ -87,9 +90,13 @@ def refuse_unsupported(body: Mapping[str, Any]) -> None:
     if body.get("personality"):
         raise invalid("personality", "Files cannot be injected into a guest; use user_data.")
     if any(group.get("name") != DEFAULT_GROUP for group in body.get("security_groups") or ()):
-        raise invalid("security_groups", f"No network service is configured: there is no security group but {DEFAULT_GROUP}.")
+        raise invalid(
+            "security_groups", f"No network service is configured: there is no security group but {DEFAULT_GROUP}."
+        )
     if body.get("trusted_image_certificates"):
-        raise invalid("trusted_image_certificates", "Images' certificates are not checked here, so none can be required.")
+        raise invalid(
+            "trusted_image_certificates", "Images' certificates are not checked here, so none can be required."
+        )
 
 
 def _flavor(connection: Connection, context: Context, flavor_id: str) -> Flavor:
@@ -141,6 +148,7 @@ def _check_server_group(connection: Connection, context: Context, uuid: str | No
 
 
 def _check_same_host(connection: Connection, context: Context, uuids: tuple[str, ...]) -> None:
-    """A hint may name servers that are gone, as long as one is there to be with; servers of other projects are none, for anybody."""
+    """A hint may name servers that are gone, as long as one is there to be with; servers of other projects are none,
+    for anybody."""
     if uuids and not api_db.instances.whereabouts(connection, uuids, project_id=str(context.project_id)):
         raise invalid("same_host", not_found(", ".join(uuids)).message)

@@ -19,7 +19,9 @@ async def check(call: Call, metadata: Mapping[str, str]) -> None:
 
 async def most_items(call: Call) -> int:
     """How many the caller may give one thing; negative: no limit."""
-    return await call.cloud.api_read(limit, str(call.context.project_id), str(call.context.user_id), call.cloud.quota_defaults)
+    return await call.cloud.api_read(
+        limit, str(call.context.project_id), str(call.context.user_id), call.cloud.quota_defaults
+    )
 
 
 def limit(connection: Connection, project_id: str, user_id: str, quota_defaults: Mapping[str, int]) -> int:

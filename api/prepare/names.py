@@ -20,7 +20,9 @@ def display_names(name: str, count: int) -> list[str]:
         return [name]
     room = LONGEST_NAME - len(f"-{count}")
     if len(name) > room:
-        raise invalid("name", f"The name of {count} servers may have at most {room} characters: a number is added to each.")
+        raise invalid(
+            "name", f"The name of {count} servers may have at most {room} characters: a number is added to each."
+        )
     return [f"{name}-{number}" for number in range(1, count + 1)]
 
 

@@ -13,4 +13,6 @@ def refuse_networks(body: Mapping[str, Any]) -> None:
     """
     asked = body.get("networks")
     if asked and not isinstance(asked, str):
-        raise invalid("networks", "Networks are not available: no network service is configured; ask for 'auto' or 'none'.")
+        raise invalid(
+            "networks", "Networks are not available: no network service is configured; ask for 'auto' or 'none'."
+        )

@@ -39,7 +39,9 @@ async def prepare(call: Call, server: Server) -> Changes:
     _refuse_unsupported(body)
     image, (public_key, most) = await asyncio.gather(
         images.find(call, body["imageRef"], "imageRef"),
-        call.cloud.api_read(_look_up, server.project_id, server.user_id, body.get("key_name"), call.cloud.quota_defaults),
+        call.cloud.api_read(
+            _look_up, server.project_id, server.user_id, body.get("key_name"), call.cloud.quota_defaults
+        ),
     )
     flavor = msgspec.convert(server.flavor, Flavor)
     images.check_fits(image, flavor)
@@ -57,7 +59,9 @@ def _refuse_unsupported(body: Mapping[str, Any]) -> None:
         raise invalid("preserve_ephemeral", "No hypervisor here can replace the root disk and keep the ephemeral disk.")
 
 
-def _look_up(connection: Connection, project_id: str, user_id: str, key_name: str | None, quota_defaults: Mapping[str, int]) -> tuple[str | None, int]:
+def _look_up(
+    connection: Connection, project_id: str, user_id: str, key_name: str | None, quota_defaults: Mapping[str, int]
+) -> tuple[str | None, int]:
     """The key pair is one of the server's own user, whoever asks."""
     return lookups.public_key(connection, user_id, key_name), limit(connection, project_id, user_id, quota_defaults)
 

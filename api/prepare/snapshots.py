@@ -9,11 +9,15 @@ from objects.build import BuildSpec, ImageRef
 from objects.server import Server
 
 # What the server's own image has and an image of the server has not: it describes other bytes.
-_NOT_INHERITED = frozenset({"cache_in_nova", "bittorrent", "cinder_encryption_key_id", "cinder_encryption_key_deletion_policy"})
+_NOT_INHERITED = frozenset(
+    {"cache_in_nova", "bittorrent", "cinder_encryption_key_id", "cinder_encryption_key_deletion_policy"}
+)
 _NOT_INHERITED_PREFIXES = ("img_signature", "os_glance_", "os_hash_", "owner_specified.openstack.")
 
 
-def record(context: Context, server: Server, spec: BuildSpec, *, name: str, metadata: Mapping[str, str]) -> dict[str, Any]:
+def record(
+    context: Context, server: Server, spec: BuildSpec, *, name: str, metadata: Mapping[str, str]
+) -> dict[str, Any]:
     """The image's record: whoever boots from it gets what the server had, and room enough."""
     image = spec.image or ImageRef(image_id=server.image_ref or "")
     return {
@@ -41,5 +45,6 @@ def _properties(wanted: Mapping[str, str]) -> dict[str, str]:
 
 
 def _is_reserved(name: str) -> bool:
-    """Whether the name is a field of the service's own, or says something of other bytes. In no spelling: not every database tells them apart."""
+    """Whether the name is a field of the service's own, or says something of other bytes. In no spelling: not every
+    database tells them apart."""
     return name in FIELDS or name in _NOT_INHERITED or name.startswith(_NOT_INHERITED_PREFIXES)

@@ -61,12 +61,15 @@ async def hosts_of(call: Call, wish: TargetHost) -> frozenset[str]:
         return frozenset(named)
     silent = [answer.cell.name for answer in answers.values() if not isinstance(answer, Answer)]
     if silent:
-        raise core.errors.Unavailable(f"{NODE} {wish.node} was not found: cells {', '.join(silent)} do not answer.", cell=", ".join(silent))
+        raise core.errors.Unavailable(
+            f"{NODE} {wish.node} was not found: cells {', '.join(silent)} do not answer.", cell=", ".join(silent)
+        )
     raise invalid(wish.field(NODE), f"Compute host {wish.node} could not be found.")
 
 
 def check(zones: Mapping[str, set[str]], wish: TargetHost, hosts: frozenset[str]) -> None:
-    """Returns if the zone is one of these (zone -> its hosts), and every host that is named is in one, in the one that is asked for.
+    """Returns if the zone is one of these (zone -> its hosts), and every host that is named is in one, in the one that
+    is asked for.
 
     Raises:
         Invalid: it is not so; names the field.
@@ -75,6 +78,8 @@ def check(zones: Mapping[str, set[str]], wish: TargetHost, hosts: frozenset[str]
         raise invalid(ZONE, f"The requested availability zone {wish.zone} is not available.")
     known: set[str] = set().union(*zones.values())
     if hosts and not hosts & known:
-        raise invalid(wish.field(HOST if wish.host else NODE), f"Compute host {', '.join(sorted(hosts))} could not be found.")
+        raise invalid(
+            wish.field(HOST if wish.host else NODE), f"Compute host {', '.join(sorted(hosts))} could not be found."
+        )
     if hosts and wish.zone is not None and not hosts & zones[wish.zone]:
         raise invalid(ZONE, f"Host {', '.join(sorted(hosts))} is not in availability zone {wish.zone}.")

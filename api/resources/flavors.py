@@ -162,7 +162,14 @@ _ID = fixed(
 )
 _MAX_RXTX = 3.40282e38
 _RXTX_FACTOR = fixed(
-    {"type": ["string", "number"], "maxLength": 61, "minimum": 0, "maximum": _MAX_RXTX, "pattern": r"^[0-9]{1,40}(\.[0-9]{1,20})?\Z"}, _to_rxtx_factor
+    {
+        "type": ["string", "number"],
+        "maxLength": 61,
+        "minimum": 0,
+        "maximum": _MAX_RXTX,
+        "pattern": r"^[0-9]{1,40}(\.[0-9]{1,20})?\Z",
+    },
+    _to_rxtx_factor,
 )
 _DESCRIPTION = description(65535)
 
@@ -182,7 +189,9 @@ CREATE = Body(
 
 UPDATE = Body("flavor", Property("description", _DESCRIPTION, required=True))
 
-_SPEC_VALUE = fixed({"type": ["string", "number"], "maxLength": 255, "minimum": -MAX_BIGINT, "maximum": MAX_BIGINT}, str)
+_SPEC_VALUE = fixed(
+    {"type": ["string", "number"], "maxLength": 255, "minimum": -MAX_BIGINT, "maximum": MAX_BIGINT}, str
+)
 
 _SPECS_MAP = map_of(_SPEC_VALUE, keys=METADATA_KEY)
 _ONE_SPEC = map_of(_SPEC_VALUE, keys=METADATA_KEY, minimum=1, maximum=1)
@@ -232,7 +241,8 @@ async def _list(call: Call, *, with_extra_specs: bool) -> Page:
 
 
 def _filter(call: Call) -> Filter:
-    """What the caller may see and asked for: public flavors and the project's own, unless an administrator says more."""
+    """What the caller may see and asked for: public flavors and the project's own, unless an administrator says
+    more."""
     query = call.query
     is_admin = call.context.is_admin
     return Filter(

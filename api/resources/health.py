@@ -25,8 +25,8 @@ async def live(call: Call) -> object:
 async def health(call: Call) -> object:
     """Ready when the API database answers with a schema that this program knows, and takes writes.
 
-    Cells are counted and not waited for: one that is away is no reason to take this process out of service. Who watches the cloud is told
-    their names, too.
+    Cells are counted and not waited for: one that is away is no reason to take this process out of service. Who watches
+    the cloud is told their names, too.
     """
     why = await _why_not_ready(call)
     if why is not None:

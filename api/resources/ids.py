@@ -1,7 +1,8 @@
 """Ids in paths: uuids, and integers where the older microversions have them.
 
-Rows of hosts and services are numbered by each cell's database for itself, from 1 on. What users see is unique over the cloud: the row's
-number and, in its last bits, its cell's, which the API database gave it; 0 is the API level's own. It stays as long as the row does.
+Rows of hosts and services are numbered by each cell's database for itself, from 1 on. What users see is unique over the
+cloud: the row's number and, in its last bits, its cell's, which the API database gave it; 0 is the API level's own. It
+stays as long as the row does.
 """
 
 from api.http.call import Call

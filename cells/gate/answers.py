@@ -70,5 +70,7 @@ def value_of(answer: Answer[T] | Silence | Unknown) -> T:
     if isinstance(answer, Answer):
         return answer.value
     if answer.cause is Cause.NO_TURN:
-        raise core.errors.NoTurn(f"Cell {answer.cell.name} could not be queried in time: {answer.why}", cell=answer.cell.name)
+        raise core.errors.NoTurn(
+            f"Cell {answer.cell.name} could not be queried in time: {answer.why}", cell=answer.cell.name
+        )
     raise core.errors.Unavailable(f"Cell {answer.cell.name} does not answer: {answer.why}", cell=answer.cell.name)

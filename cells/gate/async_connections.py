@@ -1,7 +1,8 @@
-"""A gate's asynchronous connections: connections on which an event loop asks short questions itself, with no thread of the gate's between.
+"""A gate's asynchronous connections: connections on which an event loop asks short questions itself, with no thread of
+the gate's between.
 
-Only what an open connection can answer goes this way. Anything else (no connection, a lost one, a database that refuses) is left to the
-gate's threads, which know what to make of it.
+Only what an open connection can answer goes this way. Anything else (no connection, a lost one, a database that
+refuses) is left to the gate's threads, which know what to make of it.
 """
 
 import asyncio
@@ -107,8 +108,8 @@ def ask(
 ) -> None:
     """Sends the question; later the running event loop calls one of `answered`, `broke` and `was_late`.
 
-    `delayed` is called when nothing has come for `delay_s`; it is given what ends the waiting at once, as late, if nothing has come then
-    either, and may be called by any thread.
+    `delayed` is called when nothing has come for `delay_s`; it is given what ends the waiting at once, as late, if
+    nothing has come then either, and may be called by any thread.
 
     Raises:
         pymysql.err.Error: the asynchronous connection is lost; none of them will be called.

@@ -8,8 +8,8 @@ from core.clock import Clock
 class Breaker:
     """Opens after `failures` errors in a row, at once when the cell cannot even be reached; a success closes it.
 
-    While it is open nobody is let through but probes, at most one every `probe_s` seconds. It counts the cell's own errors, never time
-    that a request spent in our queue.
+    While it is open nobody is let through but probes, at most one every `probe_s` seconds. It counts the cell's own
+    errors, never time that a request spent in our queue.
     """
 
     def __init__(self, clock: Clock, *, failures: int = 2, probe_s: float = 1.0) -> None:

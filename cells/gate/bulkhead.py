@@ -1,7 +1,7 @@
 """The doors of a gate: what goes through one is bounded, counted, and stopped while a breaker is open.
 
-What opens a breaker is a ping that fails, never a question that does (docs/decisions/0016): a question may be too dear, too large or wrong,
-and that says nothing about the other side. The image service has a bulkhead of the same kind.
+What opens a breaker is a ping that fails, never a question that does (docs/decisions/0016): a question may be too dear,
+too large or wrong, and that says nothing about the other side. The image service has a bulkhead of the same kind.
 """
 
 import concurrent.futures
@@ -30,7 +30,9 @@ class GateMetrics:
 
     def __init__(self, registry: prometheus_client.CollectorRegistry) -> None:
         labels = ("cell", "target", "outcome")
-        self.requests = prometheus_client.Counter("cellplane_gate_requests", "Requests to a cell", labels, registry=registry)
+        self.requests = prometheus_client.Counter(
+            "cellplane_gate_requests", "Requests to a cell", labels, registry=registry
+        )
         self.seconds = prometheus_client.Histogram(
             "cellplane_gate_seconds", "Seconds that a cell took to answer", ("cell", "target"), registry=registry,
             buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3),
@@ -38,7 +40,10 @@ class GateMetrics:
         self.open = prometheus_client.Gauge("cellplane_gate_open", "1: the breaker is open, the cell is not asked", ("cell", "target"),
                                             registry=registry)  # fmt: skip
         self.unreadable = prometheus_client.Counter(
-            "cellplane_unreadable_servers", "Rows of servers that could not be read, each time", ("cell",), registry=registry
+            "cellplane_unreadable_servers",
+            "Rows of servers that could not be read, each time",
+            ("cell",),
+            registry=registry,
         )
 
 
@@ -78,11 +83,15 @@ class Bulkhead:
         self.name = name
         self.breaker = Breaker(clock)
         self._ping = Ping(f"gate-{cell}-{name}", ping, within_s=ping_s)
-        self._pool = BoundedPool(f"gate-{cell}-{name}", threads=threads, waiting=waiting, project_share=project_share, lanes=lanes)
+        self._pool = BoundedPool(
+            f"gate-{cell}-{name}", threads=threads, waiting=waiting, project_share=project_share, lanes=lanes
+        )
         self._metrics = metrics
         self.used_at = float("-inf")
 
-    def submit(self, work: Callable[[], T], *, lane: str = ANY_LANE, probe: bool = False) -> "concurrent.futures.Future[T]":
+    def submit(
+        self, work: Callable[[], T], *, lane: str = ANY_LANE, probe: bool = False
+    ) -> "concurrent.futures.Future[T]":
         """Starts the work in one of the bulkhead's threads, unless the breaker is open or too many wait already.
 
         Raises:
@@ -107,7 +116,9 @@ class Bulkhead:
             CellplaneError: what `fn` raised.
         """
         self.probe()
-        return await result_within(self.submit(lambda: self._measured(lambda: fn(*args, **kwargs))), deadline_s, self.name)
+        return await result_within(
+            self.submit(lambda: self._measured(lambda: fn(*args, **kwargs))), deadline_s, self.name
+        )
 
     def probe(self) -> None:
         """If the breaker is open and it is time, pings once more; nobody waits for it."""
@@ -115,8 +126,8 @@ class Bulkhead:
             self.look()
 
     def look(self, then: Callable[[], None] | None = None) -> None:
-        """Pings, unless one is under way already, and tells the breaker; nobody waits for it. `then` is called, in any thread, if there was
-        no answer."""
+        """Pings, unless one is under way already, and tells the breaker; nobody waits for it. `then` is called, in any
+        thread, if there was no answer."""
 
         def pinged(done: "concurrent.futures.Future[str | None]") -> None:
             if not done.cancelled() and not self._pinged(done.result(), started) and then is not None:

@@ -1,8 +1,8 @@
 """The one way to a cell: bounded threads and connections, a deadline, a circuit breaker.
 
-No thread waits for another: a coroutine awaits the gate's future with the deadline, the gate's own few threads block on PyMySQL, whose
-time-outs end them. With a shared pool of waiting threads one frozen cell took the others' p50 from 3 ms to 1.6 s.
-Short questions of a list need no thread at all (`cells.gate.async_connections`).
+No thread waits for another: a coroutine awaits the gate's future with the deadline, the gate's own few threads block on
+PyMySQL, whose time-outs end them. With a shared pool of waiting threads one frozen cell took the others' p50 from 3 ms
+to 1.6 s. Short questions of a list need no thread at all (`cells.gate.async_connections`).
 """
 
 import asyncio
@@ -42,12 +42,15 @@ Work = Callable[Concatenate[sa.Connection, P], T]
 
 # MariaDB and MySQL: max_statement_time, max_execution_time exceeded.
 TOO_SLOW = frozenset({1969, 3024})
-# MariaDB: no access to the database, a wrong password, no such database, none at all. Asking again at once changes nothing.
+# MariaDB: no access to the database, a wrong password, no such database, none at all. Asking again at once changes
+# nothing.
 REFUSALS = frozenset({1044, 1045, 1049, 1698})
-# MariaDB: no database is chosen, there is none of the name, there is no such table. `SELECT 1` still has an answer then.
+# MariaDB: no database is chosen, there is none of the name, there is no such table. `SELECT 1` still has an answer
+# then.
 SCHEMA_MISSING = frozenset({1046, 1049, 1146})
-# What only the question itself can be blamed for. MariaDB: syntax, too many tables, an expression that is none, a packet that is too large,
-# too many parameters, no stack left for it, text of two character sets that cannot be compared. SQLite has no numbers.
+# What only the question itself can be blamed for. MariaDB: syntax, too many tables, an expression that is none, a
+# packet that is too large, too many parameters, no stack left for it, text of two character sets that cannot be
+# compared. SQLite has no numbers.
 QUESTION_REFUSED = frozenset({1064, 1116, 1139, 1153, 1267, 1390, 1436})
 QUESTION_REFUSED_TEXTS = (
     "Expression tree is too large", "too many SQL variables", "parser stack overflow", "too many terms", "string or blob too big",
@@ -61,14 +64,16 @@ UNREADABLE_SAID_EVERY_S = 60.0
 PROBED_QUEUE = "conductor"
 TRIES = 60
 PAUSE_S = 0.1
-# Of the deadline: after so much silence a fresh connection is tried, and for so long. Together they end before the round of a list does.
+# Of the deadline: after so much silence a fresh connection is tried, and for so long. Together they end before the
+# round of a list does.
 PING_AFTER, PING_WITHIN = 0.25, 0.5
 
 SLOW_LANE, CALLS_LANE = "slow", "calls"
 
 
 class Slow(enum.Enum):
-    """Instead of a question for an asynchronous connection: what is asked may take long (a regular expression, a filter that no index serves)."""
+    """Instead of a question for an asynchronous connection: what is asked may take long (a regular expression, a filter
+    that no index serves)."""
 
     SLOW = enum.auto()
 
@@ -92,8 +97,8 @@ class Gate:
         deadline_s: seconds within which an answer must come, unless a call says otherwise.
         waiting: requests that may wait for a thread before more are refused.
         project_share: the part of threads and waiting requests that one project may have at once.
-        patience_s: seconds for which a database that cannot be reached is tried again before the request fails: none for a cell,
-            whose absence must cost nobody anything; some for the API database, without which nothing works.
+        patience_s: seconds for which a database that cannot be reached is tried again before the request fails: none
+            for a cell, whose absence must cost nobody anything; some for the API database, without which nothing works.
     """
 
     def __init__(
@@ -120,7 +125,9 @@ class Gate:
             cell.database_connection, pool_size=threads, connect_timeout_s=deadline_s, io_timeout_s=deadline_s, wait_s=deadline_s,
             delay_s=deadline_s * PING_AFTER, on_delay=self._end_if_away,
         )  # fmt: skip
-        self._async_connections = AsyncConnections(self._database.async_connection, most=0 if self._database.is_sqlite else MAX_ASYNC_CONNECTIONS)
+        self._async_connections = AsyncConnections(
+            self._database.async_connection, most=0 if self._database.is_sqlite else MAX_ASYNC_CONNECTIONS
+        )
         clock = clock or SystemClock()
 
         def bulkhead(name: str, ping: Callable[[], None], number: int, lanes: Mapping[str, int]) -> Bulkhead:
@@ -129,12 +136,16 @@ class Gate:
                 clock=clock, metrics=metrics,
             )  # fmt: skip
 
-        self._bulkhead = bulkhead("database", self._ping_database, threads, {SLOW_LANE: max(1, min(SLOW_THREADS, threads // 2))})
+        self._bulkhead = bulkhead(
+            "database", self._ping_database, threads, {SLOW_LANE: max(1, min(SLOW_THREADS, threads // 2))}
+        )
         self._broker_bulkhead = bulkhead("broker", self._ping_broker, BROKER_THREADS, {CALLS_LANE: 1})
         self._broker = self._pinged_broker = None
         if not cell.transport_url.startswith("none"):
             self._broker = Broker(cell.transport_url, connect_timeout_s=deadline_s, publish_timeout_s=deadline_s)
-            self._pinged_broker = Broker(cell.transport_url, connect_timeout_s=self._ping_s, publish_timeout_s=self._ping_s)
+            self._pinged_broker = Broker(
+                cell.transport_url, connect_timeout_s=self._ping_s, publish_timeout_s=self._ping_s
+            )
         self._caller = Caller(self._broker) if self._broker else None
         self._calls = AtOnce(MAX_CALLS_OF_HOST)
 
@@ -156,19 +167,26 @@ class Gate:
         """
         return await self._await_write(self._writing(fn, args, kwargs), self.deadline_s)
 
-    async def cast(self, queue: str, verb: Verb, arguments: msgspec.Struct, context: Context) -> Answer[None] | Silence | Unknown:
+    async def cast(
+        self, queue: str, verb: Verb, arguments: msgspec.Struct, context: Context
+    ) -> Answer[None] | Silence | Unknown:
         """Publishes a message to the cell's broker."""
-        return await self._await_write(self._casting(queue, verb, arguments, context), self.deadline_s, self._broker_bulkhead)
+        return await self._await_write(
+            self._casting(queue, verb, arguments, context), self.deadline_s, self._broker_bulkhead
+        )
 
     async def call(
         self, queue: str, verb: Verb, arguments: msgspec.Struct, context: Context, deadline_s: float | None = None
     ) -> Answer[Any] | Silence | Unknown:
-        """Asks a process of the cell and gives its reply. No thread waits for it, but for the broker to take the question.
+        """Asks a process of the cell and gives its reply. No thread waits for it, but for the broker to take the
+        question.
 
-        Of the host that the arguments name, if they name one, no more than two answers are waited for at once: it may be frozen.
+        Of the host that the arguments name, if they name one, no more than two answers are waited for at once: it may
+        be frozen.
 
         Raises:
-            CellplaneError: what the other side raised; Unavailable: that is, so many are waited for, and nothing was sent.
+            CellplaneError: what the other side raised; Unavailable: that is, so many are waited for, and nothing was
+                sent.
         """
         if self._caller is None:
             return self._without_broker()
@@ -203,9 +221,11 @@ class Gate:
             Unavailable: it did not get its turn, or takes longer than the deadline.
             CellplaneError: what `fn` raised.
         """
-        return await result_within(self._bulkhead.submit(lambda: fn(*args, **kwargs), lane=SLOW_LANE, probe=True), deadline_s, "long work")
+        return await result_within(
+            self._bulkhead.submit(lambda: fn(*args, **kwargs), lane=SLOW_LANE, probe=True), deadline_s, "long work"
+        )
 
-    # ---- for threads ---------------------------------------------------------------------------------------------------
+    # ---- for threads -------------------------------------------------------------------------------------------------
 
     def read_now(self, fn: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> Answer[T] | Silence:
         """As `read`, for a program without an event loop."""
@@ -215,21 +235,29 @@ class Gate:
         """As `write`, for a program without an event loop."""
         return self._wait_write(self._writing(fn, args, kwargs), self.deadline_s)
 
-    def cast_now(self, queue: str, verb: Verb, arguments: msgspec.Struct, context: Context) -> Answer[None] | Silence | Unknown:
+    def cast_now(
+        self, queue: str, verb: Verb, arguments: msgspec.Struct, context: Context
+    ) -> Answer[None] | Silence | Unknown:
         """As `cast`, for a program without an event loop."""
         return self._wait_write(self._casting(queue, verb, arguments, context), self.deadline_s, self._broker_bulkhead)
 
-    def submit_read(self, fn: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> "concurrent.futures.Future[T] | Silence":
+    def submit_read(
+        self, fn: Work[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> "concurrent.futures.Future[T] | Silence":
         """Starts a read and gives its future: the way in for `cells.gate.scatter`."""
         return self._reading(fn, args, kwargs)
 
-    def submit_query(self, question: Question[T] | Slow | None, fn: Work[[], T]) -> "concurrent.futures.Future[T] | Silence":
-        """As `submit_read(fn)`, in an event loop, which asks the question itself if there is an asynchronous connection for it; `fn` brings the same. `SLOW`:
-        it may take long, and has one of the gate's threads at most.
+    def submit_query(
+        self, question: Question[T] | Slow | None, fn: Work[[], T]
+    ) -> "concurrent.futures.Future[T] | Silence":
+        """As `submit_read(fn)`, in an event loop, which asks the question itself if there is an asynchronous connection
+        for it; `fn` brings the same. `SLOW`: it may take long, and has one of the gate's threads at most.
         """
         if isinstance(question, Slow):
             return self._reading(fn, (), {}, lane=SLOW_LANE)
-        async_connection = None if question is None or self._bulkhead.breaker.is_open else self._async_connections.take()
+        async_connection = (
+            None if question is None or self._bulkhead.breaker.is_open else self._async_connections.take()
+        )
         if question is None or async_connection is None:
             future = self._reading(fn, (), {})
             if question is not None and not isinstance(future, Silence):
@@ -245,7 +273,7 @@ class Gate:
         """Waits for a future of `submit_read`."""
         return self._wait(future, deadline_s)
 
-    # ---- its health ------------------------------------------------------------------------------------------------------
+    # ---- its health --------------------------------------------------------------------------------------------------
 
     def probe(self) -> None:
         """If a breaker is open and it is time, asks the cell once more; nobody waits for it."""
@@ -258,13 +286,20 @@ class Gate:
         For who must know before there is something to send: whether builds may go to the cell.
         """
         broker = self._broker
-        if broker is not None and not self._broker_bulkhead.breaker.is_open and time.monotonic() - self._broker_bulkhead.used_at > every_s:
+        if (
+            broker is not None
+            and not self._broker_bulkhead.breaker.is_open
+            and time.monotonic() - self._broker_bulkhead.used_at > every_s
+        ):
             self._submit(self._broker_bulkhead, self._measured_publish(lambda: broker.look(PROBED_QUEUE)))
 
     def health(self) -> dict[str, Any]:
         """`database` and `broker`: "up" or why not."""
         database, broker = self._bulkhead.breaker, self._broker_bulkhead.breaker
-        return {"database": database.why if database.is_open else "up", "broker": broker.why if broker.is_open else "up"}
+        return {
+            "database": database.why if database.is_open else "up",
+            "broker": broker.why if broker.is_open else "up",
+        }
 
     @property
     def broker_is_down(self) -> bool:
@@ -291,9 +326,11 @@ class Gate:
             if broker:
                 broker.close()
 
-    # ---- on an asynchronous connection, in the event loop ----------------------------------------------------------------------------------------
+    # ---- on an asynchronous connection, in the event loop ------------------------------------------------------------
 
-    def _asking(self, async_connection: AsyncConnection, text: str, question: Question[T], fn: Work[[], T]) -> "concurrent.futures.Future[T] | Silence":
+    def _asking(
+        self, async_connection: AsyncConnection, text: str, question: Question[T], fn: Work[[], T]
+    ) -> "concurrent.futures.Future[T] | Silence":
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         future.set_running_or_notify_cancel()
         started = time.monotonic()
@@ -340,9 +377,11 @@ class Gate:
             if isinstance(opening, Silence):
                 self._async_connections.opened_none()
 
-    # ---- in the gate's threads ---------------------------------------------------------------------------------------------
+    # ---- in the gate's threads ---------------------------------------------------------------------------------------
 
-    def _submit(self, bulkhead: Bulkhead, work: Callable[[], T], *, lane: str = ANY_LANE) -> "concurrent.futures.Future[T] | Silence":
+    def _submit(
+        self, bulkhead: Bulkhead, work: Callable[[], T], *, lane: str = ANY_LANE
+    ) -> "concurrent.futures.Future[T] | Silence":
         """
         Raises:
             OverShare: the project that asks has as many requests here as it may have.
@@ -354,7 +393,9 @@ class Gate:
         except Full as error:
             return Silence(self.cell, error.message, Cause.NO_TURN)
 
-    def _reading(self, fn: Any, args: Any, kwargs: Any, *, lane: str = ANY_LANE) -> "concurrent.futures.Future[Any] | Silence":
+    def _reading(
+        self, fn: Any, args: Any, kwargs: Any, *, lane: str = ANY_LANE
+    ) -> "concurrent.futures.Future[Any] | Silence":
         def work() -> Any:
             with self._database.reading() as connection:
                 return fn(connection, *args, **kwargs)
@@ -371,8 +412,8 @@ class Gate:
     def _measured(self, work: Callable[[], T]) -> T:
         """Runs the work; turns the database's errors into `_Failure`, or into what the caller can do about it.
 
-        A deadlock is tried again, and so is a connection that was lost before the COMMIT, for as long as the gate is patient: in both
-        cases nothing was written.
+        A deadlock is tried again, and so is a connection that was lost before the COMMIT, for as long as the gate is
+        patient: in both cases nothing was written.
         """
         started = time.monotonic()
         for left in reversed(range(TRIES)):
@@ -407,7 +448,8 @@ class Gate:
         return is_transient(error)
 
     def _database_failure(self, error: sa.exc.DBAPIError, started: float) -> Exception:
-        """What to raise for an error that a question ended with. It says nothing about the cell, unless there is no connection, or no schema."""
+        """What to raise for an error that a question ended with. It says nothing about the cell, unless there is no
+        connection, or no schema."""
         number = _number(error)
         if number in TOO_SLOW:
             self._well(self._bulkhead, "slow", started)
@@ -415,7 +457,11 @@ class Gate:
         if isinstance(error, sa.exc.IntegrityError):
             self._well(self._bulkhead, "answer", started)
             return error
-        if isinstance(error, sa.exc.DataError) or number in QUESTION_REFUSED or any(text in str(error.orig) for text in QUESTION_REFUSED_TEXTS):
+        if (
+            isinstance(error, sa.exc.DataError)
+            or number in QUESTION_REFUSED
+            or any(text in str(error.orig) for text in QUESTION_REFUSED_TEXTS)
+        ):
             self._well(self._bulkhead, "answer", started)
             return self._refused_question(error)
         why = core.log.masked(f"{type(error.orig).__name__}: {error.orig}")
@@ -428,7 +474,11 @@ class Gate:
 
     def _refused_question(self, error: Exception) -> core.errors.Invalid:
         """Logged, for it may be our own mistake, too."""
-        LOG.warning("a query was refused cell=%s why=%s", self.cell.name, core.log.masked(str(getattr(error, "orig", None) or error)))
+        LOG.warning(
+            "a query was refused cell=%s why=%s",
+            self.cell.name,
+            core.log.masked(str(getattr(error, "orig", None) or error)),
+        )
         if isinstance(error, sa.exc.DataError):
             return unkept(error)
         return core.errors.Invalid("The query is invalid: it has a value that no column can have, or too many values.")
@@ -440,9 +490,12 @@ class Gate:
         return _Failure(core.log.masked(why), unsure=unsure, cause=cause)
 
     def _end_if_away(self) -> None:
-        """Called in a thread that waits for the database's answer to a question: if a ping has none either, it waits no longer."""
+        """Called in a thread that waits for the database's answer to a question: if a ping has none either, it waits no
+        longer."""
         if not self._bulkhead.answers():
-            raise pymysql.err.OperationalError(CR.CR_SERVER_LOST, f"timed out, and so did a ping ({self._bulkhead.breaker.why})")
+            raise pymysql.err.OperationalError(
+                CR.CR_SERVER_LOST, f"timed out, and so did a ping ({self._bulkhead.breaker.why})"
+            )
 
     def _ping_database(self) -> None:
         if not self._schema_is_missing:
@@ -459,11 +512,15 @@ class Gate:
     def _without_broker(self) -> Silence:
         return Silence(self.cell, "it has no broker")
 
-    def _casting(self, queue: str, verb: Verb, arguments: msgspec.Struct, context: Context) -> "concurrent.futures.Future[None] | Silence":
+    def _casting(
+        self, queue: str, verb: Verb, arguments: msgspec.Struct, context: Context
+    ) -> "concurrent.futures.Future[None] | Silence":
         caller = self._caller
         if caller is None:
             return self._without_broker()
-        return self._submit(self._broker_bulkhead, self._measured_publish(lambda: caller.cast(queue, verb, arguments, context=context)))
+        return self._submit(
+            self._broker_bulkhead, self._measured_publish(lambda: caller.cast(queue, verb, arguments, context=context))
+        )
 
     def _sending(
         self, caller: Caller, queue: str, verb: Verb, arguments: msgspec.Struct, context: Context, deadline_s: float
@@ -471,7 +528,9 @@ class Gate:
         """In a lane of its own: what is only published never waits behind those who wait for an answer."""
 
         def send() -> Sent:
-            return caller.send(queue, verb, arguments, context=context, deadline_s=deadline_s, send_within_s=self.deadline_s)
+            return caller.send(
+                queue, verb, arguments, context=context, deadline_s=deadline_s, send_within_s=self.deadline_s
+            )
 
         return self._submit(self._broker_bulkhead, self._measured_publish(send), lane=CALLS_LANE)
 
@@ -500,7 +559,7 @@ class Gate:
         bulkhead.well()
         bulkhead.finished(outcome, time.monotonic() - started)
 
-    # ---- waiting -------------------------------------------------------------------------------------------------------------
+    # ---- waiting -----------------------------------------------------------------------------------------------------
 
     async def _await(self, future: "concurrent.futures.Future[T] | Silence", deadline_s: float) -> Answer[T] | Silence:
         answer = await self._await_write(future, deadline_s)
@@ -549,9 +608,11 @@ class Gate:
     def _failed(self, failure: _Failure) -> Silence | Unknown:
         return (Unknown if failure.unsure else Silence)(self.cell, failure.why, failure.cause)
 
-    def _too_late(self, future: "concurrent.futures.Future[T]", deadline_s: float, bulkhead: Bulkhead) -> Silence | Unknown:
-        """Its thread ends by the driver's own time-outs and tells the bulkhead then. One that waits for a resolver of names has none: that no
-        connection came about in time is as good as a ping that failed.
+    def _too_late(
+        self, future: "concurrent.futures.Future[T]", deadline_s: float, bulkhead: Bulkhead
+    ) -> Silence | Unknown:
+        """Its thread ends by the driver's own time-outs and tells the bulkhead then. One that waits for a resolver of
+        names has none: that no connection came about in time is as good as a ping that failed.
         """
         why = f"no answer within {deadline_s:g} s" if deadline_s else "no answer in time"
         if future.cancel():

@@ -13,7 +13,8 @@ class Ping:
 
     Args:
         ask: raises something if nobody answers.
-        within_s: a ping that takes longer counts as one without an answer, even if it cannot be ended (a resolver of names that is silent).
+        within_s: a ping that takes longer counts as one without an answer, even if it cannot be ended (a resolver of
+            names that is silent).
     """
 
     def __init__(self, name: str, ask: Callable[[], None], *, within_s: float) -> None:

@@ -46,7 +46,9 @@ class Cells:
     Periodic work reads the mappings every `cells.refresh_s` seconds and probes gates whose breaker is open.
     """
 
-    def __init__(self, conf: cfg.ConfigOpts, api: Gate, *, clock: Clock | None = None, metrics: GateMetrics | None = None) -> None:
+    def __init__(
+        self, conf: cfg.ConfigOpts, api: Gate, *, clock: Clock | None = None, metrics: GateMetrics | None = None
+    ) -> None:
         self._conf = conf
         self._api = api
         self._clock = clock or SystemClock()
@@ -108,7 +110,8 @@ class Cells:
         raise core.errors.NotFound(f"Cell {name} could not be found.", cell=name)
 
     def refresh(self) -> None:
-        """Reads the mappings: opens gates of new cells, closes those of removed or re-addressed ones. Silence changes nothing."""
+        """Reads the mappings: opens gates of new cells, closes those of removed or re-addressed ones. Silence changes
+        nothing."""
         self._take(self._api.read_now(api_db.cells.list_all))
 
     async def refresh_hosts(self) -> None:
@@ -119,7 +122,14 @@ class Cells:
         if not isinstance(answer, Answer):
             return
         cells = {
-            mapping.uuid: Cell(mapping.uuid, mapping.name, mapping.database_connection, mapping.transport_url, mapping.disabled, mapping.number)
+            mapping.uuid: Cell(
+                mapping.uuid,
+                mapping.name,
+                mapping.database_connection,
+                mapping.transport_url,
+                mapping.disabled,
+                mapping.number,
+            )
             for mapping in answer.value
         }
         with self._lock:
@@ -142,12 +152,15 @@ class Cells:
                 gate.close()
 
     def _open(self, cell: Cell) -> Gate:
-        """The gate of the cell. Of one whose addresses cannot be used it leads nowhere: that cell is away, and no other one."""
+        """The gate of the cell. Of one whose addresses cannot be used it leads nowhere: that cell is away, and no other
+        one."""
         try:
             return self._opened(cell)
         except core.errors.Invalid as error:
             LOG.error("cell %s is away: in its mapping %s", cell.name, error.message)
-            gate = self._opened(dataclasses.replace(cell, database_connection=NOWHERE, transport_url=api_db.cells.CELL0_TRANSPORT))
+            gate = self._opened(
+                dataclasses.replace(cell, database_connection=NOWHERE, transport_url=api_db.cells.CELL0_TRANSPORT)
+            )
             gate.cell = cell
             return gate
 

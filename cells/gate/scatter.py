@@ -14,7 +14,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def scatter(gates: Iterable[Gate], fn: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> dict[str, Answer[T] | Silence]:
+async def scatter(
+    gates: Iterable[Gate], fn: Work[P, T], *args: P.args, **kwargs: P.kwargs
+) -> dict[str, Answer[T] | Silence]:
     """Cell uuid -> its answer or silence, in the order of the gates; no cell waits for another.
 
     Raises:
@@ -39,12 +41,15 @@ async def _in_time(gate: Gate, reading: Awaitable[Answer[T] | Silence], seconds:
         return Silence(gate.cell, f"no answer within {seconds:.2g} s")
 
 
-def scatter_now(gates: Sequence[Gate], fn: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> dict[str, Answer[T] | Silence]:
+def scatter_now(
+    gates: Sequence[Gate], fn: Work[P, T], *args: P.args, **kwargs: P.kwargs
+) -> dict[str, Answer[T] | Silence]:
     """As `scatter`, for a program without an event loop."""
     futures = [gate.submit_read(fn, *args, **kwargs) for gate in gates]
     ends = time.monotonic() + max((gate.deadline_s for gate in gates), default=0.0)
     return {
-        gate.cell.uuid: gate.result_within(future, max(0.0, ends - time.monotonic())) for gate, future in zip(gates, futures, strict=True)
+        gate.cell.uuid: gate.result_within(future, max(0.0, ends - time.monotonic()))
+        for gate, future in zip(gates, futures, strict=True)
     }
 
 

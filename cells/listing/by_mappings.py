@@ -1,4 +1,5 @@
-"""A page by the mappings: they tell where it ends and how many of its servers each cell has, and only those cells are asked."""
+"""A page by the mappings: they tell where it ends and how many of its servers each cell has, and only those cells are
+asked."""
 
 from collections.abc import Collection
 
@@ -28,7 +29,11 @@ async def page(visits: CellQueries, listing: Listing) -> Page:
         if until is None or len(listed) >= listing.limit:
             break
         window = await _window(visits, listing, listing.limit - len(listed), after=until)
-    return visits.page([each_server.item for each_server in listed], more=len(listed) >= listing.limit, marker=listed[-1].uuid if listed else None)
+    return visits.page(
+        [each_server.item for each_server in listed],
+        more=len(listed) >= listing.limit,
+        marker=listed[-1].uuid if listed else None,
+    )
 
 
 def check_marker(listing: Listing, marked: Marked | None) -> None:
@@ -36,7 +41,9 @@ def check_marker(listing: Listing, marked: Marked | None) -> None:
     Raises:
         Invalid: there is no such server, or it is another project's: its place in an order would tell of it.
     """
-    of_others = marked is not None and listing.marker_project is not None and marked.mapped.project_id != listing.marker_project
+    of_others = (
+        marked is not None and listing.marker_project is not None and marked.mapped.project_id != listing.marker_project
+    )
     if listing.marker is not None and (marked is None or of_others):
         raise bad_marker(listing.marker)
 
@@ -47,7 +54,12 @@ def bad_marker(marker: str) -> core.errors.Invalid:
 
 
 async def unreachable(
-    visits: CellQueries, listing: Listing, cells: Collection[str], after: Position | None, until: Position | None, limit: int
+    visits: CellQueries,
+    listing: Listing,
+    cells: Collection[str],
+    after: Position | None,
+    until: Position | None,
+    limit: int,
 ) -> list[ListedServer]:
     """The servers of silent cells in their places, if such are shown and the mappings can tell which and where."""
     tellable = listing.mappings_can_sort and listing.mappings_can_filter
@@ -69,7 +81,9 @@ async def _window(
     )  # fmt: skip
 
 
-async def _listed(visits: CellQueries, listing: Listing, window: Window, limit: int) -> tuple[list[ListedServer], Position | None]:
+async def _listed(
+    visits: CellQueries, listing: Listing, window: Window, limit: int
+) -> tuple[list[ListedServer], Position | None]:
     """The servers of the window in their places, no more than `limit`, and where they end; None: with the list.
 
     A cell's row comes before what others know of the server.
@@ -77,12 +91,20 @@ async def _listed(visits: CellQueries, listing: Listing, window: Window, limit: 
     hidden = {each.uuid for each in window.waiting if each.deleting}
     number = limit + len(hidden)
     round_s = visits.round_s(last=True)
-    visit = PageQuery(Query(listing.wanted, window.after, window.until), number, within_s=question_s(listing.filters, round_s))
+    visit = PageQuery(
+        Query(listing.wanted, window.after, window.until), number, within_s=question_s(listing.filters, round_s)
+    )
     brought = await visits.make(dict.fromkeys(window.cells, visit), round_s)
     order = listing.order
     listed = [found for each in brought.values() for found in each.part.found]
-    listed += [ListedServer(cell_db.listing.position_of(each.server, order), each.server) for each in window.waiting if each.server]
-    listed += await unreachable(visits, listing, window.cells.keys() & visits.silent.keys(), window.after, window.until, limit)
+    listed += [
+        ListedServer(cell_db.listing.position_of(each.server, order), each.server)
+        for each in window.waiting
+        if each.server
+    ]
+    listed += await unreachable(
+        visits, listing, window.cells.keys() & visits.silent.keys(), window.after, window.until, limit
+    )
     listed = visible(in_order(listed, order), hidden)
     # A cell with more rows than mappings: what comes after the last one that was read is not whole.
     cut = [each.part.rest for each in brought.values() if each.part.rest is not None]

@@ -1,4 +1,5 @@
-"""A page by merging: all cells that may hold servers of the list are asked at once, in small batches where many are asked."""
+"""A page by merging: all cells that may hold servers of the list are asked at once, in small batches where many are
+asked."""
 
 import dataclasses
 from collections import defaultdict
@@ -35,11 +36,15 @@ async def page(visits: CellQueries, listing: Listing) -> Page:
     shape = _first_shape(listing, shares)
     await _fill(visits, listing, merge, dataclasses.replace(listing.wanted, shape=shape), after, candidates)
     found = merge.page()
-    items = [each.item for each in found] if shape is listing.shape else await _rows(visits, listing, found, merge.sources())
+    items = (
+        [each.item for each in found]
+        if shape is listing.shape
+        else await _rows(visits, listing, found, merge.sources())
+    )
     return visits.page(items, more=len(found) >= listing.limit, marker=found[-1].uuid if found else None)
 
 
-# ---- before the cells are asked ----------------------------------------------------------------------------------------
+# ---- before the cells are asked --------------------------------------------------------------------------------------
 
 
 async def _start(visits: CellQueries, listing: Listing, marked: Marked | None) -> Position | None:
@@ -63,7 +68,9 @@ async def _start(visits: CellQueries, listing: Listing, marked: Marked | None) -
     return in_journal
 
 
-async def _start_in(visits: CellQueries, listing: Listing, cell: str, uuid: str, in_journal: Position | None) -> Position:
+async def _start_in(
+    visits: CellQueries, listing: Listing, cell: str, uuid: str, in_journal: Position | None
+) -> Position:
     """The place of a server whose row may be in the cell; the row decides, if there is one."""
     await visits.know([cell])
     answer: Answer[Position | None] | Silence | None = None
@@ -96,7 +103,9 @@ async def _in_journal(
     return await visits.compute(_matching, within_s, listing, waiting, after, question_s(listing.filters, within_s))
 
 
-def _matching(listing: Listing, waiting: Sequence[Waiting], after: Position | None, regexp_within_s: float) -> dict[str, _Candidate]:
+def _matching(
+    listing: Listing, waiting: Sequence[Waiting], after: Position | None, regexp_within_s: float
+) -> dict[str, _Candidate]:
     order, found = listing.order, dict[str, _Candidate]()
     holds = cell_db.filters.Matches(listing.filters, regexp_within_s=regexp_within_s)
     for each in waiting:
@@ -123,7 +132,8 @@ def _hidden(listing: Listing, waiting: Iterable[Waiting]) -> set[str]:
 
 
 def _first_shape(listing: Listing, cells: int) -> Shape:
-    """What is read of the servers that may win: their rows at once, or, if most of them would be in vain, only their keys."""
+    """What is read of the servers that may win: their rows at once, or, if most of them would be in vain, only their
+    keys."""
     limit, shape = listing.limit, listing.shape
     candidates = sum(first_batches(limit, cells, shares=cells))
     once = candidates * _KEYS_PER_ROW[shape]
@@ -131,11 +141,16 @@ def _first_shape(listing: Listing, cells: int) -> Shape:
     return shape if once <= twice else Shape.KEY
 
 
-# ---- the cells are asked -------------------------------------------------------------------------------------------------
+# ---- the cells are asked ---------------------------------------------------------------------------------------------
 
 
 async def _fill(
-    visits: CellQueries, listing: Listing, merge: Merge, wanted: Wanted, after: Position | None, candidates: Mapping[str, _Candidate]
+    visits: CellQueries,
+    listing: Listing,
+    merge: Merge,
+    wanted: Wanted,
+    after: Position | None,
+    candidates: Mapping[str, _Candidate],
 ) -> None:
     """Asks until the page is known."""
     in_journal: Mapping[str, list[str]] = _by_target(candidates)
@@ -180,16 +195,20 @@ def _give(merge: Merge, asked: Iterable[str], brought: Mapping[str, CellResult])
             merge.give_up(cell)
 
 
-# ---- the winners ---------------------------------------------------------------------------------------------------------
+# ---- the winners -----------------------------------------------------------------------------------------------------
 
 
-async def _rows(visits: CellQueries, listing: Listing, found: Sequence[ListedServer], sources: Mapping[str, str]) -> list[Item]:
+async def _rows(
+    visits: CellQueries, listing: Listing, found: Sequence[ListedServer], sources: Mapping[str, str]
+) -> list[Item]:
     """The servers of which only keys were read, by a second visit to their cells; the others as they are."""
     by_cell: dict[str, list[str]] = defaultdict(list)
     for each in found:
         if each.item is None:
             by_cell[sources[each.uuid]].append(each.uuid)
-    brought = await visits.make({cell: RowQuery(listing.wanted, uuids) for cell, uuids in by_cell.items()}, visits.round_s(last=True))
+    brought = await visits.make(
+        {cell: RowQuery(listing.wanted, uuids) for cell, uuids in by_cell.items()}, visits.round_s(last=True)
+    )
     rows: dict[str, Item] = {uuid: row for each in brought.values() for uuid, row in each.rows.items()}
     lost = [uuid for cell, uuids in by_cell.items() if cell not in brought for uuid in uuids]
     if lost and listing.when_silent is WhenSilent.SHOW:

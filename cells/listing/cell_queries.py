@@ -30,8 +30,8 @@ T = TypeVar("T")
 _PART_OF_A_ROUND = 0.8
 # What a later round gets even if an earlier one waited for a silent cell until the end.
 _LEAST_S = 0.15
-# Of a round, this part is given to regular expressions: one without an end is to be refused, not taken for a silent cell. And this to
-# what reads many rows: that its time is over is to be known before the round ends.
+# Of a round, this part is given to regular expressions: one without an end is to be refused, not taken for a silent
+# cell. And this to what reads many rows: that its time is over is to be known before the round ends.
 _PART_FOR_REGEXPS, _PART_FOR_SCANS = 0.5, 0.85
 # The event loop itself reads answers of so many rows: 50 whole servers are a third of a millisecond.
 _FEW_ROWS = 50
@@ -48,7 +48,8 @@ class CellResult:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PageQuery:
-    """A visit for the first servers of a query, no more than `number`; and for whether the cell has those in the journal."""
+    """A visit for the first servers of a query, no more than `number`; and for whether the cell has those in the
+    journal."""
 
     query: Query
     number: int
@@ -64,7 +65,11 @@ class PageQuery:
         """The same as one statement with few rows; None: it is more than that."""
         if self.query.may_take_long:
             return Slow.SLOW
-        return None if self.in_journal or self.number > _FEW_ROWS else Question(*self.query.statement(self.number), self._answer)
+        return (
+            None
+            if self.in_journal or self.number > _FEW_ROWS
+            else Question(*self.query.statement(self.number), self._answer)
+        )
 
     def _answer(self, rows: Rows) -> CellResult:
         return CellResult(part=self.query.part_of(rows, self.number))
@@ -94,8 +99,8 @@ def question_s(filters: Filters, round_s: float) -> float:
 
 
 class CellQueries:
-    """One list's visits: the gates, the time, and which cells fell silent so far (`silent`). `unreadable`: servers whose rows could not be
-    read, with their cells.
+    """One list's visits: the gates, the time, and which cells fell silent so far (`silent`). `unreadable`: servers
+    whose rows could not be read, with their cells.
     """
 
     def __init__(self, reach: CellAccess, listing: Listing) -> None:
@@ -117,10 +122,15 @@ class CellQueries:
         Raises:
             Invalid: a cell's database does not take the regular expression.
             TooExpensive: a cell is well, and did not answer this question in time.
-            Unavailable: a cell is silent and servers may not be left out; or it is well and this question did not get its turn.
+            Unavailable: a cell is silent and servers may not be left out; or it is well and this question did not get
+                its turn.
         """
         await self.know(visits)
-        asked = {cell: self.gates[cell].submit_query(visit.question(), visit) for cell, visit in visits.items() if cell in self.gates}
+        asked = {
+            cell: self.gates[cell].submit_query(visit.question(), visit)
+            for cell, visit in visits.items()
+            if cell in self.gates
+        }
         await done_within(asked.values(), within_s)
         brought: dict[str, CellResult] = {}
         for cell in visits:
@@ -174,7 +184,9 @@ class CellQueries:
         """A cell that is well is not taken for silent because of what this list asks of it."""
         if silence is None or silence.cause is Cause.AWAY or not self._listing.is_of_own_making:
             return
-        if silence.cause is Cause.QUESTION and cell_db.listing.may_take_long(self._listing.filters, self._listing.order):
+        if silence.cause is Cause.QUESTION and cell_db.listing.may_take_long(
+            self._listing.filters, self._listing.order
+        ):
             raise cell_db.listing.too_expensive(self._listing.filters)
         value_of(silence)
 

@@ -1,8 +1,8 @@
 """One list of servers over all cells.
 
-Two ways (docs/decisions/0004-which-list-takes-which-way.md). In the default order, with filters that the mappings know, the API database
-tells where a page ends and which cells its servers are in, and only these are asked. Otherwise all cells that may hold servers of the list
-are asked at once and what they give is merged.
+Two ways (docs/decisions/0004-which-list-takes-which-way.md). In the default order, with filters that the mappings know,
+the API database tells where a page ends and which cells its servers are in, and only these are asked. Otherwise all
+cells that may hold servers of the list are asked at once and what they give is merged.
 
 *The list over N cells equals the list over one cell that holds the union*, for any order, filter, marker and limit.
 """
@@ -24,9 +24,11 @@ async def list_servers(reach: CellAccess, listing: Listing) -> Page:
     """One page of the list.
 
     Raises:
-        Invalid: the marker names no server that the caller may see; a regular expression is wrong; a filter has too many values.
+        Invalid: the marker names no server that the caller may see; a regular expression is wrong; a filter has too
+            many values.
         TooExpensive: it takes too long in a cell that is well.
-        Unavailable: the API database does not answer; or a cell does not and servers may not be left out; or it alone knows the marker.
+        Unavailable: the API database does not answer; or a cell does not and servers may not be left out; or it alone
+            knows the marker.
     """
     cell_db.filters.check(listing.filters)
     if listing.limit == 0:

@@ -1,8 +1,8 @@
 """A lazy merge of sorted servers from many cells: pure, it asks nobody itself.
 
-Each source gives the servers after the page's start in the order of the list, a few at a time, and says where its rest begins. What all
-sources gave so far is sorted together: up to the first rest of a source the order is final. Only sources whose rest begins inside the page
-are asked again, all of them at once.
+Each source gives the servers after the page's start in the order of the list, a few at a time, and says where its rest
+begins. What all sources gave so far is sorted together: up to the first rest of a source the order is final. Only
+sources whose rest begins inside the page are asked again, all of them at once.
 """
 
 import dataclasses
@@ -48,7 +48,13 @@ class Merge:
     """
 
     def __init__(
-        self, order: SortOrder, limit: int, sources: Collection[str], *, shares: int | None = None, hidden: Collection[str] = ()
+        self,
+        order: SortOrder,
+        limit: int,
+        sources: Collection[str],
+        *,
+        shares: int | None = None,
+        hidden: Collection[str] = (),
     ) -> None:
         self._order = order
         self._limit = limit
@@ -108,7 +114,8 @@ class Merge:
         return {name: self._more(self._sources[name].given, page) for name in rests}
 
     def _more(self, given: Sequence[ListedServer], page: Sequence[ListedServer]) -> Ask:
-        """As many more servers as the source is likely to have on the page, judging by its part of what lies before its end."""
+        """As many more servers as the source is likely to have on the page, judging by its part of what lies before its
+        end."""
         end = given[-1].position
         before = sum(not is_after(found.position, end, self._order) for found in page)
         own = sum(found.uuid not in self._hidden for found in given)
@@ -119,7 +126,8 @@ class Merge:
 def first_batches(limit: int, sources: int, *, shares: int) -> list[int]:
     """How many servers to ask each source for at first: its even part of the page and a margin.
 
-    Those who share the page give no more than three times the page and two servers each, together and with what is asked of a few again.
+    Those who share the page give no more than three times the page and two servers each, together and with what is
+    asked of a few again.
     """
     if shares <= 1:
         return [limit] * sources
@@ -130,7 +138,7 @@ def first_batches(limit: int, sources: int, *, shares: int) -> list[int]:
     return [least + (number < larger) for number in range(sources)]
 
 
-# ---- order ---------------------------------------------------------------------------------------------------------------
+# ---- order -----------------------------------------------------------------------------------------------------------
 
 
 def is_after(position: Position, start: Position, order: SortOrder) -> bool:
@@ -145,7 +153,8 @@ def is_after(position: Position, start: Position, order: SortOrder) -> bool:
 def in_order(servers: Sequence[ListedServer], order: SortOrder) -> list[ListedServer]:
     """The servers as the databases would sort them: text by code point, NULLs first ascending.
 
-    One stable sort per run of keys of the same direction, the last run first: sorted parts are merged, not sorted again.
+    One stable sort per run of keys of the same direction, the last run first: sorted parts are merged, not sorted
+    again.
     """
     found = list(servers)
     for key, descending in reversed(_passes(order)):

@@ -17,7 +17,8 @@ Unreachable: TypeAlias = api_db.listing.Mapped
 """A server whose cell does not answer: what its mapping tells."""
 
 Item: TypeAlias = Server | Brief | Unreachable | Unreadable
-"""A page that `cells.listing.listing` gives holds none that are unreadable: they are shown as if they were unreachable."""
+"""A page that `cells.listing.listing` gives holds none that are unreadable: they are shown as if they were
+unreachable."""
 
 
 class WhenSilent(enum.Enum):
@@ -32,9 +33,9 @@ class WhenSilent(enum.Enum):
 class Listing:
     """A list that somebody wants a page of.
 
-    `filters` hold `deleted`: False, True or None for both. `order` ends with `uuid`. `marker_project`: the project that a marker must
-    belong to; None: any. `hosts_down_after_s`: read the state of the servers' hosts, too; a host that is silent for longer is not up.
-    `keys_per_query`: a query costs as much as so many keys.
+    `filters` hold `deleted`: False, True or None for both. `order` ends with `uuid`. `marker_project`: the project that
+    a marker must belong to; None: any. `hosts_down_after_s`: read the state of the servers' hosts, too; a host that is
+    silent for longer is not up. `keys_per_query`: a query costs as much as so many keys.
     """
 
     filters: Filters
@@ -57,7 +58,9 @@ class Listing:
     @property
     def is_of_own_making(self) -> bool:
         """Whether what it costs is its asker's choice: by a filter of his, or an order that no index has."""
-        return bool(self.filters.keys() - {"deleted", "project_id"}) or cell_db.listing.may_take_long(self.filters, self.order)
+        return bool(self.filters.keys() - {"deleted", "project_id"}) or cell_db.listing.may_take_long(
+            self.filters, self.order
+        )
 
     @property
     def mappings_can_sort(self) -> bool:

@@ -1,7 +1,7 @@
 """What Placement's answers mean to us: the documents of its successes, and its refusals.
 
-Only what has the form of Placement's answer is one (Placement API, microversion 1.36). What else answers in its place, a proxy or a
-half-dead service, has said nothing.
+Only what has the form of Placement's answer is one (Placement API, microversion 1.36). What else answers in its place,
+a proxy or a half-dead service, has said nothing.
 """
 
 import re
@@ -108,7 +108,9 @@ def decoded(reply: Reply, kind: type[T], method: str, path: str) -> T:
     try:
         return msgspec.json.decode(reply.body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise core.errors.Unavailable(f"Placement: {method} {path} answered {reply.status} and no {kind.__name__}: {error}") from error
+        raise core.errors.Unavailable(
+            f"Placement: {method} {path} answered {reply.status} and no {kind.__name__}: {error}"
+        ) from error
 
 
 _CONCURRENT = "placement.concurrent_update"

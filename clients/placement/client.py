@@ -86,13 +86,21 @@ def connect(conf: cfg.ConfigOpts) -> "Placement":
     timeout_s = conf.placement.timeout_s
     headers = token_headers(conf.placement.token)
     if endpoint.startswith(("http://", "https://")):
-        return Placement(HttpClient(endpoint, who="Placement", timeout_s=timeout_s, headers=headers, fixed=_HEADERS), timeout_s=timeout_s)
+        return Placement(
+            HttpClient(endpoint, who="Placement", timeout_s=timeout_s, headers=headers, fixed=_HEADERS),
+            timeout_s=timeout_s,
+        )
     if endpoint.startswith("wsgi:///"):
         # Late, because it brings the whole Placement into this process.
         in_process = importlib.import_module("clients.placement.in_process")
         path = endpoint.removeprefix("wsgi://")
-        return Placement(in_process.InProcessTransport(path, timeout_s=timeout_s, headers=headers, fixed=_HEADERS), timeout_s=timeout_s)
-    raise core.errors.Invalid(f"[placement] endpoint {endpoint!r} is neither http://… nor wsgi:///…", field="placement.endpoint")
+        return Placement(
+            in_process.InProcessTransport(path, timeout_s=timeout_s, headers=headers, fixed=_HEADERS),
+            timeout_s=timeout_s,
+        )
+    raise core.errors.Invalid(
+        f"[placement] endpoint {endpoint!r} is neither http://… nor wsgi:///…", field="placement.endpoint"
+    )
 
 
 class Placement:
@@ -112,8 +120,8 @@ class Placement:
         """Takes all of them, or none, in one write; each replaces whatever its consumer held.
 
         Raises:
-            GenerationConflict: a consumer is not at the generation named (read it, renew the lease, claim again), or the
-                providers changed too often meanwhile.
+            GenerationConflict: a consumer is not at the generation named (read it, renew the lease, claim again), or
+                the providers changed too often meanwhile.
             NoCapacity: at least one does not fit, or its provider is gone.
         """
         if not claims:
@@ -187,9 +195,10 @@ class Placement:
         Custom resource classes and traits that operators added stay. `aggregates` None leaves them as they are.
 
         Raises:
-            Conflict: another provider has this name, or the provider of this uuid has another: it is not ours, and nothing was written. Or
-                an inventory would shrink below what is used of it (`classes`; traits and aggregates are written all the same).
-                `even_below_usage` shrinks it: nothing more will fit until enough is released.
+            Conflict: another provider has this name, or the provider of this uuid has another: it is not ours, and
+                nothing was written. Or an inventory would shrink below what is used of it (`classes`; traits and
+                aggregates are written all the same). `even_below_usage` shrinks it: nothing more will fit until enough
+                is released.
         """
         self._ensure_named(uuid, name)
         self._ensure_traits(uuid, lambda now: inventory.traits_after(now, traits))
@@ -285,8 +294,8 @@ class Placement:
     def _with_leftovers(self, claims: Sequence[Claim], conflict: GenerationConflict) -> list[Claim]:
         """The claims once more, at generation 0 where nothing is held.
 
-        A Placement killed between making a consumer and its allocations leaves one of generation 0 that a read does not show. Its
-        0 is as good a fence as null: only the first write at 0 succeeds.
+        A Placement killed between making a consumer and its allocations leaves one of generation 0 that a read does not
+        show. Its 0 is as good a fence as null: only the first write at 0 succeeds.
         """
         null = [claim for claim in claims if claim.generation is None]
         allocated = [claim.uuid for claim in null if self.read_claim(claim.uuid).providers]
@@ -297,7 +306,8 @@ class Placement:
         return [dataclasses.replace(claim, generation=0) if claim.uuid in left_over else claim for claim in claims]
 
     def _is_left_over(self, claim: Claim) -> bool:
-        """Placement does not say which of many consumers was refused; an empty write at generation 0 fits a leftover alone."""
+        """Placement does not say which of many consumers was refused; an empty write at generation 0 fits a leftover
+        alone."""
         try:
             self.release_at(claim.uuid, 0, claim.project_id, claim.user_id)
         except GenerationConflict:
@@ -315,7 +325,9 @@ class Placement:
         elif reply.status != 409:
             raise refused(reply, "POST", "/resource_providers")
         elif not self._refuse_others(uuid, name):  # Another conductor may have made it between our two requests.
-            raise core.errors.Conflict(f"Placement already has a provider named {name}, with another uuid", provider_uuid=uuid)
+            raise core.errors.Conflict(
+                f"Placement already has a provider named {name}, with another uuid", provider_uuid=uuid
+            )
 
     def _refuse_others(self, uuid: str, name: str) -> bool:
         """Whether Placement knows the provider.
@@ -330,7 +342,9 @@ class Placement:
             raise refused(reply, "GET", _path(uuid))
         known = decoded(reply, ProviderRow, "GET", _path(uuid))
         if known.name != name:
-            raise core.errors.Conflict(f"provider {uuid} is {known.name} and not {name}: it is not changed", provider_uuid=uuid)
+            raise core.errors.Conflict(
+                f"provider {uuid} is {known.name} and not {name}: it is not changed", provider_uuid=uuid
+            )
         return True
 
     def _ensure_traits(self, uuid: str, after: Callable[[set[str]], set[str]]) -> None:
@@ -347,7 +361,8 @@ class Placement:
             self._put(_path(uuid, "traits"), body, ProviderTraits)
 
     def _known_traits(self, wanted: set[str]) -> set[str]:
-        """Those that Placement knows, or can be taught; an older Placement has fewer standard traits than a newer host."""
+        """Those that Placement knows, or can be taught; an older Placement has fewer standard traits than a newer
+        host."""
         query = urllib.parse.quote("in:" + ",".join(sorted(wanted)), safe=":,")
         known = set(self._get(f"/traits?name={query}", Traits).traits)
         for name in sorted(wanted - known):
@@ -366,7 +381,9 @@ class Placement:
             return
         small = inventory.too_small(new, self._usages_at(uuid, found.resource_provider_generation), now)
         if small and not even_below_usage:
-            raise core.errors.Conflict(f"the inventory would be smaller than its use: {'; '.join(small)}", provider_uuid=uuid, classes=small)
+            raise core.errors.Conflict(
+                f"the inventory would be smaller than its use: {'; '.join(small)}", provider_uuid=uuid, classes=small
+            )
         for name in new.keys() - now.keys():
             if name.startswith("CUSTOM_"):
                 self._send("PUT", f"/resource_classes/{name}", success=(201, 204))
@@ -394,7 +411,8 @@ class Placement:
     # Private: asking
 
     def _at_its_generation(self, write: Callable[[], None]) -> None:
-        """Writes, and again when a provider changed meanwhile: its generation orders writers, ours is as good as theirs."""
+        """Writes, and again when a provider changed meanwhile: its generation orders writers, ours is as good as
+        theirs."""
         give_up_at = time.monotonic() + self._timeout_s
         for tries_left in reversed(range(_TRIES)):
             try:
@@ -412,11 +430,15 @@ class Placement:
         """A write that Placement answers with what there is now."""
         decoded(self._answered("PUT", path, body, success=(200,)), kind, "PUT", path)
 
-    def _send(self, method: str, path: str, body: object = None, *, success: Collection[int], consumers: Sequence[str] = ()) -> None:
+    def _send(
+        self, method: str, path: str, body: object = None, *, success: Collection[int], consumers: Sequence[str] = ()
+    ) -> None:
         """A write that is answered with a status alone. Any other than these is no success, 200 included."""
         self._answered(method, path, body, success=success, consumers=consumers)
 
-    def _answered(self, method: str, path: str, body: object, *, success: Collection[int], consumers: Sequence[str] = ()) -> Reply:
+    def _answered(
+        self, method: str, path: str, body: object, *, success: Collection[int], consumers: Sequence[str] = ()
+    ) -> Reply:
         reply = self._http.ask(method, path, body)
         if reply.status not in success:
             raise refused(reply, method, path, consumers)

@@ -1,7 +1,8 @@
 """Placement's WSGI application, called inside this process (the embedded profile): no server, no port.
 
-Imported only for `wsgi://` endpoints: with its libraries it costs a process about 60 MiB. Its own `PlacementDirect` is no choice for a
-service: it patches HTTP libraries process-wide and builds the whole application again for every request.
+Imported only for `wsgi://` endpoints: with its libraries it costs a process about 60 MiB. Its own `PlacementDirect` is
+no choice for a service: it patches HTTP libraries process-wide and builds the whole application again for every
+request.
 """
 
 import functools
@@ -18,13 +19,14 @@ from placement.objects import resource_class, trait
 import core.errors
 from clients.http import Headers, Reply
 
-# Placement keeps its database, its caches' "already filled" marks and its policy once per process, so calls from this process
-# take turns, whichever database they are for. SQLite would have them take turns anyway.
+# Placement keeps its database, its caches' "already filled" marks and its policy once per process, so calls from this
+# process take turns, whichever database they are for. SQLite would have them take turns anyway.
 _TURN = threading.Lock()
 
 
 class InProcessTransport:
-    """Asks the application that the configuration file describes; it is built once per process and file. Safe for many threads.
+    """Asks the application that the configuration file describes; it is built once per process and file. Safe for many
+    threads.
 
     Args:
         path: of `placement.conf`; its database must have Placement's schema, or `sync_on_startup`.
@@ -46,7 +48,9 @@ class InProcessTransport:
         Raises:
             Unavailable: others kept the application busy for the whole time-out; nothing was done.
         """
-        request = webob.Request.blank(path, method=method, headers={"Accept": "application/json", **self._fixed, **self._headers()})
+        request = webob.Request.blank(
+            path, method=method, headers={"Accept": "application/json", **self._fixed, **self._headers()}
+        )
         if body is not None:
             request.content_type = "application/json"
             request.body = orjson.dumps(body)

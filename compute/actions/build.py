@@ -1,7 +1,7 @@
 """Build a server: accept the order on disk, then create the guest, then report. The agent's part of the build protocol.
 
-Everything may be repeated and interrupted at any instruction: the intent on disk says what is to be done, the guest in the hypervisor
-says what is done, the fence says what must not be done any more.
+Everything may be repeated and interrupted at any instruction: the intent on disk says what is to be done, the guest in
+the hypervisor says what is done, the fence says what must not be done any more.
 """
 
 import contextlib
@@ -31,7 +31,8 @@ class Builds:
         self._slots = slots
 
     def accept(self, _: Context, message: Build) -> None:
-        """Answers each order with what is known of it, or writes it down and puts it in line; the message may be acked afterwards."""
+        """Answers each order with what is known of it, or writes it down and puts it in line; the message may be acked
+        afterwards."""
         news = [order for order in message.orders if self._is_to_be_built(order)]
         try:
             with self._host.steps("agent.accept"):
@@ -51,7 +52,8 @@ class Builds:
             self._submit(intent)
 
     def go_on(self) -> None:
-        """Puts every open intent in line on which nobody works: all of them at start, later those that could not be ended."""
+        """Puts every open intent in line on which nobody works: all of them at start, later those that could not be
+        ended."""
         for intent in self._host.records.intents():
             if self._host.records.fence(intent.uuid) >= intent.attempt:
                 continue  # Given up, on a disk that did not take it: its `destroy` comes.
@@ -107,8 +109,8 @@ def _is_wanted(host: AgentContext, intent: Intent) -> bool:
 def _create(host: AgentContext, intent: Intent, deadline: Deadline) -> Guest:
     """Everything the guest needs, then the guest.
 
-    Before volumes are attached (a later issue) the agent asks its conductor here whether the attempt is still the server's current one,
-    so that two attempts never both write a volume.
+    Before volumes are attached (a later issue) the agent asks its conductor here whether the attempt is still the
+    server's current one, so that two attempts never both write a volume.
     """
     spec = intent.order.spec
     if intent.attempt > 1:
@@ -146,17 +148,24 @@ def _cannot(host: AgentContext, intent: Intent, deadline: Deadline, why: Excepti
 
 
 def _reason(why: Exception) -> str:
-    return why.message if isinstance(why, core.errors.CellplaneError) else f"Unexpected error on the host ({type(why).__name__})"
+    return (
+        why.message
+        if isinstance(why, core.errors.CellplaneError)
+        else f"Unexpected error on the host ({type(why).__name__})"
+    )
 
 
 def _refuse(host: AgentContext, order: BuildAttempt, reason: str, *, is_fenced: bool = True) -> None:
     uuid, attempt = order.spec.uuid, order.attempt
     LOG.warning("build refused %s is_fenced=%s why=%s", _about(host, order), is_fenced, reason)
-    host.reporter.report(cell.REFUSED, (uuid, attempt), cell.Refusal(uuid, attempt, reason, is_fenced, order.request_id))
+    host.reporter.report(
+        cell.REFUSED, (uuid, attempt), cell.Refusal(uuid, attempt, reason, is_fenced, order.request_id)
+    )
 
 
 def _refuse_as_well_as_can_be(host: AgentContext, order: BuildAttempt, reason: str) -> None:
-    """With a disk that takes nothing the fence lasts as long as this agent: the cell is told so, and has the host answer once more later."""
+    """With a disk that takes nothing the fence lasts as long as this agent: the cell is told so, and has the host
+    answer once more later."""
     uuid, attempt = order.spec.uuid, order.attempt
     try:
         host.records.give_up({uuid: attempt})

@@ -39,7 +39,8 @@ class Destroys:
             self._host.servers.interrupt(farewell.uuid, farewell.attempt, "The server is being deleted")
         with self._taken_up(farewells) as ours:
             gone = self._destroy_all(ours)
-        # No longer taken up: a message that comes now is answered by itself, for this answer may have been heard already.
+        # No longer taken up: a message that comes now is answered by itself, for this answer may have been heard
+        # already.
         rows = [((one.uuid, one.attempt), Attempt(one.uuid, one.attempt, one.request_id)) for one in gone]
         self._host.reporter.report_now(cell.GONE, rows, deadline_s=self._host.deadlines.report_s)
         if len(gone) < len(ours):
@@ -47,8 +48,8 @@ class Destroys:
 
     @contextlib.contextmanager
     def _taken_up(self, farewells: Sequence[DestroyAttempt]) -> Iterator[list[DestroyAttempt]]:
-        """Those that no other message is about: its `gone` will answer this one too. Orders repeated while a hypervisor hangs
-        would else hold all the listener's threads.
+        """Those that no other message is about: its `gone` will answer this one too. Orders repeated while a hypervisor
+        hangs would else hold all the listener's threads.
         """
         with self._lock:
             ours = [farewell for farewell in farewells if not self._is_under_way(farewell.uuid, farewell.attempt)]
@@ -97,11 +98,14 @@ class Destroys:
         return True
 
     def _is_superseded(self, uuid: str, attempt: int) -> bool:
-        """Whether a later attempt's guest is here: its build destroyed the older ones first, and need not be waited for."""
+        """Whether a later attempt's guest is here: its build destroyed the older ones first, and need not be waited
+        for."""
         guest = self._host.hypervisor.guests.get(uuid)
         return guest is not None and guest.attempt > attempt
 
 
 def _highest(servers: Iterable[DestroyAttempt]) -> list[DestroyAttempt]:
     """Of each server the one with the highest attempt: it is for the older ones, too."""
-    return list({checked_uuid(farewell.uuid): farewell for farewell in sorted(servers, key=lambda one: one.attempt)}.values())
+    return list(
+        {checked_uuid(farewell.uuid): farewell for farewell in sorted(servers, key=lambda one: one.attempt)}.values()
+    )

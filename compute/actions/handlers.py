@@ -41,7 +41,9 @@ def _change_password(job: Job) -> Guest:
     """The password came sealed, and is readable from here to the guest's agent only."""
     password = job.host.records.opener.open(text_of(job.act.arguments, "sealed"), about=job.uuid)
     job.begins()
-    job.host.hypervisor.operating_system.set_password(job.uuid, user=text_of(job.act.arguments, "user"), password=password, deadline=job.deadline)
+    job.host.hypervisor.operating_system.set_password(
+        job.uuid, user=text_of(job.act.arguments, "user"), password=password, deadline=job.deadline
+    )
     return job.guest()
 
 

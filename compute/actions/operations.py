@@ -1,4 +1,5 @@
-"""Operations on a guest: start, stop, reboot, pause … each done once per id, in the order they came, its outcome remembered."""
+"""Operations on a guest: start, stop, reboot, pause … each done once per id, in the order they came, its outcome
+remembered."""
 
 import time
 
@@ -29,7 +30,8 @@ class Operations:
         self._slots = slots
 
     def accept(self, _: Context, act: Act) -> None:
-        """Answers what is known, or writes the operation down and puts it in line; the message may be acked afterwards."""
+        """Answers what is known, or writes the operation down and puts it in line; the message may be acked
+        afterwards."""
         uuid = checked_uuid(act.uuid)
         host = self._host
         if host.records.fence(uuid) >= act.attempt:
@@ -43,8 +45,8 @@ class Operations:
             self._report(outcome)
             return
         if known is not None and known.is_known(act.operation_id):
-            # In the midst of it the guest may look like none that this could be done to; and a rebuild that is over must not be begun anew
-            # by a message that comes late.
+            # In the midst of it the guest may look like none that this could be done to; and a rebuild that is over
+            # must not be begun anew by a message that comes late.
             return
         objection = self._objection(act)
         if objection is not None:
@@ -117,7 +119,8 @@ class Operations:
         return Outcome(act.uuid, act.operation_id, power_state=after.power_state, request_id=act.request_id)
 
     def _left_s(self, waiting: Waiting) -> float:
-        """Seconds that the operation may still take: its cell does not wait longer, and its user may be doing something else by then."""
+        """Seconds that the operation may still take: its cell does not wait longer, and its user may be doing something
+        else by then."""
         action = OPERATIONS[waiting.act.action]
         most_s = self._host.deadlines.operation_s if action.host_deadline_s is None else action.host_deadline_s
         age_s = max(0.0, time.time() - waiting.accepted_at) if waiting.accepted_at else 0.0
@@ -147,4 +150,6 @@ class Operations:
 
 def _fault(act: Act, guest: Guest | None, fault: str, *, unharmed: bool) -> Outcome:
     power_state = None if guest is None else guest.power_state
-    return Outcome(act.uuid, act.operation_id, power_state=power_state, fault=fault, unharmed=unharmed, request_id=act.request_id)
+    return Outcome(
+        act.uuid, act.operation_id, power_state=power_state, fault=fault, unharmed=unharmed, request_id=act.request_id
+    )

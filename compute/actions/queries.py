@@ -24,7 +24,12 @@ def show_console_addresses(host: AgentContext, _: Context, asked: ServerRef) -> 
         WrongState: it does not run; the message names its power state.
     """
     found = _ask(host, GET_CONSOLE, asked.uuid, host.hypervisor.consoles.addresses)
-    return ConsoleAddresses([Address(kind=one.kind, host=one.host, port=one.port, path=None if one.path is None else str(one.path)) for one in found])
+    return ConsoleAddresses(
+        [
+            Address(kind=one.kind, host=one.host, port=one.port, path=None if one.path is None else str(one.path))
+            for one in found
+        ]
+    )
 
 
 def show_diagnostics(host: AgentContext, _: Context, asked: ServerRef) -> Diagnostics:

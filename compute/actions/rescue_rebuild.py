@@ -15,7 +15,9 @@ def rescue(job: Job) -> Guest:
     image = _image(job)
     path = _file(job, image)
     job.begins()
-    return job.host.hypervisor.disks.rescue(job.uuid, image=path, disk_format=image.disk_format if image else "raw", deadline=job.deadline)
+    return job.host.hypervisor.disks.rescue(
+        job.uuid, image=path, disk_format=image.disk_format if image else "raw", deadline=job.deadline
+    )
 
 
 def unrescue(job: Job) -> Guest:
@@ -25,7 +27,8 @@ def unrescue(job: Job) -> Guest:
 
 
 def rebuild(job: Job) -> Guest:
-    """The guest's disks are made anew of the specification in the order. A server that was stopped is stopped again afterwards."""
+    """The guest's disks are made anew of the specification in the order. A server that was stopped is stopped again
+    afterwards."""
     spec = job.act.spec
     if spec is None or spec.uuid != job.uuid:
         raise core.errors.Invalid("The order lacks the server's specification", field="spec")

@@ -1,7 +1,7 @@
 """An image of a guest's root disk, given to the image service, where the image's record is already.
 
-May be interrupted anywhere and begun again: an image that is active is done, one that is not gets all its bytes anew. The record is the
-conductor's: it is neither made nor removed here.
+May be interrupted anywhere and begun again: an image that is active is done, one that is not gets all its bytes anew.
+The record is the conductor's: it is neither made nor removed here.
 """
 
 import contextlib

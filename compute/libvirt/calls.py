@@ -20,8 +20,8 @@ Result = TypeVar("Result")
 class Calls:
     """Runs functions that block, as many at a time as `most`, those that were left behind included.
 
-    A library's call cannot be interrupted, only not be waited for. When the hypervisor comes back, or its connection is closed, the
-    threads left behind end.
+    A library's call cannot be interrupted, only not be waited for. When the hypervisor comes back, or its connection is
+    closed, the threads left behind end.
     """
 
     def __init__(self, most: int) -> None:
@@ -30,7 +30,15 @@ class Calls:
         self._ended = threading.Condition()
         self._about: collections.Counter[str] = collections.Counter()
 
-    def run(self, what: str, function: Callable[[], Result], *, deadline_s: float, deadline: Deadline | None = None, about: str = "") -> Result:
+    def run(
+        self,
+        what: str,
+        function: Callable[[], Result],
+        *,
+        deadline_s: float,
+        deadline: Deadline | None = None,
+        about: str = "",
+    ) -> Result:
         """What the function gives.
 
         Args:

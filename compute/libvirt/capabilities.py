@@ -38,7 +38,8 @@ _ALWAYS = (
 
 
 def cpu_of(capabilities: str) -> dict[str, Any]:
-    """The host's CPU, from the document of `virConnectGetCapabilities`, in the shape of the Compute API's `cpu_info`."""
+    """The host's CPU, from the document of `virConnectGetCapabilities`, in the shape of the Compute API's
+    `cpu_info`."""
     cpu = ET.fromstring(capabilities).find("host/cpu")
     if cpu is None:
         return {}
@@ -54,15 +55,22 @@ def traits_of(cpu: dict[str, Any], abilities: Abilities, *, virt_type: str) -> t
     """Placement's names of what guests can have. Without KVM they get QEMU's CPU, not the machine's."""
     features = cpu.get("features", []) if virt_type == "kvm" else []
     found = {*_ALWAYS, *(_TRAITS[name] for name in features if name in _TRAITS)}
-    found |= {f"COMPUTE_GRAPHICS_MODEL_{name.upper()}" for name in VIDEO_MODELS if name in abilities.videos or name == "none"}
-    found |= {f"COMPUTE_SECURITY_TPM_{version.replace('.', '_')}" for version in TPM_VERSIONS if version in abilities.tpm_versions}
+    found |= {
+        f"COMPUTE_GRAPHICS_MODEL_{name.upper()}" for name in VIDEO_MODELS if name in abilities.videos or name == "none"
+    }
+    found |= {
+        f"COMPUTE_SECURITY_TPM_{version.replace('.', '_')}"
+        for version in TPM_VERSIONS
+        if version in abilities.tpm_versions
+    }
     if abilities.has_uefi:
         found.add("COMPUTE_FIRMWARE_UEFI")
     return tuple(sorted(found))
 
 
 def memory_mib_of(meminfo: str) -> int:
-    """The machine's memory, from /proc/meminfo: libvirt's own figure is that of one NUMA node's file, which may still grow."""
+    """The machine's memory, from /proc/meminfo: libvirt's own figure is that of one NUMA node's file, which may still
+    grow."""
     for line in meminfo.splitlines():
         name, _, rest = line.partition(":")
         if name == "MemTotal":
@@ -71,7 +79,8 @@ def memory_mib_of(meminfo: str) -> int:
 
 
 def virt_type_of(cpuinfo: str) -> str:
-    """kvm where the CPU says that it can, from /proc/cpuinfo; a /dev/kvm that opens, and libvirt, may promise it without."""
+    """kvm where the CPU says that it can, from /proc/cpuinfo; a /dev/kvm that opens, and libvirt, may promise it
+    without."""
     for line in cpuinfo.splitlines():
         name, _, rest = line.partition(":")
         if name.strip() == "flags":

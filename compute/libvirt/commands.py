@@ -41,7 +41,9 @@ def run(arguments: Sequence[str | pathlib.Path], deadline: Deadline) -> None:
     with tempfile.TemporaryFile() as complaint:
         try:
             command = [_path_of(name) or name, *(str(part) for part in arguments[1:])]
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaint, umask=private.UMASK)
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaint, umask=private.UMASK
+            )
         except FileNotFoundError as error:
             raise core.errors.Invalid(f"The program {name} is not installed on this host") from error
         with process:

@@ -41,7 +41,9 @@ class Libvirt:
 
     def __init__(self, uri: str, *, calls: Calls, deadline_s: float, changed: Callable[[], None]) -> None:
         if libvirt is None:
-            raise core.errors.Invalid("[compute] driver libvirt needs libvirt-python: install cellplane[libvirt]", field="driver")
+            raise core.errors.Invalid(
+                "[compute] driver libvirt needs libvirt-python: install cellplane[libvirt]", field="driver"
+            )
         self._uri = uri
         self._calls = calls
         self._deadline_s = deadline_s
@@ -136,8 +138,12 @@ class Libvirt:
             connection.setKeepAlive(_KEEPALIVE_S, _KEEPALIVE_COUNT)
             connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle, None)
             connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._on_reboot, None)
-            connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, self._on_device_removed, None)
-            connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, self._on_job_completed, None)
+            connection.domainEventRegisterAny(
+                None, libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, self._on_device_removed, None
+            )
+            connection.domainEventRegisterAny(
+                None, libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, self._on_job_completed, None
+            )
         except libvirt.libvirtError as error:
             raise core.errors.Unavailable(f"libvirt does not answer: {error.get_error_message()}") from error
         LOG.info("connected uri=%s", self._uri)
@@ -146,7 +152,10 @@ class Libvirt:
     def _on_lifecycle(self, _connection: Any, domain: Any, event: int, detail: int, _opaque: object) -> None:
         if is_ours(domain.name()):
             if (event, detail) == (libvirt.VIR_DOMAIN_EVENT_SUSPENDED, libvirt.VIR_DOMAIN_EVENT_SUSPENDED_IOERROR):
-                LOG.warning("a guest cannot write its disk and is paused; is the host's disk full? %s", about(server=domain.UUIDString()))
+                LOG.warning(
+                    "a guest cannot write its disk and is paused; is the host's disk full? %s",
+                    about(server=domain.UUIDString()),
+                )
             self._tell()
 
     def _on_reboot(self, _connection: Any, domain: Any, _opaque: object) -> None:
@@ -201,6 +210,11 @@ def _translated(what: str, error: Any, said: str, *, is_alive: bool) -> core.err
         return core.errors.WrongState(f"The guest's state does not allow it ({what})")
     if code == libvirt.VIR_ERR_OPERATION_TIMEOUT:
         return core.errors.Unavailable(f"The guest is busy ({what})")
-    if code in (libvirt.VIR_ERR_CONFIG_UNSUPPORTED, libvirt.VIR_ERR_XML_ERROR, libvirt.VIR_ERR_XML_INVALID_SCHEMA, libvirt.VIR_ERR_NO_SUPPORT):
+    if code in (
+        libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
+        libvirt.VIR_ERR_XML_ERROR,
+        libvirt.VIR_ERR_XML_INVALID_SCHEMA,
+        libvirt.VIR_ERR_NO_SUPPORT,
+    ):
         return core.errors.Invalid(f"The hypervisor cannot do this ({what})")
     return core.errors.Broken(f"The hypervisor failed to {what}")

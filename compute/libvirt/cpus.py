@@ -63,7 +63,10 @@ def topology_of(both: FlavorAndImageOptions, vcpus: int) -> Topology | None:
             if threads in _divisors(threads, wanted["threads"], most["threads"]):
                 return Topology(sockets=sockets, cores=cores, threads=threads)
     asked = ", ".join(f"{part} {count}" for part, count in wanted.items() if count)
-    raise core.errors.Invalid(f"No topology of the flavor's {vcpus} CPUs is as it was asked for ({asked or 'too few allowed'})", field="hw:cpu_sockets")
+    raise core.errors.Invalid(
+        f"No topology of the flavor's {vcpus} CPUs is as it was asked for ({asked or 'too few allowed'})",
+        field="hw:cpu_sockets",
+    )
 
 
 def numa_of(both: FlavorAndImageOptions, *, vcpus: int, memory_mib: int) -> tuple[NumaNode, ...]:
@@ -79,14 +82,18 @@ def numa_of(both: FlavorAndImageOptions, *, vcpus: int, memory_mib: int) -> tupl
             raise core.errors.Invalid("NUMA nodes are described and not counted", field="hw:numa_nodes")
         return ()
     if bool(cpus) != bool(memory) or (cpus and (set(cpus) != set(range(count)) or set(memory) != set(range(count)))):
-        raise core.errors.Invalid(f"CPUs and memory of all {count} NUMA nodes must be given, or of none", field="hw:numa_nodes")
+        raise core.errors.Invalid(
+            f"CPUs and memory of all {count} NUMA nodes must be given, or of none", field="hw:numa_nodes"
+        )
     if not cpus:
         return _even_nodes(count, vcpus, memory_mib)
     nodes = tuple(NumaNode(cpus=_cpus(cpus[number], vcpus), memory_mib=_mib(memory[number])) for number in range(count))
     if sorted(cpu for node in nodes for cpu in node.cpus) != list(range(vcpus)):
         raise core.errors.Invalid(f"The NUMA nodes do not share out the flavor's {vcpus} CPUs", field="hw:numa_cpus.0")
     if sum(node.memory_mib for node in nodes) != memory_mib:
-        raise core.errors.Invalid(f"The NUMA nodes do not share out the flavor's {memory_mib} MiB", field="hw:numa_mem.0")
+        raise core.errors.Invalid(
+            f"The NUMA nodes do not share out the flavor's {memory_mib} MiB", field="hw:numa_mem.0"
+        )
     return nodes
 
 
@@ -99,7 +106,9 @@ def policy_of(both: FlavorAndImageOptions) -> CpuPolicy:
     ours = both.flavor.choice("hw:cpu_policy", ("dedicated", "shared"))
     theirs = both.image.choice("hw_cpu_policy", ("dedicated", "shared"))
     if (ours, theirs) == ("shared", "dedicated"):
-        raise core.errors.Invalid("The flavor's CPUs are shared: its image cannot have dedicated ones", field="hw_cpu_policy")
+        raise core.errors.Invalid(
+            "The flavor's CPUs are shared: its image cannot have dedicated ones", field="hw_cpu_policy"
+        )
     is_dedicated = "dedicated" in (ours, theirs)
     threads = both.choice("cpu_thread_policy", ("prefer",))
     emulator = both.flavor.choice("hw:emulator_threads_policy", ("share", "isolate"))
@@ -110,7 +119,8 @@ def policy_of(both: FlavorAndImageOptions) -> CpuPolicy:
 
 
 def page_kib_of(both: FlavorAndImageOptions) -> int | None:
-    """The size of the pages under the guest's memory; `LARGE_PAGES_KIB`: the host's usual large ones; None: its small ones.
+    """The size of the pages under the guest's memory; `LARGE_PAGES_KIB`: the host's usual large ones; None: its small
+    ones.
 
     Raises:
         Invalid: that is no size.
@@ -138,20 +148,33 @@ def cpu_set(text: str) -> tuple[int, ...]:
 
 def _most(both: FlavorAndImageOptions, part: str) -> int | None:
     """The smaller of both limits."""
-    limits = (both.flavor.count(f"hw:cpu_max_{part}", most=MAX_CPUS), both.image.count(f"hw_cpu_max_{part}", most=MAX_CPUS))
+    limits = (
+        both.flavor.count(f"hw:cpu_max_{part}", most=MAX_CPUS),
+        both.image.count(f"hw_cpu_max_{part}", most=MAX_CPUS),
+    )
     return min((limit for limit in limits if limit), default=None)
 
 
 def _divisors(number: int, wanted: int | None, most: int | None) -> list[int]:
     """Those that are wanted, the largest first."""
-    return [part for part in range(number, 0, -1) if number % part == 0 and part in (wanted or part,) and part <= (most or part)]
+    return [
+        part
+        for part in range(number, 0, -1)
+        if number % part == 0 and part in (wanted or part,) and part <= (most or part)
+    ]
 
 
 def _even_nodes(count: int, vcpus: int, memory_mib: int) -> tuple[NumaNode, ...]:
     if vcpus % count or memory_mib % count:
-        raise core.errors.Invalid(f"{vcpus} CPUs and {memory_mib} MiB cannot be shared out evenly to {count} NUMA nodes", field="hw:numa_nodes")
+        raise core.errors.Invalid(
+            f"{vcpus} CPUs and {memory_mib} MiB cannot be shared out evenly to {count} NUMA nodes",
+            field="hw:numa_nodes",
+        )
     each = vcpus // count
-    return tuple(NumaNode(cpus=tuple(range(number * each, (number + 1) * each)), memory_mib=memory_mib // count) for number in range(count))
+    return tuple(
+        NumaNode(cpus=tuple(range(number * each, (number + 1) * each)), memory_mib=memory_mib // count)
+        for number in range(count)
+    )
 
 
 def _cpus(text: str, vcpus: int) -> tuple[int, ...]:
@@ -177,6 +200,8 @@ def _page_kib(text: str | None, name: str) -> int | None:
         return LARGE_PAGES_KIB
     match = _PAGES.fullmatch(text.replace(" ", "")) if text else None
     if match is None or not int(match[1]):
-        raise core.errors.Invalid(f"{name} cannot be {text!r}; it is small, large, any, or a size such as 2MB", field=name)
+        raise core.errors.Invalid(
+            f"{name} cannot be {text!r}; it is small, large, any, or a size such as 2MB", field=name
+        )
     size_kib = int(match[1]) * _KIB[match[2]]
     return None if size_kib == _SMALL_KIB else size_kib

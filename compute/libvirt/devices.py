@@ -39,14 +39,22 @@ class ConsoleListener:
 
 
 def add_devices(
-    devices: ET.Element, hardware: Hardware, *, disks: tuple[Disk, ...], console_log: pathlib.Path, serial: ConsoleListener, vnc: ConsoleListener
+    devices: ET.Element,
+    hardware: Hardware,
+    *,
+    disks: tuple[Disk, ...],
+    console_log: pathlib.Path,
+    serial: ConsoleListener,
+    vnc: ConsoleListener,
 ) -> None:
     """All devices that the guest has from its first start on."""
     _controllers(devices, hardware)
     _disks(devices, hardware, disks)
     _serial(devices, console_log, serial)
     if hardware.has_guest_agent:
-        ET.SubElement(ET.SubElement(devices, "channel", type="unix"), "target", type="virtio", name="org.qemu.guest_agent.0")
+        ET.SubElement(
+            ET.SubElement(devices, "channel", type="unix"), "target", type="virtio", name="org.qemu.guest_agent.0"
+        )
     if hardware.tablet_bus is not None:
         ET.SubElement(devices, "input", type="tablet", bus=hardware.tablet_bus)
     if hardware.tablet_bus == "virtio":
@@ -70,11 +78,15 @@ def disk_xml(disk: DiskToAttach, name: str) -> str:
         Invalid: there are no such disks here.
     """
     if disk.bus not in _HOT_BUSES:
-        raise core.errors.Invalid(f"A disk cannot be attached by the bus {disk.bus!r}; it is one of: {', '.join(_HOT_BUSES)}", field="bus")
+        raise core.errors.Invalid(
+            f"A disk cannot be attached by the bus {disk.bus!r}; it is one of: {', '.join(_HOT_BUSES)}", field="bus"
+        )
     source = disk.source
     kind = "network" if isinstance(source, NetworkSource) else "block" if isinstance(source, BlockSource) else "file"
     element = ET.Element("disk", type=kind, device="disk")
-    ET.SubElement(element, "driver", name="qemu", type=source.format if isinstance(source, FileSource) else "raw", cache="none")
+    ET.SubElement(
+        element, "driver", name="qemu", type=source.format if isinstance(source, FileSource) else "raw", cache="none"
+    )
     if isinstance(source, FileSource):
         if source.format not in ("qcow2", "raw"):
             raise core.errors.Invalid(f"A disk cannot be of the format {source.format!r}", field="format")
@@ -94,9 +106,13 @@ def nic_xml(nic: NicToAttach, *, model: str, may_take: Limits = NO_LIMITS) -> st
     """As `disk_xml`; `model` is what the guest's image asks for, `may_take` what its flavor allows."""
     model = nic.model or model
     if model not in VIF_MODELS:
-        raise core.errors.Invalid(f"A network card cannot be of the model {model!r}; it is one of: {', '.join(VIF_MODELS)}", field="model")
+        raise core.errors.Invalid(
+            f"A network card cannot be of the model {model!r}; it is one of: {', '.join(VIF_MODELS)}", field="model"
+        )
     if nic.kind not in ("bridge", "ethernet", "tap") or (nic.kind == "bridge") != (nic.bridge is not None):
-        raise core.errors.Invalid(f"A network card cannot be of the kind {nic.kind!r} with the bridge {nic.bridge!r}", field="kind")
+        raise core.errors.Invalid(
+            f"A network card cannot be of the kind {nic.kind!r} with the bridge {nic.bridge!r}", field="kind"
+        )
     element = ET.Element("interface", type="bridge" if nic.kind == "bridge" else "ethernet")
     ET.SubElement(element, "mac", address=nic.mac)
     if nic.bridge is not None:
@@ -191,7 +207,9 @@ def _rng(devices: ET.Element, hardware: Hardware) -> None:
 
 def _network_source(disk: ET.Element, source: NetworkSource) -> None:
     if source.protocol not in _PROTOCOLS:
-        raise core.errors.Invalid(f"A disk cannot be read by {source.protocol!r}; it is one of: {', '.join(_PROTOCOLS)}", field="protocol")
+        raise core.errors.Invalid(
+            f"A disk cannot be read by {source.protocol!r}; it is one of: {', '.join(_PROTOCOLS)}", field="protocol"
+        )
     element = ET.SubElement(disk, "source", protocol=source.protocol, name=source.name)
     if source.socket is not None:
         ET.SubElement(element, "host", transport="unix", socket=str(source.socket))

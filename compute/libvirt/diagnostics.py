@@ -20,7 +20,10 @@ def diagnostics_of(seen: Seen, virt_type: str, stats: dict[str, Any], document: 
         vcpus=seen.identity.vcpus,
         cpu_times_ns=cpus or [int(stats.get("cpu.time", 0))],
         memory_maximum_mib=int(stats.get("balloon.maximum", 0)) // 1024,
-        memory_used_mib=int(stats.get("balloon.current", 0) - stats.get("balloon.usable", stats.get("balloon.unused", 0))) // 1024,
+        memory_used_mib=int(
+            stats.get("balloon.current", 0) - stats.get("balloon.usable", stats.get("balloon.unused", 0))
+        )
+        // 1024,
         disks=[_disk(stats, f"block.{number}") for number in range(stats.get("block.count", 0))],
         nics=[_nic(stats, f"net.{number}", document) for number in range(stats.get("net.count", 0))],
         has_config_drive=has_config_drive(document),
@@ -39,7 +42,11 @@ def _disk(stats: dict[str, Any], disk: str) -> Disk:
 
 def _nic(stats: dict[str, Any], nic: str, document: str) -> Nic:
     name = str(stats.get(f"{nic}.name", ""))
-    figures = {f"{way}_{ours}": int(stats.get(f"{nic}.{way}.{theirs}", 0)) for way in ("rx", "tx") for ours, theirs in _NIC_FIGURES.items()}
+    figures = {
+        f"{way}_{ours}": int(stats.get(f"{nic}.{way}.{theirs}", 0))
+        for way in ("rx", "tx")
+        for ours, theirs in _NIC_FIGURES.items()
+    }
     return Nic(name=name, mac_address=_mac_of(document, name), **figures)
 
 

@@ -32,8 +32,8 @@ def is_ours(name: str) -> bool:
 class Identity:
     """What the domain says of itself: kept by libvirt, read again after the agent's end. Disk in GiB as it is claimed.
 
-    `machine` is the one that it was made with (of an older guest ""): it stays when the host's default becomes another. `vif_model` and
-    `vif_limits` (`limits.nic_limits_text`): of network cards that come later.
+    `machine` is the one that it was made with (of an older guest ""): it stays when the host's default becomes another.
+    `vif_model` and `vif_limits` (`limits.nic_limits_text`): of network cards that come later.
     """
 
     attempt: int
@@ -101,7 +101,10 @@ def identity_of(metadata: str) -> Identity:
     except (ET.ParseError, KeyError) as error:
         raise ValueError(f"not the metadata of a server: {error}") from error
     return Identity(
-        **sizes, machine=values.get("machine", ""), vif_model=values.get("vif_model", "virtio"), vif_limits=values.get("vif_limits", "")
+        **sizes,
+        machine=values.get("machine", ""),
+        vif_model=values.get("vif_model", "virtio"),
+        vif_limits=values.get("vif_limits", ""),
     )
 
 
@@ -139,7 +142,13 @@ def _cpu_topology(root: ET.Element, domain: Domain) -> None:
 def _sysinfo(root: ET.Element, uuid: str) -> None:
     # cloud-init recognises the cloud by this product name.
     system = ET.SubElement(ET.SubElement(root, "sysinfo", type="smbios"), "system")
-    for name, value in (("manufacturer", "Cellplane"), ("product", "OpenStack Compute"), ("serial", uuid), ("uuid", uuid), ("family", "Virtual Machine")):
+    for name, value in (
+        ("manufacturer", "Cellplane"),
+        ("product", "OpenStack Compute"),
+        ("serial", uuid),
+        ("uuid", uuid),
+        ("family", "Virtual Machine"),
+    ):
         _text(system, "entry", value, name=name)
 
 
@@ -178,11 +187,15 @@ def _cpu(root: ET.Element, domain: Domain) -> None:
     if domain.virt_type == "kvm":
         cpu.set("mode", "host-model")
     if topology is not None:
-        ET.SubElement(cpu, "topology", sockets=str(topology.sockets), cores=str(topology.cores), threads=str(topology.threads))
+        ET.SubElement(
+            cpu, "topology", sockets=str(topology.sockets), cores=str(topology.cores), threads=str(topology.threads)
+        )
     if nodes:
         numa = ET.SubElement(cpu, "numa")
         for number, node in enumerate(nodes):
-            ET.SubElement(numa, "cell", id=str(number), cpus=_cpuset(node.cpus), memory=str(node.memory_mib), unit="MiB")
+            ET.SubElement(
+                numa, "cell", id=str(number), cpus=_cpuset(node.cpus), memory=str(node.memory_mib), unit="MiB"
+            )
 
 
 def _clock(root: ET.Element, hardware: Hardware) -> None:

@@ -1,4 +1,5 @@
-"""What this host's QEMU, firmware and kernel can give to guests, from libvirt's documents; and whether that is enough for one."""
+"""What this host's QEMU, firmware and kernel can give to guests, from libvirt's documents; and whether that is enough
+for one."""
 
 import dataclasses
 import pathlib
@@ -23,7 +24,8 @@ class Abilities:
 
 
 def abilities_of(capabilities: str, domain_capabilities: str, page_sizes: frozenset[int]) -> Abilities:
-    """From what `virConnectGetCapabilities` and `virConnectGetDomainCapabilities` give; libvirt counts swtpm in only where it is installed."""
+    """From what `virConnectGetCapabilities` and `virConnectGetDomainCapabilities` give; libvirt counts swtpm in only
+    where it is installed."""
     root = ET.fromstring(domain_capabilities)
     has_swtpm = "emulator" in _values(root, "devices/tpm", "backendModel")
     return Abilities(
@@ -31,7 +33,9 @@ def abilities_of(capabilities: str, domain_capabilities: str, page_sizes: frozen
         videos=_values(root, "devices/video", "modelType"),
         tpm_models=_values(root, "devices/tpm", "model") if has_swtpm else frozenset(),
         # Before libvirt 8.6 it does not tell; both were there with any swtpm.
-        tpm_versions=(_values(root, "devices/tpm", "backendVersion") or frozenset({"1.2", "2.0"})) if has_swtpm else frozenset(),
+        tpm_versions=(_values(root, "devices/tpm", "backendVersion") or frozenset({"1.2", "2.0"}))
+        if has_swtpm
+        else frozenset(),
         has_uefi="efi" in _values(root, "os", "firmware"),
         page_sizes=page_sizes,
     )
@@ -47,7 +51,8 @@ def machines_of(capabilities: str) -> dict[str, str]:
 
 
 def page_sizes_of(directory: pathlib.Path) -> frozenset[int]:
-    """The sizes of large pages of which the host keeps some, in KiB; `directory` is the kernel's /sys/kernel/mm/hugepages."""
+    """The sizes of large pages of which the host keeps some, in KiB; `directory` is the kernel's
+    /sys/kernel/mm/hugepages."""
     found = set()
     for path in directory.glob("hugepages-*kB"):
         if int((path / "nr_hugepages").read_text()):
@@ -69,11 +74,20 @@ def require(hardware: Hardware, abilities: Abilities, *, virt_type: str) -> None
         raise core.errors.Invalid("This host has no UEFI firmware (hw_firmware_type)", field="hw_firmware_type")
     tpm = hardware.tpm
     if tpm is not None and (tpm.model not in abilities.tpm_models or tpm.version not in abilities.tpm_versions):
-        raise core.errors.Invalid(f"This host has no {tpm.model} of version {tpm.version} (hw:tpm_version)", field="hw:tpm_version")
-    if hardware.page_kib is not None and not (abilities.page_sizes if hardware.page_kib == LARGE_PAGES_KIB else hardware.page_kib in abilities.page_sizes):
-        raise core.errors.Invalid(f"This host keeps no large pages of that size (hw:mem_page_size, {hardware.page_kib} KiB)", field="hw:mem_page_size")
+        raise core.errors.Invalid(
+            f"This host has no {tpm.model} of version {tpm.version} (hw:tpm_version)", field="hw:tpm_version"
+        )
+    if hardware.page_kib is not None and not (
+        abilities.page_sizes if hardware.page_kib == LARGE_PAGES_KIB else hardware.page_kib in abilities.page_sizes
+    ):
+        raise core.errors.Invalid(
+            f"This host keeps no large pages of that size (hw:mem_page_size, {hardware.page_kib} KiB)",
+            field="hw:mem_page_size",
+        )
     if hardware.hides_hypervisor and virt_type != "kvm":
-        raise core.errors.Invalid("Only KVM can be hidden from a guest (hide_hypervisor_id)", field="hw:hide_hypervisor_id")
+        raise core.errors.Invalid(
+            "Only KVM can be hidden from a guest (hide_hypervisor_id)", field="hw:hide_hypervisor_id"
+        )
 
 
 def _values(root: ET.Element, path: str, name: str) -> frozenset[str]:

@@ -63,14 +63,22 @@ def consoles_of(document: str) -> list[ConsoleAddress]:
     root = ET.fromstring(document)
     found = []
     for graphics in root.iterfind("devices/graphics[@type='vnc']"):
-        path = graphics.get("socket") or next((listen.get("socket") for listen in graphics.iterfind("listen[@type='socket']")), None)
+        path = graphics.get("socket") or next(
+            (listen.get("socket") for listen in graphics.iterfind("listen[@type='socket']")), None
+        )
         if path is not None:
             found.append(ConsoleAddress(kind=VNC, path=pathlib.Path(path)))
         elif int(graphics.get("port", "-1")) > 0:
-            found.append(ConsoleAddress(kind=VNC, host=graphics.get("listen") or "127.0.0.1", port=int(graphics.get("port", "-1"))))
+            found.append(
+                ConsoleAddress(
+                    kind=VNC, host=graphics.get("listen") or "127.0.0.1", port=int(graphics.get("port", "-1"))
+                )
+            )
     for source in root.iterfind("devices/serial[@type='unix']/source"):
         found.append(ConsoleAddress(kind=SERIAL, path=pathlib.Path(str(source.get("path")))))
-    found += [ConsoleAddress(kind=SERIAL, host=str(source.get("host")), port=port) for source, port in _serial_sources(root)]
+    found += [
+        ConsoleAddress(kind=SERIAL, host=str(source.get("host")), port=port) for source, port in _serial_sources(root)
+    ]
     return found
 
 
@@ -87,7 +95,10 @@ def machine_of(document: str) -> str | None:
 
 def has_config_drive(document: str) -> bool:
     """Whether there is a config drive."""
-    return any(str(source.get("file")).endswith(_CONFIG_DRIVE) for source in ET.fromstring(document).iterfind("devices/disk/source"))
+    return any(
+        str(source.get("file")).endswith(_CONFIG_DRIVE)
+        for source in ET.fromstring(document).iterfind("devices/disk/source")
+    )
 
 
 def disk_names(document: str) -> list[str]:
@@ -158,5 +169,8 @@ def _free_name(family: str, disks: list[ET.Element], wished: str = "") -> str:
     taken = {target.get("dev") for disk in disks for target in disk.findall("target")}
     if wished and wished not in taken:
         return wished
-    letters = [*string.ascii_lowercase, *(first + second for first in string.ascii_lowercase for second in string.ascii_lowercase)]
+    letters = [
+        *string.ascii_lowercase,
+        *(first + second for first in string.ascii_lowercase for second in string.ascii_lowercase),
+    ]
     return next(name for letter in letters if (name := f"{family}{letter}") not in taken)

@@ -14,7 +14,8 @@ _KEPT_FOR_FORCE = 0.5
 
 
 def shut_down(libvirt: Libvirt, uuid: str, deadline: Deadline, *, patience_s: float) -> bool:
-    """Whether the guest reacts to its power button in time. A guest that still boots does not hear it: it is pressed again."""
+    """Whether the guest reacts to its power button in time. A guest that still boots does not hear it: it is pressed
+    again."""
     return _reacts(
         libvirt,
         deadline,
@@ -25,7 +26,8 @@ def shut_down(libvirt: Libvirt, uuid: str, deadline: Deadline, *, patience_s: fl
 
 
 def reboot(libvirt: Libvirt, uuid: str, deadline: Deadline, *, patience_s: float) -> bool:
-    """Whether the guest shuts itself down in time and runs again; not, if its process ended instead: it has to be started."""
+    """Whether the guest shuts itself down in time and runs again; not, if its process ended instead: it has to be
+    started."""
     before = libvirt.reboots(uuid)
     has_reacted = _reacts(
         libvirt,
@@ -37,7 +39,14 @@ def reboot(libvirt: Libvirt, uuid: str, deadline: Deadline, *, patience_s: float
     return has_reacted and domains.known(libvirt, uuid, deadline).has_process
 
 
-def _reacts(libvirt: Libvirt, deadline: Deadline, patience_s: float, *, press: Callable[[], None], has_reacted: Callable[[], bool]) -> bool:
+def _reacts(
+    libvirt: Libvirt,
+    deadline: Deadline,
+    patience_s: float,
+    *,
+    press: Callable[[], None],
+    has_reacted: Callable[[], bool],
+) -> bool:
     patience = Deadline(attempt=deadline.attempt, deadline_s=min(patience_s, deadline.left_s() * _KEPT_FOR_FORCE))
     pressed_at_s = float("inf")
     while patience.left_s() > 0:

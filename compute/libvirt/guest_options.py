@@ -1,4 +1,5 @@
-"""What a flavor and an image ask for, value by value: each is read once, of a known kind, and whatever nobody read is refused by name."""
+"""What a flavor and an image ask for, value by value: each is read once, of a known kind, and whatever nobody read is
+refused by name."""
 
 from collections.abc import Iterable, Mapping
 
@@ -79,7 +80,8 @@ class Options:
 
 
 class FlavorAndImageOptions:
-    """The same question to flavor (`hw:NAME`) and image (`hw_NAME`): both answers must make sense, the flavor's holds."""
+    """The same question to flavor (`hw:NAME`) and image (`hw_NAME`): both answers must make sense, the flavor's
+    holds."""
 
     def __init__(self, flavor: Options, image: Options) -> None:
         self.flavor = flavor

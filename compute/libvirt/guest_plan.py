@@ -55,7 +55,8 @@ def plan_of(
         machine: of a guest that is there already.
 
     Raises:
-        Invalid: there is no image, it is not what it is said to be, it is larger than the flavor's disk, or the hardware is not to be had.
+        Invalid: there is no image, it is not what it is said to be, it is larger than the flavor's disk, or the
+            hardware is not to be had.
     """
     if spec.image is None or image is None:
         raise core.errors.Invalid("A server without an image cannot be built here", field="imageRef", server=spec.uuid)
@@ -63,7 +64,9 @@ def plan_of(
     wanted = spec.flavor.root_gib * GIB
     if wanted and facts.virtual_bytes > wanted:
         raise core.errors.Invalid(
-            f"The image is a disk of {facts.virtual_bytes} bytes; the flavor's root disk has {wanted}", field="flavorRef", server=spec.uuid
+            f"The image is a disk of {facts.virtual_bytes} bytes; the flavor's root disk has {wanted}",
+            field="flavorRef",
+            server=spec.uuid,
         )
     return Plan(
         spec=spec,
@@ -120,5 +123,7 @@ def _disks(plan: Plan, directory: InstanceDirectory, deadline: Deadline) -> tupl
     if flavor.swap_mib:
         disks.append(directory.swap_disk(flavor.swap_mib, deadline))
     if plan.has_config_drive:
-        disks.append(directory.config_drive(config_drive.files_of(plan.spec, random_seed=os.urandom(_SEED_BYTES)), deadline))
+        disks.append(
+            directory.config_drive(config_drive.files_of(plan.spec, random_seed=os.urandom(_SEED_BYTES)), deadline)
+        )
     return tuple(disks)

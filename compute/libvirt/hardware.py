@@ -1,7 +1,8 @@
-"""What flavor and image ask of the guest's hardware: names and values as OpenStack's `hw:*` extra specs and `hw_*` image properties.
+"""What flavor and image ask of the guest's hardware: names and values as OpenStack's `hw:*` extra specs and `hw_*`
+image properties.
 
-Whatever is asked for is either in the one description that this gives, or in `IGNORED`, or refused by name: a guest that lacks what its
-flavor or its image names must not run.
+Whatever is asked for is either in the one description that this gives, or in `IGNORED`, or refused by name: a guest
+that lacks what its flavor or its image names must not run.
 """
 
 import dataclasses
@@ -65,8 +66,8 @@ class Rng:
 class Hardware:
     """What a guest is made of beside its sizes.
 
-    `machine` is pc, q35 or one exact version of them. `topology` None: one socket per CPU. `watchdog` None: there is none, else what it
-    does when it strikes. `page_kib` as `cpus.page_kib_of`. None elsewhere: as QEMU has it by itself.
+    `machine` is pc, q35 or one exact version of them. `topology` None: one socket per CPU. `watchdog` None: there is
+    none, else what it does when it strikes. `page_kib` as `cpus.page_kib_of`. None elsewhere: as QEMU has it by itself.
     """
 
     machine: str = "pc"
@@ -196,7 +197,10 @@ def _video_ram_mib(both: FlavorAndImageOptions) -> int | None:
     most = both.flavor.count("hw_video:ram_max_mb", most=_MAX_VIDEO_MIB) or 0
     wanted = both.image.count("hw_video_ram", most=_MAX_VIDEO_MIB)
     if wanted is not None and wanted > most:
-        raise core.errors.Invalid(f"The image wants {wanted} MiB of video memory; its flavor allows {most} (hw_video:ram_max_mb)", field="hw_video_ram")
+        raise core.errors.Invalid(
+            f"The image wants {wanted} MiB of video memory; its flavor allows {most} (hw_video:ram_max_mb)",
+            field="hw_video_ram",
+        )
     return wanted
 
 
@@ -216,7 +220,9 @@ def _rng(both: FlavorAndImageOptions) -> Rng | None:
     is_allowed = both.flavor.flag("hw_rng:allowed")
     size, period_ms = both.flavor.count("hw_rng:rate_bytes"), both.flavor.count("hw_rng:rate_period")
     if period_ms is not None and size is None:
-        raise core.errors.Invalid("The extra spec hw_rng:rate_period needs hw_rng:rate_bytes", field="hw_rng:rate_period")
+        raise core.errors.Invalid(
+            "The extra spec hw_rng:rate_period needs hw_rng:rate_bytes", field="hw_rng:rate_period"
+        )
     return None if is_allowed is False else Rng(bytes_per_period=size, period_ms=period_ms)
 
 

@@ -1,4 +1,5 @@
-"""What the host is and has to give: asked of libvirt once, for it stays so until libvirt or QEMU are upgraded, which takes the agent along."""
+"""What the host is and has to give: asked of libvirt once, for it stays so until libvirt or QEMU are upgraded, which
+takes the agent along."""
 
 import dataclasses
 import os
@@ -57,7 +58,9 @@ class HostFacts:
         """What guests of the machine (pc or q35) can have."""
         if machine not in self._abilities:
             document = _domain_capabilities(libvirt, machine, self.virt_type)
-            self._abilities[machine] = abilities_of(self._ask(libvirt).capabilities, document, page_sizes_of(_LARGE_PAGES))
+            self._abilities[machine] = abilities_of(
+                self._ask(libvirt).capabilities, document, page_sizes_of(_LARGE_PAGES)
+            )
         return self._abilities[machine]
 
     def _ask(self, libvirt: Libvirt) -> _Asked:

@@ -30,7 +30,14 @@ def attach_disk(libvirt: Libvirt, seen: Seen, disk: DiskToAttach, deadline: Dead
     if disk.bus == "scsi" and not has_scsi(documents[0]):
         raise core.errors.Invalid("The guest has no SCSI bus", field="bus", server=seen.uuid)
     name = disk_name(known[0]) if known else free_disk_name(documents, disk.bus)
-    _attach(libvirt, seen.uuid, disk_xml(disk, name), lambda document: attached_disk(document, disk.volume_id), deadline, is_live=is_live)
+    _attach(
+        libvirt,
+        seen.uuid,
+        disk_xml(disk, name),
+        lambda document: attached_disk(document, disk.volume_id),
+        deadline,
+        is_live=is_live,
+    )
     return name
 
 

@@ -78,7 +78,10 @@ def _own_head(path: pathlib.Path) -> bytes | None:
 def facts_of(head: bytes, *, said: str, file_bytes: int) -> ImageFacts:
     """As `inspect`, from the file's first bytes and its size."""
     if said not in FORMATS:
-        raise core.errors.Invalid(f"Images of disk_format {said!r} cannot be booted here; it must be one of: {', '.join(FORMATS)}", field="disk_format")
+        raise core.errors.Invalid(
+            f"Images of disk_format {said!r} cannot be booted here; it must be one of: {', '.join(FORMATS)}",
+            field="disk_format",
+        )
     found = _signature(head)
     if said == "raw":
         if found is not None:
@@ -87,7 +90,9 @@ def facts_of(head: bytes, *, said: str, file_bytes: int) -> ImageFacts:
             raise core.errors.Invalid("The image is empty", field="size")
         return ImageFacts("raw", -(-file_bytes // _SECTOR_BYTES) * _SECTOR_BYTES)
     if found != "qcow2":
-        raise core.errors.Invalid(f"The image is said to be qcow2, its content is {found or 'not'}", field="disk_format")
+        raise core.errors.Invalid(
+            f"The image is said to be qcow2, its content is {found or 'not'}", field="disk_format"
+        )
     return ImageFacts("qcow2", _qcow2_size(head))
 
 
@@ -110,7 +115,11 @@ def _qcow2_size(head: bytes) -> int:
         raise core.errors.Invalid("The image is encrypted", field="disk_format")
     if not _LEAST_CLUSTER_BITS <= cluster_bits <= _MAX_CLUSTER_BITS:
         raise core.errors.Invalid("The image's qcow2 header is invalid", field="disk_format")
-    if version == 3 and len(head) >= _FEATURES_AT + _FEATURES.size and _FEATURES.unpack_from(head, _FEATURES_AT)[0] & _EXTERNAL_DATA:
+    if (
+        version == 3
+        and len(head) >= _FEATURES_AT + _FEATURES.size
+        and _FEATURES.unpack_from(head, _FEATURES_AT)[0] & _EXTERNAL_DATA
+    ):
         raise core.errors.Invalid("The image names a file for its data: such images are not used", field="disk_format")
     if not size:
         raise core.errors.Invalid("The image is a disk of no size", field="size")

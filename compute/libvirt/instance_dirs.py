@@ -1,6 +1,8 @@
-"""Where a guest's files are: one directory for each attempt of a server, named by both, and nothing in it is named by a user.
+"""Where a guest's files are: one directory for each attempt of a server, named by both, and nothing in it is named by a
+user.
 
-A directory holds `building` until its guest is whole. What holds it at the agent's start, and no domain, is a crash's leftover.
+A directory holds `building` until its guest is whole. What holds it at the agent's start, and no domain, is a crash's
+leftover.
 """
 
 import dataclasses
@@ -92,7 +94,17 @@ class InstanceDirectory:
                 file = pathlib.Path(tree) / name
                 private.make_directory(file.parent)
                 private.write(file, content)
-            options = ["-quiet", "-ldots", "-allow-lowercase", "-allow-multidot", "-l", "-J", "-r", "-V", config_drive.LABEL]
+            options = [
+                "-quiet",
+                "-ldots",
+                "-allow-lowercase",
+                "-allow-multidot",
+                "-l",
+                "-J",
+                "-r",
+                "-V",
+                config_drive.LABEL,
+            ]
             commands.run(["genisoimage", "-o", path, *options, tree], deadline)
         return Disk(path=path, format="raw", is_cdrom=True)
 
@@ -110,12 +122,15 @@ class InstanceDirectory:
         """The image that the server is to be rescued with.
 
         Raises:
-            Invalid: as `image_format.inspect`; or it is a larger disk than the server's own, which is all that the server may fill.
+            Invalid: as `image_format.inspect`; or it is a larger disk than the server's own, which is all that the
+                server may fill.
         """
         facts, own_bytes = inspect(image, said=said), overlay_bytes(self.path / _ROOT)
         if facts.virtual_bytes > own_bytes:
             raise core.errors.Invalid(
-                f"The image is a disk of {facts.virtual_bytes} bytes; the server's own has {own_bytes}", field="rescue_image_ref", server=self.uuid
+                f"The image is a disk of {facts.virtual_bytes} bytes; the server's own has {own_bytes}",
+                field="rescue_image_ref",
+                server=self.uuid,
             )
         return facts
 
@@ -167,11 +182,17 @@ class InstanceDirectory:
 
     def copy_snapshot(self, target: pathlib.Path, deadline: Deadline) -> None:
         """`snapshot_disk` as an image."""
-        commands.run(["qemu-img", "convert", "-q", "-c", "-f", "qcow2", "-O", "qcow2", self.snapshot_disk, target.absolute()], deadline)
+        commands.run(
+            ["qemu-img", "convert", "-q", "-c", "-f", "qcow2", "-O", "qcow2", self.snapshot_disk, target.absolute()],
+            deadline,
+        )
 
     def copy_root_disk(self, target: pathlib.Path, deadline: Deadline) -> None:
         """The root disk with all that lies under it, as one image; the guest is off."""
-        commands.run(["qemu-img", "convert", "-q", "-c", "-f", "qcow2", "-O", "qcow2", self.path / _ROOT, target.absolute()], deadline)
+        commands.run(
+            ["qemu-img", "convert", "-q", "-c", "-f", "qcow2", "-O", "qcow2", self.path / _ROOT, target.absolute()],
+            deadline,
+        )
 
     def read_console(self) -> str:
         """The end of what the guest wrote."""
@@ -214,7 +235,10 @@ class InstanceDirectories:
         try:
             private.make_directory(self.path, mode=private.PASSABLE)
         except OSError as error:
-            raise core.errors.Invalid(f"[libvirt] instances_path: {self.path} cannot be made: {error.strerror or error}", field="instances_path") from error
+            raise core.errors.Invalid(
+                f"[libvirt] instances_path: {self.path} cannot be made: {error.strerror or error}",
+                field="instances_path",
+            ) from error
 
     def of(self, uuid: str, attempt: int) -> InstanceDirectory:
         """The directory of this attempt, there or not."""
@@ -247,4 +271,7 @@ def _end_of(log: pathlib.Path) -> bytes:
 
 def _overlay(path: pathlib.Path, image: pathlib.Path, facts: ImageFacts, size_bytes: int, deadline: Deadline) -> None:
     path.unlink(missing_ok=True)
-    commands.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", facts.format, "-b", image.absolute(), path, str(size_bytes)], deadline)
+    commands.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-F", facts.format, "-b", image.absolute(), path, str(size_bytes)],
+        deadline,
+    )

@@ -1,7 +1,8 @@
 """What a guest may take of its host: the `quota:…` extra specs of its flavor, by the names that libvirt has for them.
 
-Source: OpenStack's table of extra specs; libvirt's domain format (cputune, iotune, bandwidth). CPU limits are the kernel's (cgroups), those of
-disks QEMU's own, those of network cards the kernel's (tc). A host without the kernel's part does not start the guest: libvirt refuses it.
+Source: OpenStack's table of extra specs; libvirt's domain format (cputune, iotune, bandwidth). CPU limits are the
+kernel's (cgroups), those of disks QEMU's own, those of network cards the kernel's (tc). A host without the kernel's
+part does not start the guest: libvirt refuses it.
 """
 
 import dataclasses
@@ -26,7 +27,8 @@ UNLIMITED = "-1"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Each by the name of libvirt's element or attribute: `cpu` in cputune, `disk` in each disk's iotune, the others in a card's bandwidth."""
+    """Each by the name of libvirt's element or attribute: `cpu` in cputune, `disk` in each disk's iotune, the others in
+    a card's bandwidth."""
 
     cpu: Values = ()
     disk: Values = ()
@@ -105,7 +107,9 @@ def _nic(flavor: Options, way: str) -> Values:
     values = _values((name, _limit(flavor, f"vif_{way}_{name}", most=_MAX_NIC)) for name in _NIC)
     if values and "average" not in dict(values):
         field = f"{PREFIX}vif_{way}_average"
-        raise core.errors.Invalid(f"Of a network card {values[0][0]} cannot be limited without the extra spec {field}", field=field)
+        raise core.errors.Invalid(
+            f"Of a network card {values[0][0]} cannot be limited without the extra spec {field}", field=field
+        )
     return values
 
 
@@ -114,7 +118,9 @@ def _refuse_totals_beside_parts(disk: dict[str, int]) -> None:
         total = f"total_{unit}_sec"
         if total in disk and (f"read_{unit}_sec" in disk or f"write_{unit}_sec" in disk):
             field = f"{PREFIX}disk_{total}"
-            raise core.errors.Invalid(f"The extra spec {field} cannot be combined with limits of reads or writes", field=field)
+            raise core.errors.Invalid(
+                f"The extra spec {field} cannot be combined with limits of reads or writes", field=field
+            )
 
 
 def _limit(flavor: Options, name: str, *, least: int = 1, most: int) -> int | None:

@@ -10,8 +10,8 @@ from compute.libvirt.cpus import CpuPolicy, cpu_set
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pins:
-    """Numbers of the host's CPUs. `cpus`: of each of the guest's CPUs its own; empty: they run on `shared`, or anywhere if that is empty too.
-    `emulator`: where QEMU's own threads run; empty: as the guest's CPUs.
+    """Numbers of the host's CPUs. `cpus`: of each of the guest's CPUs its own; empty: they run on `shared`, or anywhere
+    if that is empty too. `emulator`: where QEMU's own threads run; empty: as the guest's CPUs.
     """
 
     cpus: tuple[int, ...] = ()
@@ -46,12 +46,15 @@ def host_cpus(dedicated: str | None, shared: str | None) -> HostCpus:
             raise core.errors.Invalid(f"[libvirt] {name}: {error}", field=name) from error
     both = sorted(set(sets["cpu_dedicated_set"]) & set(sets["cpu_shared_set"]))
     if both:
-        raise core.errors.Invalid(f"[libvirt] cpu_dedicated_set and cpu_shared_set have CPU {both[0]} in common", field="cpu_dedicated_set")
+        raise core.errors.Invalid(
+            f"[libvirt] cpu_dedicated_set and cpu_shared_set have CPU {both[0]} in common", field="cpu_dedicated_set"
+        )
     return HostCpus(dedicated=sets["cpu_dedicated_set"], shared=sets["cpu_shared_set"])
 
 
 def pins_of(policy: CpuPolicy, vcpus: int, host: HostCpus, taken: Iterable[int], *, before: Pins | None = None) -> Pins:
-    """Where the guest's CPUs go; those in `taken` are other guests'. What it had `before` it keeps, as far as that will do.
+    """Where the guest's CPUs go; those in `taken` are other guests'. What it had `before` it keeps, as far as that will
+    do.
 
     Raises:
         Invalid: this host has no dedicated CPUs.
@@ -60,12 +63,16 @@ def pins_of(policy: CpuPolicy, vcpus: int, host: HostCpus, taken: Iterable[int],
     if not policy.is_dedicated:
         return Pins(shared=host.shared)
     if not host.dedicated:
-        raise core.errors.Invalid("This host has no dedicated CPUs ([libvirt] cpu_dedicated_set)", field="hw:cpu_policy")
+        raise core.errors.Invalid(
+            "This host has no dedicated CPUs ([libvirt] cpu_dedicated_set)", field="hw:cpu_policy"
+        )
     own = () if before is None or not before.cpus else (*before.cpus, *before.emulator)
     free = sorted(set(host.dedicated) - set(taken), key=lambda cpu: (cpu not in own, cpu))
     wanted = vcpus + (policy.emulator == "isolate")
     if len(free) < wanted:
-        raise core.errors.Conflict(f"Not enough resources on the host: dedicated cpus (wanted {wanted}, free {len(free)})")
+        raise core.errors.Conflict(
+            f"Not enough resources on the host: dedicated cpus (wanted {wanted}, free {len(free)})"
+        )
     emulator = {"isolate": tuple(free[vcpus:wanted]), "share": host.shared}.get(policy.emulator or "", ())
     return Pins(cpus=tuple(free[:vcpus]), emulator=emulator)
 
@@ -73,7 +80,9 @@ def pins_of(policy: CpuPolicy, vcpus: int, host: HostCpus, taken: Iterable[int],
 def pins_in(document: str) -> Pins:
     """The pins of a guest that is there, from its domain's document."""
     root = ET.fromstring(document)
-    cpus = sorted((int(pin.get("vcpu", "0")), cpu_set(str(pin.get("cpuset")))) for pin in root.iterfind("cputune/vcpupin"))
+    cpus = sorted(
+        (int(pin.get("vcpu", "0")), cpu_set(str(pin.get("cpuset")))) for pin in root.iterfind("cputune/vcpupin")
+    )
     emulator = root.find("cputune/emulatorpin")
     shared = root.find("vcpu")
     return Pins(

@@ -35,7 +35,8 @@ class Reservation:
 
 
 class Reservations:
-    """The host's seats. Taken ones are written down in the domains' documents; those of domains not defined yet are remembered here.
+    """The host's seats. Taken ones are written down in the domains' documents; those of domains not defined yet are
+    remembered here.
 
     Raises:
         Invalid: the settings make no sense.
@@ -48,7 +49,9 @@ class Reservations:
         self._ports = _ports(settings.serial_ports)
         self._sockets = None if settings.console_path is None else pathlib.Path(settings.console_path).absolute()
         if self._sockets is not None and len(str(self._sockets)) + _LONGEST_NAME > _LONGEST_SOCKET:
-            raise core.errors.Invalid(f"[libvirt] console_path: {self._sockets} is too long for a socket", field="console_path")
+            raise core.errors.Invalid(
+                f"[libvirt] console_path: {self._sockets} is too long for a socket", field="console_path"
+            )
         self._lock = threading.Lock()
         self._promised: dict[str, Reservation] = {}
 
@@ -63,10 +66,21 @@ class Reservations:
         try:
             private.make_directory(self._sockets, mode=private.PASSABLE)
         except OSError as error:
-            raise core.errors.Invalid(f"[libvirt] console_path: {self._sockets} cannot be made: {error.strerror or error}", field="console_path") from error
+            raise core.errors.Invalid(
+                f"[libvirt] console_path: {self._sockets} cannot be made: {error.strerror or error}",
+                field="console_path",
+            ) from error
 
     @contextlib.contextmanager
-    def taken(self, uuid: str, hardware: Hardware, vcpus: int, documents: Callable[[], Iterable[str]], *, before: str | None = None) -> Iterator[Reservation]:
+    def taken(
+        self,
+        uuid: str,
+        hardware: Hardware,
+        vcpus: int,
+        documents: Callable[[], Iterable[str]],
+        *,
+        before: str | None = None,
+    ) -> Iterator[Reservation]:
         """A seat that is the server's inside the `with`, in which its domain is defined.
 
         Args:
@@ -99,18 +113,34 @@ class Reservations:
             for path in (self._socket(uuid, "serial"), self._socket(uuid, "vnc")):
                 path.unlink(missing_ok=True)
 
-    def _choose(self, uuid: str, hardware: Hardware, vcpus: int, documents: Callable[[], Iterable[str]], before: str | None) -> Reservation:
+    def _choose(
+        self, uuid: str, hardware: Hardware, vcpus: int, documents: Callable[[], Iterable[str]], before: str | None
+    ) -> Reservation:
         policy = hardware.cpu_policy
         # Asked only where it matters: libvirt takes a while for many guests.
         others = list(documents()) if policy.is_dedicated or self._sockets is None else []
         promised = [reservation.pins for whose, reservation in self._promised.items() if whose != uuid]
-        taken = {cpu for pins in (*map(pins_in, others), *promised) for cpu in (*pins.cpus, *(pins.emulator if pins.cpus else ()))}
-        pins = pins_of(policy, vcpus, self.cpus, taken - set(self.cpus.shared), before=None if before is None else pins_in(before))
+        taken = {
+            cpu
+            for pins in (*map(pins_in, others), *promised)
+            for cpu in (*pins.cpus, *(pins.emulator if pins.cpus else ()))
+        }
+        pins = pins_of(
+            policy, vcpus, self.cpus, taken - set(self.cpus.shared), before=None if before is None else pins_in(before)
+        )
         if self._sockets is not None:
-            return Reservation(serial=ConsoleListener(socket=self._socket(uuid, "serial")), vnc=ConsoleListener(socket=self._socket(uuid, "vnc")), pins=pins)
+            return Reservation(
+                serial=ConsoleListener(socket=self._socket(uuid, "serial")),
+                vnc=ConsoleListener(socket=self._socket(uuid, "vnc")),
+                pins=pins,
+            )
         port = None if before is None else serial_port_of(before)
         port = port or self._free_port(uuid, others)
-        return Reservation(serial=ConsoleListener(listen=self._listen, port=port), vnc=ConsoleListener(listen=self._vnc_listen), pins=pins)
+        return Reservation(
+            serial=ConsoleListener(listen=self._listen, port=port),
+            vnc=ConsoleListener(listen=self._vnc_listen),
+            pins=pins,
+        )
 
     def _free_port(self, uuid: str, documents: Iterable[str]) -> int:
         taken = {serial_port_of(document) for document in documents}
@@ -118,7 +148,9 @@ class Reservations:
         for port in self._ports:
             if port not in taken and _is_free(self._listen, port):
                 return port
-        raise core.errors.Conflict("Not enough resources on the host: ports for serial consoles ([libvirt] serial_ports)")
+        raise core.errors.Conflict(
+            "Not enough resources on the host: ports for serial consoles ([libvirt] serial_ports)"
+        )
 
     def _socket(self, uuid: str, kind: str) -> pathlib.Path:
         assert self._sockets is not None

@@ -1,7 +1,8 @@
 """An image of a guest's root disk, taken while the guest runs.
 
-QEMU itself writes the disk as it was at one moment into a file beside it; the guest goes on, whatever becomes of the agent. What an agent
-that was killed left behind (a job of QEMU's, file systems that are frozen, files) is cleaned up by the next snapshot, or the next agent.
+QEMU itself writes the disk as it was at one moment into a file beside it; the guest goes on, whatever becomes of the
+agent. What an agent that was killed left behind (a job of QEMU's, file systems that are frozen, files) is cleaned up by
+the next snapshot, or the next agent.
 """
 
 import pathlib
@@ -39,7 +40,9 @@ def live_snapshot(libvirt: Libvirt, directory: InstanceDirectory, *, target: pat
     """`target` is an image of the guest's root disk as it was at the begin of the call."""
     drop_leftovers(libvirt, directory, deadline)
     # Let go of whatever becomes of the work: with a deadline of its own.
-    release = Deadline(attempt=deadline.attempt, deadline_s=deadline.left_s() + _RELEASE_S, request_id=deadline.request_id)
+    release = Deadline(
+        attempt=deadline.attempt, deadline_s=deadline.left_s() + _RELEASE_S, request_id=deadline.request_id
+    )
     try:
         _begin(libvirt, directory, deadline, release)
         _finish(libvirt, directory.uuid, deadline)

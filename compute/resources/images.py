@@ -40,11 +40,11 @@ class Room:
 class ImageFiles:
     """The files below one directory. A file that is there is whole and checked.
 
-    A file is named by the image's uuid and the hash that the order gives: an image that was deleted and made anew under its id is another
-    file, and what an order did not mean is never used for it. Without a hash nothing is shared.
+    A file is named by the image's uuid and the hash that the order gives: an image that was deleted and made anew under
+    its id is another file, and what an order did not mean is never used for it. Without a hash nothing is shared.
 
-    Builds of the same image wait for one download, each by its own permit: a build that is given up stops waiting, the download goes on
-    for the others.
+    Builds of the same image wait for one download, each by its own permit: a build that is given up stops waiting, the
+    download goes on for the others.
 
     Args:
         in_use: the files under guests' disks, which stay.
@@ -75,7 +75,8 @@ class ImageFiles:
 
         Raises:
             NotFound: the image service has no such image.
-            Unavailable: it could not be fetched, or not as ordered; the host has no room for it; or no image service is configured.
+            Unavailable: it could not be fetched, or not as ordered; the host has no room for it; or no image service is
+                configured.
             Conflict: the deadline was taken back.
         """
         path = self._directory / _file_name(image)
@@ -89,7 +90,8 @@ class ImageFiles:
         return path
 
     def purge(self) -> None:
-        """Removes what nobody has used for long: images that are under no guest's disks, and what broken downloads left.
+        """Removes what nobody has used for long: images that are under no guest's disks, and what broken downloads
+        left.
 
         A file's time is that of its last use: of a fetch, or of a purge that found it used.
 
@@ -130,20 +132,25 @@ class ImageFiles:
             download.error = error
         except Exception as error:
             LOG.exception("a download failed unexpectedly image=%s", image.image_id)
-            download.error = core.errors.Broken(f"Image {image.image_id} cannot be fetched ({type(error).__name__})", image=image.image_id)
+            download.error = core.errors.Broken(
+                f"Image {image.image_id} cannot be fetched ({type(error).__name__})", image=image.image_id
+            )
         finally:
             with self._lock:
                 del self._downloads[path.name]
             download.ended.set()
 
     def _reserve(self, image: ImageRef, download: "_Download") -> None:
-        """Counts the image in, for as long as its download is under way; what was not used for the longest time makes room.
+        """Counts the image in, for as long as its download is under way; what was not used for the longest time makes
+        room.
 
         Raises:
             Unavailable: there is no room; another host may have some.
         """
         if image.size_bytes <= 0:
-            raise core.errors.Unavailable(f"Image {image.image_id} has no size that is known: it cannot be fetched", image=image.image_id)
+            raise core.errors.Unavailable(
+                f"Image {image.image_id} has no size that is known: it cannot be fetched", image=image.image_id
+            )
         names: set[str] | None = None
         while True:
             with self._lock:
@@ -154,7 +161,9 @@ class ImageFiles:
                     download.reserved_bytes = image.size_bytes
                     return
             if names is not None:
-                raise core.errors.Unavailable(f"The host has no room for image {image.image_id} of {image.size_bytes} bytes", image=image.image_id)
+                raise core.errors.Unavailable(
+                    f"The host has no room for image {image.image_id} of {image.size_bytes} bytes", image=image.image_id
+                )
             # Not under the lock: every guest's disks are looked at.
             names = self._names_in_use()
 
@@ -167,7 +176,8 @@ class ImageFiles:
         return max(kept + coming - self._room.most_bytes, coming + self._room.keep_free_bytes - free)
 
     def _evict(self, wanted_bytes: int, names_in_use: set[str]) -> int:
-        """Removes unused files, the least recently used first, until that much is gone or there are none; how much is gone."""
+        """Removes unused files, the least recently used first, until that much is gone or there are none; how much is
+        gone."""
         gone_bytes = 0
         # What was fetched just now is about to be used.
         before = time.time() - self._download_s
@@ -218,7 +228,8 @@ def _disk_errors(what: str) -> Iterator[None]:
 
 
 def _file_name(image: ImageRef) -> str:
-    """No name of a file comes from outside: an id that is no uuid is none of the image service's, a hash that is none is not used."""
+    """No name of a file comes from outside: an id that is no uuid is none of the image service's, a hash that is none
+    is not used."""
     try:
         image_id = uuid.UUID(image.image_id)
     except ValueError as error:

@@ -34,8 +34,9 @@ class KnownPowerStates:
     def changes(self, guests: Iterable[Guest], *, since: int, is_busy: Callable[[str], bool]) -> list[Built]:
         """The guests that differ from what is known; afterwards that is what is known.
 
-        Left out are those that are being worked on, and those that an order changed since the moment `since`: the list may be older.
-        After the agent's start nothing is known and all guests are named once: what happened meanwhile is news to the cell.
+        Left out are those that are being worked on, and those that an order changed since the moment `since`: the list
+        may be older. After the agent's start nothing is known and all guests are named once: what happened meanwhile is
+        news to the cell.
         """
         listed = {guest.uuid: guest for guest in guests}
         with self._lock:

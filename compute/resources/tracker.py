@@ -39,7 +39,8 @@ def usage(guests: Iterable[Guest], intended: Iterable[BuildSpec]) -> Usage:
 class Tracker:
     """Lets builds in only as far as they fit: the host's own word after Placement's.
 
-    Placement decides with what was reported; the host knows better when a superseded guest is still here, or memory went.
+    Placement decides with what was reported; the host knows better when a superseded guest is still here, or memory
+    went.
     """
 
     def __init__(self, inventory: Callable[[], Inventory], guests: Callable[[], list[Guest]]) -> None:
@@ -66,7 +67,8 @@ class Tracker:
         need = need_of(spec)
         inventory = self._inventory()
         with self._lock:
-            # The guests are read under the lock: a claim becomes a guest before it is let go, so nothing is missed between the two.
+            # The guests are read under the lock: a claim becomes a guest before it is let go, so nothing is missed
+            # between the two.
             used = {guest.uuid: _need_of_guest(guest) for guest in self._guests()}
             used.update(self._claims)
             used.pop(spec.uuid, None)
@@ -83,8 +85,27 @@ def _need_of_guest(guest: Guest) -> Need:
 def _short_of(inventory: Inventory, used: Need, need: Need) -> list[str]:
     """Capacity as Placement counts it: (total - reserved) * ratio."""
     rooms = (
-        ("vcpus", (inventory.vcpus - inventory.reserved_vcpus) * inventory.cpu_allocation_ratio, used.vcpus, need.vcpus),
-        ("memory_mib", (inventory.memory_mib - inventory.reserved_memory_mib) * inventory.ram_allocation_ratio, used.memory_mib, need.memory_mib),
-        ("disk_gib", (inventory.disk_gib - inventory.reserved_disk_gib) * inventory.disk_allocation_ratio, used.disk_gib, need.disk_gib),
+        (
+            "vcpus",
+            (inventory.vcpus - inventory.reserved_vcpus) * inventory.cpu_allocation_ratio,
+            used.vcpus,
+            need.vcpus,
+        ),
+        (
+            "memory_mib",
+            (inventory.memory_mib - inventory.reserved_memory_mib) * inventory.ram_allocation_ratio,
+            used.memory_mib,
+            need.memory_mib,
+        ),
+        (
+            "disk_gib",
+            (inventory.disk_gib - inventory.reserved_disk_gib) * inventory.disk_allocation_ratio,
+            used.disk_gib,
+            need.disk_gib,
+        ),
     )
-    return [f"{name} (wanted {wanted}, free {max(0, int(capacity - taken))})" for name, capacity, taken, wanted in rooms if taken + wanted > capacity]
+    return [
+        f"{name} (wanted {wanted}, free {max(0, int(capacity - taken))})"
+        for name, capacity, taken, wanted in rooms
+        if taken + wanted > capacity
+    ]

@@ -1,4 +1,5 @@
-"""A hypervisor without guests: each is a small file, which outlives the agent; latencies and faults can be dialled while it runs."""
+"""A hypervisor without guests: each is a small file, which outlives the agent; latencies and faults can be dialled
+while it runs."""
 
 from oslo_config import cfg
 

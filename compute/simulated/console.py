@@ -1,4 +1,5 @@
-"""The console log of a simulated guest: made up from what happened to it, in the words of the project's test guest image."""
+"""The console log of a simulated guest: made up from what happened to it, in the words of the project's test guest
+image."""
 
 import datetime
 

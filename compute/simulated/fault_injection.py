@@ -1,4 +1,5 @@
-"""Latencies and faults of one simulated host, dialled while it runs: `dial.json` in the host's directory, read again when it changes.
+"""Latencies and faults of one simulated host, dialled while it runs: `dial.json` in the host's directory, read again
+when it changes.
 
 A test writes it with `turn`, which may run in another process:
 
@@ -94,7 +95,11 @@ class Faults:
         merged = {field: getattr(file, field) for field in Setting.__struct_fields__}
         for pattern, setting in file.servers.items():
             if uuid and (fnmatch.fnmatchcase(uuid, pattern) or fnmatch.fnmatchcase(name, pattern)):
-                merged.update((field, value) for field in Setting.__struct_fields__ if (value := getattr(setting, field)) is not None)
+                merged.update(
+                    (field, value)
+                    for field in Setting.__struct_fields__
+                    if (value := getattr(setting, field)) is not None
+                )
         return Setting(**merged)
 
     def _read(self) -> _File:

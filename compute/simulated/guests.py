@@ -19,8 +19,8 @@ _UNSETTLED_NS = 50_000_000
 class SimulatedGuest(msgspec.Struct, frozen=True):
     """One guest.
 
-    `disks` and `nics` were attached: by volume, and by address. `events`: (seconds since 1970, boot | shutdown | reset | save | restore |
-    pause | unpause | nmi …), oldest first.
+    `disks` and `nics` were attached: by volume, and by address. `events`: (seconds since 1970, boot | shutdown | reset
+    | save | restore | pause | unpause | nmi …), oldest first.
     """
 
     uuid: str
@@ -85,13 +85,17 @@ class GuestFiles:
         private.make_directory(self._building)
 
     def all(self) -> list[SimulatedGuest]:
-        """Every guest. Files that did not change since the last call are not read again: an idle host costs one `stat`."""
+        """Every guest. Files that did not change since the last call are not read again: an idle host costs one
+        `stat`."""
         with self._lock:
-            now_ns = time.time_ns()  # Before the list is made: that may take a while, and what changes in it must not pass for seen.
+            now_ns = (
+                time.time_ns()
+            )  # Before the list is made: that may take a while, and what changes in it must not pass for seen.
             changed_ns = self._directory.stat().st_mtime_ns
             if changed_ns != self._listed_ns:
                 self._listed = self._list()
-                # A change within the same tick of the file system's clock would go unseen: so soon after one, look again next time.
+                # A change within the same tick of the file system's clock would go unseen: so soon after one, look
+                # again next time.
                 self._listed_ns = changed_ns if now_ns - changed_ns > _UNSETTLED_NS else 0
             return [guest for _, _, guest in self._listed.values()]
 

@@ -28,7 +28,8 @@ class DeadLetterHandler:
         self._dropped = dropped
 
     def on_dead_letter(self, deliveries: list[Delivery]) -> None:
-        """Keeps each message. A poisonous `build` counts as refused, without the host's word; the others' rows have deadlines."""
+        """Keeps each message. A poisonous `build` counts as refused, without the host's word; the others' rows have
+        deadlines."""
         for delivery in deliveries:
             letter = _as_believed(delivery.arguments, delivery.sender)
             record = for_the_record(letter, delivery.context)
@@ -36,12 +37,19 @@ class DeadLetterHandler:
                 self._dropped.note(str(delivery.sender), DEAD_LETTER.name, "there are letters of it enough")
             else:
                 said = requests([record["request_id"]])
-                LOG.error("message given up %s verb=%s queue=%s why=%s", said, record["verb"] or "malformed", record["queue"], record["why"])
+                LOG.error(
+                    "message given up %s verb=%s queue=%s why=%s",
+                    said,
+                    record["verb"] or "malformed",
+                    record["queue"],
+                    record["why"],
+                )
             if letter.verb == compute_verbs.BUILD.name:
                 self._give_up(letter, delivery.sender)
 
     def _give_up(self, letter: DeadLetter, sender: str | None) -> None:
-        """What one host could not handle is that host's: a `build` of another queue, or given up by another host, says nothing of this server.
+        """What one host could not handle is that host's: a `build` of another queue, or given up by another host, says
+        nothing of this server.
 
         `sender`: the host that gave it up, if it was one.
         """
@@ -51,11 +59,14 @@ class DeadLetterHandler:
         for build in builds:
             is_its_own = letter.queue == compute_verbs.queue(build.host) and sender in (None, build.host)
             if build.attempt == attempts[build.uuid] and is_its_own:
-                self._commands.supersede(build, reason=f"the order could not be handled: {letter.why}", host_said_so=False)
+                self._commands.supersede(
+                    build, reason=f"the order could not be handled: {letter.why}", host_said_so=False
+                )
 
 
 def _as_believed(letter: DeadLetter, sender: str | None) -> DeadLetter:
-    """A host gives up what was in its own queue, and what it sent dies in that of the reports: it speaks of no other."""
+    """A host gives up what was in its own queue, and what it sent dies in that of the reports: it speaks of no
+    other."""
     if sender is None or letter.queue == access.REPORTS:
         return letter
     return msgspec.structs.replace(letter, queue=compute_verbs.queue(sender))
@@ -75,7 +86,8 @@ class _Build(msgspec.Struct):
 
 
 def _attempts(arguments: Any) -> dict[str, int]:
-    """uuid -> attempt of the builds that a message orders: as little as has to be understood of one that nobody understood."""
+    """uuid -> attempt of the builds that a message orders: as little as has to be understood of one that nobody
+    understood."""
     try:
         build = msgspec.convert(arguments, _Build)
     except msgspec.ValidationError:

@@ -14,7 +14,8 @@ OTHERS = "others"
 
 
 class Dropped:
-    """Counts by host and verb; the log has the first of each, and then one line a minute with their number. Safe for many threads."""
+    """Counts by host and verb; the log has the first of each, and then one line a minute with their number. Safe for
+    many threads."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()

@@ -1,4 +1,5 @@
-"""What the conductor tells its hosts: build, destroy, act. Sent after the commit that causes it; a lost one is sent again by a sweep."""
+"""What the conductor tells its hosts: build, destroy, act. Sent after the commit that causes it; a lost one is sent
+again by a sweep."""
 
 import collections
 import dataclasses
@@ -38,17 +39,20 @@ COMMAND_EXPIRES_S = 600.0
 class HostCommands:
     """Sends orders to the hosts of the cell."""
 
-    def __init__(self, database: Database, placement: Placement, caller: Caller, *, steps: CrashPoints, build_deadline_s: float) -> None:
+    def __init__(
+        self, database: Database, placement: Placement, caller: Caller, *, steps: CrashPoints, build_deadline_s: float
+    ) -> None:
         self._database = database
         self._placement = placement
         self._caller = caller
         self._steps = steps
         self._build_deadline_s = build_deadline_s
 
-    # ---- build -------------------------------------------------------------------------------------------------------------
+    # ---- build -------------------------------------------------------------------------------------------------------
 
     def build(self, builds: Sequence[Building]) -> None:
-        """Sends attempts to their hosts; for attempts after the first the claim is moved there before. One that cannot be read ends in ERROR."""
+        """Sends attempts to their hosts; for attempts after the first the claim is moved there before. One that cannot
+        be read ends in ERROR."""
         for build in builds:
             if build.spec is None:
                 last = dataclasses.replace(build, alternates=[])
@@ -119,7 +123,7 @@ class HostCommands:
             with row_frame("releasing a claim", about(server=uuid)), self._steps("cell.release"):
                 self._placement.release(uuid)
 
-    # ---- destroy -----------------------------------------------------------------------------------------------------------
+    # ---- destroy -----------------------------------------------------------------------------------------------------
 
     def destroy(self, cleanups: Sequence[Cleanup]) -> None:
         """Asks hosts to fence off and destroy attempts; they answer `gone`."""
@@ -139,7 +143,7 @@ class HostCommands:
                 if request_id is not None:
                     LOG.info("server deleted %s", about(server=uuid, request_id=request_id))
 
-    # ---- act ---------------------------------------------------------------------------------------------------------------
+    # ---- act ---------------------------------------------------------------------------------------------------------
 
     def act(self, operations: Sequence[Operation]) -> None:
         """Sends operations to the hosts of their servers. One that cannot be read ends at its deadline."""
@@ -150,7 +154,9 @@ class HostCommands:
             with self._steps("cell.send"):
                 self._send_rows(operation.host, compute_verbs.ACT, [operation], _act)
 
-    def _send_rows(self, host: str, verb: Verb, work: Sequence[W], make: Callable[[Sequence[W]], msgspec.Struct]) -> None:
+    def _send_rows(
+        self, host: str, verb: Verb, work: Sequence[W], make: Callable[[Sequence[W]], msgspec.Struct]
+    ) -> None:
         send_in_pieces(work, lambda piece: self._send(host, verb, piece, make(piece)))
 
     def _send(self, host: str, verb: Verb, work: Sequence[Work], arguments: msgspec.Struct) -> None:
@@ -182,12 +188,19 @@ def about_work(work: Work | ReportedGuest) -> str:
 
 def _build(builds: Sequence[Building]) -> compute_verbs.Build:
     return compute_verbs.Build(
-        [compute_verbs.BuildAttempt(build.attempt, build.spec, request_id=build.request_id) for build in builds if build.spec is not None]
+        [
+            compute_verbs.BuildAttempt(build.attempt, build.spec, request_id=build.request_id)
+            for build in builds
+            if build.spec is not None
+        ]
     )
 
 
 def _destroy(cleanups: Sequence[Cleanup]) -> compute_verbs.Destroy:
-    farewells = [compute_verbs.DestroyAttempt(cleanup.uuid, cleanup.attempt, request_id=cleanup.request_id) for cleanup in cleanups]
+    farewells = [
+        compute_verbs.DestroyAttempt(cleanup.uuid, cleanup.attempt, request_id=cleanup.request_id)
+        for cleanup in cleanups
+    ]
     return compute_verbs.Destroy(farewells)
 
 

@@ -9,10 +9,11 @@ LOG = core.log.get(__name__)
 
 
 class ConductorLiveness:
-    """Believes a host's silence only after the conductor itself has listened without a gap for as long as a host may be silent.
+    """Believes a host's silence only after the conductor itself has listened without a gap for as long as a host may be
+    silent.
 
-    A gap is a turn of the watch that came much too late (the process was frozen) or a time without any heartbeat at all while hosts
-    are known (the broker was away).
+    A gap is a turn of the watch that came much too late (the process was frozen) or a time without any heartbeat at all
+    while hosts are known (the broker was away).
     """
 
     def __init__(self, clock: Clock, *, down_after_s: float) -> None:
@@ -29,7 +30,8 @@ class ConductorLiveness:
             self._news = self._news or any_new
 
     def turn(self, *, expected_s: float, listening: bool) -> None:
-        """One turn of the sweeps; `expected_s` since the last one, `listening` whether the broker lets us hear the hosts."""
+        """One turn of the sweeps; `expected_s` since the last one, `listening` whether the broker lets us hear the
+        hosts."""
         with self._lock:
             now = self._clock.monotonic()
             if now - self._turn > expected_s + self._down_after_s / 4 or not listening:

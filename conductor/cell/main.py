@@ -47,13 +47,22 @@ CONDUCTOR = OptionGroup(
     "conductor",
     [
         *core.config.HOSTS.options,
-        cfg.FloatOpt("build_deadline_s", default=600.0, min=1, help="Seconds that one attempt of a build may take on a host."),
-        cfg.FloatOpt("sweep_s", default=5.0, min=0.05, help="Seconds between two sweeps over builds, cleanups and operations."),
         cfg.FloatOpt(
-            "inventory_again_s", default=600.0, min=1, help="Seconds after which a host is sent to Placement again, even if nothing changed."
+            "build_deadline_s", default=600.0, min=1, help="Seconds that one attempt of a build may take on a host."
         ),
         cfg.FloatOpt(
-            "claim_sweep_s", default=600.0, min=1,
+            "sweep_s", default=5.0, min=0.05, help="Seconds between two sweeps over builds, cleanups and operations."
+        ),
+        cfg.FloatOpt(
+            "inventory_again_s",
+            default=600.0,
+            min=1,
+            help="Seconds after which a host is sent to Placement again, even if nothing changed.",
+        ),
+        cfg.FloatOpt(
+            "claim_sweep_s",
+            default=600.0,
+            min=1,
             help="Seconds between two sweeps over claims of servers that were deleted or failed.",
         ),
         cfg.IntOpt("workers", default=4, min=1, help="Messages that are handled at the same time."),
@@ -86,7 +95,9 @@ class CellConductor:
         self.liveness = ConductorLiveness(clock, down_after_s=settings.service_down_time_s)
         self.wakeups = Wakeups(self.database, self.commands, steps=steps)
         dropped = Dropped(clock)
-        self.reports = Reports(self.database, self.placement, self.commands, self.liveness, steps=steps, dropped=dropped)
+        self.reports = Reports(
+            self.database, self.placement, self.commands, self.liveness, steps=steps, dropped=dropped
+        )
         self.sweeps = Sweeps(
             self.database, self.placement, self.commands, self.liveness, steps=steps, down_after_s=settings.service_down_time_s,
             inventory_again_s=settings.inventory_again_s, dropped=dropped,
@@ -115,7 +126,10 @@ class CellConductor:
             HandleMany(verbs.START, self.wakeups.on_start),
             HandleMany(verbs.ACT, self.wakeups.on_act),
             HandleMany(verbs.CLEAN, self.wakeups.on_clean),
-            *(Handle(verb, self.wakeups.on_host_asked) for verb in (verbs.CONSOLE, verbs.CONSOLE_ADDRESSES, verbs.DIAGNOSTICS)),
+            *(
+                Handle(verb, self.wakeups.on_host_asked)
+                for verb in (verbs.CONSOLE, verbs.CONSOLE_ADDRESSES, verbs.DIAGNOSTICS)
+            ),
         ]
         reports = [
             _report(verbs.ACTIVE, self.reports.on_active),
@@ -129,10 +143,19 @@ class CellConductor:
         return [
             Listener(self._broker, verbs.QUEUE, wakeups, workers=workers, prefetch=MAX_GATHERED, gather_s=0.01),
             Listener(
-                self._broker, verbs.REPORTS, reports, workers=workers, prefetch=MAX_GATHERED * 2, on_listening=self._host_queues.forget,
+                self._broker,
+                verbs.REPORTS,
+                reports,
+                workers=workers,
+                prefetch=MAX_GATHERED * 2,
+                on_listening=self._host_queues.forget,
             ),
             Listener(
-                self._broker, dead_letters.QUEUE, [HandleMany(dead_letters.DEAD_LETTER, dead_letter_handler.on_dead_letter)], workers=1, prefetch=10
+                self._broker,
+                dead_letters.QUEUE,
+                [HandleMany(dead_letters.DEAD_LETTER, dead_letter_handler.on_dead_letter)],
+                workers=1,
+                prefetch=10,
             ),
         ]
 
@@ -170,7 +193,9 @@ class CellConductor:
         self.reports.on_heartbeat(deliveries)
 
     def _sweep_builds(self) -> bool:
-        self.liveness.turn(expected_s=self._sweep_s, listening=all(listener.is_listening for listener in self._listeners))
+        self.liveness.turn(
+            expected_s=self._sweep_s, listening=all(listener.is_listening for listener in self._listeners)
+        )
         return self.sweeps.builds()
 
     def _beat(self) -> None:

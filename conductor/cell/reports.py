@@ -1,7 +1,8 @@
 """What the hosts report: many reports share a commit, and each is acked only after it.
 
-A report is a claim. Who sent it is known (the listener has compared `arguments.host` with the sender); the rest counts only for what is on
-that host: every write names the host that the row, the cleanup or the operation must name. Whatever else it says is dropped and counted.
+A report is a claim. Who sent it is known (the listener has compared `arguments.host` with the sender); the rest counts
+only for what is on that host: every write names the host that the row, the cleanup or the operation must name. Whatever
+else it says is dropped and counted.
 """
 
 import functools
@@ -59,7 +60,7 @@ class Reports:
         self._steps = steps
         self.dropped = dropped or Dropped()
 
-    # ---- cell.active -------------------------------------------------------------------------------------------------------
+    # ---- cell.active -------------------------------------------------------------------------------------------------
 
     def on_active(self, deliveries: list[Delivery]) -> None:
         """Guests that run. Those that their rows do not know any more are told to go."""
@@ -75,34 +76,45 @@ class Reports:
             LOG.info("server is active %s", about_work(guest))
         self._commands.destroy(unwanted)
 
-    def _note_active(self, connection: Connection, ran: Sequence[ReportedGuest]) -> tuple[set[ReportedGuest], list[Cleanup]]:
+    def _note_active(
+        self, connection: Connection, ran: Sequence[ReportedGuest]
+    ) -> tuple[set[ReportedGuest], list[Cleanup]]:
         """Marks the servers as running; gives their guests, and those that have to go."""
         done = cell_db.builds.active(connection, ran)
         cell_db.heartbeats.build_succeeded(connection, sorted({guest.host for guest in done}))
         return done, self._superseded(connection, verbs.ACTIVE.name, [guest for guest in ran if guest not in done])
 
-    # ---- agent.cannot -> cell.supersede --------------------------------------------------------------------------------------
+    # ---- agent.cannot -> cell.supersede ------------------------------------------------------------------------------
 
     def on_refused(self, deliveries: list[Delivery]) -> None:
         """Attempts that their hosts gave up: nothing of them is there, nor will be."""
-        refusals = [(delivery.arguments.host, refusal) for delivery in deliveries for refusal in delivery.arguments.servers]
+        refusals = [
+            (delivery.arguments.host, refusal) for delivery in deliveries for refusal in delivery.arguments.servers
+        ]
         for build, refusal in self._database.run(self._note_refused, refusals):
             reason = f"host {build.host}: {_short(refusal.reason)}"
             self._commands.supersede(build, reason=reason, host_said_so=refusal.is_fenced)
 
-    def _note_refused(self, connection: Connection, refusals: Sequence[tuple[str, Refusal]]) -> list[tuple[Building, Refusal]]:
+    def _note_refused(
+        self, connection: Connection, refusals: Sequence[tuple[str, Refusal]]
+    ) -> list[tuple[Building, Refusal]]:
         """Counts the refusals that their hosts may speak; gives these."""
         builds = {build.uuid: build for build in cell_db.builds.building(connection, [r.uuid for _, r in refusals])}
-        mine = {r.uuid: (builds[r.uuid], r) for host, r in refusals if r.uuid in builds and _is_of(builds[r.uuid], host, r)}
+        mine = {
+            r.uuid: (builds[r.uuid], r) for host, r in refusals if r.uuid in builds and _is_of(builds[r.uuid], host, r)
+        }
         for build, _ in mine.values():
             cell_db.heartbeats.build_failed(connection, build.host)
-        self._drop_foreign(connection, verbs.REFUSED.name, [(host, r.uuid, r.attempt) for host, r in refusals if r.uuid not in mine])
+        self._drop_foreign(
+            connection, verbs.REFUSED.name, [(host, r.uuid, r.attempt) for host, r in refusals if r.uuid not in mine]
+        )
         return list(mine.values())
 
-    # ---- cell.gone -> cell.release, cell.deleted --------------------------------------------------------------------------------
+    # ---- cell.gone -> cell.release, cell.deleted ---------------------------------------------------------------------
 
     def on_gone(self, deliveries: list[Delivery]) -> None:
-        """Hosts that have nothing left of an attempt. Was it the last: the claim goes first, then the rows in one commit."""
+        """Hosts that have nothing left of an attempt. Was it the last: the claim goes first, then the rows in one
+        commit."""
         for delivery in deliveries:
             answered = [(server.uuid, server.attempt) for server in delivery.arguments.servers]
             self._gone(delivery.arguments.host, answered)
@@ -110,7 +122,11 @@ class Reports:
     def _gone(self, host: str, answered: list[tuple[str, int]]) -> None:
         with self._database.reading() as connection:
             ended = cell_db.endings.ended_after_reports(connection, host, answered)
-            owed = [cleanup for cleanup in cell_db.cleanups.list_of(connection, [uuid for uuid, _ in answered]) if cleanup.host == host]
+            owed = [
+                cleanup
+                for cleanup in cell_db.cleanups.list_of(connection, [uuid for uuid, _ in answered])
+                if cleanup.host == host
+            ]
             owed_uuids = {cleanup.uuid for cleanup in owed}
             foreign = [(host, uuid, attempt) for uuid, attempt in answered if uuid not in owed_uuids]
             self._drop_foreign(connection, verbs.GONE.name, foreign)
@@ -122,7 +138,7 @@ class Reports:
             self._database.run(_note_gone, host, answered, going)
         _log_gone(owed, dict(sorted(answered)), set(going))
 
-    # ---- operations ------------------------------------------------------------------------------------------------------------
+    # ---- operations --------------------------------------------------------------------------------------------------
 
     def on_acted(self, deliveries: list[Delivery]) -> None:
         """Operations that ended, well or with a fault."""
@@ -203,10 +219,11 @@ class Reports:
 
         self._database.run(note)
 
-    # ---- heartbeats --------------------------------------------------------------------------------------------------------------
+    # ---- heartbeats --------------------------------------------------------------------------------------------------
 
     def on_heartbeat(self, deliveries: list[Delivery]) -> None:
-        """Hosts that live; the latest of each counts, a hello is never skipped. One that says what cannot be was not heard."""
+        """Hosts that live; the latest of each counts, a hello is never skipped. One that says what cannot be was not
+        heard."""
         beats = [delivery.arguments for delivery in deliveries if self._is_sane(delivery.arguments)]
         latest = {beat.host: beat for beat in beats}
         greetings = [beat for beat in beats if beat.hello]
@@ -221,7 +238,8 @@ class Reports:
         return defect is None
 
     def _on_agent_start(self, hello: Heartbeat) -> None:
-        """A host that starts says what it has: unwanted guests are told to go, missing ones end in ERROR or are sent again.
+        """A host that starts says what it has: unwanted guests are told to go, missing ones end in ERROR or are sent
+        again.
 
         The hello may be late: of a server that was launched after the agent's start it says nothing.
         """
@@ -243,17 +261,19 @@ class Reports:
         cell_db.cleanups.told(connection, owed)
         return [*owed, *unwanted]
 
-    # ---- what is dropped -----------------------------------------------------------------------------------------------------------
+    # ---- what is dropped ---------------------------------------------------------------------------------------------
 
     def _superseded(self, connection: Connection, verb: str, guests: Sequence[ReportedGuest]) -> list[Cleanup]:
-        """Guests of attempts that their rows have given up. A guest that no row knows is not ours to destroy: the audit tells of it."""
+        """Guests of attempts that their rows have given up. A guest that no row knows is not ours to destroy: the audit
+        tells of it."""
         rows = cell_db.builds.attempts(connection, [guest.uuid for guest in guests])
         self._drop_foreign(connection, verb, [(guest.host, guest.uuid, guest.attempt) for guest in guests])
         over = [guest for guest in guests if guest.uuid in rows and _is_over(rows[guest.uuid], guest)]
         return cell_db.cleanups.of_guests(connection, [(guest.uuid, guest.host, guest.attempt) for guest in over])
 
     def _drop_foreign(self, connection: Connection, verb: str, unused: Iterable[tuple[str, str, int | None]]) -> None:
-        """Counts those of the (host, uuid, attempt) that changed nothing which were never that host's to speak of; the others came late."""
+        """Counts those of the (host, uuid, attempt) that changed nothing which were never that host's to speak of; the
+        others came late."""
         said = list(unused)
         if not said:
             return
@@ -293,7 +313,10 @@ def log_ended(operation: Operation, fault: str | None) -> None:
 
 def _note_beats(connection: Connection, beats: Sequence[Heartbeat], drop: Callable[[str, str, str], None]) -> bool:
     """Notes that the hosts live and what they build; gives whether one of them has begun anew."""
-    news = [cell_db.heartbeats.beat(connection, beat, drop=functools.partial(drop, beat.host, verbs.HEARTBEAT.name)) for beat in beats]
+    news = [
+        cell_db.heartbeats.beat(connection, beat, drop=functools.partial(drop, beat.host, verbs.HEARTBEAT.name))
+        for beat in beats
+    ]
     for beat in beats:
         held = [(intent.uuid, intent.attempt) for intent in beat.intents]
         cell_db.builds.renew_leases(connection, beat.host, held, lease_s=BUILD_LEASE_S)
@@ -305,7 +328,8 @@ def _is_of(build: Building, host: str, refusal: Refusal) -> bool:
 
 
 def _is_foreign(known: tuple[str, int, str | None] | None, host: str, attempt: int | None) -> bool:
-    """Whether the host could never have said so: the server is on another one, unless the attempt was an older one or it has ended."""
+    """Whether the host could never have said so: the server is on another one, unless the attempt was an older one or
+    it has ended."""
     if known is None:
         return True
     state, current, owner = known

@@ -1,4 +1,5 @@
-"""The frame round the work on one row: whatever the row holds, and whatever is made of it, the others of a sweep are worked on."""
+"""The frame round the work on one row: whatever the row holds, and whatever is made of it, the others of a sweep are
+worked on."""
 
 import contextlib
 from collections.abc import Iterator

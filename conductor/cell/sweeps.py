@@ -1,4 +1,5 @@
-"""What a conductor looks for by itself, so that nothing depends on a message: each sweep does what the row says, nothing else."""
+"""What a conductor looks for by itself, so that nothing depends on a message: each sweep does what the row says,
+nothing else."""
 
 
 import cell_db.builds
@@ -34,7 +35,8 @@ ITS_RECORD = "inventory"
 
 
 class Sweeps:
-    """The sweeps of one cell. Several conductors may run them at once: leases keep them apart, and repeating does no harm."""
+    """The sweeps of one cell. Several conductors may run them at once: leases keep them apart, and repeating does no
+    harm."""
 
     def __init__(
         self,
@@ -63,7 +65,9 @@ class Sweeps:
         """Builds that nobody looks after are sent again; overdue ones and those on dead hosts go to their next host."""
         with self._database.reading() as connection:
             down = cell_db.heartbeats.hosts_down(connection, down_after_s=self._down_after_s)
-            late = cell_db.builds.overdue(connection, hosts_down=down if self._liveness.can_declare_hosts_down() else [], most=MOST)
+            late = cell_db.builds.overdue(
+                connection, hosts_down=down if self._liveness.can_declare_hosts_down() else [], most=MOST
+            )
         for build in late:
             reason = f"host {build.host} is down" if build.host in down else f"host {build.host} did not finish in time"
             with row_frame("giving up an attempt", about_work(build)):
@@ -78,7 +82,8 @@ class Sweeps:
         return [build for build in builds if build.host not in down]
 
     def cleanups(self) -> bool:
-        """Hosts that are up and still owe an answer are asked again; servers that nobody has to answer for are ended."""
+        """Hosts that are up and still owe an answer are asked again; servers that nobody has to answer for are
+        ended."""
         owed, ended = self._database.run(_owed_and_ended, down_after_s=self._down_after_s)
         self._commands.destroy(owed)
         self._commands.end(ended)
@@ -102,7 +107,8 @@ class Sweeps:
             log_ended(late, fault)
 
     def inventories(self) -> None:
-        """Placement is told of hosts that are new or have changed, and from time to time of each again: what it lost meanwhile is back."""
+        """Placement is told of hosts that are new or have changed, and from time to time of each again: what it lost
+        meanwhile is back."""
         self._place(again_after_s=self._inventory_again_s)
 
     def _place(self, *, again_after_s: float | None) -> None:
@@ -120,12 +126,15 @@ class Sweeps:
                     even_below_usage=True,
                 )
             except (core.errors.Conflict, core.errors.Broken) as refusal:
-                LOG.error("Placement refuses the inventory of host %s: %s", inventory.hypervisor_hostname, refusal.message)
+                LOG.error(
+                    "Placement refuses the inventory of host %s: %s", inventory.hypervisor_hostname, refusal.message
+                )
                 continue
             self._database.run(cell_db.heartbeats.placed, inventory)
 
     def departures(self) -> None:
-        """Hosts whose service an operator deleted leave Placement, then the cell; one that still has claims is tried again.
+        """Hosts whose service an operator deleted leave Placement, then the cell; one that still has claims is tried
+        again.
 
         The provider of a host that was never accepted is not ours to delete: it may be that of a host of another cell.
         """
@@ -137,7 +146,9 @@ class Sweeps:
                     if node.accepted:
                         self._placement.delete_provider(node.uuid, node.host)
                 except core.errors.Conflict as conflict:
-                    LOG.warning("the provider of host %s, which was deleted, is still in use: %s", node.host, conflict.message)
+                    LOG.warning(
+                        "the provider of host %s, which was deleted, is still in use: %s", node.host, conflict.message
+                    )
                     continue
                 self._database.run(cell_db.hosts.forget_node, node.uuid)
 
@@ -171,7 +182,8 @@ class Sweeps:
 
 
 def _owed_and_ended(connection: Connection, *, down_after_s: float) -> tuple[list[Cleanup], list[str]]:
-    """Cleanups that hosts are to be asked for again, asked from now on; servers that are going and that no host has to answer for."""
+    """Cleanups that hosts are to be asked for again, asked from now on; servers that are going and that no host has to
+    answer for."""
     up = cell_db.heartbeats.hosts_up(connection, down_after_s=down_after_s)
     owed = cell_db.cleanups.unanswered(connection, hosts_up=up, again_after_s=DESTROY_AGAIN_S, most=MOST)
     return owed, cell_db.endings.ended_without_cleanups(connection, most=MOST)
@@ -186,7 +198,14 @@ def _settle_overdue(connection: Connection, late: Operation, fault: str) -> bool
 
 def _inventories(inventory: Inventory) -> dict[str, dict[str, float]]:
     def entry(total: int, reserved: int, ratio: float) -> dict[str, float]:
-        return {"total": total, "reserved": reserved, "min_unit": 1, "max_unit": total, "step_size": 1, "allocation_ratio": ratio}
+        return {
+            "total": total,
+            "reserved": reserved,
+            "min_unit": 1,
+            "max_unit": total,
+            "step_size": 1,
+            "allocation_ratio": ratio,
+        }
 
     entries = {
         "VCPU": entry(inventory.vcpus, inventory.reserved_vcpus, inventory.cpu_allocation_ratio),

@@ -26,7 +26,8 @@ class Wakeups:
         self._steps = steps
 
     def on_start(self, deliveries: list[Delivery]) -> None:
-        """New builds: their orders go out at once. Those that came in ERROR (their cell was away for too long) give their claims back."""
+        """New builds: their orders go out at once. Those that came in ERROR (their cell was away for too long) give
+        their claims back."""
         uuids = _uuids(deliveries)
         with self._database.reading() as connection:
             builds = cell_db.builds.building(connection, uuids)

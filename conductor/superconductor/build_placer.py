@@ -1,7 +1,8 @@
-"""The journal's story: lease, claim, assign, insert, drop; and what becomes of orders that cannot be placed or were deleted.
+"""The journal's story: lease, claim, assign, insert, drop; and what becomes of orders that cannot be placed or were
+deleted.
 
-The steps and their order are those of the build protocol (docs/build-protocol.md, section 2). Whoever dies in between leaves rows whose
-lease runs out; the sweep takes them up from their phase.
+The steps and their order are those of the build protocol (docs/build-protocol.md, section 2). Whoever dies in between
+leaves rows whose lease runs out; the sweep takes them up from their phase.
 """
 
 import collections
@@ -69,7 +70,8 @@ class BuildPlacer:
 
     Args:
         build_deadline_s: seconds that one attempt may take on a host; written with the row.
-        unread_cell_wait_s: seconds that a build without a host waits, from its acceptance, for cells that this process never read.
+        unread_cell_wait_s: seconds that a build without a host waits, from its acceptance, for cells that this process
+            never read.
         hint_s: seconds that the sweep leaves a new order to its hint.
     """
 
@@ -99,7 +101,7 @@ class BuildPlacer:
         self._to_drop: list[_Assigned] = []
         self._lock = threading.Lock()
 
-    # ---- ways in -----------------------------------------------------------------------------------------------------------
+    # ---- ways in -----------------------------------------------------------------------------------------------------
 
     def on_place(self, deliveries: list[Delivery]) -> None:
         """The hint: leases the rows that it names, acks, and works on them."""
@@ -123,13 +125,14 @@ class BuildPlacer:
             self.lease([], most=0)
 
     def fail(self, wanted: Sequence[str], why: str) -> None:
-        """Ends orders whose message nobody could handle: to cell0, with the fault. What somebody works on is left to him."""
+        """Ends orders whose message nobody could handle: to cell0, with the fault. What somebody works on is left to
+        him."""
         entries = self.lease(wanted, most=len(wanted))
         new = [entry for entry in entries if entry.phase == api_db.journal.NEW and not entry.deleting]
         self._framed(new, lambda entries: self._fail_in_cell0(entries, why))
         self.work([entry for entry in entries if entry not in new])
 
-    # ---- super.lease, with the drops of the round before -----------------------------------------------------------------------
+    # ---- super.lease, with the drops of the round before -------------------------------------------------------------
 
     def lease(self, wanted: Sequence[str] | None, *, most: int) -> list[Entry]:
         """Leases rows; drops, in the same commit, what earlier rounds have handed over.
@@ -151,7 +154,7 @@ class BuildPlacer:
             self._end_deleted(assigned.entry for assigned in kept)
         return entries
 
-    # ---- the frame ---------------------------------------------------------------------------------------------------------------
+    # ---- the frame ---------------------------------------------------------------------------------------------------
 
     def work(self, entries: Sequence[Entry]) -> None:
         """Goes on with leased rows from where they are; what fails is tried again after its lease."""
@@ -178,7 +181,7 @@ class BuildPlacer:
         assigned = [(entry.uuid, str(entry.token)) for entry in entries]
         self._api.write_now(api_db.journal.give_back, assigned, wait_s=AGAIN_S)
 
-    # ---- phase new: claim, assign ---------------------------------------------------------------------------------------------------
+    # ---- phase new: claim, assign ------------------------------------------------------------------------------------
 
     def _place(self, entries: Sequence[Entry]) -> None:
         expired = [entry for entry in entries if entry.tries > MAX_TRIES or entry.not_after <= self._clock.now()]
@@ -199,8 +202,8 @@ class BuildPlacer:
         self._hand_over(groups)
 
     def _place_with_members(self, group: RequestBuilds) -> None:
-        """Servers whose request names others; members of a server group while nobody else chooses hosts for it, handed over before the
-        next one looks.
+        """Servers whose request names others; members of a server group while nobody else chooses hosts for it, handed
+        over before the next one looks.
         """
         with self._other_servers.assigned(group.request.server_group) as taken:
             group.members = self._other_servers.members(group.request, taken)
@@ -224,7 +227,8 @@ class BuildPlacer:
         return [RequestBuilds(requests[request_uuid], entries) for request_uuid, entries in by_request.items()]
 
     def _place_again(self, group: RequestBuilds) -> None:
-        """Somebody claimed before (step 3a): its generation first, then the lease, then the claim, even for the same host."""
+        """Somebody claimed before (step 3a): its generation first, then the lease, then the claim, even for the same
+        host."""
         self._selector.forget(group)
         for entry in group.entries:
             self._place_one_again(RequestBuilds(group.request, [entry]))
@@ -261,7 +265,9 @@ class BuildPlacer:
                 LOG.info("request waits for cells that are cut off %s why=%s", group.fields, group.fault)
                 self._give_back(group.entries)
             elif group.fault is not None and group.unread and self._may_wait_for_unread(group):
-                LOG.info("request waits for cells that were never read %s cells=%s", group.fields, ",".join(group.unread))
+                LOG.info(
+                    "request waits for cells that were never read %s cells=%s", group.fields, ",".join(group.unread)
+                )
                 self._give_back(group.entries)
             elif group.fault is not None:
                 silent = f" Cells that have not answered: {', '.join(group.unread)}." if group.unread else ""
@@ -272,9 +278,11 @@ class BuildPlacer:
         return group.entries[0].created_at + self._unread_cell_wait > self._clock.now()
 
     def _assign(self, assigned: Sequence[_Assigned], group_lease: GroupLease | None = None) -> list[_Assigned]:
-        """The hand-over. Gives what is assigned now; of the rest, what was deleted meanwhile is undone, what was lost is left.
+        """The hand-over. Gives what is assigned now; of the rest, what was deleted meanwhile is undone, what was lost
+        is left.
 
-        `group_lease`: on the server group whose members these are, all of them; without it they must not be handed over.
+        `group_lease`: on the server group whose members these are, all of them; without it they must not be handed
+        over.
         """
         if not assigned:
             return []
@@ -294,7 +302,7 @@ class BuildPlacer:
         self._end_deleted(refused)
         return [one for one in assigned if one.entry.uuid in done]
 
-    # ---- phase assigned: insert, hint, drop ---------------------------------------------------------------------------------------------
+    # ---- phase assigned: insert, hint, drop --------------------------------------------------------------------------
 
     def _resume(self, entries: Sequence[Entry]) -> None:
         assigned = [_Assigned(entry, str(entry.target), entry.alternates or [], entry.fault) for entry in entries]
@@ -327,7 +335,9 @@ class BuildPlacer:
             return
         if not gate.cell.is_cell0:
             uuids = cell_verbs.Uuids([one.entry.uuid for one in assigned])
-            gate.hint(cell_verbs.QUEUE, cell_verbs.START, uuids, context_of_rows(_request_id(one.entry) for one in assigned))
+            gate.hint(
+                cell_verbs.QUEUE, cell_verbs.START, uuids, context_of_rows(_request_id(one.entry) for one in assigned)
+            )
         for one in assigned:
             why = f" why={one.fault['message']}" if one.fault else ""
             LOG.info("server handed over %s cell=%s%s", one.about(), gate.cell.name, why)
@@ -335,16 +345,19 @@ class BuildPlacer:
             self._to_drop += assigned
 
     def _wait_for_cell(self, gate: Gate, assigned: Sequence[_Assigned], why: str) -> None:
-        """The row may have landed, so no other cell may have it: it waits, and past its time shows a fault until the cell returns."""
+        """The row may have landed, so no other cell may have it: it waits, and past its time shows a fault until the
+        cell returns."""
         said = _requests(one.entry for one in assigned)
         LOG.warning("builds wait for their cell %s cell=%s count=%d why=%s", said, gate.cell.name, len(assigned), why)
         for one in assigned:
             if one.fault is None and one.entry.not_after <= self._clock.now():
                 fault = cell_db.history.fault(500, f"Cell {gate.cell.name} has not answered in time for this build")
-                self._api.write_now(api_db.journal.set_fault, uuid=one.entry.uuid, token=str(one.entry.token), fault=fault)
+                self._api.write_now(
+                    api_db.journal.set_fault, uuid=one.entry.uuid, token=str(one.entry.token), fault=fault
+                )
         self._give_back(one.entry for one in assigned)
 
-    # ---- no valid host -----------------------------------------------------------------------------------------------------------------
+    # ---- no valid host -----------------------------------------------------------------------------------------------
 
     def _fail_in_cell0(self, entries: Sequence[Entry], why: str) -> None:
         """Step 4b: first assign to cell0, then release, then the row with its fault."""
@@ -357,7 +370,7 @@ class BuildPlacer:
         if assigned:
             self._framed([one.entry for one in assigned], lambda _: self._insert_in(CELL0_UUID, assigned))
 
-    # ---- deletes -------------------------------------------------------------------------------------------------------------------------
+    # ---- deletes -----------------------------------------------------------------------------------------------------
 
     def _end_deleted(self, entries: Iterable[Entry]) -> None:
         """Rows whose compare-and-set was refused: mine and deleted meanwhile are ended; others have a new holder."""
@@ -380,11 +393,19 @@ class BuildPlacer:
         if gate.cell.is_cell0:
             self._release(entry.uuid)
         pending = PendingDelete(
-            entry.uuid, str(entry.token), mapping.project_id, mapping.user_id, gate.cell.uuid, by=entry.deleted_by, build_request=entry.build_request
+            entry.uuid,
+            str(entry.token),
+            mapping.project_id,
+            mapping.user_id,
+            gate.cell.uuid,
+            by=entry.deleted_by,
+            build_request=entry.build_request,
         )
         told = send_tombstone(self._api, gate, pending, service_context(_request_id(entry) or None), self._steps)
         if isinstance(told, Answer):
-            LOG.info("delete handed over %s cell=%s", about(server=entry.uuid, request_id=_request_id(entry)), gate.cell.name)
+            LOG.info(
+                "delete handed over %s cell=%s", about(server=entry.uuid, request_id=_request_id(entry)), gate.cell.name
+            )
         else:
             self._give_back([entry])
 

@@ -1,7 +1,8 @@
-"""Claims in Placement that no cell will ever release: of servers deleted before a cell had them, or buried in cell0, or unknown, or of
-another cell than the claim's host.
+"""Claims in Placement that no cell will ever release: of servers deleted before a cell had them, or buried in cell0, or
+unknown, or of another cell than the claim's host.
 
-Placement keeps no tombstone of a consumer: a slow worker's claim may land after its server was deleted. (docs/build-protocol.md, section 4.)
+Placement keeps no tombstone of a consumer: a slow worker's claim may land after its server was deleted.
+(docs/build-protocol.md, section 4.)
 """
 
 from collections.abc import Iterable
@@ -47,7 +48,11 @@ class ClaimSweep:
     def _release(self, uuid: str) -> None:
         claimed = self._placement.read_claim(uuid)
         cells = {host.cell_uuid for host in self._view.reported() if host.node_uuid in claimed.providers}
-        if claimed.generation is None or len(cells) != 1 or not value_of(self._api.read_now(_ownerless, [uuid], *cells)):
+        if (
+            claimed.generation is None
+            or len(cells) != 1
+            or not value_of(self._api.read_now(_ownerless, [uuid], *cells))
+        ):
             return
         try:
             with self._steps("super.release"):
@@ -58,8 +63,8 @@ class ClaimSweep:
 
 
 def _ownerless(connection: Connection, uuids: Iterable[str], cell_uuid: str) -> set[str]:
-    """Those without a journal row whose mapping is missing, names another cell than the claim's host is in (or cell0), or is deleted and
-    names none.
+    """Those without a journal row whose mapping is missing, names another cell than the claim's host is in (or cell0),
+    or is deleted and names none.
     """
     wanted = list(uuids)
     if not wanted:

@@ -25,13 +25,20 @@ class DeadLetterHandler:
         self._placer = placer
 
     def on_dead_letter(self, deliveries: list[Delivery]) -> None:
-        """Keeps each message; the servers of a poisonous `place` are buried with a fault, unless somebody works on them."""
+        """Keeps each message; the servers of a poisonous `place` are buried with a fault, unless somebody works on
+        them."""
         for delivery in deliveries:
             letter: DeadLetter = delivery.arguments
             record = for_the_record(letter, delivery.context)
             value_of(self._api.write_now(api_db.dead_letters.insert, **record))
             said = requests([record["request_id"]])
-            LOG.error("message given up %s verb=%s queue=%s why=%s", said, record["verb"] or "malformed", record["queue"], record["why"])
+            LOG.error(
+                "message given up %s verb=%s queue=%s why=%s",
+                said,
+                record["verb"] or "malformed",
+                record["queue"],
+                record["why"],
+            )
             wanted = _uuids(letter.arguments()) if letter.verb == verbs.PLACE.name else []
             if wanted:
                 self._placer.fail(wanted, f"The order of this server could not be handled: {letter.why}")

@@ -33,9 +33,11 @@ MAX_CLAIMS = 20  # consumers in one POST: an answer within a second, few enough 
 
 @dataclasses.dataclass(slots=True)
 class RequestBuilds:
-    """The servers of one request that are placed together, all or none. `members`: other servers that their request names.
+    """The servers of one request that are placed together, all or none. `members`: other servers that their request
+    names.
 
-    `waits`: the fault holds only as long as some cell is cut off. `unread`: cells that may have the hosts, for all that is known here.
+    `waits`: the fault holds only as long as some cell is cut off. `unread`: cells that may have the hosts, for all that
+    is known here.
     """
 
     request: RequestSpec
@@ -94,7 +96,8 @@ class HostSelector:
     """Finds hosts for groups and claims them.
 
     Args:
-        refresh_hosts: reads every cell's hosts afresh; called before a request is given up, for the view may be older than the request.
+        refresh_hosts: reads every cell's hosts afresh; called before a request is given up, for the view may be older
+            than the request.
         unread: names cells whose hosts were never read, because the cells are away since this process began.
         attempts: hosts that a build may try in all; the first and `attempts - 1` alternates.
     """
@@ -110,7 +113,8 @@ class HostSelector:
         self._attempts = attempts
         self._steps = steps
         self._rng = rng
-        # Spread claims touch every provider: two at once make Placement try each ten times over, and then refuse one (measured).
+        # Spread claims touch every provider: two at once make Placement try each ten times over, and then refuse one
+        # (measured).
         self._one_at_a_time = threading.Lock()
 
     def place(self, groups: Sequence[RequestBuilds]) -> None:
@@ -118,7 +122,8 @@ class HostSelector:
 
         Raises:
             Unavailable: Placement does not answer; some claims may have taken effect.
-            GenerationConflict: somebody claimed for one of the servers before; place its group alone, with `place_again`.
+            GenerationConflict: somebody claimed for one of the servers before; place its group alone, with
+                `place_again`.
         """
         waiting = [group for group in groups if self._choose(group)]
         expired = [group for group in groups if group.fault is not None]
@@ -187,7 +192,8 @@ class HostSelector:
         except GenerationConflict as conflict:
             if conflict.fields["of"] == "consumer":
                 raise
-            # Somebody else kept changing these hosts' providers: nobody claimed for our servers, the same claim will do a moment later.
+            # Somebody else kept changing these hosts' providers: nobody claimed for our servers, the same claim will do
+            # a moment later.
             raise core.errors.Unavailable(f"providers of claims change too often: {conflict.message}") from conflict
 
     @staticmethod
@@ -235,7 +241,8 @@ class HostSelector:
         try:
             return choose_with_members(request, self.view.snapshot(), num, alternates=self._attempts - 1, rng=self._rng)
         except NoValidHost:
-            # Our own count may hold a server twice for a moment (placed here, and in the host's report): Placement decides.
+            # Our own count may hold a server twice for a moment (placed here, and in the host's report): Placement
+            # decides.
             return choose_with_members(request, self.view.reported(), num, alternates=self._attempts - 1, rng=self._rng)
 
     def _choices_of_some(self, request: Request, num: int) -> list[Choice] | None:
@@ -253,7 +260,8 @@ class HostSelector:
         return choices if all(len(choice.alternates) == alternates for choice in choices) else None
 
     def _refresh_refused_host(self, group: RequestBuilds, refusal: NoCapacity) -> None:
-        """The host that Placement named (or every chosen one) is read afresh; one that refuses again is not tried any more."""
+        """The host that Placement named (or every chosen one) is read afresh; one that refuses again is not tried any
+        more."""
         LOG.info("claim refused by Placement %s why=%s", group.fields, refusal.message)
         named = refusal.fields.get("provider_uuid")
         for host in {choice.host.host: choice.host for choice in group.choices}.values():
@@ -271,7 +279,10 @@ class HostSelector:
             return
         state = next((one for one in self.view.reported() if one.host == host.host), host)
         fresh = dataclasses.replace(
-            state, used_vcpus=used.get(VCPU, 0), used_memory_mib=used.get(MEMORY_MB, 0), used_disk_gib=used.get(DISK_GB, 0)
+            state,
+            used_vcpus=used.get(VCPU, 0),
+            used_memory_mib=used.get(MEMORY_MB, 0),
+            used_disk_gib=used.get(DISK_GB, 0),
         )
         self.view.update(host.cell_uuid, [fresh])
 

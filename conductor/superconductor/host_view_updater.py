@@ -1,7 +1,8 @@
 """The view of all hosts, pulled from the cells every second; new hosts are mapped on the way.
 
-What a cell says of its hosts is a claim: a host is this cell's if its mapping says so, its node is named after it, and its values are
-within bounds. Only of such hosts the cell's conductor may tell Placement (`accepted`), and only they are in the view.
+What a cell says of its hosts is a claim: a host is this cell's if its mapping says so, its node is named after it, and
+its values are within bounds. Only of such hosts the cell's conductor may tell Placement (`accepted`), and only they are
+in the view.
 """
 
 import dataclasses
@@ -56,7 +57,8 @@ class _Known:
 
 @dataclasses.dataclass(slots=True)
 class _LastRead:
-    """A large cell when it was read last: how many hosts it had, which of them are in no state to stay so, when it is read whole again."""
+    """A large cell when it was read last: how many hosts it had, which of them are in no state to stay so, when it is
+    read whole again."""
 
     number: int
     disabled: bool
@@ -75,20 +77,28 @@ class _Reported:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Nonsense:
-    """A cell answered with rows that cannot be read at all. It is as good as silent; the other cells are not to notice."""
+    """A cell answered with rows that cannot be read at all. It is as good as silent; the other cells are not to
+    notice."""
 
     why: str
 
 
 class HostViewUpdater:
-    """Keeps a `HostView` as fresh as the cells let it; hosts of a silent cell are cut off: nothing goes there, nothing is said of them.
+    """Keeps a `HostView` as fresh as the cells let it; hosts of a silent cell are cut off: nothing goes there, nothing
+    is said of them.
 
-    A cell whose broker is silent is as good as silent: what is built there would wait for the broker. So is one whose database takes so
-    long for one question that no order could be written within the deadline.
+    A cell whose broker is silent is as good as silent: what is built there would wait for the broker. So is one whose
+    database takes so long for one question that no order could be written within the deadline.
     """
 
     def __init__(
-        self, conf: cfg.ConfigOpts, api: Gate, cells: Cells, placement: Placement, view: HostView, clock: Clock | None = None
+        self,
+        conf: cfg.ConfigOpts,
+        api: Gate,
+        cells: Cells,
+        placement: Placement,
+        view: HostView,
+        clock: Clock | None = None,
     ) -> None:
         self._down_after_s = conf.conductor.service_down_time_s
         self._accepts_new = conf.scheduler.new_hosts == core.config.ENABLED
@@ -123,7 +133,9 @@ class HostViewUpdater:
             gate.check_broker(every_s=BROKER_LOOK_S)
             told = news.get(gate.cell.uuid)
             answer = reports.get(gate.cell.uuid)
-            if gate.broker_is_down or (isinstance(answer, Answer) and answer.value.took_s > gate.deadline_s * SLOW_PART):
+            if gate.broker_is_down or (
+                isinstance(answer, Answer) and answer.value.took_s > gate.deadline_s * SLOW_PART
+            ):
                 self._lose(gate)
             elif told is not None:
                 self._take_news(gate, told)
@@ -133,21 +145,28 @@ class HostViewUpdater:
                 self._lose(gate)
         self._view.settle()
 
-    # ---- large cells: only what is new -----------------------------------------------------------------------------------------------
+    # ---- large cells: only what is new -------------------------------------------------------------------------------
 
     def _may_ask_for_news(self, gate: Gate) -> bool:
         last_read = self._last_reads.get(gate.cell.uuid)
-        return last_read is not None and last_read.disabled == gate.cell.disabled and self._clock.monotonic() < last_read.whole_at_s
+        return (
+            last_read is not None
+            and last_read.disabled == gate.cell.disabled
+            and self._clock.monotonic() < last_read.whole_at_s
+        )
 
     def _news(self, gates: Sequence[Gate]) -> dict[str, list[HostReport]]:
-        """Cell -> its hosts that changed, of those cells whose hosts are still as many; the others have to be read whole."""
+        """Cell -> its hosts that changed, of those cells whose hosts are still as many; the others have to be read
+        whole."""
         if not gates:
             return {}
         last_reads = {gate.cell.uuid: self._last_reads[gate.cell.uuid] for gate in gates}
         asked_at_s = self._clock.monotonic()
         recent_s = asked_at_s - min(last_read.read_at_s for last_read in last_reads.values()) + OVERLAP_S
         also = sorted(set().union(*(last_read.to_watch for last_read in last_reads.values())))
-        answers = _ask(gates, cell_db.heartbeats.host_news, recent_s=recent_s, down_after_s=self._down_after_s, also=also)
+        answers = _ask(
+            gates, cell_db.heartbeats.host_news, recent_s=recent_s, down_after_s=self._down_after_s, also=also
+        )
         found = {}
         for uuid, answer in answers.items():
             if isinstance(answer, Answer) and answer.value.number == last_reads[uuid].number:
@@ -178,14 +197,17 @@ class HostViewUpdater:
         self._remember_to_watch(gate, states)
 
     def _remember_to_watch(self, gate: Gate, states: Sequence[HostState]) -> None:
-        to_watch = {state.host for state in states if not state.up or state.disabled or state.forced_down or state.cleanups_open}
+        to_watch = {
+            state.host for state in states if not state.up or state.disabled or state.forced_down or state.cleanups_open
+        }
         if len(to_watch) > READ_WHOLE:
             self._last_reads.pop(gate.cell.uuid, None)
         else:
             self._last_reads[gate.cell.uuid].to_watch = to_watch
 
     def unread_cells(self) -> list[str]:
-        """The names of cells that may have hosts and were never read by this process: nobody can say here what they have."""
+        """The names of cells that may have hosts and were never read by this process: nobody can say here what they
+        have."""
         gates = [gate for gate in self._cells.gates() if not (gate.cell.is_cell0 or gate.cell.disabled)]
         return sorted(gate.cell.name for gate in gates if gate.cell.uuid not in self._read)
 
@@ -204,17 +226,28 @@ class HostViewUpdater:
             self._remember(gate, len(reports), states)
 
     def _discover(self, hosts: list[str], gate: Gate) -> None:
-        elsewhere = value_of(self._api.write_now(api_db.hosts.insert, hosts, gate.cell.uuid, accepted=self._accepts_new))
+        elsewhere = value_of(
+            self._api.write_now(api_db.hosts.insert, hosts, gate.cell.uuid, accepted=self._accepts_new)
+        )
         for host in set(hosts) - set(elsewhere):
-            LOG.info("host %s of cell %s was discovered%s", host, gate.cell.name, "" if self._accepts_new else " and waits to be accepted")
+            LOG.info(
+                "host %s of cell %s was discovered%s",
+                host,
+                gate.cell.name,
+                "" if self._accepts_new else " and waits to be accepted",
+            )
 
-    # ---- what is believed of a cell's hosts ------------------------------------------------------------------------------------------
+    # ---- what is believed of a cell's hosts --------------------------------------------------------------------------
 
     def _admitted(self, reports: Sequence[HostReport], gate: Gate) -> list[HostReport]:
         """Those of the hosts that may be used; the cell is told which, before it tells Placement of any."""
         why_not = {report.host: self._why_not(report, gate) for report in reports}
         for accepted in (True, False):
-            wrong = [report.host for report in reports if report.accepted != accepted and (why_not[report.host] is None) == accepted]
+            wrong = [
+                report.host
+                for report in reports
+                if report.accepted != accepted and (why_not[report.host] is None) == accepted
+            ]
             if wrong:
                 self._tell(gate, wrong, accepted)
         for host, why in why_not.items():
@@ -286,14 +319,16 @@ class HostViewUpdater:
         )
 
     def _is_up(self, report: HostReport) -> bool:
-        """A host that Placement does not know yet cannot be claimed on; without a conductor nothing would be built there."""
+        """A host that Placement does not know yet cannot be claimed on; without a conductor nothing would be built
+        there."""
         if report.left or not report.placed or report.silent_s is None or report.conductor_silent_s is None:
             return False
         return max(report.silent_s, report.conductor_silent_s) < self._down_after_s
 
     def _is_cut_off(self, report: HostReport) -> bool:
-        """Not up, but nobody can say that it is down: it has just come, and its conductor is about to tell Placement of it; or it is
-        silent, and no conductor of its cell is in a position to say so: its broker was away, or the conductors themselves are.
+        """Not up, but nobody can say that it is down: it has just come, and its conductor is about to tell Placement of
+        it; or it is silent, and no conductor of its cell is in a position to say so: its broker was away, or the
+        conductors themselves are.
         """
         if report.left or report.silent_s is None or self._is_up(report):
             return False
@@ -302,7 +337,8 @@ class HostViewUpdater:
         return report.witness_silent_s is None or report.witness_silent_s >= self._down_after_s
 
     def _refresh_traits(self) -> bool:
-        """Traits that operators set in Placement, read in bulk and kept for a while; Placement away: the old ones stand.
+        """Traits that operators set in Placement, read in bulk and kept for a while; Placement away: the old ones
+        stand.
 
         Gives whether there are others now.
         """
@@ -329,12 +365,21 @@ class HostViewUpdater:
 def _ask(
     gates: Sequence[Gate], fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
 ) -> dict[str, Answer[T] | Silence]:
-    """As `scatter_now`, and a cell whose rows cannot be read is silent; they are not to keep the other cells from being looked at."""
+    """As `scatter_now`, and a cell whose rows cannot be read is silent; they are not to keep the other cells from being
+    looked at."""
 
     def read(connection: Connection) -> T | _Nonsense:
         try:
             return fn(connection, *args, **kwargs)
-        except (DataError, msgspec.MsgspecError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+        except (
+            DataError,
+            msgspec.MsgspecError,
+            ValueError,
+            TypeError,
+            LookupError,
+            ArithmeticError,
+            AttributeError,
+        ) as error:
             return _Nonsense(f"its rows cannot be read: {type(error).__name__}: {error}"[:300])
 
     answers: dict[str, Answer[T] | Silence] = {}

@@ -38,7 +38,9 @@ MAX_GATHERED = 50
 PULL_S = 1.0
 FLUSH_S = 0.25
 BEAT_S = 2.0
-HINT_S = 1.0  # a hint comes within milliseconds; while one is under way the sweep would only compete for the same claims
+HINT_S = (
+    1.0  # a hint comes within milliseconds; while one is under way the sweep would only compete for the same claims
+)
 
 SCHEDULER = OptionGroup(
     "scheduler",
@@ -54,15 +56,18 @@ SETTINGS = OptionGroup(
     "conductor",
     [
         *core.config.HOSTS.options,
-        cfg.FloatOpt("build_deadline_s", default=600.0, min=1, help="Seconds that one attempt of a build may take on a host."),
         cfg.FloatOpt(
-            "unread_cell_wait_s", default=120.0, min=0,
+            "build_deadline_s", default=600.0, min=1, help="Seconds that one attempt of a build may take on a host."
+        ),
+        cfg.FloatOpt(
+            "unread_cell_wait_s",
+            default=120.0,
+            min=0,
             help="Seconds that a build without a valid host waits for cells that have not answered since this super-conductor started.",
         ),
         cfg.FloatOpt("sweep_s", default=2.0, min=0.05, help="Seconds between two sweeps over the journal."),
         cfg.FloatOpt(
-            "claim_sweep_s", default=600.0, min=1,
-            help="Seconds between two sweeps over claims without a server.",
+            "claim_sweep_s", default=600.0, min=1, help="Seconds between two sweeps over claims without a server."
         ),
     ],
 )
@@ -70,7 +75,14 @@ SETTINGS = OptionGroup(
 
 def options() -> list[OptionGroup]:
     """The settings that this program reads."""
-    return [core.config.PROCESS, core.config.API_DATABASE, core.config.CELLS, core.config.PLACEMENT, SCHEDULER, SETTINGS]
+    return [
+        core.config.PROCESS,
+        core.config.API_DATABASE,
+        core.config.CELLS,
+        core.config.PLACEMENT,
+        SCHEDULER,
+        SETTINGS,
+    ]
 
 
 class SuperConductor:
@@ -156,7 +168,11 @@ class SuperConductor:
     def _beat(self) -> None:
         value_of(
             self.api.write_now(
-                api_db.services.beat, host=self._conf.host, binary=CONDUCTOR, version=core.process.version(), started_at=self._started_at
+                api_db.services.beat,
+                host=self._conf.host,
+                binary=CONDUCTOR,
+                version=core.process.version(),
+                started_at=self._started_at,
             )
         )
 

@@ -1,7 +1,8 @@
-"""Other servers that a request names: members of its server group, servers of its hints. Where they are decides where new ones may go.
+"""Other servers that a request names: members of its server group, servers of its hints. Where they are decides where
+new ones may go.
 
-Only requests that name some come here. While hosts are chosen for a server group it is held, so that of two super-conductors that place
-members at the same time the second knows of the first one's choice.
+Only requests that name some come here. While hosts are chosen for a server group it is held, so that of two
+super-conductors that place members at the same time the second knows of the first one's choice.
 """
 
 import collections
@@ -39,7 +40,8 @@ MAX_PER_HOST = "max_server_per_host"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GroupMembers:
-    """The other servers as the scheduler sees them; `unknown`: hosts of cells that do not say which of those servers they have.
+    """The other servers as the scheduler sees them; `unknown`: hosts of cells that do not say which of those servers
+    they have.
 
     `group_lease`: on the server group that the new servers join.
     """
@@ -92,8 +94,8 @@ class OtherServers:
         """Where the servers are that the request names, and the members of its group; cells are asked all at once.
 
         Raises:
-            Unavailable: the new servers have to be with some of these, and those may all be in cells that do not answer; or a server
-                that a hint names has no host yet.
+            Unavailable: the new servers have to be with some of these, and those may all be in cells that do not
+                answer; or a server that a hint names has no host yet.
         """
         members = value_of(self._api.read_now(api_db.server_groups.members, taken[0].uuid)) if taken else []
         hinted = self._hinted(request)
@@ -109,7 +111,8 @@ class OtherServers:
         """The servers of the hints that there are: living ones of the request's project. All others are none to it.
 
         Raises:
-            Unavailable: one of them is still to be placed; it was accepted before this request, so neither waits for the other.
+            Unavailable: one of them is still to be placed; it was accepted before this request, so neither waits for
+                the other.
         """
         wanted = [*request.same_host, *request.different_host]
         if not wanted:
@@ -117,14 +120,20 @@ class OtherServers:
         hinted = value_of(self._api.read_now(api_db.instances.whereabouts, wanted, project_id=request.project_id))
         unplaced = [server.uuid for server in hinted if server.cell_uuid is None]
         if unplaced:
-            raise core.errors.Unavailable(f"servers that a scheduler hint names have no host yet: {', '.join(unplaced)}")
+            raise core.errors.Unavailable(
+                f"servers that a scheduler hint names have no host yet: {', '.join(unplaced)}"
+            )
         return hinted
 
     def _hosts(self, servers: Collection[Whereabouts]) -> tuple[dict[str, str], set[str]]:
         """Server -> its host, of those that have one, and the cells that do not say."""
         placed = [server for server in servers if server.cell_uuid not in (None, CELL0_UUID)]
         cells = {str(server.cell_uuid) for server in placed}
-        answers = scatter_now([self._cells.find_gate_now(uuid) for uuid in cells], cell_db.builds.attempts, [server.uuid for server in placed])
+        answers = scatter_now(
+            [self._cells.find_gate_now(uuid) for uuid in cells],
+            cell_db.builds.attempts,
+            [server.uuid for server in placed],
+        )
         hosts: dict[str, str] = {}
         for server in placed:
             answer = answers[str(server.cell_uuid)]
@@ -136,15 +145,22 @@ class OtherServers:
         return hosts, {uuid for uuid, answer in answers.items() if not isinstance(answer, Answer)}
 
 
-def _group(group: ServerGroup, members: Sequence[Whereabouts], hosts: Mapping[str, str], silent: Collection[str]) -> Group:
+def _group(
+    group: ServerGroup, members: Sequence[Whereabouts], hosts: Mapping[str, str], silent: Collection[str]
+) -> Group:
     counted = collections.Counter(hosts[member.uuid] for member in members if member.uuid in hosts)
     if group.policy == AFFINITY and not counted and any(member.cell_uuid in silent for member in members):
         raise core.errors.Unavailable(f"cells that hold members of server group {group.uuid} do not answer")
     return Group(group.policy, dict(counted), int(group.rules.get(MAX_PER_HOST, 1)))
 
 
-def _hints(request: RequestSpec, hinted: Sequence[Whereabouts], hosts: Mapping[str, str], silent: Collection[str]) -> Hints:
-    same, different = (frozenset(hosts[uuid] for uuid in named if uuid in hosts) for named in (request.same_host, request.different_host))
+def _hints(
+    request: RequestSpec, hinted: Sequence[Whereabouts], hosts: Mapping[str, str], silent: Collection[str]
+) -> Hints:
+    same, different = (
+        frozenset(hosts[uuid] for uuid in named if uuid in hosts)
+        for named in (request.same_host, request.different_host)
+    )
     if not request.same_host:
         return Hints(different_hosts=different)
     if not same and any(server.cell_uuid in silent for server in hinted if server.uuid in request.same_host):
@@ -152,7 +168,9 @@ def _hints(request: RequestSpec, hinted: Sequence[Whereabouts], hosts: Mapping[s
     return Hints(same_hosts=same, different_hosts=different)
 
 
-def choose_with_members(request: Request, hosts: Sequence[HostState], num: int, *, alternates: int, rng: random.Random) -> list[Choice]:
+def choose_with_members(
+    request: Request, hosts: Sequence[HostState], num: int, *, alternates: int, rng: random.Random
+) -> list[Choice]:
     """Hosts for `num` servers. What a soft policy wishes is tried as if it had to be; else it only weighs.
 
     A hard policy leaves no alternates: by the time that one is needed other members may have come, or be elsewhere.
@@ -170,7 +188,9 @@ def choose_with_members(request: Request, hosts: Sequence[HostState], num: int, 
         return choose(_with_group(request, wished), hosts, num, alternates=alternates, random=rng)
     except NoValidHost:
         weigher = near_members if wished.policy == AFFINITY else far_from_members
-        return choose(request, hosts, num, alternates=alternates, random=rng, weighers=(*DEFAULT, weigher(group.members)))
+        return choose(
+            request, hosts, num, alternates=alternates, random=rng, weighers=(*DEFAULT, weigher(group.members))
+        )
 
 
 def _with_group(request: Request, group: Group) -> Request:

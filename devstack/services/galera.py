@@ -1,7 +1,9 @@
-"""A private Galera cluster: MariaDB servers on the loopback address that take each other's writes (Debian's galera-4, and nothing else).
+"""A private Galera cluster: MariaDB servers on the loopback address that take each other's writes (Debian's galera-4,
+and nothing else).
 
-All nodes begin with the files of the first one, which has been a cluster of its own for a moment: so they know its state, and what they
-lack comes from its cache of writes. No whole state ever moves, and so neither rsync nor a script of MariaDB's is needed for it.
+All nodes begin with the files of the first one, which has been a cluster of its own for a moment: so they know its
+state, and what they lack comes from its cache of writes. No whole state ever moves, and so neither rsync nor a script
+of MariaDB's is needed for it.
 """
 
 import contextlib
@@ -17,7 +19,8 @@ METHOD = "same"
 SYNCED_DEADLINE_S = 60.0
 # Who is silent for 2 s is taken for gone. Galera refuses other proportions of these (evs: extended virtual synchrony).
 _TIMES = "evs.keepalive_period=PT0.5S;evs.inactive_check_period=PT0.5S;evs.suspect_timeout=PT2S;evs.install_timeout=PT4S;evs.inactive_timeout=PT6S"
-# Both sides of a transfer run this (wsrep_sst_method): the donor says at which write it is, the joiner takes its word for it.
+# Both sides of a transfer run this (wsrep_sst_method): the donor says at which write it is, the joiner takes its word
+# for it.
 _SCRIPT = """#!/bin/sh
 set -e
 at=$(dirname "$0")/position
@@ -88,7 +91,11 @@ def _start(members: Sequence[MariaDB]) -> None:
         node.initialise(like=first)
     for number, node in enumerate(members, start=1):
         node.start()
-        wait_until(lambda node=node, number=number: is_synced(node, number), what=f"node of {number}", deadline_s=SYNCED_DEADLINE_S)  # type: ignore[misc]
+        wait_until(
+            lambda node=node, number=number: is_synced(node, number),
+            what=f"node of {number}",
+            deadline_s=SYNCED_DEADLINE_S,
+        )  # type: ignore[misc]
 
 
 def is_synced(node: MariaDB, number: int) -> bool:

@@ -1,4 +1,5 @@
-"""Glance's programs, for tests, in an environment of their own; `python -m devstack.services.glance_environment` makes sure of it."""
+"""Glance's programs, for tests, in an environment of their own; `python -m devstack.services.glance_environment` makes
+sure of it."""
 
 import sys
 

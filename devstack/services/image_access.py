@@ -27,7 +27,8 @@ def owns(caller: Caller, image: Mapping[str, Any]) -> bool:
 
 
 def sees(caller: Caller, image: Mapping[str, Any], members: Mapping[str, Any], *, in_lists: bool = False) -> bool:
-    """Whether the image is there for the caller. A list shows what was shared with him once he has accepted, by its id he sees it before."""
+    """Whether the image is there for the caller. A list shows what was shared with him once he has accepted, by its id
+    he sees it before."""
     if owns(caller, image) or image["visibility"] == "public" or (image["visibility"] == "community" and not in_lists):
         return True
     member = members.get(caller.project_id or "") if image["visibility"] == "shared" else None

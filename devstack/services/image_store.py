@@ -1,4 +1,5 @@
-"""Images as files of one directory: `<id>.json` says what it is, `<id>.members` with whom it is shared, `<id>.img` holds its bytes."""
+"""Images as files of one directory: `<id>.json` says what it is, `<id>.members` with whom it is shared, `<id>.img`
+holds its bytes."""
 
 import contextlib
 import dataclasses
@@ -26,7 +27,21 @@ SETTABLE = {
 """What a user may set, and the types it may have."""
 
 COMPUTED = frozenset(
-    {"id", "status", "size", "virtual_size", "checksum", "os_hash_algo", "os_hash_value", "created_at", "updated_at", "self", "file", "schema", "direct_url"}
+    {
+        "id",
+        "status",
+        "size",
+        "virtual_size",
+        "checksum",
+        "os_hash_algo",
+        "os_hash_value",
+        "created_at",
+        "updated_at",
+        "self",
+        "file",
+        "schema",
+        "direct_url",
+    }
 )
 VISIBILITIES = ("public", "private", "shared", "community")
 
@@ -170,7 +185,9 @@ class ImageStore:
         facts = upload.close()
         image = self.get(image_id)
         upload.path.replace(self.bytes_of(image_id))
-        self._write(image | dataclasses.asdict(facts) | {"os_hash_algo": "sha512", "status": "active", "updated_at": _now()})
+        self._write(
+            image | dataclasses.asdict(facts) | {"os_hash_algo": "sha512", "status": "active", "updated_at": _now()}
+        )
 
     def _write(self, image: dict[str, Any]) -> None:
         _replace(self._description(image["id"]), image)
@@ -234,9 +251,14 @@ def _check(image_id: str, wanted: dict[str, Any]) -> None:
         # bool is an int to Python, not to a user.
         allowed = SETTABLE.get(name, (str, type(None)))
         if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-            raise errors.Invalid(f"Provided object does not match schema 'image': {name} cannot be {value!r}", field=name)
+            raise errors.Invalid(
+                f"Provided object does not match schema 'image': {name} cannot be {value!r}", field=name
+            )
     if wanted.get("visibility", "public") not in VISIBILITIES:
-        raise errors.Invalid(f"Provided object does not match schema 'image': visibility is one of {', '.join(VISIBILITIES)}", field="visibility")
+        raise errors.Invalid(
+            f"Provided object does not match schema 'image': visibility is one of {', '.join(VISIBILITIES)}",
+            field="visibility",
+        )
 
 
 def _replace(path: Path, document: dict[str, Any]) -> None:

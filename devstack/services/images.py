@@ -1,8 +1,9 @@
 """The image service of a stack: Glance's v2 API over one directory, for one machine.
 
-Shapes and codes are those of the Image API v2 (docs.openstack.org, "Image Service API v2"): what `openstack image …`, openstacksdk and
-Cellplane itself ask of it. Users are known as the stack's Compute API knows them; who sends no credentials is one of the stack's own
-programs and may do everything, as with a Glance that asks nobody: it listens on the loopback address only.
+Shapes and codes are those of the Image API v2 (docs.openstack.org, "Image Service API v2"): what `openstack image …`,
+openstacksdk and Cellplane itself ask of it. Users are known as the stack's Compute API knows them; who sends no
+credentials is one of the stack's own programs and may do everything, as with a Glance that asks nobody: it listens on
+the loopback address only.
 """
 
 import argparse
@@ -119,10 +120,14 @@ class ImageEndpoint:
 
 def main(argv: list[str] | None = None) -> int:
     """The service as a process of its own."""
-    parser = argparse.ArgumentParser(prog="python -m devstack.services.images", description="A small image service over one directory.")
+    parser = argparse.ArgumentParser(
+        prog="python -m devstack.services.images", description="A small image service over one directory."
+    )
     parser.add_argument("--directory", required=True, type=Path)
     parser.add_argument("--port", required=True, type=int)
-    parser.add_argument("--api-settings", type=Path, help="The Compute API's configuration file: it says how users are known.")
+    parser.add_argument(
+        "--api-settings", type=Path, help="The Compute API's configuration file: it says how users are known."
+    )
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(name)s %(message)s")
     strategy = strategy_from(arguments.api_settings) if arguments.api_settings else None
@@ -164,11 +169,19 @@ async def _in_thread(request: web.Request, work: Callable[P, T], *args: P.args, 
 
 @web.middleware
 async def _answer_errors(request: web.Request, handler: Any) -> web.StreamResponse:
-    codes = {errors.Invalid: 400, errors.NotFound: 404, errors.Forbidden: 403, errors.Conflict: 409, errors.Unavailable: 503}
+    codes = {
+        errors.Invalid: 400,
+        errors.NotFound: 404,
+        errors.Forbidden: 403,
+        errors.Conflict: 409,
+        errors.Unavailable: 503,
+    }
     try:
         response: web.StreamResponse = await handler(request)
     except HttpError as error:
-        return web.json_response({"message": error.message, "code": error.status}, status=error.status, headers=dict(error.headers))
+        return web.json_response(
+            {"message": error.message, "code": error.status}, status=error.status, headers=dict(error.headers)
+        )
     except errors.CellplaneError as error:
         code = next((code for kind, code in codes.items() if isinstance(error, kind)), 500)
         return web.json_response({"message": error.message, "code": code, "title": error.code}, status=code)
@@ -211,7 +224,10 @@ def _own(request: web.Request) -> dict[str, Any]:
 async def _versions(request: web.Request) -> web.Response:
     base = f"{request.scheme}://{request.host}/v2/"
     version = {"id": NEWEST, "status": "CURRENT", "links": [{"rel": "self", "href": base}]}
-    supported = [{"id": f"v2.{minor}", "status": "SUPPORTED", "links": [{"rel": "self", "href": base}]} for minor in range(8, -1, -1)]
+    supported = [
+        {"id": f"v2.{minor}", "status": "SUPPORTED", "links": [{"rel": "self", "href": base}]}
+        for minor in range(8, -1, -1)
+    ]
     return web.json_response({"versions": [version, *supported]}, status=300 if request.path == "/" else 200)
 
 
@@ -220,17 +236,30 @@ async def _schema(_request: web.Request) -> web.Response:
 
 
 async def _schema_of_list(_request: web.Request) -> web.Response:
-    properties = {"images": {"type": "array", "items": _image_schema()}, "first": {"type": "string"}, "next": {"type": "string"}, "schema": {"type": "string"}}
+    properties = {
+        "images": {"type": "array", "items": _image_schema()},
+        "first": {"type": "string"},
+        "next": {"type": "string"},
+        "schema": {"type": "string"},
+    }
     return web.json_response({"name": "images", "properties": properties})
 
 
 async def _list(request: web.Request) -> web.Response:
     query = request.query
-    images = [image for image in await _in_thread(request, request.app[STORE].all) if _is_listed(request, image) and _fits(image, query)]
+    images = [
+        image
+        for image in await _in_thread(request, request.app[STORE].all)
+        if _is_listed(request, image) and _fits(image, query)
+    ]
     _sort(images, query)
     limit = _limit(query.get("limit"))
     page = _after(images, query.get("marker"))
-    answer: dict[str, Any] = {"images": [_view(image) for image in page[:limit]], "schema": "/v2/schemas/images", "first": "/v2/images"}
+    answer: dict[str, Any] = {
+        "images": [_view(image) for image in page[:limit]],
+        "schema": "/v2/schemas/images",
+        "first": "/v2/images",
+    }
     if len(page) > limit:
         answer["next"] = str(request.rel_url.update_query(marker=page[limit - 1]["id"]))
     return web.json_response(answer)
@@ -271,7 +300,9 @@ async def _download(request: web.Request) -> web.StreamResponse:
         raise errors.Forbidden("The requested image has been deactivated. Image data download is forbidden.")
     if image["status"] not in ("active", DEACTIVATED):
         return web.Response(status=204)
-    return web.FileResponse(store.bytes_of(image_id), headers={"Content-Type": "application/octet-stream", "Content-MD5": image["checksum"]})
+    return web.FileResponse(
+        store.bytes_of(image_id), headers={"Content-Type": "application/octet-stream", "Content-MD5": image["checksum"]}
+    )
 
 
 async def _upload(request: web.Request) -> web.Response:
@@ -296,7 +327,11 @@ async def _set_active(request: web.Request) -> web.Response:
 async def _list_members(request: web.Request) -> web.Response:
     image = _visible(request)
     image_access.refuse_unless_shared(image)
-    known = {project_id: row for project_id, row in request.app[STORE].members(image["id"]).items() if _knows_of(request, image, project_id)}
+    known = {
+        project_id: row
+        for project_id, row in request.app[STORE].members(image["id"]).items()
+        if _knows_of(request, image, project_id)
+    }
     shown = [_member_view(image["id"], project_id, row) for project_id, row in known.items()]
     return web.json_response({"members": shown, "schema": "/v2/schemas/members"})
 
@@ -376,7 +411,9 @@ def _view(image: dict[str, Any]) -> dict[str, Any]:
 def _is_listed(request: web.Request, image: dict[str, Any]) -> bool:
     members = request.app[STORE].members(image["id"]) if image["visibility"] == "shared" else {}
     is_asked_for = request.query.get("visibility") == image["visibility"]
-    return image_access.sees(request[CALLER], image, members, in_lists=not (is_asked_for and image["visibility"] == "community"))
+    return image_access.sees(
+        request[CALLER], image, members, in_lists=not (is_asked_for and image["visibility"] == "community")
+    )
 
 
 def _fits(image: dict[str, Any], query: Any) -> bool:
@@ -384,7 +421,11 @@ def _fits(image: dict[str, Any], query: Any) -> bool:
         return False
     if any(tag not in image["tags"] for tag in query.getall("tag", [])):
         return False
-    return all(_equals(image.get(name), query[name]) for name in FILTERS if name in query and (name, query[name]) != ("visibility", "all"))
+    return all(
+        _equals(image.get(name), query[name])
+        for name in FILTERS
+        if name in query and (name, query[name]) != ("visibility", "all")
+    )
 
 
 def _equals(value: object, wanted: str) -> bool:
@@ -397,9 +438,13 @@ def _equals(value: object, wanted: str) -> bool:
 def _sort(images: list[dict[str, Any]], query: Any) -> None:
     """Sorts by `sort=key:direction,…` or `sort_key`/`sort_dir`; without either the order stays newest first."""
     asked = [part.partition(":") for part in query.get("sort", "").split(",") if part]
-    keys = [(key, direction or "desc") for key, _, direction in asked] or [(key, query.get("sort_dir", "desc")) for key in query.getall("sort_key", [])]
+    keys = [(key, direction or "desc") for key, _, direction in asked] or [
+        (key, query.get("sort_dir", "desc")) for key in query.getall("sort_key", [])
+    ]
     for key, direction in reversed(keys):
-        images.sort(key=lambda image, key=key: (image.get(key) is not None, image.get(key) or ""), reverse=direction != "asc")  # type: ignore[misc]
+        images.sort(
+            key=lambda image, key=key: (image.get(key) is not None, image.get(key) or ""), reverse=direction != "asc"
+        )  # type: ignore[misc]
 
 
 def _limit(text: str | None) -> int:
@@ -449,10 +494,16 @@ def _operation(operation: Any) -> tuple[str, str]:
 
 def _image_schema() -> dict[str, Any]:
     text, number = {"type": ["null", "string"]}, {"type": ["null", "integer"]}
-    properties = dict.fromkeys(("id", "name", "status", "checksum", "os_hash_algo", "os_hash_value", "owner", "self", "file", "schema"), text)
+    properties = dict.fromkeys(
+        ("id", "name", "status", "checksum", "os_hash_algo", "os_hash_value", "owner", "self", "file", "schema"), text
+    )
     properties |= dict.fromkeys(("visibility", "container_format", "disk_format", "created_at", "updated_at"), text)
     properties |= dict.fromkeys(("size", "virtual_size", "min_disk", "min_ram"), number)
-    properties |= {"protected": {"type": "boolean"}, "os_hidden": {"type": "boolean"}, "tags": {"type": "array", "items": {"type": "string"}}}  # type: ignore[dict-item]
+    properties |= {
+        "protected": {"type": "boolean"},
+        "os_hidden": {"type": "boolean"},
+        "tags": {"type": "array", "items": {"type": "string"}},
+    }  # type: ignore[dict-item]
     return {"name": "image", "properties": properties, "additionalProperties": {"type": "string"}}
 
 

@@ -44,19 +44,25 @@ class Keystone:
         self.server_settings.write_text(_server_settings(self.port, threads))
 
     def prepare(self, admin_password: str) -> None:
-        """Schema, keys, and the first user, `admin`; unless that was done before, for this database and this release."""
+        """Schema, keys, and the first user, `admin`; unless that was done before, for this database and this
+        release."""
         if self._prepared.is_file() and self._prepared.read_text() == self._fingerprint():
             return
         owner = ["--keystone-user", getpass.getuser(), "--keystone-group", grp.getgrgid(os.getgid()).gr_name]
         self._manage("db_sync")
         self._manage("fernet_setup", *owner)
         self._manage("credential_setup", *owner)
-        urls = [option for interface in ("admin", "internal", "public") for option in (f"--bootstrap-{interface}-url", self.url)]
+        urls = [
+            option
+            for interface in ("admin", "internal", "public")
+            for option in (f"--bootstrap-{interface}-url", self.url)
+        ]
         self._manage("bootstrap", "--bootstrap-region-id", REGION, *urls, env={"OS_BOOTSTRAP_PASSWORD": admin_password})
         write_private(self._prepared, self._fingerprint())
 
     def command(self) -> list[str]:
-        """The service in the foreground. Its arguments are gunicorn's only by way of the environment: Keystone would read them as its own."""
+        """The service in the foreground. Its arguments are gunicorn's only by way of the environment: Keystone would
+        read them as its own."""
         return [KEYSTONE.program("gunicorn")]
 
     def env(self) -> dict[str, str]:
@@ -75,7 +81,9 @@ class Keystone:
             timeout=STEP_DEADLINE_S, check=False,
         )  # fmt: skip
         if result.returncode != 0:
-            raise errors.Broken(f"keystone-manage {arguments[0]} ended with {result.returncode}: {result.stderr[-2000:]}")
+            raise errors.Broken(
+                f"keystone-manage {arguments[0]} ended with {result.returncode}: {result.stderr[-2000:]}"
+            )
 
     def _fingerprint(self) -> str:
         return f"{KEYSTONE.path().name} {self._database_url}\n"

@@ -1,4 +1,5 @@
-"""What a stack puts into its Keystone: users, projects, roles and the catalog. Each piece is made if it is not there."""
+"""What a stack puts into its Keystone: users, projects, roles and the catalog. Each piece is made if it is not
+there."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -63,7 +64,10 @@ class _Content:
     def publish(self, kind: str, endpoint: str) -> None:
         """Puts a service into the catalog, at this address and no other."""
         service_id = self._found_or_made("service", {"type": kind}, name=kind)
-        present = {each["interface"]: each for each in self._ask("GET", "/endpoints", params={"service_id": service_id})["endpoints"]}
+        present = {
+            each["interface"]: each
+            for each in self._ask("GET", "/endpoints", params={"service_id": service_id})["endpoints"]
+        }
         for interface in INTERFACES:
             wanted = {"service_id": service_id, "interface": interface, "region_id": REGION, "url": endpoint}
             if interface not in present:

@@ -1,4 +1,5 @@
-"""Keystone's programs in an environment of their own; `python -m devstack.services.keystone_environment` makes sure of it."""
+"""Keystone's programs in an environment of their own; `python -m devstack.services.keystone_environment` makes sure of
+it."""
 
 import sys
 

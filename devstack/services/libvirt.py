@@ -1,4 +1,5 @@
-"""Hosts with real guests: for each a libvirtd in namespaces of its own, so that several fit on one machine. Needs root."""
+"""Hosts with real guests: for each a libvirtd in namespaces of its own, so that several fit on one machine. Needs
+root."""
 
 import contextlib
 import importlib.util
@@ -36,7 +37,8 @@ unix_sock_rw_perms = "0700"
 log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
 """
 
-# Without virtlogd QEMU writes the console's log itself; the mount namespaces that libvirt would make for each guest can't hold ours.
+# Without virtlogd QEMU writes the console's log itself; the mount namespaces that libvirt would make for each guest
+# can't hold ours.
 _QEMU_CONF = """\
 user = "root"
 group = "root"
@@ -109,7 +111,8 @@ def install_library() -> None:
 
 
 class LibvirtHost:
-    """One host's directories, and the commands that keep it up. `consoles`: where its guests' consoles listen, for nobody reaches its network."""
+    """One host's directories, and the commands that keep it up. `consoles`: where its guests' consoles listen, for
+    nobody reaches its network."""
 
     def __init__(self, name: str, directory: Path, *, consoles: Path | None = None) -> None:
         self.name = name
@@ -137,9 +140,15 @@ class LibvirtHost:
         Raises:
             Invalid: the directory's path is too long for a socket.
         """
-        for socket in (self.directory / "run" / _SOCKET, *([self.consoles / _LONGEST_CONSOLE] if self.consoles else [])):
+        for socket in (
+            self.directory / "run" / _SOCKET,
+            *([self.consoles / _LONGEST_CONSOLE] if self.consoles else []),
+        ):
             if len(os.fsencode(socket)) > LONGEST_SOCKET_PATH:
-                raise errors.Invalid(f"{socket} is too long for a socket; choose a state directory with a shorter name", field="CELLPLANE_STATE")
+                raise errors.Invalid(
+                    f"{socket} is too long for a socket; choose a state directory with a shorter name",
+                    field="CELLPLANE_STATE",
+                )
         for folder in ("etc", "run", "lib", "log", "cache"):
             (self.directory / folder).mkdir(parents=True, exist_ok=True)
         settings = self.directory / "etc" / "libvirtd.conf"
@@ -163,11 +172,14 @@ def hosts(state: State, shape: Shape) -> dict[str, LibvirtHost]:
     if shape.driver != DRIVER:
         return {}
     # The shortest name that there is below the state: a socket's path has little room.
-    return {host: LibvirtHost(host, state.hosts / host / "libvirt", consoles=state.run / host) for host in shape.all_hosts}
+    return {
+        host: LibvirtHost(host, state.hosts / host / "libvirt", consoles=state.run / host) for host in shape.all_hosts
+    }
 
 
 def settings(host: LibvirtHost, shape: Shape) -> dict[str, object]:
-    """The section `libvirt` of the host's agent: hosts share the machine's memory and disk, of which half is left to everything else."""
+    """The section `libvirt` of the host's agent: hosts share the machine's memory and disk, of which half is left to
+    everything else."""
     share = 2 * len(shape.all_hosts)
     memory_mib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB // share
     # Not what is free of it: that changes, and an agent whose settings change is started anew.
@@ -178,7 +190,11 @@ def settings(host: LibvirtHost, shape: Shape) -> dict[str, object]:
 
 def end_guests(path: Path) -> int:
     """Ends every guest whose files lie below the path, as pulling the plug does; how many there were."""
-    guests = [process for entry in Path("/proc").iterdir() if entry.name.isdigit() and (process := _guest(entry, path)) is not None]
+    guests = [
+        process
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and (process := _guest(entry, path)) is not None
+    ]
     for guest in guests:
         identity.send(guest, signal.SIGTERM)
     deadline = time.monotonic() + GUESTS_END_S
@@ -193,6 +209,8 @@ def _guest(entry: Path, path: Path) -> identity.Process | None:
     # A process may end while it is looked at.
     with contextlib.suppress(OSError):
         arguments = (entry / "cmdline").read_bytes().split(b"\0")
-        if Path(os.fsdecode(arguments[0])).name.startswith(_QEMU) and any(os.fsencode(path) + b"/" in argument for argument in arguments[1:]):
+        if Path(os.fsdecode(arguments[0])).name.startswith(_QEMU) and any(
+            os.fsencode(path) + b"/" in argument for argument in arguments[1:]
+        ):
             return identity.process_of(int(entry.name))
     return None

@@ -33,7 +33,8 @@ class MariaDB:
     A supervisor takes `command()` and `env()`; a test calls `start()`, which waits until it answers.
 
     Args:
-        arguments: more of them for its command line, `path`: where it looks for programs; of a node of a cluster (`devstack.services.galera`).
+        arguments: more of them for its command line, `path`: where it looks for programs; of a node of a cluster
+            (`devstack.services.galera`).
         accounts_of: another server whose accounts it shares, since it has a copy of its files.
     """
 
@@ -60,7 +61,8 @@ class MariaDB:
     def initialise(self, *, like: Self | None = None) -> None:
         """Makes the data directory, unless a whole one is there.
 
-        `like`: a server that was initialised and has never run: its files are copied, in a tenth of the time. They hold no secret.
+        `like`: a server that was initialised and has never run: its files are copied, in a tenth of the time. They hold
+        no secret.
         """
         write_private(self._first_statements, _first_statements(self._accounts.password(ADMIN)))
         if self.is_initialised:
@@ -111,7 +113,11 @@ class MariaDB:
 
     def wait_ready(self, deadline_s: float = READY_DEADLINE_S) -> None:
         """Returns once it answers a query of its administrator."""
-        wait_until(self._answers, what=f"answer from MariaDB on port {self.port} (its files: {self.directory})", deadline_s=deadline_s)
+        wait_until(
+            self._answers,
+            what=f"answer from MariaDB on port {self.port} (its files: {self.directory})",
+            deadline_s=deadline_s,
+        )
 
     def create_schema(self, name: str, *, collation: str = OUR_COLLATION) -> str:
         """Makes a schema with a user of its own, if absent; returns the URL for SQLAlchemy."""
@@ -211,7 +217,9 @@ def program(name: str) -> str:
     Raises:
         Unavailable: it is not installed.
     """
-    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/bin", "/usr/local/sbin"]))
+    found = shutil.which(
+        name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/bin", "/usr/local/sbin"])
+    )
     if found is None:
         raise errors.Unavailable(f"{name} is not installed: apt-get install mariadb-server-core mariadb-client-core")
     return found
@@ -246,4 +254,6 @@ def _without_wildcards(schema: str) -> str:
 def _run_to_end(command: list[str]) -> None:
     result = subprocess.run(command, capture_output=True, text=True, timeout=INITIALISE_DEADLINE_S, check=False)
     if result.returncode != 0:
-        raise errors.Broken(f"{command[0]} ended with {result.returncode}: {result.stderr[-2000:] or result.stdout[-2000:]}")
+        raise errors.Broken(
+            f"{command[0]} ended with {result.returncode}: {result.stderr[-2000:] or result.stdout[-2000:]}"
+        )

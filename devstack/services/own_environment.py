@@ -1,4 +1,5 @@
-"""Programs of other projects in a virtual environment of their own, in the user's cache: made once, for whoever asks for it.
+"""Programs of other projects in a virtual environment of their own, in the user's cache: made once, for whoever asks
+for it.
 
 They bring some hundred libraries, eventlet among them; Cellplane's own environment stays as it is.
 """
@@ -24,7 +25,8 @@ RETRIES = 2
 
 @dataclasses.dataclass(frozen=True)
 class OwnEnvironment:
-    """The environment of one section of constraints.txt. `module`: what makes it when it is run; `sources`: what there are no wheels of."""
+    """The environment of one section of constraints.txt. `module`: what makes it when it is run; `sources`: what there
+    are no wheels of."""
 
     section: str
     title: str
@@ -80,18 +82,31 @@ class OwnEnvironment:
         # Not made elsewhere and moved: the scripts of an environment name its path.
         shutil.rmtree(self.path(), ignore_errors=True)
         make = [sys.executable, "-m", "venv", str(self.path())]
-        self._run(lambda: subprocess.run(make, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=INSTALL_DEADLINE_S, check=False))
+        self._run(
+            lambda: subprocess.run(
+                make, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=INSTALL_DEADLINE_S, check=False
+            )
+        )
         python, options = self.path() / "bin" / "python", (*pins.WHEELS_ONLY, f"--retries={RETRIES}")
         self._run(lambda: pins.install(python, ("build",), deadline_s=INSTALL_DEADLINE_S, options=options))
         built_here = [f"--no-binary={name}" for name in self.sources]
-        self._run(lambda: pins.install(python, (self.section,), deadline_s=INSTALL_DEADLINE_S, options=(*options, *pins.BUILT_HERE, *built_here)))
+        self._run(
+            lambda: pins.install(
+                python,
+                (self.section,),
+                deadline_s=INSTALL_DEADLINE_S,
+                options=(*options, *pins.BUILT_HERE, *built_here),
+            )
+        )
         (self.path() / "installed").touch()
 
     def _run(self, step: Callable[[], "subprocess.CompletedProcess[str]"]) -> None:
         try:
             result = step()
         except subprocess.TimeoutExpired as error:
-            raise errors.Unavailable(f"{self.title} could not be installed within {INSTALL_DEADLINE_S:.0f} s") from error
+            raise errors.Unavailable(
+                f"{self.title} could not be installed within {INSTALL_DEADLINE_S:.0f} s"
+            ) from error
         if result.returncode != 0:
             complaint = (result.stderr or result.stdout).strip().splitlines()[-1:]
             raise errors.Unavailable(f"{self.title} could not be installed from PyPI: {' '.join(complaint)}")

@@ -35,7 +35,10 @@ class Placement:
 
     def configure(self) -> None:
         """Writes its settings."""
-        write_private(self.settings, f"[api]\nauth_strategy = noauth2\n\n[placement_database]\nconnection = {self._database_url}\n")
+        write_private(
+            self.settings,
+            f"[api]\nauth_strategy = noauth2\n\n[placement_database]\nconnection = {self._database_url}\n",
+        )
         if self.port is not None:
             self._server_settings.write_text(_server_settings(self.port))
 
@@ -51,7 +54,9 @@ class Placement:
         """Brings its schema up to date, unless that was done before."""
         if self.is_synced():
             return
-        result = subprocess.run(self.sync_command(), capture_output=True, text=True, timeout=SYNC_DEADLINE_S, check=False)
+        result = subprocess.run(
+            self.sync_command(), capture_output=True, text=True, timeout=SYNC_DEADLINE_S, check=False
+        )
         if result.returncode != 0:
             raise errors.Broken(f"placement-manage db sync ended with {result.returncode}: {result.stderr[-2000:]}")
         write_private(self._synced, self._fingerprint())

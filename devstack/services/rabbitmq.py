@@ -44,7 +44,9 @@ class RabbitMQ:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.port = port or ports.free_port()
         self._distribution_port = distribution_port or ports.free_port(avoid={self.port})
-        self.mapper = PortMapper(self.directory, mapper_port or ports.free_port(avoid={self.port, self._distribution_port}))
+        self.mapper = PortMapper(
+            self.directory, mapper_port or ports.free_port(avoid={self.port, self._distribution_port})
+        )
         self._management_port = management_port
         self._node = f"{name}@localhost"
         self._accounts = Accounts(self.directory / "accounts.json")
@@ -54,7 +56,9 @@ class RabbitMQ:
         """Writes its settings and the file with its virtual hosts."""
         for folder in ("mnesia", "log", "home"):
             (self.directory / folder).mkdir(exist_ok=True)
-        (self.directory / "enabled_plugins").write_text("[rabbitmq_management].\n" if self._management_port else "[].\n")
+        (self.directory / "enabled_plugins").write_text(
+            "[rabbitmq_management].\n" if self._management_port else "[].\n"
+        )
         (self.directory / "rabbitmq.conf").write_text(self._settings())
         if not self._definitions.exists():
             write_private(self._definitions, text(merged([{"vhosts": []}])))
@@ -82,10 +86,15 @@ class RabbitMQ:
 
     def wait_ready(self, deadline_s: float = READY_DEADLINE_S) -> None:
         """Returns once it takes connections; it listens only after its virtual hosts are there."""
-        wait_until(lambda: ports.answers(self.port), what=f"answer from RabbitMQ on port {self.port} (its files: {self.directory})", deadline_s=deadline_s)
+        wait_until(
+            lambda: ports.answers(self.port),
+            what=f"answer from RabbitMQ on port {self.port} (its files: {self.directory})",
+            deadline_s=deadline_s,
+        )
 
     def create_vhost(self, name: str, users: Sequence[access.User] = ()) -> str:
-        """Makes a virtual host with its exchanges and limits, a user who owns it, and these others, as far as they are absent.
+        """Makes a virtual host with its exchanges and limits, a user who owns it, and these others, as far as they are
+        absent.
 
         Returns:
             The owner's URL for kombu; `url` gives the others'.
@@ -109,7 +118,9 @@ class RabbitMQ:
         vhosts = {entry["name"] for entry in told.get("vhosts", [])}
         known = {entry["name"] for entry in told.get("users", [])}
         admitted = {entry["user"] for entry in told.get("permissions", []) if entry["vhost"] == name}
-        hashes = {one.name: None if one.name in known else password_hash(self._accounts.password(one.name)) for one in users}
+        hashes = {
+            one.name: None if one.name in known else password_hash(self._accounts.password(one.name)) for one in users
+        }
         return [
             *([vhost(name)] if name not in vhosts else []),
             *(user(name, one, hashed=hashes[one.name]) for one in users if one.name not in admitted),
@@ -223,7 +234,11 @@ class PortMapper:
         """Starts it as a child of this process, unless one answers."""
         if not ports.answers(self.port):
             self._child.start()
-            wait_until(lambda: ports.answers(self.port), what=f"answer from epmd on port {self.port}", deadline_s=READY_DEADLINE_S)
+            wait_until(
+                lambda: ports.answers(self.port),
+                what=f"answer from epmd on port {self.port}",
+                deadline_s=READY_DEADLINE_S,
+            )
 
     def stop(self) -> None:
         """Ends the child."""

@@ -1,8 +1,9 @@
 """What a cell conductor listens to, on its cell's broker.
 
-`conductor` carries hints from the API level (the rows say the rest) and calls that are passed on to a host; `reports` carries what
-the cell's hosts say, gathered on both sides so that many reports share a message and a commit. A row's `request_id` is the one that came with
-the host's order; as all that a host says it is a claim, and the conductor goes by its own rows.
+`conductor` carries hints from the API level (the rows say the rest) and calls that are passed on to a host; `reports`
+carries what the cell's hosts say, gathered on both sides so that many reports share a message and a commit. A row's
+`request_id` is the one that came with the host's order; as all that a host says it is a claim, and the conductor goes
+by its own rows.
 """
 
 import msgspec
@@ -60,7 +61,8 @@ class Active(msgspec.Struct, frozen=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """Nothing of this attempt is on the host, nor will be. Not `is_fenced`: the host could not note that down, and may yet forget it."""
+    """Nothing of this attempt is on the host, nor will be. Not `is_fenced`: the host could not note that down, and may
+    yet forget it."""
 
     uuid: Uuid
     attempt: Number
@@ -82,7 +84,8 @@ class Gone(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How an operation on a guest ended; `fault` None: well; `unharmed`: it failed before anything was done to the guest."""
+    """How an operation on a guest ended; `fault` None: well; `unharmed`: it failed before anything was done to the
+    guest."""
 
     uuid: Uuid
     operation_id: Uuid

@@ -14,7 +14,8 @@ def queue(host: str) -> str:
 
 
 class BuildAttempt(msgspec.Struct, frozen=True):
-    """Build this attempt of this server. `request_id`, here and below: of the user's request that the work is for; empty: not known."""
+    """Build this attempt of this server. `request_id`, here and below: of the user's request that the work is for;
+    empty: not known."""
 
     attempt: int
     spec: BuildSpec
@@ -40,8 +41,9 @@ class Destroy(msgspec.Struct, frozen=True):
 class Act(msgspec.Struct, frozen=True):
     """One operation on the guest of this attempt; `action` is a key of `lifecycle.actions.OPERATIONS`.
 
-    Done once per `operation_id`: an agent that did it already answers again with the outcome. `vm_state`: what the server was before;
-    `spec`: for actions of the table that carry it, the server as it is to be. A secret among the arguments is sealed to the host.
+    Done once per `operation_id`: an agent that did it already answers again with the outcome. `vm_state`: what the
+    server was before; `spec`: for actions of the table that carry it, the server as it is to be. A secret among the
+    arguments is sealed to the host.
     """
 
     uuid: str

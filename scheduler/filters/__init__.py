@@ -8,7 +8,8 @@ from scheduler.filters.filter import Check, Filter
 
 __all__ = ["DEFAULT", "FILTERS", "Check", "Filter", "enabled"]
 
-# In the order in which they are asked: what is cheap and rejects most comes first, so that reasons are told by the filter one expects.
+# In the order in which they are asked: what is cheap and rejects most comes first, so that reasons are told by the
+# filter one expects.
 DEFAULT = (
     host.TARGET_HOST,
     host.COMPUTE,
@@ -39,7 +40,10 @@ def enabled(names: Sequence[str]) -> tuple[Filter, ...]:
     """
     unknown = [name for name in names if name not in FILTERS]
     if unknown:
-        raise core.errors.Invalid(f"no such scheduler filter: {', '.join(unknown)}; there are {', '.join(sorted(FILTERS))}", field="enabled_filters")
+        raise core.errors.Invalid(
+            f"no such scheduler filter: {', '.join(unknown)}; there are {', '.join(sorted(FILTERS))}",
+            field="enabled_filters",
+        )
     if not names:
         return DEFAULT
     return (*(one for one in _ALWAYS if one.name not in names), *(FILTERS[name] for name in names))

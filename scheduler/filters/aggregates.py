@@ -58,7 +58,8 @@ def _values(host: HostState, key: str) -> set[str]:
 
 
 def _projects(host: HostState) -> set[str]:
-    """`filter_tenant_id`, and with any suffix: metadata values are short, so long lists are parted over several keys."""
+    """`filter_tenant_id`, and with any suffix: metadata values are short, so long lists are parted over several
+    keys."""
     return {
         one.strip()
         for aggregate in host.aggregates

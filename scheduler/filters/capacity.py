@@ -48,7 +48,9 @@ def _fewer_io_ops(most: int) -> Filter:
 
 def _limit(host: HostState, key: str, default: int) -> int:
     """The lowest value that an aggregate of the host sets."""
-    values = [int(aggregate.metadata[key]) for aggregate in host.aggregates if aggregate.metadata.get(key, "").isdecimal()]
+    values = [
+        int(aggregate.metadata[key]) for aggregate in host.aggregates if aggregate.metadata.get(key, "").isdecimal()
+    ]
     return min(values, default=default)
 
 

@@ -14,8 +14,9 @@ Check = Callable[[HostState], str]
 class Filter:
     """A named question to every host.
 
-    `prepare` looks at the request once and gives the question, or None if the request does not raise it. `is_a_fact`: it holds for
-    forced hosts as well. `changes`: the answer may change with what is placed within the request, so it is asked again.
+    `prepare` looks at the request once and gives the question, or None if the request does not raise it. `is_a_fact`:
+    it holds for forced hosts as well. `changes`: the answer may change with what is placed within the request, so it is
+    asked again.
     """
 
     name: str

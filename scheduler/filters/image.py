@@ -4,7 +4,14 @@ from scheduler.filters.filter import Check, Filter
 from scheduler.hosts import HostState
 from scheduler.request import Request
 
-_SAME_ARCHITECTURE = {"amd64": "x86_64", "x64": "x86_64", "arm64": "aarch64", "i386": "i686", "i486": "i686", "i586": "i686"}
+_SAME_ARCHITECTURE = {
+    "amd64": "x86_64",
+    "x64": "x86_64",
+    "arm64": "aarch64",
+    "i386": "i686",
+    "i486": "i686",
+    "i586": "i686",
+}
 # A KVM host reports itself as QEMU, and runs images that ask for either.
 _SAME_HYPERVISOR = {"kvm": "qemu"}
 
@@ -19,7 +26,11 @@ def _runs_image(request: Request) -> Check | None:
     def check(host: HostState) -> str:
         if architecture is not None and host.architectures and architecture not in host.architectures:
             return f"image is for {architecture}"
-        if hypervisor is not None and host.hypervisor_type and hypervisor != _same(_SAME_HYPERVISOR, host.hypervisor_type):
+        if (
+            hypervisor is not None
+            and host.hypervisor_type
+            and hypervisor != _same(_SAME_HYPERVISOR, host.hypervisor_type)
+        ):
             return f"image is for {hypervisor}"
         return ""
 

@@ -1,4 +1,5 @@
-"""A cloud as operators see it: the API database, cell0, and two cells with hosts, all on SQLite, behind the real app."""
+"""A cloud as operators see it: the API database, cell0, and two cells with hosts, all on SQLite, behind the real
+app."""
 
 import contextlib
 import datetime
@@ -49,16 +50,25 @@ class FilledCell:
         make_tables(url, cell_db.tables.metadata)
         self.database = Database(url)
         with cloud.database.transaction() as conn:
-            api_db.cells.create(conn, name=name, database_connection=url, transport_url=f"inproc://{name}", uuid=self.uuid)
+            api_db.cells.create(
+                conn, name=name, database_connection=url, transport_url=f"inproc://{name}", uuid=self.uuid
+            )
 
     def add_host(self, host: str, *, seen_s: float = 0.0, **node: Any) -> str:
         """A mapped host that was last seen so many seconds from now; gives the uuid of its node."""
         node_uuid = str(uuid.uuid4())
         with self.database.transaction() as conn:
             _insert_service(conn, host, COMPUTE, seen_s)
-            values: dict[str, Any] = {"uuid": node_uuid, "host": host, "hypervisor_hostname": host, "hypervisor_type": "simulated"}
+            values: dict[str, Any] = {
+                "uuid": node_uuid,
+                "host": host,
+                "hypervisor_hostname": host,
+                "hypervisor_type": "simulated",
+            }
             values |= {"hypervisor_version": 1000, "created_at": utcnow(), "updated_at": utcnow()}
-            values["inventory"] = msgspec.to_builtins(msgspec.structs.replace(INVENTORY, node_uuid=node_uuid, hypervisor_hostname=host))
+            values["inventory"] = msgspec.to_builtins(
+                msgspec.structs.replace(INVENTORY, node_uuid=node_uuid, hypervisor_hostname=host)
+            )
             conn.execute(sa.insert(cell_db.tables.compute_nodes).values(**values | node))
         with self.cloud.database.transaction() as conn:
             api_db.hosts.insert(conn, [host], self.uuid)
@@ -71,7 +81,14 @@ class FilledCell:
     def add_server(self, host: str, *, deleted: bool = False) -> str:
         """A server on the host; gives its uuid."""
         server = str(uuid.uuid4())
-        values = {"uuid": server, "project_id": "p", "user_id": "u", "state": "ACTIVE", "vm_state": "active", "host": host}
+        values = {
+            "uuid": server,
+            "project_id": "p",
+            "user_id": "u",
+            "state": "ACTIVE",
+            "vm_state": "active",
+            "host": host,
+        }
         sizes = {"flavor": {}, "vcpus": 1, "memory_mib": 512, "root_gib": 1, "deleted": deleted}
         with self.database.transaction() as conn:
             conn.execute(
@@ -100,13 +117,19 @@ class OperatorsCloud:
         self.database = Database(self.conf.api_database.connection)
         self.cloud = Cloud(self.conf)
         self._make_cell0(f"sqlite:///{folder}/cell0.sqlite")
-        self.east, self.west = (FilledCell(self, name, f"sqlite:///{folder}/{name}.sqlite") for name in ("east", "west"))
+        self.east, self.west = (
+            FilledCell(self, name, f"sqlite:///{folder}/{name}.sqlite") for name in ("east", "west")
+        )
         self.ask: Asker
 
     def _make_cell0(self, url: str) -> None:
         with self.database.transaction() as conn:
             api_db.cells.create(
-                conn, name="cell0", database_connection=url, transport_url=api_db.cells.CELL0_TRANSPORT, uuid=api_db.cells.CELL0_UUID
+                conn,
+                name="cell0",
+                database_connection=url,
+                transport_url=api_db.cells.CELL0_TRANSPORT,
+                uuid=api_db.cells.CELL0_UUID,
             )
 
     def add_super_conductor(self, host: str) -> None:
@@ -142,7 +165,14 @@ def operators_cloud(
 
 def _insert_service(conn: sa.Connection, host: str, binary: str, seen_s: float) -> None:
     started = utcnow() - datetime.timedelta(hours=2)
-    values = {"uuid": str(uuid.uuid4()), "host": host, "binary": binary, "version": "1", "started_at": started, "created_at": started}
+    values = {
+        "uuid": str(uuid.uuid4()),
+        "host": host,
+        "binary": binary,
+        "version": "1",
+        "started_at": started,
+        "created_at": started,
+    }
     conn.execute(
         sa.insert(cell_db.tables.services).values(**values, last_seen_at=now_sql(seen_s), updated_at=utcnow())
     )

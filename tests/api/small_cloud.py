@@ -1,4 +1,5 @@
-"""A cloud of cell0 and two cells on SQLite files without any process but the API: tests do the conductors' writes themselves."""
+"""A cloud of cell0 and two cells on SQLite files without any process but the API: tests do the conductors' writes
+themselves."""
 
 import contextlib
 import dataclasses
@@ -62,7 +63,14 @@ class Shelf:
 
     def put(self, image_id: str, **row: Any) -> str:
         """An image that is there from now on; public and active if nothing else is said."""
-        self.images[image_id] = {"id": image_id, "status": "active", "visibility": "public", "owner": "0ad1", "size": 1, **row}
+        self.images[image_id] = {
+            "id": image_id,
+            "status": "active",
+            "visibility": "public",
+            "owner": "0ad1",
+            "size": 1,
+            **row,
+        }
         return image_id
 
     def ask(self, method: str, path: str, body: Any = None) -> clients.http.Reply:
@@ -78,7 +86,11 @@ class Shelf:
         if not project_id:
             return self._reply(200, self.images[image_id])
         status = self.members.get((image_id, project_id))
-        return self._reply(200, {"image_id": image_id, "member_id": project_id, "status": status}) if status else clients.http.Reply(404, b"")
+        return (
+            self._reply(200, {"image_id": image_id, "member_id": project_id, "status": status})
+            if status
+            else clients.http.Reply(404, b"")
+        )
 
     def create(self, record: dict[str, Any]) -> dict[str, Any]:
         image_id = self.put(str(record.get("id") or uuids.uuid4()), **{**record, "status": "queued", "size": None})
@@ -110,7 +122,9 @@ class SmallCloud:
 
     # ---- through the API -------------------------------------------------------------------------------------------
 
-    def create(self, *, version: str = "2.96", user: Identity = ALICE, beside: dict[str, Any] | None = None, **more: Any) -> Reply:
+    def create(
+        self, *, version: str = "2.96", user: Identity = ALICE, beside: dict[str, Any] | None = None, **more: Any
+    ) -> Reply:
         body: dict[str, Any] = {"name": "web", "flavorRef": "small", "imageRef": IMAGE, "networks": "none", **more}
         wanted = {key: value for key, value in body.items() if value is not ...}
         return self.ask.post("/v2.1/servers", {"server": wanted, **(beside or {})}, version=version, user=user)
@@ -142,18 +156,28 @@ class SmallCloud:
         with self.api.reading() as connection:
             return api_db.journal.find(connection, uuid)
 
-    def assign(self, uuid: str, cell: str, host: str | None, fault: dict[str, Any] | None = None) -> api_db.journal.Entry:
+    def assign(
+        self, uuid: str, cell: str, host: str | None, fault: dict[str, Any] | None = None
+    ) -> api_db.journal.Entry:
         with self.api.transaction() as connection:
             (entry,) = api_db.journal.lease(connection, seconds=60, most=1, uuids_wanted=[uuid])
             cell_uuid = api_db.cells.find(connection, cell).uuid
             assert entry.token is not None
             one = api_db.journal.Assignment(
-                uuid=uuid, token=entry.token, project_id=entry.project_id, cell_uuid=cell_uuid, host=host, alternates=[], fault=fault
+                uuid=uuid,
+                token=entry.token,
+                project_id=entry.project_id,
+                cell_uuid=cell_uuid,
+                host=host,
+                alternates=[],
+                fault=fault,
             )
             assert api_db.journal.assign(connection, [one]) == {uuid}
         return entry
 
-    def place(self, uuid: str, cell: str = "east", host: str | None = "east-1", fault: dict[str, Any] | None = None) -> None:
+    def place(
+        self, uuid: str, cell: str = "east", host: str | None = "east-1", fault: dict[str, Any] | None = None
+    ) -> None:
         entry = self.assign(uuid, cell, host, fault)
         assert entry.build_request is not None and entry.token is not None
         placed = cell_db.builds.NewInstance(
@@ -181,7 +205,8 @@ class SmallCloud:
             assert cell_db.builds.active(connection, [ran]) == {ran}
 
     def greet(self, host: str, cell: str = "east", opener: Opener | None = None, *, node: str | None = None) -> None:
-        """The host's agent says hello; secrets for it are opened by this one. `node`: what its hypervisor is called, if not as the host."""
+        """The host's agent says hello; secrets for it are opened by this one. `node`: what its hypervisor is called, if
+        not as the host."""
         inventory = Inventory(
             node_uuid=str(uuids.uuid4()), hypervisor_hostname=node or host, hypervisor_type="simulated", hypervisor_version=1, vcpus=8,
             memory_mib=8192, disk_gib=100,
@@ -195,7 +220,13 @@ class SmallCloud:
             cell_db.heartbeats.beat(connection, beat)
 
     def settle(
-        self, uuid: str, cell: str = "east", fault: str | None = None, *, power_state: int | None = None, unharmed: bool = False
+        self,
+        uuid: str,
+        cell: str = "east",
+        fault: str | None = None,
+        *,
+        power_state: int | None = None,
+        unharmed: bool = False,
     ) -> None:
         """The operation under way ends."""
         with self.databases[cell].transaction() as connection:
@@ -293,7 +324,13 @@ def _fill(api: Database, urls: Mapping[str, str]) -> None:
         api_db.flavors.set_extra_specs(connection, "greedy", {"resources:VCPU": "many"})
         api_db.flavors.set_extra_specs(connection, "otherworldly", {"vmware:hw_version": "1"})
         api_db.keypairs.insert(
-            connection, user_id=ALICE.user_id, name="laptop", kind="ssh", fingerprint="aa:bb", public_key="ssh-ed25519 AAAA", most=10
+            connection,
+            user_id=ALICE.user_id,
+            name="laptop",
+            kind="ssh",
+            fingerprint="aa:bb",
+            public_key="ssh-ed25519 AAAA",
+            most=10,
         )
 
 
@@ -302,14 +339,21 @@ def small_cloud(folder: pathlib.Path, text: str = "", *, urls: Mapping[str, str]
     urls = urls or on_sqlite(folder)
     where = f"[api_database]\nconnection = {urls['api']}\n"
     # A cell's deadline is no test's here, and a machine that has other work would miss the usual one.
-    conf = settings(folder, where + "[cells]\nrefresh_s = 3600\ndeadline_s = 20\n" + (text or "[api]\npassword_wait_s = 0\n"))
+    conf = settings(
+        folder, where + "[cells]\nrefresh_s = 3600\ndeadline_s = 20\n" + (text or "[api]\npassword_wait_s = 0\n")
+    )
     cloud = Cloud(conf)
     cloud.images._http = Shelf()  # type: ignore[assignment]
     cloud.start()
     rules = [rule for resource in RESOURCES for rule in resource.POLICIES]
     try:
         with serving_tables(
-            conf, [resource.ROUTES for resource in RESOURCES], rules=rules, strategy=Trusting(*PEOPLE), limits=_LIMITS, cloud=cloud
+            conf,
+            [resource.ROUTES for resource in RESOURCES],
+            rules=rules,
+            strategy=Trusting(*PEOPLE),
+            limits=_LIMITS,
+            cloud=cloud,
         ) as ask:
             small = SmallCloud(folder, cloud, ask, urls)
             yield small

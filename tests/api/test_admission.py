@@ -1,4 +1,5 @@
-"""Every row of the table of actions is admitted through HTTP exactly where it says; operations on hosts: test_server_actions.py."""
+"""Every row of the table of actions is admitted through HTTP exactly where it says; operations on hosts:
+test_server_actions.py."""
 
 import itertools
 from typing import Any
@@ -33,7 +34,13 @@ _TASKS = (None, states.POWERING_OFF, states.DELETING, states.MIGRATING)
 _OF_A_SERVER = [action for action in ACTIONS if action is not CREATE]
 _CHANGES = [action for action in _OF_A_SERVER if action.at is At.API]
 # No driver here has consoles of SPICE: they are refused whatever the server's state.
-_QUESTIONS = [actions.CONSOLE_OUTPUT, actions.GET_DIAGNOSTICS, actions.GET_CONSOLE, actions.GET_VNC_CONSOLE, actions.GET_SERIAL_CONSOLE]
+_QUESTIONS = [
+    actions.CONSOLE_OUTPUT,
+    actions.GET_DIAGNOSTICS,
+    actions.GET_CONSOLE,
+    actions.GET_VNC_CONSOLE,
+    actions.GET_SERIAL_CONSOLE,
+]
 
 
 def label(action: Action) -> str:
@@ -45,12 +52,25 @@ def ask(cloud: SmallCloud, action: Action, uuid: str, *, as_admin: bool = False)
     request, held = action.request, _HELD.get(action)
     path = request.path.format(id=uuid, server_id=uuid, key="key", tag="tag")
     user = ADMIN if as_admin or action.rule.default is Role.ADMIN else ALICE
-    return cloud.ask.ask(request.method, f"/v2.1{path}", {request.key: held} if request.key else held, version=request.until or "2.96", user=user)
+    return cloud.ask.ask(
+        request.method,
+        f"/v2.1{path}",
+        {request.key: held} if request.key else held,
+        version=request.until or "2.96",
+        user=user,
+    )
 
 
 def put(cloud: SmallCloud, uuid: str, **columns: Any) -> None:
     """The server's row as it says, idle, unlocked and with a tag and an item of metadata if it says nothing else."""
-    values = {"task_state": None, "locked_by": None, "operation_id": None, "metadata": '{"key": "1"}', "tags": '["tag"]', **columns}
+    values = {
+        "task_state": None,
+        "locked_by": None,
+        "operation_id": None,
+        "metadata": '{"key": "1"}',
+        "tags": '["tag"]',
+        **columns,
+    }
     assigned = ", ".join(f"{name} = ?" for name in values)
     with cloud.databases["east"].transaction() as connection:
         connection.exec_driver_sql(f"update instances set {assigned} where uuid = ?", (*values.values(), uuid))
@@ -61,7 +81,9 @@ def refused(action: Action, attribute: str, state: str | None, uuid: str) -> str
 
 
 def test_all_that_is_not_work_on_a_host_is_here() -> None:
-    assert {*_CHANGES, *_QUESTIONS, actions.GET_SPICE_CONSOLE, DELETE} == {action for action in _OF_A_SERVER if not action.operation}
+    assert {*_CHANGES, *_QUESTIONS, actions.GET_SPICE_CONSOLE, DELETE} == {
+        action for action in _OF_A_SERVER if not action.operation
+    }
 
 
 def test_changes_and_questions_are_admitted_exactly_where_the_table_says(cloud: SmallCloud) -> None:
@@ -94,7 +116,13 @@ def test_a_server_in_a_state_that_nobody_knows_can_be_changed_and_deleted(cloud:
 def test_a_lock_stops_exactly_what_the_table_says(cloud: SmallCloud, as_admin: bool) -> None:
     for action in _OF_A_SERVER:
         uuid = cloud.running()
-        put(cloud, uuid, vm_state=states.ACTIVE if states.ACTIVE in action.when else min(action.when), locked_by="owner", host=None)
+        put(
+            cloud,
+            uuid,
+            vm_state=states.ACTIVE if states.ACTIVE in action.when else min(action.when),
+            locked_by="owner",
+            host=None,
+        )
 
         reply = ask(cloud, action, uuid, as_admin=as_admin)
 

@@ -17,7 +17,9 @@ ZONES = "/v2.1/os-availability-zone"
 @pytest.fixture
 def cloud(tmp_path: pathlib.Path) -> Iterator[OperatorsCloud]:
     tables = [aggregates.ROUTES, availability_zones.ROUTES, services.ROUTES]
-    with operators_cloud(tmp_path, tables, aggregates.POLICIES + availability_zones.POLICIES + services.POLICIES) as made:
+    with operators_cloud(
+        tmp_path, tables, aggregates.POLICIES + availability_zones.POLICIES + services.POLICIES
+    ) as made:
         made.east.add_host("e1")
         made.east.add_host("e2")
         made.west.add_host("w1")
@@ -41,7 +43,7 @@ def _zone_of(cloud: OperatorsCloud, host: str) -> str:
     return {each["host"]: each["zone"] for each in cloud.ask.get("/v2.1/os-services").json["services"]}[host]
 
 
-# ---- aggregates ----------------------------------------------------------------------------------------------------------
+# ---- aggregates ------------------------------------------------------------------------------------------------------
 
 CREATED = {"id", "name", "availability_zone", "created_at", "updated_at", "deleted", "deleted_at"}
 
@@ -90,7 +92,9 @@ def test_names_are_unique(cloud: OperatorsCloud) -> None:
 def test_update_renames_and_sets_a_zone_which_cannot_be_unset(cloud: OperatorsCloud) -> None:
     number = _create(cloud, "a", None, "e1")
 
-    changed = cloud.ask.put(f"{URL}/{number}", {"aggregate": {"name": "b", "availability_zone": "zone1"}}).json["aggregate"]
+    changed = cloud.ask.put(f"{URL}/{number}", {"aggregate": {"name": "b", "availability_zone": "zone1"}}).json[
+        "aggregate"
+    ]
 
     assert (changed["name"], changed["availability_zone"], changed["hosts"]) == ("b", "zone1", ["e1"])
     assert _zone_of(cloud, "e1") == "zone1"
@@ -144,7 +148,10 @@ def test_an_aggregate_with_hosts_is_not_deleted(cloud: OperatorsCloud) -> None:
     assert cloud.ask.delete(f"{URL}/{number}").status == 404
 
 
-@pytest.mark.parametrize(("name", "status"), [("x", 400), ("-1", 400), ("77", 404), ("9" * 40, 404), ("3f1d6a0e-7b52-4c7f-9d38-5f0c0a1b2c3d", 400)])
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [("x", 400), ("-1", 400), ("77", 404), ("9" * 40, 404), ("3f1d6a0e-7b52-4c7f-9d38-5f0c0a1b2c3d", 400)],
+)
 def test_ids_are_numbers(cloud: OperatorsCloud, name: str, status: int) -> None:
     assert cloud.ask.get(f"{URL}/{name}").status == status
     assert cloud.ask.put(f"{URL}/{name}", {"aggregate": {"name": "n"}}).status == status
@@ -212,7 +219,7 @@ def test_only_administrators_see_aggregates(cloud: OperatorsCloud) -> None:
         assert cloud.ask.ask(method, URL + path, body, user=ALICE).status == 403
 
 
-# ---- zones ---------------------------------------------------------------------------------------------------------------
+# ---- zones -----------------------------------------------------------------------------------------------------------
 
 
 def _zones(cloud: OperatorsCloud, path: str = "", **more: Any) -> dict[str, dict[str, Any]]:

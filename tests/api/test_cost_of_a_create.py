@@ -6,7 +6,8 @@ import sqlalchemy as sa
 
 from tests.api.small_cloud import SmallCloud
 
-# Of a plain server: flavor and its extra specs, the project's lock, limits, usage; mapping, journal row, request spec; BEGIN and COMMIT.
+# Of a plain server: flavor and its extra specs, the project's lock, limits, usage; mapping, journal row, request spec;
+# BEGIN and COMMIT.
 MAX_STATEMENTS = 10
 
 

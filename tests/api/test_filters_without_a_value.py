@@ -1,4 +1,5 @@
-"""A filter of nothing never means everything: every query parameter of every route, and every filter of servers with values that fit nothing."""
+"""A filter of nothing never means everything: every query parameter of every route, and every filter of servers with
+values that fit nothing."""
 
 import pathlib
 from collections.abc import Iterator
@@ -17,7 +18,12 @@ from api.resources.servers import listing
 from tests.api.http.harness import ADMIN, ALICE
 from tests.api.small_cloud import CARL, SmallCloud, small_cloud
 
-ROUTES = [row for resource in api.resources.table.RESOURCES for row in resource.ROUTES if isinstance(row, Route) and row.query.params]
+ROUTES = [
+    row
+    for resource in api.resources.table.RESOURCES
+    for row in resource.ROUTES
+    if isinstance(row, Route) and row.query.params
+]
 
 
 def _newest(row: Route) -> Microversion:
@@ -50,7 +56,7 @@ def test_an_id_that_was_left_out_of_a_path_changes_nothing(cloud: SmallCloud) ->
     assert cloud.ask.delete(path, version="2.96", user=ADMIN).status == 204
 
 
-# ---- servers ---------------------------------------------------------------------------------------------------------------
+# ---- servers ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

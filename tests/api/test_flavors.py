@@ -56,7 +56,9 @@ BASE = {
         (NEWEST, {"description", "extra_specs"}, 0),
     ],
 )
-def test_every_answer_has_the_fields_of_its_microversion(asker: Asker, version: str, added: set[str], swap: Any) -> None:
+def test_every_answer_has_the_fields_of_its_microversion(
+    asker: Asker, version: str, added: set[str], swap: Any
+) -> None:
     created = create(asker, version=version, id="f1").json["flavor"]
     shown = asker.get("/v2.1/flavors/f1", version=version).json["flavor"]
     (listed,) = asker.get("/v2.1/flavors/detail", version=version).json["flavors"]
@@ -262,7 +264,8 @@ def test_pages_neither_skip_nor_repeat(five: Asker, key: str, direction: str) ->
 
 
 @pytest.mark.parametrize(
-    "query", ["limit=-1", "limit=x", "marker=nothing", "minRam=x", "minDisk=-1", "sort_key=x", "sort_dir=up", "is_public=maybe"]
+    "query",
+    ["limit=-1", "limit=x", "marker=nothing", "minRam=x", "minDisk=-1", "sort_key=x", "sort_dir=up", "is_public=maybe"],
 )
 def test_a_bad_query_is_refused(five: Asker, query: str) -> None:
     reply = five.get(f"/v2.1/flavors/detail?{query}")
@@ -318,7 +321,9 @@ def test_a_private_flavor_is_shown_to_its_projects_only(private: Asker) -> None:
 
 
 def test_access_is_given_shown_and_taken(private: Asker) -> None:
-    both = {"flavor_access": [{"flavor_id": "2", "tenant_id": project} for project in (ALICE.project_id, BOB.project_id)]}
+    both = {
+        "flavor_access": [{"flavor_id": "2", "tenant_id": project} for project in (ALICE.project_id, BOB.project_id)]
+    }
 
     reply = private.post("/v2.1/flavors/2/action", {"addTenantAccess": {"tenant": ALICE.project_id}})
     assert (reply.status, reply.json) == (200, both)
@@ -456,7 +461,9 @@ def test_known_namespaces_are_checked_from_2_86_on(asker: Asker, name: str, valu
         assert status == 200 or "Validation failed" in reply.fault
 
 
-@pytest.mark.parametrize("name", ["accel:device_profile", "pci_passthrough:alias", "powervm:uncapped", "vmware:hw_version"])
+@pytest.mark.parametrize(
+    "name", ["accel:device_profile", "pci_passthrough:alias", "powervm:uncapped", "vmware:hw_version"]
+)
 @pytest.mark.parametrize("version", ["2.1", "2.86"])
 def test_extra_specs_that_nothing_here_heeds_are_refused_at_any_version(asker: Asker, version: str, name: str) -> None:
     create(asker, id="1")

@@ -101,7 +101,9 @@ def test_what_a_caller_may_see_is_used(cloud: SmallCloud, way: str) -> None:
         assert WAYS[way](cloud, OTHERS, CARL).status in (200, 202), row
     assert WAYS[way](cloud, CARLS, CARL).status in (200, 202)
     assert WAYS[way](cloud, CARLS, ADMIN).status in (200, 202), "an administrator may use any"
-    assert WAYS[way](cloud, CARLS, ALICE).status == 400, "that its owner and an administrator used it makes it nobody else's"
+    assert WAYS[way](cloud, CARLS, ALICE).status == 400, (
+        "that its owner and an administrator used it makes it nobody else's"
+    )
 
 
 @pytest.mark.parametrize("status", ["queued", "saving", "importing", "deactivated", "killed"])
@@ -156,7 +158,7 @@ def test_a_disk_that_only_its_image_bounds_stays_that_image_s(cloud: SmallCloud)
     assert reply.status == 400 and "disk is too small" in reply.fault
 
 
-# ---- images of servers -----------------------------------------------------------------------------------------------------------
+# ---- images of servers -----------------------------------------------------------------------------------------------
 
 RESERVED = (
     "visibility", "owner", "os_hidden", "protected", "id", "locations", "checksum", "os_hash_algo", "os_hash_value", "os_hash_other", "direct_url",
@@ -169,11 +171,21 @@ def test_metadata_of_an_image_is_never_one_of_its_fields(cloud: SmallCloud) -> N
     uuid = cloud.running(user=CARL)
     wanted = dict.fromkeys(RESERVED, "public")
 
-    reply = cloud.act(uuid, "createImage", {"name": "copy", "metadata": {**wanted, "kept": "1", "instance_uuid": "x", "image_type": "y"}}, user=CARL)
+    reply = cloud.act(
+        uuid,
+        "createImage",
+        {"name": "copy", "metadata": {**wanted, "kept": "1", "instance_uuid": "x", "image_type": "y"}},
+        user=CARL,
+    )
 
     assert reply.status == 202
     record = cloud.shelf.records[reply.json["image_id"]]
-    assert (record["visibility"], record["owner"], record["instance_uuid"], record["image_type"]) == ("private", CARL.project_id, uuid, "snapshot")
+    assert (record["visibility"], record["owner"], record["instance_uuid"], record["image_type"]) == (
+        "private",
+        CARL.project_id,
+        uuid,
+        "snapshot",
+    )
     assert record["kept"] == "1"
     assert not {name for name in RESERVED if record.get(name) == "public"}
 

@@ -24,7 +24,9 @@ WHOLE = BRIEF | {"hypervisor_type", "hypervisor_version", "host_ip", "service"} 
 
 @pytest.fixture
 def cloud(tmp_path: pathlib.Path) -> Iterator[OperatorsCloud]:
-    with operators_cloud(tmp_path, [hypervisors.ROUTES, services.ROUTES], hypervisors.POLICIES + services.POLICIES) as made:
+    with operators_cloud(
+        tmp_path, [hypervisors.ROUTES, services.ROUTES], hypervisors.POLICIES + services.POLICIES
+    ) as made:
         made.east.add_host("e1", vcpus_used=2, memory_mib_used=1024, disk_gib_used=10, guests=1)
         made.west.add_host("w1")
         made.west.add_host("w2", seen_s=LONG_AGO_S)
@@ -38,7 +40,9 @@ def _names(cloud: OperatorsCloud, path: str = "", **more: Any) -> list[str]:
 
 
 def _by_name(cloud: OperatorsCloud, path: str, version: str) -> dict[str, dict[str, Any]]:
-    return {each["hypervisor_hostname"]: each for each in cloud.ask.get(URL + path, version=version).json["hypervisors"]}
+    return {
+        each["hypervisor_hostname"]: each for each in cloud.ask.get(URL + path, version=version).json["hypervisors"]
+    }
 
 
 @pytest.mark.parametrize("version", ["2.1", "2.32", "2.33", "2.52", "2.53", "2.75", "2.88"])
@@ -81,7 +85,13 @@ def test_capacity_in_detail(cloud: OperatorsCloud) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "fields"), [("2.1", WHOLE), ("2.87", WHOLE), ("2.88", (WHOLE - CAPACITY) | {"uptime"}), ("2.96", (WHOLE - CAPACITY) | {"uptime"})]
+    ("version", "fields"),
+    [
+        ("2.1", WHOLE),
+        ("2.87", WHOLE),
+        ("2.88", (WHOLE - CAPACITY) | {"uptime"}),
+        ("2.96", (WHOLE - CAPACITY) | {"uptime"}),
+    ],
 )
 def test_fields_in_detail_by_microversion(cloud: OperatorsCloud, version: str, fields: set[str]) -> None:
     shown = _by_name(cloud, "/detail", version)["e1"]
@@ -104,7 +114,7 @@ def test_a_disabled_host_says_so_and_why(cloud: OperatorsCloud) -> None:
     assert (shown["status"], shown["service"]["disabled_reason"]) == ("disabled", "disks")
 
 
-# ---- pages -------------------------------------------------------------------------------------------------------------
+# ---- pages -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["", "/detail"])
@@ -150,7 +160,7 @@ def test_a_marker_that_is_nobody_is_refused(cloud: OperatorsCloud) -> None:
         assert "marker" in reply.fault
 
 
-# ---- patterns and servers ------------------------------------------------------------------------------------------------
+# ---- patterns and servers --------------------------------------------------------------------------------------------
 
 
 def test_search_finds_parts_of_names_until_2_52(cloud: OperatorsCloud) -> None:
@@ -202,12 +212,16 @@ def test_queries_are_strict_from_2_53_on(cloud: OperatorsCloud) -> None:
         assert query.partition("=")[0] in reply.fault
 
 
-# ---- one -----------------------------------------------------------------------------------------------------------------
+# ---- one -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_number_is_one_hosts_over_all_cells(cloud: OperatorsCloud) -> None:
     """Each cell's database numbers its own rows from 1 on."""
-    assert [row["id"] for cell in (cloud.east, cloud.west) for row in cell.rows(cell_db.tables.compute_nodes)] == [1, 1, 2]
+    assert [row["id"] for cell in (cloud.east, cloud.west) for row in cell.rows(cell_db.tables.compute_nodes)] == [
+        1,
+        1,
+        2,
+    ]
     found = _by_name(cloud, "", "2.52")
 
     assert len({each["id"] for each in found.values()}) == 3
@@ -229,7 +243,13 @@ def test_a_number_stands_while_other_hosts_and_cells_come_and_go_silent(cloud: O
 
 @pytest.mark.parametrize(
     ("name", "version", "status"),
-    [("77", "2.52", 404), ("x", "2.52", 404), ("9" * 40, "2.52", 404), ("77", "2.53", 400), ("3f1d6a0e-7b52-4c7f-9d38-5f0c0a1b2c3d", "2.53", 404)],
+    [
+        ("77", "2.52", 404),
+        ("x", "2.52", 404),
+        ("9" * 40, "2.52", 404),
+        ("77", "2.53", 400),
+        ("3f1d6a0e-7b52-4c7f-9d38-5f0c0a1b2c3d", "2.53", 404),
+    ],
 )
 def test_show_refuses_ids(cloud: OperatorsCloud, name: str, version: str, status: int) -> None:
     assert cloud.ask.get(f"{URL}/{name}", version=version).status == status

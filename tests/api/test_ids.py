@@ -1,4 +1,5 @@
-"""An id in another spelling is the same id: in paths, bodies, filters and markers. Names are not ids: their case matters."""
+"""An id in another spelling is the same id: in paths, bodies, filters and markers. Names are not ids: their case
+matters."""
 
 import pathlib
 import urllib.parse
@@ -29,14 +30,17 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallCloud]:
             yield small
 
 
-# ---- servers ---------------------------------------------------------------------------------------------------------------
+# ---- servers ---------------------------------------------------------------------------------------------------------
 
 _OF_SERVERS = sorted(
     {
         row.path
         for resource in RESOURCES
         for row in resource.ROUTES
-        if isinstance(row, Route) and row.method == "GET" and row.path.startswith("/servers/{") and row.path.count("{") == 1
+        if isinstance(row, Route)
+        and row.method == "GET"
+        and row.path.startswith("/servers/{")
+        and row.path.count("{") == 1
     }
 )
 
@@ -47,7 +51,9 @@ def test_a_server_is_found_by_any_spelling(cloud: SmallCloud, path: str, placed:
     uuid = cloud.running() if placed else cloud.created()
 
     def shown(spelling: str) -> tuple[int, bytes]:
-        reply = cloud.ask.get("/v2.1" + path.replace("{id}", spelling).replace("{server_id}", spelling), version="2.96", user=ADMIN)
+        reply = cloud.ask.get(
+            "/v2.1" + path.replace("{id}", spelling).replace("{server_id}", spelling), version="2.96", user=ADMIN
+        )
         return reply.status, reply.body
 
     status, body = shown(uuid)
@@ -65,7 +71,10 @@ def test_a_server_is_acted_on_and_deleted_by_any_spelling(cloud: SmallCloud, spe
     assert cloud.act(spell(running), "lock").status == 202
     assert cloud.show(running)["locked"]
     assert cloud.act(spell(running), "unlock").status == 202
-    assert cloud.ask.put(f"/v2.1/servers/{spell(building)}", {"server": {"name": "new"}}, user=ALICE).json["server"]["id"] == building
+    assert (
+        cloud.ask.put(f"/v2.1/servers/{spell(building)}", {"server": {"name": "new"}}, user=ALICE).json["server"]["id"]
+        == building
+    )
     for uuid in (running, building):
         assert cloud.ask.delete(f"/v2.1/servers/{spell(uuid)}", user=ALICE).status == 204
         assert cloud.ask.get(f"/v2.1/servers/{uuid}", user=ALICE).status == 404
@@ -76,21 +85,34 @@ def test_filters_and_markers_take_any_spelling(cloud: SmallCloud, spell: Any) ->
     uuid = cloud.running(name="spelt")
 
     def found(query: str) -> set[str]:
-        return {server["id"] for server in cloud.ask.get(f"/v2.1/servers?name=spelt&{query}", version="2.96", user=ADMIN).json["servers"]}
+        return {
+            server["id"]
+            for server in cloud.ask.get(f"/v2.1/servers?name=spelt&{query}", version="2.96", user=ADMIN).json["servers"]
+        }
 
-    for query in (f"uuid={spell(uuid)}", f"image={spell(IMAGE)}", f"image=http://images/v2/images/{spell(IMAGE)}/", f"image_ref={spell(IMAGE)}"):
+    for query in (
+        f"uuid={spell(uuid)}",
+        f"image={spell(IMAGE)}",
+        f"image=http://images/v2/images/{spell(IMAGE)}/",
+        f"image_ref={spell(IMAGE)}",
+    ):
         assert uuid in found(f"all_tenants=1&{query}")
     assert uuid in found("all_tenants=1&flavor=http://cloud/v2.1/flavors/small")
     assert found("all_tenants=1&flavor=SMALL") == set()
-    pages = [cloud.ask.get(f"/v2.1/servers?marker={marker}", version="2.96", user=ALICE).json for marker in (uuid, spell(uuid))]
+    pages = [
+        cloud.ask.get(f"/v2.1/servers?marker={marker}", version="2.96", user=ALICE).json
+        for marker in (uuid, spell(uuid))
+    ]
     assert pages[0] == pages[1]
     assert "marker" in cloud.ask.get("/v2.1/servers?marker=nonsense", version="2.96", user=ALICE).fault
 
 
-# ---- what a request for a server names ---------------------------------------------------------------------------------------
+# ---- what a request for a server names -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("address", ["http://[/flavors/small", "//[", "http://\u2100.example/a", "http://[::1/70a599e0", "//]/["])
+@pytest.mark.parametrize(
+    "address", ["http://[/flavors/small", "//[", "http://\u2100.example/a", "http://[::1/70a599e0", "//]/["]
+)
 def test_what_looks_like_an_address_and_is_none_names_nothing(cloud: SmallCloud, address: str) -> None:
     uuid = cloud.running()
 
@@ -99,13 +121,21 @@ def test_what_looks_like_an_address_and_is_none_names_nothing(cloud: SmallCloud,
     for action, body in (("rescue", {"rescue_image_ref": address}), ("rebuild", {"imageRef": address})):
         assert cloud.act(uuid, action, body).status in (400, 404)
     for name in ("image", "image_ref", "flavor"):
-        reply = cloud.ask.get(f"/v2.1/servers?all_tenants=1&{name}={urllib.parse.quote(address)}", version="2.96", user=ADMIN)
+        reply = cloud.ask.get(
+            f"/v2.1/servers?all_tenants=1&{name}={urllib.parse.quote(address)}", version="2.96", user=ADMIN
+        )
         assert (reply.status, reply.json) == (200, {"servers": []}) or reply.status == 400
 
 
-@pytest.mark.parametrize("address", ["http://cloud:8774/v2.1/0a11ce/flavors/{}", "https://cloud/flavors/{}/", "/flavors/{}", "{}?x=1/"])
+@pytest.mark.parametrize(
+    "address", ["http://cloud:8774/v2.1/0a11ce/flavors/{}", "https://cloud/flavors/{}/", "/flavors/{}", "{}?x=1/"]
+)
 def test_flavors_and_images_may_be_named_by_their_addresses(cloud: SmallCloud, address: str) -> None:
-    for more in ({"flavorRef": address.format("small")}, {"imageRef": address.format(IMAGE)}, {"imageRef": address.format(IMAGE.upper())}):
+    for more in (
+        {"flavorRef": address.format("small")},
+        {"imageRef": address.format(IMAGE)},
+        {"imageRef": address.format(IMAGE.upper())},
+    ):
         server = cloud.show(cloud.created(**more), version="2.46")
         assert (server["flavor"]["id"], server["image"]["id"]) == ("small", IMAGE)
 
@@ -117,7 +147,10 @@ def test_flavors_and_images_may_be_named_by_their_addresses(cloud: SmallCloud, a
     assert cloud.act(uuid, "rebuild", {"imageRef": address.format(IMAGE)}).status == 202
 
 
-@pytest.mark.parametrize("more", [{"flavorRef": "http://cloud/"}, {"flavorRef": "SMALL"}, {"imageRef": "http://images/small"}, {"imageRef": "/"}])
+@pytest.mark.parametrize(
+    "more",
+    [{"flavorRef": "http://cloud/"}, {"flavorRef": "SMALL"}, {"imageRef": "http://images/small"}, {"imageRef": "/"}],
+)
 def test_an_address_of_nothing_is_refused_and_named(cloud: SmallCloud, more: dict[str, str]) -> None:
     reply = cloud.create(**more)
 
@@ -141,12 +174,17 @@ def test_a_server_group_has_any_spelling(cloud: SmallCloud) -> None:
     assert cloud.ask.delete(f"/v2.1/os-server-groups/{uuid.upper()}", user=ALICE).status == 204
 
 
-# ---- hosts and services --------------------------------------------------------------------------------------------------------
+# ---- hosts and services ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def operators(tmp_path: pathlib.Path) -> Iterator[OperatorsCloud]:
-    with operators_cloud(tmp_path, [services.ROUTES, hypervisors.ROUTES], [*services.POLICIES, *hypervisors.POLICIES], "[cells]\ndeadline_s = 20\n") as made:
+    with operators_cloud(
+        tmp_path,
+        [services.ROUTES, hypervisors.ROUTES],
+        [*services.POLICIES, *hypervisors.POLICIES],
+        "[cells]\ndeadline_s = 20\n",
+    ) as made:
         yield made
 
 

@@ -33,7 +33,10 @@ def test_an_address_is_kept_in_one_form_however_it_is_given(cloud: SmallCloud, g
     created = cloud.running(accessIPv6=given)
     updated, ordered, rebuilt = cloud.running(), cloud.created(), cloud.running()
     for uuid in (updated, ordered):
-        assert cloud.ask.put(f"/v2.1/servers/{uuid}", {"server": {"accessIPv6": given}}, user=ALICE, version="2.90").status == 200
+        assert (
+            cloud.ask.put(f"/v2.1/servers/{uuid}", {"server": {"accessIPv6": given}}, user=ALICE, version="2.90").status
+            == 200
+        )
     assert cloud.act(rebuilt, "rebuild", {"imageRef": IMAGE, "accessIPv6": given}).status == 202
 
     assert {cloud.show(uuid)["accessIPv6"] for uuid in (created, updated, ordered, rebuilt)} == {LONG_FORMS[given]}
@@ -46,7 +49,10 @@ def test_what_is_no_address_is_refused_everywhere(cloud: SmallCloud, given: str)
     uuid = cloud.running()
 
     assert cloud.create(accessIPv6=given).status == 400
-    assert cloud.ask.put(f"/v2.1/servers/{uuid}", {"server": {"accessIPv6": given}}, user=ALICE, version="2.90").status == 400
+    assert (
+        cloud.ask.put(f"/v2.1/servers/{uuid}", {"server": {"accessIPv6": given}}, user=ALICE, version="2.90").status
+        == 400
+    )
     assert cloud.act(uuid, "rebuild", {"imageRef": IMAGE, "accessIPv6": given}).status == 400
 
 
@@ -57,7 +63,7 @@ def test_a_name_has_room_for_its_number(cloud: SmallCloud) -> None:
     assert cloud.create(name="x" * 253, min_count=2).status == 202
 
 
-# ---- every field has room in its column ---------------------------------------------------------------------------------------------------
+# ---- every field has room in its column ------------------------------------------------------------------------------
 
 INSTANCES, FLAVORS = cell_db.tables.instances.c, api_db.tables.flavors.c
 # Not imageRef and flavorRef: those are looked up, and what is found is kept.
@@ -101,7 +107,9 @@ FORMS = {"uuid": 36, "ipv4": 15, "ipv6": 39}
 
 @pytest.mark.parametrize("version", ["2.1", "2.36", "2.56", "2.90", str(MAX)])
 @pytest.mark.parametrize(("name", "body", "columns"), KEPT, ids=[name for name, _, _ in KEPT])
-def test_every_field_has_room_in_its_column(name: str, body: Body, columns: dict[str, sa.Column[Any]], version: str) -> None:
+def test_every_field_has_room_in_its_column(
+    name: str, body: Body, columns: dict[str, sa.Column[Any]], version: str
+) -> None:
     """Texts and numbers as large as requests may hold them; SQLite does not look, and MariaDB's refusal comes late."""
     schema = body.type.at(Microversion.parse(version)).schema
     fields = schema["properties"][body.name]["properties"] if body.name else schema["properties"]

@@ -20,7 +20,9 @@ ED25519_MD5 = "5e:ff:e3:03:18:cc:52:e7:96:a4:6d:72:49:bd:9d:19"
 
 @pytest.fixture
 def cloud(tmp_path: pathlib.Path) -> Iterator[OperatorsCloud]:
-    with operators_cloud(tmp_path, [keypairs.ROUTES, quota_sets.ROUTES], keypairs.POLICIES + quota_sets.POLICIES) as made:
+    with operators_cloud(
+        tmp_path, [keypairs.ROUTES, quota_sets.ROUTES], keypairs.POLICIES + quota_sets.POLICIES
+    ) as made:
         yield made
 
 
@@ -34,7 +36,7 @@ def _names(cloud: OperatorsCloud, query: str = "", *, user: Any = ALICE, version
     return [each["keypair"]["name"] for each in reply.json["keypairs"]]
 
 
-# ---- statuses and fields by microversion -----------------------------------------------------------------------------------
+# ---- statuses and fields by microversion -----------------------------------------------------------------------------
 
 LISTED = {"name", "public_key", "fingerprint"}
 CREATED = LISTED | {"user_id"}
@@ -45,7 +47,9 @@ SHOWN = CREATED | {"id", "created_at", "updated_at", "deleted", "deleted_at"}
     ("version", "created", "deleted", "more"),
     [("2.1", 200, 202, set()), ("2.2", 201, 204, {"type"}), ("2.91", 201, 204, {"type"}), ("2.92", 201, 204, {"type"})],
 )
-def test_statuses_and_fields_by_microversion(cloud: OperatorsCloud, version: str, created: int, deleted: int, more: set[str]) -> None:
+def test_statuses_and_fields_by_microversion(
+    cloud: OperatorsCloud, version: str, created: int, deleted: int, more: set[str]
+) -> None:
     reply = _import(cloud, version=version)
     assert reply.status == created
     assert set(reply.json["keypair"]) == CREATED | more
@@ -69,7 +73,7 @@ def test_types_exist_from_2_2_on(cloud: OperatorsCloud) -> None:
     assert "type" in _import(cloud, type="gpg", version="2.2").fault
 
 
-# ---- generation ------------------------------------------------------------------------------------------------------------
+# ---- generation ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", ["2.1", "2.91"])
@@ -100,7 +104,7 @@ def test_the_public_key_must_be_given_from_2_92_on(cloud: OperatorsCloud) -> Non
     assert "public_key" in reply.fault
 
 
-# ---- bad input -------------------------------------------------------------------------------------------------------------
+# ---- bad input -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -124,7 +128,17 @@ def test_names_by_microversion(cloud: OperatorsCloud, name: str, until_2_91: int
 
 
 @pytest.mark.parametrize(
-    "public_key", ["", "x", "ssh-rsa", "ssh-rsa x", "ssh-rsa AAAA", ED25519.replace("ssh-ed25519", "ssh-rsa"), f"{ED25519}\n{ED25519}", "ssh-rsa ä"]
+    "public_key",
+    [
+        "",
+        "x",
+        "ssh-rsa",
+        "ssh-rsa x",
+        "ssh-rsa AAAA",
+        ED25519.replace("ssh-ed25519", "ssh-rsa"),
+        f"{ED25519}\n{ED25519}",
+        "ssh-rsa ä",
+    ],
 )
 def test_what_is_no_public_key_is_refused(cloud: OperatorsCloud, public_key: str) -> None:
     reply = _import(cloud, public_key=public_key)
@@ -143,7 +157,7 @@ def test_a_name_is_taken_once_per_user(cloud: OperatorsCloud) -> None:
     assert _import(cloud, user=BOB).status == 200
 
 
-# ---- pages -----------------------------------------------------------------------------------------------------------------
+# ---- pages -----------------------------------------------------------------------------------------------------------
 
 
 def test_pages_exist_from_2_35_on_in_the_order_of_names(cloud: OperatorsCloud) -> None:
@@ -169,7 +183,7 @@ def test_bad_pages_are_refused(cloud: OperatorsCloud) -> None:
     assert cloud.ask.get(f"{URL}?colour=red", user=ALICE, version="2.75").status == 400
 
 
-# ---- other users' keys -------------------------------------------------------------------------------------------------------
+# ---- other users' keys -----------------------------------------------------------------------------------------------
 
 
 def test_administrators_act_for_others_from_2_10_on(cloud: OperatorsCloud) -> None:
@@ -193,7 +207,7 @@ def test_others_keys_are_nobody_elses_business(cloud: OperatorsCloud) -> None:
     assert _import(cloud, "x", user=BOB, version="2.10", user_id=ALICE.user_id).status == 403
 
 
-# ---- quota -------------------------------------------------------------------------------------------------------------------
+# ---- quota -----------------------------------------------------------------------------------------------------------
 
 
 def test_the_quota_counts_each_users_keys(cloud: OperatorsCloud) -> None:

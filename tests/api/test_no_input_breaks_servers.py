@@ -1,6 +1,8 @@
-"""No input yields a 500, costs much of the processor, or stays in memory: requests of a member who has servers, over all routes and microversions.
+"""No input yields a 500, costs much of the processor, or stays in memory: requests of a member who has servers, over
+all routes and microversions.
 
-An administrator without servers reaches no cell, and proves little. Bodies are drawn from the routes' own schemas, and made hostile.
+An administrator without servers reaches no cell, and proves little. Bodies are drawn from the routes' own schemas, and
+made hostile.
 """
 
 import base64
@@ -71,7 +73,9 @@ HOSTILE_PARAMETERS = [
 
 
 @pytest.fixture(params=["sqlite", pytest.param("mariadb", marks=pytest.mark.mariadb)])
-def cloud(request: pytest.FixtureRequest, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallCloud]:
+def cloud(
+    request: pytest.FixtureRequest, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SmallCloud]:
     """A cloud without quotas, with everything that is served."""
     monkeypatch.setattr(tests.api.small_cloud, "RESOURCES", RESOURCES)
     unlimited = "[quota]\n" + "".join(

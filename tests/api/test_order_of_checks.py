@@ -20,7 +20,8 @@ ROUTES = [route for resource in RESOURCES for route in resource.ROUTES if isinst
 OF_ADMINS = [route for route in ROUTES if route.policy is not None and RULES[route.policy] == ADMINS]
 NOWHERE = "11111111-2222-4333-8444-555555555555"
 BAD_BODIES: list[Any] = [{}, {"nonsense": 1}, {"quota_set": {"instances": "many"}}, {"keypair": {"name": 5}}]
-# The rule is about somebody whom the path, the query or the body names, so the handler asks for it: as Nova, whose schemas come first.
+# The rule is about somebody whom the path, the query or the body names, so the handler asks for it: as Nova, whose
+# schemas come first.
 DECIDED_BY_HANDLER = {("POST", "/os-keypairs"), ("PUT", "/os-quota-sets/{id}")}
 
 
@@ -45,7 +46,10 @@ def cloud(tmp_path: pathlib.Path) -> Iterator[OperatorsCloud]:
 def test_what_only_admins_may_do_is_forbidden_before_anything_is_looked_into(cloud: OperatorsCloud) -> None:
     more = "?limit=nonsense&marker=&nonsense=%00"
     answered = {
-        named(route): {cloud.ask.ask(route.method, path_of(route) + more, body, version=route.since, user=ALICE).status for body in (None, *BAD_BODIES)}
+        named(route): {
+            cloud.ask.ask(route.method, path_of(route) + more, body, version=route.since, user=ALICE).status
+            for body in (None, *BAD_BODIES)
+        }
         for route in OF_ADMINS
     }
 
@@ -57,12 +61,18 @@ def test_every_route_with_a_body_has_a_rule_or_is_one_of_two() -> None:
     without = {(route.method, route.path) for route in ROUTES if route.policy is None and route.body is not None}
 
     assert without == DECIDED_BY_HANDLER
-    assert [route for resource in RESOURCES for route in resource.ROUTES if isinstance(route, ActionRoute) and route.policy is None] == []
+    assert [
+        route
+        for resource in RESOURCES
+        for route in resource.ROUTES
+        if isinstance(route, ActionRoute) and route.policy is None
+    ] == []
 
 
 @pytest.mark.parametrize("body", BAD_BODIES, ids=json.dumps)
 def test_a_bad_body_tells_a_member_nothing_of_other_projects(cloud: OperatorsCloud, body: Any) -> None:
-    """The schema is public, and the same for every project: one that there is not, another's, one with limits of its own."""
+    """The schema is public, and the same for every project: one that there is not, another's, one with limits of its
+    own."""
     good = {"quota_set": {"instances": 5}}
     assert cloud.ask.put("/v2.1/os-quota-sets/limited", good, user=ADMIN).status == 200
 
@@ -75,8 +85,18 @@ def test_a_bad_body_tells_a_member_nothing_of_other_projects(cloud: OperatorsClo
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-@pytest.mark.parametrize("path", ["/os-quota-sets/limited", "/os-quota-sets/limited/detail", "/os-quota-sets/limited/defaults", "/os-quota-class-sets/default"])
-def test_what_is_forbidden_asks_no_database(cloud: OperatorsCloud, monkeypatch: pytest.MonkeyPatch, method: str, path: str) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/os-quota-sets/limited",
+        "/os-quota-sets/limited/detail",
+        "/os-quota-sets/limited/defaults",
+        "/os-quota-class-sets/default",
+    ],
+)
+def test_what_is_forbidden_asks_no_database(
+    cloud: OperatorsCloud, monkeypatch: pytest.MonkeyPatch, method: str, path: str
+) -> None:
     asked: list[object] = []
     monkeypatch.setattr(cloud.cloud.api_db, "read", lambda *of, **more: asked.append(of))
     monkeypatch.setattr(cloud.cloud.api_db, "write", lambda *of, **more: asked.append(of))

@@ -35,8 +35,16 @@ def cloud(tmp_path: pathlib.Path) -> Iterator[OperatorsCloud]:
         yield made
 
 
-def _add_servers(cloud: OperatorsCloud, number: int, *, user_id: str = "u", vcpus: int = 2, memory_mib: int = 512) -> None:
-    values = {"project_id": PROJECT, "user_id": user_id, "request_uuid": str(uuid.uuid4()), "vcpus": vcpus, "memory_mib": memory_mib}
+def _add_servers(
+    cloud: OperatorsCloud, number: int, *, user_id: str = "u", vcpus: int = 2, memory_mib: int = 512
+) -> None:
+    values = {
+        "project_id": PROJECT,
+        "user_id": user_id,
+        "request_uuid": str(uuid.uuid4()),
+        "vcpus": vcpus,
+        "memory_mib": memory_mib,
+    }
     with cloud.database.transaction() as conn:
         for _ in range(number):
             conn.execute(sa.insert(instance_mappings).values(uuid=str(uuid.uuid4()), created_at=utcnow(), **values))
@@ -53,7 +61,7 @@ def _set(cloud: OperatorsCloud, query: str = "", **wanted: Any) -> int:
     return cloud.ask.put(URL + query, {"quota_set": wanted}).status
 
 
-# ---- quota sets ----------------------------------------------------------------------------------------------------------
+# ---- quota sets ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -181,10 +189,12 @@ def test_a_changed_limit_holds_for_the_next_server(cloud: OperatorsCloud) -> Non
     _set(cloud, instances=1)
 
     with cloud.database.transaction() as conn, pytest.raises(OverQuota, match="instances"):
-        api_db.quota.check(conn, project_id=PROJECT, user_id="u", wanted={"instances": 1}, defaults=cloud.cloud.quota_defaults)
+        api_db.quota.check(
+            conn, project_id=PROJECT, user_id="u", wanted={"instances": 1}, defaults=cloud.cloud.quota_defaults
+        )
 
 
-# ---- quota classes -------------------------------------------------------------------------------------------------------
+# ---- quota classes ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -199,7 +209,9 @@ def test_a_changed_limit_holds_for_the_next_server(cloud: OperatorsCloud) -> Non
 )
 def test_resources_of_classes_by_microversion(cloud: OperatorsCloud, version: str, fields: set[str]) -> None:
     shown = cloud.ask.get(CLASS, version=version).json["quota_class_set"]
-    changed = cloud.ask.put(CLASS, {"quota_class_set": {"cores": 7, "server_groups": 4}}, version=version).json["quota_class_set"]
+    changed = cloud.ask.put(CLASS, {"quota_class_set": {"cores": 7, "server_groups": 4}}, version=version).json[
+        "quota_class_set"
+    ]
 
     assert set(shown) == fields | {"id"}
     assert set(changed) == fields
@@ -223,7 +235,7 @@ def test_only_administrators_see_quota_classes(cloud: OperatorsCloud) -> None:
     assert cloud.ask.put(CLASS, {"quota_class_set": {"cores": 1}}, user=ALICE).status == 403
 
 
-# ---- limits --------------------------------------------------------------------------------------------------------------
+# ---- limits ----------------------------------------------------------------------------------------------------------
 
 ABSOLUTE = {
     "maxServerMeta", "maxTotalInstances", "maxTotalCores", "maxTotalRAMSize", "maxTotalKeypairs", "maxServerGroups", "maxServerGroupMembers",
@@ -231,7 +243,13 @@ ABSOLUTE = {
 }  # fmt: skip
 PERSONALITY = {"maxPersonality", "maxPersonalitySize"}
 IMAGES = {"maxImageMeta"}
-OF_NETWORK = {"maxSecurityGroups", "maxSecurityGroupRules", "maxTotalFloatingIps", "totalSecurityGroupsUsed", "totalFloatingIpsUsed"}
+OF_NETWORK = {
+    "maxSecurityGroups",
+    "maxSecurityGroupRules",
+    "maxTotalFloatingIps",
+    "totalSecurityGroupsUsed",
+    "totalFloatingIpsUsed",
+}
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,17 @@ from tests.api.host import host_that_answers
 from tests.api.http.harness import ADMIN, ALICE, BOB, Reply
 from tests.api.small_cloud import CARL, SmallCloud
 
-ADDRESSES = ConsoleAddresses([Address(kind="vnc", host="10.0.0.7", port=5901), Address(kind="serial", host="10.0.0.7", port=10000)])
+ADDRESSES = ConsoleAddresses(
+    [Address(kind="vnc", host="10.0.0.7", port=5901), Address(kind="serial", host="10.0.0.7", port=10000)]
+)
 SOCKETS = ConsoleAddresses([Address(kind="vnc", path="/consoles/a.vnc")])
 PUBLIC = "https://consoles.example:6443/east"
-OLD = {"novnc": "os-getVNCConsole", "xvpvnc": "os-getVNCConsole", "spice-html5": "os-getSPICEConsole", "serial": "os-getSerialConsole"}
+OLD = {
+    "novnc": "os-getVNCConsole",
+    "xvpvnc": "os-getVNCConsole",
+    "spice-html5": "os-getSPICEConsole",
+    "serial": "os-getSerialConsole",
+}
 
 
 def start_proxy(cloud: SmallCloud, *, left: bool = False, allowed: Allowed | None = None) -> None:
@@ -66,7 +73,7 @@ def show(cloud: SmallCloud, token: str, *, version: str = "2.96", user: Any = AD
     return cloud.ask.get(f"/v2.1/os-console-auth-tokens/{token}{query}", version=version, user=user)
 
 
-# ---- addresses ---------------------------------------------------------------------------------------------------------
+# ---- addresses -------------------------------------------------------------------------------------------------------
 
 
 def test_a_screen_is_opened_by_novncs_page_of_the_cells_proxy(cloud: SmallCloud, served: str) -> None:
@@ -118,7 +125,9 @@ def test_each_form_ends_where_the_other_begins(cloud: SmallCloud, served: str) -
         ("mks", "novnc", 8, 400),
     ],
 )
-def test_what_no_driver_here_offers(cloud: SmallCloud, served: str, protocol: str, name: str, since: int, status: int) -> None:
+def test_what_no_driver_here_offers(
+    cloud: SmallCloud, served: str, protocol: str, name: str, since: int, status: int
+) -> None:
     assert ask(cloud, served, protocol, name, version=f"2.{since - 1}").status in (400, 404)
     for version in (since, 96):
         reply = ask(cloud, served, protocol, name, version=f"2.{version}")
@@ -143,12 +152,15 @@ def test_bodies_that_are_refused(cloud: SmallCloud, served: str, body: Any) -> N
     assert cloud.ask.post(f"/v2.1/servers/{served}/remote-consoles", body, version="2.96", user=ALICE).status == 400
 
 
-@pytest.mark.parametrize(("action", "value"), [("os-getVNCConsole", {"type": "serial"}), ("os-getSerialConsole", {}), ("os-getSPICEConsole", None)])
+@pytest.mark.parametrize(
+    ("action", "value"),
+    [("os-getVNCConsole", {"type": "serial"}), ("os-getSerialConsole", {}), ("os-getSPICEConsole", None)],
+)
 def test_old_bodies_that_are_refused(cloud: SmallCloud, served: str, action: str, value: Any) -> None:
     assert cloud.act(served, action, value, version="2.1").status == 400
 
 
-# ---- who, and when not -------------------------------------------------------------------------------------------------
+# ---- who, and when not -----------------------------------------------------------------------------------------------
 
 
 def test_only_members_of_the_project_and_admins_may(cloud: SmallCloud, served: str) -> None:
@@ -210,7 +222,9 @@ def test_what_the_host_says_decides(cloud: SmallCloud, answer: Any, status: int)
         (Allowed(directory="/run/consoles"), {"path": "/run/consoles/east-1/a.vnc"}, 200),
     ],
 )
-def test_no_token_is_given_for_a_place_where_no_console_may_be(cloud: SmallCloud, allowed: Allowed, address: dict[str, Any], status: int) -> None:
+def test_no_token_is_given_for_a_place_where_no_console_may_be(
+    cloud: SmallCloud, allowed: Allowed, address: dict[str, Any], status: int
+) -> None:
     """The proxy would refuse it, too; and what a token stands for is nothing that an agent may choose."""
     uuid = cloud.running()
     start_proxy(cloud, allowed=allowed)
@@ -230,7 +244,10 @@ class Unchecked:
     addresses: list[dict[str, Any]]
 
 
-@pytest.mark.parametrize("said", [{"kind": "vnc"}, {"kind": "ssh", "host": "10.0.0.7", "port": 22}, {"kind": "vnc", "host": "h", "port": 2**70}, {}])
+@pytest.mark.parametrize(
+    "said",
+    [{"kind": "vnc"}, {"kind": "ssh", "host": "10.0.0.7", "port": 22}, {"kind": "vnc", "host": "h", "port": 2**70}, {}],
+)
 def test_an_answer_that_is_no_address_is_not_the_users_fault(cloud: SmallCloud, said: dict[str, Any]) -> None:
     uuid = cloud.running()
     start_proxy(cloud)
@@ -260,7 +277,7 @@ def test_a_locked_server_still_shows_its_console(cloud: SmallCloud, served: str)
     assert ask(cloud, served, "vnc", "novnc").status == 200
 
 
-# ---- tokens ------------------------------------------------------------------------------------------------------------
+# ---- tokens ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_token_is_resolved_for_admins(cloud: SmallCloud, served: str) -> None:
@@ -269,7 +286,9 @@ def test_a_token_is_resolved_for_admins(cloud: SmallCloud, served: str) -> None:
     reply = show(cloud, token, version="2.31")
 
     assert reply.status == 200
-    assert reply.json == {"console": {"instance_uuid": served, "host": "10.0.0.7", "port": 5901, "internal_access_path": None}}
+    assert reply.json == {
+        "console": {"instance_uuid": served, "host": "10.0.0.7", "port": 5901, "internal_access_path": None}
+    }
     assert show(cloud, token, user=ALICE).status == 403
     assert show(cloud, token, version="2.96", query="?unknown=1").status == 200
 

@@ -12,7 +12,11 @@ from tests.api.host import host_that_answers
 from tests.api.http.harness import ADMIN, BOB
 from tests.api.small_cloud import IMAGE, SmallCloud
 
-_VALUES: dict[str, Any] = {"rebuild": {"imageRef": IMAGE}, "createImage": {"name": "copy"}, "changePassword": {"adminPass": "secret"}}
+_VALUES: dict[str, Any] = {
+    "rebuild": {"imageRef": IMAGE},
+    "createImage": {"name": "copy"},
+    "changePassword": {"adminPass": "secret"},
+}
 _STATUS = {"rescue": 200}
 _KEYS = {key: (action, _VALUES.get(key)) for key, action in BY_REQUEST.items() if action in OPERATIONS.values()}
 _KEYS |= {"reboot soft": (REBOOT_SOFT, {"type": "SOFT"}), "reboot hard": (REBOOT_HARD, {"type": "hard"})}

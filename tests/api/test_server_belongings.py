@@ -10,7 +10,7 @@ def _of(uuid: str, rest: str) -> str:
     return f"/v2.1/servers/{uuid}/{rest}"
 
 
-# ---- metadata ----------------------------------------------------------------------------------------------------------
+# ---- metadata --------------------------------------------------------------------------------------------------------
 
 
 def test_metadata_is_merged_replaced_set_and_deleted(cloud: SmallCloud) -> None:
@@ -30,7 +30,13 @@ def test_metadata_is_merged_replaced_set_and_deleted(cloud: SmallCloud) -> None:
 
 def test_bad_metadata_is_refused(cloud: SmallCloud) -> None:
     path = _of(cloud.running(), "metadata")
-    for body in ({"metadata": {"a": 1}}, {"metadata": None}, {"metadata": {"a": "x" * 256}}, {}, {"metadata": {}, "x": 1}):
+    for body in (
+        {"metadata": {"a": 1}},
+        {"metadata": None},
+        {"metadata": {"a": "x" * 256}},
+        {},
+        {"metadata": {}, "x": 1},
+    ):
         assert cloud.ask.post(path, body, user=ALICE).status == 400
     assert cloud.ask.put(f"{path}/a", {"meta": {"b": "1"}}, user=ALICE).status == 400
     assert cloud.ask.put(f"{path}/a", {"meta": {"a": "1", "b": "1"}}, user=ALICE).status == 400
@@ -55,7 +61,7 @@ def test_a_lock_protects_metadata_and_not_tags(cloud: SmallCloud) -> None:
     assert cloud.ask.put(_of(uuid, "tags"), {"tags": ["a"]}, user=ALICE, version="2.26").status == 200
 
 
-# ---- tags --------------------------------------------------------------------------------------------------------------
+# ---- tags ------------------------------------------------------------------------------------------------------------
 
 
 def test_tags_come_and_go(cloud: SmallCloud) -> None:
@@ -94,11 +100,13 @@ def test_bad_tags_are_refused(cloud: SmallCloud) -> None:
         assert cloud.ask.put(path, {"tags": tags}, user=ALICE, version="2.26").status == 400
     assert cloud.ask.put(f"{path}/{'x' * 61}", None, user=ALICE, version="2.26").status == 400
     assert cloud.ask.put(f"{path}/a%2Fb", None, user=ALICE, version="2.26").status == 400
-    assert cloud.ask.put(path, {"tags": [f"t{number}" for number in range(50)]}, user=ALICE, version="2.26").status == 200
+    assert (
+        cloud.ask.put(path, {"tags": [f"t{number}" for number in range(50)]}, user=ALICE, version="2.26").status == 200
+    )
     assert cloud.ask.put(f"{path}/more", None, user=ALICE, version="2.26").status == 400
 
 
-# ---- addresses ---------------------------------------------------------------------------------------------------------
+# ---- addresses -------------------------------------------------------------------------------------------------------
 
 
 def test_there_are_no_addresses_without_networks(cloud: SmallCloud) -> None:
@@ -107,7 +115,7 @@ def test_there_are_no_addresses_without_networks(cloud: SmallCloud) -> None:
     assert cloud.ask.get(_of(uuid, "ips/private"), user=ALICE).status == 404
 
 
-# ---- history -----------------------------------------------------------------------------------------------------------
+# ---- history ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_history_of_a_server_grows_with_what_is_done(cloud: SmallCloud) -> None:

@@ -81,9 +81,20 @@ def test_the_fixed_form(cloud: SmallCloud, version: str) -> None:
         "num_cpus": 2,
         "num_disks": 1,
         "num_nics": 1,
-        "cpu_details": [{"id": 0, "time": 17300000000, "utilisation": None}, {"id": 1, "time": 42, "utilisation": None}],
+        "cpu_details": [
+            {"id": 0, "time": 17300000000, "utilisation": None},
+            {"id": 1, "time": 42, "utilisation": None},
+        ],
         "memory_details": {"maximum": 512, "used": 256},
-        "disk_details": [{"read_bytes": 262144, "read_requests": 112, "write_bytes": 5778432, "write_requests": 488, "errors_count": None}],
+        "disk_details": [
+            {
+                "read_bytes": 262144,
+                "read_requests": 112,
+                "write_bytes": 5778432,
+                "write_requests": 488,
+                "errors_count": None,
+            }
+        ],
         "nic_details": [
             {
                 "mac_address": "01:23:45:67:89:ab",

@@ -43,14 +43,16 @@ def _joins(cloud: SmallCloud, group: object, **more: Any) -> Reply:
     return cloud.create(beside={"os:scheduler_hints": {"group": group}}, **more)
 
 
-# ---- what is shown and taken ---------------------------------------------------------------------------------------------------
+# ---- what is shown and taken -----------------------------------------------------------------------------------------
 
 OLD = {"id", "name", "policies", "members", "metadata"}
 OWNED = OLD | {"project_id", "user_id"}
 NEW = {"id", "name", "policy", "rules", "members", "project_id", "user_id"}
 
 
-@pytest.mark.parametrize(("version", "fields"), [("2.1", OLD), ("2.12", OLD), ("2.13", OWNED), ("2.63", OWNED), ("2.64", NEW)])
+@pytest.mark.parametrize(
+    ("version", "fields"), [("2.1", OLD), ("2.12", OLD), ("2.13", OWNED), ("2.63", OWNED), ("2.64", NEW)]
+)
 def test_fields_by_microversion(cloud: SmallCloud, version: str, fields: set[str]) -> None:
     reply = _create(cloud, version=version)
     assert reply.status == 200, reply.body
@@ -88,7 +90,7 @@ def test_rules_become_numbers(cloud: SmallCloud) -> None:
     assert reply.json["server_group"]["rules"] == {"max_server_per_host": 2}
 
 
-# ---- whose they are --------------------------------------------------------------------------------------------------------------
+# ---- whose they are --------------------------------------------------------------------------------------------------
 
 
 def test_groups_are_their_projects(cloud: SmallCloud) -> None:
@@ -129,7 +131,7 @@ def test_a_deleted_group_is_gone_and_its_members_stay(cloud: SmallCloud) -> None
     assert cloud.show(server)["server_groups"] == []
 
 
-# ---- members -----------------------------------------------------------------------------------------------------------------------
+# ---- members ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("as_list", [False, True])
@@ -156,12 +158,14 @@ def test_only_a_group_of_the_project_can_be_joined(cloud: SmallCloud) -> None:
     assert _joins(cloud, "no-uuid").status == 400
 
 
-# ---- quotas --------------------------------------------------------------------------------------------------------------------------
+# ---- quotas ----------------------------------------------------------------------------------------------------------
 
 
 def test_no_more_groups_than_the_quota(cloud: SmallCloud) -> None:
     def insert(number: int) -> bool:
-        group = api_db.server_groups.new(project_id=ALICE.project_id, user_id=ALICE.user_id, name=f"{number}", policy="affinity", rules={})
+        group = api_db.server_groups.new(
+            project_id=ALICE.project_id, user_id=ALICE.user_id, name=f"{number}", policy="affinity", rules={}
+        )
         try:
             with cloud.api.transaction() as connection:
                 api_db.server_groups.insert(connection, group, quota_defaults={"server_groups": 3})

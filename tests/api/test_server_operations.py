@@ -37,7 +37,7 @@ def shelf(cloud: SmallCloud) -> Any:
     return cloud.shelf
 
 
-# ---- rescue ------------------------------------------------------------------------------------------------------------------
+# ---- rescue ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_rescue_is_of_the_servers_own_image_unless_told_otherwise(cloud: SmallCloud) -> None:
@@ -62,7 +62,13 @@ def test_a_rescue_is_of_the_servers_own_image_unless_told_otherwise(cloud: Small
 
 def test_a_rescue_image_is_checked(cloud: SmallCloud) -> None:
     uuid = cloud.running()
-    for body in ({"rescue_image_ref": OTHER}, {"rescue_image_ref": QUEUED_IMAGE}, {"rescue_image_ref": "x"}, {"image": IMAGE}, "now"):
+    for body in (
+        {"rescue_image_ref": OTHER},
+        {"rescue_image_ref": QUEUED_IMAGE},
+        {"rescue_image_ref": "x"},
+        {"image": IMAGE},
+        "now",
+    ):
         assert cloud.act(uuid, "rescue", body).status == 400, body
 
     reply = cloud.act(uuid, "rescue", {"rescue_image_ref": BIG_IMAGE, "adminPass": "chosen"})
@@ -79,7 +85,9 @@ def test_operators_may_name_the_rescue_image(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize(("unharmed", "status"), [(True, "SHUTOFF"), (False, "ERROR")])
-def test_a_rescue_that_fails_is_an_error_only_if_something_was_done(cloud: SmallCloud, unharmed: bool, status: str) -> None:
+def test_a_rescue_that_fails_is_an_error_only_if_something_was_done(
+    cloud: SmallCloud, unharmed: bool, status: str
+) -> None:
     uuid = cloud.running()
     cloud.act(uuid, "os-stop")
     cloud.settle(uuid)
@@ -94,7 +102,7 @@ def test_a_rescue_that_fails_is_an_error_only_if_something_was_done(cloud: Small
     assert (record.message, event.details) == ("Error", "the image is gone")
 
 
-# ---- rebuild -----------------------------------------------------------------------------------------------------------------
+# ---- rebuild ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_rebuild_changes_record_and_specification_together(cloud: SmallCloud) -> None:
@@ -112,14 +120,28 @@ def test_a_rebuild_changes_record_and_specification_together(cloud: SmallCloud) 
     assert reply.headers["Location"].endswith(f"/v2.1/servers/{uuid}")
     server = reply.json["server"]
     assert (server["id"], server["status"], server["adminPass"]) == (uuid, "REBUILD", "chosen")
-    assert (server["name"], server["metadata"], server["description"], server["key_name"]) == ("renamed", {"new": "2"}, "anew", None)
+    assert (server["name"], server["metadata"], server["description"], server["key_name"]) == (
+        "renamed",
+        {"new": "2"},
+        "anew",
+        None,
+    )
     assert (server["user_data"], server["OS-EXT-SRV-ATTR:hostname"]) == ("bmV3", "other")
-    assert (server["accessIPv4"], server["accessIPv6"], server["OS-DCF:diskConfig"]) == ("192.0.2.1", "2001:db8::1", "AUTO")
+    assert (server["accessIPv4"], server["accessIPv6"], server["OS-DCF:diskConfig"]) == (
+        "192.0.2.1",
+        "2001:db8::1",
+        "AUTO",
+    )
     spec = spec_of(cloud, uuid)
     assert (spec.name, spec.hostname, spec.metadata, spec.user_data) == ("renamed", "other", {"new": "2"}, "bmV3")
     assert (spec.key_name, spec.public_key, spec.flavor) == (None, None, before.flavor)
     operation = cloud.operation(uuid)
-    assert (operation.operation, operation.arguments, operation.attempt, operation.vm_state) == ("rebuild", {}, 1, "active")
+    assert (operation.operation, operation.arguments, operation.attempt, operation.vm_state) == (
+        "rebuild",
+        {},
+        1,
+        "active",
+    )
     assert operation.spec is not None and operation.spec.name == "renamed"
     with cloud.databases["east"].reading() as connection:
         kept = connection.exec_driver_sql("select `key`, value from instance_metadata where uuid = ?", (uuid,)).all()
@@ -131,11 +153,19 @@ def test_a_rebuild_changes_record_and_specification_together(cloud: SmallCloud) 
 
 def test_a_rebuild_leaves_what_it_does_not_name(cloud: SmallCloud) -> None:
     uuid = cloud.running(metadata={"old": "1"}, key_name="laptop", user_data="b2xk", description="mine")
-    assert cloud.ask.put(f"/v2.1/servers/{uuid}", {"server": {"name": "renamed"}}, version="2.96", user=ALICE).status == 200
+    assert (
+        cloud.ask.put(f"/v2.1/servers/{uuid}", {"server": {"name": "renamed"}}, version="2.96", user=ALICE).status
+        == 200
+    )
 
     server = cloud.act(uuid, "rebuild", {"imageRef": IMAGE}).json["server"]
 
-    assert (server["name"], server["metadata"], server["key_name"], server["description"]) == ("renamed", {"old": "1"}, "laptop", "mine")
+    assert (server["name"], server["metadata"], server["key_name"], server["description"]) == (
+        "renamed",
+        {"old": "1"},
+        "laptop",
+        "mine",
+    )
     spec = spec_of(cloud, uuid)
     assert (spec.name, spec.public_key, spec.user_data) == ("renamed", "ssh-ed25519 AAAA", "b2xk")
     assert len(server["adminPass"]) == 12
@@ -180,7 +210,9 @@ def test_what_a_rebuild_may_ask_for(cloud: SmallCloud, version: str, more: dict[
         assert cloud.show(uuid)["status"] == "ACTIVE"
 
 
-@pytest.mark.parametrize(("version", "shown"), [("2.53", set()), ("2.54", {"key_name"}), ("2.57", {"key_name", "user_data"})])
+@pytest.mark.parametrize(
+    ("version", "shown"), [("2.53", set()), ("2.54", {"key_name"}), ("2.57", {"key_name", "user_data"})]
+)
 def test_a_rebuilt_servers_view_grows(cloud: SmallCloud, version: str, shown: set[str]) -> None:
     server = cloud.act(cloud.running(), "rebuild", {"imageRef": IMAGE}, version=version).json["server"]
 
@@ -214,7 +246,7 @@ def test_a_failed_rebuild_is_an_error_in_any_case_and_can_be_tried_again(cloud: 
     assert "fault" not in cloud.show(uuid)
 
 
-# ---- images of servers -------------------------------------------------------------------------------------------------------
+# ---- images of servers -----------------------------------------------------------------------------------------------
 
 
 def test_an_image_of_a_server_is_recorded_with_what_its_own_image_had(cloud: SmallCloud) -> None:
@@ -254,7 +286,9 @@ def test_what_a_server_cannot_do_makes_no_image(cloud: SmallCloud) -> None:
     assert shelf(cloud).records == {}
 
 
-def test_an_image_whose_operation_cannot_begin_after_all_is_never_made(cloud: SmallCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_whose_operation_cannot_begin_after_all_is_never_made(
+    cloud: SmallCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
     uuid = cloud.running()
     gate = cloud.cloud.cells.by_name("east")
     write = gate.write
@@ -284,7 +318,9 @@ def test_an_image_is_its_host_s_once_its_record_is_there(cloud: SmallCloud) -> N
     assert image_tasks(cloud) == [("forward", "agent.upload")]
 
 
-@pytest.mark.parametrize("refusal", [core.errors.Forbidden("the quota is used up"), core.errors.Unavailable("nobody answers")])
+@pytest.mark.parametrize(
+    "refusal", [core.errors.Forbidden("the quota is used up"), core.errors.Unavailable("nobody answers")]
+)
 def test_an_image_whose_record_is_not_made_is_undone_by_the_conductor(
     cloud: SmallCloud, monkeypatch: pytest.MonkeyPatch, refusal: core.errors.CellplaneError
 ) -> None:
@@ -304,7 +340,9 @@ def test_an_image_whose_record_is_not_made_is_undone_by_the_conductor(
 
 
 @pytest.mark.parametrize("took_effect", [True, False])
-def test_an_answer_that_got_lost_decides_nothing(cloud: SmallCloud, monkeypatch: pytest.MonkeyPatch, took_effect: bool) -> None:
+def test_an_answer_that_got_lost_decides_nothing(
+    cloud: SmallCloud, monkeypatch: pytest.MonkeyPatch, took_effect: bool
+) -> None:
     uuid = cloud.running()
     gate = cloud.cloud.cells.by_name("east")
     write = gate.write
@@ -339,7 +377,7 @@ def test_a_locked_server_may_be_copied_but_not_rebuilt(cloud: SmallCloud) -> Non
     assert cloud.act(uuid, "createImage", {"name": "copy"}).status == 202
 
 
-# ---- passwords ---------------------------------------------------------------------------------------------------------------
+# ---- passwords -------------------------------------------------------------------------------------------------------
 
 
 def test_a_password_is_readable_nowhere_but_on_its_host(cloud: SmallCloud, tmp_path: pathlib.Path) -> None:
@@ -357,7 +395,9 @@ def test_a_password_is_readable_nowhere_but_on_its_host(cloud: SmallCloud, tmp_p
     cloud.settle(uuid)
     assert cloud.show(uuid)["status"] == "ACTIVE"
     with cloud.databases["east"].reading() as connection:
-        assert connection.exec_driver_sql("select operation_arguments from instances where uuid = ?", (uuid,)).scalar() in (None, "null")
+        assert connection.exec_driver_sql(
+            "select operation_arguments from instances where uuid = ?", (uuid,)
+        ).scalar() in (None, "null")
 
 
 def test_a_host_without_a_key_cannot_set_passwords(cloud: SmallCloud) -> None:
@@ -407,7 +447,7 @@ def test_the_password_that_a_guest_left(cloud: SmallCloud) -> None:
     assert cloud.ask.get(f"/v2.1/servers/{OTHER}/os-server-password", user=ALICE).status == 404
 
 
-# ---- crash dumps, and what is under way --------------------------------------------------------------------------------------
+# ---- crash dumps, and what is under way ------------------------------------------------------------------------------
 
 
 def test_a_crash_dump_shows_no_task_and_lets_no_other_operation_lose_it(cloud: SmallCloud) -> None:
@@ -485,7 +525,8 @@ def test_whose_server_it_is_and_where(cloud: SmallCloud, key: str, value: Any) -
 
 
 def test_a_rebuild_that_finds_another_state_changes_nothing(cloud: SmallCloud) -> None:
-    """The request was prepared while the server could be rebuilt; its record changes only in the transaction that begins the operation."""
+    """The request was prepared while the server could be rebuilt; its record changes only in the transaction that
+    begins the operation."""
     uuid = cloud.running()
     with cloud.databases["east"].transaction() as connection:
         cell_db.instances.update(connection, uuid, {"vm_state": states.PAUSED})

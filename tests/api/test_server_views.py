@@ -56,9 +56,17 @@ _VIEWS = {"GET": views.SERVER_SHOW, "PUT": views.SERVER_UPDATED, "rebuild": view
 
 def _server(**changes: Any) -> Server:
     build = BuildSpec(
-        uuid="u", project_id="p", user_id="who", name="n", hostname="n", flavor=Flavor("7", "m1.small", 1, 512, 1), image=ImageRef("i")
+        uuid="u",
+        project_id="p",
+        user_id="who",
+        name="n",
+        hostname="n",
+        flavor=Flavor("7", "m1.small", 1, 512, 1),
+        image=ImageRef("i"),
     )
-    order = BuildRequest(build=build, request_id="req-1", created_at=datetime.datetime(2024, 1, 2, 3, 4, 5, 678), image_ref="i")
+    order = BuildRequest(
+        build=build, request_id="req-1", created_at=datetime.datetime(2024, 1, 2, 3, 4, 5, 678), image_ref="i"
+    )
     return msgspec.structs.replace(server_of_build_request(order), **changes)
 
 
@@ -106,7 +114,12 @@ def test_times_and_empty_values_look_as_clients_expect() -> None:
 
     assert shown["created"] == shown["updated"] == "2024-01-02T03:04:05Z"
     assert shown["OS-SRV-USG:launched_at"] == "2024-01-02T03:04:05.000000"
-    assert (shown["OS-SRV-USG:terminated_at"], shown["hostId"], shown["config_drive"], shown["accessIPv4"]) == (None, "", "", "")
+    assert (shown["OS-SRV-USG:terminated_at"], shown["hostId"], shown["config_drive"], shown["accessIPv4"]) == (
+        None,
+        "",
+        "",
+        "",
+    )
     assert _shown(_server(config_drive=True), 1)["config_drive"] == "True"
     assert _shown(_server(image_ref=""), 1)["image"] == ""
 
@@ -121,8 +134,12 @@ def test_only_some_states_have_progress_and_faults() -> None:
 
 
 def test_what_broke_inside_is_told_to_admins_alone() -> None:
-    inside = _server(vm_state="error", fault={"code": 500, "message": "m", "created": "2024-01-02T03:04:05Z", "details": "d"})
-    outside = _server(vm_state="error", fault={"code": 400, "message": "m", "created": "2024-01-02T03:04:05Z", "details": "d"})
+    inside = _server(
+        vm_state="error", fault={"code": 500, "message": "m", "created": "2024-01-02T03:04:05Z", "details": "d"}
+    )
+    outside = _server(
+        vm_state="error", fault={"code": 400, "message": "m", "created": "2024-01-02T03:04:05Z", "details": "d"}
+    )
 
     assert _shown(inside, 1)["fault"] == {"code": 500, "message": "m", "created": "2024-01-02T03:04:05Z"}
     assert _shown(inside, 1, is_admin=True)["fault"]["details"] == "d"

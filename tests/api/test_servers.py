@@ -11,7 +11,7 @@ from cells.gate.answers import Unknown
 from tests.api.http.harness import ADMIN, ALICE, BOB
 from tests.api.small_cloud import BIG_IMAGE, CARL, IMAGE, QUEUED_IMAGE, SmallCloud
 
-# ---- create ------------------------------------------------------------------------------------------------------------
+# ---- create ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_created_server_is_in_the_journal_and_says_where_to_look(cloud: SmallCloud) -> None:
@@ -31,7 +31,13 @@ def test_a_created_server_is_in_the_journal_and_says_where_to_look(cloud: SmallC
 
 
 def test_the_client_sends_image_and_boot_device_both(cloud: SmallCloud) -> None:
-    device = {"uuid": IMAGE, "boot_index": 0, "source_type": "image", "destination_type": "local", "delete_on_termination": True}
+    device = {
+        "uuid": IMAGE,
+        "boot_index": 0,
+        "source_type": "image",
+        "destination_type": "local",
+        "delete_on_termination": True,
+    }
 
     assert cloud.create(block_device_mapping_v2=[device], min_count=1, max_count=1).status == 202
     assert cloud.create(block_device_mapping_v2=[device], imageRef="").status == 202
@@ -45,7 +51,9 @@ def test_several_servers_of_one_request_are_numbered_and_share_a_reservation(clo
     assert reply.status == 202 and set(reply.json) == {"reservation_id"}
     with cloud.api.reading() as connection:
         entries = [api_db.journal.find(connection, uuid) for uuid in _uuids(cloud)]
-    orders = sorted((e.build_request for e in entries if e and e.build_request), key=lambda order: order.build.launch_index)
+    orders = sorted(
+        (e.build_request for e in entries if e and e.build_request), key=lambda order: order.build.launch_index
+    )
     assert [order.build.name for order in orders] == ["web-1", "web-2", "web-3"]
     assert [order.build.hostname for order in orders] == ["web-1", "web-2", "web-3"]
     assert {order.build.reservation_id for order in orders} == {reply.json["reservation_id"]}
@@ -215,7 +223,9 @@ def test_only_admins_choose_hosts_and_diskless_flavors(cloud: SmallCloud) -> Non
         ({"host": "EAST-1"}, "host"),
     ],
 )
-def test_a_place_that_cannot_be_is_refused_before_the_server_is_accepted(cloud: SmallCloud, more: dict[str, str], named: str) -> None:
+def test_a_place_that_cannot_be_is_refused_before_the_server_is_accepted(
+    cloud: SmallCloud, more: dict[str, str], named: str
+) -> None:
     cloud.greet("east-1", node="node-of-east-1")
     cloud.greet("east-2")
     with cloud.api.transaction() as connection:
@@ -290,7 +300,9 @@ def test_hints_reach_the_scheduler_as_lists_whatever_their_name_and_form(cloud: 
     ],
     ids=lambda hints: "".join(hints),
 )
-def test_a_hint_that_nobody_reads_or_that_cannot_be_is_refused_and_named(cloud: SmallCloud, hints: dict[str, Any]) -> None:
+def test_a_hint_that_nobody_reads_or_that_cannot_be_is_refused_and_named(
+    cloud: SmallCloud, hints: dict[str, Any]
+) -> None:
     assert "".join(hints) in _refused(cloud, beside={HINTS: hints})
 
 
@@ -298,7 +310,9 @@ def test_hints_that_contradict_each_other_are_refused(cloud: SmallCloud) -> None
     first = cloud.created()
 
     assert "different_host" in _refused(cloud, beside={HINTS: {"same_host": first, "different_host": first}})
-    assert HINTS in _refused(cloud, beside={HINTS: {"same_host": first}, "OS-SCH-HNT:scheduler_hints": {"same_host": first}})
+    assert HINTS in _refused(
+        cloud, beside={HINTS: {"same_host": first}, "OS-SCH-HNT:scheduler_hints": {"same_host": first}}
+    )
 
 
 def test_a_hint_tells_nothing_of_servers_of_other_projects(cloud: SmallCloud) -> None:
@@ -307,10 +321,14 @@ def test_a_hint_tells_nothing_of_servers_of_other_projects(cloud: SmallCloud) ->
 
     for user in (ALICE, ADMIN):
         told = {
-            _refused(cloud, beside={HINTS: {"same_host": server}}, user=user).replace(server, "X") for server in (foreign, gone, NOBODY)
+            _refused(cloud, beside={HINTS: {"same_host": server}}, user=user).replace(server, "X")
+            for server in (foreign, gone, NOBODY)
         }
         assert len(told) == 1
-        assert {cloud.create(beside={HINTS: {"different_host": server}}, user=user).status for server in (foreign, gone, NOBODY)} == {202}
+        assert {
+            cloud.create(beside={HINTS: {"different_host": server}}, user=user).status
+            for server in (foreign, gone, NOBODY)
+        } == {202}
 
 
 def test_more_metadata_than_the_quota_is_refused(cloud: SmallCloud) -> None:
@@ -321,7 +339,7 @@ def test_a_reader_may_not_create(cloud: SmallCloud) -> None:
     assert cloud.create(user=BOB).status == 403
 
 
-# ---- show --------------------------------------------------------------------------------------------------------------
+# ---- show ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_server_shows_alike_in_the_journal_and_in_its_cell(cloud: SmallCloud) -> None:
@@ -389,13 +407,19 @@ def test_a_silent_cells_server_is_shown_as_unknown_from_2_69_on(cloud: SmallClou
     assert cloud.show(uuid, version="2.71")["server_groups"] == []
 
 
-# ---- update ------------------------------------------------------------------------------------------------------------
+# ---- update ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("placed", [False, True])
 def test_a_server_is_renamed_wherever_it_is(cloud: SmallCloud, placed: bool) -> None:
     uuid = cloud.running() if placed else cloud.created()
-    changes = {"name": "new", "description": "d", "accessIPv4": "10.0.0.1", "hostname": "h", "OS-DCF:diskConfig": "AUTO"}
+    changes = {
+        "name": "new",
+        "description": "d",
+        "accessIPv4": "10.0.0.1",
+        "hostname": "h",
+        "OS-DCF:diskConfig": "AUTO",
+    }
 
     reply = cloud.ask.put(f"/v2.1/servers/{uuid}", {"server": changes}, user=ALICE, version="2.90")
 
@@ -404,7 +428,9 @@ def test_a_server_is_renamed_wherever_it_is(cloud: SmallCloud, placed: bool) -> 
     for key, value in changes.items():
         where = "OS-EXT-SRV-ATTR:hostname" if key == "hostname" else key
         assert shown[where] == reply.json["server"][where] == value
-    cloud.ask.put(f"/v2.1/servers/{uuid}", {"server": {"accessIPv4": "", "description": None}}, user=ALICE, version="2.90")
+    cloud.ask.put(
+        f"/v2.1/servers/{uuid}", {"server": {"accessIPv4": "", "description": None}}, user=ALICE, version="2.90"
+    )
     shown = cloud.show(uuid)
     assert (shown["accessIPv4"], shown["description"], shown["name"]) == ("", None, "new")
 
@@ -419,12 +445,17 @@ def test_a_server_on_its_way_to_a_cell_is_busy(cloud: SmallCloud) -> None:
 
 def test_bad_changes_are_refused(cloud: SmallCloud) -> None:
     uuid = cloud.created()
-    for changes, version in (({"name": ""}, "2.1"), ({"description": "x"}, "2.18"), ({"hostname": "h"}, "2.89"), ({"x": 1}, "2.1")):
+    for changes, version in (
+        ({"name": ""}, "2.1"),
+        ({"description": "x"}, "2.18"),
+        ({"hostname": "h"}, "2.89"),
+        ({"x": 1}, "2.1"),
+    ):
         assert cloud.ask.put(f"/v2.1/servers/{uuid}", {"server": changes}, user=ALICE, version=version).status == 400
     assert cloud.ask.put(f"/v2.1/servers/{uuid}", {"server": []}, user=ALICE).status == 400
 
 
-# ---- delete ------------------------------------------------------------------------------------------------------------
+# ---- delete ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("when", ["waiting", "building", "active", "buried"])

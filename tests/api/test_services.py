@@ -19,7 +19,9 @@ URL = "/v2.1/os-services"
 
 @pytest.fixture
 def cloud(tmp_path: pathlib.Path) -> Iterator[OperatorsCloud]:
-    with operators_cloud(tmp_path, [services.ROUTES, aggregates.ROUTES], services.POLICIES + aggregates.POLICIES) as made:
+    with operators_cloud(
+        tmp_path, [services.ROUTES, aggregates.ROUTES], services.POLICIES + aggregates.POLICIES
+    ) as made:
         made.east.add_host("e1")
         made.west.add_host("w1")
         yield made
@@ -78,7 +80,8 @@ BASE = {"id", "binary", "host", "status", "zone", "state", "updated_at", "disabl
 
 
 @pytest.mark.parametrize(
-    ("version", "fields"), [("2.1", BASE), ("2.10", BASE), ("2.11", BASE | {"forced_down"}), ("2.69", BASE | {"forced_down"})]
+    ("version", "fields"),
+    [("2.1", BASE), ("2.10", BASE), ("2.11", BASE | {"forced_down"}), ("2.69", BASE | {"forced_down"})],
 )
 def test_fields_by_microversion(cloud: OperatorsCloud, version: str, fields: set[str]) -> None:
     assert set(_listed(cloud, version)["e1"]) == fields
@@ -118,7 +121,7 @@ def test_only_administrators_see_services(cloud: OperatorsCloud) -> None:
     assert cloud.ask.get(URL, user=ALICE).status == 403
 
 
-# ---- the verbs until 2.52 ----------------------------------------------------------------------------------------------
+# ---- the verbs until 2.52 --------------------------------------------------------------------------------------------
 
 
 def test_verbs_disable_with_and_without_a_reason_and_enable(cloud: OperatorsCloud) -> None:
@@ -143,7 +146,12 @@ def test_force_down_exists_from_2_11_to_2_52(cloud: OperatorsCloud) -> None:
     assert cloud.ask.put(URL + "/force-down", body, version="2.10").status == 404
     assert cloud.ask.put(URL + "/force-down", body, version="2.11").json == {"service": body}
     assert (_listed(cloud, "2.11")["e1"]["state"], _listed(cloud, "2.11")["e1"]["forced_down"]) == ("down", True)
-    assert cloud.ask.put(URL + "/force-down", {**body, "forced_down": "False"}, version="2.52").json["service"]["forced_down"] is False
+    assert (
+        cloud.ask.put(URL + "/force-down", {**body, "forced_down": "False"}, version="2.52").json["service"][
+            "forced_down"
+        ]
+        is False
+    )
     assert _listed(cloud, "2.11")["e1"]["state"] == "up"
 
 
@@ -155,14 +163,29 @@ def test_force_down_exists_from_2_11_to_2_52(cloud: OperatorsCloud) -> None:
         ("enable", {"host": "e1", "binary": "nova-compute", "x": 1}, 400, "x"),
         ("enable", {"host": "e 1", "binary": "nova-compute"}, 400, "host"),
         ("disable-log-reason", {"host": "e1", "binary": "nova-compute"}, 400, "disabled_reason"),
-        ("disable-log-reason", {"host": "e1", "binary": "nova-compute", "disabled_reason": "x" * 256}, 400, "disabled_reason"),
+        (
+            "disable-log-reason",
+            {"host": "e1", "binary": "nova-compute", "disabled_reason": "x" * 256},
+            400,
+            "disabled_reason",
+        ),
         ("force-down", {"host": "e1", "binary": "nova-compute"}, 400, "forced_down"),
         ("force-down", {"host": "e1", "binary": "nova-compute", "forced_down": "perhaps"}, 400, "forced_down"),
         ("enable", {"host": "nobody", "binary": "nova-compute"}, 404, "nobody"),
         ("enable", {"host": "e1", "binary": "nova-cert"}, 404, "nova-cert"),
         # Whether it is there or not: no process but an agent can be disabled, and that is why.
-        ("disable", {"host": "east-conductor", "binary": "nova-conductor"}, 400, "Only nova-compute services can be updated"),
-        ("force-down", {"host": "api-1", "binary": "nova-conductor", "forced_down": True}, 400, "Only nova-compute services can be updated"),
+        (
+            "disable",
+            {"host": "east-conductor", "binary": "nova-conductor"},
+            400,
+            "Only nova-compute services can be updated",
+        ),
+        (
+            "force-down",
+            {"host": "api-1", "binary": "nova-conductor", "forced_down": True},
+            400,
+            "Only nova-compute services can be updated",
+        ),
         ("disable", {"host": "nobody", "binary": "nova-novncproxy"}, 400, "Only nova-compute services can be updated"),
         ("explode", {"host": "e1", "binary": "nova-compute"}, 404, "explode"),
     ],
@@ -174,7 +197,7 @@ def test_verbs_refuse(cloud: OperatorsCloud, verb: str, body: dict[str, object],
     assert why in reply.fault
 
 
-# ---- PUT by uuid from 2.53 on --------------------------------------------------------------------------------------------
+# ---- PUT by uuid from 2.53 on ----------------------------------------------------------------------------------------
 
 
 def test_put_by_uuid_changes_and_shows_the_whole_service(cloud: OperatorsCloud) -> None:
@@ -232,11 +255,13 @@ def test_a_service_of_a_silent_cell_cannot_be_changed_and_the_others_can(cloud: 
     assert "west" in refused.fault
 
 
-# ---- delete --------------------------------------------------------------------------------------------------------------
+# ---- delete ----------------------------------------------------------------------------------------------------------
 
 
 def test_deleting_a_host_removes_service_mapping_and_memberships(cloud: OperatorsCloud) -> None:
-    aggregate = cloud.ask.post("/v2.1/os-aggregates", {"aggregate": {"name": "a", "availability_zone": "z"}}).json["aggregate"]["id"]
+    aggregate = cloud.ask.post("/v2.1/os-aggregates", {"aggregate": {"name": "a", "availability_zone": "z"}}).json[
+        "aggregate"
+    ]["id"]
     cloud.ask.post(f"/v2.1/os-aggregates/{aggregate}/action", {"add_host": {"host": "w1"}})
 
     reply = cloud.ask.delete(f"{URL}/{cloud.service_ids(version='2.53')['w1']}", version="2.53")
@@ -324,7 +349,13 @@ def test_a_number_is_one_services_over_all_cells_and_the_api_level(cloud: Operat
 
 @pytest.mark.parametrize(
     ("name", "version", "status"),
-    [("x", "2.52", 400), ("77", "2.52", 404), ("9" * 40, "2.52", 404), ("1", "2.53", 400), ("3f1d6a0e-7b52-4c7f-9d38-5f0c0a1b2c3d", "2.53", 404)],
+    [
+        ("x", "2.52", 400),
+        ("77", "2.52", 404),
+        ("9" * 40, "2.52", 404),
+        ("1", "2.53", 400),
+        ("3f1d6a0e-7b52-4c7f-9d38-5f0c0a1b2c3d", "2.53", 404),
+    ],
 )
 def test_delete_refuses_ids(cloud: OperatorsCloud, name: str, version: str, status: int) -> None:
     assert cloud.ask.delete(f"{URL}/{name}", version=version).status == status

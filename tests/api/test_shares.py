@@ -94,7 +94,10 @@ def test_a_silent_image_service_holds_up_neither_lists_nor_key_pairs(cloud: Smal
             assert cloud.ask.post("/v2.1/servers", body, version="2.96", user=ALICE).status == 503
         listed = cloud.ask.get("/v2.1/servers?name=here", version="2.96", user=CARL)
         assert listed.status == 200
-        assert [server["id"] for server in cloud.ask.get("/v2.1/servers?name=here", version="2.96", user=ALICE).json["servers"]] == [uuid]
+        assert [
+            server["id"]
+            for server in cloud.ask.get("/v2.1/servers?name=here", version="2.96", user=ALICE).json["servers"]
+        ] == [uuid]
         assert cloud.ask.post("/v2.1/os-keypairs", {"keypair": {"name": "k"}}, version="2.1", user=ALICE).status == 200
         may_answer.set()
 

@@ -1,4 +1,5 @@
-"""A row that cannot be read is one server that is shown as its mapping knows it: it spoils no list, and no request fails for it."""
+"""A row that cannot be read is one server that is shown as its mapping knows it: it spoils no list, and no request
+fails for it."""
 
 import pathlib
 from collections.abc import Iterator
@@ -22,7 +23,14 @@ TEXTS = ("garbage", "9" * 40)
 KEPT = {"id", "uuid", "deleted", "attempt"}
 COLUMNS = [column.name for column in cell_db.tables.instances.columns if column.name not in KEPT]
 PATHS = ("", "/metadata", "/metadata/a", "/tags", "/ips", "/os-instance-actions", "/diagnostics", "/os-server-password")
-QUERIES = ("", "?sort_key=created_at&sort_dir=asc", "?limit=1&sort_key=locked", "?name=e", "?all_tenants=1&sort_key=launched_at", "?sort_key=instance_type_id")
+QUERIES = (
+    "",
+    "?sort_key=created_at&sort_dir=asc",
+    "?limit=1&sort_key=locked",
+    "?name=e",
+    "?all_tenants=1&sort_key=launched_at",
+    "?sort_key=instance_type_id",
+)
 
 
 @pytest.fixture
@@ -43,12 +51,22 @@ def ids(reply: Any) -> list[str]:
     return [server["id"] for server in reply.json["servers"]]
 
 
-@pytest.mark.parametrize(("column", "value"), [("metadata", "[1"), ("flavor", "null"), ("tags", '{"a": 1}'), ("state", "nonsense"), ("fault", "[1]")])
-def test_one_row_is_shown_as_its_mapping_knows_it_and_the_others_are_whole(cloud: SmallCloud, column: str, value: str) -> None:
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("metadata", "[1"), ("flavor", "null"), ("tags", '{"a": 1}'), ("state", "nonsense"), ("fault", "[1]")],
+)
+def test_one_row_is_shown_as_its_mapping_knows_it_and_the_others_are_whole(
+    cloud: SmallCloud, column: str, value: str
+) -> None:
     first, bad, last = (cloud.running(name=name) for name in ("first", "bad", "last"))
     corrupt(cloud, bad, column, value)
 
-    for query, user in (("", ALICE), ("?all_tenants=1", ADMIN), ("?sort_key=uuid", ALICE), ("?sort_key=display_name", ALICE)):
+    for query, user in (
+        ("", ALICE),
+        ("?all_tenants=1", ADMIN),
+        ("?sort_key=uuid", ALICE),
+        ("?sort_key=display_name", ALICE),
+    ):
         reply = cloud.ask.get(f"/v2.1/servers/detail{query}", version="2.96", user=user)
         shown = {server["id"]: server["status"] for server in reply.json["servers"]}
         assert shown == {first: "ACTIVE", bad: "UNKNOWN", last: "ACTIVE"}

@@ -27,7 +27,11 @@ def test_as_many_servers_as_the_user_has_room_for(cloud: SmallCloud, limited: li
     """Of at least one and at most five: the two for which there is room, and not a refusal of them all."""
     entry = cloud.entry(cloud.created())
     assert entry is not None and entry.build_request is not None
-    one = {"instances": 1, "cores": entry.build_request.build.flavor.vcpus, "ram": entry.build_request.build.flavor.memory_mib}
+    one = {
+        "instances": 1,
+        "cores": entry.build_request.build.flavor.vcpus,
+        "ram": entry.build_request.build.flavor.memory_mib,
+    }
     limit_user(cloud, **{resource: 3 * one[resource] for resource in limited})
 
     assert cloud.create(min_count=1, max_count=5).status == 202
@@ -58,7 +62,9 @@ def test_items_of_metadata(cloud: SmallCloud) -> None:
     limit_user(cloud, metadata_items=2)
 
     assert cloud.create(metadata=items).status == 403
-    assert cloud.ask.put(f"/v2.1/servers/{uuid}/metadata", {"metadata": items}, user=ALICE, version="2.96").status == 403
+    assert (
+        cloud.ask.put(f"/v2.1/servers/{uuid}/metadata", {"metadata": items}, user=ALICE, version="2.96").status == 403
+    )
     assert cloud.act(uuid, "rebuild", {"imageRef": cloud.show(uuid)["image"]["id"], "metadata": items}).status == 403
     limit_user(cloud, metadata_items=3)
     assert cloud.create(metadata=items).status == 202
@@ -68,7 +74,9 @@ def test_items_of_metadata(cloud: SmallCloud) -> None:
 
 def test_members_of_a_server_group(cloud: SmallCloud) -> None:
     limit_user(cloud, server_group_members=1)
-    made = cloud.ask.post("/v2.1/os-server-groups", {"server_group": {"name": "g", "policy": "affinity"}}, user=ALICE, version="2.64")
+    made = cloud.ask.post(
+        "/v2.1/os-server-groups", {"server_group": {"name": "g", "policy": "affinity"}}, user=ALICE, version="2.64"
+    )
     hints = {"os:scheduler_hints": {"group": made.json["server_group"]["id"]}}
 
     assert cloud.create(beside=hints).status == 202

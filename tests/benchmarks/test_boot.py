@@ -40,7 +40,17 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 def run(stack: Cloud, file: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     """Exit code and figures of the program."""
-    command = [sys.executable, "benchmarks/boot.py", "--state", str(stack.state.path), "--json", str(file), "--boots", str(BOOTS), *arguments]
+    command = [
+        sys.executable,
+        "benchmarks/boot.py",
+        "--state",
+        str(stack.state.path),
+        "--json",
+        str(file),
+        "--boots",
+        str(BOOTS),
+        *arguments,
+    ]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
     assert file.exists(), done.stdout + done.stderr
     return done.returncode, orjson.loads(file.read_bytes())
@@ -55,7 +65,9 @@ def test_every_figure_of_every_case_is_written(stack: Cloud, tmp_path: Path) -> 
     code, figures = run(stack, tmp_path / "figures.json")
 
     assert code == 0
-    assert {name: [field for field in OF_A_CASE if not is_positive(figures[name].get(field))] for name in CASES} == {name: [] for name in CASES}
+    assert {name: [field for field in OF_A_CASE if not is_positive(figures[name].get(field))] for name in CASES} == {
+        name: [] for name in CASES
+    }
     assert [field for field in OF_ALL if not is_positive(figures.get(field))] == []
     assert figures["multi50"]["boots"] == 50
 
@@ -66,7 +78,11 @@ def test_a_large_run_counts_conflicts_and_finds_nothing_wrong(stack: Cloud, tmp_
     _, figures = run(stack, tmp_path / "large.json", "--large", "--hosts", "2")
 
     assert figures["size"] == {"cells": CELLS, "hosts_of_a_cell": 2, "boots": BOOTS}
-    runs = [figures[size][supers] for size in ("hosts_2", "hosts_4") for supers in ("one_super_conductor", "two_super_conductors")]
+    runs = [
+        figures[size][supers]
+        for size in ("hosts_2", "hosts_4")
+        for supers in ("one_super_conductor", "two_super_conductors")
+    ]
     assert [field for one in runs for field in OF_A_LARGE_RUN if not is_positive(one.get(field))] == []
     assert [one["wrong"] for one in runs] == [[]] * 4
     assert all(isinstance(one["conflicts"], int) for one in runs)

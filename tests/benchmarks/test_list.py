@@ -24,7 +24,10 @@ LARGE_CASES = ("large_show", "large_project", "large_all")
 OF_A_CASE = ("wall_s", "cpu_s", "floor_cpu_s", "rows_returned", "queries")
 TINY = ("--scale", "0.02", "--seconds", "0.3")
 DEADLINE_S = 240.0
-needs_mariadb = pytest.mark.skipif(not mariadb.is_installed(), reason="MariaDB is not installed: apt-get install mariadb-server-core mariadb-client-core")
+needs_mariadb = pytest.mark.skipif(
+    not mariadb.is_installed(),
+    reason="MariaDB is not installed: apt-get install mariadb-server-core mariadb-client-core",
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,8 @@ def test_every_figure_of_every_case_is_written(worlds: Path, tmp_path: Path) -> 
     assert missing(figures, CASES) == []
     assert figures["show"]["servers"] == 1
     assert figures["walk_brief"]["servers"] == 3 * 200
-    # Every cell is asked once at least, each time 100 ms late; were they asked in turn, three would take three times as long.
+    # Every cell is asked once at least, each time 100 ms late; were they asked in turn, three would take three times as
+    # long.
     assert figures["cells_1_slow"]["wall_s"] >= 0.1
     for name in ("many_slow_cells", "many_slow_cells_detail"):
         assert figures[name].keys() == {"latency_ratio", "more_cpu_s_per_cell"}
@@ -99,7 +103,7 @@ def test_an_unknown_case_is_refused(tmp_path: Path) -> None:
     assert "no such case: large_show" in output
 
 
-# ---- delay -----------------------------------------------------------------------------------------------------------------
+# ---- delay -----------------------------------------------------------------------------------------------------------
 
 DELAY_S = 0.5
 CLIENTS = 20

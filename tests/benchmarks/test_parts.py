@@ -36,10 +36,16 @@ def test_a_decision_is_what_lies_between_lease_and_claim() -> None:
     with steps("super.claim"):
         pass
 
-    assert {name: len(seconds) for name, seconds in steps.seconds.items()} == {"super.lease": 1, DECISION: 1, "super.claim": 3}
+    assert {name: len(seconds) for name, seconds in steps.seconds.items()} == {
+        "super.lease": 1,
+        DECISION: 1,
+        "super.claim": 3,
+    }
 
 
-@pytest.mark.parametrize(("growth", "wrong", "promised"), [(1.9, [], True), (2.1, [], False), (1.0, ["a server is lost"], False)])
+@pytest.mark.parametrize(
+    ("growth", "wrong", "promised"), [(1.9, [], True), (2.1, [], False), (1.0, ["a server is lost"], False)]
+)
 def test_what_is_promised_of_a_large_cloud(growth: float, wrong: list[str], promised: bool) -> None:
     runs = {"one_super_conductor": {"wrong": []}, "two_super_conductors": {"wrong": wrong}}
 

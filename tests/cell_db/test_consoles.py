@@ -69,7 +69,9 @@ def test_a_token_ends_with_its_time_by_the_databases_clock(database: Database) -
 
 
 @pytest.mark.parametrize(
-    "change", [{"host": "host-2"}, {"host": None}, {"state": states.BUILD_DELETING}, {"state": states.BUILD_DELETED}], ids=["moved", "nowhere", "going", "gone"]
+    "change",
+    [{"host": "host-2"}, {"host": None}, {"state": states.BUILD_DELETING}, {"state": states.BUILD_DELETED}],
+    ids=["moved", "nowhere", "going", "gone"],
 )
 def test_a_token_opens_nothing_once_its_server_has_gone_or_moved(database: Database, change: dict[str, object]) -> None:
     uuid = insert_instance(database)
@@ -116,7 +118,7 @@ def test_old_tokens_are_swept_in_batches_and_the_others_stay(database: Database)
     assert len(tokens(database)) == 1 and resolved(database, kept) is not None
 
 
-# ---- proxies -----------------------------------------------------------------------------------------------------------
+# ---- proxies ---------------------------------------------------------------------------------------------------------
 
 
 def beat(database: Database, host: str, proxy: Proxy = PROXY) -> None:

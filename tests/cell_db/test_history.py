@@ -72,7 +72,7 @@ def only(database: Database, server: str, action: str) -> tuple[ActionRecord, li
     return mine
 
 
-# ---- operations on living servers ------------------------------------------------------------------------------------------------------
+# ---- operations on living servers ------------------------------------------------------------------------------------
 
 
 def begun(database: Database, key: str, context: Context) -> tuple[str, str]:
@@ -85,7 +85,14 @@ def begun(database: Database, key: str, context: Context) -> tuple[str, str]:
 
 def result_within(database: Database, key: str, server: str, operation: str, fault: str | None) -> None:
     assert write(
-        database, cell_db.operations.settle_operation, uuid=server, operation_id=operation, action=OPERATIONS[key], power_state=None, fault=fault, host=HOST
+        database,
+        cell_db.operations.settle_operation,
+        uuid=server,
+        operation_id=operation,
+        action=OPERATIONS[key],
+        power_state=None,
+        fault=fault,
+        host=HOST,
     )
 
 
@@ -118,7 +125,9 @@ def reset(database: Database, key: str, server: str, operation: str) -> str | No
 
 
 def deleted(database: Database, key: str, server: str, operation: str) -> str | None:
-    write(database, cell_db.endings.tombstone, uuid=server, project_id="p", user_id="u", is_cell0=False, context=asked())
+    write(
+        database, cell_db.endings.tombstone, uuid=server, project_id="p", user_id="u", is_cell0=False, context=asked()
+    )
     write(database, cell_db.endings.gone, HOST, [(server, 1)])
     write(database, cell_db.endings.deleted, server)
     return ERROR
@@ -127,15 +136,25 @@ def deleted(database: Database, key: str, server: str, operation: str) -> str | 
 def gives_way(key: str) -> bool:
     """Whether a hard reboot may take its place."""
     action = OPERATIONS[key]
-    return action.during is not None and action.during in (REBOOT_HARD.while_task or ()) and min(action.when) in REBOOT_HARD.when
+    return (
+        action.during is not None
+        and action.during in (REBOOT_HARD.while_task or ())
+        and min(action.when) in REBOOT_HARD.when
+    )
 
 
 ENDINGS = (done, failed, given_up_by_a_sweep, superseded_by_a_hard_reboot, reset, deleted)
-ALL = [(key, ending) for key, ending in itertools.product(OPERATIONS, ENDINGS) if ending is not superseded_by_a_hard_reboot or gives_way(key)]
+ALL = [
+    (key, ending)
+    for key, ending in itertools.product(OPERATIONS, ENDINGS)
+    if ending is not superseded_by_a_hard_reboot or gives_way(key)
+]
 
 
 @pytest.mark.parametrize(("key", "ending"), ALL, ids=lambda value: getattr(value, "__name__", value))
-def test_every_operation_has_one_record_however_it_ends(database: Database, key: str, ending: Callable[..., str | None]) -> None:
+def test_every_operation_has_one_record_however_it_ends(
+    database: Database, key: str, ending: Callable[..., str | None]
+) -> None:
     context = asked("alice")
     server, operation = begun(database, key, context)
 
@@ -145,15 +164,26 @@ def test_every_operation_has_one_record_however_it_ends(database: Database, key:
     assert all(record.finish_time is not None for record, _ in records)
     [mine] = [(record, events) for record, events in records if record.request_id == context.request_id]
     record, events = mine
-    assert (record.action, record.message, record.user_id, record.project_id) == (OPERATIONS[key].name, message, "alice", "p")
+    assert (record.action, record.message, record.user_id, record.project_id) == (
+        OPERATIONS[key].name,
+        message,
+        "alice",
+        "p",
+    )
     if ending in (done, failed, given_up_by_a_sweep):
-        assert [(event.event, event.host, event.result) for event in events] == [(OPERATIONS[key].event_name, HOST, ERROR if message else SUCCESS)]
+        assert [(event.event, event.host, event.result) for event in events] == [
+            (OPERATIONS[key].event_name, HOST, ERROR if message else SUCCESS)
+        ]
         assert (faults(database, server) == 0) == (message is None)
 
 
 def faults(database: Database, server: str) -> int:
     with database.reading() as connection:
-        return int(connection.execute(sa.select(sa.func.count()).select_from(instance_faults).where(instance_faults.c.uuid == server)).scalar_one())
+        return int(
+            connection.execute(
+                sa.select(sa.func.count()).select_from(instance_faults).where(instance_faults.c.uuid == server)
+            ).scalar_one()
+        )
 
 
 def test_what_is_done_at_once_is_over_at_once(database: Database) -> None:
@@ -163,11 +193,15 @@ def test_what_is_done_at_once_is_over_at_once(database: Database) -> None:
     write(database, cell_db.instances.unlock, server, asked(), may_override=False)
     write(database, cell_db.instances.reset_state, server, "error", asked())
 
-    assert [(record.action, record.message) for record, _ in history(database, server)] == [("lock", None), ("unlock", None), ("resetState", None)]
+    assert [(record.action, record.message) for record, _ in history(database, server)] == [
+        ("lock", None),
+        ("unlock", None),
+        ("resetState", None),
+    ]
     assert all(record.finish_time is not None for record, _ in history(database, server))
 
 
-# ---- builds --------------------------------------------------------------------------------------------------------------------------
+# ---- builds ----------------------------------------------------------------------------------------------------------
 
 
 def placed(*, fault: dict[str, object] | None = None, host: str | None = HOST, alternates: int = 0) -> NewInstance:
@@ -231,12 +265,21 @@ def test_a_build_that_fails_ends_its_record(database: Database, buried: bool) ->
     assert faults(database, server) == 1
 
 
-# ---- deletes -------------------------------------------------------------------------------------------------------------------------
+# ---- deletes ---------------------------------------------------------------------------------------------------------
 
 
-def tombstone(database: Database, server: str, by: Context, *, build_request: BuildRequest | None = None, is_cell0: bool = False) -> bool:
+def tombstone(
+    database: Database, server: str, by: Context, *, build_request: BuildRequest | None = None, is_cell0: bool = False
+) -> bool:
     return write(
-        database, cell_db.endings.tombstone, uuid=server, project_id="p", user_id="u", is_cell0=is_cell0, context=by, build_request=build_request
+        database,
+        cell_db.endings.tombstone,
+        uuid=server,
+        project_id="p",
+        user_id="u",
+        is_cell0=is_cell0,
+        context=by,
+        build_request=build_request,
     )
 
 
@@ -254,7 +297,9 @@ def test_a_delete_is_recorded_once_however_often_the_cell_is_told(database: Data
     record, events = only(database, server, "delete")
 
     assert (record.request_id, record.user_id, record.message) == (by.request_id, "bob", None)
-    assert [(event.event, event.host, event.result) for event in events] == [("compute_terminate_instance", HOST, SUCCESS)]
+    assert [(event.event, event.host, event.result) for event in events] == [
+        ("compute_terminate_instance", HOST, SUCCESS)
+    ]
 
 
 def test_a_delete_ends_the_record_of_the_build_under_way(database: Database) -> None:
@@ -301,7 +346,7 @@ def test_a_server_that_its_cell_never_got_has_both_records(database: Database, i
     assert (ended.request_id, ended.user_id, ended.message) == (by.request_id, "bob", None)
 
 
-# ---- the one place -------------------------------------------------------------------------------------------------------------------
+# ---- the one place ---------------------------------------------------------------------------------------------------
 
 
 def test_many_servers_are_told_of_with_as_many_statements_as_one(database: Database) -> None:
@@ -331,18 +376,27 @@ def counted(database: Database) -> Iterator[list[str]]:
     sa.event.remove(database.engine, "before_cursor_execute", note)
 
 
-# ---- whose request work under way is ---------------------------------------------------------------------------------------------------
+# ---- whose request work under way is ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("key", OPERATIONS)
 def test_an_operation_is_found_with_the_request_that_asked_for_it(database: Database, key: str) -> None:
     server, _ = begun(database, key, context := asked())
-    write(database, cell_db.instances.lock, server, asked(), by="owner", reason=None)  # Other records of the server do not matter.
-    update_instance(database, server, lease_until=utcnow() - datetime.timedelta(hours=1), operation_deadline=utcnow() - datetime.timedelta(hours=1))
+    write(
+        database, cell_db.instances.lock, server, asked(), by="owner", reason=None
+    )  # Other records of the server do not matter.
+    update_instance(
+        database,
+        server,
+        lease_until=utcnow() - datetime.timedelta(hours=1),
+        operation_deadline=utcnow() - datetime.timedelta(hours=1),
+    )
 
     assert ids_of(server, read(database, cell_db.operations.operations, [server])) == {context.request_id}
     assert ids_of(server, read(database, cell_db.operations.overdue_operations, most=1000)) == {context.request_id}
-    assert ids_of(server, write(database, cell_db.operations.take_operations, lease_s=60.0, most=1000)) == {context.request_id}
+    assert ids_of(server, write(database, cell_db.operations.take_operations, lease_s=60.0, most=1000)) == {
+        context.request_id
+    }
 
 
 def test_a_hard_reboot_in_the_midst_of_a_soft_one_is_its_own_request(database: Database) -> None:
@@ -364,10 +418,21 @@ def test_builds_are_found_with_their_own_requests_in_one_query(database: Databas
     assert {build.uuid: build.request_id for build in found} == wanted
     assert len(statements) == 1
     for server in servers:
-        update_instance(database, server, lease_until=utcnow() - datetime.timedelta(hours=1), deadline=utcnow() - datetime.timedelta(hours=1))
-    for builds in (read(database, cell_db.builds.overdue, hosts_down=[], most=1000), write(database, cell_db.builds.lease, lease_s=60.0, most=1000)):
+        update_instance(
+            database,
+            server,
+            lease_until=utcnow() - datetime.timedelta(hours=1),
+            deadline=utcnow() - datetime.timedelta(hours=1),
+        )
+    for builds in (
+        read(database, cell_db.builds.overdue, hosts_down=[], most=1000),
+        write(database, cell_db.builds.lease, lease_s=60.0, most=1000),
+    ):
         assert {build.uuid: build.request_id for build in builds if build.uuid in wanted} == wanted
-    ran = [ReportedGuest(servers[0], 2, OTHER, states.RUNNING), *(ReportedGuest(server, 1, HOST, states.RUNNING) for server in servers[1:])]
+    ran = [
+        ReportedGuest(servers[0], 2, OTHER, states.RUNNING),
+        *(ReportedGuest(server, 1, HOST, states.RUNNING) for server in servers[1:]),
+    ]
     assert {guest.uuid: guest.request_id for guest in write(database, cell_db.builds.active, ran)} == wanted
 
 
@@ -378,7 +443,15 @@ def test_what_is_destroyed_is_the_creates_and_from_the_delete_on_the_deletes(dat
     write(database, cell_db.builds.supersede, build, reason="is silent", host_said_so=False, build_deadline_s=60.0)
     assert cleanups_of(database, server) == {new.build_request.request_id}
 
-    write(database, cell_db.endings.tombstone, uuid=server, project_id="p", user_id="u", is_cell0=False, context=(context := asked()))
+    write(
+        database,
+        cell_db.endings.tombstone,
+        uuid=server,
+        project_id="p",
+        user_id="u",
+        is_cell0=False,
+        context=(context := asked()),
+    )
 
     assert cleanups_of(database, server) == {context.request_id}
 

@@ -81,10 +81,19 @@ def test_a_value_that_is_too_long_is_not_cut(database: Database, insert: Insert)
 
 @on_mariadb
 def test_a_value_that_a_user_gave_and_that_cannot_be_kept_is_the_requests_fault(database: Database) -> None:
-    gate = Gate(Cell(str(uuid.uuid4()), "west", database.url.render_as_string(hide_password=False), "none://"), threads=1, deadline_s=10.0)
+    gate = Gate(
+        Cell(str(uuid.uuid4()), "west", database.url.render_as_string(hide_password=False), "none://"),
+        threads=1,
+        deadline_s=10.0,
+    )
 
     with pytest.raises(core.errors.Invalid, match="cannot be kept"):
-        gate.write_now(lambda connection: connection.execute(sa.update(services).values(disabled_reason="x" * 256)) and insert_instance_tag(connection))
+        gate.write_now(
+            lambda connection: (
+                connection.execute(sa.update(services).values(disabled_reason="x" * 256))
+                and insert_instance_tag(connection)
+            )
+        )
 
     assert gate.health()["database"] == "up"
     gate.close()
@@ -94,7 +103,7 @@ def insert_instance_tag(connection: sa.Connection) -> None:
     connection.execute(sa.insert(cleanups).values(**cleanup(1, host="x" * 256), created_at=now_sql()))
 
 
-# ---- conflicts -------------------------------------------------------------------------------------------------------------------------
+# ---- conflicts -------------------------------------------------------------------------------------------------------
 
 
 def broken(number: int) -> sa.exc.OperationalError:
@@ -138,7 +147,9 @@ def test_conflicts_without_an_end_are_unavailable(database: Database) -> None:
 
 
 @on_mariadb
-@pytest.mark.parametrize(("number", "is_unknown"), [(1180, True), (1047, True), (1317, True), (1290, False), (1836, False), (1213, False)])
+@pytest.mark.parametrize(
+    ("number", "is_unknown"), [(1180, True), (1047, True), (1317, True), (1290, False), (1836, False), (1213, False)]
+)
 def test_what_a_failed_commit_says_of_its_outcome(database: Database, number: int, is_unknown: bool) -> None:
     """A node that leaves its cluster in the midst of a COMMIT can't say whether the others have it."""
     fail_commits(database, number, 1)

@@ -15,12 +15,16 @@ HOST = "host-1"
 
 def notice(database: Database, uuid: str, power_state: int, *, host: str = HOST, attempt: int = 1) -> bool:
     with database.transaction() as connection:
-        return cell_db.operations.set_power_state(connection, uuid=uuid, attempt=attempt, host=host, power_state=power_state)
+        return cell_db.operations.set_power_state(
+            connection, uuid=uuid, attempt=attempt, host=host, power_state=power_state
+        )
 
 
 def state_of(database: Database, uuid: str) -> tuple[str, int]:
     with database.transaction() as connection:
-        row = connection.execute(sa.select(instances.c.vm_state, instances.c.power_state).where(instances.c.uuid == uuid)).one()
+        row = connection.execute(
+            sa.select(instances.c.vm_state, instances.c.power_state).where(instances.c.uuid == uuid)
+        ).one()
         return row.vm_state, row.power_state
 
 
@@ -56,7 +60,9 @@ def test_what_was_noticed_names_the_host(database: Database) -> None:
         (record,) = cell_db.history.list_actions(connection, uuid)
         _, events = cell_db.history.get_action(connection, uuid, record.request_id)
 
-    assert [(event.event, event.host, event.result) for event in events] == [("compute_stop_instance", HOST, cell_db.history.SUCCESS)]
+    assert [(event.event, event.host, event.result) for event in events] == [
+        ("compute_stop_instance", HOST, cell_db.history.SUCCESS)
+    ]
 
 
 def test_another_way_of_being_off_is_no_action(database: Database) -> None:

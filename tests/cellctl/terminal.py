@@ -57,7 +57,11 @@ class Terminal:
             "cells": {"deadline_s": 3.0},
             **sections,
         }
-        lines = [line for name, section in all_sections.items() for line in (f"[{name}]", *(f"{key} = {value}" for key, value in section.items()))]
+        lines = [
+            line
+            for name, section in all_sections.items()
+            for line in (f"[{name}]", *(f"{key} = {value}" for key, value in section.items()))
+        ]
         self.config.write_text("\n".join(lines) + "\n")
 
     # ---- at the terminal ---------------------------------------------------------------------------------------------
@@ -143,7 +147,9 @@ class Terminal:
     def conductor(self, cell: str) -> None:
         """The cell's conductor reported just now."""
         with self.opened(cell).transaction() as connection:
-            cell_db.heartbeats.conductor_beat(connection, host=f"{cell}-conductor", version="0.1.0", started_at=utcnow())
+            cell_db.heartbeats.conductor_beat(
+                connection, host=f"{cell}-conductor", version="0.1.0", started_at=utcnow()
+            )
 
     def api_level(self) -> None:
         """The API and the super-conductor reported just now."""
@@ -163,13 +169,19 @@ class Terminal:
         """The process has not been heard of for an hour."""
         services = cell_db.tables.services
         with self.opened(cell).transaction() as connection:
-            connection.execute(sa.update(services).where(services.c.host == host).values(last_seen_at=sa.text("datetime('now', '-1 hour')")))
+            connection.execute(
+                sa.update(services)
+                .where(services.c.host == host)
+                .values(last_seen_at=sa.text("datetime('now', '-1 hour')"))
+            )
 
     def console_proxy(self, cell: str) -> None:
         """The cell's console proxy reported just now."""
         said = Proxy(public_url="http://proxy.example", token_ttl_s=600.0)
         with self.opened(cell).transaction() as connection:
-            cell_db.console_proxies.beat(connection, host=f"{cell}-proxy", version="0.1.0", started_at=utcnow(), proxy=said)
+            cell_db.console_proxies.beat(
+                connection, host=f"{cell}-proxy", version="0.1.0", started_at=utcnow(), proxy=said
+            )
 
     def leaves(self, host: str, cell: str, *, binary: str) -> None:
         """The process ended in good order; an agent says so with its last report."""
@@ -189,9 +201,13 @@ class Terminal:
         """An operator disabled the host."""
         services = cell_db.tables.services
         with self.opened(cell).transaction() as connection:
-            connection.execute(sa.update(services).where(services.c.host == host).values(disabled=True, disabled_reason=reason))
+            connection.execute(
+                sa.update(services).where(services.c.host == host).values(disabled=True, disabled_reason=reason)
+            )
 
-    def server(self, cell: str, *, host: str | None = None, state: str = states.BUILD_ACTIVE, deleted: bool = False) -> str:
+    def server(
+        self, cell: str, *, host: str | None = None, state: str = states.BUILD_ACTIVE, deleted: bool = False
+    ) -> str:
         """A server: its mapping and its row in the cell."""
         uuid = str(uuids.uuid4())
         self.mapping(cell, uuid=uuid, deleted=deleted)

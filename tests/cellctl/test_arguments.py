@@ -14,7 +14,20 @@ from tests.cellctl.terminal import Terminal
 from tests.cellctl.under_way import UnderWay
 
 COMMANDS = sorted(cellctl.main.COMMANDS)
-NOT_NUMBERS = ["-1", "nan", "inf", "1e400", "1e3", "1.5", "99999999999999999999", "9" * 5000, "\u0663", "1_000", " 7", ""]
+NOT_NUMBERS = [
+    "-1",
+    "nan",
+    "inf",
+    "1e400",
+    "1e3",
+    "1.5",
+    "99999999999999999999",
+    "9" * 5000,
+    "\u0663",
+    "1_000",
+    " 7",
+    "",
+]
 NO_TEXTS = ["", " ", "\t", "a\nb", "a\x1b[2J", "\udcff", "x" * 5000]
 
 
@@ -56,7 +69,11 @@ def options() -> Iterator[Option]:
         actions = [action for action in parser._actions if action.nargs != 0 and not action.choices]
         positional = [action for action in actions if not action.option_strings]
         for action in actions:
-            needed = [f"{other.option_strings[-1]}=x" for other in actions if other.required and other.option_strings and other is not action]
+            needed = [
+                f"{other.option_strings[-1]}=x"
+                for other in actions
+                if other.required and other.option_strings and other is not action
+            ]
             others = [] if action in positional else ["good" for other in positional if other.nargs not in ("*", "?")]
             yield Option(command, parser, action, (*needed, *others))
 
@@ -74,7 +91,9 @@ def test_limits_and_widths_are_among_them() -> None:
     names = {named(option) for option in NUMBERS}
 
     assert {"build list --limit", "dead-letter list --limit", "cell list --max-width"} <= names
-    assert {"cleanup forget --cell", "cleanup forget --host", "cell list --sort-column", "host delete HOST"} <= {named(option) for option in TEXTS}
+    assert {"cleanup forget --cell", "cleanup forget --host", "cell list --sort-column", "host delete HOST"} <= {
+        named(option) for option in TEXTS
+    }
 
 
 @pytest.mark.parametrize("option", NUMBERS, ids=named)
@@ -94,10 +113,19 @@ def test_a_text_that_says_nothing_is_refused_and_named(option: Option) -> None:
         code, told = option.refused(value)
 
         assert code == 2
-        assert option.name in told and told.startswith("cellctl: ") and len(told.splitlines()) == 1 and "\x1b" not in told
+        assert (
+            option.name in told and told.startswith("cellctl: ") and len(told.splitlines()) == 1 and "\x1b" not in told
+        )
 
 
-@pytest.mark.parametrize("words", [["build", "list", "--limit", "0"], ["dead-letter", "list", "--limit", "-1"], ["cell", "list", "--max-width", "-1"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["build", "list", "--limit", "0"],
+        ["dead-letter", "list", "--limit", "-1"],
+        ["cell", "list", "--max-width", "-1"],
+    ],
+)
 def test_a_list_of_none_is_refused_and_not_empty(cloud: Terminal, words: list[str]) -> None:
     ended = cloud.runs(*words)
 
@@ -113,7 +141,9 @@ def test_an_empty_cell_does_not_forget_what_every_host_owes(cloud: Terminal) -> 
 
 
 @pytest.mark.parametrize("name", ["CLIFF_MAX_TERM_WIDTH", "CLIFF_FIT_WIDTH"])
-def test_a_width_of_the_environment_that_is_none_is_named(cloud: Terminal, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_width_of_the_environment_that_is_none_is_named(
+    cloud: Terminal, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     monkeypatch.setenv(name, "wide")
 
     ended = cloud.runs("cell", "list")
@@ -139,7 +169,9 @@ def test_every_list_names_its_columns_beforehand() -> None:
 
 
 @pytest.mark.parametrize("option", ["--column", "--sort-column"])
-def test_an_unknown_column_is_refused_before_anything_is_done(cloud: Terminal, under_way: UnderWay, option: str) -> None:
+def test_an_unknown_column_is_refused_before_anything_is_done(
+    cloud: Terminal, under_way: UnderWay, option: str
+) -> None:
     under_way.letter("east", "clean", {})
 
     ended = cloud.runs("dead-letter", "drop", "--all", "-c", "result", option, "colour")
@@ -150,7 +182,8 @@ def test_an_unknown_column_is_refused_before_anything_is_done(cloud: Terminal, u
 
 
 def test_every_command_that_takes_something_away_or_acts_on_servers_has_a_dry_run() -> None:
-    """Those without read, make, set what can be set back, or have a command that shows what they would do (`db version`)."""
+    """Those without read, make, set what can be set back, or have a command that shows what they would do (`db
+    version`)."""
     options = {command: {option.name for option in flags(command)} for command in COMMANDS}
     without = {command for command, names in options.items() if "--dry-run" not in names}
 

@@ -25,7 +25,10 @@ def test_builds_are_listed_wherever_they_are(cloud: Terminal, under_way: UnderWa
     assert rows[leased]["waiting_for"].startswith("a super-conductor (")
     assert rows[leased]["lease_s"] > 0
     assert (rows[building]["host"], rows[building]["attempt"]) == ("east-1", 1)
-    assert rows[building]["progress"] == "attempt 1 is assigned to host east-1, which is unknown to its cell; alternates: east-2"
+    assert (
+        rows[building]["progress"]
+        == "attempt 1 is assigned to host east-1, which is unknown to its cell; alternates: east-2"
+    )
     assert rows[going]["waiting_for"] == "host east-1"
     assert set(cloud.gets("build", "list", "--cell", "west")) == set()
     assert {row["server"] for row in cloud.gets("build", "list", "--cell", "east")} == {assigned, building, going}
@@ -64,7 +67,7 @@ def test_a_cell_that_is_away_is_told_in_the_story(cloud: Terminal, under_way: Un
     assert cloud.runs("build", "abandon", uuid).code == 5
 
 
-# ---- resume -------------------------------------------------------------------------------------------------------------------------
+# ---- resume ----------------------------------------------------------------------------------------------------------
 
 
 def test_resume_ends_the_lease_of_an_order(cloud: Terminal, under_way: UnderWay, listening: Listening) -> None:
@@ -81,7 +84,9 @@ def test_resume_ends_the_lease_of_an_order(cloud: Terminal, under_way: UnderWay,
     cloud.does("build", "resume", uuid)
 
 
-def test_resume_ends_the_lease_of_a_build_and_has_hosts_asked_again(cloud: Terminal, under_way: UnderWay, listening: Listening) -> None:
+def test_resume_ends_the_lease_of_a_build_and_has_hosts_asked_again(
+    cloud: Terminal, under_way: UnderWay, listening: Listening
+) -> None:
     building, going = under_way.building(), under_way.building()
     under_way.going(going)
     under_way.holds_lease(building)
@@ -111,10 +116,12 @@ def test_resume_goes_without_a_broker(cloud: Terminal, under_way: UnderWay) -> N
     assert cloud.gets("build", "resume", uuid)[0]["result"] == "resumed, the next sweep takes it"
 
 
-# ---- abandon ------------------------------------------------------------------------------------------------------------------------
+# ---- abandon ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_abandoned_order_goes_to_cell0_and_its_holder_cannot_assign_it(cloud: Terminal, under_way: UnderWay, listening: Listening) -> None:
+def test_an_abandoned_order_goes_to_cell0_and_its_holder_cannot_assign_it(
+    cloud: Terminal, under_way: UnderWay, listening: Listening
+) -> None:
     uuid = under_way.accepted()
     token = under_way.leased(uuid)
 
@@ -130,7 +137,9 @@ def test_an_abandoned_order_goes_to_cell0_and_its_holder_cannot_assign_it(cloud:
     assert cloud.gets("build", "abandon", uuid)[0]["result"] == "is on its way to cell0 already"
 
 
-def test_an_abandoned_build_is_in_error_and_its_host_has_to_clean_up(cloud: Terminal, under_way: UnderWay, listening: Listening) -> None:
+def test_an_abandoned_build_is_in_error_and_its_host_has_to_clean_up(
+    cloud: Terminal, under_way: UnderWay, listening: Listening
+) -> None:
     uuid = under_way.building()
 
     assert "would end in ERROR" in cloud.gets("build", "abandon", uuid, "--dry-run")[0]["result"]

@@ -11,8 +11,17 @@ HUSH_BROKER = "amqp://cellplane:h@sh@one.example/north;amqp://cellplane:h@sh@two
 
 def create(cloud: Terminal, name: str = "north", **more: str | bool) -> Ended:
     """Runs `cell create`; `more` are options, True for one without a value, "" leaves a default out."""
-    options: dict[str, str | bool] = {"database_connection": cloud.database("north"), "transport_url": "inproc://north", **more}
-    words = [word for key, value in options.items() if value for word in (f"--{key.replace('_', '-')}", *([value] if isinstance(value, str) else []))]
+    options: dict[str, str | bool] = {
+        "database_connection": cloud.database("north"),
+        "transport_url": "inproc://north",
+        **more,
+    }
+    words = [
+        word
+        for key, value in options.items()
+        if value
+        for word in (f"--{key.replace('_', '-')}", *([value] if isinstance(value, str) else []))
+    ]
     return cloud.runs("cell", "create", name, *words)
 
 
@@ -20,7 +29,7 @@ def names(cloud: Terminal) -> list[str]:
     return [cell["name"] for cell in cloud.gets("cell", "list")]
 
 
-# ---- create --------------------------------------------------------------------------------------------------------------
+# ---- create ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_created_cell_is_listed(cloud: Terminal) -> None:
@@ -57,7 +66,12 @@ def test_the_name_cell0_means_cell0(terminal: Terminal) -> None:
 def test_passwords_are_masked_unless_asked_for(cloud: Terminal) -> None:
     created = create(cloud, database_connection=HUSH, transport_url=HUSH_BROKER, format="json")
 
-    for ended in (created, cloud.does("cell", "list"), cloud.does("cell", "show", "north"), cloud.does("cell", "update", "north", "--name", "n")):
+    for ended in (
+        created,
+        cloud.does("cell", "list"),
+        cloud.does("cell", "show", "north"),
+        cloud.does("cell", "update", "north", "--name", "n"),
+    ):
         assert "sh@" not in ended.out
         assert "h%40sh" not in ended.out
     assert created.json["database_connection"] == "mysql+pymysql://cellplane:***@db.example/north"
@@ -134,12 +148,25 @@ def test_a_mapping_that_nobody_can_use_is_one_cell_that_is_away(cloud: Terminal)
     cloud.everything_up()
     cloud.unusable("east")
 
-    status, versions, listed = cloud.runs("status", "-f", "json"), cloud.runs("db", "version", "-f", "json"), cloud.does("cell", "list")
+    status, versions, listed = (
+        cloud.runs("status", "-f", "json"),
+        cloud.runs("db", "version", "-f", "json"),
+        cloud.does("cell", "list"),
+    )
     synced, hosts = cloud.runs("db", "sync"), cloud.runs("host", "discover")
     mended = cloud.does("cell", "update", "east", "--database-connection", cloud.database("east"), "--transport-url", "inproc://east")
 
-    assert [(cell["name"], cell["database"]["state"]) for cell in status.json["cells"]] == [("cell0", "up"), ("east", "down"), ("west", "up")]
-    assert [(row["database"], row["state"]) for row in versions.json] == [("api", "newest"), ("cell0", "newest"), ("east", "away"), ("west", "newest")]
+    assert [(cell["name"], cell["database"]["state"]) for cell in status.json["cells"]] == [
+        ("cell0", "up"),
+        ("east", "down"),
+        ("west", "up"),
+    ]
+    assert [(row["database"], row["state"]) for row in versions.json] == [
+        ("api", "newest"),
+        ("cell0", "newest"),
+        ("east", "away"),
+        ("west", "newest"),
+    ]
     assert (synced.code, hosts.code) == (5, 5)
     assert "west: at" in synced.out and "east: " in synced.err
     assert "hush" not in "".join(ended.out + ended.err for ended in (status, versions, listed, synced, hosts, mended))
@@ -198,7 +225,9 @@ def test_one_database_or_broker_under_two_urls_is_found_out(cloud: Terminal, opt
 def test_if_absent_is_content_with_the_same_cell(cloud: Terminal) -> None:
     cloud.does("cell", "disable", "east")
 
-    ended = create(cloud, "east", database_connection=cloud.database("east"), transport_url="inproc://east", if_absent=True)
+    ended = create(
+        cloud, "east", database_connection=cloud.database("east"), transport_url="inproc://east", if_absent=True
+    )
     cell0 = cloud.does("cell", "create", "--cell0", "--database-connection", cloud.database("cell0"), "--if-absent")
 
     assert ended.code == cell0.code == 0
@@ -218,7 +247,7 @@ def test_if_absent_refuses_another_cell_of_that_name(cloud: Terminal, option: st
     assert "sh@" not in ended.err
 
 
-# ---- show, update, enable, disable -----------------------------------------------------------------------------------------
+# ---- show, update, enable, disable -----------------------------------------------------------------------------------
 
 
 def test_show_counts_what_is_mapped(cloud: Terminal) -> None:
@@ -236,7 +265,17 @@ def test_show_counts_what_is_mapped(cloud: Terminal) -> None:
 
 
 def test_update_renames_and_re_addresses(cloud: Terminal) -> None:
-    cloud.does("cell", "update", "east", "--name", "orient", "--database-connection", cloud.database("orient"), "--transport-url", "inproc://orient")
+    cloud.does(
+        "cell",
+        "update",
+        "east",
+        "--name",
+        "orient",
+        "--database-connection",
+        cloud.database("orient"),
+        "--transport-url",
+        "inproc://orient",
+    )
     cloud.does("cell", "update", "cell0", "--database-connection", cloud.database("grave"))
 
     by_name = {cell["name"]: cell for cell in cloud.gets("cell", "list")}
@@ -248,7 +287,17 @@ def test_update_renames_and_re_addresses(cloud: Terminal) -> None:
 
 
 def test_update_to_what_it_has_already_is_fine(cloud: Terminal) -> None:
-    cloud.does("cell", "update", "east", "--name", "east", "--database-connection", cloud.database("east"), "--transport-url", "inproc://east")
+    cloud.does(
+        "cell",
+        "update",
+        "east",
+        "--name",
+        "east",
+        "--database-connection",
+        cloud.database("east"),
+        "--transport-url",
+        "inproc://east",
+    )
 
 
 @pytest.mark.parametrize(
@@ -297,7 +346,7 @@ def test_cell0_cannot_be_disabled(cloud: Terminal) -> None:
     assert "cell0 cannot be disabled" in ended.err
 
 
-# ---- delete ------------------------------------------------------------------------------------------------------------------
+# ---- delete ----------------------------------------------------------------------------------------------------------
 
 
 def test_an_empty_cell_is_deleted_once(cloud: Terminal) -> None:
@@ -342,7 +391,11 @@ def test_a_cell_with_hosts_or_deleted_servers_is_deleted_by_force(cloud: Termina
     cloud.does("cell", "delete", "east", "--force")
 
     assert refused.code == 1
-    assert "1 hosts are mapped" in refused.err and "mappings of 1 deleted servers" in refused.err and "--force" in refused.err
+    assert (
+        "1 hosts are mapped" in refused.err
+        and "mappings of 1 deleted servers" in refused.err
+        and "--force" in refused.err
+    )
     assert "would be unmapped with 1 hosts and the mappings of 1 deleted servers" in would.out
     assert names(cloud) == ["cell0", "west"]
     assert cloud.gets("host", "list") == []

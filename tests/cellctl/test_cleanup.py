@@ -29,13 +29,22 @@ def placement(cloud: Terminal, placement_endpoint: str) -> Placement:
     """A Placement that knows the host east-1 and that cellctl's settings name."""
     cloud.configure(placement={"endpoint": placement_endpoint}, cells={"deadline_s": 2})
     placement = connect(settings([str(cloud.config)]))
-    inventory = {"VCPU": {"total": 8, "reserved": 0, "min_unit": 1, "max_unit": 8, "step_size": 1, "allocation_ratio": 1.0}}
+    inventory = {
+        "VCPU": {"total": 8, "reserved": 0, "min_unit": 1, "max_unit": 8, "step_size": 1, "allocation_ratio": 1.0}
+    }
     placement.ensure_provider(NODES["east-1"], "east-1", inventories=inventory, traits=[], even_below_usage=True)
     return placement
 
 
 def _claim(placement: Placement, uuid: str) -> None:
-    claim = Claim(uuid=uuid, provider_uuid=NODES["east-1"], resources={"VCPU": 1}, project_id="demo", user_id="alice", generation=None)
+    claim = Claim(
+        uuid=uuid,
+        provider_uuid=NODES["east-1"],
+        resources={"VCPU": 1},
+        project_id="demo",
+        user_id="alice",
+        generation=None,
+    )
     placement.claim([claim])
 
 
@@ -61,7 +70,9 @@ def test_a_forgotten_host_counts_as_having_answered(cloud: Terminal, under_way: 
     under_way.going(going)
     cloud.does("build", "abandon", failed)
 
-    assert {row["result"] for row in cloud.gets("cleanup", "forget", "--host", "east-1", "--dry-run")} == {"would be forgotten"}
+    assert {row["result"] for row in cloud.gets("cleanup", "forget", "--host", "east-1", "--dry-run")} == {
+        "would be forgotten"
+    }
     assert under_way.cleanup(going) is not None
     cloud.does("cleanup", "forget", "--host", "east-1")
 

@@ -28,7 +28,9 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rabbitmq.RabbitMQ
     if not rabbitmq.is_installed():
         pytest.skip("RabbitMQ is not installed")
     node = rabbitmq.RabbitMQ(
-        pathlib.Path(tmp_path_factory.mktemp("rabbitmq")), name=f"credentials-{uuid.uuid4().hex[:8]}", management_port=free_port()
+        pathlib.Path(tmp_path_factory.mktemp("rabbitmq")),
+        name=f"credentials-{uuid.uuid4().hex[:8]}",
+        management_port=free_port(),
     )
     node.create_vhost("east", [BOSS, access.guest("api.east")])
     try:
@@ -84,7 +86,9 @@ def queues(node: rabbitmq.RabbitMQ) -> None:
 
 
 @pytest.mark.rabbitmq
-def test_credentials_are_made_once_renewed_when_asked_for_and_removed(managed: Terminal, node: rabbitmq.RabbitMQ, queues: None, tmp_path: pathlib.Path) -> None:
+def test_credentials_are_made_once_renewed_when_asked_for_and_removed(
+    managed: Terminal, node: rabbitmq.RabbitMQ, queues: None, tmp_path: pathlib.Path
+) -> None:
     words = ("host", "credentials", HOST, "--cell", "east", "--file", str(tmp_path / "agent.conf"))
 
     assert managed.gets(*words, "--dry-run")["result"] == "would make new credentials"
@@ -157,7 +161,9 @@ def test_what_is_no_host_or_no_rabbitmq_is_refused(cloud: Terminal) -> None:
     cloud.host("west-1", "west")
     cloud.does("host", "discover")
 
-    assert cloud.runs("host", "credentials", "east-1", "--cell", "east").code == 2  # its broker lives in the cloud's process
+    assert (
+        cloud.runs("host", "credentials", "east-1", "--cell", "east").code == 2
+    )  # its broker lives in the cloud's process
     assert cloud.runs("host", "credentials", "a/b", "--cell", "east").code == 2
     assert cloud.runs("host", "credentials", "west-1", "--cell", "east").code == 3
     assert cloud.runs("host", "credentials", "east-1", "--cell", "north").code == 4

@@ -24,7 +24,12 @@ def test_sync_makes_every_database_and_says_so(terminal: Terminal) -> None:
 def test_sync_may_be_run_again(cloud: Terminal) -> None:
     ended = cloud.does("db", "sync")
 
-    assert ended.out.splitlines() == [f"api: at {API} already", f"cell0: at {CELL} already", f"east: at {CELL} already", f"west: at {CELL} already"]
+    assert ended.out.splitlines() == [
+        f"api: at {API} already",
+        f"cell0: at {CELL} already",
+        f"east: at {CELL} already",
+        f"west: at {CELL} already",
+    ]
 
 
 def test_sync_of_the_api_database_only(terminal: Terminal) -> None:
@@ -106,7 +111,12 @@ def test_version_tells_an_other_revision_and_an_absent_cell_apart(cloud: Termina
     ended = cloud.runs("db", "version", "-f", "json")
 
     assert ended.code == 5
-    assert {row["database"]: row["state"] for row in ended.json} == {"api": "newest", "cell0": "newest", "east": "other", "west": "away"}
+    assert {row["database"]: row["state"] for row in ended.json} == {
+        "api": "newest",
+        "cell0": "newest",
+        "east": "other",
+        "west": "away",
+    }
 
 
 def test_every_other_command_names_the_one_that_is_missing(terminal: Terminal) -> None:
@@ -123,7 +133,8 @@ def _set_revision(database: Database, revision: str) -> None:
 
 
 def test_a_database_of_the_other_schema_is_not_taken_for_one_that_is_up_to_date(cloud: Terminal) -> None:
-    """Both schemas count their revisions alike: a cell mapped to a copy of the API database was said to be at the newest."""
+    """Both schemas count their revisions alike: a cell mapped to a copy of the API database was said to be at the
+    newest."""
     shutil.copy(cloud.folder / "api.sqlite", cloud.folder / "east.sqlite")
 
     versions = cloud.runs("db", "version", "-f", "json")
@@ -131,7 +142,12 @@ def test_a_database_of_the_other_schema_is_not_taken_for_one_that_is_up_to_date(
     unmapped = cloud.runs("db", "sync", "--database", cloud.database("west"), "--schema", "api")
 
     assert versions.code == 1
-    assert [(row["database"], row["state"]) for row in versions.json] == [("api", "newest"), ("cell0", "newest"), ("east", "other"), ("west", "newest")]
+    assert [(row["database"], row["state"]) for row in versions.json] == [
+        ("api", "newest"),
+        ("cell0", "newest"),
+        ("east", "other"),
+        ("west", "newest"),
+    ]
     assert (synced.code, "west: at" in synced.out) == (1, True)
     assert "east: the database has another schema than cell" in synced.err
     assert (unmapped.code, unmapped.out) == (1, "")
@@ -144,4 +160,8 @@ def test_a_cell_without_tables_is_told_with_what_makes_them(cloud: Terminal) -> 
         ended = cloud.runs(*command)
 
         assert ended.code == 5
-        assert "cell north does not answer" in ended.err and "cellctl db sync" in ended.err and len(ended.err.splitlines()) == 1
+        assert (
+            "cell north does not answer" in ended.err
+            and "cellctl db sync" in ended.err
+            and len(ended.err.splitlines()) == 1
+        )

@@ -46,7 +46,13 @@ def test_a_letter_is_shown_with_its_arguments(cloud: Terminal, under_way: UnderW
 def test_what_a_host_wrote_does_nothing_to_a_terminal(cloud: Terminal, under_way: UnderWay) -> None:
     letter = under_way.letter("east", "build", {"a": "\x9b2J"}, queue="compute.\x1b]0;owned\x07\nlie\u202e")
 
-    for words in (("list",), ("list", "-f", "value"), ("list", "-f", "csv"), ("show", letter), ("show", letter, "-f", "shell")):
+    for words in (
+        ("list",),
+        ("list", "-f", "value"),
+        ("list", "-f", "csv"),
+        ("show", letter),
+        ("show", letter, "-f", "shell"),
+    ):
         out = cloud.does("dead-letter", *words).out
         # Two formats write a backslash as two; a table is as wide as the terminal.
         assert words == ("show", letter) or r"\x1b]0;owned\x07\nlie\u202e" in out.replace("\\\\", "\\")
@@ -73,7 +79,15 @@ def test_what_a_host_wrote_does_nothing_to_a_terminal(cloud: Terminal, under_way
     ],
 )  # fmt: skip
 def test_requeue_has_the_work_looked_at_again(
-    cloud: Terminal, under_way: UnderWay, listening: Listening, where: str, verb: str, queue: str, arguments: object, sent_to: str, sent: object
+    cloud: Terminal,
+    under_way: UnderWay,
+    listening: Listening,
+    where: str,
+    verb: str,
+    queue: str,
+    arguments: object,
+    sent_to: str,
+    sent: object,
 ) -> None:
     letter = under_way.letter(where, verb, arguments, queue=queue)
 
@@ -90,8 +104,12 @@ def test_requeue_has_the_work_looked_at_again(
     assert listening.waiting(where, sent_to) == 0
 
 
-@pytest.mark.parametrize(("verb", "arguments"), [("", {"characters": 12}), ("console", {"uuid": UUID, "host": "h"}), ("start", {"uuids": 7})])
-def test_what_cannot_be_sent_again_stays(cloud: Terminal, under_way: UnderWay, listening: Listening, verb: str, arguments: object) -> None:
+@pytest.mark.parametrize(
+    ("verb", "arguments"), [("", {"characters": 12}), ("console", {"uuid": UUID, "host": "h"}), ("start", {"uuids": 7})]
+)
+def test_what_cannot_be_sent_again_stays(
+    cloud: Terminal, under_way: UnderWay, listening: Listening, verb: str, arguments: object
+) -> None:
     letter = under_way.letter("east", verb, arguments)
 
     ended = cloud.runs("dead-letter", "requeue", letter)
@@ -114,7 +132,9 @@ def test_all_letters_of_a_cell_are_dropped(cloud: Terminal, under_way: UnderWay)
     for _ in range(2):
         under_way.letter("east", "start", {"uuids": [UUID]})
 
-    assert {row["result"] for row in cloud.gets("dead-letter", "drop", "--all", "--cell", "east", "--dry-run")} == {"would be dropped"}
+    assert {row["result"] for row in cloud.gets("dead-letter", "drop", "--all", "--cell", "east", "--dry-run")} == {
+        "would be dropped"
+    }
     assert len(cloud.gets("dead-letter", "list")) == 3
     assert {row["result"] for row in cloud.gets("dead-letter", "drop", "--all", "--cell", "east")} == {"dropped"}
     assert [row["id"] for row in cloud.gets("dead-letter", "list")] == [kept]
@@ -149,7 +169,10 @@ def test_a_list_that_is_cut_says_so(cloud: Terminal, under_way: UnderWay) -> Non
     letters, builds = cloud.does("dead-letter", "list", "--limit", "2"), cloud.does("build", "list", "--limit", "2")
 
     assert letters.err == "cell east: only the first 2, there may be more\n"
-    assert builds.err == "the journal: only the first 2, there may be more\ncell east: only the first 2, there may be more\n"
+    assert (
+        builds.err
+        == "the journal: only the first 2, there may be more\ncell east: only the first 2, there may be more\n"
+    )
     assert cloud.does("dead-letter", "list", "--limit", "3").err == ""
     assert cloud.does("--quiet", "dead-letter", "list", "--limit", "2").err == ""
 

@@ -26,7 +26,7 @@ def test_hosts_are_listed_by_name_and_cell(cloud: Terminal) -> None:
     assert cloud.runs("host", "list", "--cell", "north").code == 4
 
 
-# ---- discover --------------------------------------------------------------------------------------------------------------
+# ---- discover --------------------------------------------------------------------------------------------------------
 
 
 def test_discover_maps_what_cells_know(cloud: Terminal) -> None:
@@ -38,7 +38,10 @@ def test_discover_maps_what_cells_know(cloud: Terminal) -> None:
     did = cloud.gets("host", "discover")
 
     assert [row["result"] for row in would] == ["would be mapped", "would be mapped"]
-    assert did == [{"host": "east-1", "cell": "east", "result": "mapped"}, {"host": "west-1", "cell": "west", "result": "mapped"}]
+    assert did == [
+        {"host": "east-1", "cell": "east", "result": "mapped"},
+        {"host": "west-1", "cell": "west", "result": "mapped"},
+    ]
     assert hosts(cloud) == [("east-1", "east"), ("west-1", "west")]
     assert cloud.gets("host", "discover") == []
 
@@ -74,7 +77,7 @@ def test_discover_maps_the_hosts_of_the_cells_that_answer(cloud: Terminal) -> No
     assert hosts(cloud) == [("west-1", "west")]
 
 
-# ---- accept ----------------------------------------------------------------------------------------------------------------
+# ---- accept ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_host_that_waits_is_shown_and_accepted(cloud: Terminal) -> None:
@@ -88,7 +91,11 @@ def test_a_host_that_waits_is_shown_and_accepted(cloud: Terminal) -> None:
     did = cloud.does("host", "accept", "east-1")
     again = cloud.does("host", "accept", "east-1")
 
-    assert ("would be accepted" in would.out, "is accepted\n" in did.out, "is accepted already" in again.out) == (True, True, True)
+    assert ("would be accepted" in would.out, "is accepted\n" in did.out, "is accepted already" in again.out) == (
+        True,
+        True,
+        True,
+    )
     assert [host["state"] for host in cloud.gets("host", "list")] == ["accepted"]
 
 
@@ -112,7 +119,7 @@ def test_a_host_whose_record_says_what_cannot_be_is_not_mapped(cloud: Terminal) 
     assert hosts(cloud) == [("east-2", "east")]
 
 
-# ---- delete ----------------------------------------------------------------------------------------------------------------
+# ---- delete ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_deleted_host_is_forgotten_everywhere(cloud: Terminal) -> None:
@@ -163,7 +170,9 @@ def test_a_delete_that_was_broken_off_can_be_run_again(cloud: Terminal) -> None:
     cloud.host("east-2", "east")
     cloud.does("host", "discover")
     with cloud.opened("east").transaction() as connection:  # the cell forgot the first, the mapping stayed
-        cell_db.hosts.delete_service(connection, cell_db.hosts.list_services(connection, down_after_s=30, host="east-1")[0].uuid)
+        cell_db.hosts.delete_service(
+            connection, cell_db.hosts.list_services(connection, down_after_s=30, host="east-1")[0].uuid
+        )
     with cloud.opened("api").transaction() as connection:  # the mapping of the second went, the cell knows it still
         api_db.hosts.delete(connection, "east-2")
 

@@ -42,7 +42,15 @@ def test_the_version_is_the_release(terminal: Terminal) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["cell"], ["cells", "list"], ["cell", "list", "--colour"], ["cell", "show"], ["cell", "list", "-f", "xml"], ["cell", "list", "-c", "colour"]]
+    "words",
+    [
+        ["cell"],
+        ["cells", "list"],
+        ["cell", "list", "--colour"],
+        ["cell", "show"],
+        ["cell", "list", "-f", "xml"],
+        ["cell", "list", "-c", "colour"],
+    ],
 )
 def test_bad_usage_is_2(cloud: Terminal, words: list[str]) -> None:
     assert cloud.runs(*words).code == 2
@@ -70,7 +78,9 @@ def test_bad_usage_is_2(cloud: Terminal, words: list[str]) -> None:
         (["db", "sync", "--database", "mysql://u:hu@sh@db"], 2),
     ],
 )
-def test_an_error_is_one_line_that_begins_with_the_program_and_names_it_once(cloud: Terminal, words: list[str], code: int) -> None:
+def test_an_error_is_one_line_that_begins_with_the_program_and_names_it_once(
+    cloud: Terminal, words: list[str], code: int
+) -> None:
     ended = cloud.runs(*words)
 
     assert (ended.code, ended.out) == (code, "")
@@ -102,13 +112,17 @@ def test_a_full_disk_is_told_in_one_line(cloud: Terminal, monkeypatch: pytest.Mo
     assert (ended.code, ended.err) == (1, "cellctl: No space left on device\n")
 
 
-def test_a_shell_runs_nothing_of_what_somebody_else_wrote(cloud: Terminal, under_way: UnderWay, tmp_path: pathlib.Path) -> None:
+def test_a_shell_runs_nothing_of_what_somebody_else_wrote(
+    cloud: Terminal, under_way: UnderWay, tmp_path: pathlib.Path
+) -> None:
     """A host's words in a letter, read by `eval "$(cellctl dead-letter show … -f shell)"`."""
     under_way.letter("east", "clean", {"uuids": [f"$(touch {tmp_path}/ran)", f"`touch {tmp_path}/ran`", "'"]})
     (letter,) = cloud.gets("dead-letter", "list")
     shown = cloud.does("dead-letter", "show", letter["id"], "-f", "shell", "--prefix", "its_").out
 
-    told = subprocess.run(["sh", "-c", f'{shown}\nprintf %s "$its_arguments"'], capture_output=True, text=True, check=True, timeout=30)
+    told = subprocess.run(
+        ["sh", "-c", f'{shown}\nprintf %s "$its_arguments"'], capture_output=True, text=True, check=True, timeout=30
+    )
 
     assert "`touch" in told.stdout and "$(touch" in told.stdout
     assert not (tmp_path / "ran").exists()
@@ -143,14 +157,18 @@ def test_a_bad_setting_is_named(terminal: Terminal, section: str, option: str, v
     assert len(ended.err.splitlines()) == 1
 
 
-def test_the_settings_file_may_come_from_the_environment(cloud: Terminal, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_settings_file_may_come_from_the_environment(
+    cloud: Terminal, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("CELLCTL_CONFIG_FILE", str(cloud.config))
 
     assert cellctl.main.main(["cell", "list", "-f", "value", "-c", "name"]) == 0
     assert capsys.readouterr().out.split() == ["cell0", "east", "west"]
 
 
-def test_without_settings_the_missing_option_is_named(terminal: Terminal, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_settings_the_missing_option_is_named(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("CELLCTL_CONFIG_FILE", raising=False)
 
     assert cellctl.main.main(["cell", "list"]) == 2
@@ -160,13 +178,29 @@ def test_without_settings_the_missing_option_is_named(terminal: Terminal, monkey
 def test_an_api_database_that_is_away_is_5(cloud: Terminal) -> None:
     cloud.configure(api_database={"connection": f"sqlite:///{cloud.folder}/no-such-folder/api.sqlite"})
 
-    for command in (("cell", "list"), ("host", "list"), ("host", "discover"), ("cell", "disable", "east"), ("db", "sync"), ("db", "version")):
+    for command in (
+        ("cell", "list"),
+        ("host", "list"),
+        ("host", "discover"),
+        ("cell", "disable", "east"),
+        ("db", "sync"),
+        ("db", "version"),
+    ):
         ended = cloud.runs(*command)
         assert ended.code == 5, ended
 
 
 def test_quiet_leaves_the_remarks_out(cloud: Terminal) -> None:
-    words = ("cell", "create", "north", "--database-connection", cloud.database("north"), "--transport-url", "inproc://north", "--if-absent")
+    words = (
+        "cell",
+        "create",
+        "north",
+        "--database-connection",
+        cloud.database("north"),
+        "--transport-url",
+        "inproc://north",
+        "--if-absent",
+    )
 
     assert "cell north is mapped" in cloud.does(*words).err
     assert cloud.does("--quiet", *words).err == ""

@@ -87,7 +87,10 @@ def test_a_process_that_is_silent_is_down(cloud: Terminal) -> None:
     code, document = status(cloud)
 
     assert code == 1
-    assert document["down"] == ["cell east: compute on east-1 is down", "cell west: cell-conductor on west-conductor is down"]
+    assert document["down"] == [
+        "cell east: compute on east-1 is down",
+        "cell west: cell-conductor on west-conductor is down",
+    ]
     assert process(document, "east-1")["note"].startswith("silent for 36")
     assert "Down:\n  cell east: compute on east-1 is down" in cloud.runs("status").out
 
@@ -138,7 +141,11 @@ def test_a_process_of_any_kind_that_ended_in_good_order_is_stopped_and_not_down(
 
 
 def test_every_kind_of_process_in_a_cell_is_among_those() -> None:
-    kinds = {value for name, value in vars(objects.host).items() if name.isupper() and isinstance(value, str) and value.startswith("nova-")}
+    kinds = {
+        value
+        for name, value in vars(objects.host).items()
+        if name.isupper() and isinstance(value, str) and value.startswith("nova-")
+    }
 
     assert kinds - {objects.host.API} == set(KINDS.values())
 
@@ -213,12 +220,16 @@ def test_an_api_database_that_is_away_is_shown_as_down(cloud: Terminal) -> None:
 def test_rows_for_scripts(cloud: Terminal) -> None:
     cloud.everything_up()
 
-    lines = cloud.does("status", "-f", "value", "-c", "kind", "-c", "cell", "-c", "name", "-c", "state").out.splitlines()
+    lines = cloud.does(
+        "status", "-f", "value", "-c", "kind", "-c", "cell", "-c", "name", "-c", "state"
+    ).out.splitlines()
 
     assert lines[0] == "database None api up"
     assert "database east east up" in lines
     assert "compute west west-1 up" in lines
-    assert cloud.does("status", "-f", "csv").out.startswith('"kind","cell","name","state","latency_ms","version","since","note"')
+    assert cloud.does("status", "-f", "csv").out.startswith(
+        '"kind","cell","name","state","latency_ms","version","since","note"'
+    )
 
 
 @pytest.mark.parametrize("form", ["json", "yaml", "csv", "value", "table"])

@@ -1,4 +1,5 @@
-"""What is under way in a cloud: orders, builds, cleanups and dead letters, written as the conductors would have written them."""
+"""What is under way in a cloud: orders, builds, cleanups and dead letters, written as the conductors would have written
+them."""
 
 import datetime
 import uuid as uuids
@@ -36,11 +37,19 @@ class UnderWay:
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
 
-    # ---- builds ----------------------------------------------------------------------------------------------------------------
+    # ---- builds ------------------------------------------------------------------------------------------------------
 
     def accepted(self) -> str:
         """A server that the API has accepted."""
-        build = BuildSpec(uuid=str(uuids.uuid4()), project_id="demo", user_id="alice", name="one", hostname="one", flavor=FLAVOR, user_data="c2VjcmV0")
+        build = BuildSpec(
+            uuid=str(uuids.uuid4()),
+            project_id="demo",
+            user_id="alice",
+            name="one",
+            hostname="one",
+            flavor=FLAVOR,
+            user_data="c2VjcmV0",
+        )
         order = BuildRequest(build=build, request_id=new_request_id(), created_at=utcnow())
         request = RequestSpec(project_id="demo", user_id="alice")
         with self._terminal.opened("api").transaction() as connection:
@@ -61,7 +70,12 @@ class UnderWay:
         token = self.leased(uuid)
         candidates = [_candidate("east-1"), _candidate("east-2")]
         assignment = Assignment(
-            uuid=uuid, token=token, project_id="demo", cell_uuid=self._terminal.uuid_of(cell), host="east-1", alternates=candidates
+            uuid=uuid,
+            token=token,
+            project_id="demo",
+            cell_uuid=self._terminal.uuid_of(cell),
+            host="east-1",
+            alternates=candidates,
         )
         with self._terminal.opened("api").transaction() as connection:
             assert api_db.journal.assign(connection, [assignment]) == {uuid}
@@ -98,7 +112,9 @@ class UnderWay:
         """A conductor of the cell looks after the server."""
         table = cell_db.tables.instances
         with self._terminal.opened(cell).transaction() as connection:
-            connection.execute(sa.update(table).where(table.c.uuid == uuid).values(token=str(uuids.uuid4()), lease_until=now_sql(60)))
+            connection.execute(
+                sa.update(table).where(table.c.uuid == uuid).values(token=str(uuids.uuid4()), lease_until=now_sql(60))
+            )
 
     def row(self, where: str, table: sa.Table, uuid: str) -> Any:
         """A row of a database by the server's uuid; None if there is none."""
@@ -114,13 +130,15 @@ class UnderWay:
     def cleanup(self, uuid: str, cell: str = "east") -> Any:
         return self.row(cell, cell_db.tables.cleanups, uuid)
 
-    # ---- messages --------------------------------------------------------------------------------------------------------------
+    # ---- messages ----------------------------------------------------------------------------------------------------
 
     def letter(self, where: str, verb: str, arguments: Any, *, queue: str = "conductor") -> str:
         """A message that was given up; what commands call it."""
         kept = api_db.dead_letters if where == "api" else cell_db.dead_letters
         with self._terminal.opened(where).transaction() as connection:
-            kept.insert(connection, verb=verb, queue=queue, arguments=arguments, why="it was poison", request_id="req-1")
+            kept.insert(
+                connection, verb=verb, queue=queue, arguments=arguments, why="it was poison", request_id="req-1"
+            )
             return f"{where}:{kept.list_all(connection)[0].id}"
 
 

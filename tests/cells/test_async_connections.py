@@ -1,4 +1,5 @@
-"""A short question goes on an asynchronous connection where there is one, and by a thread wherever anything is out of the ordinary; the answer is the same."""
+"""A short question goes on an asynchronous connection where there is one, and by a thread wherever anything is out of
+the ordinary; the answer is the same."""
 
 import asyncio
 import pathlib
@@ -61,7 +62,10 @@ class Asker:
 
     async def _ask(self, times: int) -> list[Answer[tuple[str, list[str]]] | Silence]:
         question = Question(self._statement, {}, lambda rows: (WIRE, _names(rows)))
-        asked = [self.gate.submit_query(question, lambda connection: (THREAD, _names(self._statement.rows(connection, {})))) for _ in range(times)]
+        asked = [
+            self.gate.submit_query(question, lambda connection: (THREAD, _names(self._statement.rows(connection, {}))))
+            for _ in range(times)
+        ]
         return [await self.gate._await(each, DEADLINE_S * 2) for each in asked]
 
 
@@ -72,7 +76,11 @@ def _names(rows: Rows) -> list[str]:
 @pytest.fixture
 def gate(server: mariadb.MariaDB) -> Iterator[Gate]:
     url = server.create_schema(SCHEMA)
-    as_admin(server, f"CREATE OR REPLACE TABLE {SCHEMA}.things (name VARCHAR(20))", f"INSERT INTO {SCHEMA}.things VALUES ('one')")
+    as_admin(
+        server,
+        f"CREATE OR REPLACE TABLE {SCHEMA}.things (name VARCHAR(20))",
+        f"INSERT INTO {SCHEMA}.things VALUES ('one')",
+    )
     gate = Gate(Cell(str(uuid.uuid4()), "west", url, "none://"), threads=2, deadline_s=DEADLINE_S)
     yield gate
     gate.close()
@@ -82,7 +90,11 @@ def gate(server: mariadb.MariaDB) -> Iterator[Gate]:
 def asker(gate: Gate) -> Asker:
     """Of a gate that has all its asynchronous connections."""
     asker = Asker(gate)
-    wait_until(lambda: asker.ways(AT_ONCE).count(WIRE) == MAX_ASYNC_CONNECTIONS, what="all asynchronous connections", deadline_s=BACK_WITHIN_S)
+    wait_until(
+        lambda: asker.ways(AT_ONCE).count(WIRE) == MAX_ASYNC_CONNECTIONS,
+        what="all asynchronous connections",
+        deadline_s=BACK_WITHIN_S,
+    )
     return asker
 
 
@@ -141,7 +153,11 @@ def test_a_closed_gate_leaves_no_connection(server: mariadb.MariaDB, asker: Aske
 
 
 def test_sqlite_has_no_wires(tmp_path: pathlib.Path) -> None:
-    gate = Gate(Cell(str(uuid.uuid4()), "west", f"sqlite:///{tmp_path}/cell.sqlite", "none://"), threads=2, deadline_s=DEADLINE_S)
+    gate = Gate(
+        Cell(str(uuid.uuid4()), "west", f"sqlite:///{tmp_path}/cell.sqlite", "none://"),
+        threads=2,
+        deadline_s=DEADLINE_S,
+    )
     gate.write_now(lambda connection: connection.exec_driver_sql("CREATE TABLE things AS SELECT 'one' AS name").close())
     asker = Asker(gate)
 

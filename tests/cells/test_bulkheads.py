@@ -23,7 +23,9 @@ class Service:
         self.may_answer = threading.Event()
         self.answers_pings = False
         self.asked = 0
-        self.bulkhead = Bulkhead("api", "service", ping=self._ping, ping_s=0.2, threads=THREADS, waiting=20, clock=SystemClock())
+        self.bulkhead = Bulkhead(
+            "api", "service", ping=self._ping, ping_s=0.2, threads=THREADS, waiting=20, clock=SystemClock()
+        )
 
     def show(self, name: str) -> str:
         self.asked += 1

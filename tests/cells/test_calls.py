@@ -23,7 +23,8 @@ FROZEN, HEALTHY = "frozen-1", "healthy-1"
 
 
 class CellWithHosts:
-    """A conductor that passes on what is asked of hosts, a host that answers, and one that has a queue and nothing else."""
+    """A conductor that passes on what is asked of hosts, a host that answers, and one that has a queue and nothing
+    else."""
 
     def __init__(self) -> None:
         url = f"inproc://calls-{uuid.uuid4().hex}"
@@ -47,7 +48,9 @@ class CellWithHosts:
     async def ask(self, host: str, *, deadline_s: float = DEADLINE_S) -> object:
         """The answer; or the error, if it is one."""
         try:
-            return await self.gate.call(cell.QUEUE, cell.CONSOLE, cell.ConsoleLogOnHost(uuid="it", host=host), service_context(), deadline_s)
+            return await self.gate.call(
+                cell.QUEUE, cell.CONSOLE, cell.ConsoleLogOnHost(uuid="it", host=host), service_context(), deadline_s
+            )
         except core.errors.CellplaneError as error:
             return error
 
@@ -90,7 +93,9 @@ def test_no_thread_waits_for_a_host(hosts: CellWithHosts) -> None:
         asked = [asyncio.ensure_future(hosts.ask(f"frozen-{number}")) for number in range(20)]
         for number in range(20):
             hosts.broker.declare(compute.queue(f"frozen-{number}"))
-        while len(hosts.gate._caller._replies._waiting if hosts.gate._caller and hosts.gate._caller._replies else ()) < 20:
+        while (
+            len(hosts.gate._caller._replies._waiting if hosts.gate._caller and hosts.gate._caller._replies else ()) < 20
+        ):
             await asyncio.sleep(0.01)
         running = hosts.gate._broker_bulkhead._pool.busy_threads
         for each in asked:

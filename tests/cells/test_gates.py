@@ -1,4 +1,5 @@
-"""What a gate makes of each way in which a cell can fail: silence, at once where that is possible, and an end of it by itself."""
+"""What a gate makes of each way in which a cell can fail: silence, at once where that is possible, and an end of it by
+itself."""
 
 import asyncio
 import pathlib
@@ -33,7 +34,11 @@ SCHEMA = "gated"
 def gate(server: mariadb.MariaDB) -> Iterator[Gate]:
     """To a cell with one row in one table."""
     url = server.create_schema(SCHEMA)
-    as_admin(server, f"CREATE OR REPLACE TABLE {SCHEMA}.alembic_version (version_num VARCHAR(32))", f"INSERT INTO {SCHEMA}.alembic_version VALUES ('1')")
+    as_admin(
+        server,
+        f"CREATE OR REPLACE TABLE {SCHEMA}.alembic_version (version_num VARCHAR(32))",
+        f"INSERT INTO {SCHEMA}.alembic_version VALUES ('1')",
+    )
     gate = Gate(Cell(str(uuid.uuid4()), "west", url, "none://"), threads=2, deadline_s=DEADLINE_S)
     assert isinstance(gate.read_now(_version), Answer)
     yield gate
@@ -57,7 +62,9 @@ def _is_back(gate: Gate) -> bool:
 
 @pytest.mark.mariadb
 @pytest.mark.alone
-def test_the_first_request_that_a_frozen_server_leaves_without_an_answer_is_the_last(server: mariadb.MariaDB, gate: Gate) -> None:
+def test_the_first_request_that_a_frozen_server_leaves_without_an_answer_is_the_last(
+    server: mariadb.MariaDB, gate: Gate
+) -> None:
     server.freeze()
     try:
         assert isinstance(gate.read_now(_version), Silence)
@@ -78,7 +85,10 @@ def test_a_wrong_password_is_silence_and_not_tried_twice(server: mariadb.MariaDB
     assert "Access denied" in refused.why
     assert gate.health()["database"] != "up"
 
-    as_admin(server, f"ALTER USER {SCHEMA}@'127.0.0.1' IDENTIFIED BY '{Accounts(server.directory / 'accounts.json').password(SCHEMA)}'")
+    as_admin(
+        server,
+        f"ALTER USER {SCHEMA}@'127.0.0.1' IDENTIFIED BY '{Accounts(server.directory / 'accounts.json').password(SCHEMA)}'",
+    )
     wait_until(lambda: _is_back(gate), what="the cell", deadline_s=BACK_WITHIN_S)
 
 
@@ -95,7 +105,11 @@ def test_a_cell_without_its_schema_stays_away_though_its_server_answers(server: 
     assert gate.health()["database"] != "up"
 
     server.create_schema(SCHEMA)
-    as_admin(server, f"CREATE TABLE {SCHEMA}.alembic_version (version_num VARCHAR(32))", f"INSERT INTO {SCHEMA}.alembic_version VALUES ('1')")
+    as_admin(
+        server,
+        f"CREATE TABLE {SCHEMA}.alembic_version (version_num VARCHAR(32))",
+        f"INSERT INTO {SCHEMA}.alembic_version VALUES ('1')",
+    )
     wait_until(lambda: _is_back(gate), what="the cell", deadline_s=BACK_WITHIN_S)
 
 
@@ -140,7 +154,10 @@ def test_who_still_waits_when_a_cell_is_re_addressed_is_told_so(tmp_path: pathli
 
 def test_a_cell_that_was_removed_while_it_was_away_does_not_stay_away_in_the_metrics(tmp_path: pathlib.Path) -> None:
     registry = prometheus_client.CollectorRegistry()
-    gate = Gate(Cell(str(uuid.uuid4()), "west", f"sqlite:///{tmp_path}/nowhere/west.sqlite", "none://"), metrics=GateMetrics(registry))
+    gate = Gate(
+        Cell(str(uuid.uuid4()), "west", f"sqlite:///{tmp_path}/nowhere/west.sqlite", "none://"),
+        metrics=GateMetrics(registry),
+    )
     labels = {"cell": "west", "target": "database"}
     assert isinstance(gate.read_now(_version), Silence)
     assert registry.get_sample_value("cellplane_gate_open", labels) == 1.0
@@ -151,7 +168,9 @@ def test_a_cell_that_was_removed_while_it_was_away_does_not_stay_away_in_the_met
 
 
 def test_a_request_that_is_given_up_is_not_taken_for_a_cells_silence(tmp_path: pathlib.Path) -> None:
-    gate = Gate(Cell(str(uuid.uuid4()), "west", f"sqlite:///{tmp_path}/west.sqlite", "none://"), threads=1, deadline_s=30.0)
+    gate = Gate(
+        Cell(str(uuid.uuid4()), "west", f"sqlite:///{tmp_path}/west.sqlite", "none://"), threads=1, deadline_s=30.0
+    )
     may_end = threading.Event()
 
     async def ask() -> None:
@@ -193,12 +212,13 @@ def _probed(gate: Gate) -> bool:
     return not gate.broker_is_down
 
 
-# ---- names -------------------------------------------------------------------------------------------------------------------
+# ---- names -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def silent_resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Its answers come when the event is set: as a name server that does not answer, which nobody can be told to give up."""
+    """Its answers come when the event is set: as a name server that does not answer, which nobody can be told to give
+    up."""
     answers, real = threading.Event(), socket.getaddrinfo
 
     def getaddrinfo(host: str, *args: object, **kwargs: object) -> object:
@@ -213,7 +233,11 @@ def silent_resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event
 
 
 def test_a_silent_resolver_costs_one_deadline(silent_resolver: threading.Event) -> None:
-    gate = Gate(Cell(str(uuid.uuid4()), "west", "mysql://user:password@db.silent/cell", "none://"), threads=2, deadline_s=DEADLINE_S)
+    gate = Gate(
+        Cell(str(uuid.uuid4()), "west", "mysql://user:password@db.silent/cell", "none://"),
+        threads=2,
+        deadline_s=DEADLINE_S,
+    )
 
     assert isinstance(gate.read_now(_version), Silence)
     assert gate.health()["database"] != "up"
@@ -228,7 +252,9 @@ def test_a_silent_resolver_costs_one_deadline(silent_resolver: threading.Event) 
 
 
 def test_a_silent_resolver_of_a_brokers_name_costs_one_deadline(silent_resolver: threading.Event) -> None:
-    gate = Gate(Cell(str(uuid.uuid4()), "west", "sqlite://", "amqp://user:password@db.silent/cell"), deadline_s=DEADLINE_S)
+    gate = Gate(
+        Cell(str(uuid.uuid4()), "west", "sqlite://", "amqp://user:password@db.silent/cell"), deadline_s=DEADLINE_S
+    )
 
     answer = gate.cast_now("conductor", CLEAN, Uuids([]), service_context())
     assert isinstance(answer, Silence | Unknown)
@@ -244,7 +270,9 @@ def _is_refused_at_once(gate: Gate) -> bool:
 
 
 @pytest.mark.mariadb
-def test_a_connection_that_dies_while_it_is_used_opens_nothing_if_there_are_others(server: mariadb.MariaDB, gate: Gate) -> None:
+def test_a_connection_that_dies_while_it_is_used_opens_nothing_if_there_are_others(
+    server: mariadb.MariaDB, gate: Gate
+) -> None:
     def dies(connection: sa.Connection) -> None:
         connection.execute(sa.text("KILL CONNECTION_ID()"))
         connection.execute(sa.text("SELECT 1"))

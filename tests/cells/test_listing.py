@@ -75,7 +75,9 @@ filters = st.fixed_dictionaries(
     optional={
         "project_id": st.sampled_from(["p1", "p2", "nobody"]),
         "user_id": st.sampled_from(["u1", "u2"]),
-        "status": st.lists(st.sampled_from(["ACTIVE", "error", "BUILD", "REBOOT", "RESIZE", "SHUTOFF"]), min_size=1).map(tuple),
+        "status": st.lists(
+            st.sampled_from(["ACTIVE", "error", "BUILD", "REBOOT", "RESIZE", "SHUTOFF"]), min_size=1
+        ).map(tuple),
         "name": st.sampled_from(["a", "^a$", "^A", "web-[0-9]$", "[äé]", r"\s$", "^$", "z|Z", r"^\w+$"]),
         "locked": st.booleans(),
         "tags": st.sampled_from([("red",), ("red", "blue")]),
@@ -92,11 +94,17 @@ filters = st.fixed_dictionaries(
         "config_drive": st.booleans(),
     },
 )
-few_filters = st.one_of(st.fixed_dictionaries({"deleted": st.just(False)}), filters.map(lambda found: _some(found, 2)), filters)
+few_filters = st.one_of(
+    st.fixed_dictionaries({"deleted": st.just(False)}), filters.map(lambda found: _some(found, 2)), filters
+)
 
 # Each example makes a population in up to eight databases; more of them for the night: CELLPLANE_EXAMPLES=1000.
 EXAMPLES = int(os.environ.get("CELLPLANE_EXAMPLES", "40"))
-slow = settings(deadline=None, max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+slow = settings(
+    deadline=None,
+    max_examples=EXAMPLES,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 
 def _some(found: dict[str, Any], number: int) -> dict[str, Any]:
@@ -121,7 +129,11 @@ def shown_in_union(world: World, listing: Listing) -> list[dict[str, Any]]:
 def shown(item: Any) -> dict[str, Any]:
     """What the user sees of a server: not where its build or delete stands."""
     inner = {"state", "extra", "updated_at"}
-    return {name: value for name in item.__struct_fields__ if name not in inner and (value := getattr(item, name)) not in (None, [], {})}
+    return {
+        name: value
+        for name in item.__struct_fields__
+        if name not in inner and (value := getattr(item, name)) not in (None, [], {})
+    }
 
 
 def _brief(item: Any) -> dict[str, Any]:
@@ -167,11 +179,20 @@ def _at(listing: Listing, marker: str | None) -> Listing:
     keys_per_query=st.sampled_from([-1e9, 0.0, 90.0]),
 )
 def test_pages_over_many_cells_are_those_of_the_union(
-    world: World, population: list[Thing], number: int, order: SortOrder, filters: dict[str, Any], limit: int, shape: Shape, keys_per_query: float
+    world: World,
+    population: list[Thing],
+    number: int,
+    order: SortOrder,
+    filters: dict[str, Any],
+    limit: int,
+    shape: Shape,
+    keys_per_query: float,
 ) -> None:
     world.clear(number)
     world.put(population)
-    listing = Listing(filters=filters, order=order, limit=limit, shape=shape, keys_per_query=keys_per_query, deadline_s=5.0)
+    listing = Listing(
+        filters=filters, order=order, limit=limit, shape=shape, keys_per_query=keys_per_query, deadline_s=5.0
+    )
     expected = shown_in_union(world, listing)
 
     pages = asyncio.run(walk(world, listing))
@@ -205,7 +226,8 @@ def test_a_walk_neither_skips_nor_repeats_what_stands_still(
     arriving = [thing for thing in later if thing.uuid not in known]
     leaving = [population[index] for index in removed if index < len(population)]
     if not listing.mappings_can_sort:
-        # Of a server that is deleted before a cell has its row nothing is left but its mapping: as a marker it is refused then.
+        # Of a server that is deleted before a cell has its row nothing is left but its mapping: as a marker it is
+        # refused then.
         leaving = [thing for thing in leaving if thing.kept not in ONLY_ORDERED]
     moving = [thing for thing in population if thing.kept in (Kept.WAITING, Kept.ASSIGNED) and thing not in leaving]
 
@@ -234,7 +256,13 @@ def test_a_walk_neither_skips_nor_repeats_what_stands_still(
     index=st.integers(0, 24),
 )
 def test_a_marker_of_any_kind_marks_its_place(
-    world: World, population: list[Thing], number: int, order: SortOrder, filters: dict[str, Any], limit: int, index: int
+    world: World,
+    population: list[Thing],
+    number: int,
+    order: SortOrder,
+    filters: dict[str, Any],
+    limit: int,
+    index: int,
 ) -> None:
     world.clear(number)
     world.put(population)
@@ -261,15 +289,30 @@ def test_a_marker_of_any_kind_marks_its_place(
     keys_per_query=st.sampled_from([-1e9, 90.0]),
 )
 def test_a_silent_cell_does_not_hide_the_others(
-    world: World, population: list[Thing], number: int, order: SortOrder, filters: dict[str, Any], limit: int, silent: set[int], keys_per_query: float
+    world: World,
+    population: list[Thing],
+    number: int,
+    order: SortOrder,
+    filters: dict[str, Any],
+    limit: int,
+    silent: set[int],
+    keys_per_query: float,
 ) -> None:
-    """What the mappings can tell of its servers stands in its place; otherwise they alone are missing. Skipping, pages are full."""
+    """What the mappings can tell of its servers stands in its place; otherwise they alone are missing. Skipping, pages
+    are full."""
     world.clear(number)
     world.put(population)
     listing = Listing(filters=filters, order=order, limit=limit, keys_per_query=keys_per_query, deadline_s=5.0)
     # The journal knows what it has, whatever the cell may have made of it.
-    lost = {thing.uuid for thing in population if thing.kept in (Kept.IN_CELL, Kept.BURIED) and world.index_of(thing) in silent}
-    unsure = any(thing.kept in (Kept.INSERTED, Kept.DELETE_WAITS, Kept.GOING, Kept.GONE) and world.index_of(thing) in silent for thing in population)
+    lost = {
+        thing.uuid
+        for thing in population
+        if thing.kept in (Kept.IN_CELL, Kept.BURIED) and world.index_of(thing) in silent
+    }
+    unsure = any(
+        thing.kept in (Kept.INSERTED, Kept.DELETE_WAITS, Kept.GOING, Kept.GONE) and world.index_of(thing) in silent
+        for thing in population
+    )
     expected = union(world, listing)
     if unsure:
         return
@@ -287,7 +330,9 @@ def test_a_silent_cell_does_not_hide_the_others(
 
 @slow
 @given(population=populations, filters=filters, order=orders())
-def test_filters_and_orders_are_alike_in_sql_and_in_python(world: World, population: list[Thing], filters: dict[str, Any], order: SortOrder) -> None:
+def test_filters_and_orders_are_alike_in_sql_and_in_python(
+    world: World, population: list[Thing], filters: dict[str, Any], order: SortOrder
+) -> None:
     """A server in the journal is filtered and sorted in Python, and by its cell's database once it is there."""
     world.clear(1)
     world.put(population)
@@ -306,15 +351,22 @@ def test_filters_and_orders_are_alike_in_sql_and_in_python(world: World, populat
 
 
 @slow
-@given(population=populations, documents=st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=5)), min_size=1, max_size=3))
-def test_a_row_that_travels_packed_is_the_row(world: World, population: list[Thing], documents: list[dict[str, str]]) -> None:
+@given(
+    population=populations,
+    documents=st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=5)), min_size=1, max_size=3),
+)
+def test_a_row_that_travels_packed_is_the_row(
+    world: World, population: list[Thing], documents: list[dict[str, str]]
+) -> None:
     world.clear(1)
     world.put(population)
     with world.reading_union() as connection:
         for number, document in enumerate(documents):
             column = ("metadata", "fault", "extra")[number]
             connection.execute(sa.update(instances).values({column: document, "user_data": "null"}))
-        plain = [Server(*row) for row in connection.execute(sa.select(*SERVER_COLUMNS).order_by(instances.c.uuid)).all()]
+        plain = [
+            Server(*row) for row in connection.execute(sa.select(*SERVER_COLUMNS).order_by(instances.c.uuid)).all()
+        ]
         query = Query(Wanted({"deleted": None}, (Sorting("uuid"),), Shape.DETAIL, user_data=True), None)
         packed = [found.item for found in query.page(connection, ALL, within_s=5.0).found]
 
@@ -323,9 +375,38 @@ def test_a_row_that_travels_packed_is_the_row(world: World, population: list[Thi
 
 @pytest.mark.parametrize(
     "pattern",
-    [r"^\w+$", r"^\W+$", r"^[\w-]+$", r"\d$", r"\s$", r"^[[:alpha:]]$", "^a", "^.$", "^..$", "[A-Z]", "(?i)^a", "a|z", "a{1}", r"\\", "^$", "^[^a]*$",
-     "^[[:upper:]]", "[[:space:]]", "[[:digit:]]", "[[:alnum:]]$", "[[:lower:][:digit:]]", "[]a]", "^[^]a]",
-     r"\p{Lu}", r"\P{L}", "a++", "^.{2,}?$", "(?!a)^.", r"\x41", r"[\s\d]"],
+    [
+        r"^\w+$",
+        r"^\W+$",
+        r"^[\w-]+$",
+        r"\d$",
+        r"\s$",
+        r"^[[:alpha:]]$",
+        "^a",
+        "^.$",
+        "^..$",
+        "[A-Z]",
+        "(?i)^a",
+        "a|z",
+        "a{1}",
+        r"\\",
+        "^$",
+        "^[^a]*$",
+        "^[[:upper:]]",
+        "[[:space:]]",
+        "[[:digit:]]",
+        "[[:alnum:]]$",
+        "[[:lower:][:digit:]]",
+        "[]a]",
+        "^[^]a]",
+        r"\p{Lu}",
+        r"\P{L}",
+        "a++",
+        "^.{2,}?$",
+        "(?!a)^.",
+        r"\x41",
+        r"[\s\d]",
+    ],
 )
 def test_regular_expressions_mean_the_same_in_the_database_and_in_the_journal(world: World, pattern: str) -> None:
     world.clear(1)
@@ -333,7 +414,15 @@ def test_regular_expressions_mean_the_same_in_the_database_and_in_the_journal(wo
     order = (Sorting("uuid"),)
     holds = Matches({"name": pattern}, regexp_within_s=5.0)
     with world.reading_union() as connection:
-        everything = Query(Wanted({"deleted": False}, order, Shape.DETAIL), None).page(connection, ALL, within_s=5.0).found
-        found = Query(Wanted({"deleted": False, "name": pattern}, order, Shape.DETAIL), None).page(connection, ALL, within_s=5.0).found
+        everything = (
+            Query(Wanted({"deleted": False}, order, Shape.DETAIL), None).page(connection, ALL, within_s=5.0).found
+        )
+        found = (
+            Query(Wanted({"deleted": False, "name": pattern}, order, Shape.DETAIL), None)
+            .page(connection, ALL, within_s=5.0)
+            .found
+        )
 
-    assert [each.item.display_name for each in found] == [each.item.display_name for each in everything if holds(each.item)]
+    assert [each.item.display_name for each in found] == [
+        each.item.display_name for each in everything if holds(each.item)
+    ]

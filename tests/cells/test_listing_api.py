@@ -59,7 +59,7 @@ def change(cloud: SmallCloud, cell: str, uuid: str, **values: Any) -> None:
         connection.execute(rows.update().where(rows.c.uuid == uuid).values(**values))
 
 
-# ---- what a list is ------------------------------------------------------------------------------------------------------
+# ---- what a list is --------------------------------------------------------------------------------------------------
 
 
 def test_building_buried_and_running_servers_stand_in_one_list_newest_first(cloud: SmallCloud) -> None:
@@ -96,7 +96,9 @@ def test_admins_see_the_state_of_hosts_in_the_detailed_list(cloud: SmallCloud) -
     cloud.running(name="web")
     cloud.created(name="building")
 
-    assert [server["host_status"] for server in ask(cloud, "all_tenants=1", detail=True, user=ADMIN).json["servers"]] == ["", "UNKNOWN"]
+    assert [
+        server["host_status"] for server in ask(cloud, "all_tenants=1", detail=True, user=ADMIN).json["servers"]
+    ] == ["", "UNKNOWN"]
     assert "host_status" not in ask(cloud, "all_tenants=1", detail=True, user=ADMIN, version="2.15").json["servers"][0]
 
 
@@ -122,12 +124,16 @@ def test_the_servers_of_all_projects_are_for_admins(cloud: SmallCloud) -> None:
     assert ask(cloud, "all_tenants=perhaps", user=ADMIN).status == 400
 
 
-# ---- pages -----------------------------------------------------------------------------------------------------------------
+# ---- pages -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("order", ["", "&sort_key=display_name&sort_dir=asc", "&sort_key=power_state"])
 def test_pages_link_to_the_next_and_neither_skip_nor_repeat(cloud: SmallCloud, order: str) -> None:
-    made = [cloud.running("east", "east-1", name="e1"), cloud.running("west", "west-1", name="w1"), cloud.created(name="j1")]
+    made = [
+        cloud.running("east", "east-1", name="e1"),
+        cloud.running("west", "west-1", name="w1"),
+        cloud.created(name="j1"),
+    ]
     made += [cloud.running("west", "west-1", name="w2"), cloud.created(name="j2")]
 
     path, seen = f"/v2.1/servers/detail?limit=2{order}", list[str]()
@@ -193,7 +199,8 @@ def test_a_deleted_marker_still_marks_its_place(cloud: SmallCloud) -> None:
 
 @pytest.mark.parametrize("name", sorted(listing.SORT_KEYS))
 def test_a_marker_deleted_before_any_cell_had_it_marks_its_place_or_is_refused(cloud: SmallCloud, name: str) -> None:
-    """Nothing but its mapping is left: it has a place in the orders that mappings know; in others nobody can tell, so it is not found."""
+    """Nothing but its mapping is left: it has a place in the orders that mappings know; in others nobody can tell, so
+    it is not found."""
     older, marker = cloud.running(name="older"), cloud.created(name="gone")
     assert cloud.ask.delete(f"/v2.1/servers/{marker}", user=ALICE).status == 204
     with cloud.api.transaction() as connection:
@@ -201,7 +208,9 @@ def test_a_marker_deleted_before_any_cell_had_it_marks_its_place_or_is_refused(c
         assert entry.token is not None
         assert api_db.journal.finish(connection, uuid=marker, token=entry.token)
 
-    reply = ask(cloud, f"sort_key={name}&sort_dir=desc&marker={marker}", user=ALICE if name not in ("host", "node") else ADMIN)
+    reply = ask(
+        cloud, f"sort_key={name}&sort_dir=desc&marker={marker}", user=ALICE if name not in ("host", "node") else ADMIN
+    )
 
     key = listing.SORT_KEYS[name]
     if name in ("host", "node"):
@@ -213,7 +222,7 @@ def test_a_marker_deleted_before_any_cell_had_it_marks_its_place_or_is_refused(c
         assert reply.fault == f"badRequest: marker [{marker}] not found"
 
 
-# ---- filters -----------------------------------------------------------------------------------------------------------------
+# ---- filters ---------------------------------------------------------------------------------------------------------
 
 
 def test_names_are_filtered_by_regular_expression_wherever_the_server_is(cloud: SmallCloud) -> None:
@@ -345,7 +354,7 @@ def test_unknown_parameters_are_ignored_and_later_refused(cloud: SmallCloud) -> 
         assert ask(cloud, f"{name}=1", version="2.1").status == 400
 
 
-# ---- orders --------------------------------------------------------------------------------------------------------------------
+# ---- orders ----------------------------------------------------------------------------------------------------------
 
 
 def test_sort_keys(cloud: SmallCloud) -> None:
@@ -365,7 +374,11 @@ def test_every_sort_key_sorts(cloud: SmallCloud, name: str) -> None:
     made = {cloud.running(name="a"), cloud.running("west", "west-1", name="b"), cloud.created(name="c")}
 
     for direction in ("asc", "desc"):
-        reply = ask(cloud, f"sort_key={name}&sort_dir={direction}&limit=2", user=ALICE if name not in ("host", "node") else ADMIN)
+        reply = ask(
+            cloud,
+            f"sort_key={name}&sort_dir={direction}&limit=2",
+            user=ALICE if name not in ("host", "node") else ADMIN,
+        )
         assert reply.status == 200, reply.body
         seen = [server["id"] for server in reply.json["servers"]]
         if name not in ("host", "node"):
@@ -381,7 +394,7 @@ def test_a_direction_without_a_key_is_the_default_orders(cloud: SmallCloud) -> N
     assert names(cloud, "sort_key=display_name") == ["b", "a"]
 
 
-# ---- cells that are away -----------------------------------------------------------------------------------------------------
+# ---- cells that are away ---------------------------------------------------------------------------------------------
 
 
 def test_servers_of_a_silent_cell_keep_their_place_and_are_unknown(cloud: SmallCloud) -> None:
@@ -412,7 +425,9 @@ def test_what_the_mappings_cannot_tell_is_left_out_and_the_cell_is_named(cloud: 
         assert [server["name"] for server in reply.json["servers"]] == ["second"]
         assert reply.headers[MISSING] == "west"
     # Orders and filters that they can tell, though they have no index for them.
-    assert [len(server) for server in ask(cloud, "sort_key=user_id&sort_dir=asc", detail=True).json["servers"]].count(5) == 1
+    assert [len(server) for server in ask(cloud, "sort_key=user_id&sort_dir=asc", detail=True).json["servers"]].count(
+        5
+    ) == 1
     assert names(cloud, "sort_key=uuid").count("second") == 1
     assert len(names(cloud, "sort_key=uuid")) == 2
 

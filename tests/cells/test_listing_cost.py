@@ -66,7 +66,8 @@ def counted(world: World) -> Iterator[Cost]:
 
 @contextlib.contextmanager
 def _counted_on_mariadb(names: Mapping[str | None, str], cost: Cost) -> Iterator[None]:
-    """At the connections, whether a thread or the event loop asks. What a new connection sets and asks about itself has no FROM."""
+    """At the connections, whether a thread or the event loop asks. What a new connection sets and asks about itself has
+    no FROM."""
     send, receive = AsyncConnection._execute_command, AsyncConnection._read_query_result
     about_tables = set[AsyncConnection]()
 
@@ -83,7 +84,10 @@ def _counted_on_mariadb(names: Mapping[str | None, str], cost: Cost) -> Iterator
             cost.rows += len(async_connection._result.rows)
         return number
 
-    with mock.patch.object(AsyncConnection, "_execute_command", counting_send), mock.patch.object(AsyncConnection, "_read_query_result", counting_receive):
+    with (
+        mock.patch.object(AsyncConnection, "_execute_command", counting_send),
+        mock.patch.object(AsyncConnection, "_read_query_result", counting_receive),
+    ):
         yield
 
 
@@ -138,7 +142,9 @@ def test_queries_and_rows_are_bounded(world: World, order: SortOrder, limit: int
     world.clear(CELLS)
     world.put(spread(600))
 
-    found, cost = asked(world, Listing(filters=ALL, order=order, limit=limit, shape=shape, hosts_down_after_s=60.0, deadline_s=5.0))
+    found, cost = asked(
+        world, Listing(filters=ALL, order=order, limit=limit, shape=shape, hosts_down_after_s=60.0, deadline_s=5.0)
+    )
 
     assert len(found) == limit <= cost.rows
     assert is_bounded(cost, limit), cost
@@ -147,7 +153,9 @@ def test_queries_and_rows_are_bounded(world: World, order: SortOrder, limit: int
 @pytest.mark.parametrize("order", [DEFAULT, BY_NAME])
 @pytest.mark.parametrize("limit", [1, 10, 50, 100, 400, 1000])
 @pytest.mark.parametrize("shape", [Shape.BRIEF, Shape.DETAIL])
-def test_queries_and_rows_are_bounded_with_eighty_cells(many_cells: World, order: SortOrder, limit: int, shape: Shape) -> None:
+def test_queries_and_rows_are_bounded_with_eighty_cells(
+    many_cells: World, order: SortOrder, limit: int, shape: Shape
+) -> None:
     listing = Listing(filters=ALL, order=order, limit=limit, shape=shape, hosts_down_after_s=60.0, deadline_s=10.0)
 
     found, cost = asked(many_cells, listing)
@@ -178,7 +186,9 @@ def test_a_page_in_the_default_order_is_one_question_of_each_winners_cell(many_c
 def test_the_worst_spread_costs_little_more(mariadb_world: World) -> None:
     """All winners are in one cell, which nobody could know."""
     mariadb_world.clear(CELLS)
-    things = [dataclasses.replace(thing, name=("a" if thing.cell == 3 else "z") + (thing.name or "")) for thing in spread(600)]
+    things = [
+        dataclasses.replace(thing, name=("a" if thing.cell == 3 else "z") + (thing.name or "")) for thing in spread(600)
+    ]
     mariadb_world.put(things)
 
     found, cost = asked(mariadb_world, Listing(filters=ALL, order=BY_NAME, limit=70, deadline_s=5.0))
@@ -242,7 +252,9 @@ def test_the_cells_are_asked_at_the_same_time(world: World) -> None:
     gates = [Together(gate, asked) for gate in world.cells_registry.gates()]
     reach = dataclasses.replace(world.reach, cells=Registry(gates))  # type: ignore[arg-type]
 
-    page = asyncio.run(cells.listing.listing.list_servers(reach, Listing(filters=ALL, order=BY_NAME, limit=50, deadline_s=5.0)))
+    page = asyncio.run(
+        cells.listing.listing.list_servers(reach, Listing(filters=ALL, order=BY_NAME, limit=50, deadline_s=5.0))
+    )
 
     assert len(page.items) == 50
     assert page.silent == []

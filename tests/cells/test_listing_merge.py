@@ -93,7 +93,9 @@ def test_of_two_with_the_same_place_the_first_one_given_is_kept() -> None:
         (NAME_DOWN, ["\U0001d4b3", "\uffee", "\u00e9", "z", "e\u0301", "a ", "a", "Z", "A", "", None]),
     ],
 )
-def test_text_is_compared_by_code_point_and_nulls_come_first_ascending(order: tuple[Sorting, ...], sorted_names: list[str | None]) -> None:
+def test_text_is_compared_by_code_point_and_nulls_come_first_ascending(
+    order: tuple[Sorting, ...], sorted_names: list[str | None]
+) -> None:
     places = [ListedServer((name, "uuid"), name) for name in sorted(sorted_names, key=str)]
 
     assert [found.item for found in in_order(places, order)] == sorted_names
@@ -103,7 +105,14 @@ def test_text_is_compared_by_code_point_and_nulls_come_first_ascending(order: tu
 def test_directions_may_differ_from_key_to_key() -> None:
     order = (Sorting("host"), Sorting("launched_at", True), Sorting("uuid"))
     early, late = datetime.datetime(2026, 1, 1), datetime.datetime(2026, 1, 2)
-    wanted = [(None, None, "1"), ("h", late, "1"), ("h", late, "2"), ("h", early, "0"), ("h", None, "0"), ("i", None, "0")]
+    wanted = [
+        (None, None, "1"),
+        ("h", late, "1"),
+        ("h", late, "2"),
+        ("h", early, "0"),
+        ("h", None, "0"),
+        ("i", None, "0"),
+    ]
 
     places = in_order([ListedServer(position, None) for position in reversed(wanted)], order)
 

@@ -31,13 +31,19 @@ class Isolated:
     def __init__(self, world: World, server: mariadb.MariaDB) -> None:
         self.world = world
         self.server = server
-        self.east = [Thing(uuid=str(uuid.uuid4()), cell=0, name=f"east-{number}", created=2 * number) for number in range(5)]
-        self.west = [Thing(uuid=str(uuid.uuid4()), cell=1, name=f"west-{number}", created=2 * number + 1) for number in range(5)]
+        self.east = [
+            Thing(uuid=str(uuid.uuid4()), cell=0, name=f"east-{number}", created=2 * number) for number in range(5)
+        ]
+        self.west = [
+            Thing(uuid=str(uuid.uuid4()), cell=1, name=f"west-{number}", created=2 * number + 1) for number in range(5)
+        ]
         world.clear(2)
         world.put([*self.east, *self.west])
 
     def list(self, order: SortOrder, *, when_silent: WhenSilent = WhenSilent.SHOW) -> tuple[Page, float]:
-        listing = Listing(filters={"deleted": False}, order=order, limit=6, when_silent=when_silent, deadline_s=DEADLINE_S)
+        listing = Listing(
+            filters={"deleted": False}, order=order, limit=6, when_silent=when_silent, deadline_s=DEADLINE_S
+        )
         started = time.monotonic()
         page = asyncio.run(cells.listing.listing.list_servers(self.world.reach, listing))
         return page, time.monotonic() - started
@@ -60,7 +66,10 @@ def west_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mariadb.Ma
 @pytest.fixture
 def isolated(mariadb_server: mariadb.MariaDB, west_server: mariadb.MariaDB) -> Iterator[Isolated]:
     shared = [mariadb_server.create_schema(f"isolated_{name}") for name in ("api", "cell0", "east")]
-    world = World([*shared, west_server.create_schema("west"), mariadb_server.create_schema("isolated_all")], deadline_s=DEADLINE_S)
+    world = World(
+        [*shared, west_server.create_schema("west"), mariadb_server.create_schema("isolated_all")],
+        deadline_s=DEADLINE_S,
+    )
     yield Isolated(world, west_server)
     world.close()
 
@@ -81,7 +90,10 @@ def test_a_frozen_cell_costs_the_deadline_once_and_then_nothing(isolated: Isolat
     for page in (first, later):
         assert page.silent == ["cell2"]
         known = [item.uuid for item in page.items if not isinstance(item, Unreachable)]
-        assert known == [item.uuid for item in whole.items if item.uuid in {thing.uuid for thing in isolated.east}] or order is BY_NAME
+        assert (
+            known == [item.uuid for item in whole.items if item.uuid in {thing.uuid for thing in isolated.east}]
+            or order is BY_NAME
+        )
         assert {thing.uuid for thing in isolated.east} >= set(known) != set()
 
 

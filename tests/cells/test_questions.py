@@ -55,7 +55,7 @@ def _is_well(gate: Gate) -> bool:
     return gate.health()["database"] == "up" and isinstance(gate.read_now(_one), Answer)
 
 
-# ---- at the gate -------------------------------------------------------------------------------------------------------------
+# ---- at the gate -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.mariadb
@@ -74,11 +74,14 @@ def test_a_question_that_times_out_while_a_ping_is_answered_opens_nothing(gate: 
 def test_a_late_wire_opens_nothing_while_a_ping_is_answered(server: mariadb.MariaDB) -> None:
     slow = CompiledStatement(sa.select(sa.func.sleep(sa.bindparam("seconds", type_=sa.Float))))
     with mock.patch.object(engine, "_limit_statements"):
-        gate = Gate(Cell(str(uuid.uuid4()), "west", server.create_schema(SCHEMA), "none://"), threads=2, deadline_s=DEADLINE_S)
+        gate = Gate(
+            Cell(str(uuid.uuid4()), "west", server.create_schema(SCHEMA), "none://"), threads=2, deadline_s=DEADLINE_S
+        )
 
     async def ask(seconds: float) -> Answer[object] | Silence:
         asked = gate.submit_query(
-            Question(slow, {"seconds": seconds}, lambda _: "asynchronous connection"), lambda connection: slow.rows(connection, {"seconds": seconds})
+            Question(slow, {"seconds": seconds}, lambda _: "asynchronous connection"),
+            lambda connection: slow.rows(connection, {"seconds": seconds}),
         )
         return await gate._await(asked, 2 * DEADLINE_S)
 
@@ -118,7 +121,9 @@ def test_a_packet_that_is_too_large_opens_nothing(gate: Gate) -> None:
     longer_than_a_packet = "x" * (17 * 2**20)
     for _ in range(3):
         with contextlib.suppress(core.errors.Invalid):
-            answer = gate.read_now(lambda connection: connection.execute(sa.select(sa.func.length(longer_than_a_packet))).all())
+            answer = gate.read_now(
+                lambda connection: connection.execute(sa.select(sa.func.length(longer_than_a_packet))).all()
+            )
             assert isinstance(answer, Silence)
             assert answer.cause is not Cause.AWAY
     assert _is_well(gate)
@@ -142,11 +147,13 @@ def test_what_sqlite_refuses_to_be_asked_is_its_askers_error(world: World, text:
 
 def test_a_number_that_no_column_has_is_its_askers_error(sqlite_world: World) -> None:
     with pytest.raises(core.errors.Invalid):
-        sqlite_world.api_db.read_now(lambda connection: connection.execute(sa.select(sa.literal(2**70, sa.Integer))).all())
+        sqlite_world.api_db.read_now(
+            lambda connection: connection.execute(sa.select(sa.literal(2**70, sa.Integer))).all()
+        )
     assert _is_well(sqlite_world.api_db)
 
 
-# ---- lists -------------------------------------------------------------------------------------------------------------------
+# ---- lists -----------------------------------------------------------------------------------------------------------
 
 
 def _list(world: World, **filters: object) -> Page:
@@ -181,14 +188,18 @@ def test_as_many_tags_as_a_server_may_have_are_one_look_at_it(world: World) -> N
 
 
 def _takes_too_long(*_: object, **__: object) -> object:
-    raise sa.exc.OperationalError("SELECT", None, pymysql.err.OperationalError(2013, "Lost connection to MySQL server (timed out)"))
+    raise sa.exc.OperationalError(
+        "SELECT", None, pymysql.err.OperationalError(2013, "Lost connection to MySQL server (timed out)")
+    )
 
 
 @pytest.mark.parametrize("when_silent", list(WhenSilent))
 def test_a_list_is_not_short_because_of_what_it_asks(world: World, when_silent: WhenSilent) -> None:
     world.clear(2)
     world.put([Thing(uuid=str(uuid.uuid4()), cell=number) for number in range(2)])
-    listing = Listing(filters={"deleted": False, "description": "x"}, order=BY_NAME, limit=50, deadline_s=5.0, when_silent=when_silent)
+    listing = Listing(
+        filters={"deleted": False, "description": "x"}, order=BY_NAME, limit=50, deadline_s=5.0, when_silent=when_silent
+    )
 
     with mock.patch.object(cell_db.listing.Query, "page", _takes_too_long):
         with pytest.raises((core.errors.TooExpensive, core.errors.Unavailable)) as refused:
@@ -198,7 +209,7 @@ def test_a_list_is_not_short_because_of_what_it_asks(world: World, when_silent: 
     assert all(gate.health()["database"] == "up" for gate in world.cells_registry.gates())
 
 
-# ---- many of them ----------------------------------------------------------------------------------------------------------------
+# ---- many of them ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(params=["sqlite", pytest.param("mariadb", marks=pytest.mark.mariadb)])
@@ -218,8 +229,16 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def test_forty_endless_expressions_of_one_project_leave_others_whole(shared: World) -> None:
     shared.clear(2)
-    shared.put([Thing(uuid=str(uuid.uuid4()), cell=number % 2, project_id="evil", name="a" * 40 + "!", created=number) for number in range(12)])
-    others = [Thing(uuid=str(uuid.uuid4()), cell=number % 2, project_id="good", name=f"good-{number}", kept=Kept.IN_CELL) for number in range(4)]
+    shared.put(
+        [
+            Thing(uuid=str(uuid.uuid4()), cell=number % 2, project_id="evil", name="a" * 40 + "!", created=number)
+            for number in range(12)
+        ]
+    )
+    others = [
+        Thing(uuid=str(uuid.uuid4()), cell=number % 2, project_id="good", name=f"good-{number}", kept=Kept.IN_CELL)
+        for number in range(4)
+    ]
     shared.put(others)
     gates = shared.cells_registry.gates()
     by_cell = {gate.cell.uuid: gate for gate in gates}
@@ -228,18 +247,27 @@ def test_forty_endless_expressions_of_one_project_leave_others_whole(shared: Wor
         asks_for("evil")
         filters = {"deleted": False, "project_id": "evil", "name": ENDLESS}
         try:
-            return await cells.listing.listing.list_servers(shared.reach, Listing(filters=filters, order=BY_NAME, limit=50, deadline_s=5.0))
+            return await cells.listing.listing.list_servers(
+                shared.reach, Listing(filters=filters, order=BY_NAME, limit=50, deadline_s=5.0)
+            )
         except core.errors.CellplaneError as error:
             return error
 
     async def look() -> tuple[list[object], Page]:
         asks_for("good")
-        rows = [await by_cell[shared.cell_of(thing).uuid].read(cell_db.listing.one, thing.uuid, hosts_down_after_s=None) for thing in others]
+        rows = [
+            await by_cell[shared.cell_of(thing).uuid].read(cell_db.listing.one, thing.uuid, hosts_down_after_s=None)
+            for thing in others
+        ]
         filters = {"deleted": False, "project_id": "good", "name": "good"}
         with contextlib.suppress(core.errors.Unavailable):  # An expression waits for its turn behind those of others.
-            await cells.listing.listing.list_servers(shared.reach, Listing(filters=filters, order=BY_NAME, limit=50, deadline_s=5.0))
+            await cells.listing.listing.list_servers(
+                shared.reach, Listing(filters=filters, order=BY_NAME, limit=50, deadline_s=5.0)
+            )
         del filters["name"]
-        return list(rows), await cells.listing.listing.list_servers(shared.reach, Listing(filters=filters, order=BY_NAME, limit=50, deadline_s=5.0))
+        return list(rows), await cells.listing.listing.list_servers(
+            shared.reach, Listing(filters=filters, order=BY_NAME, limit=50, deadline_s=5.0)
+        )
 
     async def both() -> tuple[list[object], list[tuple[list[object], Page]]]:
         attack = asyncio.gather(*(evil() for _ in range(40)))
@@ -253,10 +281,15 @@ def test_forty_endless_expressions_of_one_project_leave_others_whole(shared: Wor
 
     for rows, page in looks:
         assert all(isinstance(row, Answer) for row in rows), rows
-        assert [item.uuid for item in page.items if not isinstance(item, Unreachable)] == [thing.uuid for thing in others]
+        assert [item.uuid for item in page.items if not isinstance(item, Unreachable)] == [
+            thing.uuid for thing in others
+        ]
         assert page.silent == []
     # They are told; and a page that came about all the same leaves nothing out.
-    assert all(end.silent == [] if isinstance(end, Page) else isinstance(end, core.errors.Invalid | core.errors.Unavailable) for end in ends), ends
+    assert all(
+        end.silent == [] if isinstance(end, Page) else isinstance(end, core.errors.Invalid | core.errors.Unavailable)
+        for end in ends
+    ), ends
     assert all(gate.health()["database"] == "up" for gate in gates)
 
 

@@ -45,7 +45,9 @@ def database(tmp_path: pathlib.Path) -> Iterator[Database]:
 def cells_of(tmp_path: pathlib.Path) -> Cells:
     file = tmp_path / "api.conf"
     file.write_text(f"[api_database]\nconnection = sqlite:///{tmp_path}/api.sqlite\n")
-    conf = core.config.load("api", ["--config-file", str(file)], [core.config.PROCESS, core.config.API_DATABASE, core.config.CELLS])
+    conf = core.config.load(
+        "api", ["--config-file", str(file)], [core.config.PROCESS, core.config.API_DATABASE, core.config.CELLS]
+    )
     return Cells(conf, api_gate(conf))
 
 
@@ -72,6 +74,8 @@ def test_a_mapping_that_cannot_be_used_is_one_cell_that_is_away(
     east, west = cells.by_name("east"), cells.by_name("west")
     assert isinstance(west.read_now(probe), Answer)
     assert isinstance(east.read_now(probe), Silence)
-    told = [record.getMessage() for record in caplog.records if "cell east is away: in its mapping" in record.getMessage()]
+    told = [
+        record.getMessage() for record in caplog.records if "cell east is away: in its mapping" in record.getMessage()
+    ]
     assert len(told) == 1 and "hush" not in told[0]
     cells.stop()

@@ -85,7 +85,13 @@ class Thing:
             uuid=self.uuid, project_id=self.project_id, user_id=self.user_id, name=self.name or "", hostname="vm", flavor=self.flavor,
             tags=list(self.tags), key_name=self.key_name, config_drive=self.config_drive, availability_zone=self.zone,
         )  # fmt: skip
-        return BuildRequest(build=build, request_id="req", created_at=self.created_at, description=self.description, image_ref=self.image)
+        return BuildRequest(
+            build=build,
+            request_id="req",
+            created_at=self.created_at,
+            description=self.description,
+            image_ref=self.image,
+        )
 
 
 def row_of(thing: Thing) -> dict[str, Any]:
@@ -112,8 +118,13 @@ def row_of_order(thing: Thing) -> dict[str, Any]:
         thing, kept=Kept.GOING if deleting else Kept.IN_CELL, name=thing.name or "", host=None, vm_state=states.BUILDING, power_state=states.NO_STATE,
         task_state=states.DELETING if deleting else states.SCHEDULING, launched=None, locked_by=None,
     )  # fmt: skip
-    return {**row_of(plain), "updated_at": plain.created_at, "state": states.BUILD_DELETING if deleting else states.BUILD,
-            "root_device_name": "/dev/vda", "reservation_id": ""}
+    return {
+        **row_of(plain),
+        "updated_at": plain.created_at,
+        "state": states.BUILD_DELETING if deleting else states.BUILD,
+        "root_device_name": "/dev/vda",
+        "reservation_id": "",
+    }
 
 
 class Registry:
@@ -144,7 +155,9 @@ class World:
         self._database = {url: Database(url) for url in urls}
         self._api, self._union = self._database[api], self._database[union]
         self.cells = [Cell(CELL0_UUID, "cell0", cell0, "none://")]
-        self.cells += [Cell(str(uuids.UUID(int=number)), f"cell{number}", url, "none://") for number, url in enumerate(cells, 1)]
+        self.cells += [
+            Cell(str(uuids.UUID(int=number)), f"cell{number}", url, "none://") for number, url in enumerate(cells, 1)
+        ]
         self._gates = {cell.uuid: Gate(cell, threads=threads, deadline_s=deadline_s) for cell in self.cells}
         self._make_tables()
         self.api_db = Gate(Cell("api", "api", api, "none://"), threads=threads, deadline_s=deadline_s)
@@ -156,7 +169,14 @@ class World:
         with self._api.transaction() as connection:
             present = set(connection.execute(sa.select(api_db.tables.cell_mappings.c.uuid)).scalars())
             rows = [
-                {"uuid": cell.uuid, "name": cell.name, "transport_url": "", "database_connection": "", "disabled": False, "created_at": FIRST}
+                {
+                    "uuid": cell.uuid,
+                    "name": cell.name,
+                    "transport_url": "",
+                    "database_connection": "",
+                    "disabled": False,
+                    "created_at": FIRST,
+                }
                 for cell in self.cells
                 if cell.uuid not in present
             ]
@@ -172,7 +192,7 @@ class World:
         for database in self._database.values():
             database.close()
 
-    # ---- filling ---------------------------------------------------------------------------------------------------------
+    # ---- filling -----------------------------------------------------------------------------------------------------
 
     def clear(self, cells: int) -> None:
         """Empties everything; from now on there are so many cells beside cell0."""
@@ -205,7 +225,9 @@ class World:
             self._note_project_cells(connection, things)
         for cell in self.cells:
             self._insert(cell, [thing for thing in things if thing.kept in WITH_ROW and self.cell_of(thing) == cell])
-            self._insert_tombstones(cell, [thing for thing in things if thing.kept is Kept.TOMBSTONE and self.cell_of(thing) == cell])
+            self._insert_tombstones(
+                cell, [thing for thing in things if thing.kept is Kept.TOMBSTONE and self.cell_of(thing) == cell]
+            )
         # To its owner a server is deleted from the moment of asking.
         self._insert(None, [_as_seen(thing) for thing in things if thing.kept in WITH_ROW])
         self._insert_rows(None, [(thing, row_of_order(thing)) for thing in things if thing.kept in ONLY_ORDERED])
@@ -220,7 +242,11 @@ class World:
             for cell in (self.cell_of(thing), None):
                 with self._of(cell).transaction() as connection:
                     rows = cell_db.tables.instances
-                    connection.execute(sa.update(rows).where(rows.c.uuid == thing.uuid).values(deleted=True, state=states.BUILD_DELETED))
+                    connection.execute(
+                        sa.update(rows)
+                        .where(rows.c.uuid == thing.uuid)
+                        .values(deleted=True, state=states.BUILD_DELETED)
+                    )
 
     def hand_over(self, thing: Thing) -> None:
         """The server goes from the journal into its cell; nothing changes to its owner."""
@@ -258,7 +284,9 @@ class World:
         placed = (thing for thing in things if thing.kept not in (Kept.WAITING, Kept.DELETE_BEFORE_CELL))
         missing = {(thing.project_id, self.cell_of(thing).uuid) for thing in placed} - known
         if missing:
-            connection.execute(sa.insert(table), [{"project_id": project, "cell_uuid": cell} for project, cell in missing])
+            connection.execute(
+                sa.insert(table), [{"project_id": project, "cell_uuid": cell} for project, cell in missing]
+            )
 
     def _insert(self, cell: Cell | None, things: Sequence[Thing]) -> None:
         self._insert_rows(cell, [(thing, row_of(thing)) for thing in things])
@@ -276,9 +304,11 @@ class World:
     def _insert_tombstones(self, cell: Cell, things: Sequence[Thing]) -> None:
         blank = {"attempt": 0, "name": None, "tags": (), "kept": Kept.GONE}
         rows = [dataclasses.replace(thing, name=None, tags=(), kept=Kept.GONE) for thing in things]
-        self._insert_rows(cell, [(row, {**row_of(row), "attempt": blank["attempt"], "created_at": LATER}) for row in rows])
+        self._insert_rows(
+            cell, [(row, {**row_of(row), "attempt": blank["attempt"], "created_at": LATER}) for row in rows]
+        )
 
-    # ---- faults ----------------------------------------------------------------------------------------------------------
+    # ---- faults ------------------------------------------------------------------------------------------------------
 
     def index_of(self, thing: Thing) -> int:
         """0: cell0."""
@@ -294,7 +324,7 @@ class World:
         for gate in gates:
             gate._bulkhead.breaker.succeeded()
 
-    # ---- the union -------------------------------------------------------------------------------------------------------
+    # ---- the union ---------------------------------------------------------------------------------------------------
 
     def in_union(self) -> sa.Engine:
         """The one cell that holds them all."""

@@ -41,13 +41,22 @@ def in_process(placement_conf: pathlib.Path) -> clients.placement.Placement:
 
 
 @pytest.fixture(scope="session")
-def over_http(placement_conf: pathlib.Path, in_process: clients.placement.Placement) -> Iterator[clients.placement.Placement]:
+def over_http(
+    placement_conf: pathlib.Path, in_process: clients.placement.Placement
+) -> Iterator[clients.placement.Placement]:
     """The same database behind gunicorn. `in_process` comes first: it has made the schema by then."""
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "--threads", "4", "--log-level", "error"]
-    environment = {**os.environ, "OS_PLACEMENT_CONFIG_DIR": str(placement_conf.parent), "HOME": str(placement_conf.parent)}
+    environment = {
+        **os.environ,
+        "OS_PLACEMENT_CONFIG_DIR": str(placement_conf.parent),
+        "HOME": str(placement_conf.parent),
+    }
     server = subprocess.Popen(
-        [*command, "--no-control-socket", "placement.wsgi.api:application"], env=environment, start_new_session=True, cwd=placement_conf.parent
+        [*command, "--no-control-socket", "placement.wsgi.api:application"],
+        env=environment,
+        start_new_session=True,
+        cwd=placement_conf.parent,
     )
     try:
         wait_for_http(f"http://127.0.0.1:{port}/")

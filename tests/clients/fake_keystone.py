@@ -1,4 +1,5 @@
-"""A Keystone of some lines, for what the real one can't be brought to do at will: it counts, stays silent, lies, or is away."""
+"""A Keystone of some lines, for what the real one can't be brought to do at will: it counts, stays silent, lies, or is
+away."""
 
 import datetime
 import http.server
@@ -10,15 +11,32 @@ from typing import Any
 from clients.keystone import Credentials, Keystone
 
 PASSWORD = "sesame"
-CREDENTIALS = Credentials(username="cellplane", password=PASSWORD, project_name="service", user_domain={"id": "default"}, project_domain={"name": "Default"})
+CREDENTIALS = Credentials(
+    username="cellplane",
+    password=PASSWORD,
+    project_name="service",
+    user_domain={"id": "default"},
+    project_domain={"name": "Default"},
+)
 HOUR = datetime.timedelta(hours=1)
 
 
-def described(user: str = "alice", *, roles: tuple[str, ...] = ("member", "reader"), lives: datetime.timedelta = HOUR, **scope: Any) -> dict[str, Any]:
+def described(
+    user: str = "alice",
+    *,
+    roles: tuple[str, ...] = ("member", "reader"),
+    lives: datetime.timedelta = HOUR,
+    **scope: Any,
+) -> dict[str, Any]:
     """What Keystone says of a token; for project `demo` unless another scope is given (`project=None` for none)."""
     ends_at = datetime.datetime.now(datetime.UTC) + lives
     body = {
-        "user": {"id": f"{user}-id", "name": user, "domain": {"id": "default", "name": "Default"}, "password_expires_at": None},
+        "user": {
+            "id": f"{user}-id",
+            "name": user,
+            "domain": {"id": "default", "name": "Default"},
+            "password_expires_at": None,
+        },
         "methods": ["password"],
         "audit_ids": ["x"],
         "issued_at": "2026-01-01T00:00:00.000000Z",
@@ -31,7 +49,8 @@ def described(user: str = "alice", *, roles: tuple[str, ...] = ("member", "reade
 
 
 class FakeKeystone:
-    """Knows the tokens in `tokens`; gives `own-1`, `own-2` … to whoever has the password, and takes the last one only."""
+    """Knows the tokens in `tokens`; gives `own-1`, `own-2` … to whoever has the password, and takes the last one
+    only."""
 
     def __init__(self) -> None:
         self.tokens: dict[str, dict[str, Any]] = {}
@@ -97,7 +116,8 @@ class FakeKeystone:
 
 
 class _Server(http.server.ThreadingHTTPServer):
-    # Threads are not waited for, and connections that are kept open end with the answer: a stopped Keystone is gone at once.
+    # Threads are not waited for, and connections that are kept open end with the answer: a stopped Keystone is gone at
+    # once.
     daemon_threads = True
     block_on_close = False
 
@@ -115,7 +135,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         token = self.headers["X-Subject-Token"]
-        self._reply("/v3/auth/tokens?nocatalog", lambda keystone: keystone.validate(self.headers["X-Auth-Token"], token))
+        self._reply(
+            "/v3/auth/tokens?nocatalog", lambda keystone: keystone.validate(self.headers["X-Auth-Token"], token)
+        )
 
     def _reply(self, path: str, answer: Any) -> None:
         keystone = self.server.keystone

@@ -57,7 +57,9 @@ class ImageService:
         headers = {**self.headers(user), **more.pop("headers", {})}
         with requests.Session() as session:
             session.trust_env = False
-            return session.request(method, f"{self.url}/v2/images{path}", json=json, headers=headers, timeout=30, **more)
+            return session.request(
+                method, f"{self.url}/v2/images{path}", json=json, headers=headers, timeout=30, **more
+            )
 
     def create(self, user: Context, content: bytes | None = CONTENT, **properties: object) -> str:
         """An image of this user's."""
@@ -66,13 +68,21 @@ class ImageService:
         assert reply.status_code == 201, reply.text
         image_id = str(reply.json()["id"])
         if content is not None:
-            reply = self.ask(user, "PUT", f"/{image_id}/file", data=content, headers={"Content-Type": "application/octet-stream"})
+            reply = self.ask(
+                user, "PUT", f"/{image_id}/file", data=content, headers={"Content-Type": "application/octet-stream"}
+            )
             assert reply.status_code == 204, reply.text
         return image_id
 
     def change(self, user: Context, image_id: str, name: str, value: object) -> requests.Response:
         kind = "application/openstack-images-v2.1-json-patch"
-        return self.ask(user, "PATCH", f"/{image_id}", [{"op": "replace", "path": f"/{name}", "value": value}], headers={"Content-Type": kind})
+        return self.ask(
+            user,
+            "PATCH",
+            f"/{image_id}",
+            [{"op": "replace", "path": f"/{name}", "value": value}],
+            headers={"Content-Type": kind},
+        )
 
 
 class OwnService(ImageService):
@@ -91,7 +101,8 @@ class OwnService(ImageService):
 
 
 class GlanceService(ImageService):
-    """Glance itself on a SQLite file, from an environment of its own. It believes the headers that Keystone's filter would pass on."""
+    """Glance itself on a SQLite file, from an environment of its own. It believes the headers that Keystone's filter
+    would pass on."""
 
     def __init__(self, directory: pathlib.Path, programs: pathlib.Path) -> None:
         paste = (programs.parent / "etc" / "glance" / "glance-api-paste.ini").read_text()
@@ -104,11 +115,19 @@ class GlanceService(ImageService):
         self._log = (directory / "log").open("wb")
         _run([programs / "glance-manage", "--config-file", settings, "db_sync"], self._log)
         server = directory / "gunicorn.conf.py"
-        server.write_text(f'wsgi_app = "glance.wsgi.api:application"\nbind = "127.0.0.1:{port}"\nthreads = 4\ncontrol_socket_disable = True\n')
+        server.write_text(
+            f'wsgi_app = "glance.wsgi.api:application"\nbind = "127.0.0.1:{port}"\nthreads = 4\ncontrol_socket_disable = True\n'
+        )
         # Glance reads the arguments of the command as its own.
         environment = {**os.environ, "OS_GLANCE_CONFIG_DIR": str(directory), "GUNICORN_CMD_ARGS": f"-c {server}"}
         self._server = subprocess.Popen(
-            [programs / "gunicorn"], env=environment, cwd=directory, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, start_new_session=True
+            [programs / "gunicorn"],
+            env=environment,
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
         )
         url = f"http://127.0.0.1:{port}"
         super().__init__(url, Images(url, 10.0, remember_s=0.01, headers=lambda *, renew=False: self.headers(ADMIN)))

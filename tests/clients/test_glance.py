@@ -49,7 +49,11 @@ IMAGE: dict[str, Any] = {
 }
 IMAGE_ID: str = IMAGE["id"]
 ORDERED = ImageRef(
-    image_id=IMAGE_ID, size_bytes=IMAGE["size"], checksum=IMAGE["checksum"], hash_algorithm=IMAGE["os_hash_algo"], hash_value=IMAGE["os_hash_value"]
+    image_id=IMAGE_ID,
+    size_bytes=IMAGE["size"],
+    checksum=IMAGE["checksum"],
+    hash_algorithm=IMAGE["os_hash_algo"],
+    hash_value=IMAGE["os_hash_value"],
 )
 UNHASHED = ImageRef(image_id=IMAGE_ID, size_bytes=IMAGE["size"])
 BLUE, RED = Context("b", "blue"), Context("r", "red")
@@ -154,7 +158,9 @@ def test_an_active_image_is_asked_for_once(images: Images, service: ImageService
 
 
 def test_an_image_still_being_uploaded_is_asked_for_again(images: Images, service: ImageService) -> None:
-    service.image.update(status="queued", size=None, checksum=None, os_hash_algo=None, os_hash_value=None, min_disk=None)
+    service.image.update(
+        status="queued", size=None, checksum=None, os_hash_algo=None, os_hash_value=None, min_disk=None
+    )
 
     image = images.show(IMAGE_ID, RED)
     service.image["status"] = "active"
@@ -165,14 +171,26 @@ def test_an_image_still_being_uploaded_is_asked_for_again(images: Images, servic
 
 @pytest.mark.parametrize(
     "image_id",
-    ["8f1b6b2e-0000-0000-0000-000000000000", "no uuid", "../../etc/passwd", "ü", "", ".", "..", "\udce9", "8f1b6b2e6f0e4c1e9f436a1d8b0a0001"],
+    [
+        "8f1b6b2e-0000-0000-0000-000000000000",
+        "no uuid",
+        "../../etc/passwd",
+        "ü",
+        "",
+        ".",
+        "..",
+        "\udce9",
+        "8f1b6b2e6f0e4c1e9f436a1d8b0a0001",
+    ],
 )
 def test_an_unknown_image_is_not_found(images: Images, image_id: str) -> None:
     with pytest.raises(core.errors.NotFound):
         images.show(image_id, RED)
 
 
-@pytest.mark.parametrize(("status", "error"), [(400, core.errors.NotFound), (403, core.errors.NotFound), (500, core.errors.Unavailable)])
+@pytest.mark.parametrize(
+    ("status", "error"), [(400, core.errors.NotFound), (403, core.errors.NotFound), (500, core.errors.Unavailable)]
+)
 def test_what_other_answers_mean(images: Images, service: ImageService, status: int, error: type[Exception]) -> None:
     service.status = status
 
@@ -204,7 +222,9 @@ def test_a_download_is_whole_and_leaves_no_other_file(images: Images, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["image"]
 
 
-def test_a_download_is_checked_by_the_older_checksum_if_there_is_no_other(images: Images, tmp_path: pathlib.Path) -> None:
+def test_a_download_is_checked_by_the_older_checksum_if_there_is_no_other(
+    images: Images, tmp_path: pathlib.Path
+) -> None:
     older = msgspec.structs.replace(ORDERED, hash_algorithm=None, hash_value=None)
     images.download(older, tmp_path / "image")
 
@@ -213,7 +233,9 @@ def test_a_download_is_checked_by_the_older_checksum_if_there_is_no_other(images
 
 
 @pytest.mark.parametrize("algorithm", ["shake_128", "crc32", ""])
-def test_a_hash_that_nobody_can_compute_is_not_relied_on(images: Images, tmp_path: pathlib.Path, algorithm: str) -> None:
+def test_a_hash_that_nobody_can_compute_is_not_relied_on(
+    images: Images, tmp_path: pathlib.Path, algorithm: str
+) -> None:
     odd = msgspec.structs.replace(ORDERED, hash_algorithm=algorithm, hash_value="0" * 32)
     images.download(odd, tmp_path / "image")
 
@@ -221,10 +243,14 @@ def test_a_hash_that_nobody_can_compute_is_not_relied_on(images: Images, tmp_pat
         images.download(msgspec.structs.replace(odd, checksum="0" * 32), tmp_path / "image")
 
 
-def test_an_id_that_names_other_bytes_by_now_does_not_give_them(images: Images, service: ImageService, tmp_path: pathlib.Path) -> None:
+def test_an_id_that_names_other_bytes_by_now_does_not_give_them(
+    images: Images, service: ImageService, tmp_path: pathlib.Path
+) -> None:
     """Deleted and made anew under the same id: the service's own word for it is not the order's."""
     service.sent = bytes(reversed(BYTES))
-    service.image.update(checksum=hashlib.md5(service.sent).hexdigest(), os_hash_value=hashlib.sha512(service.sent).hexdigest())
+    service.image.update(
+        checksum=hashlib.md5(service.sent).hexdigest(), os_hash_value=hashlib.sha512(service.sent).hexdigest()
+    )
 
     with pytest.raises(core.errors.Unavailable, match="was changed"):
         images.download(ORDERED, tmp_path / "image")
@@ -232,7 +258,9 @@ def test_an_id_that_names_other_bytes_by_now_does_not_give_them(images: Images, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_download_ends_where_its_declared_size_does(images: Images, service: ImageService, tmp_path: pathlib.Path) -> None:
+def test_a_download_ends_where_its_declared_size_does(
+    images: Images, service: ImageService, tmp_path: pathlib.Path
+) -> None:
     """What is larger than it was said to be must not reach the host's disk."""
     service.sent = BYTES * 64
     service.image.update(size=len(service.sent))
@@ -253,7 +281,9 @@ def test_a_download_is_for_its_owner_s_eyes_only_whatever_the_umask(images: Imag
     assert stat.S_IMODE((tmp_path / "image").stat().st_mode) == 0o600
 
 
-def test_a_damaged_download_leaves_what_was_there(images: Images, service: ImageService, tmp_path: pathlib.Path) -> None:
+def test_a_damaged_download_leaves_what_was_there(
+    images: Images, service: ImageService, tmp_path: pathlib.Path
+) -> None:
     (tmp_path / "image").write_bytes(b"before")
     service.sent = b"x" + BYTES[1:]
 
@@ -263,7 +293,9 @@ def test_a_damaged_download_leaves_what_was_there(images: Images, service: Image
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("image", b"before")]
 
 
-def test_a_download_that_breaks_off_leaves_nothing(images: Images, service: ImageService, tmp_path: pathlib.Path) -> None:
+def test_a_download_that_breaks_off_leaves_nothing(
+    images: Images, service: ImageService, tmp_path: pathlib.Path
+) -> None:
     service.length = len(BYTES)
     service.sent = BYTES[:1000]
 
@@ -273,7 +305,9 @@ def test_a_download_that_breaks_off_leaves_nothing(images: Images, service: Imag
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_short_download_without_a_checksum_is_noticed(images: Images, service: ImageService, tmp_path: pathlib.Path) -> None:
+def test_a_short_download_without_a_checksum_is_noticed(
+    images: Images, service: ImageService, tmp_path: pathlib.Path
+) -> None:
     service.sent = BYTES[:1000]
 
     with pytest.raises(core.errors.Unavailable, match="1000 of"):
@@ -281,7 +315,9 @@ def test_a_short_download_without_a_checksum_is_noticed(images: Images, service:
 
 
 @pytest.mark.alone
-def test_a_download_that_drips_ends_at_its_deadline(images: Images, service: ImageService, tmp_path: pathlib.Path) -> None:
+def test_a_download_that_drips_ends_at_its_deadline(
+    images: Images, service: ImageService, tmp_path: pathlib.Path
+) -> None:
     service.pause_s = 0.05
     begun = time.monotonic()
 
@@ -294,10 +330,12 @@ def test_a_download_that_drips_ends_at_its_deadline(images: Images, service: Ima
 
 def test_an_image_without_bytes_is_not_found(images: Images, tmp_path: pathlib.Path) -> None:
     with pytest.raises(core.errors.NotFound):
-        images.download(msgspec.structs.replace(ORDERED, image_id="8f1b6b2e-0000-0000-0000-000000000000"), tmp_path / "image")
+        images.download(
+            msgspec.structs.replace(ORDERED, image_id="8f1b6b2e-0000-0000-0000-000000000000"), tmp_path / "image"
+        )
 
 
-# ---- for whom ------------------------------------------------------------------------------------------------------------------
+# ---- for whom --------------------------------------------------------------------------------------------------------
 
 
 def member(status: str = "accepted", **changes: str) -> dict[str, str]:

@@ -19,7 +19,14 @@ from objects.build import ImageRef
 
 BYTES = bytes(range(256)) * 8192
 ADMIN = Context("admin", "admin", is_admin=True)
-RECORD = {"name": "copy", "disk_format": "qcow2", "container_format": "bare", "visibility": "private", "hw_disk_bus": "virtio", "min_disk": 1}
+RECORD = {
+    "name": "copy",
+    "disk_format": "qcow2",
+    "container_format": "bare",
+    "visibility": "private",
+    "hw_disk_bus": "virtio",
+    "min_disk": 1,
+}
 
 
 class Service:
@@ -55,7 +62,10 @@ def test_an_image_is_made_filled_and_removed(service: Service, file: pathlib.Pat
     assert (filled.status, filled.size_bytes, filled.checksum) == ("active", len(BYTES), hashlib.md5(BYTES).hexdigest())
     shown = service.images.show(made.id, ADMIN)
     assert (shown.properties, shown.min_disk_gib, shown.size_bytes) == ({"hw_disk_bus": "virtio"}, 1, len(BYTES))
-    service.images.download(ImageRef(image_id=made.id, size_bytes=len(BYTES), hash_algorithm="sha512", hash_value=shown.os_hash_value), tmp_path / "back")
+    service.images.download(
+        ImageRef(image_id=made.id, size_bytes=len(BYTES), hash_algorithm="sha512", hash_value=shown.os_hash_value),
+        tmp_path / "back",
+    )
     assert (tmp_path / "back").read_bytes() == BYTES
     service.images.delete(made.id)
     service.images.delete(made.id)

@@ -121,7 +121,9 @@ def test_an_answer_that_is_not_http_is_unavailable(neighbour: Callable[[list[lis
     to.close()
 
 
-def test_an_answer_without_an_end_is_cut_off_at_its_limit(neighbour: Callable[[list[list[bytes]]], int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_without_an_end_is_cut_off_at_its_limit(
+    neighbour: Callable[[list[list[bytes]]], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It was kept in memory for as long as it came: 672 MB within ten seconds."""
     monkeypatch.setattr(clients.http, "MAX_DOCUMENT_BYTES", 1024 * 1024)
     piece = b"100000\r\n" + b"x" * 0x100000 + b"\r\n"
@@ -133,9 +135,22 @@ def test_an_answer_without_an_end_is_cut_off_at_its_limit(neighbour: Callable[[l
 
 @pytest.mark.parametrize(
     "url",
-    ["", "nonsense", "http://", "http:///v2", "ftp://h", "http://u:hush@h:port", "http://u:hush@h:99999", "http://h:0", "http://[::1", "http://a..b/"],
+    [
+        "",
+        "nonsense",
+        "http://",
+        "http:///v2",
+        "ftp://h",
+        "http://u:hush@h:port",
+        "http://u:hush@h:99999",
+        "http://h:0",
+        "http://[::1",
+        "http://a..b/",
+    ],
 )
-@pytest.mark.parametrize("client", [lambda url: HttpClient(url, who="Placement", timeout_s=1.0), lambda url: Management(url, timeout_s=1.0)])
+@pytest.mark.parametrize(
+    "client", [lambda url: HttpClient(url, who="Placement", timeout_s=1.0), lambda url: Management(url, timeout_s=1.0)]
+)
 def test_a_url_that_no_service_has_is_refused_at_the_start(client: Callable[[str], object], url: str) -> None:
     """It was an error of the library, which no program catches, or one at the first request."""
     with pytest.raises(core.errors.Invalid, match="the URL of") as refused:

@@ -1,4 +1,5 @@
-"""Whose images are seen, and how they are shared: the stack's image service and Glance answer alike, and the client judges alike by both."""
+"""Whose images are seen, and how they are shared: the stack's image service and Glance answer alike, and the client
+judges alike by both."""
 
 import uuid
 from collections.abc import Iterator
@@ -38,7 +39,11 @@ def is_seen(images: Images, image_id: str, user: Context) -> bool:
 
 def codes(service: ImageService, image_id: str, user: Context) -> tuple[int, ...]:
     """What the service itself answers the user: of the image, its bytes, a change, a deletion."""
-    asked = (service.ask(user, "GET", f"/{image_id}"), service.ask(user, "GET", f"/{image_id}/file"), service.change(user, image_id, "name", "x"))
+    asked = (
+        service.ask(user, "GET", f"/{image_id}"),
+        service.ask(user, "GET", f"/{image_id}/file"),
+        service.change(user, image_id, "name", "x"),
+    )
     return *(reply.status_code for reply in asked), service.ask(user, "DELETE", f"/{image_id}").status_code
 
 
@@ -60,7 +65,9 @@ def test_what_is_for_everybody_is_its_owner_s_to_change(service: ImageService, i
     assert [is_seen(images, image_id, user) for user in (BLUE, RED, ADMIN)] == [True, True, True]
     assert codes(service, image_id, RED) == (200, 200, 403, 403)
     assert image_id in [image["id"] for image in service.ask(RED, "GET", f"?visibility={visibility}").json()["images"]]
-    assert (image_id in [image["id"] for image in service.ask(RED, "GET", "").json()["images"]]) == (visibility == "public")
+    assert (image_id in [image["id"] for image in service.ask(RED, "GET", "").json()["images"]]) == (
+        visibility == "public"
+    )
     service.change(ADMIN, image_id, "visibility", "private")
     assert not is_seen(images, image_id, RED)
     assert service.ask(ADMIN, "DELETE", f"/{image_id}").status_code == 204
@@ -128,7 +135,15 @@ def test_a_deactivated_image_gives_its_bytes_to_administrators_only(service: Ima
 
 def test_what_is_made_in_a_project_s_name_is_the_project_s(service: ImageService, images: Images) -> None:
     """As the API makes the record of a server's image."""
-    made = images.create({"name": "copy", "visibility": "private", "owner": BLUE.project_id, "disk_format": "raw", "container_format": "bare"})
+    made = images.create(
+        {
+            "name": "copy",
+            "visibility": "private",
+            "owner": BLUE.project_id,
+            "disk_format": "raw",
+            "container_format": "bare",
+        }
+    )
 
     assert [is_seen(images, made.id, user) for user in (BLUE, RED)] == [True, False]
     assert codes(service, made.id, BLUE)[::3] == (200, 204)
@@ -145,7 +160,9 @@ def test_whoever_is_in_no_project_sees_what_is_everybody_s(service: ImageService
 
 def test_an_id_is_never_given_twice(images: Images) -> None:
     """Whoever makes a record late is refused, when it was given up meanwhile: whether it was ever there or not."""
-    made, never_made = ({"id": str(uuid.uuid4()), "name": "copy", "disk_format": "qcow2", "container_format": "bare"} for _ in "12")
+    made, never_made = (
+        {"id": str(uuid.uuid4()), "name": "copy", "disk_format": "qcow2", "container_format": "bare"} for _ in "12"
+    )
     assert images.create_once(made).status == images.create_once(made).status == "queued"
 
     for record in (made, never_made):

@@ -58,7 +58,9 @@ def test_tokens_for_something_else_say_for_what(fake: FakeKeystone, keystone: Ke
     fake.tokens["nothing"] = described(project=None, roles=())
     fake.tokens["other project"] = described(is_admin_project=False)
 
-    domain, system, nothing, other = (keystone.validate(name) for name in ("domain", "system", "nothing", "other project"))
+    domain, system, nothing, other = (
+        keystone.validate(name) for name in ("domain", "system", "nothing", "other project")
+    )
 
     assert domain and system and nothing and other
     assert (domain.project_id, domain.domain_id, domain.system_scope) == (None, "west", None)
@@ -120,7 +122,9 @@ def test_our_own_token_is_fetched_again_before_it_ends(fake: FakeKeystone, keyst
         (201, b"{}"),
     ],
 )
-def test_an_answer_that_tells_nothing_is_no_refusal(fake: FakeKeystone, keystone: Keystone, answer: tuple[int, bytes]) -> None:
+def test_an_answer_that_tells_nothing_is_no_refusal(
+    fake: FakeKeystone, keystone: Keystone, answer: tuple[int, bytes]
+) -> None:
     fake.tokens["t"] = described()
     assert keystone.validate("t") is not None
     fake.answer = answer
@@ -132,7 +136,9 @@ def test_an_answer_that_tells_nothing_is_no_refusal(fake: FakeKeystone, keystone
 def test_wrong_credentials_of_ours_are_not_the_callers_fault(fake: FakeKeystone) -> None:
     keystone = Keystone(fake.url, dataclasses.replace(CREDENTIALS, password="wrong"), timeout_s=5.0)
 
-    with pytest.raises(core.errors.Unavailable, match=r"refused to issue a token: it answered 401; see \[keystone_authtoken\]"):
+    with pytest.raises(
+        core.errors.Unavailable, match=r"refused to issue a token: it answered 401; see \[keystone_authtoken\]"
+    ):
         keystone.validate("t")
 
     assert len(fake.logins) == 1  # a user that fails often may be locked out

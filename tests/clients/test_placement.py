@@ -34,7 +34,9 @@ def new_host(placement: Placement, **changes: object) -> str:
     return host
 
 
-def claim(host: str, resources: dict[str, int] | None = None, *, consumer: str | None = None, generation: int | None = None) -> Claim:
+def claim(
+    host: str, resources: dict[str, int] | None = None, *, consumer: str | None = None, generation: int | None = None
+) -> Claim:
     return Claim(
         uuid=consumer or new_uuid(),
         provider_uuid=host,
@@ -256,7 +258,12 @@ def test_a_sync_follows_the_host_and_keeps_what_operators_set(placement: Placeme
 
     placement.ensure_provider(host, f"host-{host[:8]}", inventories={"VCPU": {"total": 4}}, traits=["HW_CPU_X86_AVX2"])
 
-    assert placement.provider_traits(host) == {"HW_CPU_X86_AVX2", "CUSTOM_OPERATORS", "STORAGE_DISK_SSD", "COMPUTE_STATUS_DISABLED"}
+    assert placement.provider_traits(host) == {
+        "HW_CPU_X86_AVX2",
+        "CUSTOM_OPERATORS",
+        "STORAGE_DISK_SSD",
+        "COMPUTE_STATUS_DISABLED",
+    }
     assert placement.inventories(host).keys() == {"VCPU"}
 
 
@@ -283,7 +290,9 @@ def test_a_name_that_another_provider_has_is_not_taken(placement: Placement) -> 
 def test_custom_classes_of_operators_stay(placement: Placement) -> None:
     host = new_host(placement, inventories={**INVENTORIES, "CUSTOM_LICENCE": {"total": 3}})
 
-    placement.ensure_provider(host, f"host-{host[:8]}", inventories={"VCPU": {"total": 4}, "DISK_GB": {"total": 0}}, traits=[])
+    placement.ensure_provider(
+        host, f"host-{host[:8]}", inventories={"VCPU": {"total": 4}, "DISK_GB": {"total": 0}}, traits=[]
+    )
 
     assert placement.inventories(host).keys() == {"VCPU", "CUSTOM_LICENCE"}
 
@@ -321,7 +330,9 @@ def test_shrinking_below_what_is_used_can_be_insisted_on(placement: Placement) -
 def test_growing_is_allowed_on_an_overfull_host(placement: Placement) -> None:
     host = new_host(placement)
     placement.claim([claim(host, {"VCPU": 5}), claim(host, {"VCPU": 5})])
-    placement.ensure_provider(host, f"host-{host[:8]}", inventories={"VCPU": {"total": 2}}, traits=[], even_below_usage=True)
+    placement.ensure_provider(
+        host, f"host-{host[:8]}", inventories={"VCPU": {"total": 2}}, traits=[], even_below_usage=True
+    )
 
     placement.ensure_provider(host, f"host-{host[:8]}", inventories={"VCPU": {"total": 3}}, traits=[])
 

@@ -1,4 +1,5 @@
-"""Something else answers in Placement's place: a proxy's page, a half-dead service, nonsense. Nothing of it is a success.
+"""Something else answers in Placement's place: a proxy's page, a half-dead service, nonsense. Nothing of it is a
+success.
 
 Builds became ACTIVE without a claim where every request was answered with 200 and a page.
 """
@@ -23,7 +24,9 @@ CALLS: dict[str, Callable[[Placement], object]] = {
     "release": lambda placement: placement.release(UUID),
     "release_at": lambda placement: placement.release_at(UUID, 1, "p", "u"),
     "claims_on_provider": lambda placement: placement.claims_on_provider(UUID),
-    "ensure_provider": lambda placement: placement.ensure_provider(UUID, "host", inventories=STOCK, traits=["HW_CPU_X86_AVX"], aggregates=[UUID]),
+    "ensure_provider": lambda placement: placement.ensure_provider(
+        UUID, "host", inventories=STOCK, traits=["HW_CPU_X86_AVX"], aggregates=[UUID]
+    ),
     "delete_provider": lambda placement: placement.delete_provider(UUID, "host"),
     "set_aggregates": lambda placement: placement.set_aggregates(UUID, [UUID]),
     "set_disabled": lambda placement: placement.set_disabled(UUID, True),
@@ -68,7 +71,11 @@ def is_unavailable(call: str, placement: Placement) -> bool:
 
 @pytest.mark.parametrize("call", CALLS)
 def test_what_is_no_answer_of_placement_is_no_success(call: str) -> None:
-    believed = [(status, body) for status, body in NO_ANSWER if not is_unavailable(call, Placement(SomebodyElse(status, BODIES[body]), timeout_s=1.0))]
+    believed = [
+        (status, body)
+        for status, body in NO_ANSWER
+        if not is_unavailable(call, Placement(SomebodyElse(status, BODIES[body]), timeout_s=1.0))
+    ]
 
     assert believed == []
 
@@ -82,7 +89,9 @@ def test_nor_is_it_a_placement_that_is_well() -> None:
 
 def test_only_a_204_is_a_claim() -> None:
     """A document of Placement's own form is none either."""
-    held = json.dumps({"allocations": {UUID: {"resources": {"VCPU": 1}}}, "consumer_generation": 1, "project_id": "p", "user_id": "u"}).encode()
+    held = json.dumps(
+        {"allocations": {UUID: {"resources": {"VCPU": 1}}}, "consumer_generation": 1, "project_id": "p", "user_id": "u"}
+    ).encode()
 
     for status in (200, 201, 202, 205, 299):
         with pytest.raises(core.errors.Unavailable):

@@ -28,21 +28,32 @@ ADMIN = Context("u", "gold", is_admin=True)
         (None, Audience.EVERYBODY, {OWNER, STRANGER, NOBODY, ADMIN}),
     ],
 )
-def test_a_thing_is_seen_by_its_owner_its_audience_and_admins(owner: str | None, audience: Audience, seen_by: set[Context]) -> None:
+def test_a_thing_is_seen_by_its_owner_its_audience_and_admins(
+    owner: str | None, audience: Audience, seen_by: set[Context]
+) -> None:
     access = Access(owner=owner, audience=audience)
 
-    assert {caller for caller in (OWNER, STRANGER, NOBODY, ADMIN) if visible_to(caller, access, lambda project_id: False)} == seen_by
+    assert {
+        caller for caller in (OWNER, STRANGER, NOBODY, ADMIN) if visible_to(caller, access, lambda project_id: False)
+    } == seen_by
 
 
 def test_who_was_given_access_sees_what_is_shared_and_nothing_else() -> None:
-    seen = {audience: visible_to(STRANGER, Access(owner="blue", audience=audience), lambda project_id: project_id == "red") for audience in Audience}
+    seen = {
+        audience: visible_to(STRANGER, Access(owner="blue", audience=audience), lambda project_id: project_id == "red")
+        for audience in Audience
+    }
 
     assert seen == {Audience.EVERYBODY: True, Audience.MEMBERS: True, Audience.NOBODY: False}
     assert not visible_to(NOBODY, Access(owner="blue", audience=Audience.MEMBERS), lambda project_id: True)
 
 
 def test_a_stranger_is_answered_after_the_same_questions_whether_the_thing_is_there_or_not() -> None:
-    for access in (None, Access(owner="blue", audience=Audience.NOBODY), Access(owner="blue", audience=Audience.MEMBERS)):
+    for access in (
+        None,
+        Access(owner="blue", audience=Audience.NOBODY),
+        Access(owner="blue", audience=Audience.MEMBERS),
+    ):
         asked: list[str] = []
         assert not visible_to(STRANGER, access, lambda project_id, asked=asked: bool(asked.append(project_id)))  # type: ignore[misc]
         assert asked == ["red"]
@@ -57,7 +68,9 @@ def test_what_has_an_owner_leaves_a_client_for_a_named_caller_only() -> None:
         hints = typing.get_type_hints(method, localns={"Headers": object, "Reply": object})
         if _mentions(hints.pop("return", None), told):
             assert hints.get("context") is Context, f"Images.{name} hands out an image and does not ask for whom"
-    assert not {"owner", "visibility"} & set(clients.glance.Image.__struct_fields__), "whoever has an Image may use it: nobody judges that again"
+    assert not {"owner", "visibility"} & set(clients.glance.Image.__struct_fields__), (
+        "whoever has an Image may use it: nobody judges that again"
+    )
 
 
 def test_nothing_of_a_client_s_own_rows_is_used_outside_of_it() -> None:

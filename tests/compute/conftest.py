@@ -31,7 +31,14 @@ REPORTS = (cell.ACTIVE, cell.REFUSED, cell.GONE, cell.ACTED, cell.STAGES, cell.P
 
 def spec_of(uuid: str, **flavor: int) -> BuildSpec:
     sizes = {"vcpus": 1, "memory_mib": 64, "root_gib": 1, **flavor}
-    return BuildSpec(uuid=uuid, project_id="p", user_id="u", name=f"name-{uuid[:4]}", hostname="vm", flavor=Flavor(flavor_id="1", name="tiny", **sizes))
+    return BuildSpec(
+        uuid=uuid,
+        project_id="p",
+        user_id="u",
+        name=f"name-{uuid[:4]}",
+        hostname="vm",
+        flavor=Flavor(flavor_id="1", name="tiny", **sizes),
+    )
 
 
 def new_uuid() -> str:
@@ -48,7 +55,12 @@ class Cell:
         self._changed = threading.Condition()
         self._broker.declare(compute.queue(HOST))
         handlers = [
-            Handle(verb, lambda _, arguments, name=verb.name: self._hear(name, arguments), from_host=lambda arguments: arguments.host) for verb in REPORTS
+            Handle(
+                verb,
+                lambda _, arguments, name=verb.name: self._hear(name, arguments),
+                from_host=lambda arguments: arguments.host,
+            )
+            for verb in REPORTS
         ]
         self.listener = Listener(self._broker, cell.REPORTS, handlers, workers=1, prefetch=100)
         self.listener.start()
@@ -58,10 +70,15 @@ class Cell:
         wait_until(lambda: self._is_sent(verb, arguments, host), what="broker", deadline_s=DEADLINE_S)
 
     def build(self, *orders: tuple[str, int], **flavor: int) -> None:
-        self.order(compute.BUILD, compute.Build([compute.BuildAttempt(attempt, spec_of(uuid, **flavor)) for uuid, attempt in orders]))
+        self.order(
+            compute.BUILD,
+            compute.Build([compute.BuildAttempt(attempt, spec_of(uuid, **flavor)) for uuid, attempt in orders]),
+        )
 
     def destroy(self, *servers: tuple[str, int]) -> None:
-        self.order(compute.DESTROY, compute.Destroy([compute.DestroyAttempt(uuid, attempt) for uuid, attempt in servers]))
+        self.order(
+            compute.DESTROY, compute.Destroy([compute.DestroyAttempt(uuid, attempt) for uuid, attempt in servers])
+        )
 
     def act(self, uuid: str, attempt: int, operation_id: str, action: str, **more: Any) -> None:
         """`more`: other fields of the order."""
@@ -69,7 +86,9 @@ class Cell:
 
     def console(self, uuid: str, lines: int | None = None) -> str:
         asked = compute.ConsoleLogRequest(uuid, lines)
-        return self.caller.call(compute.queue(HOST), compute.CONSOLE, asked, context=service_context(), deadline_s=DEADLINE_S).output
+        return self.caller.call(
+            compute.queue(HOST), compute.CONSOLE, asked, context=service_context(), deadline_s=DEADLINE_S
+        ).output
 
     def hear(self, verb: Any, matches: Callable[[Any], bool] = lambda _: True) -> Any:
         """The first row of this verb (of a heartbeat, itself) that matches; waits for it."""
@@ -79,10 +98,13 @@ class Cell:
         return found[0]
 
     def hear_of(self, servers: Iterable[str], *verbs: Any) -> None:
-        """Waits until each of the servers was in a report of one of the verbs. A report may come twice: rows are not counted."""
+        """Waits until each of the servers was in a report of one of the verbs. A report may come twice: rows are not
+        counted."""
         missing = set(servers)
         with self._changed:
-            self._changed.wait_for(lambda: not missing.difference(row.uuid for verb in verbs for row in self.heard(verb)), DEADLINE_S)
+            self._changed.wait_for(
+                lambda: not missing.difference(row.uuid for verb in verbs for row in self.heard(verb)), DEADLINE_S
+            )
         missing.difference_update(row.uuid for verb in verbs for row in self.heard(verb))
         assert not missing, f"nothing was heard of {sorted(missing)}"
 
@@ -132,7 +154,9 @@ class Bench:
         return agent
 
     def agent(self, steps: CrashPoints | None = None, **settings: Any) -> Agent:
-        agent = Agent(core.config.load("cellplane-compute", ["--config-file", str(self.file(**settings))], options()), steps=steps)
+        agent = Agent(
+            core.config.load("cellplane-compute", ["--config-file", str(self.file(**settings))], options()), steps=steps
+        )
         self.agents.append(agent)
         return agent
 
@@ -192,4 +216,6 @@ def bench(place: Place, tmp_path: pathlib.Path) -> Iterator[Bench]:
 
 @pytest.fixture(params=["in-process", pytest.param("rabbitmq", marks=pytest.mark.rabbitmq)])
 def any_place(request: pytest.FixtureRequest) -> Place:
-    return InProcess(uuid.uuid4().hex) if request.param == "in-process" else Rabbit(request.getfixturevalue("rabbit_node"))
+    return (
+        InProcess(uuid.uuid4().hex) if request.param == "in-process" else Rabbit(request.getfixturevalue("rabbit_node"))
+    )

@@ -54,7 +54,9 @@ def test_operations_of_a_server_are_done_in_their_order(bench: Bench, server: st
 
     for number, action in enumerate(("stop", "start", "pause", "unpause", "suspend")):
         bench.cell.act(server, 1, f"op-{number}", action)
-        wait_until(lambda number=number: _is_accepted(bench, server, f"op-{number}"), what="acceptance", deadline_s=DEADLINE_S)
+        wait_until(
+            lambda number=number: _is_accepted(bench, server, f"op-{number}"), what="acceptance", deadline_s=DEADLINE_S
+        )
 
     bench.cell.hear(cell.ACTED, lambda row: row.operation_id == "op-4")
     outcomes = bench.cell.heard(cell.ACTED)
@@ -67,7 +69,9 @@ def test_an_operation_that_fails_says_why_and_how_the_guest_is(bench: Bench, ser
 
     bench.cell.act(server, 1, "op-1", "stop")
 
-    assert bench.cell.hear(cell.ACTED) == cell.Outcome(server, "op-1", power_state=states.RUNNING, fault="the guest does not listen")
+    assert bench.cell.hear(cell.ACTED) == cell.Outcome(
+        server, "op-1", power_state=states.RUNNING, fault="the guest does not listen"
+    )
 
 
 @pytest.mark.parametrize(("attempt", "fault"), [(1, None), (2, "of attempt 1, not 2")])
@@ -116,7 +120,9 @@ def test_an_operation_may_follow_the_report_of_the_build_at_once(bench: Bench) -
     bench.cell.hear(cell.ACTIVE)
 
     bench.cell.act(server, 1, "op-1", "stop")
-    wait_until(lambda: agent.hypervisor.guests.get(server).power_state == states.SHUTDOWN, what="stop", deadline_s=DEADLINE_S)
+    wait_until(
+        lambda: agent.hypervisor.guests.get(server).power_state == states.SHUTDOWN, what="stop", deadline_s=DEADLINE_S
+    )
     held.set()
 
     assert bench.cell.hear(cell.ACTED).fault is None
@@ -171,5 +177,7 @@ def test_the_console_of_no_guest_is_not_found(bench: Bench, server: str) -> None
 def _is_accepted(bench: Bench, server: str, operation_id: str) -> bool:
     known = bench.agents[0].host.records.operations(server)
     return known is not None and (
-        any(waiting.act.operation_id == operation_id for waiting in known.waiting) or known.outcome(operation_id) is not None or known.last is not None
+        any(waiting.act.operation_id == operation_id for waiting in known.waiting)
+        or known.outcome(operation_id) is not None
+        or known.last is not None
     )

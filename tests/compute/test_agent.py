@@ -165,7 +165,11 @@ def test_a_stopped_agent_leaves_long_builds_to_the_next(bench: Bench) -> None:
     bench.faults(spawn_s=120.0)
     servers = {new_uuid() for _ in range(15)}
     bench.cell.build(*((server, 1) for server in servers))
-    wait_until(lambda: agent.host.servers.is_busy(min(servers)) or len(bench.intents()) == 15, what="builds", deadline_s=DEADLINE_S)
+    wait_until(
+        lambda: agent.host.servers.is_busy(min(servers)) or len(bench.intents()) == 15,
+        what="builds",
+        deadline_s=DEADLINE_S,
+    )
 
     began = time.monotonic()
     agent.stop(2.0)
@@ -235,7 +239,9 @@ def own_logging() -> Iterator[None]:
         ({"simulated__path": "/proc/nowhere"}, "path"),
     ],
 )
-def test_wrong_settings_are_named_and_end_with_2(bench: Bench, capsys: pytest.CaptureFixture[str], settings: dict[str, str], named: str) -> None:
+def test_wrong_settings_are_named_and_end_with_2(
+    bench: Bench, capsys: pytest.CaptureFixture[str], settings: dict[str, str], named: str
+) -> None:
     assert main(["--config-file", str(bench.file(**settings))]) == 2
     assert named in capsys.readouterr().err
 
@@ -295,4 +301,6 @@ class TestProcess:
 
     def _start(self, bench: Bench) -> "subprocess.Popen[bytes]":
         with (bench.directory / "agent.log").open("ab") as log:
-            return subprocess.Popen([sys.executable, "-m", "compute.main", "--config-file", str(bench.file())], stdout=log, stderr=log)
+            return subprocess.Popen(
+                [sys.executable, "-m", "compute.main", "--config-file", str(bench.file())], stdout=log, stderr=log
+            )

@@ -1,4 +1,5 @@
-"""What a host is asked of one guest: where its consoles are, how it fares; by the cell's conductor, which passes it on."""
+"""What a host is asked of one guest: where its consoles are, how it fares; by the cell's conductor, which passes it
+on."""
 
 import pathlib
 from collections.abc import Iterator
@@ -62,7 +63,12 @@ def test_a_simulated_guest_has_no_console_and_says_how_it_fares(bench: Bench, se
 
     found = ask(bench, compute.DIAGNOSTICS, server)
 
-    assert (found.driver, found.power_state, found.vcpus, found.memory_maximum_mib) == ("simulated", states.RUNNING, 1, 64)
+    assert (found.driver, found.power_state, found.vcpus, found.memory_maximum_mib) == (
+        "simulated",
+        states.RUNNING,
+        1,
+        64,
+    )
     assert len(found.cpu_times_ns) == 1 and [disk.name for disk in found.disks] == ["vda"]
 
 
@@ -96,7 +102,9 @@ def test_only_a_guest_that_runs_tells(bench: Bench, server: str, verb: Verb) -> 
 def conductor(bench: Bench) -> Iterator[None]:
     """The conductor's way on to the hosts."""
     broker = Broker(bench.place.url)
-    handlers = [Handle(verb, Wakeups.on_host_asked) for verb in (cell.CONSOLE, cell.CONSOLE_ADDRESSES, cell.DIAGNOSTICS)]
+    handlers = [
+        Handle(verb, Wakeups.on_host_asked) for verb in (cell.CONSOLE, cell.CONSOLE_ADDRESSES, cell.DIAGNOSTICS)
+    ]
     listener = Listener(broker, cell.QUEUE, handlers, workers=1, prefetch=10)
     listener.start()
     wait_until(lambda: listener.is_listening, what="conductor", deadline_s=DEADLINE_S)

@@ -1,7 +1,7 @@
 """The agent killed, or deceived, at every durable step: a fresh agent on the same directory ends it right.
 
-A kill: from that instant on no step of the dead agent does anything, its connections break and its lock is free. A deception: the step
-took effect, but whoever did it saw an error; the same agent has to find out.
+A kill: from that instant on no step of the dead agent does anything, its connections break and its lock is free. A
+deception: the step took effect, but whoever did it saw an error; the same agent has to find out.
 """
 
 import contextlib
@@ -216,7 +216,11 @@ def test_reports_wait_for_a_broker_that_is_away(bench: Bench) -> None:
     bench.place._broker.go_away()
 
     bench.faults()
-    wait_until(lambda: agent.host.reporter.is_waiting(cell.ACTIVE, (server, 1)), what="report that waits", deadline_s=DEADLINE_S)
+    wait_until(
+        lambda: agent.host.reporter.is_waiting(cell.ACTIVE, (server, 1)),
+        what="report that waits",
+        deadline_s=DEADLINE_S,
+    )
     assert bench.intents() == [server]
     bench.place._broker.come_back()
 

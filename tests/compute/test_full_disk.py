@@ -35,7 +35,9 @@ class FullDisk:
 def _tmpfs(directory: pathlib.Path) -> Iterator[FullDisk]:
     """A real one, small."""
     directory.mkdir(parents=True)
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SMALL_KIB}k", "tmpfs", str(directory)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={SMALL_KIB}k", "tmpfs", str(directory)], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip("no file system can be mounted here")
     ballast = directory / "ballast"
@@ -161,7 +163,9 @@ def test_one_failure_is_not_yet_trouble() -> None:
     assert disk.refuses is None
 
 
-def test_of_orders_that_came_together_all_are_written_or_none(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_orders_that_came_together_all_are_written_or_none(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The next agent would build what this one refused."""
     records = Records(tmp_path)
     records.open()

@@ -41,10 +41,18 @@ class Downloads:
 
 
 def files_in(
-    directory: pathlib.Path, downloads: Downloads | None, *, most_bytes: int = 2**30, keep_free_bytes: int = 0, used: Iterable[pathlib.Path] = (), **more: Any
+    directory: pathlib.Path,
+    downloads: Downloads | None,
+    *,
+    most_bytes: int = 2**30,
+    keep_free_bytes: int = 0,
+    used: Iterable[pathlib.Path] = (),
+    **more: Any,
 ) -> ImageFiles:
     room = Room(most_bytes=most_bytes, keep_free_bytes=keep_free_bytes)
-    return ImageFiles(directory / "images", downloads, room=room, in_use=lambda: used, **{"download_s": DEADLINE_S, **more})
+    return ImageFiles(
+        directory / "images", downloads, room=room, in_use=lambda: used, **{"download_s": DEADLINE_S, **more}
+    )
 
 
 def an_image(**more: Any) -> ImageRef:
@@ -101,8 +109,13 @@ def test_who_is_given_up_does_not_wait_for_the_download(tmp_path: pathlib.Path) 
     downloads.go_on.set()
 
 
-@pytest.mark.parametrize(("error", "kind"), [(core.errors.NotFound("no such image"), core.errors.NotFound), (ValueError("a defect"), core.errors.Broken)])
-def test_a_download_that_fails_is_tried_again_by_the_next(tmp_path: pathlib.Path, error: Exception, kind: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(core.errors.NotFound("no such image"), core.errors.NotFound), (ValueError("a defect"), core.errors.Broken)],
+)
+def test_a_download_that_fails_is_tried_again_by_the_next(
+    tmp_path: pathlib.Path, error: Exception, kind: type[Exception]
+) -> None:
     downloads = Downloads()
     downloads.error = error
     files, image = files_in(tmp_path, downloads), an_image()
@@ -120,7 +133,7 @@ def test_an_image_whose_id_is_no_uuid_is_not_found(tmp_path: pathlib.Path, image
         fetched(files_in(tmp_path, Downloads()), an_image(image_id=image_id))
 
 
-# ---- whose bytes -------------------------------------------------------------------------------------------------------------------
+# ---- whose bytes -----------------------------------------------------------------------------------------------------
 
 
 def test_a_file_serves_those_who_ordered_its_bytes_only(tmp_path: pathlib.Path) -> None:
@@ -146,7 +159,7 @@ def test_without_a_hash_nothing_is_shared(tmp_path: pathlib.Path, checksum: str 
     assert {path.parent for path in paths} == {tmp_path / "images"}
 
 
-# ---- room --------------------------------------------------------------------------------------------------------------------------
+# ---- room ------------------------------------------------------------------------------------------------------------
 
 
 def test_unused_images_make_room_the_least_recently_used_first(tmp_path: pathlib.Path) -> None:

@@ -42,7 +42,9 @@ class Service:
 
     def queued(self) -> str:
         """A record as the API makes it."""
-        return self.client.create({"name": "copy", "disk_format": "qcow2", "container_format": "bare", "visibility": "private"}).id
+        return self.client.create(
+            {"name": "copy", "disk_format": "qcow2", "container_format": "bare", "visibility": "private"}
+        ).id
 
     def status(self, image_id: str) -> str | None:
         try:
@@ -83,13 +85,15 @@ def left_on_disk(bench: Bench) -> list[pathlib.Path]:
     return list((bench.agent_directory / "snapshots").glob("*"))
 
 
-# ---- rescue, rebuild ---------------------------------------------------------------------------------------------------------
+# ---- rescue, rebuild -------------------------------------------------------------------------------------------------
 
 
 def test_a_guest_is_rescued_from_the_image_of_the_order_and_is_itself_again(bench: Bench, server: str) -> None:
     image = msgspec.to_builtins(ImageRef(image_id=new_uuid(), disk_format="qcow2"))
 
-    assert done(bench, server, "rescue", arguments={"image": image}) == cell.Outcome(server, "op-1", power_state=states.RUNNING)
+    assert done(bench, server, "rescue", arguments={"image": image}) == cell.Outcome(
+        server, "op-1", power_state=states.RUNNING
+    )
     assert bench.agents[0].hypervisor.files.get(server).rescued
     assert done(bench, server, "unrescue", "op-2") == cell.Outcome(server, "op-2", power_state=states.RUNNING)
     assert not bench.agents[0].hypervisor.files.get(server).rescued
@@ -110,7 +114,9 @@ def test_an_image_that_cannot_be_fetched_leaves_the_guest_as_it_was(bench: Bench
 def test_a_rebuilt_guest_has_what_the_order_says(bench: Bench, server: str) -> None:
     spec = msgspec.structs.replace(spec_of(server), name="renamed", hostname="other")
 
-    assert done(bench, server, "rebuild", spec=spec, vm_state=states.ACTIVE) == cell.Outcome(server, "op-1", power_state=states.RUNNING)
+    assert done(bench, server, "rebuild", spec=spec, vm_state=states.ACTIVE) == cell.Outcome(
+        server, "op-1", power_state=states.RUNNING
+    )
 
     guest = bench.agents[0].hypervisor.files.get(server)
     assert (guest.name, guest.hostname, guest.attempt) == ("renamed", "other", 1)
@@ -167,20 +173,28 @@ def test_no_rebuild_without_the_servers_specification(bench: Bench, server: str,
 def test_a_fault_in_the_midst_of_the_work_is_not_called_harmless(bench: Bench, server: str) -> None:
     bench.faults(act_error="the disk is gone")
 
-    assert done(bench, server, "rescue") == cell.Outcome(server, "op-1", power_state=states.RUNNING, fault="the disk is gone")
+    assert done(bench, server, "rescue") == cell.Outcome(
+        server, "op-1", power_state=states.RUNNING, fault="the disk is gone"
+    )
 
 
-# ---- images of guests --------------------------------------------------------------------------------------------------------
+# ---- images of guests ------------------------------------------------------------------------------------------------
 
 
-def test_an_image_of_a_guest_arrives_whole_and_leaves_no_file(bench: Bench, server: str, service: Service, tmp_path: pathlib.Path) -> None:
+def test_an_image_of_a_guest_arrives_whole_and_leaves_no_file(
+    bench: Bench, server: str, service: Service, tmp_path: pathlib.Path
+) -> None:
     image_id = service.queued()
 
-    assert done(bench, server, "create-image", arguments={"image_id": image_id}) == cell.Outcome(server, "op-1", power_state=states.RUNNING)
+    assert done(bench, server, "create-image", arguments={"image_id": image_id}) == cell.Outcome(
+        server, "op-1", power_state=states.RUNNING
+    )
 
     filled = service.client.look(image_id)
     assert filled.status == "active"
-    service.client.download(ImageRef(image_id=image_id, size_bytes=filled.size_bytes or 0, checksum=filled.checksum), tmp_path / "copy")
+    service.client.download(
+        ImageRef(image_id=image_id, size_bytes=filled.size_bytes or 0, checksum=filled.checksum), tmp_path / "copy"
+    )
     assert (tmp_path / "copy").read_bytes().startswith(b"QFI\xfb")
     assert left_on_disk(bench) == []
     assert [row.step for row in bench.cell.heard(cell.STAGES)][-1] == states.IMAGE_UPLOADING
@@ -209,7 +223,11 @@ def test_a_host_asks_the_image_service_for_nothing_but_status_and_bytes() -> Non
     """It makes and removes no records: neither is called anywhere in the agent."""
     sources = [path.read_text() for path in pathlib.Path(compute.__file__).parent.rglob("*.py")]
 
-    assert [call for source in sources for call in re.findall(r"(?:service|_images|images)\.(?:create|delete|void)\w*\(", source)] == []
+    assert [
+        call
+        for source in sources
+        for call in re.findall(r"(?:service|_images|images)\.(?:create|delete|void)\w*\(", source)
+    ] == []
 
 
 def test_an_image_whose_record_its_user_deleted_is_not_made(bench: Bench, server: str, service: Service) -> None:
@@ -226,7 +244,11 @@ def test_an_image_waits_for_an_image_service_that_is_away(bench: Bench, server: 
     service.stop()
     bench.cell.act(server, 1, "op-1", "create-image", arguments={"image_id": image_id})
     records = bench.agents[0].host.records
-    wait_until(lambda: records.operations(server) and records.operations(server).waiting, what="operation", deadline_s=DEADLINE_S)
+    wait_until(
+        lambda: records.operations(server) and records.operations(server).waiting,
+        what="operation",
+        deadline_s=DEADLINE_S,
+    )
 
     service.start()
 
@@ -258,7 +280,9 @@ def test_the_next_agent_ends_the_image_that_one_left(bench: Bench, service: Serv
 
 
 @pytest.mark.parametrize(("step", "status"), [("agent.snapshot", "queued"), ("agent.upload", "active")])
-def test_an_image_has_all_its_bytes_or_none_whatever_an_answer_said(bench: Bench, service: Service, step: str, status: str | None) -> None:
+def test_an_image_has_all_its_bytes_or_none_whatever_an_answer_said(
+    bench: Bench, service: Service, step: str, status: str | None
+) -> None:
     steps = BreakableSteps("deceived")
     bench.start(steps, image__endpoint=service.url)
     server, image_id = new_uuid(), service.queued()
@@ -285,7 +309,9 @@ def test_a_deleted_server_takes_the_copy_of_its_disk_along(bench: Bench, server:
     assert left_on_disk(bench) == []
 
 
-def test_an_operation_that_is_too_late_is_not_done_any_more(bench: Bench, server: str, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_operation_that_is_too_late_is_not_done_any_more(
+    bench: Bench, server: str, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The host was away for longer than its cell waits: the user may be doing something else by now."""
     image_id = service.queued()
     bench.faults(act_s=120.0)
@@ -305,7 +331,7 @@ def test_an_operation_that_is_too_late_is_not_done_any_more(bench: Bench, server
     assert service.status(image_id) == "queued"
 
 
-# ---- passwords, crash dumps --------------------------------------------------------------------------------------------------
+# ---- passwords, crash dumps ------------------------------------------------------------------------------------------
 
 
 def test_a_password_comes_sealed_and_only_this_host_opens_it(bench: Bench, server: str) -> None:
@@ -332,9 +358,15 @@ def test_a_password_comes_sealed_and_only_this_host_opens_it(bench: Bench, serve
 
 
 @pytest.mark.parametrize("about", ["another server", "another host"])
-def test_a_password_for_somebody_else_is_not_opened(bench: Bench, server: str, tmp_path: pathlib.Path, about: str) -> None:
-    opener = core.sealed.Opener(tmp_path / "another.key") if about == "another host" else bench.agents[0].host.records.opener
-    sealed = core.sealed.seal("secret", key=opener.public_key(), about=server if about == "another host" else new_uuid())
+def test_a_password_for_somebody_else_is_not_opened(
+    bench: Bench, server: str, tmp_path: pathlib.Path, about: str
+) -> None:
+    opener = (
+        core.sealed.Opener(tmp_path / "another.key") if about == "another host" else bench.agents[0].host.records.opener
+    )
+    sealed = core.sealed.seal(
+        "secret", key=opener.public_key(), about=server if about == "another host" else new_uuid()
+    )
 
     outcome = done(bench, server, "change-password", arguments={"user": "root", "sealed": sealed})
 
@@ -367,4 +399,8 @@ def test_a_guest_that_is_off_cannot_dump_itself(bench: Bench, server: str) -> No
 def test_no_thread_is_left(bench: Bench, server: str) -> None:
     done(bench, server, "create-image", arguments={"image_id": new_uuid()})
 
-    wait_until(lambda: "operation" not in [thread.name for thread in threading.enumerate()], what="end of the work", deadline_s=DEADLINE_S)
+    wait_until(
+        lambda: "operation" not in [thread.name for thread in threading.enumerate()],
+        what="end of the work",
+        deadline_s=DEADLINE_S,
+    )

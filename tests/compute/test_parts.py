@@ -108,7 +108,9 @@ def test_who_waits_for_confirmation_waits_no_longer_than_its_deadline(broker: Br
         reporter.report_now(cell.GONE, [("a", built(1))], deadline_s=0.2)
 
 
-def test_a_report_that_cannot_be_sent_does_not_silence_the_others(broker: Broker, reporter: Reporter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_that_cannot_be_sent_does_not_silence_the_others(
+    broker: Broker, reporter: Reporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     take = broker.cast
 
     def cast(queue: str, verb: Any, arguments: Any, **settings: Any) -> None:
@@ -164,7 +166,11 @@ def test_idle_slots_have_no_threads() -> None:
         slots.submit(str(number), lambda: None)
     slots.join(DEADLINE_S)
 
-    wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "idle slots"], what="no threads", deadline_s=DEADLINE_S)
+    wait_until(
+        lambda: not [thread for thread in threading.enumerate() if thread.name == "idle slots"],
+        what="no threads",
+        deadline_s=DEADLINE_S,
+    )
 
 
 def test_closed_slots_take_nothing_and_drop_what_waits() -> None:

@@ -20,7 +20,9 @@ from compute.simulated.guests import GuestFiles
 from messaging.verbs.compute import Act, BuildAttempt
 from tests.compute.conftest import new_uuid, spec_of
 
-MAKES_FILES = re.compile(r"\.(mkdir|makedirs|write_text|write_bytes|touch|mkfifo)\(|os\.open\(|open\([^)]*[\"'][wxa]b?\+?[\"']")
+MAKES_FILES = re.compile(
+    r"\.(mkdir|makedirs|write_text|write_bytes|touch|mkfifo)\(|os\.open\(|open\([^)]*[\"'][wxa]b?\+?[\"']"
+)
 # It opens what private made, or directories.
 NOT_MAKING = {("records.py", "lock"), ("records.py", "O_DIRECTORY")}
 

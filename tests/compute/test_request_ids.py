@@ -14,11 +14,16 @@ DESTROYS = {server: f"req-destroy-{number}" for number, server in enumerate(SERV
 
 
 def lines(log: pytest.LogCaptureFixture, begin: str) -> set[str]:
-    return {record.getMessage().partition(" after_s")[0] for record in log.records if record.getMessage().startswith(begin)}
+    return {
+        record.getMessage().partition(" after_s")[0] for record in log.records if record.getMessage().startswith(begin)
+    }
 
 
 def said(requests: dict[str, str], what: str) -> set[str]:
-    return {f"{what} server={server} attempt=1 host={HOST} request_id={request_id}" for server, request_id in requests.items()}
+    return {
+        f"{what} server={server} attempt=1 host={HOST} request_id={request_id}"
+        for server, request_id in requests.items()
+    }
 
 
 def heard(bench: Bench, verb: object) -> dict[str, str]:
@@ -27,7 +32,10 @@ def heard(bench: Bench, verb: object) -> dict[str, str]:
 
 
 def order_builds(bench: Bench) -> None:
-    bench.cell.order(compute.BUILD, compute.Build([compute.BuildAttempt(1, spec_of(server), request_id) for server, request_id in BUILDS.items()]))
+    bench.cell.order(
+        compute.BUILD,
+        compute.Build([compute.BuildAttempt(1, spec_of(server), request_id) for server, request_id in BUILDS.items()]),
+    )
 
 
 def test_rows_of_two_requests_in_one_message(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
@@ -36,7 +44,10 @@ def test_rows_of_two_requests_in_one_message(bench: Bench, caplog: pytest.LogCap
 
     order_builds(bench)
     assert heard(bench, cell.ACTIVE) == BUILDS
-    bench.cell.order(compute.DESTROY, compute.Destroy([compute.DestroyAttempt(server, 1, request_id) for server, request_id in DESTROYS.items()]))
+    bench.cell.order(
+        compute.DESTROY,
+        compute.Destroy([compute.DestroyAttempt(server, 1, request_id) for server, request_id in DESTROYS.items()]),
+    )
     assert heard(bench, cell.GONE) == DESTROYS
 
     assert lines(caplog, "build accepted") == said(BUILDS, "build accepted")
@@ -53,7 +64,10 @@ def test_a_refusal_has_the_id_of_its_order(bench: Bench, caplog: pytest.LogCaptu
 
     assert heard(bench, cell.REFUSED) == BUILDS
     assert len(lines(caplog, "build refused")) == 2
-    assert all(any(f"request_id={request_id} " in line for line in lines(caplog, "build refused")) for request_id in BUILDS.values())
+    assert all(
+        any(f"request_id={request_id} " in line for line in lines(caplog, "build refused"))
+        for request_id in BUILDS.values()
+    )
 
 
 def test_the_next_agent_goes_on_under_the_same_request(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
@@ -71,7 +85,9 @@ def test_the_next_agent_goes_on_under_the_same_request(bench: Bench, caplog: pyt
     assert said(BUILDS, "build ended") == lines(caplog, "build ended")
 
 
-def test_an_operation_is_done_logged_and_answered_under_its_request(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_operation_is_done_logged_and_answered_under_its_request(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     bench.start()
     server = new_uuid()
@@ -86,7 +102,11 @@ def test_an_operation_is_done_logged_and_answered_under_its_request(bench: Bench
     assert (refused.unharmed, refused.request_id) == (True, "req-start")
     fields = f"server={server} attempt=1 host={HOST} request_id=req-stop"
     assert lines(caplog, "stop") == {f"stop accepted {fields}", f"stop ended {fields}"}
-    assert len(lines(caplog, f"start cannot be done server={server} attempt=2 host={HOST} request_id=req-start why=")) == 1
+    assert (
+        len(lines(caplog, f"start cannot be done server={server} attempt=2 host={HOST} request_id=req-start why=")) == 1
+    )
     bench.cell.forget()
-    bench.cell.act(server, 1, "op-1", "stop", request_id="req-stop")  # The answer was lost: it is in the agent's records.
+    bench.cell.act(
+        server, 1, "op-1", "stop", request_id="req-stop"
+    )  # The answer was lost: it is in the agent's records.
     assert bench.cell.hear(cell.ACTED).request_id == "req-stop"

@@ -34,7 +34,9 @@ def test_what_is_dialled_holds_from_then_on(hypervisor: SimulatedHypervisor) -> 
 
 def test_a_server_can_be_dialled_by_uuid_or_name(hypervisor: SimulatedHypervisor) -> None:
     unlucky, lucky = new_uuid(), new_uuid()
-    fault_injection.turn(hypervisor.directory, servers={unlucky: {"refuse": "not you"}, "name-zzzz*": {"refuse": "nor you"}})
+    fault_injection.turn(
+        hypervisor.directory, servers={unlucky: {"refuse": "not you"}, "name-zzzz*": {"refuse": "nor you"}}
+    )
 
     spawn(hypervisor, lucky)
     with pytest.raises(core.errors.Conflict, match="not you"):
@@ -74,6 +76,11 @@ def test_changes_from_outside_are_seen_at_once(hypervisor: SimulatedHypervisor) 
 def test_a_hypervisor_that_is_away_answers_nothing(hypervisor: SimulatedHypervisor) -> None:
     fault_injection.turn(hypervisor.directory, away=True)
 
-    for ask in (hypervisor.capacity, hypervisor.guests.all, lambda: hypervisor.guests.get(new_uuid()), lambda: spawn(hypervisor, new_uuid())):
+    for ask in (
+        hypervisor.capacity,
+        hypervisor.guests.all,
+        lambda: hypervisor.guests.get(new_uuid()),
+        lambda: spawn(hypervisor, new_uuid()),
+    ):
         with pytest.raises(core.errors.Unavailable):
             ask()

@@ -1,4 +1,5 @@
-"""A cell with a console proxy: its database, its broker, a host that answers for its agent, and guests whose consoles are real sockets."""
+"""A cell with a console proxy: its database, its broker, a host that answers for its agent, and guests whose consoles
+are real sockets."""
 
 import contextlib
 import dataclasses
@@ -35,7 +36,8 @@ GREETING = b"RFB 003.008\n"
 
 
 class Guest:
-    """A guest's console: greets whoever connects, then answers each piece with the same in capitals, as long as nobody ends it."""
+    """A guest's console: greets whoever connects, then answers each piece with the same in capitals, as long as nobody
+    ends it."""
 
     def __init__(self, directory: pathlib.Path | None = None) -> None:
         self.connections: list[socket.socket] = []
@@ -105,8 +107,13 @@ class CellWithProxy:
     def start(self, name: str = "proxy-1", **settings: Any) -> ConsoleProxy:
         """A proxy; `settings` are options of its section, None for its default."""
         file = self.directory / f"{name}.conf"
-        lines = [f"{option} = {value}" for option, value in {**self.settings(), **settings}.items() if value is not None]
-        file.write_text(f"[DEFAULT]\nhost = {name}\ntransport_url = {self.url}\n[database]\nconnection = {self.database.url}\n[console]\n" + "\n".join(lines))
+        lines = [
+            f"{option} = {value}" for option, value in {**self.settings(), **settings}.items() if value is not None
+        ]
+        file.write_text(
+            f"[DEFAULT]\nhost = {name}\ntransport_url = {self.url}\n[database]\nconnection = {self.database.url}\n[console]\n"
+            + "\n".join(lines)
+        )
         proxy = ConsoleProxy(core.config.load("cellplane-console-proxy", ["--config-file", str(file)], options()))
         self.proxies.append(proxy)
         proxy.start()
@@ -125,13 +132,17 @@ class CellWithProxy:
 
     def issue(self, server: str, guest: Guest, *, ttl_s: float = 600.0) -> str:
         with self.database.transaction() as connection:
-            return cell_db.console_tokens.issue(connection, server, instance_host=HOST, address=guest.address, ttl_s=ttl_s)
+            return cell_db.console_tokens.issue(
+                connection, server, instance_host=HOST, address=guest.address, ttl_s=ttl_s
+            )
 
     def issue_of_host(self, host: str, guest: Guest) -> str:
         """A token of a server on another host."""
         server = insert_instance(self.database, host=host)
         with self.database.transaction() as connection:
-            return cell_db.console_tokens.issue(connection, server, instance_host=host, address=guest.address, ttl_s=600.0)
+            return cell_db.console_tokens.issue(
+                connection, server, instance_host=host, address=guest.address, ttl_s=600.0
+            )
 
     def answer(self, _: Context, asked: cell_verbs.ServerOnHost) -> compute.ConsoleAddresses | Forward:
         if asked.host != HOST:
@@ -149,7 +160,9 @@ def cell(tmp_path: pathlib.Path) -> Iterator[CellWithProxy]:
     url = f"inproc://console-{uuid.uuid4().hex}"
     broker = Broker(url)
     cell = CellWithProxy(tmp_path, database, broker, url, {}, [])
-    listener = Listener(broker, cell_verbs.QUEUE, [Handle(cell_verbs.CONSOLE_ADDRESSES, cell.answer)], workers=2, prefetch=4)
+    listener = Listener(
+        broker, cell_verbs.QUEUE, [Handle(cell_verbs.CONSOLE_ADDRESSES, cell.answer)], workers=2, prefetch=4
+    )
     broker.declare(compute.queue(SILENT_HOST))
     listener.start()
     assert listener.wait_until_listening(DEADLINE_S)

@@ -45,7 +45,9 @@ def test_bytes_go_both_ways(cell: CellWithProxy, make_guest: Callable[[str], Gue
 
 
 @pytest.mark.parametrize("path", ["/", "/websockify", "/consoles/east/"])
-def test_any_path_will_do_and_older_novncs_get_their_subprotocol(cell: CellWithProxy, guest: Guest, user: User, path: str) -> None:
+def test_any_path_will_do_and_older_novncs_get_their_subprotocol(
+    cell: CellWithProxy, guest: Guest, user: User, path: str
+) -> None:
     proxy = cell.start()
 
     opened = user.open(proxy, cell.token(guest), path=path, protocols=("binary",))
@@ -55,7 +57,9 @@ def test_any_path_will_do_and_older_novncs_get_their_subprotocol(cell: CellWithP
 
 
 @pytest.mark.parametrize("kind", [console.VNC, console.SERIAL])
-def test_the_address_that_is_handed_out_opens_the_console(cell: CellWithProxy, guest: Guest, user: User, kind: str) -> None:
+def test_the_address_that_is_handed_out_opens_the_console(
+    cell: CellWithProxy, guest: Guest, user: User, kind: str
+) -> None:
     proxy = cell.start()
     url = urllib.parse.urlsplit(console.url_of(proxy.public_url, kind, cell.token(guest)))
     if kind == console.VNC:
@@ -75,7 +79,7 @@ def test_what_a_page_was_opened_with_may_be_passed_on_whole(cell: CellWithProxy,
     assert user.read(user.open(proxy, None, path=f"/?path={path}"), len(GREETING)) == GREETING
 
 
-# ---- who is not let in -------------------------------------------------------------------------------------------------
+# ---- who is not let in -----------------------------------------------------------------------------------------------
 
 
 def test_without_a_token_that_is_known_nobody_gets_in(cell: CellWithProxy, guest: Guest, user: User) -> None:
@@ -88,7 +92,9 @@ def test_without_a_token_that_is_known_nobody_gets_in(cell: CellWithProxy, guest
 
 
 @pytest.mark.parametrize("change", [{"state": states.BUILD_DELETING}, {"host": "host-2"}], ids=["deleted", "moved"])
-def test_a_token_of_a_server_that_left_opens_nothing(cell: CellWithProxy, guest: Guest, user: User, change: dict[str, object]) -> None:
+def test_a_token_of_a_server_that_left_opens_nothing(
+    cell: CellWithProxy, guest: Guest, user: User, change: dict[str, object]
+) -> None:
     proxy = cell.start()
     token = cell.token(guest)
     (server,) = cell.served
@@ -98,7 +104,9 @@ def test_a_token_of_a_server_that_left_opens_nothing(cell: CellWithProxy, guest:
     assert user.refused(proxy, token) == 403
 
 
-def test_a_port_that_serves_another_guest_by_now_is_not_opened(cell: CellWithProxy, make_guest: Callable[[str], Guest], user: User) -> None:
+def test_a_port_that_serves_another_guest_by_now_is_not_opened(
+    cell: CellWithProxy, make_guest: Callable[[str], Guest], user: User
+) -> None:
     first, second = make_guest("port"), make_guest("port")
     proxy = cell.start()
     server = insert_instance(cell.database, host=HOST)
@@ -115,10 +123,16 @@ def test_a_port_that_serves_another_guest_by_now_is_not_opened(cell: CellWithPro
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(core.errors.WrongState("It is off"), 409), (core.errors.NotFound("No guest"), 409), (core.errors.Unavailable("libvirt is away"), 503)],
+    [
+        (core.errors.WrongState("It is off"), 409),
+        (core.errors.NotFound("No guest"), 409),
+        (core.errors.Unavailable("libvirt is away"), 503),
+    ],
     ids=["off", "no guest", "hypervisor away"],
 )
-def test_what_the_host_says_decides(cell: CellWithProxy, guest: Guest, user: User, error: core.errors.CellplaneError, status: int) -> None:
+def test_what_the_host_says_decides(
+    cell: CellWithProxy, guest: Guest, user: User, error: core.errors.CellplaneError, status: int
+) -> None:
     proxy = cell.start()
     token = cell.token(guest)
     (server,) = cell.served
@@ -132,7 +146,9 @@ def test_a_host_that_is_silent_costs_its_time_out_only(cell: CellWithProxy, gues
     proxy = cell.start(host_timeout_s=0.3)
     server = insert_instance(cell.database, host="silent-1")
     with cell.database.transaction() as connection:
-        token = cell_db.console_tokens.issue(connection, server, instance_host="silent-1", address=guest.address, ttl_s=60.0)
+        token = cell_db.console_tokens.issue(
+            connection, server, instance_host="silent-1", address=guest.address, ttl_s=60.0
+        )
 
     assert user.refused(proxy, token) == 503
 
@@ -160,7 +176,15 @@ def test_pages_of_strangers_open_nothing(cell: CellWithProxy, guest: Guest, user
     proxy = cell.start(public_url="https://consoles.example:6443/east", allowed_origins="https://dashboard.example")
     own = f"http://127.0.0.1:{proxy.port}"
 
-    for origin in ("http://evil.example", f"http://127.0.0.1:{proxy.port}0", "null", f"{own}.evil.example", "https://dashboard.example:81", "http://[", "http://]["):
+    for origin in (
+        "http://evil.example",
+        f"http://127.0.0.1:{proxy.port}0",
+        "null",
+        f"{own}.evil.example",
+        "https://dashboard.example:81",
+        "http://[",
+        "http://][",
+    ):
         assert user.refused(proxy, cell.token(guest), headers={"Origin": origin}) == 403
     assert guest.connections == []
     for origin in (own, "https://dashboard.example", "https://consoles.example:6443"):
@@ -223,7 +247,7 @@ def is_open(user: User, proxy: object, token: str) -> bool:
     return True
 
 
-# ---- how it ends -------------------------------------------------------------------------------------------------------
+# ---- how it ends -----------------------------------------------------------------------------------------------------
 
 
 def test_a_guest_that_hangs_up_ends_the_console(cell: CellWithProxy, guest: Guest, user: User) -> None:
@@ -237,7 +261,9 @@ def test_a_guest_that_hangs_up_ends_the_console(cell: CellWithProxy, guest: Gues
 
 
 @pytest.mark.parametrize("end", [User.leave, User.vanish], ids=["closes", "vanishes"])
-def test_a_user_who_goes_leaves_no_connection_behind(cell: CellWithProxy, guest: Guest, user: User, end: Callable[..., None]) -> None:
+def test_a_user_who_goes_leaves_no_connection_behind(
+    cell: CellWithProxy, guest: Guest, user: User, end: Callable[..., None]
+) -> None:
     proxy = cell.start()
     opened = user.open(proxy, cell.token(guest))
     user.read(opened, len(GREETING))
@@ -251,7 +277,9 @@ def test_a_user_who_goes_leaves_no_connection_behind(cell: CellWithProxy, guest:
 
 def sessions(user: User, proxy: object) -> int:
     _, text, _ = user.get(proxy, "/cellplane/metrics")  # type: ignore[arg-type]
-    return int(float(next(line.split()[1] for line in text.splitlines() if line.startswith("cellplane_console_sessions "))))
+    return int(
+        float(next(line.split()[1] for line in text.splitlines() if line.startswith("cellplane_console_sessions ")))
+    )
 
 
 def test_a_console_on_which_nothing_moves_is_closed(cell: CellWithProxy, guest: Guest, user: User) -> None:
@@ -326,7 +354,9 @@ class Flood(Guest):
                     self.is_held_up = True
 
 
-def test_a_proxy_that_stops_says_goodbye_and_is_not_named_any_more(cell: CellWithProxy, guest: Guest, user: User) -> None:
+def test_a_proxy_that_stops_says_goodbye_and_is_not_named_any_more(
+    cell: CellWithProxy, guest: Guest, user: User
+) -> None:
     proxy = cell.start()
     opened = user.open(proxy, cell.token(guest))
     user.read(opened, len(GREETING))
@@ -341,7 +371,7 @@ def test_a_proxy_that_stops_says_goodbye_and_is_not_named_any_more(cell: CellWit
         cell_db.console_proxies.living(connection, down_after_s=30.0)
 
 
-# ---- what it says of itself --------------------------------------------------------------------------------------------
+# ---- what it says of itself ------------------------------------------------------------------------------------------
 
 
 def test_it_names_itself_in_its_cell(cell: CellWithProxy) -> None:
@@ -391,7 +421,9 @@ def test_it_is_not_ready_without_its_database(cell: CellWithProxy, user: User) -
         cell.start("proxy-2")
 
 
-def test_no_token_is_in_the_log(cell: CellWithProxy, guest: Guest, user: User, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_token_is_in_the_log(
+    cell: CellWithProxy, guest: Guest, user: User, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     proxy = cell.start()
     good, old, gone = cell.token(guest), cell.token(guest, ttl_s=0.0), "a-token-that-is-unknown"
@@ -413,7 +445,7 @@ def test_a_public_url_that_makes_no_sense_is_refused(cell: CellWithProxy, url: s
         cell.start(public_url=url)
 
 
-# ---- pages -------------------------------------------------------------------------------------------------------------
+# ---- pages -----------------------------------------------------------------------------------------------------------
 
 
 def test_without_novnc_a_page_says_so(cell: CellWithProxy, user: User) -> None:
@@ -440,6 +472,15 @@ def test_novncs_files_are_served_and_no_others(cell: CellWithProxy, user: User) 
     for path in ("/core/rfb.js", "/app/rfb.js"):
         status, _, headers = user.get(proxy, path)
         assert status == 200 and headers["Content-Type"] == "text/javascript"
-    for path in ("/", "/core", "/../secret", "/%2e%2e/secret", "/core/..%2f..%2fsecret", "/%00", "//etc/passwd", "/none.html"):
+    for path in (
+        "/",
+        "/core",
+        "/../secret",
+        "/%2e%2e/secret",
+        "/core/..%2f..%2fsecret",
+        "/%00",
+        "//etc/passwd",
+        "/none.html",
+    ):
         status, text, _ = user.get(proxy, path)
         assert status in (400, 404) and "business" not in text and "root:" not in text, path

@@ -1,6 +1,7 @@
 """Where consoles may be: an agent that names a place of its choice has the proxy connect to nothing.
 
-It connected to any port of the management network, and to any UNIX socket of its own machine, and passed any bytes on both ways.
+It connected to any port of the management network, and to any UNIX socket of its own machine, and passed any bytes on
+both ways.
 """
 
 import contextlib
@@ -61,10 +62,20 @@ def neighbour() -> Iterator[tuple[Neighbour, int]]:
 def known_at(cell: CellWithProxy, host: str, address: str) -> None:
     """The host says that this is its address."""
     inventory = Inventory(
-        node_uuid=node_uuid(host), hypervisor_hostname=host, hypervisor_type="t", hypervisor_version=1, vcpus=1, memory_mib=1, disk_gib=1, host_ip=address
+        node_uuid=node_uuid(host),
+        hypervisor_hostname=host,
+        hypervisor_type="t",
+        hypervisor_version=1,
+        vcpus=1,
+        memory_mib=1,
+        disk_gib=1,
+        host_ip=address,
     )
     with cell.database.transaction() as connection:
-        cell_db.heartbeats.beat(connection, Heartbeat(host=host, boot_id="1", version="1", started_at=0.0, inventory=inventory, usage=Usage()))
+        cell_db.heartbeats.beat(
+            connection,
+            Heartbeat(host=host, boot_id="1", version="1", started_at=0.0, inventory=inventory, usage=Usage()),
+        )
 
 
 def token_for(cell: CellWithProxy, address: Address) -> str:
@@ -85,22 +96,36 @@ def own_address() -> str | None:
         return str(probe.getsockname()[0])
 
 
-# ---- ports -------------------------------------------------------------------------------------------------------------
+# ---- ports -----------------------------------------------------------------------------------------------------------
 
 
 ON_THE_PROXYS_MACHINE = [
     "127.0.0.1", "localhost", "127.1", "2130706433", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::", "::ffff:0.0.0.0", "127.8.8.8",
     "64:ff9b::7f00:1", "2002:7f00:1::1",
 ]  # fmt: skip
-ELSEWHERE = ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "224.0.0.1", "ff02::1", "255.255.255.255", "192.0.2.77", "no.such.name.invalid"]
+ELSEWHERE = [
+    "169.254.169.254",
+    "::ffff:169.254.169.254",
+    "fe80::1",
+    "224.0.0.1",
+    "ff02::1",
+    "255.255.255.255",
+    "192.0.2.77",
+    "no.such.name.invalid",
+]
 
 
-def test_by_default_no_port_of_the_proxys_own_machine_is_a_console(cell: CellWithProxy, neighbour: tuple[Neighbour, int], user: User) -> None:
+def test_by_default_no_port_of_the_proxys_own_machine_is_a_console(
+    cell: CellWithProxy, neighbour: tuple[Neighbour, int], user: User
+) -> None:
     known_at(cell, HOST, "127.0.0.1")
     service, port = neighbour
     proxy = cell.start(**{**DEFAULTS, "ports": "1-65535"})
 
-    statuses = {name: user.refused(proxy, token_for(cell, Address(kind=VNC, host=name, port=port))) for name in ON_THE_PROXYS_MACHINE}
+    statuses = {
+        name: user.refused(proxy, token_for(cell, Address(kind=VNC, host=name, port=port)))
+        for name in ON_THE_PROXYS_MACHINE
+    }
 
     assert statuses == dict.fromkeys(ON_THE_PROXYS_MACHINE, FORBIDDEN)
     assert service.came == 0
@@ -110,12 +135,16 @@ def test_nor_is_any_address_that_is_not_the_hosts_own(cell: CellWithProxy, user:
     known_at(cell, HOST, "10.1.0.7")
     proxy = cell.start(**DEFAULTS)
 
-    statuses = {name: user.refused(proxy, token_for(cell, Address(kind=VNC, host=name, port=5900))) for name in ELSEWHERE}
+    statuses = {
+        name: user.refused(proxy, token_for(cell, Address(kind=VNC, host=name, port=5900))) for name in ELSEWHERE
+    }
 
     assert statuses == dict.fromkeys(ELSEWHERE, FORBIDDEN)
 
 
-def test_a_network_in_which_the_proxy_is_opens_no_port_of_its_own(cell: CellWithProxy, neighbour: tuple[Neighbour, int], user: User) -> None:
+def test_a_network_in_which_the_proxy_is_opens_no_port_of_its_own(
+    cell: CellWithProxy, neighbour: tuple[Neighbour, int], user: User
+) -> None:
     service, port = neighbour
     own = own_address()
     proxy = cell.start(networks="0.0.0.0/0,::/0")
@@ -125,7 +154,9 @@ def test_a_network_in_which_the_proxy_is_opens_no_port_of_its_own(cell: CellWith
     assert service.came == 0
 
 
-def test_other_ports_than_those_of_consoles_are_not_opened(cell: CellWithProxy, neighbour: tuple[Neighbour, int], user: User) -> None:
+def test_other_ports_than_those_of_consoles_are_not_opened(
+    cell: CellWithProxy, neighbour: tuple[Neighbour, int], user: User
+) -> None:
     service, port = neighbour
     proxy = cell.start(ports=f"5900-6099,{port + 1 if port < 65535 else port - 1}")
 
@@ -159,17 +190,39 @@ def ip(text: str) -> Any:
 
 
 def test_the_rules_of_addresses() -> None:
-    own, wide, here = Allowed(), Allowed(networks=("10.1.0.0/24", "fd00:1::/64")), Allowed(networks=("10.1.0.5/32", "127.0.0.0/8"))
+    own, wide, here = (
+        Allowed(),
+        Allowed(networks=("10.1.0.0/24", "fd00:1::/64")),
+        Allowed(networks=("10.1.0.5/32", "127.0.0.0/8")),
+    )
 
     def may(allowed: Allowed, address: str, *owners: str, port: int = 5900, is_proxys: bool = False) -> bool:
         return allowed.why_not_at(ip(address), port, host="h", owners=owners, is_proxys=is_proxys) is None
 
-    assert may(own, "10.1.0.7", "h") and may(own, "::ffff:10.1.0.7", "h") and may(own, "fd00:1::7", "h") and may(own, "10.1.0.7", "h", port=10000)
+    assert (
+        may(own, "10.1.0.7", "h")
+        and may(own, "::ffff:10.1.0.7", "h")
+        and may(own, "fd00:1::7", "h")
+        and may(own, "10.1.0.7", "h", port=10000)
+    )
     assert not may(own, "10.1.0.7") and not may(own, "10.1.0.7", "other")
     # Two hosts that say that an address is theirs: one lies, and its users would see the other's screens.
-    assert not may(own, "10.1.0.7", "h", "other") and not may(wide, "10.1.0.7", "h", "other") and not may(wide, "10.1.0.7", "other")
-    assert may(wide, "10.1.0.8") and may(wide, "fd00:1::8") and not may(wide, "10.1.1.8") and not may(wide, "10.1.0.5", is_proxys=True)
-    assert may(here, "10.1.0.5", is_proxys=True) and may(here, "127.0.0.1", "other", is_proxys=True) and not may(here, "10.1.0.6")
+    assert (
+        not may(own, "10.1.0.7", "h", "other")
+        and not may(wide, "10.1.0.7", "h", "other")
+        and not may(wide, "10.1.0.7", "other")
+    )
+    assert (
+        may(wide, "10.1.0.8")
+        and may(wide, "fd00:1::8")
+        and not may(wide, "10.1.1.8")
+        and not may(wide, "10.1.0.5", is_proxys=True)
+    )
+    assert (
+        may(here, "10.1.0.5", is_proxys=True)
+        and may(here, "127.0.0.1", "other", is_proxys=True)
+        and not may(here, "10.1.0.6")
+    )
     assert not any(may(own, "10.1.0.7", "h", port=port) for port in (0, 22, 3306, 5899, 6100, 9999, 20001))
 
 
@@ -224,7 +277,7 @@ def test_settings_that_make_no_sense_are_refused(cell: CellWithProxy, settings: 
         cell.start(**settings)
 
 
-# ---- sockets -----------------------------------------------------------------------------------------------------------
+# ---- sockets ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -237,7 +290,9 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Neighbou
         yield Neighbour(listening), path
 
 
-def test_no_socket_is_opened_where_none_may_be(cell: CellWithProxy, outside: tuple[Neighbour, pathlib.Path], user: User) -> None:
+def test_no_socket_is_opened_where_none_may_be(
+    cell: CellWithProxy, outside: tuple[Neighbour, pathlib.Path], user: User
+) -> None:
     service, path = outside
     inside = cell.directory / "consoles"
     inside.mkdir()
@@ -246,7 +301,14 @@ def test_no_socket_is_opened_where_none_may_be(cell: CellWithProxy, outside: tup
     (inside / "file").touch()
     proxy = cell.start(paths=inside)
 
-    tried = [path, inside / "link", inside / "folder" / path.name, inside / ".." / ".." / path.parent.name / path.name, inside / "file", inside]
+    tried = [
+        path,
+        inside / "link",
+        inside / "folder" / path.name,
+        inside / ".." / ".." / path.parent.name / path.name,
+        inside / "file",
+        inside,
+    ]
     statuses = [user.refused(proxy, token_for(cell, Address(kind=SERIAL, path=str(each)))) for each in tried]
 
     assert statuses == [FORBIDDEN] * len(tried)
@@ -261,7 +323,9 @@ def test_by_default_there_are_no_sockets(cell: CellWithProxy, make_guest: Callab
     assert guest.connections == []
 
 
-def test_a_socket_of_another_user_is_no_console(cell: CellWithProxy, make_guest: Callable[[str], Guest], user: User) -> None:
+def test_a_socket_of_another_user_is_no_console(
+    cell: CellWithProxy, make_guest: Callable[[str], Guest], user: User
+) -> None:
     guest = make_guest("socket")
 
     assert user.refused(cell.start("proxy-1", path_user=os.geteuid() + 4711), cell.token(guest)) == FORBIDDEN
@@ -270,7 +334,9 @@ def test_a_socket_of_another_user_is_no_console(cell: CellWithProxy, make_guest:
     assert user.read(opened, len(GREETING)) == GREETING
 
 
-def test_a_directory_that_is_reached_by_a_link_is_the_same(cell: CellWithProxy, make_guest: Callable[[str], Guest], user: User) -> None:
+def test_a_directory_that_is_reached_by_a_link_is_the_same(
+    cell: CellWithProxy, make_guest: Callable[[str], Guest], user: User
+) -> None:
     guest = make_guest("socket")
     link = cell.directory / "run"
     link.symlink_to(cell.directory)
@@ -278,10 +344,14 @@ def test_a_directory_that_is_reached_by_a_link_is_the_same(cell: CellWithProxy, 
     assert user.read(user.open(cell.start(paths=link), cell.token(guest)), len(GREETING)) == GREETING
 
 
-def test_a_file_that_takes_a_sockets_place_meanwhile_is_not_opened(cell: CellWithProxy, make_guest: Callable[[str], Guest], tmp_path: pathlib.Path) -> None:
+def test_a_file_that_takes_a_sockets_place_meanwhile_is_not_opened(
+    cell: CellWithProxy, make_guest: Callable[[str], Guest], tmp_path: pathlib.Path
+) -> None:
     guest = make_guest("socket")
     path = pathlib.Path(str(guest.address.path))
-    found = Targets(Allowed(directory=str(path.parent)), owner=os.geteuid()).find(guest.address, host=HOST, owners_of=lambda _: [])
+    found = Targets(Allowed(directory=str(path.parent)), owner=os.geteuid()).find(
+        guest.address, host=HOST, owners_of=lambda _: []
+    )
     assert isinstance(found, targets.Socket)
 
     path.rename(path.with_suffix(".moved"))
@@ -295,7 +365,7 @@ def test_a_file_that_takes_a_sockets_place_meanwhile_is_not_opened(cell: CellWit
         found.open()
 
 
-# ---- what is no address at all -----------------------------------------------------------------------------------------
+# ---- what is no address at all ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

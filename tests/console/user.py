@@ -21,7 +21,9 @@ class User:
         self._session: aiohttp.ClientSession = self._runner.run(self._new_session())
         self._opened: list[aiohttp.ClientWebSocketResponse] = []
 
-    def open(self, proxy: ConsoleProxy, token: str | None, *, path: str = "/", **more: Any) -> aiohttp.ClientWebSocketResponse:
+    def open(
+        self, proxy: ConsoleProxy, token: str | None, *, path: str = "/", **more: Any
+    ) -> aiohttp.ClientWebSocketResponse:
         """A console that is open."""
         question = "" if token is None else f"?token={token}"
         return self.open_url(f"http://127.0.0.1:{proxy.port}{path}{question}", **more)
@@ -39,7 +41,8 @@ class User:
 
     @contextlib.contextmanager
     def knocking(self, proxy: ConsoleProxy, tokens: Sequence[str]) -> Iterator[Callable[[], list[int]]]:
-        """Asks for these consoles at the same time, and waits for none; gives what tells the statuses of those that were refused so far."""
+        """Asks for these consoles at the same time, and waits for none; gives what tells the statuses of those that
+        were refused so far."""
         tasks = self._runner.run(self._knock(f"http://127.0.0.1:{proxy.port}/?token=", tokens))
 
         def refused() -> list[int]:
@@ -59,7 +62,9 @@ class User:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def read_until(self, console: aiohttp.ClientWebSocketResponse, wanted: bytes, deadline_s: float = DEADLINE_S) -> bytes:
+    def read_until(
+        self, console: aiohttp.ClientWebSocketResponse, wanted: bytes, deadline_s: float = DEADLINE_S
+    ) -> bytes:
         """All that comes up to these bytes, and what came with them."""
         return self._runner.run(self._read_until(console, wanted, deadline_s))
 

@@ -41,7 +41,9 @@ def gated() -> Iterator[Gated]:
     gated.may_end.set()
 
 
-def as_project(project: str | None, submit: Callable[[], "concurrent.futures.Future[str]"]) -> "concurrent.futures.Future[str]":
+def as_project(
+    project: str | None, submit: Callable[[], "concurrent.futures.Future[str]"]
+) -> "concurrent.futures.Future[str]":
     def run() -> "concurrent.futures.Future[str]":
         asks_for(project)
         return submit()

@@ -26,14 +26,19 @@ def log_file(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def test_a_line_of_somebody_outside_is_no_line_of_the_log(log_file: pathlib.Path) -> None:
-    core.log.get("a.module").error("given up: %s", "no luck\n2026-01-01 00:00:00.000 1 INFO core.log all is well\x1b[2J\u2028")
+    core.log.get("a.module").error(
+        "given up: %s", "no luck\n2026-01-01 00:00:00.000 1 INFO core.log all is well\x1b[2J\u2028"
+    )
 
     (line,) = log_file.read_text().splitlines()
     assert line.endswith(r"given up: no luck\n2026-01-01 00:00:00.000 1 INFO core.log all is well\x1b[2J\u2028")
 
 
 def test_a_line_about_a_server_s_work_names_what_is_known_of_it() -> None:
-    assert core.log.about(server="s", attempt=2, host="h", request_id="req-1") == "server=s attempt=2 host=h request_id=req-1"
+    assert (
+        core.log.about(server="s", attempt=2, host="h", request_id="req-1")
+        == "server=s attempt=2 host=h request_id=req-1"
+    )
     assert core.log.about(server="s") == "server=s request_id=-"
     assert core.log.requests(["req-1", "req-2", "req-1"]) == "request_id=req-1,req-2"
     assert core.log.requests([]) == "request_id=-"

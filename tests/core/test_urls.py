@@ -1,4 +1,5 @@
-"""URLs of databases and brokers: what a program could not connect to is refused where it is typed, and never says a password."""
+"""URLs of databases and brokers: what a program could not connect to is refused where it is typed, and never says a
+password."""
 
 import inspect
 import pathlib
@@ -128,7 +129,9 @@ def test_a_url_of_a_broker_is_written_as_it_was_read(url: str) -> None:
     Broker(url).close()
     for one in core.broker_url.parse(url):
         again = core.broker_url.parse(one.of("compute.a/b", "p@ss:w/rd"))
-        assert [(one.scheme, one.host, one.port, one.vhost)] == [(each.scheme, each.host, each.port, each.vhost) for each in again]
+        assert [(one.scheme, one.host, one.port, one.vhost)] == [
+            (each.scheme, each.host, each.port, each.vhost) for each in again
+        ]
         assert (again[0].user, again[0].password) == ("compute.a/b", "p@ss:w/rd")
         assert "hush" not in one.shown
 
@@ -153,11 +156,17 @@ def test_a_url_that_no_broker_has_is_refused(url: str, read: Callable[[str], Any
     ],
 )
 def test_a_program_names_the_setting_whose_url_it_cannot_use(
-    program: Callable[[Any], Any], groups: list[core.config.OptionGroup], sections: dict[str, str], tmp_path: pathlib.Path
+    program: Callable[[Any], Any],
+    groups: list[core.config.OptionGroup],
+    sections: dict[str, str],
+    tmp_path: pathlib.Path,
 ) -> None:
     name, bad = list(sections.items())[-1]
     settings = {"DEFAULT": "inproc://urls"} | sections
-    lines = [f"[{section}]\n{'transport_url' if section == 'DEFAULT' else 'connection'} = {url}\n" for section, url in settings.items()]
+    lines = [
+        f"[{section}]\n{'transport_url' if section == 'DEFAULT' else 'connection'} = {url}\n"
+        for section, url in settings.items()
+    ]
     file = tmp_path / "program.conf"
     file.write_text("".join(lines))
     conf = core.config.load("program", ["--config-file", str(file)], groups)

@@ -1,4 +1,5 @@
-"""Text that is not ASCII, where a column has ASCII only: no row has it, none can be given it, and no question fails of it."""
+"""Text that is not ASCII, where a column has ASCII only: no row has it, none can be given it, and no question fails of
+it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -54,7 +55,12 @@ def column(request: pytest.FixtureRequest, database: Database) -> Iterator[sa.Co
 
 
 def test_there_are_columns_of_both_databases() -> None:
-    assert {str(column) for column in COLUMNS} > {"server_groups.uuid", "instances.uuid", "instances.image_ref", "instance_actions.request_id"}
+    assert {str(column) for column in COLUMNS} > {
+        "server_groups.uuid",
+        "instances.uuid",
+        "instances.image_ref",
+        "instance_actions.request_id",
+    }
 
 
 def test_it_is_asked_for_and_found_nowhere(database: Database, column: sa.Column[Any]) -> None:
@@ -64,17 +70,31 @@ def test_it_is_asked_for_and_found_nowhere(database: Database, column: sa.Column
         for text in BEYOND:
             for condition in (column == text, column.in_([text]), column.in_([text, "a"]) & (column == text)):
                 assert connection.execute(sa.select(column).where(condition)).all() == []
-            for condition in (column != text, column.not_in([text]), column.is_distinct_from(text), column >= text, column.not_in([text, "b"])):
-                assert connection.execute(sa.select(column).where(condition).order_by(column)).scalars().all() == ["a", "z"]
+            for condition in (
+                column != text,
+                column.not_in([text]),
+                column.is_distinct_from(text),
+                column >= text,
+                column.not_in([text, "b"]),
+            ):
+                assert connection.execute(sa.select(column).where(condition).order_by(column)).scalars().all() == [
+                    "a",
+                    "z",
+                ]
             assert connection.execute(sa.select(column).where(column == wanted), {"wanted": text}).all() == []
-            assert connection.execute(sa.select(column).where(column.in_(sa.bindparam("some", expanding=True))), {"some": [text, "z"]}).all() == [("z",)]
+            assert connection.execute(
+                sa.select(column).where(column.in_(sa.bindparam("some", expanding=True))), {"some": [text, "z"]}
+            ).all() == [("z",)]
             for _ in range(ENOUGH):
                 assert list(frequent.rows(connection, {"wanted": text})) == []
 
 
 def test_it_is_not_written(database: Database, column: sa.Column[Any]) -> None:
     for text in BEYOND:
-        for write in (sa.insert(column.table).values({column.name: text}), sa.update(column.table).values({column.name: text})):
+        for write in (
+            sa.insert(column.table).values({column.name: text}),
+            sa.update(column.table).values({column.name: text}),
+        ):
             with pytest.raises(NotAscii), database.transaction() as connection:
                 connection.execute(write)
         with pytest.raises(NotAscii), database.transaction() as connection:

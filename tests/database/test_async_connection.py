@@ -1,4 +1,5 @@
-"""A wire gives what a cursor gives, in whatever pieces it arrives, and waits for nothing; a frequent statement gives what SQLAlchemy gives."""
+"""A wire gives what a cursor gives, in whatever pieces it arrives, and waits for nothing; a frequent statement gives
+what SQLAlchemy gives."""
 
 import select
 from collections.abc import Iterator
@@ -30,7 +31,9 @@ QUESTIONS = (
 )
 """Texts of which the length takes one byte, three and nine, and answers longer than what a socket gives at once."""
 
-things = sa.table("things", sa.column("name", sa.String), sa.column("number", sa.Integer), sa.column("is_old", sa.Boolean))
+things = sa.table(
+    "things", sa.column("name", sa.String), sa.column("number", sa.Integer), sa.column("is_old", sa.Boolean)
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,9 @@ def database(server: mariadb.MariaDB) -> Iterator[Database]:
     with database.transaction() as connection:
         connection.exec_driver_sql("CREATE OR REPLACE TABLE things (name VARCHAR(20), number INT, is_old BOOL)")
         rows = [("50%", 1, True), ("it's", 2, False), ("Zoë", 3, False)]
-        connection.execute(sa.insert(things), [{"name": name, "number": number, "is_old": is_old} for name, number, is_old in rows])
+        connection.execute(
+            sa.insert(things), [{"name": name, "number": number, "is_old": is_old} for name, number, is_old in rows]
+        )
     yield database
     database.close()
 
@@ -115,11 +120,19 @@ def test_a_lost_wire_says_so(database: Database, async_connection: AsyncConnecti
     assert not async_connection.open
 
 
-def test_a_statement_asked_often_gives_the_same_as_before(database: Database, async_connection: AsyncConnection) -> None:
+def test_a_statement_asked_often_gives_the_same_as_before(
+    database: Database, async_connection: AsyncConnection
+) -> None:
     by_name = CompiledStatement(
-        sa.select(things.c.number).where(things.c.name == sa.bindparam("name"), things.c.is_old == sa.bindparam("is_old", type_=sa.Boolean))
+        sa.select(things.c.number).where(
+            things.c.name == sa.bindparam("name"), things.c.is_old == sa.bindparam("is_old", type_=sa.Boolean)
+        )
     )
-    wanted = [({"name": "50%", "is_old": True}, [(1,)]), ({"name": "it's", "is_old": False}, [(2,)]), ({"name": "Zoë", "is_old": True}, [])]
+    wanted = [
+        ({"name": "50%", "is_old": True}, [(1,)]),
+        ({"name": "it's", "is_old": False}, [(2,)]),
+        ({"name": "Zoë", "is_old": True}, []),
+    ]
 
     with database.reading() as connection:
         for _ in range(OFTEN):
@@ -132,8 +145,14 @@ def test_a_statement_asked_often_gives_the_same_as_before(database: Database, as
         assert list(answer(async_connection)) == rows
 
 
-def test_a_statement_whose_text_differs_each_time_is_left_to_sqlalchemy(database: Database, async_connection: AsyncConnection) -> None:
-    some = CompiledStatement(sa.select(things.c.number).where(things.c.name.in_(sa.bindparam("names", expanding=True))).order_by(things.c.number))
+def test_a_statement_whose_text_differs_each_time_is_left_to_sqlalchemy(
+    database: Database, async_connection: AsyncConnection
+) -> None:
+    some = CompiledStatement(
+        sa.select(things.c.number)
+        .where(things.c.name.in_(sa.bindparam("names", expanding=True)))
+        .order_by(things.c.number)
+    )
 
     with database.reading() as connection:
         for _ in range(OFTEN):

@@ -58,13 +58,17 @@ def test_an_agent_holds_no_database(written: Written) -> None:
 def test_an_agent_knows_the_broker_of_its_cell_and_no_other(written: Written) -> None:
     for cell in written.shape.cell_names:
         for host in written.shape.hosts_of(cell):
-            assert _transports(written.options(f"compute-{host}")) == {written.addresses.cells[cell].users[f"compute.{host}"]}
+            assert _transports(written.options(f"compute-{host}")) == {
+                written.addresses.cells[cell].users[f"compute.{host}"]
+            }
 
 
 def test_no_two_agents_share_an_account_at_the_broker_nor_one_with_anybody_else(written: Written) -> None:
     transports = [_transports(written.options(f"compute-{host}")) for host in written.shape.all_hosts]
     others = [written.addresses.api.transport, *(level.transport for level in written.addresses.cells.values())]
-    guests = [level.users[f"{who}.{cell}"] for cell, level in written.addresses.cells.items() for who in ("api", "console")]
+    guests = [
+        level.users[f"{who}.{cell}"] for cell, level in written.addresses.cells.items() for who in ("api", "console")
+    ]
 
     every = [*(one for found in transports for one in found), *others, *guests]
     assert len(set(every)) == len(every) == len(written.shape.all_hosts) + len(others) + len(guests)
@@ -124,7 +128,9 @@ def test_the_clouds_file_names_users_whose_passwords_the_api_takes(written: Writ
 def test_users_that_were_added_stay(written: Written) -> None:
     added = "eve:$2b$04$abcdefghijklmnopqrstuuBCDEFGHIJKLMNOPQRSTUVWXYZabcdefg"
     written.state.htpasswd.write_text(written.state.htpasswd.read_text() + added + "\n")
-    users = yaml.safe_load(written.state.users.read_text()) | {"eve": {"user_id": "e", "project_id": "p", "roles": ["reader"]}}
+    users = yaml.safe_load(written.state.users.read_text()) | {
+        "eve": {"user_id": "e", "project_id": "p", "roles": ["reader"]}
+    }
     written.state.users.write_text(yaml.safe_dump(users))
 
     written.write()

@@ -61,7 +61,9 @@ def test_a_frozen_process_is_stopped_too(sleeper: subprocess.Popen[bytes]) -> No
 
 
 def test_a_process_that_ignores_the_request_is_killed() -> None:
-    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    stubborn = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    )
     with subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE, start_new_session=True) as popen:
         assert popen.stdout is not None
         popen.stdout.readline()
@@ -76,7 +78,11 @@ def test_a_process_that_ignores_the_request_is_killed() -> None:
 def test_a_tagged_process_is_found_without_its_pid_file(tmp_path: Path) -> None:
     environment = {**os.environ, **identity.tag_environment(str(tmp_path), "sleeper")}
     with subprocess.Popen(["sleep", "60"], env=environment, start_new_session=True) as popen:
-        wait_until(lambda: identity.tagged(str(tmp_path)) == {"sleeper": identity.process_of(popen.pid)}, what="tag", deadline_s=5.0)
+        wait_until(
+            lambda: identity.tagged(str(tmp_path)) == {"sleeper": identity.process_of(popen.pid)},
+            what="tag",
+            deadline_s=5.0,
+        )
         popen.kill()
 
 
@@ -89,7 +95,9 @@ def test_a_broken_pid_file_names_nobody(text: str, tmp_path: Path) -> None:
 
 def test_workers_of_a_killed_parent_are_ended(tmp_path: Path) -> None:
     environment = {**os.environ, **identity.tag_environment(str(tmp_path), "parent")}
-    with subprocess.Popen(["sh", "-c", "sleep 60 & echo $!; wait"], env=environment, stdout=subprocess.PIPE, start_new_session=True) as parent:
+    with subprocess.Popen(
+        ["sh", "-c", "sleep 60 & echo $!; wait"], env=environment, stdout=subprocess.PIPE, start_new_session=True
+    ) as parent:
         assert parent.stdout is not None
         worker = identity.process_of(int(parent.stdout.readline()))
         identity.end_orphans(str(tmp_path))

@@ -30,7 +30,15 @@ class Service:
         wanted = {"name": name, "disk_format": "raw", "container_format": "bare", "visibility": "public", **properties}
         image_id = str(self.ask("POST", "/v2/images", json=wanted).json()["id"])
         if content is not None:
-            assert self.ask("PUT", f"/v2/images/{image_id}/file", data=content, headers={"Content-Type": "application/octet-stream"}).status_code == 204
+            assert (
+                self.ask(
+                    "PUT",
+                    f"/v2/images/{image_id}/file",
+                    data=content,
+                    headers={"Content-Type": "application/octet-stream"},
+                ).status_code
+                == 204
+            )
         return image_id
 
     def names(self, query: str = "") -> list[str]:
@@ -102,7 +110,11 @@ def test_lists_come_in_pages(service: Service) -> None:
 
 def test_properties_are_patched(service: Service) -> None:
     image_id = service.create("tiny", hw_disk_bus="virtio")
-    patch = [{"op": "replace", "path": "/name", "value": "small"}, {"op": "remove", "path": "/hw_disk_bus"}, {"op": "add", "path": "/os~1type", "value": "x"}]
+    patch = [
+        {"op": "replace", "path": "/name", "value": "small"},
+        {"op": "remove", "path": "/hw_disk_bus"},
+        {"op": "add", "path": "/os~1type", "value": "x"},
+    ]
 
     answer = service.ask("PATCH", f"/v2/images/{image_id}", json=patch, headers={"Content-Type": PATCH_TYPES[0]})
 
@@ -137,7 +149,12 @@ def test_a_protected_image_stays(service: Service) -> None:
     image_id = service.create("tiny", protected=True)
     assert service.ask("DELETE", f"/v2/images/{image_id}").status_code == 403
 
-    service.ask("PATCH", f"/v2/images/{image_id}", json=[{"op": "replace", "path": "/protected", "value": False}], headers={"Content-Type": PATCH_TYPES[0]})
+    service.ask(
+        "PATCH",
+        f"/v2/images/{image_id}",
+        json=[{"op": "replace", "path": "/protected", "value": False}],
+        headers={"Content-Type": PATCH_TYPES[0]},
+    )
 
     assert service.ask("DELETE", f"/v2/images/{image_id}").status_code == 204
     assert service.names() == []

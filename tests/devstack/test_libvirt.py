@@ -29,9 +29,16 @@ def test_only_root_has_real_guests(monkeypatch: pytest.MonkeyPatch) -> None:
         require(REAL)
 
 
-@pytest.mark.parametrize(("shape", "euid", "why"), [(Shape(driver="libvirt"), 0, "--profile full"), (REAL, 1000, "root")])
+@pytest.mark.parametrize(
+    ("shape", "euid", "why"), [(Shape(driver="libvirt"), 0, "--profile full"), (REAL, 1000, "root")]
+)
 def test_a_stack_that_cannot_have_real_guests_says_so_and_has_simulated_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], shape: Shape, euid: int, why: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    shape: Shape,
+    euid: int,
+    why: str,
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: euid)
 
@@ -116,9 +123,15 @@ def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
 
 def test_only_guests_with_files_below_the_path_are_ended(tmp_path: Path) -> None:
     def guest(name: str, path: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([name, "-c", "read line", f"file={path}/disk"], executable="/bin/sh", stdin=subprocess.PIPE)
+        return subprocess.Popen(
+            [name, "-c", "read line", f"file={path}/disk"], executable="/bin/sh", stdin=subprocess.PIPE
+        )
 
-    ours, others, no_guest = guest("qemu-system-x86_64", tmp_path / "a"), guest("qemu-system-x86_64", tmp_path / "ab"), guest("sh", tmp_path / "a")
+    ours, others, no_guest = (
+        guest("qemu-system-x86_64", tmp_path / "a"),
+        guest("qemu-system-x86_64", tmp_path / "ab"),
+        guest("sh", tmp_path / "a"),
+    )
     try:
         assert end_guests(tmp_path / "a") == 1
         assert ours.wait(10) != 0

@@ -12,7 +12,9 @@ from devstack.layout import Shape, State, cell_names
 def test_without_options_it_is_the_embedded_profile_with_two_cells_of_two_hosts() -> None:
     shape = options.shape([], None)
 
-    assert shape == Shape(profile="embedded", cells=2, hosts=2, driver="simulated", port=8774, isolate=False, auth="basic")
+    assert shape == Shape(
+        profile="embedded", cells=2, hosts=2, driver="simulated", port=8774, isolate=False, auth="basic"
+    )
     assert shape.cell_names == ("east", "west")
     assert shape.all_hosts == ("east-1", "east-2", "west-1", "west-2")
 
@@ -36,7 +38,9 @@ def test_cells_have_names_that_last() -> None:
         (["--auth", "ldap"], "--auth"),
     ],
 )
-def test_a_wrong_option_is_named_and_ends_with_2(argv: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_option_is_named_and_ends_with_2(
+    argv: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as end:
         options.shape(argv, None)
 
@@ -47,14 +51,18 @@ def test_a_wrong_option_is_named_and_ends_with_2(argv: list[str], named: str, ca
 def test_what_a_second_run_leaves_out_stays() -> None:
     before = Shape(profile="full", cells=3, hosts=1, port=9000, isolate=True, auth="keystone")
 
-    assert options.shape(["--hosts", "2"], before) == Shape(profile="full", cells=3, hosts=2, port=9000, isolate=True, auth="keystone")
+    assert options.shape(["--hosts", "2"], before) == Shape(
+        profile="full", cells=3, hosts=2, port=9000, isolate=True, auth="keystone"
+    )
 
 
 def test_a_second_run_takes_no_cell_away() -> None:
     assert Shape(cells=3, hosts=2).grown_to(Shape(cells=2, hosts=4)) == Shape(cells=3, hosts=4)
 
 
-@pytest.mark.parametrize("asked", [Shape(profile="full"), Shape(profile="embedded", isolate=True), Shape(auth="keystone")])
+@pytest.mark.parametrize(
+    "asked", [Shape(profile="full"), Shape(profile="embedded", isolate=True), Shape(auth="keystone")]
+)
 def test_a_stack_does_not_change_its_profile_nor_who_knows_its_users(asked: Shape) -> None:
     with pytest.raises(errors.Conflict, match=r"unstack\.sh --purge"):
         Shape().grown_to(asked)

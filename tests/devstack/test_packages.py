@@ -15,10 +15,14 @@ def one_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("one_is_missing")
-def test_who_is_not_root_is_told_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_who_is_not_root_is_told_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
 
-    with pytest.raises(errors.Unavailable, match=r"needs Debian's packages mariadb-server-core; as root: apt-get install"):
+    with pytest.raises(
+        errors.Unavailable, match=r"needs Debian's packages mariadb-server-core; as root: apt-get install"
+    ):
         packages.ensure(print)
 
     assert packages.main([]) == 1

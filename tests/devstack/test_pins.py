@@ -17,12 +17,23 @@ from devstack.services import glance_environment, keystone_environment
 REPOSITORY = pins.FILE.parent
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+?)(?: ; (.+?))? \\$")
 HASH = re.compile(r"^    --hash=sha256:[0-9a-f]{64}(?: \\)?$")
-STACKED = {"": ("cellplane",), "devstack": ("cellplane", "devstack"), "test": ("cellplane", "devstack", "test"), "libvirt": ("cellplane", "libvirt")}
+STACKED = {
+    "": ("cellplane",),
+    "devstack": ("cellplane", "devstack"),
+    "test": ("cellplane", "devstack", "test"),
+    "libvirt": ("cellplane", "libvirt"),
+}
 PYTHONS = ("3.11", "3.12", "3.13")
 MACHINES = ("x86_64", "aarch64")
-# Advisories: CVE-2026-69243 and 59881 (aiohttp), CVE-2026-44432 (urllib3), CVE-2026-26007 (cryptography), CVE-2024-47081 (requests),
-# CVE-2024-6827 (gunicorn).
-ABOVE_KNOWN_HOLES = {"aiohttp": "3.14.3", "urllib3": "2.7.0", "cryptography": "46.0.5", "requests": "2.32.4", "gunicorn": "23.0"}
+# Advisories: CVE-2026-69243 and 59881 (aiohttp), CVE-2026-44432 (urllib3), CVE-2026-26007 (cryptography),
+# CVE-2024-47081 (requests), CVE-2024-6827 (gunicorn).
+ABOVE_KNOWN_HOLES = {
+    "aiohttp": "3.14.3",
+    "urllib3": "2.7.0",
+    "cryptography": "46.0.5",
+    "requests": "2.32.4",
+    "gunicorn": "23.0",
+}
 
 
 def wanted(extra: str) -> list[Requirement]:
@@ -48,10 +59,15 @@ def test_every_requirement_is_pinned_within_its_bounds(extra: str) -> None:
     for requirement in wanted(extra):
         name = canonicalize_name(requirement.name)
         assert name in found, f"{requirement} is not in constraints.txt: python -m devstack.renew_pins"
-        assert requirement.specifier.contains(found[name]), f"{requirement} does not admit {found[name]}: python -m devstack.renew_pins"
+        assert requirement.specifier.contains(found[name]), (
+            f"{requirement} does not admit {found[name]}: python -m devstack.renew_pins"
+        )
 
 
-@pytest.mark.parametrize(("section", "needed"), [("keystone", keystone_environment.REQUIREMENTS), ("glance", glance_environment.REQUIREMENTS)])
+@pytest.mark.parametrize(
+    ("section", "needed"),
+    [("keystone", keystone_environment.REQUIREMENTS), ("glance", glance_environment.REQUIREMENTS)],
+)
 def test_what_other_programs_need_is_pinned(section: str, needed: tuple[str, ...]) -> None:
     found = pinned(section)
 
@@ -65,7 +81,9 @@ def test_bounds_are_above_known_holes(name: str, lowest: str) -> None:
 
     assert bounds
     for bound in bounds:
-        assert any(Version(each.version) >= Version(lowest) for each in bound if each.operator == ">="), f"{name}{bound}"
+        assert any(Version(each.version) >= Version(lowest) for each in bound if each.operator == ">="), (
+            f"{name}{bound}"
+        )
 
 
 def test_every_pin_has_its_hashes_and_says_nothing_else() -> None:
@@ -90,7 +108,9 @@ def test_whatever_a_pin_needs_is_pinned_too(python: str, machine: str) -> None:
         for requirement in _needs(name, version, environment):
             need = canonicalize_name(requirement.name)
             assert need in found, f"{name} needs {requirement}"
-            assert requirement.specifier.contains(found[need], prereleases=True), f"{name} needs {requirement}, {found[need]} is pinned"
+            assert requirement.specifier.contains(found[need], prereleases=True), (
+                f"{name} needs {requirement}, {found[need]} is pinned"
+            )
 
 
 def test_this_environment_is_the_pinned_one() -> None:
@@ -103,7 +123,11 @@ def test_this_environment_is_the_pinned_one() -> None:
 
 
 def test_nothing_is_installed_past_the_pins() -> None:
-    sources = [*(REPOSITORY / "devstack").rglob("*.py"), *(REPOSITORY / "devstack").rglob("*.sh"), REPOSITORY / "tests" / "run"]
+    sources = [
+        *(REPOSITORY / "devstack").rglob("*.py"),
+        *(REPOSITORY / "devstack").rglob("*.sh"),
+        REPOSITORY / "tests" / "run",
+    ]
     asking_pip = {path.name for path in sources if re.search(r"\"pip\", \"install\"|-m pip install", path.read_text())}
 
     assert asking_pip == {"pins.py", "environment.sh"}

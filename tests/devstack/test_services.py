@@ -46,7 +46,9 @@ def test_a_schema_is_made_once_and_has_a_user_of_its_own(server: MariaDB) -> Non
 def test_nobody_comes_in_without_a_password(server: MariaDB) -> None:
     for user in ("root", "mariadb.sys", "", "cellplane_admin"):
         with pytest.raises(pymysql.err.OperationalError):
-            pymysql.connect(host="127.0.0.1", port=server.port, user=user, password="", ssl_disabled=True, connect_timeout=5)
+            pymysql.connect(
+                host="127.0.0.1", port=server.port, user=user, password="", ssl_disabled=True, connect_timeout=5
+            )
 
 
 @pytest.mark.mariadb
@@ -124,9 +126,14 @@ def test_a_killed_node_keeps_its_durable_messages(node: RabbitMQ) -> None:
 
 
 def _wait_until_noted(node: RabbitMQ, *, queue: str) -> None:
-    """RabbitMQ 3.10 writes the directory of quorum queues half a second late; one that is not in it when the node is killed never gets a leader again."""
+    """RabbitMQ 3.10 writes the directory of quorum queues half a second late; one that is not in it when the node is
+    killed never gets a leader again."""
     directories = list(node.directory.glob("mnesia/*/quorum/*/names.dets"))
-    wait_until(lambda: any(queue.encode() in directory.read_bytes() for directory in directories), what=f"note of queue {queue}", deadline_s=10.0)
+    wait_until(
+        lambda: any(queue.encode() in directory.read_bytes() for directory in directories),
+        what=f"note of queue {queue}",
+        deadline_s=10.0,
+    )
 
 
 def _execute(url: str, *statements: str) -> None:

@@ -45,7 +45,12 @@ class Stack:
 
     def user(self, name: str = "demo") -> ApiClient:
         cloud = yaml.safe_load(self.state.clouds.read_text())["clouds"][f"cellplane-{name}"]
-        return ApiClient(cloud["compute_endpoint_override"], image=cloud["image_endpoint_override"], user=name, password=cloud["auth"]["password"])
+        return ApiClient(
+            cloud["compute_endpoint_override"],
+            image=cloud["image_endpoint_override"],
+            user=name,
+            password=cloud["auth"]["password"],
+        )
 
     def servers(self) -> dict[str, dict[str, Any]]:
         return {server["name"]: server for server in self.user().pages("/servers/detail", "servers")}
@@ -60,7 +65,13 @@ class Stack:
     def _run(self, module: str, *options: str, deadline_s: float) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "CELLPLANE_STATE": str(self.state.path)}
         return subprocess.run(
-            [sys.executable, "-m", module, *options], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=deadline_s, check=False
+            [sys.executable, "-m", module, *options],
+            cwd=REPOSITORY,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=deadline_s,
+            check=False,
         )
 
 
@@ -83,7 +94,10 @@ def test_the_embedded_profile_comes_up_again_and_again(stack: Stack) -> None:
     assert "hello-east" in shown
     assert f"http://127.0.0.1:{stack.port}/v2.1" in shown
     first, pid = stack.servers(), stack.pid("cellplane")
-    assert {name: server["status"] for name, server in first.items()} == {"hello-east": "ACTIVE", "hello-west": "ACTIVE"}
+    assert {name: server["status"] for name, server in first.items()} == {
+        "hello-east": "ACTIVE",
+        "hello-west": "ACTIVE",
+    }
 
     stack.up()
     assert stack.pid("cellplane") == pid

@@ -47,7 +47,15 @@ class Cloud:
         self.state.prepare()
         self.control = Control(self.state)
 
-    def program(self, name: str, *, stage: int = 0, command: list[str] | None = None, ready_port: int | None = None, version: str = "") -> Program:
+    def program(
+        self,
+        name: str,
+        *,
+        stage: int = 0,
+        command: list[str] | None = None,
+        ready_port: int | None = None,
+        version: str = "",
+    ) -> Program:
         return Program(
             name=name,
             command=command or ["sleep", "300"],
@@ -66,7 +74,11 @@ class Cloud:
         self.control.start()
 
     def wait_for(self, *names: str) -> None:
-        wait_until(lambda: all(self.control.is_running(name) for name in names), what=f"start of {names}", deadline_s=DEADLINE_S)
+        wait_until(
+            lambda: all(self.control.is_running(name) for name in names),
+            what=f"start of {names}",
+            deadline_s=DEADLINE_S,
+        )
 
     def wait_for_other(self, name: str, pid: int) -> None:
         def is_other() -> bool:
@@ -100,7 +112,10 @@ def test_what_is_killed_comes_back(cloud: Cloud) -> None:
 
 def test_a_stage_starts_when_the_one_below_answers(cloud: Cloud) -> None:
     port = free_port()
-    cloud.run(cloud.program("server", command=[sys.executable, "-c", LISTENER, str(port), "0.5"], ready_port=port), cloud.program("client", stage=1))
+    cloud.run(
+        cloud.program("server", command=[sys.executable, "-c", LISTENER, str(port), "0.5"], ready_port=port),
+        cloud.program("client", stage=1),
+    )
     cloud.wait_for("client")
 
     assert "listens" in cloud.state.output("server").read_text()
@@ -184,7 +199,11 @@ def test_a_starts_again_while_its_orphans_are_ended(cloud: Cloud) -> None:
     port = free_port()
     orphan = f"exec {sys.executable} -c '{LISTENER}' {port} 0"
     cloud.run(cloud.program("parent", command=["sh", "-c", 'sh -c "$0" & wait', orphan], ready_port=port))
-    cloud.wait(lambda: "listens" in cloud.state.output("parent").read_text() if cloud.state.output("parent").exists() else False)
+    cloud.wait(
+        lambda: (
+            "listens" in cloud.state.output("parent").read_text() if cloud.state.output("parent").exists() else False
+        )
+    )
     parent = cloud.control.pid("parent")
 
     os.kill(parent, signal.SIGKILL)
@@ -195,7 +214,12 @@ def test_a_starts_again_while_its_orphans_are_ended(cloud: Cloud) -> None:
 
 def test_sigterm_ends_everything_in_reverse_order(cloud: Cloud) -> None:
     say_when = "trap 'echo $0 >> ended; exit 0' TERM; while :; do sleep 0.05; done"
-    cloud.run(*(cloud.program(name, stage=stage, command=["sh", "-c", say_when, name]) for stage, name in enumerate(("first", "second", "third"))))
+    cloud.run(
+        *(
+            cloud.program(name, stage=stage, command=["sh", "-c", say_when, name])
+            for stage, name in enumerate(("first", "second", "third"))
+        )
+    )
     cloud.wait_for("first", "second", "third")
 
     cloud.control.stop(20.0)

@@ -11,7 +11,10 @@ from devstack.tables import _place
         ("inproc://east:SECRET@east", "in-process east"),
         ("inproc://east", "in-process east"),
         ("amqp://north:SECRET@127.0.0.1:5672/north", "amqp 127.0.0.1:5672/north"),
-        ("mysql+pymysql://cellplane:SECRET@127.0.0.1:3306/cellplane_east?charset=utf8mb4", "mysql 127.0.0.1:3306/cellplane_east"),
+        (
+            "mysql+pymysql://cellplane:SECRET@127.0.0.1:3306/cellplane_east?charset=utf8mb4",
+            "mysql 127.0.0.1:3306/cellplane_east",
+        ),
         ("sqlite:////var/lib/cellplane/east.sqlite", "SQLite east.sqlite"),
     ],
 )

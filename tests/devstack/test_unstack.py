@@ -23,7 +23,10 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> State:
 
 def test_what_was_started_ends_even_if_it_was_not_recorded(state: State) -> None:
     environment = {**os.environ, **identity.tag_environment(str(state.path), "lost")}
-    with subprocess.Popen(["sleep", "60"], env=environment, start_new_session=True) as lost, subprocess.Popen(["sleep", "60"]) as stranger:
+    with (
+        subprocess.Popen(["sleep", "60"], env=environment, start_new_session=True) as lost,
+        subprocess.Popen(["sleep", "60"]) as stranger,
+    ):
         wait_until(lambda: "lost" in unstack.running(state), what="process", deadline_s=5.0)
 
         assert unstack.main([]) == 0

@@ -1,4 +1,5 @@
-"""The settings of every program as a page: `python -m tests.docs.settings > docs/operations/settings.md`. A test keeps both alike."""
+"""The settings of every program as a page: `python -m tests.docs.settings > docs/operations/settings.md`. A test keeps
+both alike."""
 
 from collections.abc import Iterator, Sequence
 

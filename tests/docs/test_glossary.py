@@ -4,14 +4,18 @@ import re
 
 from tests.docs.test_pages import REPOSITORY
 
-ROWS = re.findall(r"^\| ([^|]+) \| [^|]+ \| [^|]+ \| `([^`]+)` \|$", (REPOSITORY / "docs" / "glossary.md").read_text(), re.MULTILINE)
+ROWS = re.findall(
+    r"^\| ([^|]+) \| [^|]+ \| [^|]+ \| `([^`]+)` \|$", (REPOSITORY / "docs" / "glossary.md").read_text(), re.MULTILINE
+)
 
 
 WORDS = {word for word, _ in ROWS}
 
 
 def test_every_word_is_in_its_file() -> None:
-    astray = [word for word, path in ROWS if not re.search(_pattern(word), (REPOSITORY / path).read_text(), re.IGNORECASE)]
+    astray = [
+        word for word, path in ROWS if not re.search(_pattern(word), (REPOSITORY / path).read_text(), re.IGNORECASE)
+    ]
 
     assert len(ROWS) > 20
     assert astray == []

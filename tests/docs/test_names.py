@@ -14,8 +14,18 @@ from tests.docs.settings import PROGRAMS
 from tests.docs.test_pages import PAGES, REPOSITORY, named
 
 PACKAGES = sorted(path.parent.name for path in REPOSITORY.glob("*/__init__.py"))
-SETTINGS = {f"[{group.name or 'DEFAULT'}] {option.name}" for groups in PROGRAMS.values() for group in groups for option in group.options}
-CODE = "\n".join(path.read_text() for package in PACKAGES if package != "tests" for path in sorted((REPOSITORY / package).rglob("*.py")))
+SETTINGS = {
+    f"[{group.name or 'DEFAULT'}] {option.name}"
+    for groups in PROGRAMS.values()
+    for group in groups
+    for option in group.options
+}
+CODE = "\n".join(
+    path.read_text()
+    for package in PACKAGES
+    if package != "tests"
+    for path in sorted((REPOSITORY / package).rglob("*.py"))
+)
 # Sections of other programs, and of libraries whose options we do not register in a table of ours.
 OF_OTHERS = re.compile(r"\[(DEFAULT|keystone_authtoken|oslo_[a-z_]+|mysqld|rabbitmq|api\|cells)\] ")
 
@@ -45,7 +55,9 @@ def test_commands_that_pages_name_are_commands(page: pathlib.Path) -> None:
     nouns = {command.split()[0] for command in COMMANDS}
     text = page.read_text()
     # In a block of commands, or quoted: in a sentence the command may be followed by any word.
-    named_here = re.findall(r"(?:^    (?:\$ )?|`)(?:\S*/)?cellctl (?:--config-file \S+ )?([a-z-]+(?: [a-z]+)?)", text, re.MULTILINE)
+    named_here = re.findall(
+        r"(?:^    (?:\$ )?|`)(?:\S*/)?cellctl (?:--config-file \S+ )?([a-z-]+(?: [a-z]+)?)", text, re.MULTILINE
+    )
     commands = [name if name.split()[0] in nouns else name.split()[0] for name in named_here]
     known = {*COMMANDS, *nouns, "help", "complete"}
 
@@ -67,7 +79,11 @@ def functions_of(page: pathlib.Path) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_functions_that_pages_name_are_there(page: pathlib.Path) -> None:
-    missing = [f"{path}: {name}" for path, name in functions_of(page) if name.split(".")[0] not in defined_in(REPOSITORY / path)]
+    missing = [
+        f"{path}: {name}"
+        for path, name in functions_of(page)
+        if name.split(".")[0] not in defined_in(REPOSITORY / path)
+    ]
 
     assert missing == []
 
@@ -95,7 +111,11 @@ def test_something_of_each_kind_is_named() -> None:
 
 
 def test_the_page_of_upgrades_shows_the_newest_revisions() -> None:
-    shown = re.findall(r"^ +\| \S+ +\| (api|cell) +\| (\d{4}) +\| (\d{4})", (REPOSITORY / "docs" / "operations" / "upgrade.md").read_text(), re.MULTILINE)
+    shown = re.findall(
+        r"^ +\| \S+ +\| (api|cell) +\| (\d{4}) +\| (\d{4})",
+        (REPOSITORY / "docs" / "operations" / "upgrade.md").read_text(),
+        re.MULTILINE,
+    )
 
     assert {kind: {found, needed} for kind, found, needed in shown} == {
         "api": {api_db.schema.SCHEMA.newest}, "cell": {cell_db.schema.SCHEMA.newest},

@@ -32,7 +32,10 @@ def links(page: pathlib.Path) -> Iterator[tuple[pathlib.Path, str]]:
 
 def anchors(page: pathlib.Path) -> set[str]:
     """The headings of a page, as forges make anchors of them."""
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in HEADING.findall(page.read_text())}
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+        for heading in HEADING.findall(page.read_text())
+    }
 
 
 def test_the_page_of_states_is_the_table_of_actions() -> None:

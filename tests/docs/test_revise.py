@@ -20,6 +20,10 @@ def test_the_next_script_is_empty_while_tables_and_scripts_agree(schema: Schema,
     made = database.migrations.revise(copied, "what has changed")
 
     assert made == tmp_path / "migrations" / "versions" / f"{int(schema.newest) + 1:04d}_what_has_changed.py"
-    commands = [line.strip() for line in made.read_text().partition("def upgrade")[2].splitlines()[1:] if line.startswith("    ")]
+    commands = [
+        line.strip()
+        for line in made.read_text().partition("def upgrade")[2].splitlines()[1:]
+        if line.startswith("    ")
+    ]
     assert [command for command in commands if not command.startswith("#")] == ["pass", "pass"]
     assert database.migrations.head(copied) == f"{int(schema.newest) + 1:04d}"

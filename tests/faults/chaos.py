@@ -1,6 +1,8 @@
-"""Chaos: users boot and delete servers on a whole stack while everything in it is killed, frozen and restarted at random.
+"""Chaos: users boot and delete servers on a whole stack while everything in it is killed, frozen and restarted at
+random.
 
-`tests/chaos --minutes N --seed S` runs it round after round. Afterwards, in each round, nothing may be lost, stuck or left behind.
+`tests/chaos --minutes N --seed S` runs it round after round. Afterwards, in each round, nothing may be lost, stuck or
+left behind.
 """
 
 import argparse
@@ -80,14 +82,16 @@ class Round:
     def __str__(self) -> str:
         outcomes = ", ".join(f"{number} {state}" for state, number in sorted(self.outcomes.items()))
         disruptions = ", ".join(f"{kind} {number}" for kind, number in sorted(self.disruptions.items()))
-        faults = "".join(f"\n  fault: {number} x {text}" for text, number in collections.Counter(self.faults).most_common())
+        faults = "".join(
+            f"\n  fault: {number} x {text}" for text, number in collections.Counter(self.faults).most_common()
+        )
         return (
             f"accepted {self.accepted}, deleted {self.deleted} in {self.lasted_s:.1f} s; ended as {outcomes}; "
             f"settled {self.settled_s:.1f} s after the trouble; trouble: {disruptions}{faults}"
         )
 
 
-# ---- users ---------------------------------------------------------------------------------------------------------------------------
+# ---- users -----------------------------------------------------------------------------------------------------------
 
 
 class Users:
@@ -102,7 +106,9 @@ class Users:
     def boot_and_delete(self, number: int, disruptions: Disruption) -> None:
         """So many servers, a share of which are deleted again; more of them until there was trouble enough."""
         # The dice are thrown here: in which order the users come is nobody's plan.
-        plans = [(self._seeds.random() < DELETED_SHARE, self._seeds.uniform(0.0, LONGEST_LIFE_S)) for _ in range(number)]
+        plans = [
+            (self._seeds.random() < DELETED_SHARE, self._seeds.uniform(0.0, LONGEST_LIFE_S)) for _ in range(number)
+        ]
         with concurrent.futures.ThreadPoolExecutor(CONCURRENCY) as threads:
             list(threads.map(lambda item: self._one(f"chaos-{item[0]}", *item[1]), enumerate(plans)))
             while not disruptions.is_enough:
@@ -156,7 +162,7 @@ class _Patient:
                 time.sleep(TRY_AGAIN_S)  # the user's own patience
 
 
-# ---- a round -------------------------------------------------------------------------------------------------------------------------
+# ---- a round ---------------------------------------------------------------------------------------------------------
 
 
 def run_round(cloud: Cloud, *, servers: int, rng: random.Random, say: Say) -> Round:
@@ -211,7 +217,9 @@ def settle(world: StackWorld, say: Say) -> None:
         time.sleep(LOOK_EVERY_S)  # between two looks at what other processes do
 
 
-def _outcome(world: StackWorld, accepted: Accepted, disruptions: Disruption, *, lasted_s: float, settled_s: float) -> Round:
+def _outcome(
+    world: StackWorld, accepted: Accepted, disruptions: Disruption, *, lasted_s: float, settled_s: float
+) -> Round:
     rows = world.instances()
     mappings = {row.uuid: row for row in world.rows("api", api_db.tables.instance_mappings)}
     lost = accepted.created - mappings.keys()
@@ -219,13 +227,23 @@ def _outcome(world: StackWorld, accepted: Accepted, disruptions: Disruption, *, 
     undead = {uuid for uuid in accepted.deleted if uuid in rows and rows[uuid][1].state != states.BUILD_DELETED}
     assert not undead, f"deleted, and there: {undead}"
     ended = collections.Counter(rows[uuid][1].state if uuid in rows else states.BUILD_DELETED for uuid in mappings)
-    faults = [str(row.fault["message"]).replace(uuid, "…") for uuid, (_, row) in rows.items() if row.state == states.BUILD_ERROR]
-    return Round(len(accepted.created), len(accepted.deleted), dict(ended), faults, dict(disruptions.count), lasted_s, settled_s)
+    faults = [
+        str(row.fault["message"]).replace(uuid, "…")
+        for uuid, (_, row) in rows.items()
+        if row.state == states.BUILD_ERROR
+    ]
+    return Round(
+        len(accepted.created), len(accepted.deleted), dict(ended), faults, dict(disruptions.count), lasted_s, settled_s
+    )
 
 
 def _expect_nothing_left(world: StackWorld) -> None:
     mine = project_id("demo")
-    left = [uuid for uuid, (_, row) in world.instances().items() if row.project_id == mine and row.state != states.BUILD_DELETED]
+    left = [
+        uuid
+        for uuid, (_, row) in world.instances().items()
+        if row.project_id == mine and row.state != states.BUILD_DELETED
+    ]
     assert not left, f"deleted at last, and there: {left}"
 
 
@@ -259,22 +277,37 @@ def _set(cloud: Cloud, process: str, sections: Mapping[str, Mapping[str, object]
     settings = configparser.ConfigParser(interpolation=None)
     settings.read(path)
     for section, values in sections.items():
-        settings[section] = {**(dict(settings[section]) if section in settings else {}), **{key: str(value) for key, value in values.items()}}
+        settings[section] = {
+            **(dict(settings[section]) if section in settings else {}),
+            **{key: str(value) for key, value in values.items()},
+        }
     text = io.StringIO()
     settings.write(text)
     write_private(path, text.getvalue())
 
 
-# ---- the command -----------------------------------------------------------------------------------------------------------------------
+# ---- the command -----------------------------------------------------------------------------------------------------
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Rounds until the time is over; 1 when one of them fails, whose logs are kept."""
-    parser = argparse.ArgumentParser(prog="tests/chaos", description="Kill, freeze and restart everything while users boot and delete servers.")
+    parser = argparse.ArgumentParser(
+        prog="tests/chaos", description="Kill, freeze and restart everything while users boot and delete servers."
+    )
     parser.add_argument("--minutes", type=float, default=0.0, help="rounds begin for so long; at least one does")
-    parser.add_argument("--seed", type=int, default=None, help="the same seed makes the same trouble; default: a random one, which is printed")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=None,
+        help="the same seed makes the same trouble; default: a random one, which is printed",
+    )
     parser.add_argument("--servers", type=int, default=SERVERS, help=f"in each round ({SERVERS})")
-    parser.add_argument("--profile", choices=["full"], default="full", help="real databases and brokers; the embedded profile is one process")
+    parser.add_argument(
+        "--profile",
+        choices=["full"],
+        default="full",
+        help="real databases and brokers; the embedded profile is one process",
+    )
     parser.add_argument("--state", type=Path, default=None, help="directory for the stack; default: a temporary one")
     arguments = parser.parse_args(argv)
     seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(10**6)

@@ -31,7 +31,16 @@ LONG_FREEZES = 0.15
 DOUBLING_S = 1.5
 MAX_DOUBLED = 20
 BACK_DEADLINE_S = 120.0
-DECK = {"kill": 6, "freeze": 4, "restart": 2, "double": 3, "restart mariadb": 1, "restart rabbitmq": 1, "kill mariadb": 1, "kill rabbitmq": 1}
+DECK = {
+    "kill": 6,
+    "freeze": 4,
+    "restart": 2,
+    "double": 3,
+    "restart mariadb": 1,
+    "restart rabbitmq": 1,
+    "kill mariadb": 1,
+    "kill rabbitmq": 1,
+}
 """What comes, in a random order, before anything comes for the second round."""
 
 
@@ -45,7 +54,9 @@ class _Frozen:
 class Disruption:
     """A thread that makes trouble until it is ended; the same dice make the same trouble, in the same order."""
 
-    def __init__(self, control: Control, world: StackWorld, processes: list[str], rng: random.Random, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, control: Control, world: StackWorld, processes: list[str], rng: random.Random, say: Callable[[str], None]
+    ) -> None:
         self._control = control
         self._world = world
         self._processes = sorted(processes)
@@ -79,7 +90,11 @@ class Disruption:
         self._thread.join()
         self._thaw(everything=True)
         for name in (*self._processes, *SERVERS):
-            wait_until(lambda name=name: self._control.is_ready(name), what=f"{name} after the trouble", deadline_s=BACK_DEADLINE_S)  # type: ignore[misc]
+            wait_until(
+                lambda name=name: self._control.is_ready(name),
+                what=f"{name} after the trouble",
+                deadline_s=BACK_DEADLINE_S,
+            )  # type: ignore[misc]
         if self.failure is not None:
             raise self.failure
 
@@ -107,7 +122,7 @@ class Disruption:
             self.count[kind] += 1
         self._say(told)
 
-    # ---- processes -------------------------------------------------------------------------------------------------------------------
+    # ---- processes ---------------------------------------------------------------------------------------------------
 
     def _victim(self) -> str:
         frozen = {one.name for one in self._frozen}
@@ -148,7 +163,7 @@ class Disruption:
         wait_until(lambda: self._control.is_ready(name), what=f"new {name}", deadline_s=BACK_DEADLINE_S)
         return f"killed {name}"
 
-    # ---- messages ------------------------------------------------------------------------------------------------------------------------
+    # ---- messages ----------------------------------------------------------------------------------------------------
 
     def _double(self) -> str:
         where = self._rng.choice(sorted(self._world.brokers))
@@ -162,7 +177,9 @@ def double(broker: Broker, queues: list[str]) -> int:
     taken: list[tuple[str, Raw]] = []
     try:
         for queue in queues:
-            link.consume(queue, prefetch=MAX_DOUBLED, no_ack=False, callback=lambda raw, queue=queue: taken.append((queue, raw)))  # type: ignore[misc]
+            link.consume(
+                queue, prefetch=MAX_DOUBLED, no_ack=False, callback=lambda raw, queue=queue: taken.append((queue, raw))
+            )  # type: ignore[misc]
         ends = time.monotonic() + DOUBLING_S
         while time.monotonic() < ends and len(taken) < MAX_DOUBLED:
             link.drain(max(0.05, ends - time.monotonic()))
@@ -177,7 +194,11 @@ def double(broker: Broker, queues: list[str]) -> int:
 
 def _send_again(broker: Broker, queue: str, raw: Raw) -> None:
     properties = raw.properties
-    headers = {name: value for name, value in (properties.get("application_headers") or {}).items() if name != "x-delivery-count"}
+    headers = {
+        name: value
+        for name, value in (properties.get("application_headers") or {}).items()
+        if name != "x-delivery-count"
+    }
     expires_s = int(properties["expiration"]) / 1000 if properties.get("expiration") else None
     broker.publish(
         queue, bytes(raw.body), expires_s=expires_s, headers=headers, reply_to=properties.get("reply_to"),

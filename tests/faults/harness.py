@@ -88,7 +88,9 @@ class SentMessages:
         self.messages: list[Message] = []
         self.echoes = False
 
-    def cast(self, queue: str, verb: Verb, arguments: msgspec.Struct, *, context: Context, deadline_s: float = 0.0) -> None:
+    def cast(
+        self, queue: str, verb: Verb, arguments: msgspec.Struct, *, context: Context, deadline_s: float = 0.0
+    ) -> None:
         """As `messaging.caller.Caller`."""
         self.messages.append(Message(queue, verb, arguments, context))
         if self.echoes and len(self.messages) < MAX_MESSAGES:
@@ -104,7 +106,11 @@ class DirectReporter:
     def report(self, verb: Verb, key: Hashable, row: Any, confirmed: Callable[[], None] | None = None) -> None:
         """One row, one message."""
         with self._steps("agent.gone" if verb is cell_verbs.GONE else "agent.report"):
-            arguments: dict[Verb, Any] = {cell_verbs.ACTIVE: cell_verbs.Active, cell_verbs.REFUSED: cell_verbs.Refused, cell_verbs.GONE: cell_verbs.Gone}
+            arguments: dict[Verb, Any] = {
+                cell_verbs.ACTIVE: cell_verbs.Active,
+                cell_verbs.REFUSED: cell_verbs.Refused,
+                cell_verbs.GONE: cell_verbs.Gone,
+            }
             self._post.cast(cell_verbs.REPORTS, verb, arguments[verb](self._host, [row]), context=service_context())
         if confirmed:
             confirmed()
@@ -175,7 +181,13 @@ class Agent:
             reporter=DirectReporter(self.host, self._post, self._steps),  # type: ignore[arg-type]
             servers=SteppedServers(self._steps),  # type: ignore[arg-type]
             tracker=Tracker(lambda: inventory_of(self.host), self.hypervisor.guests.all),
-            images=ImageFiles(self._folder / "images", None, room=Room(most_bytes=2**30, keep_free_bytes=0), in_use=tuple, download_s=1.0),
+            images=ImageFiles(
+                self._folder / "images",
+                None,
+                room=Room(most_bytes=2**30, keep_free_bytes=0),
+                in_use=tuple,
+                download_s=1.0,
+            ),
             power=KnownPowerStates(),
             steps=self._steps,
             deadlines=Deadlines(build_s=FOREVER_S, operation_s=FOREVER_S, destroy_s=FOREVER_S),
@@ -209,7 +221,9 @@ class Agent:
         """Nothing of the server is here, and no order for it will be taken."""
         self.lines.jobs.clear()
         self.records.give_up({uuid: MAX_ATTEMPTS})
-        self.hypervisor.guests.destroy(uuid, MAX_ATTEMPTS, deadline=Deadline(attempt=MAX_ATTEMPTS, deadline_s=FOREVER_S))
+        self.hypervisor.guests.destroy(
+            uuid, MAX_ATTEMPTS, deadline=Deadline(attempt=MAX_ATTEMPTS, deadline_s=FOREVER_S)
+        )
 
 
 def host_folder(host: str) -> pathlib.Path:
@@ -220,7 +234,13 @@ def host_folder(host: str) -> pathlib.Path:
 def inventory_of(host: str) -> Inventory:
     """What each host has to give."""
     return Inventory(
-        node_uuid=node_uuid(host), hypervisor_hostname=host, hypervisor_type="simulated", hypervisor_version=1, vcpus=64, memory_mib=65536, disk_gib=500
+        node_uuid=node_uuid(host),
+        hypervisor_hostname=host,
+        hypervisor_type="simulated",
+        hypervisor_version=1,
+        vcpus=64,
+        memory_mib=65536,
+        disk_gib=500,
     )
 
 
@@ -274,9 +294,17 @@ class Harness:
         view = HostView()
         cell_uuid = self.world.cells.by_name(CELL).cell.uuid
         view.update(cell_uuid, [self._state(host, cell_uuid) for host in self.hosts])
-        chooser = HostSelector(self.world.placement, view, lambda: None, attempts=HOSTS, steps=self.steps, rng=random.Random(0))
+        chooser = HostSelector(
+            self.world.placement, view, lambda: None, attempts=HOSTS, steps=self.steps, rng=random.Random(0)
+        )
         return BuildPlacer(
-            self.world.api_db, self.world.cells, self.world.placement, chooser, steps=self.steps, clock=SystemClock(), build_deadline_s=FOREVER_S
+            self.world.api_db,
+            self.world.cells,
+            self.world.placement,
+            chooser,
+            steps=self.steps,
+            clock=SystemClock(),
+            build_deadline_s=FOREVER_S,
         )
 
     def claim_sweep(self, cell_uuid: str = "") -> ClaimSweep:
@@ -288,9 +316,17 @@ class Harness:
 
     @staticmethod
     def _state(host: str, cell_uuid: str) -> HostState:
-        return HostState(host=host, node_uuid=node_uuid(host), hypervisor_hostname=host, cell_uuid=cell_uuid, vcpus=64, memory_mib=65536, disk_gib=500)
+        return HostState(
+            host=host,
+            node_uuid=node_uuid(host),
+            hypervisor_hostname=host,
+            cell_uuid=cell_uuid,
+            vcpus=64,
+            memory_mib=65536,
+            disk_gib=500,
+        )
 
-    # ---- pieces of work ----------------------------------------------------------------------------------------------------------
+    # ---- pieces of work ----------------------------------------------------------------------------------------------
 
     def worker(self, name: str, work: Callable[[], object], owner: object = None) -> Worker:
         """Somebody who begins this work."""
@@ -338,7 +374,7 @@ class Harness:
         }
         return lambda: handlers[message.verb]([message])
 
-    # ---- time and operators --------------------------------------------------------------------------------------------------------
+    # ---- time and operators ------------------------------------------------------------------------------------------
 
     def let_leases_end(self) -> None:
         """Every lease is over, and hosts may be asked again."""

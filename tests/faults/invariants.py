@@ -13,8 +13,18 @@ Complaints = Iterator[str]
 
 
 def complaints(world: World) -> list[str]:
-    """What is still under way, or wrong; empty at a good end. The cheap looks come first, and the first that finds something ends it."""
-    looks: list[Callable[[World], Complaints]] = [_journal, _rows, _mappings, _guests, _intents, _quota, _messages, _claims]
+    """What is still under way, or wrong; empty at a good end. The cheap looks come first, and the first that finds
+    something ends it."""
+    looks: list[Callable[[World], Complaints]] = [
+        _journal,
+        _rows,
+        _mappings,
+        _guests,
+        _intents,
+        _quota,
+        _messages,
+        _claims,
+    ]
     for look in looks:
         found = list(look(world))
         if found:
@@ -59,7 +69,11 @@ def _mappings(world: World) -> Complaints:
 
 
 def _guests(world: World) -> Complaints:
-    wanted = {(row.host, uuid, row.attempt) for uuid, (_, row) in world.instances().items() if row.state == states.BUILD_ACTIVE}
+    wanted = {
+        (row.host, uuid, row.attempt)
+        for uuid, (_, row) in world.instances().items()
+        if row.state == states.BUILD_ACTIVE
+    }
     found = world.guests()
     for guest in found:
         if guest not in wanted:
@@ -82,7 +96,11 @@ def _quota(world: World) -> Complaints:
     rows = [row for _, row in world.instances().values() if row.state != states.BUILD_DELETED]
     for project in projects:
         mine = [row for row in rows if row.project_id == project]
-        total = {"instances": len(mine), "cores": sum(row.vcpus for row in mine), "ram": sum(row.memory_mib for row in mine)}
+        total = {
+            "instances": len(mine),
+            "cores": sum(row.vcpus for row in mine),
+            "ram": sum(row.memory_mib for row in mine),
+        }
         with world.databases["api"].reading() as connection:
             usage = api_db.quota.usage(connection, project)
         if usage != total:

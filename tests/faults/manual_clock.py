@@ -1,10 +1,11 @@
 """Time that a test hands in: minutes pass without anybody waiting for them.
 
-Two clocks tell the time to the build protocol. Leases, deadlines and last signs of life are rows, compared with the clock of the
-database that they lie in. A database's clock cannot be handed in (MariaDB's `SET timestamp` holds for one connection, SQLite has
-nothing of the kind), but everything that is compared with it can: `pass_time` moves every moment that a database holds back by as much
-as is to pass, in one transaction. To each comparison that is the same as a clock that went ahead. The programs' own clock, which says
-how long a conductor has listened, is an argument of theirs: `ManualClock`.
+Two clocks tell the time to the build protocol. Leases, deadlines and last signs of life are rows, compared with the
+clock of the database that they lie in. A database's clock cannot be handed in (MariaDB's `SET timestamp` holds for one
+connection, SQLite has nothing of the kind), but everything that is compared with it can: `pass_time` moves every moment
+that a database holds back by as much as is to pass, in one transaction. To each comparison that is the same as a clock
+that went ahead. The programs' own clock, which says how long a conductor has listened, is an argument of theirs:
+`ManualClock`.
 """
 
 import datetime
@@ -78,7 +79,9 @@ def pass_time(database: Database, tables: sa.MetaData, seconds: float) -> None:
                 for table in tables.sorted_tables:
                     moments = [column for column in table.columns if isinstance(column.type, sa.DateTime)]
                     if moments:
-                        connection.execute(sa.update(table).values({column.name: _Earlier(column, seconds) for column in moments}))
+                        connection.execute(
+                            sa.update(table).values({column.name: _Earlier(column, seconds) for column in moments})
+                        )
         except sa.exc.OperationalError as error:
             if not left or not is_transient(error):
                 raise

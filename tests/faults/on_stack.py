@@ -46,7 +46,10 @@ class StackWorld:
         """What is still under way, or wrong; empty at a good end."""
         return invariants.complaints(cast(World, self)) or [
             *(f"something half-built is left: {path}" for path in self.folder.glob("*/guests/*/guests/building/*")),
-            *(f"the API level has a dead letter: {row.verb}: {row.why}" for row in self.rows("api", api_db.tables.dead_letters)),
+            *(
+                f"the API level has a dead letter: {row.verb}: {row.why}"
+                for row in self.rows("api", api_db.tables.dead_letters)
+            ),
         ]
 
     def rows(self, where: str, table: sa.Table) -> list[sa.Row[Any]]:
@@ -83,7 +86,11 @@ class StackWorld:
 
     def messages(self) -> dict[str, int]:
         """Where and which queue -> messages that wait in it; heartbeats come and go in `reports`."""
-        found = {f"{where} {queue}": self.brokers[where].waiting(queue) for where, queue in self.queues() if queue != "reports"}
+        found = {
+            f"{where} {queue}": self.brokers[where].waiting(queue)
+            for where, queue in self.queues()
+            if queue != "reports"
+        }
         return {queue: number for queue, number in found.items() if number}
 
     def queues(self) -> list[tuple[str, str]]:

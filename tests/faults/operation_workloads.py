@@ -1,4 +1,5 @@
-"""What users do to servers that live, while a trap is set: each operation ends, well or with a fault, and leaves nothing half done."""
+"""What users do to servers that live, while a trap is set: each operation ends, well or with a fault, and leaves
+nothing half done."""
 
 import uuid as uuids
 
@@ -50,7 +51,12 @@ def rebuilt(keeper: ProcessKeeper, arm: Arm) -> None:
     keeper.settle()
     _vm_state(world, uuid, states.ACTIVE, states.ERROR)
     after = world.instances()[uuid][1]
-    assert (after.image_ref, after.display_name, after.attempt, after.host) == (IMAGE.image_id, "anew", row.attempt, row.host)
+    assert (after.image_ref, after.display_name, after.attempt, after.host) == (
+        IMAGE.image_id,
+        "anew",
+        row.attempt,
+        row.host,
+    )
     _delete(keeper, uuid)
 
 
@@ -167,7 +173,9 @@ def _running(keeper: ProcessKeeper, name: str = "server") -> str:
 def _begin(world: World, uuid: str, operation: str, arguments: dict[str, object]) -> None:
     """What the API does."""
     gate = world.cells.by_name(world.instances()[uuid][0])
-    value_of(gate.write_now(cell_db.operations.begin_operation, uuid, OPERATIONS[operation], _user(), arguments=arguments))
+    value_of(
+        gate.write_now(cell_db.operations.begin_operation, uuid, OPERATIONS[operation], _user(), arguments=arguments)
+    )
     gate.hint(cell_verbs.QUEUE, cell_verbs.ACT, cell_verbs.Uuids([uuid]), _user())
 
 

@@ -1,4 +1,5 @@
-"""The crash points of a test run and their outcomes. A row travels with its test's report, from whichever worker ran it."""
+"""The crash points of a test run and their outcomes. A row travels with its test's report, from whichever worker ran
+it."""
 
 import collections
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,8 +14,14 @@ Point = Sequence[str]
 
 def points(properties: Iterable[tuple[str, object]]) -> list[Point]:
     """The crash points among the reports' properties."""
-    rows = [[str(cell) for cell in value] for name, value in properties if name == PROPERTY and isinstance(value, list | tuple)]
-    return sorted(rows, key=lambda row: row[_PROFILE])  # Each profile in the order of its points, whichever worker was quicker.
+    rows = [
+        [str(cell) for cell in value]
+        for name, value in properties
+        if name == PROPERTY and isinstance(value, list | tuple)
+    ]
+    return sorted(
+        rows, key=lambda row: row[_PROFILE]
+    )  # Each profile in the order of its points, whichever worker was quicker.
 
 
 def summary(rows: Iterable[Point]) -> Iterator[str]:

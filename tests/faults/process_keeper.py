@@ -1,4 +1,5 @@
-"""Runs the programs of a world and looks after them while a trap is set: replaces what was killed, succeeds and thaws what was frozen."""
+"""Runs the programs of a world and looks after them while a trap is set: replaces what was killed, succeeds and thaws
+what was frozen."""
 
 import contextlib
 import dataclasses
@@ -62,7 +63,7 @@ class ProcessKeeper:
         self._shifted_at = 0.0
         self._calls: list[threading.Thread] = []
 
-    # ---- programs ------------------------------------------------------------------------------------------------------------
+    # ---- programs ----------------------------------------------------------------------------------------------------
 
     def start_all(self) -> None:
         """Every program; returns when every host may be chosen."""
@@ -80,7 +81,11 @@ class ProcessKeeper:
 
         def is_whole() -> bool:
             running.watch.pull()
-            return {host.host for host in running.view.snapshot() if host.up and not (host.cleanups_open or host.forced_down)} == every
+            return {
+                host.host
+                for host in running.view.snapshot()
+                if host.up and not (host.cleanups_open or host.forced_down)
+            } == every
 
         wait_until(is_whole, "every host is up in the view")
 
@@ -113,7 +118,7 @@ class ProcessKeeper:
         self.running.remove(running)
         self.world.end(running.name, timeout_s)
 
-    # ---- traps -----------------------------------------------------------------------------------------------------------------
+    # ---- traps -------------------------------------------------------------------------------------------------------
 
     def arm(self, trap: Trap, kind: str) -> None:
         """Sets the trap for the programs of one kind (or for API calls)."""
@@ -200,7 +205,7 @@ class ProcessKeeper:
         with self.world.databases[role.cell].transaction() as connection:
             connection.execute(sa.update(services).where(services.c.host == role.host).values(forced_down=down))
 
-    # ---- time ------------------------------------------------------------------------------------------------------------------
+    # ---- time --------------------------------------------------------------------------------------------------------
 
     def let_leases_end(self) -> None:
         """Every lease is over, and every host may be asked again, as if some seconds had passed."""
@@ -208,7 +213,9 @@ class ProcessKeeper:
         requests, instances, cleanups = api_db.tables.build_requests, cell_db.tables.instances, cell_db.tables.cleanups
         self._change("api", sa.update(requests).values(lease_until=past))
         for cell in self.world.cell_names:
-            self._change(cell, sa.update(instances).where(instances.c.lease_until.is_not(None)).values(lease_until=past))
+            self._change(
+                cell, sa.update(instances).where(instances.c.lease_until.is_not(None)).values(lease_until=past)
+            )
             self._change(cell, sa.update(cell_db.tables.image_tasks).values(lease_until=past))
             self._change(cell, sa.update(cleanups).values(sent_at=None))
         self._shifted_at = time.monotonic()
@@ -246,7 +253,7 @@ class ProcessKeeper:
             raise AssertionError(f"{error}; {self.workload}; " + "; ".join(last)) from None
         self._calls.clear()
 
-    # ---- calls of the API, each in a thread of its own: it may be killed or frozen ---------------------------------------------------
+    # ---- calls of the API, each in a thread of its own: it may be killed or frozen -----------------------------------
 
     def call(self, function: Any, *args: Any) -> None:
         """Does what a request to the API does; whether it dies or fails is nobody's concern."""
@@ -265,7 +272,7 @@ class ProcessKeeper:
         """The user deletes a server."""
         self.call(self.world.delete, uuid, self.api_steps)
 
-    # ---- between two tests ---------------------------------------------------------------------------------------------------------
+    # ---- between two tests -------------------------------------------------------------------------------------------
 
     def tidy_up(self) -> None:
         """Purges what is deleted; when many servers have gathered, deletes them first."""

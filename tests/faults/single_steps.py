@@ -1,4 +1,5 @@
-"""Workers that a test lets go one step at a time: only one of them runs at any moment, so that every interleaving can be repeated."""
+"""Workers that a test lets go one step at a time: only one of them runs at any moment, so that every interleaving can
+be repeated."""
 
 import contextlib
 import threading

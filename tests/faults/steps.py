@@ -37,7 +37,8 @@ FREEZES = (Kind.FROZEN_BEFORE, Kind.FROZEN_AFTER)
 
 @dataclasses.dataclass
 class Trap:
-    """Strikes once: the first program that comes to the step for the `nth` time. Several programs may share one trap."""
+    """Strikes once: the first program that comes to the step for the `nth` time. Several programs may share one
+    trap."""
 
     step: str
     kind: Kind
@@ -61,8 +62,8 @@ class Trap:
 class BreakableSteps(CrashPoints):
     """The steps of one program.
 
-    Killed or frozen is the whole program: each of its threads ends, or waits, at the next step that it comes to. What its threads do
-    between two steps is theirs to finish: a process that dies a little later.
+    Killed or frozen is the whole program: each of its threads ends, or waits, at the next step that it comes to. What
+    its threads do between two steps is theirs to finish: a process that dies a little later.
     """
 
     def __init__(self, name: str, watch: Callable[[str, str], None] | None = None) -> None:

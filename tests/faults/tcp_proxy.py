@@ -1,4 +1,5 @@
-"""A way to a TCP port that a test can cut: connections through it are reset, and new ones are refused until it is mended."""
+"""A way to a TCP port that a test can cut: connections through it are reset, and new ones are refused until it is
+mended."""
 
 import contextlib
 import socket

@@ -23,7 +23,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     missing = packages.missing()
     if missing and os.geteuid() != 0:
         pytest.skip(f"the full profile needs Debian's packages {', '.join(missing)}, and only root can install them")
-    with clouds.running(tmp_path_factory.mktemp("chaos") / "state", "--profile", "full", "--cells", str(chaos.CELLS)) as cloud:
+    with clouds.running(
+        tmp_path_factory.mktemp("chaos") / "state", "--profile", "full", "--cells", str(chaos.CELLS)
+    ) as cloud:
         yield cloud
 
 

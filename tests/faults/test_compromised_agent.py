@@ -1,4 +1,5 @@
-"""An agent that lies: with its own account at the broker it speaks for its own host and for no other, whatever the message is."""
+"""An agent that lies: with its own account at the broker it speaks for its own host and for no other, whatever the
+message is."""
 
 import types
 from typing import Any
@@ -31,7 +32,9 @@ def test_every_verb_that_hosts_speak_counts_only_from_the_host_it_names(worlds: 
     """The rule stands at the door: a verb that is added to the queue `reports` without it fails here."""
     world = worlds.keeper().world
     reports = _listener_of_reports(world, world.cell_names[0])
-    spoken = {verb.name for verb in vars(cell_verbs).values() if isinstance(verb, Verb) and verb.arguments in _said_by_hosts()}
+    spoken = {
+        verb.name for verb in vars(cell_verbs).values() if isinstance(verb, Verb) and verb.arguments in _said_by_hosts()
+    }
 
     assert set(reports._handlers) == spoken
     for handler in reports._handlers.values():
@@ -41,7 +44,11 @@ def test_every_verb_that_hosts_speak_counts_only_from_the_host_it_names(worlds: 
 
 def _said_by_hosts() -> set[type]:
     asked_of_hosts = (cell_verbs.ConsoleLogOnHost, cell_verbs.ServerOnHost)
-    found = [one for one in vars(cell_verbs).values() if isinstance(one, type) and issubclass(one, msgspec.Struct) and one not in asked_of_hosts]
+    found = [
+        one
+        for one in vars(cell_verbs).values()
+        if isinstance(one, type) and issubclass(one, msgspec.Struct) and one not in asked_of_hosts
+    ]
     return {one for one in found if "host" in {field.name for field in msgspec.structs.fields(one)}}
 
 
@@ -63,7 +70,12 @@ def test_what_an_agent_says_of_others_changes_nothing(worlds: Worlds) -> None:
     wait_until(lambda: refusals.count >= before + len(lies), "every lie is refused")
     letters = wait_until(lambda: world.rows(cell, cell_db.tables.dead_letters), "the dead letter is kept")
     after = world.instances()[uuid][1]
-    assert (after.state, after.power_state, after.host, after.attempt) == (row.state, row.power_state, row.host, row.attempt)
+    assert (after.state, after.power_state, after.host, after.attempt) == (
+        row.state,
+        row.power_state,
+        row.host,
+        row.attempt,
+    )
     assert len(letters) == 1
     assert INVENTED not in {service.host for service in world.rows(cell, cell_db.tables.services)}
     assert not world.brokers[cell].waiting(compute_verbs.queue(INVENTED))
@@ -101,6 +113,15 @@ def _lies(host: str, uuid: str) -> list[tuple[Any, Any]]:
 def _cast_dead_letter(broker: Broker, host: str, uuid: str) -> None:
     """An agent may say that it could not handle a message; that another host's build has failed it may not."""
     arguments = msgspec.Raw(msgspec.json.encode({"orders": [{"attempt": 1, "spec": {"uuid": uuid}}]}))
-    envelope = envelopes.Envelope(verb="build", version="1.0", arguments=arguments, request_id="req-1", context=service_context().to_fields(), deadline_ms=1000)
-    body = dead_letters.letter(queue=compute_verbs.queue(host), why="forged", deliveries=9, body=b"", envelope=envelope, sent_by="x")
+    envelope = envelopes.Envelope(
+        verb="build",
+        version="1.0",
+        arguments=arguments,
+        request_id="req-1",
+        context=service_context().to_fields(),
+        deadline_ms=1000,
+    )
+    body = dead_letters.letter(
+        queue=compute_verbs.queue(host), why="forged", deliveries=9, body=b"", envelope=envelope, sent_by="x"
+    )
     broker.publish(dead_letters.QUEUE, body, expires_s=60.0)

@@ -1,4 +1,5 @@
-"""Hosts that nobody hears: down only if somebody listens for them. A broker that is away for minutes turns no build into an error."""
+"""Hosts that nobody hears: down only if somebody listens for them. A broker that is away for minutes turns no build
+into an error."""
 
 import contextlib
 import pathlib
@@ -24,7 +25,13 @@ from tests.faults.world import World, wait_until
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 HOST, CELL = "east-1", "east"
 INVENTORY = Inventory(
-    node_uuid=node_uuid(HOST), hypervisor_hostname=HOST, hypervisor_type="simulated", hypervisor_version=1, vcpus=8, memory_mib=16384, disk_gib=100
+    node_uuid=node_uuid(HOST),
+    hypervisor_hostname=HOST,
+    hypervisor_type="simulated",
+    hypervisor_version=1,
+    vcpus=8,
+    memory_mib=16384,
+    disk_gib=100,
 )
 SILENT_S = 60.0
 
@@ -36,7 +43,9 @@ def world(tmp_path: pathlib.Path) -> Iterator[World]:
     entry = {"reserved": 0, "min_unit": 1, "step_size": 1, "allocation_ratio": 1.0}
     totals = {"VCPU": INVENTORY.vcpus, "MEMORY_MB": INVENTORY.memory_mib, "DISK_GB": INVENTORY.disk_gib}
     inventories = {name: {**entry, "total": total, "max_unit": total} for name, total in totals.items()}
-    world.placement.ensure_provider(INVENTORY.node_uuid, HOST, inventories=inventories, traits=[], even_below_usage=True)
+    world.placement.ensure_provider(
+        INVENTORY.node_uuid, HOST, inventories=inventories, traits=[], even_below_usage=True
+    )
     with contextlib.closing(_Closing(world)):
         yield world
 
@@ -47,7 +56,9 @@ class _Closing:
 
 
 def _heard(world: World, *, silent_s: float = 0.0, placed: bool = True) -> None:
-    beat = Heartbeat(host=HOST, boot_id=str(uuids.uuid4()), version="1", started_at=0.0, inventory=INVENTORY, usage=Usage())
+    beat = Heartbeat(
+        host=HOST, boot_id=str(uuids.uuid4()), version="1", started_at=0.0, inventory=INVENTORY, usage=Usage()
+    )
     with world.databases[CELL].transaction() as connection:
         cell_db.heartbeats.beat(connection, beat)
         if placed:
@@ -143,7 +154,9 @@ def test_a_build_waits_while_the_broker_of_its_only_cell_is_away(world: World) -
     wait_until(is_built, "the build is in its cell")
 
 
-def test_nothing_is_built_in_a_cell_that_is_too_slow_to_be_written_to(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_built_in_a_cell_that_is_too_slow_to_be_written_to(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _heard(world)
     _conductor(world, deaf=False)
     program = world.super_conductor()
@@ -161,7 +174,7 @@ def test_nothing_is_built_in_a_cell_that_is_too_slow_to_be_written_to(world: Wor
     program.stop(1.0)
 
 
-# ---- a super-conductor that starts while a cell is away --------------------------------------------------------------------------
+# ---- a super-conductor that starts while a cell is away --------------------------------------------------------------
 
 
 @contextlib.contextmanager

@@ -1,4 +1,5 @@
-"""Messages that nobody can handle: kept for the operator, without their secrets, and what they stand for ends with a fault."""
+"""Messages that nobody can handle: kept for the operator, without their secrets, and what they stand for ends with a
+fault."""
 
 import pathlib
 import types
@@ -31,11 +32,15 @@ def test_the_server_of_a_poisonous_place_is_buried_with_a_fault(tmp_path: pathli
         program.cells.start()
         uuid = world.accept(hint=False)[0]
         arguments = msgspec.Raw(msgspec.json.encode(superconductor.Place([uuid])))
-        envelope = envelopes.Envelope(verb="place", version="99.0", arguments=arguments, request_id="req-1", context={}, deadline_ms=1000)
+        envelope = envelopes.Envelope(
+            verb="place", version="99.0", arguments=arguments, request_id="req-1", context={}, deadline_ms=1000
+        )
         letter = DeadLetter(queue=superconductor.QUEUE, why="nobody here speaks 99.0", deliveries=1, envelope=envelope)
 
         # No sweep runs in this world, so nobody else takes the order up meanwhile.
-        DeadLetterHandler(program.api, program.placer).on_dead_letter([types.SimpleNamespace(arguments=letter, context=service_context())])
+        DeadLetterHandler(program.api, program.placer).on_dead_letter(
+            [types.SimpleNamespace(arguments=letter, context=service_context())]
+        )
         program.stop(5.0)
 
         kept = world.rows("api", api_db.tables.dead_letters)[0]
@@ -58,10 +63,18 @@ def test_a_poisonous_build_goes_to_the_next_host_and_leaves_no_secret(worlds: Wo
     _publish(world, cell, compute_verbs.queue(row.host), compute_verbs.BUILD, _Orders([{"attempt": 1, "spec": spec}]))
     _publish(world, cell, compute_verbs.queue(row.host), compute_verbs.BUILD, _Orders([{"attempt": "?", "spec": spec}]))
 
-    letters = wait_until(lambda: len(found := world.rows(cell, cell_db.tables.dead_letters)) == 2 and found, "two dead letters of the cell")
+    letters = wait_until(
+        lambda: len(found := world.rows(cell, cell_db.tables.dead_letters)) == 2 and found,
+        "two dead letters of the cell",
+    )
     for letter in letters:
         assert (letter.verb, letter.queue) == ("build", compute_verbs.queue(row.host))
-        assert letter.arguments["orders"][0]["spec"] == {"uuid": uuid, "name": "one", "user_data": "***", "public_key": "***"}
+        assert letter.arguments["orders"][0]["spec"] == {
+            "uuid": uuid,
+            "name": "one",
+            "user_data": "***",
+            "public_key": "***",
+        }
     assert world.state_of(uuid) == states.BUILD_ACTIVE
     _clean_up(worlds, cell, cell_db.tables.dead_letters)
 
@@ -85,7 +98,11 @@ class _Orders(msgspec.Struct):
 def _publish(world: World, where: str, queue: str, verb: Verb, arguments: msgspec.Struct) -> None:
     """Sends what a program of a release sends that nobody here knows yet."""
     newer = Verb(verb.name, "99.0", type(arguments))
-    world.brokers[where].publish(queue, envelopes.envelope(newer, arguments, context=service_context(), deadline_s=60, sent_by="test"), expires_s=60)
+    world.brokers[where].publish(
+        queue,
+        envelopes.envelope(newer, arguments, context=service_context(), deadline_s=60, sent_by="test"),
+        expires_s=60,
+    )
 
 
 def _clean_up(worlds: Worlds, where: str, table: sa.Table) -> None:

@@ -1,7 +1,7 @@
 """A host's reports count only for what is on that host: whatever it says of other hosts' servers changes nothing.
 
-Whether the host that a report names is the one that sent it, the listener says. Here a forger reports under its own name, and lies about
-everything else.
+Whether the host that a report names is the one that sent it, the listener says. Here a forger reports under its own
+name, and lies about everything else.
 """
 
 import pathlib
@@ -40,11 +40,16 @@ def other_than(harness: Harness, host: str) -> str:
 
 def rows(harness: Harness) -> list[object]:
     """What the cell knows of servers and of what hosts owe."""
-    return [harness.world.rows(CELL, table) for table in (cell_db.tables.instances, cell_db.tables.cleanups, cell_db.tables.image_tasks)]
+    return [
+        harness.world.rows(CELL, table)
+        for table in (cell_db.tables.instances, cell_db.tables.cleanups, cell_db.tables.image_tasks)
+    ]
 
 
 def failed_builds(harness: Harness, host: str) -> int:
-    return next(int(node.failed_builds) for node in harness.world.rows(CELL, cell_db.tables.compute_nodes) if node.host == host)
+    return next(
+        int(node.failed_builds) for node in harness.world.rows(CELL, cell_db.tables.compute_nodes) if node.host == host
+    )
 
 
 def report(harness: Harness, verb: Verb, arguments: Any) -> None:
@@ -74,7 +79,7 @@ def running(scene: Scene) -> tuple[str, str]:
     return host, forger
 
 
-# ---- every verb, of every server that is not its own, in every state ---------------------------------------------------------
+# ---- every verb, of every server that is not its own, in every state -------------------------------------------------
 
 
 def busy(scene: Scene) -> tuple[str, str]:
@@ -107,11 +112,19 @@ def going(scene: Scene) -> tuple[str, str]:
 
 def begin(scene: Scene, key: str) -> str:
     gate = scene.harness.world.cells.by_name(CELL)
-    begun = gate.write_now(cell_db.operations.begin_operation, scene.uuid, OPERATIONS[key], USER, arguments={}, deadline_s=600.0)
+    begun = gate.write_now(
+        cell_db.operations.begin_operation, scene.uuid, OPERATIONS[key], USER, arguments={}, deadline_s=600.0
+    )
     return value_of(begun)
 
 
-SCENES: dict[str, Callable[[Scene], tuple[str, str]]] = {"building": under_way, "running": running, "busy": busy, "copied": copied, "going": going}
+SCENES: dict[str, Callable[[Scene], tuple[str, str]]] = {
+    "building": under_way,
+    "running": running,
+    "busy": busy,
+    "copied": copied,
+    "going": going,
+}
 ABSURD = (-1, 2**31, 2**70)
 POWER = (states.RUNNING, states.SHUTDOWN, states.NO_STATE)
 
@@ -186,14 +199,18 @@ def test_a_refusal_that_could_not_be_noted_down_is_answered_for_once_more(scene:
     """Its host's disk was full: another agent there would know nothing of it. The next host takes over all the same."""
     host, _ = under_way(scene)
 
-    report(scene.harness, cell_verbs.REFUSED, cell_verbs.Refused(host, [cell_verbs.Refusal(scene.uuid, 1, "the disk is full", is_fenced=False)]))
+    report(
+        scene.harness,
+        cell_verbs.REFUSED,
+        cell_verbs.Refused(host, [cell_verbs.Refusal(scene.uuid, 1, "the disk is full", is_fenced=False)]),
+    )
 
     assert (scene.row().attempt, scene.row().host != host) == (2, True)  # type: ignore[attr-defined]
     owed = scene.harness.world.rows(CELL, cell_db.tables.cleanups)
     assert [(cleanup.uuid, cleanup.host, cleanup.attempt) for cleanup in owed] == [(scene.uuid, host, 1)]
 
 
-# ---- what a host says of itself -----------------------------------------------------------------------------------------------
+# ---- what a host says of itself --------------------------------------------------------------------------------------
 
 
 LIES: dict[str, dict[str, Any]] = {
@@ -232,14 +249,19 @@ OTHER_LIES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("lie", [*LIES, *OTHER_LIES])
 def test_a_heartbeat_that_says_what_cannot_be_was_not_heard(harness: Harness, lie: str) -> None:
-    """Placement would have been told, sums would have overflown, or one commit failed for all hosts that report at the time."""
+    """Placement would have been told, sums would have overflown, or one commit failed for all hosts that report at the
+    time."""
     liar, honest = harness.hosts[:2]
     inventory = msgspec.structs.replace(inventory_of(liar), **LIES.get(lie, {}))
-    lying = msgspec.structs.replace(heartbeat_of(liar, boot_id="b", intents=[], guests=None), inventory=inventory, **OTHER_LIES.get(lie, {}))
+    lying = msgspec.structs.replace(
+        heartbeat_of(liar, boot_id="b", intents=[], guests=None), inventory=inventory, **OTHER_LIES.get(lie, {})
+    )
     honestly = heartbeat_of(honest, boot_id=f"boot {lie}"[:36], intents=[], guests=None)
     before = known_of(harness, liar)
 
-    harness.reports.on_heartbeat([Message(cell_verbs.REPORTS, cell_verbs.HEARTBEAT, beat) for beat in (lying, honestly)])  # type: ignore[misc]
+    harness.reports.on_heartbeat(
+        [Message(cell_verbs.REPORTS, cell_verbs.HEARTBEAT, beat) for beat in (lying, honestly)]
+    )  # type: ignore[misc]
 
     assert known_of(harness, liar) == before
     assert boot_of(harness, honest) == honestly.boot_id
@@ -257,8 +279,11 @@ def boot_of(harness: Harness, host: str) -> str | None:
     return next(service.boot_id for service in services if service.host == host)
 
 
-def test_only_a_host_itself_changes_the_key_to_which_its_secrets_are_sealed(harness: Harness, tmp_path: pathlib.Path) -> None:
-    """Its agent may be installed anew, with a new key; the listener knows that it was it. Nobody else's report touches its row."""
+def test_only_a_host_itself_changes_the_key_to_which_its_secrets_are_sealed(
+    harness: Harness, tmp_path: pathlib.Path
+) -> None:
+    """Its agent may be installed anew, with a new key; the listener knows that it was it. Nobody else's report touches
+    its row."""
     host, other = harness.hosts[:2]
     keys = {name: Opener(tmp_path / f"{name}.key").public_key() for name in ("old", "new", "theirs")}
 
@@ -278,26 +303,33 @@ def sealing_key(harness: Harness, host: str) -> str | None:
         return cell_db.operations.sealing_key(connection, host)
 
 
-# ---- single workloads -----------------------------------------------------------------------------------------------------------
+# ---- single workloads ------------------------------------------------------------------------------------------------
 
 
 def test_another_host_cannot_report_a_server_active(scene: Scene) -> None:
     _, forger = under_way(scene)
     before = rows(scene.harness)
 
-    report(scene.harness, cell_verbs.ACTIVE, cell_verbs.Active(forger, [cell_verbs.Built(scene.uuid, 1, states.RUNNING)]))
+    report(
+        scene.harness, cell_verbs.ACTIVE, cell_verbs.Active(forger, [cell_verbs.Built(scene.uuid, 1, states.RUNNING)])
+    )
 
     assert rows(scene.harness) == before
 
 
 def test_a_forged_report_spoils_no_true_one_that_comes_with_it(scene: Scene) -> None:
-    """The forger would have been forgiven its failed builds, and the record would have named it as the server's host."""
+    """The forger would have been forgiven its failed builds, and the record would have named it as the server's
+    host."""
     host, forger = under_way(scene)
     harness = scene.harness
     with harness.database.transaction() as connection:
         cell_db.heartbeats.build_failed(connection, forger)
     mine, forged = (
-        Message(cell_verbs.REPORTS, cell_verbs.ACTIVE, cell_verbs.Active(name, [cell_verbs.Built(scene.uuid, 1, states.RUNNING)]))
+        Message(
+            cell_verbs.REPORTS,
+            cell_verbs.ACTIVE,
+            cell_verbs.Active(name, [cell_verbs.Built(scene.uuid, 1, states.RUNNING)]),
+        )
         for name in (host, forger)
     )
 
@@ -315,7 +347,9 @@ def test_another_host_cannot_refuse_a_build(scene: Scene) -> None:
     _, forger = under_way(scene)
     before = rows(scene.harness)
 
-    report(scene.harness, cell_verbs.REFUSED, cell_verbs.Refused(forger, [cell_verbs.Refusal(scene.uuid, 1, "so there")]))
+    report(
+        scene.harness, cell_verbs.REFUSED, cell_verbs.Refused(forger, [cell_verbs.Refusal(scene.uuid, 1, "so there")])
+    )
 
     assert rows(scene.harness) == before
     assert failed_builds(scene.harness, forger) == 0
@@ -345,7 +379,9 @@ def test_another_host_cannot_end_an_operation(scene: Scene) -> None:
     harness = scene.harness
     gate = harness.world.cells.by_name(CELL)
     operation = value_of(
-        gate.write_now(cell_db.operations.begin_operation, scene.uuid, OPERATIONS["stop"], USER, arguments={}, deadline_s=600.0)
+        gate.write_now(
+            cell_db.operations.begin_operation, scene.uuid, OPERATIONS["stop"], USER, arguments={}, deadline_s=600.0
+        )
     )
 
     def acted(name: str) -> None:
@@ -377,7 +413,11 @@ def test_another_hosts_hello_neither_keeps_nor_loses_a_server(scene: Scene) -> N
     before, orders = rows(scene.harness), list(scene.harness.post.messages)
 
     for intents, guests in (([Attempt(scene.uuid, 1)], []), ([], [Attempt(scene.uuid, 1)]), ([], [])):
-        report(scene.harness, cell_verbs.HEARTBEAT, heartbeat_of(forger, boot_id=str(uuid.uuid4()), intents=intents, guests=guests))
+        report(
+            scene.harness,
+            cell_verbs.HEARTBEAT,
+            heartbeat_of(forger, boot_id=str(uuid.uuid4()), intents=intents, guests=guests),
+        )
 
     assert rows(scene.harness) == before
     assert scene.harness.post.messages == orders

@@ -1,4 +1,5 @@
-"""Servers where scheduler hints want them: with or apart from others, over cells, and while a cell does not say where its servers are."""
+"""Servers where scheduler hints want them: with or apart from others, over cells, and while a cell does not say where
+its servers are."""
 
 import contextlib
 from collections.abc import Iterator
@@ -94,9 +95,13 @@ def test_a_hint_holds_for_a_host_that_was_chosen_by_name(world: World) -> None:
 def test_a_server_that_is_still_to_be_placed_is_waited_for(world: World) -> None:
     (first,) = world.accept(asleep=True)
     apart, together = world.accept(different_host=[first])[0], world.accept(same_host=[first])[0]
-    wait_until(lambda: _was_given_back(world, apart) and _was_given_back(world, together), "both were looked at and given back")
+    wait_until(
+        lambda: _was_given_back(world, apart) and _was_given_back(world, together), "both were looked at and given back"
+    )
     with world.databases["api"].transaction() as connection:
-        connection.execute(sa.update(build_requests).where(build_requests.c.uuid == first).values(lease_until=now_sql(-1.0)))
+        connection.execute(
+            sa.update(build_requests).where(build_requests.c.uuid == first).values(lease_until=now_sql(-1.0))
+        )
 
     assert _host(world, together) == _host(world, first) != _host(world, apart)
 
@@ -110,7 +115,9 @@ def test_servers_of_a_silent_cell_are_kept_away_from_and_waited_for(world: World
         neither = world.accept(host="west-2", different_host=[first])[0]
         # Any host of the silent cell might be the one, so none of them is taken for another.
         assert (_host(world, apart) or "").startswith("east-")
-        wait_until(lambda: _was_given_back(world, together) and _was_given_back(world, neither), "both wait for the cell")
+        wait_until(
+            lambda: _was_given_back(world, together) and _was_given_back(world, neither), "both wait for the cell"
+        )
 
     assert (_host(world, together), _host(world, neither)) == ("west-1", "west-2")
 

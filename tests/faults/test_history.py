@@ -1,4 +1,5 @@
-"""A delete is in its server's history under the request that asked for it, whichever process told the cell, and however late."""
+"""A delete is in its server's history under the request that asked for it, whichever process told the cell, and however
+late."""
 
 import pytest
 import sqlalchemy as sa
@@ -90,10 +91,16 @@ def test_a_delete_of_a_server_that_no_cell_ever_got(scene: Scene, killed_at: str
 
     [record] = deletes(scene, "cell0")
     assert (record.request_id, record.user_id, record.project_id) == (USER.request_id, USER.user_id, USER.project_id)
-    [created] = [row for row in world.rows("cell0", cell_db.tables.instance_actions) if (row.uuid, row.action) == (scene.uuid, "create")]
+    [created] = [
+        row
+        for row in world.rows("cell0", cell_db.tables.instance_actions)
+        if (row.uuid, row.action) == (scene.uuid, "create")
+    ]
     assert created.message == cell_db.history.ERROR
     [row] = world.rows("cell0", cell_db.tables.instances)
     assert (row.state, row.vm_state, row.deleted) == (states.BUILD_DELETED, states.DELETED, True)
-    [mapping] = [mapping for mapping in world.rows("api", api_db.tables.instance_mappings) if mapping.uuid == scene.uuid]
+    [mapping] = [
+        mapping for mapping in world.rows("api", api_db.tables.instance_mappings) if mapping.uuid == scene.uuid
+    ]
     assert (mapping.deleted, mapping.cell_uuid) == (True, CELL0_UUID)
     assert world.rows("api", api_db.tables.build_requests) == []

@@ -1,4 +1,5 @@
-"""The super-conductor's view of a large cell is pulled by changes only, and is the same as if every host had been read."""
+"""The super-conductor's view of a large cell is pulled by changes only, and is the same as if every host had been
+read."""
 
 import pathlib
 import uuid
@@ -75,7 +76,9 @@ class Large:
         with self.database.transaction() as connection:
             if owes:
                 server = self.world.orders("moved")[0]
-                first = cell_db.builds.NewInstance(server, name, str(uuid.uuid4()), name, None, [], {}, utcnow(), attempt=2)
+                first = cell_db.builds.NewInstance(
+                    server, name, str(uuid.uuid4()), name, None, [], {}, utcnow(), attempt=2
+                )
                 cell_db.builds.insert(connection, [first], build_deadline_s=60.0)
                 cell_db.cleanups.insert(connection, uuid=server.uuid, host=name, attempt=1)
             else:
@@ -110,7 +113,14 @@ def _beat(connection: sa.Connection, name: str, guests: int = 0, *, vcpus: int =
         node_uuid=node_uuid(name), hypervisor_hostname=name, hypervisor_type="rows", hypervisor_version=1, vcpus=vcpus,
         memory_mib=16384, disk_gib=100,
     )  # fmt: skip
-    beat = Heartbeat(host=name, boot_id="1", version="1", started_at=0.0, inventory=inventory, usage=Usage(guests, 64 * guests, guests, guests))
+    beat = Heartbeat(
+        host=name,
+        boot_id="1",
+        version="1",
+        started_at=0.0,
+        inventory=inventory,
+        usage=Usage(guests, 64 * guests, guests, guests),
+    )
     cell_db.heartbeats.beat(connection, beat)
     if placed:
         cell_db.heartbeats.placed(connection, inventory)

@@ -1,6 +1,8 @@
-"""A cell's word on its hosts is a claim: which of them may be used the API level says, before anything is written to Placement.
+"""A cell's word on its hosts is a claim: which of them may be used the API level says, before anything is written to
+Placement.
 
-Two cells; no program runs: what hosts and conductors write is in the rows, and one look after the other is called by the test.
+Two cells; no program runs: what hosts and conductors write is in the rows, and one look after the other is called by
+the test.
 """
 
 from collections.abc import Iterator
@@ -44,7 +46,9 @@ class Cloud:
         self.accept_new(True)
         for cell in ("east", "west"):
             with self.world.databases[cell].transaction() as connection:
-                cell_db.heartbeats.conductor_beat(connection, host=f"{cell}-conductor", version="1", started_at=utcnow())
+                cell_db.heartbeats.conductor_beat(
+                    connection, host=f"{cell}-conductor", version="1", started_at=utcnow()
+                )
         self.sweeps = {cell: self._sweeps(cell, again_s=3600.0) for cell in ("east", "west")}
         self.heard("east-1", "east")
         self.heard("west-1", "west")
@@ -54,7 +58,13 @@ class Cloud:
         nobody: Any = None
         watch = ConductorLiveness(SystemClock(), down_after_s=60.0)
         return Sweeps(
-            self.world.databases[cell], self.placement, nobody, watch, steps=CrashPoints(), down_after_s=60.0, inventory_again_s=again_s
+            self.world.databases[cell],
+            self.placement,
+            nobody,
+            watch,
+            steps=CrashPoints(),
+            down_after_s=60.0,
+            inventory_again_s=again_s,
         )
 
     def accept_new(self, at_once: bool) -> None:
@@ -148,7 +158,14 @@ def test_a_host_with_the_node_of_another_cells_host_is_not_used(cloud: Cloud) ->
 def test_nor_are_the_claims_on_that_node_taken_for_its_cells(cloud: Cloud) -> None:
     """Servers of west, claimed on a node that east says it has, would have been without an owner."""
     server = "00000000-0000-4000-8000-000000000001"
-    claim = Claim(uuid=server, provider_uuid=node_uuid("west-1"), resources={"VCPU": 1}, project_id="p", user_id="u", generation=None)
+    claim = Claim(
+        uuid=server,
+        provider_uuid=node_uuid("west-1"),
+        resources={"VCPU": 1},
+        project_id="p",
+        user_id="u",
+        generation=None,
+    )
     cloud.placement.claim([claim])
     order = cloud.world.orders("mine")[0]
     cloud.heard("evil-1", "east")
@@ -165,9 +182,12 @@ def test_nor_are_the_claims_on_that_node_taken_for_its_cells(cloud: Cloud) -> No
 
 
 def test_a_host_with_the_name_of_another_cells_host_is_not_used(cloud: Cloud) -> None:
-    """Names are unique in the cloud: the first cell has it. The other's conductor neither writes its provider nor deletes it."""
+    """Names are unique in the cloud: the first cell has it. The other's conductor neither writes its provider nor
+    deletes it."""
     cloud.heard("west-1", "east")
-    cloud.node("east", "west-1", inventory=msgspec.to_builtins(msgspec.structs.replace(inventory_of("west-1"), vcpus=1)))
+    cloud.node(
+        "east", "west-1", inventory=msgspec.to_builtins(msgspec.structs.replace(inventory_of("west-1"), vcpus=1))
+    )
     cloud.settle()
 
     assert cloud.vcpus("west-1") == 64
@@ -189,11 +209,15 @@ def test_a_cell_cannot_accept_a_host_by_itself(cloud: Cloud) -> None:
 
     assert "east-2" not in cloud.hosts()
     with cloud.world.databases["east"].reading() as connection:
-        assert {report.host: report.accepted for report in cell_db.heartbeats.hosts(connection)} == {"east-1": True, "east-2": False}
+        assert {report.host: report.accepted for report in cell_db.heartbeats.hosts(connection)} == {
+            "east-1": True,
+            "east-2": False,
+        }
 
 
 def test_a_new_host_waits_where_operators_want_to_be_asked(cloud: Cloud) -> None:
-    """It was up and enabled at once: with a large inventory it would have drawn builds, and user data and keys with them."""
+    """It was up and enabled at once: with a large inventory it would have drawn builds, and user data and keys with
+    them."""
     cloud.accept_new(False)
     cloud.heard("east-2", "east")
     cloud.settle()
@@ -271,7 +295,10 @@ def test_a_row_that_cannot_be_read_is_one_hosts_loss(cloud: Cloud, what: str) ->
     assert {host.host for host in cloud.hosts().values() if host.up} == {"east-2", "west-1", "west-2"}
     assert cloud.vcpus("west-2") == 64
     with cloud.world.databases["east"].reading() as connection:
-        assert [row.service.host for row in cell_db.hosts.list_hosts(connection, down_after_s=60.0)] == ["east-1", "east-2"]
+        assert [row.service.host for row in cell_db.hosts.list_hosts(connection, down_after_s=60.0)] == [
+            "east-1",
+            "east-2",
+        ]
         defects = {report.host: report.defect for report in cell_db.heartbeats.hosts(connection)}
     assert defects["east-1"] and defects["east-2"] is None
 

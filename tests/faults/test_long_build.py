@@ -38,7 +38,8 @@ HOP_S = 12.0
 """So much time passes at once: less than a lease, and a heartbeat or two of a real agent."""
 LOST_AFTER_S = (10 * 60.0, 20 * 60.0, 30 * 60.0)
 LOST_FOR_S = 48.0
-"""Longer than any lease of the build, even one that a heartbeat renewed which was on its way at the cut; shorter than it takes to believe a host dead."""
+"""Longer than any lease of the build, even one that a heartbeat renewed which was on its way at the cut; shorter than
+it takes to believe a host dead."""
 DEADLINE_S = 3600.0
 DOWN_AFTER_S = 60.0
 
@@ -54,7 +55,9 @@ class PatientHypervisor(SimulatedHypervisor):
         self._spawn = self.guests.spawn
         self.guests.spawn = self._spawn_when_time_is_up  # type: ignore[method-assign]
 
-    def _spawn_when_time_is_up(self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, deadline: Deadline) -> Guest:
+    def _spawn_when_time_is_up(
+        self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, deadline: Deadline
+    ) -> Guest:
         self.spawns.append((spec.uuid, attempt))
         assert deadline.left_s() > BUILD_S, "the agent itself would give the build up"
         while not self.time_is_up.is_set():
@@ -114,11 +117,21 @@ class Cloud:
 
     def start(self, hypervisor: type[PatientHypervisor]) -> None:
         world, watched = self.world, BreakableSteps("watched", self._note)
-        settings: dict[str, Any] = {"service_down_time_s": DOWN_AFTER_S, "build_deadline_s": DEADLINE_S, "sweep_s": 0.05}
+        settings: dict[str, Any] = {
+            "service_down_time_s": DOWN_AFTER_S,
+            "build_deadline_s": DEADLINE_S,
+            "sweep_s": 0.05,
+        }
         world.start("conductor", world.cell_conductor(CELL, watched, clock=self.clock, **settings))
         for host in world.hosts[CELL]:
             agent = world.agent(
-                CELL, host, watched, kind=hypervisor, broker=self.losses.url, report_interval_s=0.1, build_deadline_s=DEADLINE_S
+                CELL,
+                host,
+                watched,
+                kind=hypervisor,
+                broker=self.losses.url,
+                report_interval_s=0.1,
+                build_deadline_s=DEADLINE_S,
             )
             world.start(host, agent)
         running = world.start("super", world.super_conductor(clock=self.clock, **settings))
@@ -135,8 +148,13 @@ class Cloud:
             return self._count[step]
 
     def hop(self) -> None:
-        """A little time passes for everybody, and the cell's conductor has seen it: one whole sweep began and ended since."""
-        for name, tables in (("api", api_db.tables.metadata), (CELL, cell_db.tables.metadata), ("cell0", cell_db.tables.metadata)):
+        """A little time passes for everybody, and the cell's conductor has seen it: one whole sweep began and ended
+        since."""
+        for name, tables in (
+            ("api", api_db.tables.metadata),
+            (CELL, cell_db.tables.metadata),
+            ("cell0", cell_db.tables.metadata),
+        ):
             pass_time(self.world.databases[name], tables, HOP_S)
         self.clock.go_ahead(HOP_S)
         self.passed_s += HOP_S
@@ -204,14 +222,15 @@ def test_a_build_of_forty_minutes_survives_three_losses_of_the_broker(cloud: Clo
             cloud.hop_in_touch()
         sent = cloud.count("cell.send")
         cloud.losses.cut(number)
-        # Until the lease is over and the order was sent again. That may be later: a heartbeat from before the cut can still lie in the queue
-        # of a conductor that has to connect anew.
+        # Until the lease is over and the order was sent again. That may be later: a heartbeat from before the cut can
+        # still lie in the queue of a conductor that has to connect anew.
         while cloud.passed_s < lost_at_s + LOST_FOR_S or cloud.count("cell.send") == sent:
             cloud.hop()
             assert (cloud.row().state, cloud.row().attempt) == (states.BUILD, 1)
         cloud.losses.mend()
         cloud.wait_for_touch()
-        # Whoever lost his connection gets again what was not acked: the hint, and with it the order to a host that is at it.
+        # Whoever lost his connection gets again what was not acked: the hint, and with it the order to a host that is
+        # at it.
         world.cells.by_name(CELL).hint(cell_verbs.QUEUE, cell_verbs.START, cell_verbs.Uuids([server]), USER)
         wait_until(lambda number=number: cloud.count("agent.accept") > orders + number, "the order came again")  # type: ignore[misc]
     while cloud.passed_s < BUILD_S:

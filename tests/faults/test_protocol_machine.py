@@ -1,6 +1,8 @@
-"""Any interleaving of single-stepped workers, with kills, lost leases, lost and doubled messages: the rules hold after every step.
+"""Any interleaving of single-stepped workers, with kills, lost leases, lost and doubled messages: the rules hold after
+every step.
 
-The same rules as in tests/protocol/model.py, here held against the code. What is frozen is simply not let go on for a while.
+The same rules as in tests/protocol/model.py, here held against the code. What is frozen is simply not let go on for a
+while.
 """
 
 import os
@@ -34,8 +36,8 @@ TO_THE_END = 1000
 WHICH = strategies.integers(0, 11)
 STEPS = strategies.one_of(strategies.integers(0, 12), strategies.just(TO_THE_END))
 
-# What happens, and how often beside the others. One rule for all of it: hypothesis leaves whole rules out of an example, and then
-# hardly any would come far.
+# What happens, and how often beside the others. One rule for all of it: hypothesis leaves whole rules out of an
+# example, and then hardly any would come far.
 MOVES = {
     "messages_arrive": 5,
     "agents_work": 4,
@@ -76,11 +78,15 @@ class Build(RuleBasedStateMachine):
         self.harness.post.echoes = echoes
         self.uuid = self.harness.world.accept(hint=False)[0]
 
-    @rule(move=strategies.sampled_from([name for name, often in MOVES.items() for _ in range(often)]), which=WHICH, steps=STEPS)
+    @rule(
+        move=strategies.sampled_from([name for name, often in MOVES.items() for _ in range(often)]),
+        which=WHICH,
+        steps=STEPS,
+    )
     def something_happens(self, move: str, which: int, steps: int) -> None:
         getattr(self, move)(which, steps)
 
-    # ---- work: somebody begins, or goes on, and comes so many steps far -------------------------------------------------------------------
+    # ---- work: somebody begins, or goes on, and comes so many steps far ----------------------------------------------
 
     def messages_arrive(self, _: int, __: int) -> None:
         """Those that nothing holds up."""
@@ -134,7 +140,7 @@ class Build(RuleBasedStateMachine):
         if self.workers:
             self._go(self.workers[which % len(self.workers)], steps)
 
-    # ---- faults ----------------------------------------------------------------------------------------------------------------------
+    # ---- faults ------------------------------------------------------------------------------------------------------
 
     def one_is_killed(self, which: int, _: int) -> None:
         mortal = [worker for worker in self.workers if worker.owner is None]
@@ -181,7 +187,7 @@ class Build(RuleBasedStateMachine):
             message = waiting[which % len(waiting)]
             self.harness.post.messages.append(Message(message.queue, message.verb, message.arguments, is_late=True))
 
-    # ---- what must hold ----------------------------------------------------------------------------------------------------------------
+    # ---- what must hold ----------------------------------------------------------------------------------------------
 
     @invariant()
     def the_rules_hold(self) -> None:
@@ -228,7 +234,7 @@ class Build(RuleBasedStateMachine):
             while job := agent.lines.next():
                 job()
 
-    # ---- workers -----------------------------------------------------------------------------------------------------------------------
+    # ---- workers -----------------------------------------------------------------------------------------------------
 
     def _go(self, worker: Worker, steps: int) -> None:
         """So many steps; to its end, or to where it waits for another one, if that comes before."""
@@ -274,11 +280,17 @@ def broken_rule(harness: Harness, uuid: str) -> str | None:
         return "(c) the server is in the cell and in cell0"
     if in_journal:
         return None
-    if not mapping.deleted and not (owner == CELL and row is not None) and not (owner == "cell0" and buried is not None):
+    if (
+        not mapping.deleted
+        and not (owner == CELL and row is not None)
+        and not (owner == "cell0" and buried is not None)
+    ):
         return "(c) an accepted server is in no journal, cell or cell0"
     if not mapping.deleted and row is not None and row.state in (states.BUILD_DELETING, states.BUILD_DELETED):
         return "(d) deleted though nobody asked"
-    if mapping.deleted and (is_alive or any(one is not None and one.state == states.BUILD_ERROR for one in (row, buried))):
+    if mapping.deleted and (
+        is_alive or any(one is not None and one.state == states.BUILD_ERROR for one in (row, buried))
+    ):
         return "(d) a deleted server is alive again"
     return None
 
@@ -289,6 +301,10 @@ def test_the_rules_hold_however_workers_interleave_and_die(harness: Harness) -> 
     run_state_machine_as_test(
         Build,
         settings=hypothesis.settings(
-            max_examples=EXAMPLES, stateful_step_count=60, deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
+            max_examples=EXAMPLES,
+            stateful_step_count=60,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(hypothesis.HealthCheck),
         ),
     )

@@ -1,4 +1,5 @@
-"""Quota is counted in the API database alone: exact under any concurrency, and as the rules say for any sequence of orders."""
+"""Quota is counted in the API database alone: exact under any concurrency, and as the rules say for any sequence of
+orders."""
 
 import concurrent.futures
 import datetime
@@ -56,7 +57,15 @@ def processes(url: str) -> Iterator[list[Gate]]:
         gate.close()
 
 
-def order(connection: sa.Connection, number: int, *, project: str, user: str = "u", flavor: Flavor = TINY, defaults: Mapping[str, int] = DEFAULTS) -> list[str]:
+def order(
+    connection: sa.Connection,
+    number: int,
+    *,
+    project: str,
+    user: str = "u",
+    flavor: Flavor = TINY,
+    defaults: Mapping[str, int] = DEFAULTS,
+) -> list[str]:
     """Accepts servers of one request; gives their uuids."""
     orders = [
         BuildRequest(
@@ -115,14 +124,19 @@ def test_another_project_is_not_kept_waiting_by_a_full_one(processes: list[Gate]
     assert (len(accepted), len(refusals)) == (20, 0)
 
 
-# ---- any sequence of orders, deletes and changed limits ----------------------------------------------------------------------------
+# ---- any sequence of orders, deletes and changed limits --------------------------------------------------------------
 
 FLAVORS = (TINY, Flavor(flavor_id="big", name="m1.big", vcpus=4, memory_mib=512, root_gib=1))
 RESOURCES = ("instances", "cores", "ram")
 LIMITS = strategies.dictionaries(strategies.sampled_from(RESOURCES), strategies.sampled_from((-1, 0, 2, 5, 600)))
 EVENTS = strategies.lists(
     strategies.one_of(
-        strategies.tuples(strategies.just("create"), strategies.integers(1, 4), strategies.sampled_from(FLAVORS), strategies.sampled_from("ab")),
+        strategies.tuples(
+            strategies.just("create"),
+            strategies.integers(1, 4),
+            strategies.sampled_from(FLAVORS),
+            strategies.sampled_from("ab"),
+        ),
         strategies.tuples(strategies.just("delete"), strategies.integers(0, 10)),
         strategies.tuples(strategies.just("project"), LIMITS),
         strategies.tuples(strategies.just("user"), LIMITS, strategies.sampled_from("ab")),

@@ -1,4 +1,5 @@
-"""A request id goes with the work to the last process and back: each row has its own, however many requests share a message."""
+"""A request id goes with the work to the last process and back: each row has its own, however many requests share a
+message."""
 
 import asyncio
 import dataclasses
@@ -86,12 +87,20 @@ class Requests:
         """A user asks for an operation; the request's id."""
         context = dataclasses.replace(USER, request_id=new_request_id())
         gate = self.harness.world.cells.by_name(CELL)
-        value_of(gate.write_now(cell_db.operations.begin_operation, server, OPERATIONS[key], context, arguments={}, deadline_s=600.0))
+        value_of(
+            gate.write_now(
+                cell_db.operations.begin_operation, server, OPERATIONS[key], context, arguments={}, deadline_s=600.0
+            )
+        )
         return context.request_id
 
     def lines(self, logger: str, request_id: str) -> list[str]:
         """What a part of the cloud has said about a request."""
-        return [record.getMessage() for record in self._log.records if record.name.startswith(logger) and request_id in record.getMessage()]
+        return [
+            record.getMessage()
+            for record in self._log.records
+            if record.name.startswith(logger) and request_id in record.getMessage()
+        ]
 
 
 @pytest.fixture
@@ -126,7 +135,12 @@ def test_two_requests_servers_share_their_messages_and_keep_their_ids(requests: 
     for row in farewell.arguments.servers:
         # One by one: on the harness nobody else is at work while a message is held.
         requests.harness.deliver(Message(farewell.queue, compute_verbs.DESTROY, compute_verbs.Destroy([row]))).run()
-    said = [row for message in requests.harness.post.messages if message.verb is cell_verbs.GONE for row in message.arguments.servers]
+    said = [
+        row
+        for message in requests.harness.post.messages
+        if message.verb is cell_verbs.GONE
+        for row in message.arguments.servers
+    ]
     requests.deliver(cell_verbs.GONE)
 
     assert {row.uuid: row.request_id for row in said} == deleted
@@ -137,7 +151,10 @@ def test_two_requests_servers_share_their_messages_and_keep_their_ids(requests: 
     for server, request_id in deleted.items():
         for logger in ("conductor.cell", "compute"):
             lines = requests.lines(logger, request_id)
-            assert lines and all(f"server={server}" in line and f"request_id={request_id}" in line for line in lines), (logger, lines)
+            assert lines and all(f"server={server}" in line and f"request_id={request_id}" in line for line in lines), (
+                logger,
+                lines,
+            )
 
 
 def test_servers_of_one_request_have_a_message_under_its_id(requests: Requests) -> None:
@@ -223,14 +240,22 @@ def test_what_a_host_says_of_a_request_is_not_believed(requests: Requests) -> No
 
     for verb, arguments in (
         (cell_verbs.ACTIVE, cell_verbs.Active(requests.host, [cell_verbs.Built(server, 1, states.RUNNING, FORGED)])),
-        (cell_verbs.STAGES, cell_verbs.Stages(requests.host, [cell_verbs.Stage(server, operation, states.IMAGE_UPLOADING, FORGED)])),
+        (
+            cell_verbs.STAGES,
+            cell_verbs.Stages(requests.host, [cell_verbs.Stage(server, operation, states.IMAGE_UPLOADING, FORGED)]),
+        ),
         (cell_verbs.ACTED, cell_verbs.Acted(requests.host, [cell_verbs.Outcome(server, operation, request_id=FORGED)])),
-        (cell_verbs.REFUSED, cell_verbs.Refused(requests.host, [cell_verbs.Refusal(server, 1, "no", request_id=FORGED)])),
+        (
+            cell_verbs.REFUSED,
+            cell_verbs.Refused(requests.host, [cell_verbs.Refusal(server, 1, "no", request_id=FORGED)]),
+        ),
         (cell_verbs.GONE, cell_verbs.Gone(requests.host, [Attempt(server, 1, FORGED)])),
     ):
         requests.harness.deliver(Message(cell_verbs.REPORTS, verb, arguments)).run()
     deleted = requests.delete(server)
-    requests.harness.deliver(Message(cell_verbs.REPORTS, cell_verbs.GONE, cell_verbs.Gone(requests.host, [Attempt(server, 1, FORGED)]))).run()
+    requests.harness.deliver(
+        Message(cell_verbs.REPORTS, cell_verbs.GONE, cell_verbs.Gone(requests.host, [Attempt(server, 1, FORGED)]))
+    ).run()
 
     assert [line for line in requests.lines("conductor.cell", request_id) if line.startswith("server is active")]
     assert [line for line in requests.lines("conductor.cell", deleted) if line.startswith("server deleted")]
@@ -247,4 +272,6 @@ def test_a_row_that_cannot_be_worked_on_is_named_with_its_request(requests: Requ
     with mock.patch.object(requests.harness.commands, "supersede", side_effect=ValueError("no such thing")):
         requests.harness.sweeps.builds()
 
-    assert [line for line in requests.lines("conductor.cell.row_frames", request_id) if f"server={server} attempt=1" in line]
+    assert [
+        line for line in requests.lines("conductor.cell.row_frames", request_id) if f"server={server} attempt=1" in line
+    ]

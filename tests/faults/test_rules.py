@@ -1,4 +1,5 @@
-"""Rules of the build protocol that faults alone seldom put to the test, each on its own; and bugs that once broke them."""
+"""Rules of the build protocol that faults alone seldom put to the test, each on its own; and bugs that once broke
+them."""
 
 import datetime
 import pathlib
@@ -100,7 +101,7 @@ def accept(databases: Databases, order: BuildRequest) -> None:
         )  # fmt: skip
 
 
-# ---- tombstones --------------------------------------------------------------------------------------------------------------------
+# ---- tombstones ------------------------------------------------------------------------------------------------------
 
 
 def test_a_tombstone_keeps_a_late_insert_out(databases: Databases) -> None:
@@ -116,8 +117,9 @@ def test_a_tombstone_keeps_a_late_insert_out(databases: Databases) -> None:
 
 @pytest.mark.mariadb
 def test_a_tombstone_that_an_insert_forestalled_marks_its_row(request: pytest.FixtureRequest) -> None:
-    """The insert of a slow super-conductor was committed between the look for the row and the tombstone's own insert: the tombstone was
-    ignored, the delete's journal row went, and a server ran that nobody owned. SQLite lets one writer in at a time.
+    """The insert of a slow super-conductor was committed between the look for the row and the tombstone's own insert:
+    the tombstone was ignored, the delete's journal row went, and a server ran that nobody owned. SQLite lets one writer
+    in at a time.
     """
     server: mariadb.MariaDB = request.getfixturevalue("mariadb_server")
     mark = uuid.uuid4().hex[:8]
@@ -141,7 +143,7 @@ def test_a_tombstone_that_an_insert_forestalled_marks_its_row(request: pytest.Fi
     assert (row.state, [(one.host, one.attempt) for one in owed]) == (states.BUILD_DELETING, [(HOST, 1)])
 
 
-# ---- cleanups ----------------------------------------------------------------------------------------------------------------------
+# ---- cleanups --------------------------------------------------------------------------------------------------------
 
 
 def introduce(connection: sa.Connection, host: str, **more: object) -> None:
@@ -167,8 +169,9 @@ def test_a_host_with_a_superseded_attempt_takes_nothing_new(databases: Databases
 
 
 def test_a_host_that_is_destroying_a_deleted_server_is_open_for_others(databases: Databases) -> None:
-    """Every ordinary delete closed its host until the scheduler's next look a second later: under a steady stream of deletes all hosts
-    were closed, and builds were buried for want of a valid host. The deleted server's claim still stands, so nothing is over-used.
+    """Every ordinary delete closed its host until the scheduler's next look a second later: under a steady stream of
+    deletes all hosts were closed, and builds were buried for want of a valid host. The deleted server's claim still
+    stands, so nothing is over-used.
     """
     order = an_order()
     with databases.cell.transaction() as connection:
@@ -179,11 +182,12 @@ def test_a_host_that_is_destroying_a_deleted_server_is_open_for_others(databases
     assert owing(databases) == []
 
 
-# ---- leases ------------------------------------------------------------------------------------------------------------------------
+# ---- leases ----------------------------------------------------------------------------------------------------------
 
 
 def test_only_the_current_attempt_on_its_own_host_keeps_the_lease(databases: Databases) -> None:
-    """A returned host that still listed its superseded attempt kept the sweep away from the new one, whose order was lost."""
+    """A returned host that still listed its superseded attempt kept the sweep away from the new one, whose order was
+    lost."""
     order = an_order()
     with databases.cell.transaction() as connection:
         insert(connection, placed(order))
@@ -197,7 +201,8 @@ def test_only_the_current_attempt_on_its_own_host_keeps_the_lease(databases: Dat
 
 
 def test_orders_that_wait_for_a_cell_keep_no_other_from_its_turn(databases: Databases) -> None:
-    """Old orders for a cell that is away came first every time their second was over, and younger ones were never looked at."""
+    """Old orders for a cell that is away came first every time their second was over, and younger ones were never
+    looked at."""
     waiting, fresh = [an_order() for _ in range(5)], an_order()
     for order in waiting:
         accept(databases, order)
@@ -231,7 +236,12 @@ def test_a_stale_token_changes_nothing(databases: Databases) -> None:
         (first,) = api_db.journal.lease(connection, seconds=-1.0, most=1)
         (second,) = api_db.journal.lease(connection, seconds=15.0, most=1)
         assignment = api_db.journal.Assignment(
-            uuid=order.uuid, token=str(first.token), project_id="p", cell_uuid=str(uuid.uuid4()), host=HOST, alternates=[]
+            uuid=order.uuid,
+            token=str(first.token),
+            project_id="p",
+            cell_uuid=str(uuid.uuid4()),
+            host=HOST,
+            alternates=[],
         )
 
         assert first.token != second.token
@@ -252,19 +262,26 @@ def test_the_sweep_leaves_a_new_order_to_its_hint(databases: Databases) -> None:
     assert (hinted.uuid, swept.uuid) == (order.uuid, order.uuid)
 
 
-# ---- the hand-over of many -----------------------------------------------------------------------------------------------------------
+# ---- the hand-over of many -------------------------------------------------------------------------------------------
 
 
 def two_cells(databases: Databases) -> tuple[str, str]:
     uuids = str(uuid.uuid4()), str(uuid.uuid4())
     with databases.api.transaction() as connection:
         for cell_uuid in uuids:
-            api_db.cells.create(connection, name=cell_uuid[:8], uuid=cell_uuid, database_connection=f"sqlite:///{cell_uuid}", transport_url="none:///")
+            api_db.cells.create(
+                connection,
+                name=cell_uuid[:8],
+                uuid=cell_uuid,
+                database_connection=f"sqlite:///{cell_uuid}",
+                transport_url="none:///",
+            )
     return uuids
 
 
 def test_of_many_that_are_assigned_together_each_is_compared_by_itself(databases: Databases) -> None:
-    """Two statements for each cell, however many servers: those that were deleted or lost meanwhile are not among those that are done."""
+    """Two statements for each cell, however many servers: those that were deleted or lost meanwhile are not among those
+    that are done."""
     east, west = two_cells(databases)
     orders = [an_order() for _ in range(6)]
     for order in orders:
@@ -296,7 +313,12 @@ def test_of_many_that_are_assigned_together_each_is_compared_by_itself(databases
     for number, order in enumerate(orders):
         row, cell_uuid = rows[order.uuid], east if number < 4 else west
         if order.uuid in kept:
-            assert (row.phase, row.target, row.host, cells[order.uuid]) == (api_db.journal.ASSIGNED, cell_uuid, f"host-{number}", cell_uuid)
+            assert (row.phase, row.target, row.host, cells[order.uuid]) == (
+                api_db.journal.ASSIGNED,
+                cell_uuid,
+                f"host-{number}",
+                cell_uuid,
+            )
             assert row.alternates == msgspec.to_builtins([msgspec.structs.replace(ALTERNATE, host=f"other-{number}")])
             assert row.fault == (fault if number == 5 else None)
         else:
@@ -329,19 +351,29 @@ def test_of_many_that_are_reported_active_each_is_compared_by_itself(databases: 
 
         assert cell_db.builds.active(connection, ran) == {ran[0], ran[2]}
         assert cell_db.builds.active(connection, ran) == set()
-    assert [row_of(databases.cell, order.uuid).state for order in (one, other, older)] == [states.BUILD_ACTIVE, states.BUILD_ACTIVE, states.BUILD]
-    assert [row_of(databases.cell, order.uuid).power_state for order in (one, other)] == [states.RUNNING, states.POWER_PAUSED]
+    assert [row_of(databases.cell, order.uuid).state for order in (one, other, older)] == [
+        states.BUILD_ACTIVE,
+        states.BUILD_ACTIVE,
+        states.BUILD,
+    ]
+    assert [row_of(databases.cell, order.uuid).power_state for order in (one, other)] == [
+        states.RUNNING,
+        states.POWER_PAUSED,
+    ]
 
 
-# ---- hosts that come back --------------------------------------------------------------------------------------------------------------
+# ---- hosts that come back --------------------------------------------------------------------------------------------
 
 
 def test_a_late_hello_says_nothing_of_servers_launched_since(databases: Databases) -> None:
-    """A hello that was handled late (its conductor was frozen, its broker away) declared the guests lost that were built meanwhile."""
+    """A hello that was handled late (its conductor was frozen, its broker away) declared the guests lost that were
+    built meanwhile."""
     old, young = an_order(), an_order()
     with databases.cell.transaction() as connection:
         insert(connection, placed(old), placed(young))
-        cell_db.builds.active(connection, [cell_db.builds.ReportedGuest(one.uuid, 1, HOST, states.RUNNING) for one in (old, young)])
+        cell_db.builds.active(
+            connection, [cell_db.builds.ReportedGuest(one.uuid, 1, HOST, states.RUNNING) for one in (old, young)]
+        )
         table = cell_db.tables.instances
         connection.execute(sa.update(table).where(table.c.uuid == old.uuid).values(launched_at=now_sql(-60.0)))
 
@@ -349,7 +381,7 @@ def test_a_late_hello_says_nothing_of_servers_launched_since(databases: Database
         assert cell_db.builds.live_on(connection, HOST, launched_before=started_at) == [(old.uuid, 1)]
 
 
-# ---- a cell that was away for too long ---------------------------------------------------------------------------------------------------
+# ---- a cell that was away for too long -------------------------------------------------------------------------------
 
 
 def test_what_was_shown_as_a_fault_is_not_built_when_the_cell_returns(databases: Databases) -> None:
@@ -362,7 +394,12 @@ def test_what_was_shown_as_a_fault_is_not_built_when_the_cell_returns(databases:
         assert cell_db.builds.building(connection, [order.uuid]) == []
         assert cell_db.endings.ended(connection, [order.uuid]) == [order.uuid]
     row = row_of(databases.cell, order.uuid)
-    assert (row.state, row.vm_state, row.host, row.fault["message"]) == (states.BUILD_ERROR, states.ERROR, None, fault["message"])
+    assert (row.state, row.vm_state, row.host, row.fault["message"]) == (
+        states.BUILD_ERROR,
+        states.ERROR,
+        None,
+        fault["message"],
+    )
 
 
 def test_a_fault_does_not_touch_a_row_that_is_there_already(databases: Databases) -> None:
@@ -374,7 +411,7 @@ def test_a_fault_does_not_touch_a_row_that_is_there_already(databases: Databases
     assert row_of(databases.cell, order.uuid).state == states.BUILD
 
 
-# ---- reports -----------------------------------------------------------------------------------------------------------------------------
+# ---- reports ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_report_of_an_older_attempt_is_dropped(databases: Databases) -> None:
@@ -384,7 +421,10 @@ def test_a_report_of_an_older_attempt_is_dropped(databases: Databases) -> None:
         (build,) = cell_db.builds.building(connection, [order.uuid])
         cell_db.builds.supersede(connection, build, reason="silence", host_said_so=False, build_deadline_s=600.0)
 
-        assert cell_db.builds.active(connection, [cell_db.builds.ReportedGuest(order.uuid, 1, HOST, states.RUNNING)]) == set()
+        assert (
+            cell_db.builds.active(connection, [cell_db.builds.ReportedGuest(order.uuid, 1, HOST, states.RUNNING)])
+            == set()
+        )
     assert row_of(databases.cell, order.uuid).state == states.BUILD
 
 

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 def test_a_refusal_answers_for_no_cleanup(scene: Scene) -> None:
-    """A second `build` came between fence and destroy of a delete and was refused. The refusal took the cleanup with it: had the
-    `destroy` been lost then, nobody would have asked again, and the guest would have stayed for ever.
+    """A second `build` came between fence and destroy of a delete and was refused. The refusal took the cleanup with
+    it: had the `destroy` been lost then, nobody would have asked again, and the guest would have stayed for ever.
     """
     harness = scene.harness
     scene.place()
@@ -138,8 +138,9 @@ def test_a_host_wrongly_thought_dead_keeps_no_guest(scene: Scene) -> None:
 
 
 def test_a_late_claim_in_another_cell_is_released(scene: Scene) -> None:
-    """A frozen super-conductor's claim landed on a host of the west after the server had lived and died in the east. The west's
-    conductor knows no such server, and the super-conductor's sweep trusted the cell that the mapping names: it stood for ever.
+    """A frozen super-conductor's claim landed on a host of the west after the server had lived and died in the east.
+    The west's conductor knows no such server, and the super-conductor's sweep trusted the cell that the mapping names:
+    it stood for ever.
     """
     harness = scene.harness
     scene.place()
@@ -150,7 +151,9 @@ def test_a_late_claim_in_another_cell_is_released(scene: Scene) -> None:
     scene.deliver(cell_verbs.GONE)
     assert (scene.row().state, scene.claimed_on()) == (states.BUILD_DELETED, set())  # type: ignore[attr-defined]
     node = node_uuid(harness.hosts[0])
-    claim = Claim(uuid=scene.uuid, provider_uuid=node, resources={"VCPU": 1}, project_id="p", user_id="u", generation=None)
+    claim = Claim(
+        uuid=scene.uuid, provider_uuid=node, resources={"VCPU": 1}, project_id="p", user_id="u", generation=None
+    )
     harness.world.placement.claim([claim])
 
     sweep = harness.claim_sweep(cell_uuid=str(uuid.uuid4()))
@@ -205,7 +208,7 @@ def test_a_build_stays_where_it_was_meant_to_go_when_every_alternate_is_disabled
     assert scene.claimed_on() == {node_uuid(chosen)}
 
 
-# ---- accepting -----------------------------------------------------------------------------------------------------------------
+# ---- accepting -------------------------------------------------------------------------------------------------------
 
 
 def test_a_create_whose_commit_nobody_confirmed_is_answered_like_any_other(harness: Harness) -> None:

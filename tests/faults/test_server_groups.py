@@ -23,7 +23,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     world = World(tmp_path_factory.mktemp("groups"))
     world.start_all()
     second = world.start("second", world.super_conductor("second"))
-    wait_until(lambda: len([host for host in second.view.snapshot() if host.up]) == HOSTS, "the second one sees every host")
+    wait_until(
+        lambda: len([host for host in second.view.snapshot() if host.up]) == HOSTS, "the second one sees every host"
+    )
     yield world
     world.stop()
 
@@ -34,9 +36,14 @@ def _group(world: World, policy: str, **rules: int) -> str:
         return api_db.server_groups.insert(connection, group, quota_defaults=UNLIMITED).uuid
 
 
-def _hosts(world: World, servers: list[str], *, states_expected: tuple[str, ...] = (states.BUILD_ACTIVE,)) -> list[str | None]:
+def _hosts(
+    world: World, servers: list[str], *, states_expected: tuple[str, ...] = (states.BUILD_ACTIVE,)
+) -> list[str | None]:
     """Where they ended."""
-    wait_until(lambda: all(world.state_of(uuid) in (states.BUILD_ACTIVE, states.BUILD_ERROR) for uuid in servers), f"{len(servers)} servers at their ends")
+    wait_until(
+        lambda: all(world.state_of(uuid) in (states.BUILD_ACTIVE, states.BUILD_ERROR) for uuid in servers),
+        f"{len(servers)} servers at their ends",
+    )
     rows = world.instances()
     assert {rows[uuid][1].state for uuid in servers} <= set(states_expected), [rows[uuid][1].fault for uuid in servers]
     return [rows[uuid][1].host for uuid in servers]
@@ -65,7 +72,9 @@ def test_anti_affinity_keeps_members_of_requests_made_at_once_apart(world: World
 def test_as_many_members_on_a_host_as_the_rule_allows(world: World) -> None:
     group = _group(world, "anti-affinity", max_server_per_host=2)
 
-    servers = world.accept(*(f"one-{number}" for number in range(3)), group=group) + world.accept(*(f"two-{number}" for number in range(5)), group=group)
+    servers = world.accept(*(f"one-{number}" for number in range(3)), group=group) + world.accept(
+        *(f"two-{number}" for number in range(5)), group=group
+    )
 
     assert set(collections.Counter(_hosts(world, servers)).values()) == {2}
     _delete(world, servers)

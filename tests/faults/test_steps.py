@@ -40,7 +40,8 @@ def test_every_step_is_on_the_page() -> None:
 
 
 def test_every_step_of_the_protocol_is_swept() -> None:
-    """Whatever the page calls a step, in its tables or beside them, is one that the sweep kills, freezes and deceives."""
+    """Whatever the page calls a step, in its tables or beside them, is one that the sweep kills, freezes and
+    deceives."""
     rows = [line for line in table_of_steps().splitlines() if line.startswith("|")]
     described = {step for row in rows for step in ON_PAGE.findall(" ".join(row.split("|")[1:3]))}
 

@@ -1,6 +1,7 @@
 """Every durable step of the build protocol × every kind of fault: afterwards all is as it must be.
 
-A line for each profile is printed at the end of the run, and a table is written. tests/run tries a sample: see tests/sampling.py.
+A line for each profile is printed at the end of the run, and a table is written. tests/run tries a sample: see
+tests/sampling.py.
 """
 
 import collections
@@ -108,6 +109,15 @@ def test_a_fault_at_any_step_leaves_nothing_lost_and_nothing_behind(
         assert states["ERROR"] == 0, "a fault of a conductor or the API costs nobody a server"
     ended = ", ".join(f"{number} {state}" for state, number in sorted(states.items()))
     story_told = "; ".join([*keeper.workload, *(row.fault["message"] for row in rows if row.fault)])
-    row = (worlds.profile, who, step, workload.__name__, kind.value, ended, story_told, f"{time.monotonic() - began:.2f}")
+    row = (
+        worlds.profile,
+        who,
+        step,
+        workload.__name__,
+        kind.value,
+        ended,
+        story_told,
+        f"{time.monotonic() - began:.2f}",
+    )
     record_property(outcomes.PROPERTY, row)
     keeper.tidy_up()

@@ -107,7 +107,11 @@ def test_an_operation_that_cannot_be_read_stops_no_sweep(scene: Scene, column: s
     running(scene)
     harness = scene.harness
     gate = harness.world.cells.by_name(CELL)
-    value_of(gate.write_now(cell_db.operations.begin_operation, scene.uuid, OPERATIONS["rebuild"], USER, arguments={}, deadline_s=600.0))
+    value_of(
+        gate.write_now(
+            cell_db.operations.begin_operation, scene.uuid, OPERATIONS["rebuild"], USER, arguments={}, deadline_s=600.0
+        )
+    )
 
     change(harness, scene.uuid, **{column: "[1"})
     harness.let_leases_end()
@@ -128,7 +132,9 @@ def test_a_server_that_is_going_without_a_lease_is_ended(scene: Scene) -> None:
         assert cell_db.endings.ended_without_cleanups(connection, most=9) == [scene.uuid]
 
 
-def test_an_end_that_cannot_be_brought_about_keeps_no_other_server(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_that_cannot_be_brought_about_keeps_no_other_server(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     harness, placement = scene.harness, scene.harness.commands._placement
     release, asked = placement.release, list[str]()
 
@@ -151,13 +157,21 @@ def test_an_end_that_cannot_be_brought_about_keeps_no_other_server(scene: Scene,
         harness.commands.end(["one", "two"])
 
 
-def test_an_overdue_operation_that_cannot_be_ended_keeps_no_other(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overdue_operation_that_cannot_be_ended_keeps_no_other(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     running(scene)
     harness = scene.harness
     gate = harness.world.cells.by_name(CELL)
-    value_of(gate.write_now(cell_db.operations.begin_operation, scene.uuid, OPERATIONS["rebuild"], USER, arguments={}, deadline_s=-1.0))
+    value_of(
+        gate.write_now(
+            cell_db.operations.begin_operation, scene.uuid, OPERATIONS["rebuild"], USER, arguments={}, deadline_s=-1.0
+        )
+    )
     with harness.database.reading() as connection:
-        (late,) = [each for each in cell_db.operations.overdue_operations(connection, most=9) if each.uuid == scene.uuid]
+        (late,) = [
+            each for each in cell_db.operations.overdue_operations(connection, most=9) if each.uuid == scene.uuid
+        ]
     bad = dataclasses.replace(late, host=object())  # type: ignore[arg-type]
     monkeypatch.setattr(cell_db.operations, "overdue_operations", lambda *_, **__: [bad, late])
 
@@ -167,13 +181,20 @@ def test_an_overdue_operation_that_cannot_be_ended_keeps_no_other(scene: Scene, 
 
 
 def test_a_build_that_somebody_else_could_not_handle_takes_no_server_from_its_host(scene: Scene) -> None:
-    """A host sent a `build` where nobody understands one, and the letter that came of it gave up another host's build."""
+    """A host sent a `build` where nobody understands one, and the letter that came of it gave up another host's
+    build."""
     host, forger = under_way(scene)
     harness = scene.harness
     before = rows(harness)
     dead_letter_handler = DeadLetterHandler(harness.database, harness.commands, Dropped())
 
-    for queue in ("reports", "conductor", compute_verbs.queue(forger), compute_verbs.queue(other_than(harness, forger)) + "x", ""):
+    for queue in (
+        "reports",
+        "conductor",
+        compute_verbs.queue(forger),
+        compute_verbs.queue(other_than(harness, forger)) + "x",
+        "",
+    ):
         dead_letter_handler.on_dead_letter([delivery_of(letter_of(scene.uuid, queue))])
     # The queue is the sender's own word; who it is, the broker's.
     dead_letter_handler.on_dead_letter([delivery_of(letter_of(scene.uuid, compute_verbs.queue(host)), sender=forger)])
@@ -198,7 +219,9 @@ def test_letters_of_a_host_are_filed_under_its_name_and_fill_nothing(scene: Scen
     dead_letter_handler.on_dead_letter([delivery_of(forged, sender="other"), delivery_of(ours)])
 
     letters = harness.world.rows(CELL, cell_db.tables.dead_letters)
-    kept = collections.Counter((letter.host, letter.queue) for letter in letters if letter.host in ("evil", "other") or letter.why == ours.why)
+    kept = collections.Counter(
+        (letter.host, letter.queue) for letter in letters if letter.host in ("evil", "other") or letter.why == ours.why
+    )
     assert kept == {("evil", "compute.evil"): MAX_OF_HOST, ("other", "compute.other"): 1, (None, "conductor"): 1}
     assert dropped.counts() == {("evil", "dead_letter"): 20}
 
@@ -210,7 +233,12 @@ def delivery_of(letter: DeadLetter, sender: str | None = None, context: Context 
 def letter_of(server: str, queue: str) -> DeadLetter:
     orders = {"orders": [{"attempt": 1, "spec": {"uuid": server}}]}
     envelope = envelopes.Envelope(
-        verb="build", version="99.0", arguments=msgspec.Raw(msgspec.json.encode(orders)), request_id="req-1", context={}, deadline_ms=1000
+        verb="build",
+        version="99.0",
+        arguments=msgspec.Raw(msgspec.json.encode(orders)),
+        request_id="req-1",
+        context={},
+        deadline_ms=1000,
     )
     return DeadLetter(queue=queue, why="unknown verb", deliveries=1, envelope=envelope)
 

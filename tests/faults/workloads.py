@@ -1,4 +1,5 @@
-"""What users and operators do while a trap is set. Each story brings certain steps about; it calls `arm` when the trap may spring."""
+"""What users and operators do while a trap is set. Each story brings certain steps about; it calls `arm` when the trap
+may spring."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,7 +20,8 @@ RESOURCES = {VCPU: FLAVOR.vcpus, MEMORY_MB: FLAVOR.memory_mib, DISK_GB: FLAVOR.r
 
 
 def everyday(keeper: ProcessKeeper, arm: Arm) -> None:
-    """Two servers in one request, one of them refused by its first host; a third one deleted while it is built, the first once it runs."""
+    """Two servers in one request, one of them refused by its first host; a third one deleted while it is built, the
+    first once it runs."""
     world = keeper.world
     pair = world.accept("plain", PICKY, hint=False)
     slow = world.accept(SLOW, hint=False)
@@ -58,7 +60,9 @@ def claimed_before(keeper: ProcessKeeper, arm: Arm) -> None:
     world = keeper.world
     uuids = world.accept(asleep=True)
     node = world.placement.providers([])[0].uuid
-    world.placement.claim([Claim(uuid=uuids[0], provider_uuid=node, resources=RESOURCES, project_id="p", user_id="u", generation=None)])
+    world.placement.claim(
+        [Claim(uuid=uuids[0], provider_uuid=node, resources=RESOURCES, project_id="p", user_id="u", generation=None)]
+    )
     arm()
     keeper.let_leases_end()
     _wait_for_end(keeper, uuids)
@@ -138,7 +142,9 @@ def begin_stop(world: World, cell: str, uuid: str) -> None:
     """What the API does for os-stop."""
     gate = world.cells.by_name(cell)
     value_of(
-        gate.write_now(cell_db.operations.begin_operation, uuid, OPERATIONS["stop"], USER, arguments={}, deadline_s=30.0)
+        gate.write_now(
+            cell_db.operations.begin_operation, uuid, OPERATIONS["stop"], USER, arguments={}, deadline_s=30.0
+        )
     )
     gate.hint(cell_verbs.QUEUE, cell_verbs.ACT, cell_verbs.Uuids([uuid]), USER)
 
@@ -157,4 +163,6 @@ def restarted_agent(keeper: ProcessKeeper, arm: Arm) -> None:
 
 def _wait_for_end(keeper: ProcessKeeper, uuids: Sequence[str]) -> None:
     ends = (states.BUILD_ACTIVE, states.BUILD_ERROR, states.BUILD_DELETED)
-    keeper.wait_until(lambda: all(keeper.world.state_of(uuid) in ends for uuid in uuids), f"{len(uuids)} servers end somewhere")
+    keeper.wait_until(
+        lambda: all(keeper.world.state_of(uuid) in ends for uuid in uuids), f"{len(uuids)} servers end somewhere"
+    )

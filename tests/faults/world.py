@@ -1,7 +1,7 @@
 """A whole cloud inside the test's process, from the real parts: databases, brokers, Placement, conductors, agents.
 
-It runs on SQLite and in-process brokers, or on MariaDB and RabbitMQ: whoever makes it hands in the URLs. Nothing here knows of faults,
-but that its hypervisors refuse some servers by their names: see `PICKY` and `HOPELESS`.
+It runs on SQLite and in-process brokers, or on MariaDB and RabbitMQ: whoever makes it hands in the URLs. Nothing here
+knows of faults, but that its hypervisors refuse some servers by their names: see `PICKY` and `HOPELESS`.
 """
 
 import asyncio
@@ -120,7 +120,9 @@ class PickyHypervisor(SimulatedHypervisor):
         self._spawn = self.guests.spawn
         self.guests.spawn = self._refuse_or_spawn  # type: ignore[method-assign]
 
-    def _refuse_or_spawn(self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, deadline: Deadline) -> Guest:
+    def _refuse_or_spawn(
+        self, spec: BuildSpec, attempt: int, *, image: pathlib.Path | None, deadline: Deadline
+    ) -> Guest:
         if attempt == 1 and spec.name.startswith(PICKY):
             raise core.errors.Conflict("not this one, not here", server=spec.uuid)
         return self._spawn(spec, attempt, image=image, deadline=deadline)
@@ -136,7 +138,14 @@ def driver_of(kind: type[SimulatedHypervisor], conf: cfg.ConfigOpts) -> Simulate
 class World:
     """The cloud. `start_all` runs every program; tests that want to step them one by one start them themselves."""
 
-    def __init__(self, folder: pathlib.Path, cells: Sequence[str] = ("east", "west"), hosts: int = 2, *, at: Addresses | None = None) -> None:
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        cells: Sequence[str] = ("east", "west"),
+        hosts: int = 2,
+        *,
+        at: Addresses | None = None,
+    ) -> None:
         self.folder = folder
         self.at = at or Addresses.embedded(folder, cells)
         self.cell_names = tuple(cells)
@@ -159,14 +168,16 @@ class World:
         self.image_endpoint.start()
         self.images = Images(f"http://127.0.0.1:{self._image_port}", timeout_s=20)
 
-    # ---- making it -----------------------------------------------------------------------------------------------------------
+    # ---- making it ---------------------------------------------------------------------------------------------------
 
     def _make_schemas(self) -> None:
         for name, database in self.databases.items():
             sync(api_db.schema.SCHEMA if name == "api" else cell_db.schema.SCHEMA, database)
 
     def _write_placement(self) -> None:
-        placement = devstack.services.placement.Placement(self.folder / "placement", database_url=self.at.placement_database)
+        placement = devstack.services.placement.Placement(
+            self.folder / "placement", database_url=self.at.placement_database
+        )
         placement.configure()
         placement.sync()
         self.placement_endpoint = placement.endpoint
@@ -181,7 +192,10 @@ class World:
             )  # fmt: skip
             for name in self.cell_names:
                 api_db.cells.create(
-                    connection, name=name, database_connection=self.at.databases[name], transport_url=self.at.brokers[name]
+                    connection,
+                    name=name,
+                    database_connection=self.at.databases[name],
+                    transport_url=self.at.brokers[name],
                 )
 
     def _faults(self) -> None:
@@ -212,15 +226,19 @@ timeout_s = 20
 [conductor]
 """
 
-    # ---- its programs ----------------------------------------------------------------------------------------------------------
+    # ---- its programs ------------------------------------------------------------------------------------------------
 
-    def super_conductor(self, name: str = "super", steps: CrashPoints | None = None, clock: Clock | None = None, **settings: float) -> Any:
+    def super_conductor(
+        self, name: str = "super", steps: CrashPoints | None = None, clock: Clock | None = None, **settings: float
+    ) -> Any:
         """A super-conductor that is not started; `settings` of its group `conductor`."""
         text = self._api_level(name) + _lines({**CONDUCTOR, **settings})
         conf = self.configure(name, conductor.superconductor.main.options(), text)
         return conductor.superconductor.main.SuperConductor(conf, steps=steps, clock=clock)
 
-    def cell_conductor(self, cell: str, steps: CrashPoints | None = None, name: str = "", clock: Clock | None = None, **settings: float) -> Any:
+    def cell_conductor(
+        self, cell: str, steps: CrashPoints | None = None, name: str = "", clock: Clock | None = None, **settings: float
+    ) -> Any:
         """A conductor of the cell that is not started; `settings` of its group `conductor`."""
         name = name or f"conductor-{cell}"
         text = f"""
@@ -244,7 +262,8 @@ timeout_s = 20
         self, cell: str, host: str, steps: CrashPoints | None = None, *, kind: type[SimulatedHypervisor] = PickyHypervisor, broker: str = "",
         **settings: float,
     ) -> Any:  # fmt: skip
-        """A host's agent that is not started; `settings` of its group `compute`. `broker`: the cell's own unless another URL leads there."""
+        """A host's agent that is not started; `settings` of its group `compute`. `broker`: the cell's own unless
+        another URL leads there."""
         text = f"""
 [DEFAULT]
 host = {host}
@@ -276,7 +295,9 @@ disk_gib = 500
                 self.start(f"compute-{host}", self.agent(cell, host))
         running = self.start("super", self.super_conductor())
         every = {host for hosts in self.hosts.values() for host in hosts}
-        wait_until(lambda: {host.host for host in running.view.snapshot() if host.up} == every, "every host is up in the view")
+        wait_until(
+            lambda: {host.host for host in running.view.snapshot() if host.up} == every, "every host is up in the view"
+        )
 
     def end(self, name: str, timeout_s: float = 5.0) -> None:
         """Stops one program."""
@@ -296,7 +317,7 @@ disk_gib = 500
         for database in self.databases.values():
             database.close()
 
-    # ---- what users do ---------------------------------------------------------------------------------------------------------
+    # ---- what users do -----------------------------------------------------------------------------------------------
 
     def accept(
         self, *names: str, zone: str | None = None, host: str | None = None, project: str = "p", group: str | None = None, hint: bool = True,
@@ -329,7 +350,9 @@ disk_gib = 500
         """What a request for these servers is made into before it is accepted."""
         return [_order(project, name) for name in names]
 
-    def create(self, orders: Sequence[BuildRequest], steps: CrashPoints | None = None, *, quota: Mapping[str, int] = UNLIMITED) -> None:
+    def create(
+        self, orders: Sequence[BuildRequest], steps: CrashPoints | None = None, *, quota: Mapping[str, int] = UNLIMITED
+    ) -> None:
         """Accepts servers by what a request to the API does; its errors are those of the request."""
         build = orders[0].build
         request = RequestSpec(project_id=build.project_id, user_id=build.user_id)
@@ -348,7 +371,7 @@ disk_gib = 500
         mapping = value_of(self.api_db.read_now(api_db.instances.get, uuid))
         asyncio.run(delete_server(self, USER, mapping, steps or CrashPoints()))
 
-    # ---- what can be seen ---------------------------------------------------------------------------------------------------------
+    # ---- what can be seen --------------------------------------------------------------------------------------------
 
     def rows(self, where: str, table: sa.Table) -> list[sa.Row[Any]]:
         """Every row of a table of one database."""
@@ -385,14 +408,23 @@ disk_gib = 500
     def messages(self) -> dict[str, int]:
         """Queue -> messages that wait in it: hints, orders and dead letters; heartbeats come and go in `reports`."""
         names = {"api": ["conductor"]} | {
-            cell: ["conductor", "dead_letters", *(messaging.verbs.compute.queue(host) for host in hosts)] for cell, hosts in self.hosts.items()
+            cell: ["conductor", "dead_letters", *(messaging.verbs.compute.queue(host) for host in hosts)]
+            for cell, hosts in self.hosts.items()
         }
-        found = {f"{where} {queue}": self.brokers[where].waiting(queue) for where, queues in names.items() for queue in queues}
+        found = {
+            f"{where} {queue}": self.brokers[where].waiting(queue)
+            for where, queues in names.items()
+            for queue in queues
+        }
         return {queue: number for queue, number in found.items() if number}
 
     def wait_for(self, wanted: Sequence[str], state: str, deadline_s: float = DEADLINE_S) -> None:
         """Waits until all these servers are in the protocol's state."""
-        wait_until(lambda: all(self.state_of(uuid) == state for uuid in wanted), f"{len(wanted)} servers in {state}", deadline_s)
+        wait_until(
+            lambda: all(self.state_of(uuid) == state for uuid in wanted),
+            f"{len(wanted)} servers in {state}",
+            deadline_s,
+        )
 
     def state_of(self, uuid: str) -> str | None:
         """The protocol's state of a server; None: no cell has a row."""

@@ -1,4 +1,5 @@
-"""Several nodes of one database take writes at the same time: what one machine's locks hide is found here, on real Galera nodes."""
+"""Several nodes of one database take writes at the same time: what one machine's locks hide is found here, on real
+Galera nodes."""
 
 import concurrent.futures
 import datetime
@@ -61,7 +62,10 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[mariadb.Mar
 @pytest.fixture(scope="module")
 def gates(nodes: list[mariadb.MariaDB]) -> Iterator[list[Gate]]:
     """An API process at each node."""
-    made = [Gate(Cell("api", f"api-{node.port}", node.url("api"), "none://"), threads=THREADS_A_NODE, deadline_s=60.0) for node in nodes]
+    made = [
+        Gate(Cell("api", f"api-{node.port}", node.url("api"), "none://"), threads=THREADS_A_NODE, deadline_s=60.0)
+        for node in nodes
+    ]
     yield made
     for gate in made:
         gate.close()
@@ -72,7 +76,13 @@ def cell(gates: list[Gate]) -> str:
     """A cell that orders may be assigned to."""
 
     def insert(connection: sa.Connection) -> None:
-        row = {"uuid": CELL, "name": "east", "transport_url": "none://", "database_connection": "none://", "disabled": False}
+        row = {
+            "uuid": CELL,
+            "name": "east",
+            "transport_url": "none://",
+            "database_connection": "none://",
+            "disabled": False,
+        }
         connection.execute(sa.insert(cell_mappings).values(**row, created_at=now_sql()))
 
     value_of(gates[0].write_now(insert))
@@ -102,7 +112,9 @@ def accept(connection: sa.Connection, *, project: str, group: str | None = None,
     return [order.uuid for order in orders]
 
 
-def at_once(gates: Sequence[Gate], number: int, work: Callable[[Gate], object]) -> tuple[list[object], list[core.errors.CellplaneError]]:
+def at_once(
+    gates: Sequence[Gate], number: int, work: Callable[[Gate], object]
+) -> tuple[list[object], list[core.errors.CellplaneError]]:
     """So many calls at the same moment, spread over the nodes: what they gave, and the refusals."""
     ready = threading.Barrier(min(number, THREADS_A_NODE * len(gates)))
 
@@ -122,12 +134,14 @@ def at_once(gates: Sequence[Gate], number: int, work: Callable[[Gate], object]) 
     return given, refused
 
 
-# ---- locks that every node sees ----------------------------------------------------------------------------------------------------
+# ---- locks that every node sees --------------------------------------------------------------------------------------
 
 
 def test_three_writers_never_exceed_a_quota(gates: list[Gate]) -> None:
     for project in ("p", "q", "r"):
-        accepted, refused = at_once(gates, 3 * LIMIT, lambda gate, project=project: value_of(gate.write_now(accept, project=project)))  # type: ignore[misc]
+        accepted, refused = at_once(
+            gates, 3 * LIMIT, lambda gate, project=project: value_of(gate.write_now(accept, project=project))
+        )  # type: ignore[misc]
 
         assert (len(accepted), len(refused)) == (LIMIT, 2 * LIMIT)
         assert value_of(gates[0].read_now(api_db.quota.usage, project))["instances"] == LIMIT
@@ -136,15 +150,23 @@ def test_three_writers_never_exceed_a_quota(gates: list[Gate]) -> None:
 def test_a_group_gets_no_more_members_than_its_user_may_have(gates: list[Gate]) -> None:
     group = make_group(gates)
 
-    accepted, refused = at_once(gates, 18, lambda gate: value_of(gate.write_now(accept, project="grouped", group=group)))
+    accepted, refused = at_once(
+        gates, 18, lambda gate: value_of(gate.write_now(accept, project="grouped", group=group))
+    )
 
     assert (len(accepted), len(refused)) == (5, 13)
 
 
 def make_group(gates: Sequence[Gate], project: str = "grouped") -> str:
-    made = value_of(gates[0].write_now(api_db.server_groups.insert, new_group(project), quota_defaults={**DEFAULTS, "server_groups": -1}))
+    made = value_of(
+        gates[0].write_now(
+            api_db.server_groups.insert, new_group(project), quota_defaults={**DEFAULTS, "server_groups": -1}
+        )
+    )
     for gate in gates:
-        seen_by(gate, lambda connection: [one for one in api_db.server_groups.list_all(connection) if one.uuid == made.uuid])
+        seen_by(
+            gate, lambda connection: [one for one in api_db.server_groups.list_all(connection) if one.uuid == made.uuid]
+        )
     return made.uuid
 
 
@@ -154,7 +176,11 @@ def new_group(project: str) -> ServerGroup:
 
 def test_a_project_gets_no_more_groups_than_it_may_have(gates: list[Gate]) -> None:
     made, refused = at_once(
-        gates, 18, lambda gate: value_of(gate.write_now(api_db.server_groups.insert, new_group("groups"), quota_defaults=DEFAULTS))
+        gates,
+        18,
+        lambda gate: value_of(
+            gate.write_now(api_db.server_groups.insert, new_group("groups"), quota_defaults=DEFAULTS)
+        ),
     )
 
     assert (len(made), len(refused)) == (3, 15)
@@ -162,7 +188,14 @@ def test_a_project_gets_no_more_groups_than_it_may_have(gates: list[Gate]) -> No
 
 def test_a_user_gets_no_more_key_pairs_than_the_quota_allows(gates: list[Gate]) -> None:
     def make(gate: Gate) -> object:
-        pair = {"user_id": "keys", "name": uuid.uuid4().hex, "kind": "ssh", "fingerprint": "f", "public_key": "k", "most": 5}
+        pair = {
+            "user_id": "keys",
+            "name": uuid.uuid4().hex,
+            "kind": "ssh",
+            "fingerprint": "f",
+            "public_key": "k",
+            "most": 5,
+        }
         return value_of(gate.write_now(api_db.keypairs.insert, **pair))
 
     made, refused = at_once(gates, 18, make)
@@ -175,19 +208,33 @@ def test_a_host_is_in_one_zone_only(gates: list[Gate], cell: str) -> None:
         host = f"host-{number}"
         value_of(gates[0].write_now(api_db.hosts.insert, [host], cell))
         zones = [
-            value_of(gates[0].write_now(api_db.aggregates.insert, name=f"{host}-{zone}", availability_zone=f"{host}-{zone}")).id for zone in range(3)
+            value_of(
+                gates[0].write_now(api_db.aggregates.insert, name=f"{host}-{zone}", availability_zone=f"{host}-{zone}")
+            ).id
+            for zone in range(3)
         ]
         for gate in gates:
-            seen_by(gate, lambda connection, zones=zones: len([a for a in api_db.aggregates.list_all(connection) if a.id in zones]) == 3)  # type: ignore[misc]
+            seen_by(
+                gate,
+                lambda connection, zones=zones: (
+                    len([a for a in api_db.aggregates.list_all(connection) if a.id in zones]) == 3
+                ),
+            )  # type: ignore[misc]
 
         waiting = iter(zones)
-        at_once(gates, 3, lambda gate, waiting=waiting, host=host: value_of(gate.write_now(api_db.aggregates.add_host, next(waiting), host)))  # type: ignore[misc]
+        at_once(
+            gates,
+            3,
+            lambda gate, waiting=waiting, host=host: value_of(
+                gate.write_now(api_db.aggregates.add_host, next(waiting), host)
+            ),
+        )  # type: ignore[misc]
 
         found = value_of(gates[0].read_now(api_db.aggregates.list_all))
         assert len([one for one in found if one.id in zones and host in one.hosts]) == 1
 
 
-# ---- leases ----------------------------------------------------------------------------------------------------------------------------
+# ---- leases ----------------------------------------------------------------------------------------------------------
 
 
 def test_an_order_is_leased_by_one_super_conductor(gates: list[Gate]) -> None:
@@ -195,7 +242,12 @@ def test_an_order_is_leased_by_one_super_conductor(gates: list[Gate]) -> None:
     for part in range(6):
         value_of(gates[0].write_now(accept, project=f"leases-{part}", number=LIMIT))
     for gate in gates:
-        seen_by(gate, lambda connection: connection.execute(sa.select(sa.func.count()).select_from(build_requests)).scalar() == 6 * LIMIT)
+        seen_by(
+            gate,
+            lambda connection: (
+                connection.execute(sa.select(sa.func.count()).select_from(build_requests)).scalar() == 6 * LIMIT
+            ),
+        )
 
     def drain(gate: Gate) -> list[str]:
         taken: list[str] = []
@@ -210,13 +262,16 @@ def test_an_order_is_leased_by_one_super_conductor(gates: list[Gate]) -> None:
 
 
 def test_members_are_handed_over_by_whoever_holds_their_group(gates: list[Gate], cell: str) -> None:
-    """The first one is slow, and a second takes the group at another node meanwhile: it must not miss what the first hands over."""
+    """The first one is slow, and a second takes the group at another node meanwhile: it must not miss what the first
+    hands over."""
     group = make_group(gates, "held")
     [server] = value_of(gates[0].write_now(accept, project="held"))
     [entry] = value_of(gates[0].write_now(api_db.journal.lease, seconds=600.0, most=1, uuids_wanted=[server]))
     held = value_of(gates[0].write_now(api_db.server_group_leases.take, group, seconds=0.0))
     assert held is not None
-    assignment = Assignment(uuid=server, token=str(entry.token), project_id="held", cell_uuid=cell, host="h", alternates=[])
+    assignment = Assignment(
+        uuid=server, token=str(entry.token), project_id="held", cell_uuid=cell, host="h", alternates=[]
+    )
     seen_by(gates[1], lambda connection: phase_of(connection, server))
     has_assigned, is_taken = threading.Event(), threading.Event()
 
@@ -243,7 +298,7 @@ def phase_of(connection: sa.Connection, server: str) -> str | None:
     return connection.execute(sa.select(build_requests.c.phase).where(build_requests.c.uuid == server)).scalar()
 
 
-# ---- conflicts at COMMIT ---------------------------------------------------------------------------------------------------------------
+# ---- conflicts at COMMIT ---------------------------------------------------------------------------------------------
 
 
 def test_conductors_repeat_what_a_conflict_undid(nodes: list[mariadb.MariaDB], gates: list[Gate]) -> None:
@@ -264,7 +319,9 @@ def test_conductors_repeat_what_a_conflict_undid(nodes: list[mariadb.MariaDB], g
     with concurrent.futures.ThreadPoolExecutor(len(databases)) as threads:
         list(threads.map(work, databases))
     with databases[0].reading() as connection:
-        counted = connection.execute(sa.select(instance_mappings.c.vcpus).where(instance_mappings.c.project_id == "counted")).scalar_one()
+        counted = connection.execute(
+            sa.select(instance_mappings.c.vcpus).where(instance_mappings.c.project_id == "counted")
+        ).scalar_one()
 
     assert counted == TINY.vcpus + 60
     assert tries > 60  # else nothing was tried here
@@ -272,7 +329,7 @@ def test_conductors_repeat_what_a_conflict_undid(nodes: list[mariadb.MariaDB], g
         database.close()
 
 
-# ---- a node without its cluster ----------------------------------------------------------------------------------------------------------
+# ---- a node without its cluster --------------------------------------------------------------------------------------
 
 
 def test_a_node_without_majority_is_a_lost_connection(nodes: list[mariadb.MariaDB]) -> None:
@@ -298,7 +355,11 @@ def test_a_node_without_majority_is_a_lost_connection(nodes: list[mariadb.MariaD
         assert gate.health()["database"] != "up"
         time.sleep(1.1)  # as long as a breaker waits with its next probe
         gate.probe()
-        wait_until(lambda: not galera.is_synced(alone, len(nodes)) and gate.health()["database"] != "up", what="a probe that is not fooled", deadline_s=5.0)
+        wait_until(
+            lambda: not galera.is_synced(alone, len(nodes)) and gate.health()["database"] != "up",
+            what="a probe that is not fooled",
+            deadline_s=5.0,
+        )
     finally:
         galera.isolate(alone, False)
         wait_until(lambda: galera.is_synced(alone, len(nodes)), what="node among the others", deadline_s=60.0)

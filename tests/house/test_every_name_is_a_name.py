@@ -24,7 +24,11 @@ def _bodies() -> Iterator[tuple[str, Microversion, Schema]]:
             if body is not None:
                 for version in (MIN, MAX, Microversion.parse(row.since)):
                     if Span.between(row.since, row.until).applies(version):
-                        yield f"{row.path} {getattr(row, 'action', row.since)} {version}", version, body.type.at(version).schema
+                        yield (
+                            f"{row.path} {getattr(row, 'action', row.since)} {version}",
+                            version,
+                            body.type.at(version).schema,
+                        )
 
 
 def _names(schema: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Schema]]:
@@ -46,7 +50,10 @@ def test_every_name_in_a_body_is_of_the_type_of_names(label: str) -> None:
     wrong = [
         path
         for path, schema in _names(BODIES[label])
-        if path[:2] not in REFERENCES and not all(each.get("type") == "null" or each.get("format") == "name" for each in schema.get("anyOf", [schema]))
+        if path[:2] not in REFERENCES
+        and not all(
+            each.get("type") == "null" or each.get("format") == "name" for each in schema.get("anyOf", [schema])
+        )
     ]
 
     assert wrong == []
@@ -55,7 +62,13 @@ def test_every_name_in_a_body_is_of_the_type_of_names(label: str) -> None:
 def test_names_are_looked_for_in_bodies_that_have_some() -> None:
     found = {path for schema in BODIES.values() for path, _ in _names(schema)}
 
-    assert {("server", "name"), ("createImage", "name"), ("keypair", "name"), ("aggregate", "availability_zone"), ("flavor", "name")} <= found
+    assert {
+        ("server", "name"),
+        ("createImage", "name"),
+        ("keypair", "name"),
+        ("aggregate", "availability_zone"),
+        ("flavor", "name"),
+    } <= found
 
 
 @pytest.mark.parametrize("kind", [NAME, name(pattern=r"^[a-zA-Z0-9_ -]+\Z")], ids=["any", "of a key pair"])

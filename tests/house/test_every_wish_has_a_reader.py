@@ -1,7 +1,7 @@
 """What is accepted is read: no field is written down for a server and then forgotten.
 
-A field counts as read where some program's code takes it as an attribute of that name, outside of the file that declares it. That is
-looser than types, and enough: every field that has ever been forgotten had a name of its own.
+A field counts as read where some program's code takes it as an attribute of that name, outside of the file that
+declares it. That is looser than types, and enough: every field that has ever been forgotten had a name of its own.
 """
 
 import ast
@@ -36,7 +36,10 @@ def _trees() -> Iterator[tuple[pathlib.Path, ast.Module]]:
 def read() -> set[str]:
     """Every attribute that is taken anywhere."""
     return {
-        node.attr for _, tree in _trees() for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+        node.attr
+        for _, tree in _trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
     }
 
 
@@ -58,11 +61,18 @@ def test_the_one_way_to_a_request_fills_every_field() -> None:
     )
     (made,) = (node for node in ast.walk(builder) if isinstance(node, ast.Call) and _name_of(node) == "Request")
 
-    assert {keyword.arg for keyword in made.keywords} == {field.name for field in dataclasses.fields(Request) if field.init}
+    assert {keyword.arg for keyword in made.keywords} == {
+        field.name for field in dataclasses.fields(Request) if field.init
+    }
 
 
 def test_nobody_else_makes_a_request() -> None:
-    makers = [path for path, tree in _trees() for node in ast.walk(tree) if isinstance(node, ast.Call) and _name_of(node) == "Request"]
+    makers = [
+        path
+        for path, tree in _trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and _name_of(node) == "Request"
+    ]
 
     assert [path.relative_to(REPOSITORY).as_posix() for path in makers] == ["scheduler/request.py"]
 
@@ -83,7 +93,9 @@ def test_every_namespace_of_extra_specs_has_its_reader_or_is_refused() -> None:
     assert set().union(*found.values()).isdisjoint(UNREAD)
 
 
-@pytest.mark.parametrize(("reader", "namespace"), [(reader, space) for reader, spaces in NAMESPACES.items() for space in sorted(spaces)])
+@pytest.mark.parametrize(
+    ("reader", "namespace"), [(reader, space) for reader, spaces in NAMESPACES.items() for space in sorted(spaces)]
+)
 def test_the_reader_of_a_namespace_knows_its_name(reader: str, namespace: str) -> None:
     source = "\n".join(path.read_text() for path in (REPOSITORY / READ_IN[reader]).rglob("*.py"))
 
@@ -91,4 +103,10 @@ def test_the_reader_of_a_namespace_knows_its_name(reader: str, namespace: str) -
 
 
 def _name_of(call: ast.Call) -> str:
-    return call.func.id if isinstance(call.func, ast.Name) else call.func.attr if isinstance(call.func, ast.Attribute) else ""
+    return (
+        call.func.id
+        if isinstance(call.func, ast.Name)
+        else call.func.attr
+        if isinstance(call.func, ast.Attribute)
+        else ""
+    )

@@ -17,7 +17,12 @@ BY_HAND = re.compile(r"\b(server|instance|attempt|build|operation)s?[= ]%|\brequ
 def formats(path: pathlib.Path) -> Iterator[str]:
     """The texts of the lines that a module logs."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LEVELS and ast.unparse(node.func.value) == "LOG":
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in LEVELS
+            and ast.unparse(node.func.value) == "LOG"
+        ):
             yield from (arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str))
 
 

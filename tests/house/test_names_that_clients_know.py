@@ -1,6 +1,7 @@
 """Actions, their events, states and statuses are called as OpenStack's clients know them.
 
-The tables are written down here a second time, from the reference of the Compute API: a name is a promise, not a detail of ours.
+The tables are written down here a second time, from the reference of the Compute API: a name is a promise, not a detail
+of ours.
 """
 
 import pytest
@@ -9,7 +10,8 @@ from lifecycle import actions, states
 from lifecycle.actions import Action
 from lifecycle.states import status
 
-# What os-instance-actions shows for each key of a request, and the event of the work on the host; None: no host does anything.
+# What os-instance-actions shows for each key of a request, and the event of the work on the host; None: no host does
+# anything.
 ACTIONS: dict[str, tuple[str, str | None]] = {
     "os-start": ("start", "compute_start_instance"),
     "os-stop": ("stop", "compute_stop_instance"),

@@ -1,6 +1,7 @@
 """Every pool of threads and every queue between threads has a size: by reading the code, not by trying it.
 
-The event loop's own executor has a queue without end and no deadline, and everybody shares it: one service that does not answer fills it.
+The event loop's own executor has a queue without end and no deadline, and everybody shares it: one service that does
+not answer fills it.
 """
 
 import ast
@@ -30,14 +31,25 @@ def calls() -> Iterator[tuple[str, ast.Call, bool]]:
     for package in PRODUCT:
         for path in sorted((ROOT / package).rglob("*.py")):
             tree = ast.parse(path.read_text(encoding="utf-8"))
-            of_blocks = {id(item.context_expr) for node in ast.walk(tree) if isinstance(node, ast.With | ast.AsyncWith) for item in node.items}
+            of_blocks = {
+                id(item.context_expr)
+                for node in ast.walk(tree)
+                if isinstance(node, ast.With | ast.AsyncWith)
+                for item in node.items
+            }
             for node in ast.walk(tree):
                 if isinstance(node, ast.Call):
                     yield str(path.relative_to(ROOT)), node, id(node) in of_blocks
 
 
 def name_of(call: ast.Call) -> str:
-    return call.func.attr if isinstance(call.func, ast.Attribute) else call.func.id if isinstance(call.func, ast.Name) else ""
+    return (
+        call.func.attr
+        if isinstance(call.func, ast.Attribute)
+        else call.func.id
+        if isinstance(call.func, ast.Name)
+        else ""
+    )
 
 
 def is_none(node: ast.expr) -> bool:
@@ -46,7 +58,9 @@ def is_none(node: ast.expr) -> bool:
 
 def uses_default_executor(file: str, call: ast.Call, in_with: bool) -> bool:
     name = name_of(call)
-    return name in ("to_thread", "set_default_executor") or (name == "run_in_executor" and (not call.args or is_none(call.args[0])))
+    return name in ("to_thread", "set_default_executor") or (
+        name == "run_in_executor" and (not call.args or is_none(call.args[0]))
+    )
 
 
 def asks_loop_for_a_name(file: str, call: ast.Call, in_with: bool) -> bool:
@@ -74,12 +88,21 @@ def makes_a_queue_without_end(file: str, call: ast.Call, in_with: bool) -> bool:
     return name == "SimpleQueue" or (name == "deque" and not call.args and "maxlen" not in sizes)
 
 
-RULES: list[Callable[[str, ast.Call, bool], bool]] = [uses_default_executor, asks_loop_for_a_name, makes_a_pool_of_its_own, makes_a_queue_without_end]
+RULES: list[Callable[[str, ast.Call, bool], bool]] = [
+    uses_default_executor,
+    asks_loop_for_a_name,
+    makes_a_pool_of_its_own,
+    makes_a_queue_without_end,
+]
 
 
 @pytest.mark.parametrize("breaks", RULES)
 def test_no_wait_without_a_bound(breaks: Callable[[str, ast.Call, bool], bool]) -> None:
-    found = [f"{file}:{call.lineno}: {ast.unparse(call)[:80]}" for file, call, in_with in calls() if breaks(file, call, in_with)]
+    found = [
+        f"{file}:{call.lineno}: {ast.unparse(call)[:80]}"
+        for file, call, in_with in calls()
+        if breaks(file, call, in_with)
+    ]
 
     assert found == []
 

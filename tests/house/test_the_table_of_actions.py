@@ -1,4 +1,5 @@
-"""`lifecycle/actions.py` is the only source of what users may do to a server: routes, policy, admission and refusals say what its rows say.
+"""`lifecycle/actions.py` is the only source of what users may do to a server: routes, policy, admission and refusals
+say what its rows say.
 
 `docs/states.md`, which is made of it, is held to it by tests/docs.
 """
@@ -42,7 +43,7 @@ def label(action: Action) -> str:
     return " ".join(filter(None, (*request(action), action.request.type)))
 
 
-# ---- routes and policy -------------------------------------------------------------------------------------------------
+# ---- routes and policy -----------------------------------------------------------------------------------------------
 
 
 def test_every_route_that_does_something_to_a_server_has_its_row() -> None:
@@ -75,14 +76,23 @@ def test_no_two_rows_are_asked_for_alike_or_known_by_one_key() -> None:
     assert len({(*request(action), action.request.type) for action in ACTIONS}) == len(ACTIONS)
     assert list(OPERATIONS.values()) == [action for action in ACTIONS if action.operation]
     assert list(BY_REQUEST.values()) == [action for action in ACTIONS if action.request.key and not action.request.type]
-    assert POWER_OPERATIONS.keys() == {"start", "stop", "reboot-soft", "reboot-hard", "pause", "unpause", "suspend", "resume"}
+    assert POWER_OPERATIONS.keys() == {
+        "start",
+        "stop",
+        "reboot-soft",
+        "reboot-hard",
+        "pause",
+        "unpause",
+        "suspend",
+        "resume",
+    }
 
 
 def test_every_row_of_the_module_is_in_the_table() -> None:
     assert [name for name, value in vars(actions).items() if isinstance(value, Action) and value not in ACTIONS] == []
 
 
-# ---- said once ---------------------------------------------------------------------------------------------------------
+# ---- said once -------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +120,9 @@ def texts(tree: ast.Module) -> Iterator[str]:
     docstrings = {
         id(node.body[0].value)
         for node in ast.walk(tree)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body and isinstance(node.body[0], ast.Expr)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
@@ -119,24 +131,38 @@ def texts(tree: ast.Module) -> Iterator[str]:
             yield node.value
 
 
-SENTENCES = ("Cannot '", "while it (is in|has no) ", r"Instance (\{\}|%s) could not be found", "Instance .* is locked$", "has no host")
+SENTENCES = (
+    "Cannot '",
+    "while it (is in|has no) ",
+    r"Instance (\{\}|%s) could not be found",
+    "Instance .* is locked$",
+    "has no host",
+)
 
 
 @pytest.mark.parametrize("sentence", SENTENCES)
 def test_a_refusal_of_a_server_is_composed_in_one_place(modules: dict[str, Module], sentence: str) -> None:
-    assert {name for name, module in modules.items() if any(re.search(sentence, text) for text in module.texts)} == {REFUSALS}
+    assert {name for name, module in modules.items() if any(re.search(sentence, text) for text in module.texts)} == {
+        REFUSALS
+    }
 
 
 @pytest.mark.parametrize("error", ["WrongState", "Locked"])
 def test_nobody_who_serves_users_makes_a_refusal_by_hand(modules: dict[str, Module], error: str) -> None:
     makers = {name for name, module in modules.items() if error in module.called}
 
-    assert {name for name in makers if name.startswith(("api/", "api_db/", "cell_db/", "cells/", "lifecycle/"))} == {REFUSALS}
+    assert {name for name in makers if name.startswith(("api/", "api_db/", "cell_db/", "cells/", "lifecycle/"))} == {
+        REFUSALS
+    }
 
 
 def spellings() -> set[str]:
     """Rules, events, and the keys that are no words of English, which anything may use."""
-    names = {name for action in ACTIONS for name in (action.rule.name, action.event_name, action.request.key, action.operation, action.name)}
+    names = {
+        name
+        for action in ACTIONS
+        for name in (action.rule.name, action.event_name, action.request.key, action.operation, action.name)
+    }
     return {name for name in names if not re.fullmatch(r"[a-z]*|[a-z]+ [a-z]+", name)}
 
 
@@ -147,10 +173,12 @@ def test_what_an_action_is_called_is_said_by_its_row_alone(modules: dict[str, Mo
     assert {(name, text) for name, module in modules.items() if name != TABLE for text in module.texts & known} == set()
 
 
-# ---- admission ---------------------------------------------------------------------------------------------------------
+# ---- admission -------------------------------------------------------------------------------------------------------
 
 
-def is_admitted(action: Action, *, vm_state: str, task_state: str | None, launched: bool, locked: bool, caller_is_admin: bool) -> bool:
+def is_admitted(
+    action: Action, *, vm_state: str, task_state: str | None, launched: bool, locked: bool, caller_is_admin: bool
+) -> bool:
     try:
         admit(
             action, server="x", vm_state=vm_state, task_state=task_state, launched=launched, locked=locked, caller_is_admin=caller_is_admin
@@ -163,10 +191,27 @@ def is_admitted(action: Action, *, vm_state: str, task_state: str | None, launch
 @pytest.mark.parametrize("action", ACTIONS, ids=label)
 @pytest.mark.parametrize("caller_is_admin", [True, False], ids=["admin", "owner"])
 def test_nobody_need_be_asked_where_no_state_could_refuse(action: Action, caller_is_admin: bool) -> None:
-    tasks = {None, states.DELETING, states.MIGRATING, *(task for each in ACTIONS for task in (each.during, *each.steps))}
-    every = itertools.product([*(state for state in states.VM_STATES if state != states.DELETED), "teleported"], tasks, [True, False], [True, False])
+    tasks = {
+        None,
+        states.DELETING,
+        states.MIGRATING,
+        *(task for each in ACTIONS for task in (each.during, *each.steps)),
+    }
+    every = itertools.product(
+        [*(state for state in states.VM_STATES if state != states.DELETED), "teleported"],
+        tasks,
+        [True, False],
+        [True, False],
+    )
     admitted = {
-        is_admitted(action, vm_state=vm_state, task_state=task, launched=launched, locked=locked, caller_is_admin=caller_is_admin)
+        is_admitted(
+            action,
+            vm_state=vm_state,
+            task_state=task,
+            launched=launched,
+            locked=locked,
+            caller_is_admin=caller_is_admin,
+        )
         for vm_state, task, launched, locked in every
     }
 

@@ -1,4 +1,5 @@
-"""One word, one idea: words that once stood for several things stand for one, which the glossary explains, or for none."""
+"""One word, one idea: words that once stood for several things stand for one, which the glossary explains, or for
+none."""
 
 import collections
 import pathlib
@@ -48,7 +49,9 @@ NAMES = names()
 
 @pytest.mark.parametrize("word", NOWHERE)
 def test_a_word_that_stood_for_many_things_stands_for_none(word: str) -> None:
-    assert {name: files for name, files in NAMES.items() if words_of(name) & {word, word + "s"} and name not in OF_OTHERS} == {}
+    assert {
+        name: files for name, files in NAMES.items() if words_of(name) & {word, word + "s"} and name not in OF_OTHERS
+    } == {}
 
 
 @pytest.mark.parametrize("word", ONE_IDEA)

@@ -1,4 +1,5 @@
-"""An agent's work on one server in a process of its own, for a test to kill: `python -m tests.hypervisor.agent_process WORK …`."""
+"""An agent's work on one server in a process of its own, for a test to kill: `python -m tests.hypervisor.agent_process
+WORK …`."""
 
 import pathlib
 import sys

@@ -44,7 +44,8 @@ class Bed(Protocol):
         """The guest has booted."""
 
     def attached(self, uuid: str) -> set[str]:
-        """The volumes and addresses of what is attached, as the hypervisor itself knows it, now and after the next start."""
+        """The volumes and addresses of what is attached, as the hypervisor itself knows it, now and after the next
+        start."""
 
     def slow_down(self) -> None:
         """From now on a spawn takes so long that it can be interrupted."""

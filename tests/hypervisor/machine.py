@@ -111,7 +111,9 @@ class Machine:
         self._output.close()
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output, start_new_session=True
+        )
         self._processes.append(process)
         return process
 
@@ -135,13 +137,20 @@ def machine(directory: pathlib.Path) -> Iterator[Machine]:
         made.stop()
 
 
-def open_driver(machine: Machine, instances: pathlib.Path, *, changed: Callable[[], None] = lambda: None, **settings: object) -> LibvirtHypervisor:
+def open_driver(
+    machine: Machine, instances: pathlib.Path, *, changed: Callable[[], None] = lambda: None, **settings: object
+) -> LibvirtHypervisor:
     """The driver of an agent on this machine."""
     return driver_at(machine.host.uri, machine.host.log_path, instances, changed=changed, **settings)
 
 
 def driver_at(
-    uri: str, log_path: pathlib.Path, instances: pathlib.Path, *, changed: Callable[[], None] = lambda: None, **settings: object
+    uri: str,
+    log_path: pathlib.Path,
+    instances: pathlib.Path,
+    *,
+    changed: Callable[[], None] = lambda: None,
+    **settings: object,
 ) -> LibvirtHypervisor:
     """The driver of an agent on the machine with this libvirt."""
     conf = core.config.load("tests", [], [libvirt.OPTIONS])
@@ -177,17 +186,28 @@ class LibvirtBed:
         name = f"guest-{uuid.uuid4().hex[:6]}"
         flavor = Flavor(flavor_id="1", name="tiny", vcpus=1, memory_mib=MEMORY_MIB, root_gib=1, swap_mib=1)
         image = ImageRef(image_id=str(uuid.uuid4()), disk_format="qcow2")
-        return BuildSpec(uuid=str(uuid.uuid4()), project_id="p", user_id="u", name=name, hostname=name, flavor=flavor, image=image)
+        return BuildSpec(
+            uuid=str(uuid.uuid4()), project_id="p", user_id="u", name=name, hostname=name, flavor=flavor, image=image
+        )
 
     def image(self, spec: BuildSpec) -> pathlib.Path:
         return guest_image.ensure()
 
     def remains(self, uuid: str) -> list[str]:
-        files = [path for directory in (self._instances, self._machine.host.directory) for path in directory.rglob(f"*{uuid}*")]
+        files = [
+            path
+            for directory in (self._instances, self._machine.host.directory)
+            for path in directory.rglob(f"*{uuid}*")
+        ]
         return [str(path) for path in files] + [f"process {process.pid}" for process in qemu_processes(uuid)]
 
     def wait_until_up(self, uuid: str) -> None:
-        wait_until(lambda: "GUEST-READY" in self.hypervisor.consoles.log(uuid), what="ready line", deadline_s=BOOT_DEADLINE_S, every_s=0.3)
+        wait_until(
+            lambda: "GUEST-READY" in self.hypervisor.consoles.log(uuid),
+            what="ready line",
+            deadline_s=BOOT_DEADLINE_S,
+            every_s=0.3,
+        )
 
     def attached(self, uuid: str) -> set[str]:
         libvirt = self.hypervisor.context.libvirt
@@ -214,9 +234,18 @@ class LibvirtBed:
         """A process that spawns or destroys the server as an agent does, to be killed."""
         directory = self._machine.directory / f"agent-{uuid.uuid4()}.json"
         directory.write_bytes(msgspec.json.encode(spec))
-        arguments = [work, str(directory), self._machine.host.uri, str(self._machine.host.log_path), str(self._instances), str(self.image(spec))]
+        arguments = [
+            work,
+            str(directory),
+            self._machine.host.uri,
+            str(self._machine.host.log_path),
+            str(self._instances),
+            str(self.image(spec)),
+        ]
         command = [sys.executable, "-m", "tests.hypervisor.agent_process", *arguments]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as process:
             assert process.stdin is not None and process.stdout is not None
             try:
                 # From here on it takes no longer than its work.
@@ -234,7 +263,11 @@ class LibvirtBed:
         driver = open_driver(self._machine, self._instances)
         with contextlib.closing(driver):
             for uuid_ in {path.name.partition(".")[0] for path in self._instances.iterdir()}:
-                wait_until(lambda uuid_=uuid_: _is_destroyed(driver, uuid_), what=f"end of {uuid_}", deadline_s=START_DEADLINE_S)
+                wait_until(
+                    lambda uuid_=uuid_: _is_destroyed(driver, uuid_),
+                    what=f"end of {uuid_}",
+                    deadline_s=START_DEADLINE_S,
+                )
 
 
 def _attached_in(document: str) -> set[str]:

@@ -1,4 +1,5 @@
-"""An agent whose guests are real: killed at the steps of a build and of a destroy, told what guests do by themselves."""
+"""An agent whose guests are real: killed at the steps of a build and of a destroy, told what guests do by
+themselves."""
 
 import pathlib
 import shutil
@@ -50,7 +51,9 @@ class RealBench(Bench):
         images.mkdir(parents=True, exist_ok=True)
         checksum = "0" * 32
         shutil.copyfile(guest_image.ensure(), images / f"{image_id}.{checksum}")
-        return msgspec.structs.replace(spec, image=msgspec.structs.replace(spec.image, image_id=image_id, checksum=checksum))
+        return msgspec.structs.replace(
+            spec, image=msgspec.structs.replace(spec.image, image_id=image_id, checksum=checksum)
+        )
 
     def order(self, spec: BuildSpec, attempt: int = 1) -> None:
         """Has the agent build it."""
@@ -74,7 +77,9 @@ def bench(libvirt_machine: Machine, tmp_path: pathlib.Path) -> Iterator[RealBenc
     bench.bed.clear()
 
 
-@pytest.mark.parametrize(("step", "how"), [("agent.create", "before"), ("agent.create", "after"), ("agent.report", "before")])
+@pytest.mark.parametrize(
+    ("step", "how"), [("agent.create", "before"), ("agent.create", "after"), ("agent.report", "before")]
+)
 def test_a_build_whose_agent_is_killed(bench: RealBench, step: str, how: str) -> None:
     fate = Fate(step, how)
     bench.start(fate)
@@ -89,7 +94,9 @@ def test_a_build_whose_agent_is_killed(bench: RealBench, step: str, how: str) ->
     assert len(qemu_processes(spec.uuid)) == 1
 
 
-@pytest.mark.parametrize(("step", "how"), [("agent.fence", "after"), ("agent.destroy", "before"), ("agent.destroy", "after")])
+@pytest.mark.parametrize(
+    ("step", "how"), [("agent.fence", "after"), ("agent.destroy", "before"), ("agent.destroy", "after")]
+)
 def test_a_destroy_whose_agent_is_killed(bench: RealBench, step: str, how: str) -> None:
     fate = Fate(step, how, armed=False)
     bench.start(fate)

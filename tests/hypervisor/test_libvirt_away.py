@@ -1,4 +1,5 @@
-"""A whole cell with a host of real guests whose libvirtd hangs or dies: the host counts as down, builds go elsewhere, and it comes back."""
+"""A whole cell with a host of real guests whose libvirtd hangs or dies: the host counts as down, builds go elsewhere,
+and it comes back."""
 
 import pathlib
 import signal
@@ -63,7 +64,9 @@ def thaw(machine: Machine) -> None:
     machine.daemon.send_signal(signal.SIGCONT)
 
 
-@pytest.mark.parametrize(("leave", "come_back"), [(freeze, thaw), (Machine.kill_daemon, Machine.start_daemon)], ids=["frozen", "killed"])
+@pytest.mark.parametrize(
+    ("leave", "come_back"), [(freeze, thaw), (Machine.kill_daemon, Machine.start_daemon)], ids=["frozen", "killed"]
+)
 def test_a_host_whose_libvirtd_is_away_is_down_until_it_is_back(
     world: World, libvirt_machine: Machine, leave: Callable[[Machine], None], come_back: Callable[[Machine], None]
 ) -> None:

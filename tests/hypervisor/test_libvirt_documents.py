@@ -104,7 +104,9 @@ DESCRIPTIONS = {
     "plain": domain(),
     "all-disks": domain(disks=(ROOT, EPHEMERAL, SWAP, CONFIG)),
     "kvm": domain(virt_type="kvm"),
-    "kvm-topology": domain(virt_type="kvm", hardware=Hardware(topology=Topology(sockets=1, cores=2, threads=2)), vcpus=4),
+    "kvm-topology": domain(
+        virt_type="kvm", hardware=Hardware(topology=Topology(sockets=1, cores=2, threads=2)), vcpus=4
+    ),
     "q35-scsi": domain(hardware=Hardware(machine="q35", disk_bus="scsi", cdrom_bus="scsi"), disks=(ROOT, SWAP, CONFIG)),
     "ide": domain(hardware=Hardware(disk_bus="ide")),
     "virtio-config-drive": domain(hardware=Hardware(cdrom_bus="virtio")),
@@ -115,23 +117,40 @@ DESCRIPTIONS = {
     "sockets": domain(sockets=SOCKETS),
     "numa": domain(hardware=Hardware(numa=NODES), vcpus=4),
     "kvm-hidden": domain(virt_type="kvm", hardware=Hardware(hides_hypervisor=True, has_pmu=True)),
-    "pinned": domain(hardware=Hardware(cpu_policy=CpuPolicy(is_dedicated=True, emulator="isolate")), vcpus=2, pins=Pins(cpus=(4, 2), emulator=(3,))),
+    "pinned": domain(
+        hardware=Hardware(cpu_policy=CpuPolicy(is_dedicated=True, emulator="isolate")),
+        vcpus=2,
+        pins=Pins(cpus=(4, 2), emulator=(3,)),
+    ),
     "shared-cpus": domain(pins=Pins(shared=(0, 1))),
     "limits": domain(hardware=Hardware(limits=LIMITS), disks=(ROOT, EPHEMERAL, CONFIG)),
     "limits-pinned": domain(hardware=Hardware(limits=Limits(cpu=LIMITS.cpu)), pins=Pins(cpus=(4,))),
     "large-pages": domain(hardware=Hardware(page_kib=2048)),
     "any-large-pages": domain(hardware=Hardware(page_kib=LARGE_PAGES_KIB)),
-    "uefi-tpm": domain(hardware=Hardware(machine="q35", cdrom_bus="scsi", has_uefi=True, tpm=Tpm(model="tpm-crb", version="2.0"))),
+    "uefi-tpm": domain(
+        hardware=Hardware(machine="q35", cdrom_bus="scsi", has_uefi=True, tpm=Tpm(model="tpm-crb", version="2.0"))
+    ),
 }
 
 
 VOLUME = "0d9a3c52-7bb2-4a3e-8f0c-1f2f6d1f7a10"
 MAC = "fa:16:3e:00:00:0a"
 DEVICES = {
-    "file": disk_xml(DiskToAttach(volume_id=VOLUME, source=FileSource(path=pathlib.Path("/v/1.qcow2"), format="qcow2")), "vdb"),
-    "block": disk_xml(DiskToAttach(volume_id=VOLUME, source=BlockSource(path=pathlib.Path("/dev/v1")), bus="scsi", is_read_only=True), "sdb"),
-    "nbd": disk_xml(DiskToAttach(volume_id=VOLUME, source=NetworkSource(protocol="nbd", name="v1", host="10.0.0.1", port=10809)), "vdb"),
-    "nbd-socket": disk_xml(DiskToAttach(volume_id=VOLUME, source=NetworkSource(protocol="nbd", name="v1", socket=pathlib.Path("/run/v1"))), "vdb"),
+    "file": disk_xml(
+        DiskToAttach(volume_id=VOLUME, source=FileSource(path=pathlib.Path("/v/1.qcow2"), format="qcow2")), "vdb"
+    ),
+    "block": disk_xml(
+        DiskToAttach(volume_id=VOLUME, source=BlockSource(path=pathlib.Path("/dev/v1")), bus="scsi", is_read_only=True),
+        "sdb",
+    ),
+    "nbd": disk_xml(
+        DiskToAttach(volume_id=VOLUME, source=NetworkSource(protocol="nbd", name="v1", host="10.0.0.1", port=10809)),
+        "vdb",
+    ),
+    "nbd-socket": disk_xml(
+        DiskToAttach(volume_id=VOLUME, source=NetworkSource(protocol="nbd", name="v1", socket=pathlib.Path("/run/v1"))),
+        "vdb",
+    ),
     "bridge": nic_xml(NicToAttach(mac=MAC, kind="bridge", bridge="br0", tap="tap0", mtu=1450), model="virtio"),
     "ethernet": nic_xml(NicToAttach(mac=MAC, kind="ethernet", tap="tap0", model="rtl8139"), model="virtio"),
     "tap": nic_xml(NicToAttach(mac=MAC, kind="tap", tap="tap0"), model="e1000"),
@@ -230,12 +249,26 @@ def test_the_machine_is_read_back() -> None:
 
 def test_a_rescued_guest_boots_from_another_disk_and_sees_its_own_last() -> None:
     target = '<target dev="vda" bus="virtio" />'
-    document = domain_xml(domain(disks=(ROOT, SWAP, CONFIG))).replace(target, f'{target}<alias name="a"/><address slot="5"/>')
+    document = domain_xml(domain(disks=(ROOT, SWAP, CONFIG))).replace(
+        target, f'{target}<alias name="a"/><address slot="5"/>'
+    )
 
     disks = ET.fromstring(rescued_xml(document, HOME / "rescue.qcow2")).findall("devices/disk")
 
-    found = [(pathlib.Path(str(disk.find("source").get("file"))).name, disk.find("target").get("dev"), disk.find("address") is not None) for disk in disks]
-    assert found == [("rescue.qcow2", "vda", True), ("swap.raw", "vdb", False), ("config.iso", "hda", False), ("disk.qcow2", "vdc", False)]
+    found = [
+        (
+            pathlib.Path(str(disk.find("source").get("file"))).name,
+            disk.find("target").get("dev"),
+            disk.find("address") is not None,
+        )
+        for disk in disks
+    ]
+    assert found == [
+        ("rescue.qcow2", "vda", True),
+        ("swap.raw", "vdb", False),
+        ("config.iso", "hda", False),
+        ("disk.qcow2", "vdc", False),
+    ]
 
 
 def test_the_consoles_are_where_the_live_document_says() -> None:
@@ -266,7 +299,9 @@ def test_the_identity_is_read_back_as_libvirt_gives_it() -> None:
     assert nic_limits_in(limited.vif_limits) == Limits(inbound=LIMITS.inbound, outbound=LIMITS.outbound)
 
 
-@pytest.mark.parametrize("foreign", ["", "<server/>", "<a", '<server attempt="x" vcpus="1" memory_mib="1" disk_gib="1"/>'])
+@pytest.mark.parametrize(
+    "foreign", ["", "<server/>", "<a", '<server attempt="x" vcpus="1" memory_mib="1" disk_gib="1"/>']
+)
 def test_foreign_metadata_is_no_identity(foreign: str) -> None:
     with pytest.raises(ValueError):
         identity_of(foreign)

@@ -1,4 +1,5 @@
-"""What only real guests can show: what they do when they are asked, and what the driver does when libvirt dies or freezes."""
+"""What only real guests can show: what they do when they are asked, and what the driver does when libvirt dies or
+freezes."""
 
 import base64
 import contextlib
@@ -66,11 +67,18 @@ def ready_lines(driver: LibvirtHypervisor, uuid: str) -> list[dict[str, str]]:
 
 
 def wait_for_boot(driver: LibvirtHypervisor, uuid: str, boots: int) -> dict[str, str]:
-    wait_until(lambda: len(ready_lines(driver, uuid)) >= boots, what=f"ready line {boots}", deadline_s=BOOT_DEADLINE_S, every_s=0.3)
+    wait_until(
+        lambda: len(ready_lines(driver, uuid)) >= boots,
+        what=f"ready line {boots}",
+        deadline_s=BOOT_DEADLINE_S,
+        every_s=0.3,
+    )
     return ready_lines(driver, uuid)[-1]
 
 
-def test_one_guest_through_its_life(libvirt_machine: Machine, libvirt_bed: LibvirtBed, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_guest_through_its_life(
+    libvirt_machine: Machine, libvirt_bed: LibvirtBed, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """One boot takes long without KVM: all that a patient guest does is asked of this one, in a row."""
     caplog.set_level(logging.INFO)
     changed = threading.Event()
@@ -83,20 +91,35 @@ def test_one_guest_through_its_life(libvirt_machine: Machine, libvirt_bed: Libvi
         metadata={"role": "web"},
         key_name="mine",
         public_key="ssh-ed25519 AAAAC3Nz me",
-        user_data=base64.b64encode(b"#!/bin/sh\necho USER-DATA $(cat /root/.ssh/authorized_keys) > /dev/ttyS0\n").decode(),
+        user_data=base64.b64encode(
+            b"#!/bin/sh\necho USER-DATA $(cat /root/.ssh/authorized_keys) > /dev/ttyS0\n"
+        ).decode(),
     )
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(driver))
         spawn(libvirt_bed, spec, driver)
         ready = wait_for_boot(driver, spec.uuid, 1)
-        assert (ready["uuid"], ready["hostname"], ready["source"], ready["boot"]) == (spec.uuid, spec.hostname, "configdrive", "1")
+        assert (ready["uuid"], ready["hostname"], ready["source"], ready["boot"]) == (
+            spec.uuid,
+            spec.hostname,
+            "configdrive",
+            "1",
+        )
         sizes = dict(disk.split(":") for disk in ready["disks"].split(","))
-        assert {name: int(size) for name, size in sizes.items() if name != "sr0"} == {"vda": 2**30, "vdb": 2**30, "vdc": 2**20}
+        assert {name: int(size) for name, size in sizes.items() if name != "sr0"} == {
+            "vda": 2**30,
+            "vdb": 2**30,
+            "vdc": 2**20,
+        }
         assert "USER-DATA ssh-ed25519 AAAAC3Nz" in driver.consoles.log(spec.uuid)
 
         driver.operating_system.set_password(spec.uuid, user="root", password="secret", deadline=deadline())
-        wait_until(lambda: "GUEST-EVENT password-set user=root" in driver.consoles.log(spec.uuid), what="new password", deadline_s=SOON_S)
+        wait_until(
+            lambda: "GUEST-EVENT password-set user=root" in driver.consoles.log(spec.uuid),
+            what="new password",
+            deadline_s=SOON_S,
+        )
         driver.snapshots.take(spec.uuid, target=tmp_path / "snapshot", deadline=deadline())
         assert "guest's agent failed" not in caplog.text, "the snapshot was not quiet"
         begin_and_forget_a_snapshot(driver, tmp_path / "instances", spec)
@@ -116,7 +139,11 @@ def test_one_guest_through_its_life(libvirt_machine: Machine, libvirt_bed: Libvi
         driver.devices.detach_disk(spec.uuid, disk.volume_id, deadline=deadline())
         driver.devices.detach_nic(spec.uuid, nic.mac, deadline=deadline())
         for event in ("disk-remove vdd", "nic-remove"):
-            wait_until(lambda event=event: f"GUEST-EVENT {event}" in driver.consoles.log(spec.uuid), what=event, deadline_s=SOON_S)
+            wait_until(
+                lambda event=event: f"GUEST-EVENT {event}" in driver.consoles.log(spec.uuid),
+                what=event,
+                deadline_s=SOON_S,
+            )
         with nbd_server(tmp_path) as source:
             remote = DiskToAttach(volume_id=f"remote-{spec.uuid}", source=source)
             driver.devices.attach_disk(spec.uuid, remote, deadline=deadline())
@@ -171,7 +198,9 @@ def begin_and_forget_a_snapshot(driver: LibvirtHypervisor, instances: pathlib.Pa
     backup_jobs.begin_backup(driver.context.libvirt, spec.uuid, backup_xml(names, directory.snapshot_disk), deadline())
 
 
-def test_a_snapshot_whose_agent_is_killed_leaves_a_guest_that_runs(libvirt_bed: LibvirtBed, tmp_path: pathlib.Path) -> None:
+def test_a_snapshot_whose_agent_is_killed_leaves_a_guest_that_runs(
+    libvirt_bed: LibvirtBed, tmp_path: pathlib.Path
+) -> None:
     spec = libvirt_bed.spec()
     spawn(libvirt_bed, spec)
 
@@ -209,7 +238,9 @@ def fill(directory: pathlib.Path, *, but_bytes: int) -> pathlib.Path:
     return path
 
 
-def test_a_host_whose_disk_is_full_refuses_builds_and_goes_on_when_there_is_room(libvirt_machine: Machine, small_disk: pathlib.Path) -> None:
+def test_a_host_whose_disk_is_full_refuses_builds_and_goes_on_when_there_is_room(
+    libvirt_machine: Machine, small_disk: pathlib.Path
+) -> None:
     bed = LibvirtBed(libvirt_machine, small_disk / "instances")
     try:
         spec = bed.spec()
@@ -228,11 +259,16 @@ def test_a_host_whose_disk_is_full_refuses_builds_and_goes_on_when_there_is_room
         bed.clear()
 
 
-def test_a_terminal_on_a_guest_whose_disk_cannot_grow(libvirt_machine: Machine, small_disk: pathlib.Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Its consoles are sockets that can be talked to; a guest that fills the host's disk is paused, noticed, and goes on."""
+def test_a_terminal_on_a_guest_whose_disk_cannot_grow(
+    libvirt_machine: Machine, small_disk: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its consoles are sockets that can be talked to; a guest that fills the host's disk is paused, noticed, and goes
+    on."""
     changed = threading.Event()
     bed = LibvirtBed(libvirt_machine, small_disk / "instances")
-    driver = open_driver(libvirt_machine, small_disk / "instances", changed=changed.set, console_path=str(small_disk / "c"))
+    driver = open_driver(
+        libvirt_machine, small_disk / "instances", changed=changed.set, console_path=str(small_disk / "c")
+    )
     try:
         spec = bed.spec()
         spawn(bed, spec, driver)
@@ -242,12 +278,18 @@ def test_a_terminal_on_a_guest_whose_disk_cannot_grow(libvirt_machine: Machine, 
             assert screen.recv(12).startswith(b"RFB 003")
         with connected(by_kind["serial"].path) as terminal:
             ask(terminal, "echo TERMINAL-$((6 * 7))", b"TERMINAL-42")
-            wait_until(lambda: "TERMINAL-42" in driver.consoles.log(spec.uuid), what="log of what was said", deadline_s=SOON_S)
+            wait_until(
+                lambda: "TERMINAL-42" in driver.consoles.log(spec.uuid), what="log of what was said", deadline_s=SOON_S
+            )
 
             filling = fill(small_disk, but_bytes=1024**2)
             changed.clear()
             tell(terminal, "dd if=/dev/urandom of=/persist/much bs=64k count=160; sync")
-            wait_until(lambda: driver.guests.get(spec.uuid).power_state == states.POWER_PAUSED, what="pause of the guest", deadline_s=ACT_DEADLINE_S)
+            wait_until(
+                lambda: driver.guests.get(spec.uuid).power_state == states.POWER_PAUSED,
+                what="pause of the guest",
+                deadline_s=ACT_DEADLINE_S,
+            )
             assert changed.is_set()
             assert "cannot write its disk" in caplog.text
             filling.unlink()
@@ -289,7 +331,9 @@ def ask(terminal: socket.socket, line: str, answer: bytes) -> None:
     wait_until(is_answered, what="answer of the guest's shell", deadline_s=ACT_DEADLINE_S)
 
 
-def test_a_guest_keeps_its_machine_when_the_hosts_default_becomes_another(libvirt_machine: Machine, libvirt_bed: LibvirtBed, tmp_path: pathlib.Path) -> None:
+def test_a_guest_keeps_its_machine_when_the_hosts_default_becomes_another(
+    libvirt_machine: Machine, libvirt_bed: LibvirtBed, tmp_path: pathlib.Path
+) -> None:
     spec = libvirt_bed.spec()
     spawn(libvirt_bed, spec)
     before = machine_of(domains.document(libvirt_bed.hypervisor.context.libvirt, spec.uuid))
@@ -304,13 +348,22 @@ def test_a_guest_keeps_its_machine_when_the_hosts_default_becomes_another(libvir
 
 
 def with_extra_specs(spec: BuildSpec, **extra_specs: str) -> BuildSpec:
-    return msgspec.structs.replace(spec, flavor=msgspec.structs.replace(spec.flavor, extra_specs={f"hw:{name}": value for name, value in extra_specs.items()}))
+    return msgspec.structs.replace(
+        spec,
+        flavor=msgspec.structs.replace(
+            spec.flavor, extra_specs={f"hw:{name}": value for name, value in extra_specs.items()}
+        ),
+    )
 
 
-def test_dedicated_cpus_are_one_guests_alone(libvirt_machine: Machine, libvirt_bed: LibvirtBed, tmp_path: pathlib.Path) -> None:
+def test_dedicated_cpus_are_one_guests_alone(
+    libvirt_machine: Machine, libvirt_bed: LibvirtBed, tmp_path: pathlib.Path
+) -> None:
     first, second = (with_extra_specs(libvirt_bed.spec(), cpu_policy="dedicated", numa_nodes="1") for _ in range(2))
     last_cpu = max(os.sched_getaffinity(0))
-    with contextlib.closing(open_driver(libvirt_machine, tmp_path / "instances", cpu_dedicated_set=str(last_cpu))) as driver:
+    with contextlib.closing(
+        open_driver(libvirt_machine, tmp_path / "instances", cpu_dedicated_set=str(last_cpu))
+    ) as driver:
         spawn(libvirt_bed, first, driver)
         with pytest.raises(core.errors.Conflict, match="dedicated cpus"):
             spawn(libvirt_bed, second, driver)
@@ -349,7 +402,11 @@ def test_what_a_host_may_lack_is_there_or_is_refused_by_name(
     spec = with_extra_specs(libvirt_bed.spec(), **extra_specs)
     spec = msgspec.structs.replace(spec, image=msgspec.structs.replace(spec.image, properties=properties))
     can = libvirt_bed.hypervisor.context.facts.abilities(libvirt_bed.hypervisor.context.libvirt, "pc")
-    is_there = {"hw:tpm_version": bool(can.tpm_versions), "hw_firmware_type": can.has_uefi, "hw:mem_page_size": 1024**2 in can.page_sizes}[field]
+    is_there = {
+        "hw:tpm_version": bool(can.tpm_versions),
+        "hw_firmware_type": can.has_uefi,
+        "hw:mem_page_size": 1024**2 in can.page_sizes,
+    }[field]
 
     if is_there:
         spawn(libvirt_bed, spec)
@@ -410,7 +467,9 @@ def test_a_killed_libvirtd_is_away_and_back_with_its_guests(libvirt_machine: Mac
     assert libvirt_bed.hypervisor.power.pause(spec.uuid, deadline=deadline()).power_state == states.POWER_PAUSED
 
 
-def test_a_frozen_libvirtd_keeps_no_call(libvirt_machine: Machine, libvirt_bed: LibvirtBed, tmp_path: pathlib.Path) -> None:
+def test_a_frozen_libvirtd_keeps_no_call(
+    libvirt_machine: Machine, libvirt_bed: LibvirtBed, tmp_path: pathlib.Path
+) -> None:
     driver = open_driver(libvirt_machine, tmp_path / "instances", call_deadline_s=1.0)
     with contextlib.closing(driver):
         assert driver.guests.all() == []
@@ -462,7 +521,9 @@ def test_an_agent_that_died_while_it_built_leaves_nothing(libvirt_bed: LibvirtBe
     assert libvirt_bed.remains(spec.uuid) == []
 
 
-def test_a_guest_that_was_defined_and_never_started_is_built_afresh(libvirt_machine: Machine, libvirt_bed: LibvirtBed) -> None:
+def test_a_guest_that_was_defined_and_never_started_is_built_afresh(
+    libvirt_machine: Machine, libvirt_bed: LibvirtBed
+) -> None:
     spec = libvirt_bed.spec()
     libvirt_machine.turn("fail")
     with pytest.raises(core.errors.Broken):
@@ -482,7 +543,11 @@ def test_an_agent_killed_while_its_guest_starts(libvirt_machine: Machine, libvir
     libvirt_machine.turn("slow")
     with libvirt_bed.another_agent("spawn", spec) as agent:
         log = libvirt_machine.host.log_path / f"cellplane-{spec.uuid}.log"
-        wait_until(lambda: log.exists() or f"hooks/qemu cellplane-{spec.uuid} start" in commands(), what="start of the guest", deadline_s=SOON_S)
+        wait_until(
+            lambda: log.exists() or f"hooks/qemu cellplane-{spec.uuid} start" in commands(),
+            what="start of the guest",
+            deadline_s=SOON_S,
+        )
         agent.kill()
     libvirt_bed.restart()
     libvirt_machine.turn("normal")
@@ -526,7 +591,9 @@ def test_a_libvirtd_killed_while_a_guest_starts(libvirt_machine: Machine, libvir
 
     builder = threading.Thread(target=build)
     builder.start()
-    wait_until(lambda: f"hooks/qemu cellplane-{spec.uuid} start" in commands(), what="start of the guest", deadline_s=SOON_S)
+    wait_until(
+        lambda: f"hooks/qemu cellplane-{spec.uuid} start" in commands(), what="start of the guest", deadline_s=SOON_S
+    )
     libvirt_machine.kill_daemon()
     builder.join(SOON_S)
     assert raised == [core.errors.Unavailable]
@@ -580,7 +647,9 @@ def test_libvirt_takes_every_kind_of_document(libvirt_bed: LibvirtBed) -> None:
         if description.virt_type != "qemu":
             continue
         document = (pathlib.Path(__file__).parent / "documents" / f"{name}.xml").read_text()
-        lacks = (description.hardware.tpm and not can.tpm_versions) or (description.hardware.has_uefi and not can.has_uefi)
+        lacks = (description.hardware.tpm and not can.tpm_versions) or (
+            description.hardware.has_uefi and not can.has_uefi
+        )
         if lacks:
             with pytest.raises(core.errors.Invalid):
                 domains.define(libvirt, SERVER, document, deadline())
@@ -591,7 +660,9 @@ def test_libvirt_takes_every_kind_of_document(libvirt_bed: LibvirtBed) -> None:
         domains.undefine(libvirt, SERVER, deadline())
 
 
-def test_without_its_programs_the_driver_does_not_open(libvirt_machine: Machine, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_programs_the_driver_does_not_open(
+    libvirt_machine: Machine, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
 
     with pytest.raises(core.errors.Invalid, match="qemu-img"):

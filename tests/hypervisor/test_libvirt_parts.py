@@ -35,19 +35,43 @@ from objects.build import BuildSpec, Flavor, ImageRef
 MIB = 1024**2
 
 
-def spec(*, vcpus: int = 1, extra_specs: dict[str, str] | None = None, properties: dict[str, str] | None = None, **fields: object) -> BuildSpec:
+def spec(
+    *,
+    vcpus: int = 1,
+    extra_specs: dict[str, str] | None = None,
+    properties: dict[str, str] | None = None,
+    **fields: object,
+) -> BuildSpec:
     flavor = Flavor(flavor_id="1", name="tiny", vcpus=vcpus, memory_mib=96, root_gib=1, extra_specs=extra_specs or {})
     image = ImageRef(image_id=str(uuid.uuid4()), disk_format="qcow2", properties=properties or {})
-    return BuildSpec(uuid=str(uuid.uuid4()), project_id="p", user_id="u", name="Größe 1", hostname="groesse-1", flavor=flavor, image=image, **fields)
+    return BuildSpec(
+        uuid=str(uuid.uuid4()),
+        project_id="p",
+        user_id="u",
+        name="Größe 1",
+        hostname="groesse-1",
+        flavor=flavor,
+        image=image,
+        **fields,
+    )
 
 
-# ---- images ---------------------------------------------------------------------------------------------------------------------
+# ---- images ----------------------------------------------------------------------------------------------------------
 
 
 def qcow2(
-    *, version: int = 3, backing: int = 0, backing_bytes: int = 0, cluster_bits: int = 16, size: int = 32 * MIB, encryption: int = 0, features: int = 0
+    *,
+    version: int = 3,
+    backing: int = 0,
+    backing_bytes: int = 0,
+    cluster_bits: int = 16,
+    size: int = 32 * MIB,
+    encryption: int = 0,
+    features: int = 0,
 ) -> bytes:
-    head = struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", version, backing, backing_bytes, cluster_bits, size, encryption, 1, 0, 0, 0, 0, 0)
+    head = struct.pack(
+        ">4sIQIIQIIQQIIQ", b"QFI\xfb", version, backing, backing_bytes, cluster_bits, size, encryption, 1, 0, 0, 0, 0, 0
+    )
     return head + struct.pack(">Q", features) + bytes(512)
 
 
@@ -107,7 +131,7 @@ def test_an_empty_raw_image_is_refused() -> None:
         facts_of(b"", said="raw", file_bytes=0)
 
 
-# ---- hardware -------------------------------------------------------------------------------------------------------------------
+# ---- hardware --------------------------------------------------------------------------------------------------------
 
 
 def test_hardware_by_default() -> None:
@@ -169,7 +193,9 @@ def test_hardware_that_the_flavor_asks_for() -> None:
 
 
 def test_the_hypervisor_is_hidden_by_its_older_name_too() -> None:
-    assert hardware_of(spec(extra_specs={"hide_hypervisor_id": "true"}), machine="pc") == Hardware(hides_hypervisor=True)
+    assert hardware_of(spec(extra_specs={"hide_hypervisor_id": "true"}), machine="pc") == Hardware(
+        hides_hypervisor=True
+    )
 
 
 def test_what_the_flavor_limits_is_limited() -> None:
@@ -191,7 +217,16 @@ def test_what_the_flavor_limits_is_limited() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "size_kib"),
-    [("small", None), ("any", None), ("4", None), ("4KB", None), ("large", LARGE_PAGES_KIB), ("2048", 2048), ("2MiB", 2048), ("1 GB", 1024**2)],
+    [
+        ("small", None),
+        ("any", None),
+        ("4", None),
+        ("4KB", None),
+        ("large", LARGE_PAGES_KIB),
+        ("2048", 2048),
+        ("2MiB", 2048),
+        ("1 GB", 1024**2),
+    ],
 )
 def test_page_sizes(asked: str, size_kib: int | None) -> None:
     assert hardware_of(spec(extra_specs={"hw:mem_page_size": asked}), machine="pc").page_kib == size_kib
@@ -202,7 +237,13 @@ def test_numa_nodes_share_out_the_flavor() -> None:
     even = hardware_of(spec(vcpus=4, extra_specs={"hw:numa_nodes": "2"}), machine="pc")
     assert even.numa == (NumaNode(cpus=(0, 1), memory_mib=48), NumaNode(cpus=(2, 3), memory_mib=48))
 
-    said = {"hw:numa_nodes": "2", "hw:numa_cpus.0": "0-1,3", "hw:numa_cpus.1": "2", "hw:numa_mem.0": "64", "hw:numa_mem.1": "32"}
+    said = {
+        "hw:numa_nodes": "2",
+        "hw:numa_cpus.0": "0-1,3",
+        "hw:numa_cpus.1": "2",
+        "hw:numa_mem.0": "64",
+        "hw:numa_mem.1": "32",
+    }
     uneven = hardware_of(spec(vcpus=4, extra_specs=said), machine="pc")
     assert uneven.numa == (NumaNode(cpus=(0, 1, 3), memory_mib=64), NumaNode(cpus=(2,), memory_mib=32))
 
@@ -219,11 +260,16 @@ def test_the_image_may_say_what_the_flavor_leaves_open() -> None:
 def test_limits_of_a_topology_are_kept() -> None:
     extra_specs, properties = {"hw:cpu_max_sockets": "4"}, {"hw_cpu_max_sockets": "2", "hw_cpu_max_threads": "1"}
 
-    assert hardware_of(spec(vcpus=8, extra_specs=extra_specs, properties=properties), machine="pc").topology == Topology(sockets=2, cores=4, threads=1)
+    assert hardware_of(
+        spec(vcpus=8, extra_specs=extra_specs, properties=properties), machine="pc"
+    ).topology == Topology(sockets=2, cores=4, threads=1)
 
 
 def test_the_flavor_goes_before_the_image() -> None:
-    asked = spec(extra_specs={"hw:watchdog_action": "pause", "hw_rng:allowed": "False"}, properties={"hw_watchdog_action": "reset"})
+    asked = spec(
+        extra_specs={"hw:watchdog_action": "pause", "hw_rng:allowed": "False"},
+        properties={"hw_watchdog_action": "reset"},
+    )
 
     assert hardware_of(asked, machine="pc") == Hardware(watchdog="pause", rng=None)
 
@@ -312,7 +358,9 @@ def test_topologies_use_all_cpus(asked: dict[str, str], found: Topology) -> None
         ({"pci_passthrough:alias": "gpu:1"}, {}, "pci_passthrough:alias"),
     ],
 )
-def test_what_is_not_known_is_refused_by_name(extra_specs: dict[str, str], properties: dict[str, str], field: str) -> None:
+def test_what_is_not_known_is_refused_by_name(
+    extra_specs: dict[str, str], properties: dict[str, str], field: str
+) -> None:
     with pytest.raises(core.errors.Invalid) as caught:
         hardware_of(spec(vcpus=4, extra_specs=extra_specs, properties=properties), machine="pc")
 
@@ -320,12 +368,16 @@ def test_what_is_not_known_is_refused_by_name(extra_specs: dict[str, str], prope
 
 
 def test_what_is_for_the_scheduler_is_no_hardware() -> None:
-    extra_specs = {"resources:CUSTOM_GOLD": "1", "trait:HW_CPU_X86_AVX": "required", "aggregate_instance_extra_specs:ssd": "true"}
+    extra_specs = {
+        "resources:CUSTOM_GOLD": "1",
+        "trait:HW_CPU_X86_AVX": "required",
+        "aggregate_instance_extra_specs:ssd": "true",
+    }
 
     assert hardware_of(spec(extra_specs=extra_specs), machine="pc") == Hardware()
 
 
-# ---- what the host can give ---------------------------------------------------------------------------------------------------------
+# ---- what the host can give ------------------------------------------------------------------------------------------
 
 MACHINES = """
 <capabilities><guest><os_type>hvm</os_type><arch name='i686'><machine>isapc</machine></arch></guest>
@@ -349,7 +401,12 @@ ABLE = Abilities(
 
 
 def test_abilities_are_read_from_libvirts_documents() -> None:
-    machines = {"pc": "pc-i440fx-7.2", "pc-i440fx-7.2": "pc-i440fx-7.2", "q35": "pc-q35-7.2", "pc-q35-7.2": "pc-q35-7.2"}
+    machines = {
+        "pc": "pc-i440fx-7.2",
+        "pc-i440fx-7.2": "pc-i440fx-7.2",
+        "q35": "pc-q35-7.2",
+        "pc-q35-7.2": "pc-q35-7.2",
+    }
     assert machines_of(MACHINES) == machines
 
     found = abilities_of(MACHINES, DOMAIN_CAPABILITIES, frozenset({2048}))
@@ -394,10 +451,18 @@ def test_what_the_host_does_not_have_is_refused_by_name(hardware: Hardware, fiel
 
 def test_what_the_host_has_is_given() -> None:
     for page_kib in (None, LARGE_PAGES_KIB, 2048):
-        hardware = Hardware(has_uefi=True, tpm=Tpm(model="tpm-tis", version="2.0"), page_kib=page_kib, hides_hypervisor=True, video="vga")
+        hardware = Hardware(
+            has_uefi=True,
+            tpm=Tpm(model="tpm-tis", version="2.0"),
+            page_kib=page_kib,
+            hides_hypervisor=True,
+            video="vga",
+        )
         domain_capabilities.require(hardware, ABLE, virt_type="kvm")
     with pytest.raises(core.errors.Invalid, match="pages"):
-        domain_capabilities.require(Hardware(page_kib=LARGE_PAGES_KIB), dataclasses.replace(ABLE, page_sizes=frozenset()), virt_type="kvm")
+        domain_capabilities.require(
+            Hardware(page_kib=LARGE_PAGES_KIB), dataclasses.replace(ABLE, page_sizes=frozenset()), virt_type="kvm"
+        )
     domain_capabilities.require(Hardware(video="none"), ABLE, virt_type="qemu")
 
 
@@ -409,7 +474,7 @@ def test_only_large_pages_that_are_kept_count(tmp_path: pathlib.Path) -> None:
     assert page_sizes_of(tmp_path) == {2048}
 
 
-# ---- dedicated CPUs and consoles --------------------------------------------------------------------------------------------------
+# ---- dedicated CPUs and consoles -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("text", "cpus"), [("0-3,^2,7", (0, 1, 3, 7)), ("5", (5,)), (" 1 , 2 ", (1, 2)), ("3-1", ())])
@@ -468,7 +533,10 @@ def test_a_port_on_which_somebody_listens_is_not_given() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         busy = reservations(serial_ports=f"{port}:{port}")
-        with pytest.raises(core.errors.Conflict, match="serial_ports"), busy.taken(str(uuid.uuid4()), Hardware(), 1, list):
+        with (
+            pytest.raises(core.errors.Conflict, match="serial_ports"),
+            busy.taken(str(uuid.uuid4()), Hardware(), 1, list),
+        ):
             pytest.fail("the port was given")
 
 
@@ -499,7 +567,10 @@ def test_sockets_instead_of_ports(short_path: pathlib.Path) -> None:
     host.prepare()
 
     with host.taken(server, Hardware(), 1, list) as reservation:
-        assert (reservation.serial.socket, reservation.vnc.socket) == (short_path / "c" / f"{server}.serial", short_path / "c" / f"{server}.vnc")
+        assert (reservation.serial.socket, reservation.vnc.socket) == (
+            short_path / "c" / f"{server}.serial",
+            short_path / "c" / f"{server}.vnc",
+        )
     (short_path / "c" / f"{server}.vnc").touch()
     host.clear(server)
     assert list((short_path / "c").iterdir()) == []
@@ -513,12 +584,16 @@ def test_ports_that_make_no_sense(ports: str) -> None:
         reservations(serial_ports=ports)
 
 
-# ---- config drive ---------------------------------------------------------------------------------------------------------------
+# ---- config drive ----------------------------------------------------------------------------------------------------
 
 
 def test_the_config_drive_holds_what_the_guest_needs() -> None:
     server = spec(
-        metadata={"role": "web"}, key_name="mine", public_key="ssh-ed25519 AAAA me", user_data=base64.b64encode(b"#!/bin/sh\n").decode(), launch_index=2
+        metadata={"role": "web"},
+        key_name="mine",
+        public_key="ssh-ed25519 AAAA me",
+        user_data=base64.b64encode(b"#!/bin/sh\n").decode(),
+        launch_index=2,
     )
 
     files = files_of(server, random_seed=b"seed")
@@ -540,7 +615,7 @@ def test_without_user_data_there_is_no_such_file() -> None:
     assert not [name for name in files_of(spec(), random_seed=b"") if name.endswith("user_data")]
 
 
-# ---- the machine ----------------------------------------------------------------------------------------------------------------
+# ---- the machine -----------------------------------------------------------------------------------------------------
 
 CAPABILITIES = """
 <capabilities><host><uuid>a</uuid><cpu><arch>x86_64</arch><model>EPYC</model><vendor>AMD</vendor>
@@ -559,7 +634,12 @@ def test_the_cpu_is_told_in_the_shape_of_the_api() -> None:
 
 
 def test_traits_tell_what_the_host_can_give() -> None:
-    extras = {"COMPUTE_FIRMWARE_UEFI", "COMPUTE_SECURITY_TPM_2_0", "COMPUTE_GRAPHICS_MODEL_VGA", "COMPUTE_GRAPHICS_MODEL_NONE"}
+    extras = {
+        "COMPUTE_FIRMWARE_UEFI",
+        "COMPUTE_SECURITY_TPM_2_0",
+        "COMPUTE_GRAPHICS_MODEL_VGA",
+        "COMPUTE_GRAPHICS_MODEL_NONE",
+    }
 
     assert extras <= set(traits_of({}, ABLE, virt_type="qemu"))
     assert set(traits_of({}, Abilities(), virt_type="qemu")) & extras == {"COMPUTE_GRAPHICS_MODEL_NONE"}
@@ -582,7 +662,7 @@ def test_kvm_only_where_the_cpu_can(flags: str, virt_type: str) -> None:
     assert virt_type_of(f"processor\t: 0\nflags\t\t: {flags}\n") == virt_type
 
 
-# ---- calls ----------------------------------------------------------------------------------------------------------------------
+# ---- calls -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_call_gives_its_result_and_its_error() -> None:
@@ -620,7 +700,7 @@ def test_a_call_is_left_behind_when_its_permit_is_taken_back() -> None:
     release.set()
 
 
-# ---- programs and files ---------------------------------------------------------------------------------------------------------
+# ---- programs and files ----------------------------------------------------------------------------------------------
 
 
 def test_a_program_that_fails_says_why() -> None:

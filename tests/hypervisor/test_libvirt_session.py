@@ -49,7 +49,12 @@ class Session:
     def can_import(self) -> bool:
         """Whether the user may read this code and its Python."""
         command = self.command(sys.executable, "-c", "import tests.hypervisor.session_process")
-        return subprocess.run(command, env=self.environment, capture_output=True, timeout=START_DEADLINE_S, check=False).returncode == 0
+        return (
+            subprocess.run(
+                command, env=self.environment, capture_output=True, timeout=START_DEADLINE_S, check=False
+            ).returncode
+            == 0
+        )
 
 
 @pytest.fixture
@@ -66,7 +71,9 @@ def session() -> Iterator[Session]:
             pytest.skip(f"{USER} may not read Cellplane and its Python here")
         libvirtd = subprocess.Popen(session.command("libvirtd"), env=session.environment, stdin=subprocess.DEVNULL)
         try:
-            wait_until((directory / "run" / "libvirt" / "libvirt-sock").exists, what="libvirtd", deadline_s=START_DEADLINE_S)
+            wait_until(
+                (directory / "run" / "libvirt" / "libvirt-sock").exists, what="libvirtd", deadline_s=START_DEADLINE_S
+            )
             yield session
         finally:
             libvirtd.terminate()
@@ -74,9 +81,17 @@ def session() -> Iterator[Session]:
 
 
 def test_an_ordinary_user_has_guests_too(session: Session) -> None:
-    command = session.command(sys.executable, "-m", "tests.hypervisor.session_process", str(session.directory), str(session.directory / "image"))
+    command = session.command(
+        sys.executable,
+        "-m",
+        "tests.hypervisor.session_process",
+        str(session.directory),
+        str(session.directory / "image"),
+    )
 
-    life = subprocess.run(command, env=session.environment, capture_output=True, text=True, timeout=LIFE_DEADLINE_S, check=False)
+    life = subprocess.run(
+        command, env=session.environment, capture_output=True, text=True, timeout=LIFE_DEADLINE_S, check=False
+    )
 
     assert life.returncode == 0, life.stderr
     assert json.loads(life.stdout) == {

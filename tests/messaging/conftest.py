@@ -1,4 +1,5 @@
-"""The two brokers that every test of messaging runs against: ours in the process, and a RabbitMQ of the test run's own."""
+"""The two brokers that every test of messaging runs against: ours in the process, and a RabbitMQ of the test run's
+own."""
 
 import time
 import uuid
@@ -91,8 +92,8 @@ class Rabbit:
     def crash(self) -> None:
         """Killed, but not before the queues made last are on disk.
 
-        RabbitMQ 3.10 keeps the register of its quorum queues in memory for three seconds. A queue made in the last three seconds
-        before a kill comes back without a leader, and takes and gives nothing until it is deleted.
+        RabbitMQ 3.10 keeps the register of its quorum queues in memory for three seconds. A queue made in the last
+        three seconds before a kill comes back without a leader, and takes and gives nothing until it is deleted.
         """
         killed_at = time.monotonic() + 4.0
         wait_until(lambda: time.monotonic() > killed_at, what="time", deadline_s=10.0)

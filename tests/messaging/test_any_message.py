@@ -1,4 +1,5 @@
-"""Whatever a message holds, it leaves the queue: acked, put off, or buried. No bytes, header or property stops a listener."""
+"""Whatever a message holds, it leaves the queue: acked, put off, or buried. No bytes, header or property stops a
+listener."""
 
 import collections
 import itertools
@@ -33,7 +34,21 @@ OWN_QUEUES = ("conductor", "reports", "dead_letters", f"compute.{HOST}")
 
 DEEP = b"[" * 600 + b"]" * 600
 BEYOND = b"[" * 50_000
-WRONG: tuple[Any, ...] = (None, {}, [], "", "abc", "\udcff", -1, 10**18, True, 1.5, {"a": {"b": []}}, b"\xff\xfe", "x" * 255)
+WRONG: tuple[Any, ...] = (
+    None,
+    {},
+    [],
+    "",
+    "abc",
+    "\udcff",
+    -1,
+    10**18,
+    True,
+    1.5,
+    {"a": {"b": []}},
+    b"\xff\xfe",
+    "x" * 255,
+)
 
 
 def _good(verb: Verb, arguments: msgspec.Struct, context: Context) -> bytes:
@@ -50,7 +65,19 @@ def _bodies(chance: random.Random, context: Context) -> bytes:
     if kind == 1:
         return whole[: chance.randrange(len(whole))]
     if kind == 2:
-        return chance.choice((b"", b"null", b"[]", b"{}", b'"x"', BEYOND, b'{"context":' + b'{"a":' * 20_000, b'{"verb":"\xff"}', b"9" * 5000))
+        return chance.choice(
+            (
+                b"",
+                b"null",
+                b"[]",
+                b"{}",
+                b'"x"',
+                BEYOND,
+                b'{"context":' + b'{"a":' * 20_000,
+                b'{"verb":"\xff"}',
+                b"9" * 5000,
+            )
+        )
     if kind == 3:
         return whole.replace(b'"arguments":{', b'"arguments":{"deep":' + DEEP + b",")
     field = chance.choice(list(values))
@@ -59,16 +86,29 @@ def _bodies(chance: random.Random, context: Context) -> bytes:
     elif kind == 5:
         values[field] = chance.choice([value for value in WRONG if not isinstance(value, bytes) and value != "\udcff"])
     elif kind == 6:
-        values["context"] = chance.choice(({}, {"user_id": 1}, {"user_id": None, "project_id": None, "roles": "abc", "request_id": "a\nb"}))
+        values["context"] = chance.choice(
+            ({}, {"user_id": 1}, {"user_id": None, "project_id": None, "roles": "abc", "request_id": "a\nb"})
+        )
     elif kind == 7:
         values["deadline_ms"] = chance.choice((-1, 0, 10**30, "1", 1e300, None, True))
     else:
-        values[chance.choice(("verb", "version", "request_id", "sent_by", "trace"))] = chance.choice(("\n", "v" * 500, "é", "\u2028", "%s{}"))
+        values[chance.choice(("verb", "version", "request_id", "sent_by", "trace"))] = chance.choice(
+            ("\n", "v" * 500, "é", "\u2028", "%s{}")
+        )
     return json.dumps(values).encode()
 
 
 def _headers(chance: random.Random) -> dict[str, Any]:
-    names = ("x-tries", "x-failures", "x-delivery-count", "x-sender", "x-first-death-reason", "x-first-death-queue", "compression", "odd \udcff")
+    names = (
+        "x-tries",
+        "x-failures",
+        "x-delivery-count",
+        "x-sender",
+        "x-first-death-reason",
+        "x-first-death-queue",
+        "compression",
+        "odd \udcff",
+    )
     return {name: chance.choice(WRONG) for name in names if chance.random() < 0.3}
 
 
@@ -92,10 +132,16 @@ class Flood:
 
     def send(self, queue: str, body: bytes, *, exchange: str = "", key: str | None = None, **properties: Any) -> None:
         encoding = self.chance.choice(("utf-8", "utf-16", "base64", "gzip", "binary", "nonsense", "\udcff"))
-        kind = self.chance.choice(("application/json", "application/x-python-serialize", "text/plain", "application/data"))
+        kind = self.chance.choice(
+            ("application/json", "application/x-python-serialize", "text/plain", "application/data")
+        )
         channel = self._link._channel
         message = channel.prepare_message(
-            body, content_type=kind, content_encoding=encoding, headers=_headers(self.chance), properties={**_properties(self.chance), **properties}
+            body,
+            content_type=kind,
+            content_encoding=encoding,
+            headers=_headers(self.chance),
+            properties={**_properties(self.chance), **properties},
         )
         channel.basic_publish(message, exchange, queue if key is None else key)
 
@@ -155,15 +201,28 @@ def test_no_message_stays(queue: str, guarded: Place, connect: Connect, flood: F
     for number in range(MESSAGES):
         flood.send(queue, _bodies(flood.chance, context))
         if number % GOOD_EVERY == 0:
-            post.cast(queue, REPORT if number % (2 * GOOD_EVERY) else NOTE, Number(1, remark=f"good {number}"), context=context)
+            post.cast(
+                queue,
+                REPORT if number % (2 * GOOD_EVERY) else NOTE,
+                Number(1, remark=f"good {number}"),
+                context=context,
+            )
     listeners = [listener] if queue == dead_letters.QUEUE else [listener, reader]
     for one in listeners:
         one.start()
     try:
-        wait_until(lambda: wanted <= counts.seen, what=f"good messages among bad ones: {wanted - counts.seen}", deadline_s=DEADLINE_S)
+        wait_until(
+            lambda: wanted <= counts.seen,
+            what=f"good messages among bad ones: {wanted - counts.seen}",
+            deadline_s=DEADLINE_S,
+        )
         for one in listeners:
             for name in (one.queue, access.put_off_queue(one.queue) or one.queue):
-                wait_until(lambda one=one, name=name: not owner.waiting(name) and not one.in_hand, what=f"end of queue {name}", deadline_s=DEADLINE_S)
+                wait_until(
+                    lambda one=one, name=name: not owner.waiting(name) and not one.in_hand,
+                    what=f"end of queue {name}",
+                    deadline_s=DEADLINE_S,
+                )
         if queue in ("conductor", dead_letters.QUEUE):
             assert post.call(queue, ADD_ONE, Number(1), context=context, deadline_s=10.0) == Sum(2)
     finally:
@@ -175,7 +234,9 @@ def test_no_message_stays(queue: str, guarded: Place, connect: Connect, flood: F
     post.close()
 
 
-def test_a_caller_survives_answers_that_are_none(guarded: Place, connect: Connect, flood: Flood, context: Context) -> None:
+def test_a_caller_survives_answers_that_are_none(
+    guarded: Place, connect: Connect, flood: Flood, context: Context
+) -> None:
     """Every host may write into a reply queue whose name it knows."""
     caller = Caller(connect(guarded.url))
     listener = Listener(connect(guarded.url), "conductor", _handlers(Counts()), workers=1, prefetch=10)

@@ -1,4 +1,5 @@
-"""Who has one host's own URL of the broker can speak as that host, read its queue, and nothing else: on both brokers, by the same table."""
+"""Who has one host's own URL of the broker can speak as that host, read its queue, and nothing else: on both brokers,
+by the same table."""
 
 import json
 import pathlib
@@ -33,19 +34,36 @@ class Cell:
         self.broker = connect(url)
         self.caller = Caller(self.broker)
         self.heard: list[tuple[str | None, str]] = []
-        for queue in ("conductor", "reports", dead_letters.QUEUE, *(f"compute.{host}" for host in (HOST, OTHER, DOTTED))):
+        for queue in (
+            "conductor",
+            "reports",
+            dead_letters.QUEUE,
+            *(f"compute.{host}" for host in (HOST, OTHER, DOTTED)),
+        ):
             self.broker.declare(queue)
             self.broker.purge(queue)
-        self.listener = Listener(self.broker, "reports", [HandleMany(REPORT, self._hear, from_host=_host_of)], workers=2, prefetch=50)
+        self.listener = Listener(
+            self.broker, "reports", [HandleMany(REPORT, self._hear, from_host=_host_of)], workers=2, prefetch=50
+        )
 
     def _hear(self, deliveries: list[Delivery]) -> None:
         self.heard += [(delivery.sender, delivery.arguments.remark) for delivery in deliveries]
 
     def waits_to_hear(self, *wanted: tuple[str, str]) -> None:
-        wait_until(lambda: set(wanted) <= set(self.heard), what=f"reports {wanted}, only {self.heard}", deadline_s=DEADLINE_S, every_s=0.01)
+        wait_until(
+            lambda: set(wanted) <= set(self.heard),
+            what=f"reports {wanted}, only {self.heard}",
+            deadline_s=DEADLINE_S,
+            every_s=0.01,
+        )
 
     def waiting(self) -> dict[str, int]:
-        queues = ("conductor", "reports.again", dead_letters.QUEUE, *(f"compute.{host}" for host in (HOST, OTHER, DOTTED)))
+        queues = (
+            "conductor",
+            "reports.again",
+            dead_letters.QUEUE,
+            *(f"compute.{host}" for host in (HOST, OTHER, DOTTED)),
+        )
         return {queue: found for queue in queues if (found := self.broker.waiting(queue))}
 
 
@@ -67,7 +85,8 @@ def cell(guarded: Place, connect: Connect) -> Iterator[Cell]:
 
 
 class Attacker:
-    """Somebody with one host's URL and a client of his own: every try on a fresh connection, for a refusal ends the channel."""
+    """Somebody with one host's URL and a client of his own: every try on a fresh connection, for a refusal ends the
+    channel."""
 
     def __init__(self, url: str, connect: Connect) -> None:
         self.url = url
@@ -104,16 +123,40 @@ REPLY = f"reply.{uuid.uuid4().hex}"
 TRIES: dict[str, Callable[[RawChannel], Any]] = {
     **{
         f"publish {queue} by the default exchange": publish("", queue)
-        for queue in ("reports", "reports.again", "conductor", dead_letters.QUEUE, "dead_letters.again", f"compute.{OTHER}", f"compute.{HOST}", REPLY)
+        for queue in (
+            "reports",
+            "reports.again",
+            "conductor",
+            dead_letters.QUEUE,
+            "dead_letters.again",
+            f"compute.{OTHER}",
+            f"compute.{HOST}",
+            REPLY,
+        )
     },
     **{
         f"publish {key} from hosts": publish("from-hosts", key)
         for key in (
-            f"report.{OTHER}", f"letter.{OTHER}", "report", "report.#", f"report.{HOST}.more", f"report.{DOTTED}", f"{HOST}",
-            f"report.{HOST}2", f"xreport.{HOST}", "reply.short", "reply.#", f"reply.{'0' * 31}G", f"compute.{OTHER}", "",
+            f"report.{OTHER}",
+            f"letter.{OTHER}",
+            "report",
+            "report.#",
+            f"report.{HOST}.more",
+            f"report.{DOTTED}",
+            f"{HOST}",
+            f"report.{HOST}2",
+            f"xreport.{HOST}",
+            "reply.short",
+            "reply.#",
+            f"reply.{'0' * 31}G",
+            f"compute.{OTHER}",
+            "",
         )
     },
-    **{f"publish to {name}": publish(name, f"compute.{OTHER}") for name in ("to-hosts", "amq.topic", "amq.direct", "amq.fanout", "nowhere")},
+    **{
+        f"publish to {name}": publish(name, f"compute.{OTHER}")
+        for name in ("to-hosts", "amq.topic", "amq.direct", "amq.fanout", "nowhere")
+    },
     "publish to its own queue as the conductor does": publish("to-hosts", f"compute.{HOST}"),
     "publish to conductors": publish("to-conductors", "conductor"),
     "speak as another user": publish("from-hosts", f"report.{HOST}", user_id=f"compute.{OTHER}"),
@@ -123,26 +166,49 @@ TRIES: dict[str, Callable[[RawChannel], Any]] = {
     "send what never expires as a number": publish("from-hosts", f"report.{HOST}", expiration="soon"),
     **{
         f"consume {queue}": of_queue("basic_consume", queue, callback=print)
-        for queue in ("reports", "reports.again", "conductor", dead_letters.QUEUE, f"compute.{OTHER}", f"compute.{DOTTED}", REPLY)
+        for queue in (
+            "reports",
+            "reports.again",
+            "conductor",
+            dead_letters.QUEUE,
+            f"compute.{OTHER}",
+            f"compute.{DOTTED}",
+            REPLY,
+        )
     },
-    **{f"{what} {queue}": of_queue(what, queue) for what in ("basic_get", "queue_purge") for queue in ("reports", "conductor", f"compute.{OTHER}")},
-    **{f"delete {queue}": of_queue("queue_delete", queue) for queue in ("reports", "conductor", f"compute.{OTHER}", f"compute.{HOST}")},
+    **{
+        f"{what} {queue}": of_queue(what, queue)
+        for what in ("basic_get", "queue_purge")
+        for queue in ("reports", "conductor", f"compute.{OTHER}")
+    },
+    **{
+        f"delete {queue}": of_queue("queue_delete", queue)
+        for queue in ("reports", "conductor", f"compute.{OTHER}", f"compute.{HOST}")
+    },
     **{
         f"declare {queue}": of_queue("queue_declare", queue, durable=True, auto_delete=False, exclusive=False)
         for queue in ("new", "compute.invented", f"compute.{HOST}", f"compute.{OTHER}", "reports")
     },
     "declare a queue without a name": lambda channel: channel.queue_declare("", exclusive=True),
     "declare a reply queue": lambda channel: channel.queue_declare(f"reply.{uuid.uuid4().hex}", exclusive=True),
-    "declare an exchange": lambda channel: channel.exchange_declare("from-hosts", "topic", durable=True, auto_delete=False),
+    "declare an exchange": lambda channel: channel.exchange_declare(
+        "from-hosts", "topic", durable=True, auto_delete=False
+    ),
     "delete an exchange": lambda channel: channel.exchange_delete("from-hosts"),
-    "bind its queue to what others report": lambda channel: channel.queue_bind(f"compute.{HOST}", "from-hosts", "report.#"),
+    "bind its queue to what others report": lambda channel: channel.queue_bind(
+        f"compute.{HOST}", "from-hosts", "report.#"
+    ),
     "bind its queue to answers": lambda channel: channel.queue_bind(f"compute.{HOST}", "from-hosts", "reply.#"),
-    "bind its queue to others' orders": lambda channel: channel.queue_bind(f"compute.{HOST}", "to-hosts", f"compute.{OTHER}"),
+    "bind its queue to others' orders": lambda channel: channel.queue_bind(
+        f"compute.{HOST}", "to-hosts", f"compute.{OTHER}"
+    ),
     "bind another's queue": lambda channel: channel.queue_bind(f"compute.{OTHER}", "from-hosts", f"report.{HOST}"),
 }
 
 
-def test_everything_that_is_not_its_own_is_refused(cell: Cell, guarded: Place, connect: Connect, context: Context) -> None:
+def test_everything_that_is_not_its_own_is_refused(
+    cell: Cell, guarded: Place, connect: Connect, context: Context
+) -> None:
     attacker = Attacker(guarded.url_of(access.host(HOST)), connect)
     not_refused = [what for what, action in TRIES.items() if attacker.tries(action) is None]
 
@@ -157,14 +223,24 @@ def test_everything_that_is_not_its_own_is_refused(cell: Cell, guarded: Place, c
 @pytest.mark.rabbitmq
 @pytest.mark.parametrize("place", ["rabbitmq"], indirect=True)
 @pytest.mark.parametrize("header", ["CC", "BCC"])
-def test_keys_in_headers_lead_to_no_other_host(header: str, cell: Cell, guarded: Place, connect: Connect, context: Context) -> None:
-    """RabbitMQ follows the keys in these headers without asking for rights to them: nothing that is bound to what hosts write may be a host's."""
+def test_keys_in_headers_lead_to_no_other_host(
+    header: str, cell: Cell, guarded: Place, connect: Connect, context: Context
+) -> None:
+    """RabbitMQ follows the keys in these headers without asking for rights to them: nothing that is bound to what hosts
+    write may be a host's."""
     forged = envelopes.envelope(REPORT, Number(1, remark=f"{OTHER}:gone"), context=context, deadline_s=60.0, sent_by=f"compute {OTHER}")
-    keys = [prefix + word for word in (OTHER, HOST, DOTTED, access.word_of(DOTTED), "#", "*") for prefix in ("report.", "compute.", "again.", "reply.", "")]
+    keys = [
+        prefix + word
+        for word in (OTHER, HOST, DOTTED, access.word_of(DOTTED), "#", "*")
+        for prefix in ("report.", "compute.", "again.", "reply.", "")
+    ]
 
     def send(channel: RawChannel) -> None:
         message = channel.prepare_message(
-            forged, content_type="application/json", headers={header: [*keys, "conductor", "reports.again"]}, properties={"user_id": f"compute.{HOST}"},
+            forged,
+            content_type="application/json",
+            headers={header: [*keys, "conductor", "reports.again"]},
+            properties={"user_id": f"compute.{HOST}"},
         )
         channel.basic_publish(message, "from-hosts", f"report.{HOST}", confirm_timeout=10.0)
 
@@ -190,10 +266,18 @@ def test_it_may_do_what_is_its_own(cell: Cell, guarded: Place, connect: Connect,
         own = Caller(connect(guarded.url_of(access.host(host))))
         own.cast("reports", REPORT, Number(1, remark=f"{host}:alive"), context=context)
         cell.waits_to_hear((host, f"{host}:alive"))
-        listener = Listener(connect(guarded.url_of(access.host(host))), f"compute.{host}", [Handle(ADD_ONE, _add_one)], workers=1, prefetch=5)
+        listener = Listener(
+            connect(guarded.url_of(access.host(host))),
+            f"compute.{host}",
+            [Handle(ADD_ONE, _add_one)],
+            workers=1,
+            prefetch=5,
+        )
         listener.start()
         try:
-            assert cell.caller.call(f"compute.{host}", ADD_ONE, Number(1), context=context, deadline_s=DEADLINE_S) == Sum(2)
+            assert cell.caller.call(
+                f"compute.{host}", ADD_ONE, Number(1), context=context, deadline_s=DEADLINE_S
+            ) == Sum(2)
         finally:
             listener.stop(5.0)
     assert cell.listener.refusals.count == 0
@@ -203,7 +287,9 @@ def _add_one(_: Context, asked: Number) -> Sum:
     return Sum(asked.number + 1)
 
 
-def test_what_a_host_puts_off_it_keeps_in_hand_and_what_it_gives_up_is_heard_of(guarded: Place, connect: Connect, cell: Cell, context: Context) -> None:
+def test_what_a_host_puts_off_it_keeps_in_hand_and_what_it_gives_up_is_heard_of(
+    guarded: Place, connect: Connect, cell: Cell, context: Context
+) -> None:
     tries: list[int] = []
 
     def away_at_first(_: Context, asked: Number) -> None:
@@ -215,7 +301,9 @@ def test_what_a_host_puts_off_it_keeps_in_hand_and_what_it_gives_up_is_heard_of(
         raise ZeroDivisionError("always")
 
     handlers = [Handle(NOTE, away_at_first), HandleMany(REPORT, fails)]
-    listener = Listener(connect(guarded.url_of(access.host(DOTTED))), f"compute.{DOTTED}", handlers, workers=1, prefetch=5)
+    listener = Listener(
+        connect(guarded.url_of(access.host(DOTTED))), f"compute.{DOTTED}", handlers, workers=1, prefetch=5
+    )
     listener.start()
     try:
         cell.caller.cast(f"compute.{DOTTED}", NOTE, Number(7), context=context)
@@ -227,24 +315,36 @@ def test_what_a_host_puts_off_it_keeps_in_hand_and_what_it_gives_up_is_heard_of(
         listener.stop(5.0)
 
 
-def test_a_letter_does_not_become_the_brokers_by_its_headers(guarded: Place, connect: Connect, cell: Cell, context: Context) -> None:
+def test_a_letter_does_not_become_the_brokers_by_its_headers(
+    guarded: Place, connect: Connect, cell: Cell, context: Context
+) -> None:
     """RabbitMQ says in such headers in which queue a message died; a host said that it died in another host's."""
     read: list[tuple[str | None, str, str]] = []
 
     def keep(deliveries: list[Delivery]) -> None:
         read.extend((delivery.sender, delivery.arguments.queue, delivery.arguments.why) for delivery in deliveries)
 
-    died = {"x-first-death-reason": "delivery_limit", "x-first-death-queue": f"compute.{OTHER}", "x-first-death-exchange": ""}
+    died = {
+        "x-first-death-reason": "delivery_limit",
+        "x-first-death-queue": f"compute.{OTHER}",
+        "x-first-death-exchange": "",
+    }
     report = envelopes.envelope(REPORT, Number(1, remark=f"{HOST}:died"), context=context, deadline_s=60.0, sent_by="")
-    letter = dead_letters.letter(queue=f"compute.{HOST}", why="its own", deliveries=1, body=b"", envelope=None, sent_by="")
+    letter = dead_letters.letter(
+        queue=f"compute.{HOST}", why="its own", deliveries=1, body=b"", envelope=None, sent_by=""
+    )
 
     def send(channel: RawChannel) -> None:
         for body in (report, b"no message", letter):
             properties = {"user_id": f"compute.{HOST}"}
-            message = channel.prepare_message(body, content_type="application/json", headers=died, properties=properties)
+            message = channel.prepare_message(
+                body, content_type="application/json", headers=died, properties=properties
+            )
             channel.basic_publish(message, "from-hosts", f"letter.{HOST}", confirm_timeout=10.0)
 
-    listener = Listener(cell.broker, dead_letters.QUEUE, [HandleMany(dead_letters.DEAD_LETTER, keep)], workers=1, prefetch=5)
+    listener = Listener(
+        cell.broker, dead_letters.QUEUE, [HandleMany(dead_letters.DEAD_LETTER, keep)], workers=1, prefetch=5
+    )
     listener.start()
     try:
         assert Attacker(guarded.url_of(access.host(HOST)), connect).tries(send) is None
@@ -265,17 +365,26 @@ def test_what_a_host_sent_died_where_hosts_send() -> None:
 
 @pytest.mark.parametrize("user_id", [None, f"compute.{HOST}"], ids=["unsigned", "signed"])
 def test_a_report_in_the_name_of_another_host_is_refused_and_counted(
-    user_id: str | None, cell: Cell, guarded: Place, connect: Connect, context: Context, caplog: pytest.LogCaptureFixture
+    user_id: str | None,
+    cell: Cell,
+    guarded: Place,
+    connect: Connect,
+    context: Context,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     attacker = Attacker(guarded.url_of(access.host(HOST)), connect)
-    forged = envelopes.envelope(REPORT, Number(1, remark=f"{OTHER}:gone"), context=context, deadline_s=60.0, sent_by=f"compute {OTHER}")
+    forged = envelopes.envelope(
+        REPORT, Number(1, remark=f"{OTHER}:gone"), context=context, deadline_s=60.0, sent_by=f"compute {OTHER}"
+    )
     own = envelopes.envelope(REPORT, Number(1, remark=f"{HOST}:alive"), context=context, deadline_s=60.0, sent_by="")
     properties = {"user_id": user_id} if user_id else {}
 
     def flood(channel: RawChannel) -> None:
         for _ in range(50):
             publish("from-hosts", f"report.{HOST}", forged, **properties)(channel)
-            message = channel.prepare_message(forged, content_type="application/json", headers={"x-sender": OTHER}, properties=properties)
+            message = channel.prepare_message(
+                forged, content_type="application/json", headers={"x-sender": OTHER}, properties=properties
+            )
             channel.basic_publish(message, "from-hosts", f"report.{HOST}", confirm_timeout=10.0)
         publish("from-hosts", f"report.{HOST}", own, user_id=f"compute.{HOST}")(channel)
 
@@ -305,11 +414,15 @@ def test_the_sender_outlives_being_put_off(guarded: Place, connect: Connect, con
             raise errors.Unavailable("the database is away")
 
     owner = connect(guarded.url)
-    listener = Listener(owner, "reports", [HandleMany(REPORT, away_at_first, from_host=_host_of)], workers=1, prefetch=5)
+    listener = Listener(
+        owner, "reports", [HandleMany(REPORT, away_at_first, from_host=_host_of)], workers=1, prefetch=5
+    )
     listener.start()
     assert listener.wait_until_listening(DEADLINE_S)
     try:
-        Caller(connect(guarded.url_of(access.host(HOST)))).cast("reports", REPORT, Number(1, remark=f"{HOST}:alive"), context=context)
+        Caller(connect(guarded.url_of(access.host(HOST)))).cast(
+            "reports", REPORT, Number(1, remark=f"{HOST}:alive"), context=context
+        )
         wait_until(lambda: len(heard) == 3, what="third try", deadline_s=DEADLINE_S)
     finally:
         listener.stop(5.0)
@@ -366,7 +479,9 @@ def test_a_flood_of_reports_ends_at_the_queues_limit(guarded: Place, connect: Co
     assert sent <= limit + 4 * len(large)
 
     heard: list[str] = []
-    hear = HandleMany(REPORT, lambda deliveries: heard.extend(one.arguments.remark for one in deliveries), from_host=_host_of)
+    hear = HandleMany(
+        REPORT, lambda deliveries: heard.extend(one.arguments.remark for one in deliveries), from_host=_host_of
+    )
     listener = Listener(owner, "reports", [hear], workers=2, prefetch=50)
     listener.start()
     try:
@@ -388,12 +503,16 @@ def _is_taken(good: Caller, context: Context) -> bool:
     return True
 
 
-def test_what_is_too_large_is_said_before_it_is_sent(guarded: Place, connect: Connect, caller: Caller, context: Context) -> None:
+def test_what_is_too_large_is_said_before_it_is_sent(
+    guarded: Place, connect: Connect, caller: Caller, context: Context
+) -> None:
     broker = connect(guarded.url)
     broker.declare("conductor")
     with pytest.raises(TooLarge):
         broker.publish("conductor", b"x" * (access.MAX_BYTES + 1), expires_s=60.0)
-    listener = Listener(broker, "conductor", [Handle(ADD_ONE, lambda *_: Sum(1, remark="x" * access.MAX_BYTES))], workers=1, prefetch=5)
+    listener = Listener(
+        broker, "conductor", [Handle(ADD_ONE, lambda *_: Sum(1, remark="x" * access.MAX_BYTES))], workers=1, prefetch=5
+    )
     listener.start()
     asking = Caller(connect(guarded.url))
     try:
@@ -404,7 +523,9 @@ def test_what_is_too_large_is_said_before_it_is_sent(guarded: Place, connect: Co
         listener.stop(5.0)
 
 
-def test_a_guest_asks_conductors_and_reads_its_answers_and_no_more(cell: Cell, guarded: Place, connect: Connect, context: Context) -> None:
+def test_a_guest_asks_conductors_and_reads_its_answers_and_no_more(
+    cell: Cell, guarded: Place, connect: Connect, context: Context
+) -> None:
     """The API level's user in a cell, and the console proxy's."""
     listener = Listener(connect(guarded.url), "conductor", [Handle(ADD_ONE, _add_one)], workers=1, prefetch=5)
     listener.start()
@@ -428,13 +549,25 @@ def test_a_guest_asks_conductors_and_reads_its_answers_and_no_more(cell: Cell, g
         listener.stop(5.0)
 
 
-def test_who_plays_hosts_speaks_for_each_of_them(cell: Cell, guarded: Place, connect: Connect, context: Context) -> None:
+def test_who_plays_hosts_speaks_for_each_of_them(
+    cell: Cell, guarded: Place, connect: Connect, context: Context
+) -> None:
     """As benchmarks do; RabbitMQ lets a user with this tag name others, and nobody else."""
     link = connect(guarded.url_of(PLAYER)).open(heartbeats=False, confirms=True)
     for host in (HOST, DOTTED):
-        body = envelopes.envelope(REPORT, Number(1, remark=f"{host}:alive"), context=context, deadline_s=60.0, sent_by="played")
+        body = envelopes.envelope(
+            REPORT, Number(1, remark=f"{host}:alive"), context=context, deadline_s=60.0, sent_by="played"
+        )
         link.publish(
-            "reports", body, expires_s=60.0, headers=None, reply_to=None, correlation_id=None, persistent=True, timeout_s=5.0, user=access.host(host).name,
+            "reports",
+            body,
+            expires_s=60.0,
+            headers=None,
+            reply_to=None,
+            correlation_id=None,
+            persistent=True,
+            timeout_s=5.0,
+            user=access.host(host).name,
         )
     link.close()
 
@@ -468,7 +601,9 @@ def test_a_name_is_no_expression(name: str) -> None:
 def test_rabbitmq_has_the_same_limits(guarded: Rabbit) -> None:
     told = guarded._node.control("list_policies", "-p", "messaging")
     assert all(policy.name in told for policy in access.POLICIES)
-    assert {user.name for user in USERS} <= {line.split("\t")[0] for line in guarded._node.control("list_permissions", "-p", "messaging").splitlines()}
+    assert {user.name for user in USERS} <= {
+        line.split("\t")[0] for line in guarded._node.control("list_permissions", "-p", "messaging").splitlines()
+    }
 
 
 def test_the_pages_for_operators_say_what_the_table_says() -> None:
@@ -477,7 +612,10 @@ def test_the_pages_for_operators_say_what_the_table_says() -> None:
     limits, users = (pages / "rabbitmq.md").read_text(), (pages / "adding-a-cell.md").read_text()
     for priority, policy in enumerate(access.POLICIES):
         definition = json.dumps(dict(policy.limits), separators=(",", ":"))
-        assert f"set_policy -p north {policy.name} '{policy.pattern}' '{definition}' --apply-to queues --priority {priority}\n" in limits
+        assert (
+            f"set_policy -p north {policy.name} '{policy.pattern}' '{definition}' --apply-to queues --priority {priority}\n"
+            in limits
+        )
     assert f"max_message_size = {access.MAX_BYTES}\n" in limits
     asker = access.guest("api.north")
     assert f"set_permissions -p north api.north '{asker.configure}' '{asker.write}' '{asker.read}'\n" in users

@@ -29,7 +29,12 @@ def test_an_envelope_says_who_asks_what_until_when() -> None:
 
 
 def test_what_a_newer_program_adds_is_ignored() -> None:
-    envelope = sent(arguments={"number": 4, "since_next_release": [1]}, version="1.7", hops=3, context={**CONTEXT.to_fields(), "scopes": []})
+    envelope = sent(
+        arguments={"number": 4, "since_next_release": [1]},
+        version="1.7",
+        hops=3,
+        context={**CONTEXT.to_fields(), "scopes": []},
+    )
 
     assert envelopes.arguments_of(envelope, ADD_ONE) == Number(4)
     assert Context.from_fields(envelope.context) == CONTEXT
@@ -98,7 +103,9 @@ def test_an_error_of_a_newer_program_is_broken() -> None:
 
 
 def test_a_dead_letter_keeps_the_envelope() -> None:
-    body = dead_letters.letter(queue="conductor", why="poison", deliveries=5, body=b"", envelope=sent(), sent_by="conductor")
+    body = dead_letters.letter(
+        queue="conductor", why="poison", deliveries=5, body=b"", envelope=sent(), sent_by="conductor"
+    )
 
     letter = envelopes.arguments_of(envelopes.decode(body, envelopes.Envelope), dead_letters.DEAD_LETTER)
     assert (letter.queue, letter.why, letter.deliveries) == ("conductor", "poison", 5)

@@ -75,7 +75,9 @@ def _answers(broker: Broker, queue: str) -> bool:
 
 
 @pytest.mark.alone
-def test_a_frozen_broker_holds_up_no_stop(place: Place, broker: Broker, caller: Caller, listen: Listen, queue: str, context: Context) -> None:
+def test_a_frozen_broker_holds_up_no_stop(
+    place: Place, broker: Broker, caller: Caller, listen: Listen, queue: str, context: Context
+) -> None:
     listener = listen(queue, Handle(ADD_ONE, add_one))
     caller.call(queue, ADD_ONE, Number(1), context=context, deadline_s=DEADLINE_S)
     place.freeze()
@@ -218,7 +220,9 @@ def test_a_lost_and_a_doubled_message(memory: in_process.InProcessBroker, queue:
     assert memory.purge(queue) == 2
 
 
-def test_a_publish_to_a_frozen_broker_takes_effect_when_it_thaws(memory: in_process.InProcessBroker, queue: str, context: Context) -> None:
+def test_a_publish_to_a_frozen_broker_takes_effect_when_it_thaws(
+    memory: in_process.InProcessBroker, queue: str, context: Context
+) -> None:
     broker = Broker("inproc://faults", publish_timeout_s=0.2)
     broker.declare(queue)
     memory.freeze()

@@ -37,7 +37,12 @@ class Notes:
         self.numbers.append(asked.number)
 
     def wait_for(self, *numbers: int) -> None:
-        wait_until(lambda: sorted(self.numbers) == sorted(numbers), what=f"notes {numbers}, only {self.numbers}", deadline_s=DEADLINE_S, every_s=0.01)
+        wait_until(
+            lambda: sorted(self.numbers) == sorted(numbers),
+            what=f"notes {numbers}, only {self.numbers}",
+            deadline_s=DEADLINE_S,
+            every_s=0.01,
+        )
 
 
 def test_a_call_is_answered(caller: Caller, listen: Listen, queue: str, context: Context) -> None:
@@ -49,7 +54,9 @@ def test_a_call_is_answered(caller: Caller, listen: Listen, queue: str, context:
 def test_a_cast_carries_its_context_and_arguments(caller: Caller, listen: Listen, queue: str) -> None:
     came: list[tuple[Context, Number]] = []
     listen(queue, Handle(NOTE, lambda context, asked: came.append((context, asked))))
-    context = Context(user_id="alice", project_id="p", roles=("member", "reader"), request_id="req-1", global_request_id="req-2")
+    context = Context(
+        user_id="alice", project_id="p", roles=("member", "reader"), request_id="req-1", global_request_id="req-2"
+    )
 
     caller.cast(queue, NOTE, Number(1, remark="grüezi"), context=context)
 
@@ -111,7 +118,9 @@ def test_a_message_to_nobody_is_refused(caller: Caller, queue: str, context: Con
 
 
 @pytest.mark.alone
-def test_a_call_that_nobody_answers_ends_at_its_deadline(broker: Broker, caller: Caller, queue: str, context: Context) -> None:
+def test_a_call_that_nobody_answers_ends_at_its_deadline(
+    broker: Broker, caller: Caller, queue: str, context: Context
+) -> None:
     broker.declare(queue)
     began_at = time.monotonic()
 
@@ -136,7 +145,9 @@ def test_a_late_answer_is_dropped(caller: Caller, listen: Listen, queue: str, co
     assert caller.call(queue, ADD_ONE, Number(5), context=context, deadline_s=DEADLINE_S) == Sum(6)
 
 
-def test_a_message_waits_for_its_listener(broker: Broker, caller: Caller, listen: Listen, queue: str, context: Context) -> None:
+def test_a_message_waits_for_its_listener(
+    broker: Broker, caller: Caller, listen: Listen, queue: str, context: Context
+) -> None:
     broker.declare(queue)
     caller.cast(queue, NOTE, Number(1), context=context)
     notes = Notes()
@@ -146,7 +157,9 @@ def test_a_message_waits_for_its_listener(broker: Broker, caller: Caller, listen
     notes.wait_for(1)
 
 
-def test_an_expired_message_is_not_handled(broker: Broker, caller: Caller, listen: Listen, queue: str, context: Context) -> None:
+def test_an_expired_message_is_not_handled(
+    broker: Broker, caller: Caller, listen: Listen, queue: str, context: Context
+) -> None:
     broker.declare(queue)
     expires_at = time.monotonic() + 0.3
     caller.cast(queue, NOTE, Number(1), context=context, deadline_s=0.2)
@@ -198,7 +211,9 @@ def test_a_message_that_kills_whoever_takes_it_becomes_a_dead_letter(
     assert notes.numbers == []
 
 
-def test_a_failing_function_gets_the_message_again(caller: Caller, listen: Listen, queue: str, context: Context) -> None:
+def test_a_failing_function_gets_the_message_again(
+    caller: Caller, listen: Listen, queue: str, context: Context
+) -> None:
     tries: list[int] = []
 
     def fail_once(context: Context, asked: Number) -> None:
@@ -222,11 +237,18 @@ class Letters:
         self.letters.append(letter)
 
     def wait_for_one_from(self, queue: str) -> DeadLetter:
-        wait_until(lambda: any(letter.queue == queue for letter in self.letters), what=f"dead letter from {queue}", deadline_s=DEADLINE_S, every_s=0.01)
+        wait_until(
+            lambda: any(letter.queue == queue for letter in self.letters),
+            what=f"dead letter from {queue}",
+            deadline_s=DEADLINE_S,
+            every_s=0.01,
+        )
         return next(letter for letter in self.letters if letter.queue == queue)
 
 
-def test_a_poisonous_message_becomes_a_dead_letter(caller: Caller, listen: Listen, queue: str, context: Context) -> None:
+def test_a_poisonous_message_becomes_a_dead_letter(
+    caller: Caller, listen: Listen, queue: str, context: Context
+) -> None:
     tries: list[int] = []
 
     def fail(context: Context, asked: Number) -> None:
@@ -249,7 +271,9 @@ def test_a_poisonous_message_becomes_a_dead_letter(caller: Caller, listen: Liste
 
 
 @pytest.mark.parametrize("body", [b"no json", b"{}", b"\xff\x00"])
-def test_a_message_that_cannot_be_read_becomes_a_dead_letter(broker: Broker, listen: Listen, queue: str, body: bytes) -> None:
+def test_a_message_that_cannot_be_read_becomes_a_dead_letter(
+    broker: Broker, listen: Listen, queue: str, body: bytes
+) -> None:
     letters = Letters()
     listen(dead_letters.QUEUE, Handle(DEAD_LETTER, letters))
     listen(queue, Handle(NOTE, Notes()))
@@ -269,7 +293,9 @@ def test_a_dead_letter_needs_no_reader(broker: Broker, listen: Listen, queue: st
     broker.purge(dead_letters.QUEUE)
 
 
-def test_what_the_broker_itself_gives_up_is_read_as_a_dead_letter(broker: Broker, listen: Listen, queue: str, context: Context) -> None:
+def test_what_the_broker_itself_gives_up_is_read_as_a_dead_letter(
+    broker: Broker, listen: Listen, queue: str, context: Context
+) -> None:
     """RabbitMQ moves the message as it is, with headers that say why; one that expired is no failure."""
     letters = Letters()
     listen(dead_letters.QUEUE, Handle(DEAD_LETTER, letters), workers=1)
@@ -290,7 +316,9 @@ def test_another_major_version_is_refused_by_name(caller: Caller, listen: Listen
     listen(queue, Handle(ADD_ONE, add_one))
     newer = Verb("add_one", "2.0", Number, Sum)
 
-    with pytest.raises(errors.Invalid, match=r"add_one 2\.0 from a test is refused: this program supports add_one 1\.0"):
+    with pytest.raises(
+        errors.Invalid, match=r"add_one 2\.0 from a test is refused: this program supports add_one 1\.0"
+    ):
         caller.call(queue, newer, Number(1), context=context, deadline_s=DEADLINE_S)
 
 
@@ -312,7 +340,9 @@ def test_a_wrong_argument_is_named(caller: Caller, listen: Listen, queue: str, c
     assert refusal.value.fields == {"field": "number"}
 
 
-def test_unavailable_puts_a_cast_off_and_does_not_count_as_failure(caller: Caller, listen: Listen, queue: str, context: Context) -> None:
+def test_unavailable_puts_a_cast_off_and_does_not_count_as_failure(
+    caller: Caller, listen: Listen, queue: str, context: Context
+) -> None:
     tries: list[int] = []
 
     def away_at_first(context: Context, asked: Number) -> None:
@@ -326,7 +356,9 @@ def test_unavailable_puts_a_cast_off_and_does_not_count_as_failure(caller: Calle
     wait_until(lambda: len(tries) == 4, what="fourth try", deadline_s=DEADLINE_S, every_s=0.01)
 
 
-def test_unavailable_ends_with_the_deadline_of_the_message(broker: Broker, caller: Caller, listen: Listen, queue: str, context: Context) -> None:
+def test_unavailable_ends_with_the_deadline_of_the_message(
+    broker: Broker, caller: Caller, listen: Listen, queue: str, context: Context
+) -> None:
     tries: list[int] = []
 
     def away(context: Context, asked: Number) -> None:
@@ -357,7 +389,9 @@ def test_another_error_ends_a_cast(caller: Caller, listen: Listen, queue: str, c
     wait_until(lambda: tries == [1, 2], what=f"both tries: {tries}", deadline_s=DEADLINE_S, every_s=0.01)
 
 
-def test_a_forwarded_call_is_answered_by_the_other_queue(caller: Caller, listen: Listen, queue: str, context: Context) -> None:
+def test_a_forwarded_call_is_answered_by_the_other_queue(
+    caller: Caller, listen: Listen, queue: str, context: Context
+) -> None:
     other = f"{queue}.host"
     listen(queue, Handle(ADD_ONE, lambda context, asked: Forward(other)))
     listen(other, Handle(ADD_ONE, add_one))
@@ -384,10 +418,17 @@ class Batches:
         self.go_on.wait(DEADLINE_S)
 
     def wait_for_all(self, numbers: range) -> None:
-        wait_until(lambda: sorted(itertools.chain(*self.batches)) == list(numbers), what=f"all reports: {self.batches}", deadline_s=DEADLINE_S, every_s=0.01)
+        wait_until(
+            lambda: sorted(itertools.chain(*self.batches)) == list(numbers),
+            what=f"all reports: {self.batches}",
+            deadline_s=DEADLINE_S,
+            every_s=0.01,
+        )
 
 
-def test_what_comes_while_a_batch_is_handled_makes_the_next(caller: Caller, listen: Listen, queue: str, context: Context) -> None:
+def test_what_comes_while_a_batch_is_handled_makes_the_next(
+    caller: Caller, listen: Listen, queue: str, context: Context
+) -> None:
     batches, notes = Batches(), Notes()
     listen(queue, HandleMany(REPORT, batches), Handle(NOTE, notes))
     caller.cast(queue, REPORT, Number(0), context=context)
@@ -402,7 +443,9 @@ def test_what_comes_while_a_batch_is_handled_makes_the_next(caller: Caller, list
     assert [len(batch) for batch in batches.batches] == [1, 19]
 
 
-def test_a_batch_is_no_larger_than_said(broker: Broker, caller: Caller, listen: Listen, queue: str, context: Context) -> None:
+def test_a_batch_is_no_larger_than_said(
+    broker: Broker, caller: Caller, listen: Listen, queue: str, context: Context
+) -> None:
     broker.declare(queue)
     for number in range(20):
         caller.cast(queue, REPORT, Number(number), context=context)
@@ -415,7 +458,9 @@ def test_a_batch_is_no_larger_than_said(broker: Broker, caller: Caller, listen: 
     assert max(len(batch) for batch in batches.batches) <= 5
 
 
-def test_poison_in_a_batch_takes_nobody_along(broker: Broker, caller: Caller, listen: Listen, queue: str, context: Context) -> None:
+def test_poison_in_a_batch_takes_nobody_along(
+    broker: Broker, caller: Caller, listen: Listen, queue: str, context: Context
+) -> None:
     good: set[int] = set()
 
     def fail_for_three(deliveries: list[Delivery]) -> None:
@@ -435,7 +480,9 @@ def test_poison_in_a_batch_takes_nobody_along(broker: Broker, caller: Caller, li
     wait_until(lambda: good == {0, 1, 2, 4, 5}, what="the others", deadline_s=DEADLINE_S, every_s=0.01)
 
 
-def test_an_early_ack_holds_although_the_batch_fails(caller: Caller, listen: Listen, queue: str, context: Context) -> None:
+def test_an_early_ack_holds_although_the_batch_fails(
+    caller: Caller, listen: Listen, queue: str, context: Context
+) -> None:
     came: list[int] = []
 
     def ack_then_fail(deliveries: list[Delivery]) -> None:
@@ -503,7 +550,9 @@ def test_stop_does_not_wait_longer_than_told(caller: Caller, listen: Listen, que
     go_on.set()
 
 
-def test_a_forked_child_has_connections_of_its_own(broker: Broker, caller: Caller, listen: Listen, queue: str, context: Context) -> None:
+def test_a_forked_child_has_connections_of_its_own(
+    broker: Broker, caller: Caller, listen: Listen, queue: str, context: Context
+) -> None:
     if broker.url.startswith("inproc://"):
         pytest.skip("an in-process broker ends at the process")
     notes = Notes()

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""An exhaustive check of the build protocol (docs/build-protocol.md): every interleaving, every crash point, no sampling.
+"""An exhaustive check of the build protocol (docs/build-protocol.md): every interleaving, every crash point, no
+sampling.
 
 One server, one cell with hosts A and B, cell0, two super-conductors, two cell conductors, one agent per host.
 A state is a tuple; breadth-first search visits all states reachable with at most FAULTS faults (user delete is free);
@@ -18,7 +19,18 @@ from collections import Counter
 from typing import NamedTuple
 
 FAULTS = 2
-LIMIT = {"crash": 2, "expire": 2, "dup": 1, "lose": 1, "suspect": 1, "die": 1, "refuse": 1, "full": 1, "celldown": 1, "disable": 1}
+LIMIT = {
+    "crash": 2,
+    "expire": 2,
+    "dup": 1,
+    "lose": 1,
+    "suspect": 1,
+    "die": 1,
+    "refuse": 1,
+    "full": 1,
+    "celldown": 1,
+    "disable": 1,
+}
 KINDS = tuple(LIMIT)
 BREAKS = {
     "no-fencing": "the agent forgets superseded attempts",
@@ -100,7 +112,8 @@ class Model:
         return s._replace(faults=(*s.faults[:i], s.faults[i] + 1, *s.faults[i + 1:]))
 
     def claim_written(self, s, host):
-        """Every claim write bumps the consumer generation: snapshots 'cur' become 'old'; 'none' is a null generation."""
+        """Every claim write bumps the consumer generation: snapshots 'cur' become 'old'; 'none' is a null
+        generation."""
         def age(w):
             return (*w[:3], "old") if w[3] == "cur" else w
         return s._replace(claim=host, supers=bag(map(age, s.supers)), conds=bag(map(age, s.conds)))
@@ -311,7 +324,11 @@ class Model:
         add(name, t._replace(msgs=s.msgs - {m} | (t.msgs - s.msgs)))
         f = self.fault(s, "dup")
         if f:
-            add(name + " (ack lost)", f._replace(msgs=t.msgs, **{k: v for k, v in changes.items() if k != "msgs"}), "dup")
+            add(
+                name + " (ack lost)",
+                f._replace(msgs=t.msgs, **{k: v for k, v in changes.items() if k != "msgs"}),
+                "dup",
+            )
 
     # ---- agents: all memory is on disk, so a restart only repeats -------------------------------------------------
     def agents(self, s, add):
@@ -419,7 +436,9 @@ class Model:
             return False
         if s.mdel:
             return (r is None or r[0] == "DELETED") and s.row0 in (None, "DELETED")
-        return bool(r and r[0] == "ERROR" and s.mcell == "c1" and not s.row0) or (s.row0 == "ERROR" and s.mcell == "c0" and not r)
+        return bool(r and r[0] == "ERROR" and s.mcell == "c1" and not s.row0) or (
+            s.row0 == "ERROR" and s.mcell == "c0" and not r
+        )
 
 
 def check(broken, *options):
@@ -496,8 +515,11 @@ def main():
         start = time.time()
         bad, steps, states, edges, last = check(name, a.faults, a.kinds.split(","), a.most, not a.no_delete)
         failed |= bool(bad) != bool(name)
-        print(f"{name or 'the protocol':30} {bad or 'holds; ends ' + str(last):62} {len(steps) or '':>5} {states:>8} {edges:>9} "
-              f"{time.time() - start:6.1f}", flush=True)
+        print(
+            f"{name or 'the protocol':30} {bad or 'holds; ends ' + str(last):62} {len(steps) or '':>5} {states:>8} {edges:>9} "
+            f"{time.time() - start:6.1f}",
+            flush=True,
+        )
         if bad and (a.broken or not name):
             print("\n".join("    " + x for x in steps), last, sep="\n")
     return int(failed)

@@ -1,4 +1,5 @@
-"""The model of the build protocol holds, and each of its rules is needed. `model.py` by itself goes deeper; it takes half a minute."""
+"""The model of the build protocol holds, and each of its rules is needed. `model.py` by itself goes deeper; it takes
+half a minute."""
 
 import pytest
 

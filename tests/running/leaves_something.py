@@ -1,4 +1,5 @@
-"""A test that is interrupted: see test_leftovers.py. Its process is in a session of its own and its parent has forgotten it."""
+"""A test that is interrupted: see test_leftovers.py. Its process is in a session of its own and its parent has
+forgotten it."""
 
 import os
 import subprocess
@@ -18,7 +19,9 @@ def test_it_is_interrupted(tmp_path_factory: pytest.TempPathFactory) -> None:
     places = [tmp_path_factory.mktemp("results"), Path(tempfile.mkdtemp())]
     program = f"import time; time.sleep({SECONDS})"
     start = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {program!r}], start_new_session=True, stdout=subprocess.DEVNULL).pid)"
-    pid = subprocess.run([sys.executable, "-c", start], stdout=subprocess.PIPE, text=True, timeout=60, check=True).stdout.strip()
+    pid = subprocess.run(
+        [sys.executable, "-c", start], stdout=subprocess.PIPE, text=True, timeout=60, check=True
+    ).stdout.strip()
     fresh = told.with_suffix(".fresh")
     fresh.write_text("\n".join([pid, *map(str, places)]))
     fresh.replace(told)

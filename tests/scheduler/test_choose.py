@@ -75,7 +75,9 @@ def test_a_burst_is_spread_over_cells_as_well() -> None:
 
 
 def test_a_cell_with_more_hosts_takes_more() -> None:
-    hosts = [host(f"e{number}", cell_uuid=EAST) for number in range(6)] + [host(f"w{number}", cell_uuid=WEST) for number in range(2)]
+    hosts = [host(f"e{number}", cell_uuid=EAST) for number in range(6)] + [
+        host(f"w{number}", cell_uuid=WEST) for number in range(2)
+    ]
 
     choices = choose(request(), hosts, 8, random=rng())
 
@@ -128,7 +130,9 @@ def test_a_forced_host_makes_nobody_forget_what_else_the_request_says(wish: dict
         choose(request(target_host="b", forced=True, **wish), [host("a"), host("b")], random=rng())
 
 
-@pytest.mark.parametrize("broken", [{"up": False}, {"disabled": True}, {"cleanups_open": True}, {"used_memory_mib": 16384}])
+@pytest.mark.parametrize(
+    "broken", [{"up": False}, {"disabled": True}, {"cleanups_open": True}, {"used_memory_mib": 16384}]
+)
 def test_facts_hold_for_forced_hosts(broken: dict[str, object]) -> None:
     with pytest.raises(NoValidHost):
         choose(request(target_host="b", forced=True), [host("a"), host("b", **broken)], random=rng())
@@ -176,7 +180,11 @@ def test_the_first_member_of_an_affinity_group_has_alternates() -> None:
 
 
 def test_every_rejection_is_counted_and_explained() -> None:
-    hosts = [host("a", availability_zone="earth"), host("b"), *(host(name, availability_zone="mars", used_memory_mib=16000) for name in "cd")]
+    hosts = [
+        host("a", availability_zone="earth"),
+        host("b"),
+        *(host(name, availability_zone="mars", used_memory_mib=16000) for name in "cd"),
+    ]
 
     with pytest.raises(NoValidHost) as refusal:
         choose(request(availability_zone="mars"), hosts, random=rng())
@@ -238,9 +246,13 @@ SIZES = strategies.fixed_dictionaries(
         "cleanups_open": strategies.booleans(),
     }
 )
-CLOUDS = strategies.lists(SIZES, max_size=12).map(lambda sizes: [host(f"host-{number}", **size) for number, size in enumerate(sizes)])
+CLOUDS = strategies.lists(SIZES, max_size=12).map(
+    lambda sizes: [host(f"host-{number}", **size) for number, size in enumerate(sizes)]
+)
 REQUESTS = strategies.builds(
-    lambda vcpus, memory_mib, disk_gib: request(resources={"VCPU": vcpus, "MEMORY_MB": memory_mib, "DISK_GB": disk_gib}),
+    lambda vcpus, memory_mib, disk_gib: request(
+        resources={"VCPU": vcpus, "MEMORY_MB": memory_mib, "DISK_GB": disk_gib}
+    ),
     strategies.integers(1, 8),
     strategies.integers(1, 8192),
     strategies.integers(0, 100),
@@ -285,9 +297,18 @@ def test_only_hosts_with_room_are_chosen_and_all_room_is_found(
         assert all(counts[name] < room[name] for name in names)
 
 
-@hypothesis.given(strategies.integers(1, 12), strategies.integers(1, 4), strategies.integers(0, 40), strategies.integers(0, 40), strategies.integers())
+@hypothesis.given(
+    strategies.integers(1, 12),
+    strategies.integers(1, 4),
+    strategies.integers(0, 40),
+    strategies.integers(0, 40),
+    strategies.integers(),
+)
 def test_equal_hosts_share_evenly(hosts: int, cells: int, num: int, servers: int, seed: int) -> None:
-    cloud = [host(f"host-{number}", cell_uuid=f"cell-{number % cells}", memory_mib=65536, servers=servers) for number in range(hosts)]
+    cloud = [
+        host(f"host-{number}", cell_uuid=f"cell-{number % cells}", memory_mib=65536, servers=servers)
+        for number in range(hosts)
+    ]
     wanted = request(resources={"VCPU": 1, "MEMORY_MB": 512})
     if num > sum(room_for(wanted, one) for one in cloud):
         return

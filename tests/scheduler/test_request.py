@@ -20,28 +20,44 @@ from scheduler.resources import resources_of
         ({"boots_from_volume": True, "ephemeral_gib": 5}, {"VCPU": 2, "MEMORY_MB": 2048, "DISK_GB": 5}),
         ({"extra_specs": {"resources:VCPU": "0"}}, {"MEMORY_MB": 2048, "DISK_GB": 20}),
         ({"extra_specs": {"resources:MEMORY_MB": "64"}}, {"VCPU": 2, "MEMORY_MB": 64, "DISK_GB": 20}),
-        ({"extra_specs": {"resources:CUSTOM_FPGA": "1"}}, {"VCPU": 2, "MEMORY_MB": 2048, "DISK_GB": 20, "CUSTOM_FPGA": 1}),
-        ({"extra_specs": {"resources1:VGPU": "1", "resources_b:VGPU": "2"}}, {"VCPU": 2, "MEMORY_MB": 2048, "DISK_GB": 20, "VGPU": 3}),
+        (
+            {"extra_specs": {"resources:CUSTOM_FPGA": "1"}},
+            {"VCPU": 2, "MEMORY_MB": 2048, "DISK_GB": 20, "CUSTOM_FPGA": 1},
+        ),
+        (
+            {"extra_specs": {"resources1:VGPU": "1", "resources_b:VGPU": "2"}},
+            {"VCPU": 2, "MEMORY_MB": 2048, "DISK_GB": 20, "VGPU": 3},
+        ),
         ({"extra_specs": {"hw:cpu_policy": "dedicated"}}, {"PCPU": 2, "MEMORY_MB": 2048, "DISK_GB": 20}),
-        ({"extra_specs": {"hw:cpu_policy": "shared", "quota:cpu_shares": "1"}}, {"VCPU": 2, "MEMORY_MB": 2048, "DISK_GB": 20}),
+        (
+            {"extra_specs": {"hw:cpu_policy": "shared", "quota:cpu_shares": "1"}},
+            {"VCPU": 2, "MEMORY_MB": 2048, "DISK_GB": 20},
+        ),
     ],
 )
 def test_resources_of_a_flavor(flavor: dict[str, object], resources: dict[str, int]) -> None:
     small = Flavor(flavor_id="2", name="m1.small", vcpus=2, memory_mib=2048, root_gib=20)
     changed = {name: value for name, value in flavor.items() if name != "boots_from_volume"}
 
-    assert resources_of(msgspec.structs.replace(small, **changed), boots_from_volume="boots_from_volume" in flavor) == resources
+    assert (
+        resources_of(msgspec.structs.replace(small, **changed), boots_from_volume="boots_from_volume" in flavor)
+        == resources
+    )
 
 
 def test_groups_that_must_come_from_different_providers_are_refused() -> None:
     with pytest.raises(core.errors.Invalid, match="group_policy"):
-        resources_of(Flavor(flavor_id="1", name="n", vcpus=1, memory_mib=1, root_gib=1, extra_specs={"group_policy": "isolate"}))
+        resources_of(
+            Flavor(flavor_id="1", name="n", vcpus=1, memory_mib=1, root_gib=1, extra_specs={"group_policy": "isolate"})
+        )
 
 
 @pytest.mark.parametrize("amount", ["", "-1", "1.5", "many"])
 def test_an_amount_that_is_no_number_is_refused(amount: str) -> None:
     with pytest.raises(core.errors.Invalid, match="resources:VCPU"):
-        resources_of(Flavor(flavor_id="1", name="n", vcpus=1, memory_mib=1, root_gib=1, extra_specs={"resources:VCPU": amount}))
+        resources_of(
+            Flavor(flavor_id="1", name="n", vcpus=1, memory_mib=1, root_gib=1, extra_specs={"resources:VCPU": amount})
+        )
 
 
 def test_traits_are_read_from_flavor_and_image() -> None:
@@ -60,7 +76,9 @@ def test_a_trait_that_is_neither_required_nor_forbidden_is_refused() -> None:
         Request(resources={}, extra_specs={"trait:CUSTOM_A": "liked"})
 
 
-FLAVOR = Flavor(flavor_id="1", name="m1.small", vcpus=1, memory_mib=512, root_gib=10, extra_specs={"trait:CUSTOM_A": "required"})
+FLAVOR = Flavor(
+    flavor_id="1", name="m1.small", vcpus=1, memory_mib=512, root_gib=10, extra_specs={"trait:CUSTOM_A": "required"}
+)
 IMAGE = ImageRef(image_id="i", properties={"hw_architecture": "x86_64"})
 SPEC = RequestSpec(project_id="blue", user_id="me", availability_zone="mars", host="host-9", node="node-9", forced=True)
 

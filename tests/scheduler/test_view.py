@@ -182,7 +182,7 @@ def test_many_threads_lose_no_placement() -> None:
     assert view.snapshot()[0].servers == 200
 
 
-# ---- some of many ------------------------------------------------------------------------------------------------------------------
+# ---- some of many ----------------------------------------------------------------------------------------------------
 
 
 def many(view: HostView, *, cells: int, hosts: int) -> None:
@@ -235,7 +235,9 @@ def test_hosts_that_left_or_moved_are_not_picked_any_more() -> None:
     view.keep_only("cell-0", ["cell-0-1"])
     view.update("cell-2", [host("cell-1-3", cell_uuid="cell-2")])
 
-    picked = {(state.cell_uuid, state.host) for seed in range(50) for state in view.some(3, 6, rng=random.Random(seed)) or ()}
+    picked = {
+        (state.cell_uuid, state.host) for seed in range(50) for state in view.some(3, 6, rng=random.Random(seed)) or ()
+    }
 
     assert {name for cell, name in picked if cell == "cell-0"} == {"cell-0-1"}
     assert ("cell-1", "cell-1-3") not in picked

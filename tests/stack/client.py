@@ -1,4 +1,5 @@
-"""The real `openstack` client, kept in a process: its start takes a second or more, a command some hundredths of one."""
+"""The real `openstack` client, kept in a process: its start takes a second or more, a command some hundredths of
+one."""
 
 import dataclasses
 import json

@@ -1,4 +1,5 @@
-"""Runs commands of the `openstack` client: reads argument lists from standard input, writes how each ended, one JSON document a line.
+"""Runs commands of the `openstack` client: reads argument lists from standard input, writes how each ended, one JSON
+document a line.
 
 Every command goes through the entry point of the installed program, from its arguments to its exit status.
 """

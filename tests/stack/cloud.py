@@ -48,12 +48,18 @@ class Cloud:
 
     def api(self, user: str) -> ApiClient:
         """The stack's own small client, with a connection of its own."""
-        return ApiClient(self.compute, image=self.image, user=user, password=self.password(user), identity=self.identity)
+        return ApiClient(
+            self.compute, image=self.image, user=user, password=self.password(user), identity=self.identity
+        )
 
     def auth(self, user: str) -> requests.auth.AuthBase:
         """How this user's own requests show who it is."""
         password = self.password(user)
-        return TokenAuth(self.identity, user=user, password=password) if self.identity else requests.auth.HTTPBasicAuth(user, password)
+        return (
+            TokenAuth(self.identity, user=user, password=password)
+            if self.identity
+            else requests.auth.HTTPBasicAuth(user, password)
+        )
 
     def password(self, user: str) -> str:
         """What the stack chose for this user."""
@@ -82,11 +88,13 @@ class Cloud:
             env={**os.environ, **self.environment()}, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False,
         )  # fmt: skip
 
-    # ---- what no user sees ----------------------------------------------------------------------------------------------------
+    # ---- what no user sees -------------------------------------------------------------------------------------------
 
     def rows(self, where: str, table: sa.Table) -> list[sa.Row[Any]]:
         """Every row of a table of the database of `api` or of a cell."""
-        name, section = ("super-conductor", "api_database") if where == "api" else (f"cell-conductor-{where}", "database")
+        name, section = (
+            ("super-conductor", "api_database") if where == "api" else (f"cell-conductor-{where}", "database")
+        )
         database = Database(self._setting(name, section, "connection"), pool_size=1)
         try:
             with database.reading() as connection:
@@ -104,7 +112,11 @@ class Cloud:
             return answer.json()
 
         providers = ask("/resource_providers")["resource_providers"]
-        return {consumer for provider in providers for consumer in ask(f"/resource_providers/{provider['uuid']}/allocations")["allocations"]}
+        return {
+            consumer
+            for provider in providers
+            for consumer in ask(f"/resource_providers/{provider['uuid']}/allocations")["allocations"]
+        }
 
     def leftovers(self, uuids: set[str]) -> dict[str, set[str]]:
         """Which of these servers still have a claim, a row in the journal, a cleanup, or a row in a cell."""

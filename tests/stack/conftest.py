@@ -1,4 +1,5 @@
-"""Stacks that the tests of this directory share: each takes a good while to come up. They end with its last test: even idle ones cost CPU time."""
+"""Stacks that the tests of this directory share: each takes a good while to come up. They end with its last test: even
+idle ones cost CPU time."""
 
 import os
 from collections.abc import Iterator
@@ -51,7 +52,9 @@ def with_keystone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 def skip_without_servers() -> None:
     """Skips the test where the full profile cannot run."""
     if os.geteuid() != 0:
-        pytest.skip("the full profile runs as root: Debian's scripts of RabbitMQ want root or its own user, and only root can install packages")
+        pytest.skip(
+            "the full profile runs as root: Debian's scripts of RabbitMQ want root or its own user, and only root can install packages"
+        )
 
 
 @pytest.fixture(scope="package", params=["embedded", "full"])

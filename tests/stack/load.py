@@ -19,7 +19,8 @@ STOP_DEADLINE_S = 60.0
 
 
 class Load:
-    """Several callers, each with one request at a time, each request on a connection of its own, as the command line client does.
+    """Several callers, each with one request at a time, each request on a connection of its own, as the command line
+    client does.
 
     No request is tried again: what fails is a failure.
     """
@@ -81,7 +82,9 @@ class Load:
             result = work()
         except errors.CellplaneError as error:
             with self._lock:
-                self.failures.append(f"{time.strftime('%H:%M:%S')} {what} after {time.monotonic() - started:.2f} s: {error.message}")
+                self.failures.append(
+                    f"{time.strftime('%H:%M:%S')} {what} after {time.monotonic() - started:.2f} s: {error.message}"
+                )
             return None
         with self._lock:
             self.answered[what] += 1

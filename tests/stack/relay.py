@@ -1,12 +1,14 @@
 """A way to a server that can be made slow, or black: a TCP relay in a process of its own.
 
-`python -m tests.stack.relay PORT` relays what comes to a port of its own to 127.0.0.1:PORT, one thread for each direction of a connection.
-It prints its port, then obeys lines on standard input: `pass`, `slow SECONDS` (each request that a client sends waits so long), `black`.
+`python -m tests.stack.relay PORT` relays what comes to a port of its own to 127.0.0.1:PORT, one thread for each
+direction of a connection. It prints its port, then obeys lines on standard input: `pass`, `slow SECONDS` (each request
+that a client sends waits so long), `black`.
 
-Black is a real loss of packets, with no firewall and no privileges: a socket filter that takes nothing (socket(7), SO_ATTACH_FILTER) stands
-on the listening socket and on every accepted one. The kernel then drops what arrives for them before TCP sees it: a SYN gets no answer, data
-gets no acknowledgement, nothing is refused or reset. To a client that is a firewall's DROP on the server's port. Packets that the kernel
-sends itself, for example of the connection to the server behind, go on.
+Black is a real loss of packets, with no firewall and no privileges: a socket filter that takes nothing (socket(7),
+SO_ATTACH_FILTER) stands on the listening socket and on every accepted one. The kernel then drops what arrives for them
+before TCP sees it: a SYN gets no answer, data gets no acknowledgement, nothing is refused or reset. To a client that is
+a firewall's DROP on the server's port. Packets that the kernel sends itself, for example of the connection to the
+server behind, go on.
 """
 
 import contextlib
@@ -32,7 +34,11 @@ class Relay:
 
     def __init__(self, port: int) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.stack.relay", str(port)], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "tests.stack.relay", str(port)],
+            cwd=REPOSITORY,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self.port = int(self._read())
 
@@ -77,7 +83,7 @@ class Relay:
         return self._process.stdout.readline().strip()
 
 
-# ---- the process -------------------------------------------------------------------------------------------------------------------
+# ---- the process -----------------------------------------------------------------------------------------------------
 
 
 class _Way:

@@ -22,16 +22,22 @@ class Servers:
         self._concurrency = concurrency
         api = cloud.api("demo")
         self._flavor = next(flavor["id"] for flavor in api.pages("/flavors", "flavors") if flavor["name"] == "m1.tiny")
-        self._image = requests.get(f"{cloud.image}/v2/images", params={"name": "tiny"}, timeout=30).json()["images"][0]["id"]
+        self._image = requests.get(f"{cloud.image}/v2/images", params={"name": "tiny"}, timeout=30).json()["images"][0][
+            "id"
+        ]
 
     def body(self, name: str, *, zone: str | None = None) -> dict[str, Any]:
         """What POST /servers takes."""
         chosen = {"availability_zone": zone} if zone else {}
-        return {"server": {"name": name, "flavorRef": self._flavor, "imageRef": self._image, "networks": "none", **chosen}}
+        return {
+            "server": {"name": name, "flavorRef": self._flavor, "imageRef": self._image, "networks": "none", **chosen}
+        }
 
     def create(self, *names: str, zone: str | None = None) -> set[str]:
         """Orders servers; their ids."""
-        return set(self._each(lambda api, name: str(api.post("/servers", self.body(name, zone=zone))["server"]["id"]), names))
+        return set(
+            self._each(lambda api, name: str(api.post("/servers", self.body(name, zone=zone))["server"]["id"]), names)
+        )
 
     def delete(self, ids: Iterable[str]) -> None:
         """Orders their end."""
@@ -55,12 +61,19 @@ class Servers:
             wait_until(all_are, what=f"{len(ids)} ACTIVE servers", deadline_s=deadline_s, every_s=EVERY_S)
         except Exception as error:
             left = {server: seen.get(server, {}).get("status", "not listed") for server in ids}
-            raise AssertionError(f"{error}: {({server: status for server, status in left.items() if status != 'ACTIVE'})}") from error
+            raise AssertionError(
+                f"{error}: { ({server: status for server, status in left.items() if status != 'ACTIVE'}) }"
+            ) from error
         return seen
 
     def wait_gone(self, ids: set[str], *, deadline_s: float = DEADLINE_S) -> None:
         """Returns once nothing of them is left anywhere: no row, no claim, no cleanup."""
-        wait_until(lambda: not ids & set(self.listed()), what=f"end of {len(ids)} servers", deadline_s=deadline_s, every_s=EVERY_S)
+        wait_until(
+            lambda: not ids & set(self.listed()),
+            what=f"end of {len(ids)} servers",
+            deadline_s=deadline_s,
+            every_s=EVERY_S,
+        )
         left: dict[str, set[str]] = {}
 
         def nothing_left() -> bool:

@@ -1,9 +1,11 @@
 """A steady load on a cloud from a process of its own: what became of every request, and when.
 
-`python -m tests.stack.steady PLAN` sends requests at fixed moments, whether those before have ended or not, each on a connection of its own
-(as the command line client does), and prints a line of JSON for each that ended. Nothing is tried again: what fails is a failure.
+`python -m tests.stack.steady PLAN` sends requests at fixed moments, whether those before have ended or not, each on a
+connection of its own (as the command line client does), and prints a line of JSON for each that ended. Nothing is tried
+again: what fails is a failure.
 
-Clocks: `time.monotonic()`, which all processes of a machine share, so that whoever reads the lines can say what happened when.
+Clocks: `time.monotonic()`, which all processes of a machine share, so that whoever reads the lines can say what
+happened when.
 """
 
 import asyncio
@@ -44,7 +46,8 @@ REPORT_DEADLINE_S = 30.0
 class Done:
     """A request that ended. `status` 0: no answer. `problem`: what was wrong with the answer, empty if nothing.
 
-    `withheld_s`: for how much of its time the machine did not let the load itself run, and so may not have let the cloud either.
+    `withheld_s`: for how much of its time the machine did not let the load itself run, and so may not have let the
+    cloud either.
     """
 
     group: str
@@ -59,7 +62,8 @@ class Done:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What the load needs to know. `admins`: servers of the admin's project, all in healthy cells; `demos`: cell -> a server of demo's."""
+    """What the load needs to know. `admins`: servers of the admin's project, all in healthy cells; `demos`: cell -> a
+    server of demo's."""
 
     compute: str
     passwords: dict[str, str]
@@ -70,8 +74,8 @@ class Plan:
 
 
 def servers_for(cloud: Cloud, *, victim: str, spare: str | None = None) -> tuple[list[str], dict[str, str]]:
-    """What the load is about: new servers of the admin's, one in each cell but the victim, and cell -> demo's server that came with the
-    stack. The spare cell has none of either.
+    """What the load is about: new servers of the admin's, one in each cell but the victim, and cell -> demo's server
+    that came with the stack. The spare cell has none of either.
     """
     servers, api = Servers(cloud), cloud.api("admin")
     hello = {row["name"]: server for server, row in servers.listed().items()}
@@ -105,7 +109,9 @@ class Steady:
         plan = Path(self._folder.name) / "plan"
         plan.write_text(json.dumps(dataclasses.asdict(self._plan)))
         with self._lines.open("wb") as lines:
-            self._process = subprocess.Popen([sys.executable, "-m", "tests.stack.steady", str(plan)], cwd=REPOSITORY, stdout=lines)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.stack.steady", str(plan)], cwd=REPOSITORY, stdout=lines
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -134,7 +140,7 @@ class Steady:
         return self._finished_until > until
 
 
-# ---- the process -------------------------------------------------------------------------------------------------------------------
+# ---- the process -----------------------------------------------------------------------------------------------------
 
 
 class _Watch:
@@ -179,8 +185,12 @@ class _Load:
             self._watch.run(),
             self._report(),
             self._at_a_rate(OTHERS_PER_S, itertools.cycle(self._about_others(plain))),
-            self._at_a_rate(EVERYTHING_PER_S, itertools.cycle([self._everything_by_name, self._everything_newest_first])),
-            self._at_a_rate(OPERATOR_PER_S, itertools.cycle([self._services, self._hypervisors, self._zones, self._aggregates])),
+            self._at_a_rate(
+                EVERYTHING_PER_S, itertools.cycle([self._everything_by_name, self._everything_newest_first])
+            ),
+            self._at_a_rate(
+                OPERATOR_PER_S, itertools.cycle([self._services, self._hypervisors, self._zones, self._aggregates])
+            ),
             *(self._stop_and_start(server) for server in power),
         )
 
@@ -198,7 +208,7 @@ class _Load:
             await asyncio.sleep(0.1)
             print(json.dumps(min(self._under_way, default=time.monotonic())), flush=True)
 
-    # ---- about the others ----------------------------------------------------------------------------------------------------------
+    # ---- about the others --------------------------------------------------------------------------------------------
 
     def _about_others(self, servers: Sequence[str]) -> list[Callable[[], Awaitable[object]]]:
         works: list[Callable[[], Awaitable[object]]] = []
@@ -208,7 +218,12 @@ class _Load:
                 lambda server=server: self._ask(OTHERS, "admin", "show", "GET", f"/servers/{server}"),
                 lambda: self._list("by name", "/servers/detail?sort_key=display_name&sort_dir=asc&limit=50"),
                 lambda server=server, number=number: self._ask(
-                    OTHERS, "admin", "metadata", "POST", f"/servers/{server}/metadata", {"metadata": {"number": str(number)}}
+                    OTHERS,
+                    "admin",
+                    "metadata",
+                    "POST",
+                    f"/servers/{server}/metadata",
+                    {"metadata": {"number": str(number)}},
                 ),
                 lambda: self._list("filtered", "/servers?name=steady&not-tags=none"),
                 lambda server=server: self._act(server, {"lock": None}),
@@ -245,12 +260,23 @@ class _Load:
 
         while wanted not in statuses[-1:]:
             if time.monotonic() - began > SETTLES_WITHIN_S:
-                self._tell(Done(OTHERS, "settle", began, time.monotonic() - began, 0, f"{server} is {statuses[-1:]}, not {wanted}", [], 0.0))
+                self._tell(
+                    Done(
+                        OTHERS,
+                        "settle",
+                        began,
+                        time.monotonic() - began,
+                        0,
+                        f"{server} is {statuses[-1:]}, not {wanted}",
+                        [],
+                        0.0,
+                    )
+                )
                 return
             await asyncio.sleep(LOOK_EVERY_S)
             await self._ask(OTHERS, "admin", "show", "GET", f"/servers/{server}", check=note)
 
-    # ---- over all cells --------------------------------------------------------------------------------------------------------------
+    # ---- over all cells ----------------------------------------------------------------------------------------------
 
     async def _everything_by_name(self) -> None:
         await self._everything("all by name", "/servers/detail?sort_key=display_name", tells_of_unknown=False)
@@ -274,16 +300,27 @@ class _Load:
         return "" if set(missing) <= {self._plan.victim} else f"missing cells: {missing}"
 
     async def _services(self) -> None:
-        await self._reads("/os-services?binary=nova-compute", lambda document: {each["host"] for each in document["services"] if each.get("state") == "up"})
+        await self._reads(
+            "/os-services?binary=nova-compute",
+            lambda document: {each["host"] for each in document["services"] if each.get("state") == "up"},
+        )
 
     async def _hypervisors(self) -> None:
-        await self._reads("/os-hypervisors/detail?with_servers=true", lambda document: {each["service"]["host"] for each in document["hypervisors"]})
+        await self._reads(
+            "/os-hypervisors/detail?with_servers=true",
+            lambda document: {each["service"]["host"] for each in document["hypervisors"]},
+        )
 
     async def _zones(self) -> None:
-        await self._reads("/os-availability-zone/detail", lambda document: {host for zone in document["availabilityZoneInfo"] for host in zone["hosts"] or ()})
+        await self._reads(
+            "/os-availability-zone/detail",
+            lambda document: {host for zone in document["availabilityZoneInfo"] for host in zone["hosts"] or ()},
+        )
 
     async def _aggregates(self) -> None:
-        await self._reads("/os-aggregates", lambda document: {host for each in document["aggregates"] for host in each["hosts"]})
+        await self._reads(
+            "/os-aggregates", lambda document: {host for each in document["aggregates"] for host in each["hosts"]}
+        )
 
     async def _reads(self, path: str, hosts_in: Callable[[Any], set[str]]) -> None:
         def check(document: Any, missing: list[str]) -> str:
@@ -293,7 +330,7 @@ class _Load:
 
         await self._ask(OPERATOR, "admin", path, "GET", path, check=check)
 
-    # ---- one request -----------------------------------------------------------------------------------------------------------------
+    # ---- one request -------------------------------------------------------------------------------------------------
 
     async def _ask(
         self, group: str, user: str, kind: str, method: str, path: str, body: Any = None, *,
@@ -310,7 +347,13 @@ class _Load:
                 took_s = time.monotonic() - began
                 status = response.status
                 missing = [name for name in response.headers.get(MISSING_CELLS, "").split(", ") if name]
-                problem = check(json.loads(content), missing) if status == 200 else "" if status == 202 else content.decode()[:300]
+                problem = (
+                    check(json.loads(content), missing)
+                    if status == 200
+                    else ""
+                    if status == 202
+                    else content.decode()[:300]
+                )
         except (aiohttp.ClientError, TimeoutError) as error:
             took_s, problem = time.monotonic() - began, f"{type(error).__name__}: {error}"
         done = Done(group, kind, began, took_s, status, problem, missing, self._watch.withheld_s(began, began + took_s))

@@ -1,16 +1,18 @@
 """One cell of eight is broken, in every way a cell can be, under a steady load on the others.
 
-Each cell has a MariaDB server and a RabbitMQ node of its own; each fault is a real one of real servers. What has to hold, each time:
+Each cell has a MariaDB server and a RabbitMQ node of its own; each fault is a real one of real servers. What has to
+hold, each time:
 
-- requests about servers of the other cells succeed, all of them; lists hold every server of the cells that answer and name the one that
-  does not; an operator's lists over all cells do the same;
+- requests about servers of the other cells succeed, all of them; lists hold every server of the cells that answer and
+  name the one that does not; an operator's lists over all cells do the same;
 - none takes longer than the deadline of a cell and 0.2 s;
-- their p95 is at most 1.5 times that of the same requests a moment before, in the same run. Those take some 10 ms, of which a few more or
-  less are the machine's own doing, so an increase of less than `NOISE_S` passes too, and a window that misses the mark is watched again:
-  a busy machine spoils one window, a cell that holds up others spoils each. Of each request the time is left out in which the machine did
-  not even let the load run;
+- their p95 is at most 1.5 times that of the same requests a moment before, in the same run. Those take some 10 ms, of
+  which a few more or less are the machine's own doing, so an increase of less than `NOISE_S` passes too, and a window
+  that misses the mark is watched again: a busy machine spoils one window, a cell that holds up others spoils each. Of
+  each request the time is left out in which the machine did not even let the load run;
 - threads and memory of the API stay bounded;
-- what is created meanwhile goes to other cells and becomes ACTIVE; what is written to the broken cell is refused with a Retry-After;
+- what is created meanwhile goes to other cells and becomes ACTIVE; what is written to the broken cell is refused with a
+  Retry-After;
 - the cell is back in the lists within 5 s of its return, by itself.
 """
 
@@ -85,7 +87,9 @@ class Eight:
         name = f"mariadb-{VICTIM}"
         password = Accounts(self.cloud.state.path / name / "accounts.json").password(ADMIN)
         port = Ports(self.cloud.state.ports).of(name)
-        return pymysql.connect(host="127.0.0.1", port=port, user=ADMIN, password=password, autocommit=True, ssl_disabled=True)
+        return pymysql.connect(
+            host="127.0.0.1", port=port, user=ADMIN, password=password, autocommit=True, ssl_disabled=True
+        )
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +108,7 @@ def eight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Eight]:
         yield Eight(cloud, load, relay, demos, bystander)
 
 
-# ---- the faults ----------------------------------------------------------------------------------------------------------------------
+# ---- the faults ------------------------------------------------------------------------------------------------------
 
 
 def _frozen_database(eight: Eight) -> contextlib.AbstractContextManager[None]:
@@ -148,7 +152,9 @@ def _missing_schema(eight: Eight) -> Iterator[None]:
             yield
         finally:
             cursor.execute(f"CREATE DATABASE `{schema}` CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
-            cursor.execute("RENAME TABLE " + ", ".join(f"`{aside}`.`{table}` TO `{schema}`.`{table}`" for table in tables))
+            cursor.execute(
+                "RENAME TABLE " + ", ".join(f"`{aside}`.`{table}` TO `{schema}`.`{table}`" for table in tables)
+            )
             cursor.execute(f"DROP DATABASE `{aside}`")
 
 
@@ -160,14 +166,18 @@ def _slow_database(eight: Eight) -> contextlib.AbstractContextManager[None]:
 Fault = Callable[[Eight], contextlib.AbstractContextManager[None]]
 
 
-# ---- the tests -----------------------------------------------------------------------------------------------------------------------
+# ---- the tests -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fault", [_frozen_database, _black_hole, _wrong_password, _missing_schema])
 def test_a_cell_without_its_database_spoils_nothing_but_itself(eight: Eight, fault: Fault) -> None:
     def meanwhile(faulty: list[Done]) -> None:
-        assert any(each.missing == [VICTIM] for each in faulty if each.group == EVERYTHING), "no list names the missing cell"
-        assert any(each.missing == [VICTIM] for each in faulty if each.group == OPERATOR), "no list of hosts names the missing cell"
+        assert any(each.missing == [VICTIM] for each in faulty if each.group == EVERYTHING), (
+            "no list names the missing cell"
+        )
+        assert any(each.missing == [VICTIM] for each in faulty if each.group == OPERATOR), (
+            "no list of hosts names the missing cell"
+        )
         _expect_refusal(eight)
         _expect_status(eight, f"cell {VICTIM}: database does not answer")
 
@@ -207,12 +217,22 @@ def test_cells_come_go_and_move_without_a_restart_of_anything(eight: Eight) -> N
     """Disabled, enabled, removed, added, re-addressed, while the load goes on: no process is another one afterwards."""
     cloud, servers = eight.cloud, Servers(eight.cloud)
     before = _processes(cloud)
-    address = next(cell for cell in json.loads(_cellctl(cloud, "cell", "list", "--show-secrets", "-f", "json")[1]) if cell["name"] == SPARE)
+    address = next(
+        cell
+        for cell in json.loads(_cellctl(cloud, "cell", "list", "--show-secrets", "-f", "json")[1])
+        if cell["name"] == SPARE
+    )
 
     _cellctl(cloud, "cell", "disable", SPARE)
-    wait_until(lambda: _build_in(cloud, SPARE) == "ERROR", what="end of builds in the disabled cell", deadline_s=NOTICED_WITHIN_S)
+    wait_until(
+        lambda: _build_in(cloud, SPARE) == "ERROR",
+        what="end of builds in the disabled cell",
+        deadline_s=NOTICED_WITHIN_S,
+    )
     _cellctl(cloud, "cell", "enable", SPARE)
-    wait_until(lambda: _build_in(cloud, SPARE) == "ACTIVE", what="build in the enabled cell", deadline_s=NOTICED_WITHIN_S)
+    wait_until(
+        lambda: _build_in(cloud, SPARE) == "ACTIVE", what="build in the enabled cell", deadline_s=NOTICED_WITHIN_S
+    )
 
     mine = _servers_in(cloud, SPARE)
     servers.delete(mine)
@@ -224,7 +244,11 @@ def test_cells_come_go_and_move_without_a_restart_of_anything(eight: Eight) -> N
     where = ["--database-connection", address["database_connection"], "--transport-url", address["transport_url"]]
     _cellctl(cloud, "cell", "create", SPARE, *where)
     # Its zone is one again as soon as its hosts are mapped.
-    wait_until(lambda: _hosts_listed(cloud, SPARE) and _zone_listed(cloud, SPARE), what="the added cell", deadline_s=NOTICED_WITHIN_S)
+    wait_until(
+        lambda: _hosts_listed(cloud, SPARE) and _zone_listed(cloud, SPARE),
+        what="the added cell",
+        deadline_s=NOTICED_WITHIN_S,
+    )
     wait_until(lambda: _build_in(cloud, SPARE) == "ACTIVE", what="build in the added cell", deadline_s=NOTICED_WITHIN_S)
 
     _re_address(cloud, Ports(cloud.state.ports).of(f"mariadb-{VICTIM}"))
@@ -237,12 +261,12 @@ def test_cells_come_go_and_move_without_a_restart_of_anything(eight: Eight) -> N
     assert _processes(cloud) == before
 
 
-# ---- a fault from its beginning to its end -------------------------------------------------------------------------------------------
+# ---- a fault from its beginning to its end ---------------------------------------------------------------------------
 
 
 def _survives(eight: Eight, fault: Fault, meanwhile: Callable[[list[Done]], None], *, target: str | None) -> None:
-    """`meanwhile` is handed what the load did since the fault began; `target`: what the super-conductor says is away before anything is
-    created.
+    """`meanwhile` is handed what the load did since the fault began; `target`: what the super-conductor says is away
+    before anything is created.
     """
     healthy = eight.load.for_seconds(HEALTHY_S)
     expect_well(healthy)
@@ -250,7 +274,9 @@ def _survives(eight: Eight, fault: Fault, meanwhile: Callable[[list[Done]], None
     servers = Servers(eight.cloud)
     with fault(eight):
         meanwhile(_expect_as_good_as(healthy, lambda: eight.load.for_seconds(FAULTY_S)))
-        wait_until(lambda: not target or _is_away(eight.cloud, target), what="notice of the fault", deadline_s=NOTICED_WITHIN_S)
+        wait_until(
+            lambda: not target or _is_away(eight.cloud, target), what="notice of the fault", deadline_s=NOTICED_WITHIN_S
+        )
         created = servers.create(*(f"meanwhile-{number}" for number in range(CREATES)))
         servers.wait_active(created, deadline_s=ACTIVE_WITHIN_S)
         assert VICTIM not in _cells_of(eight.cloud, created)
@@ -259,7 +285,11 @@ def _survives(eight: Eight, fault: Fault, meanwhile: Callable[[list[Done]], None
     returned = time.monotonic()
     wait_until(lambda: _is_back(eight), what=f"{VICTIM} in the lists", deadline_s=BACK_WITHIN_S)
     print(f"back in the lists after {time.monotonic() - returned:.1f} s")
-    wait_until(lambda: not target or not _is_away(eight.cloud, target), what="notice of the return", deadline_s=NOTICED_WITHIN_S)
+    wait_until(
+        lambda: not target or not _is_away(eight.cloud, target),
+        what="notice of the return",
+        deadline_s=NOTICED_WITHIN_S,
+    )
 
 
 def _expect_as_good_as(healthy: list[Done], watch: Callable[[], list[Done]]) -> list[Done]:
@@ -294,7 +324,7 @@ def _slowest(done: list[Done]) -> str:
     return f"{slowest.kind} {slowest.took_s:.2f} s, {slowest.withheld_s:.2f} of it withheld"
 
 
-# ---- the victim ------------------------------------------------------------------------------------------------------------------------
+# ---- the victim ------------------------------------------------------------------------------------------------------
 
 
 def _expect_refusal(eight: Eight) -> None:
@@ -317,7 +347,9 @@ def _expect_status(eight: Eight, line: str) -> None:
 
 def _is_back(eight: Eight) -> bool:
     """Lists are whole, whoever answers."""
-    return all(Servers(eight.cloud).listed().get(eight.demos[VICTIM], {}).get("status") == "ACTIVE" for _ in range(IN_A_ROW))
+    return all(
+        Servers(eight.cloud).listed().get(eight.demos[VICTIM], {}).get("status") == "ACTIVE" for _ in range(IN_A_ROW)
+    )
 
 
 def _show(eight: Eight, server: str) -> dict[str, Any]:
@@ -326,19 +358,31 @@ def _show(eight: Eight, server: str) -> dict[str, Any]:
 
 
 def _wait_for_status(eight: Eight, server: str, status: str) -> None:
-    wait_until(lambda: _show(eight, server)["status"] == status, what=f"{status} server", deadline_s=ACTIVE_WITHIN_S, every_s=0.2)
+    wait_until(
+        lambda: _show(eight, server)["status"] == status,
+        what=f"{status} server",
+        deadline_s=ACTIVE_WITHIN_S,
+        every_s=0.2,
+    )
 
 
 def _post(eight: Eight, path: str, body: dict[str, Any]) -> requests.Response:
     auth = ("demo", eight.cloud.password("demo"))
-    return requests.post(eight.cloud.compute + path, json=body, auth=auth, headers={"OpenStack-API-Version": f"compute {MICROVERSION}"}, timeout=30)
+    return requests.post(
+        eight.cloud.compute + path,
+        json=body,
+        auth=auth,
+        headers={"OpenStack-API-Version": f"compute {MICROVERSION}"},
+        timeout=30,
+    )
 
 
-# ---- the cloud -------------------------------------------------------------------------------------------------------------------------
+# ---- the cloud -------------------------------------------------------------------------------------------------------
 
 
 def _re_address(cloud: Cloud, port: int) -> None:
-    """Tells the API level that the victim's database is at another port now; returns once all its processes go there."""
+    """Tells the API level that the victim's database is at another port now; returns once all its processes go
+    there."""
     logs = [cloud.state.log("api")] * len(_workers(cloud)) + [cloud.state.log("super-conductor")]
     line = f"cell {VICTIM} was removed, or its addresses were changed"
     before = [log.read_text().count(line) for log in logs]
@@ -348,7 +392,9 @@ def _re_address(cloud: Cloud, port: int) -> None:
     _cellctl(cloud, "cell", "update", VICTIM, "--database-connection", f"{head.rpartition(':')[0]}:{port}/{tail}")
 
     def all_know() -> bool:
-        return all(log.read_text().count(line) >= seen + logs.count(log) for log, seen in zip(logs, before, strict=True))
+        return all(
+            log.read_text().count(line) >= seen + logs.count(log) for log, seen in zip(logs, before, strict=True)
+        )
 
     wait_until(all_know, what="re-addressed cell", deadline_s=NOTICED_WITHIN_S)
 
@@ -362,9 +408,12 @@ def _cellctl(cloud: Cloud, *arguments: str, may_fail: bool = False) -> tuple[int
 
 
 def _is_away(cloud: Cloud, target: str) -> bool:
-    """Whether the super-conductor has found that the victim's database or broker is away, and not yet that it is back."""
+    """Whether the super-conductor has found that the victim's database or broker is away, and not yet that it is
+    back."""
     log = cloud.state.log("super-conductor").read_text()
-    return log.rfind(f"cell unreachable cell={VICTIM} target={target}") > log.rfind(f"cell reachable again cell={VICTIM} target={target}")
+    return log.rfind(f"cell unreachable cell={VICTIM} target={target}") > log.rfind(
+        f"cell reachable again cell={VICTIM} target={target}"
+    )
 
 
 def _build_in(cloud: Cloud, zone: str) -> str:
@@ -380,7 +429,9 @@ def _hosts_listed(cloud: Cloud, cell: str) -> bool:
 
 
 def _zone_listed(cloud: Cloud, zone: str) -> bool:
-    return zone in {each["zoneName"] for each in cloud.api("admin").get("/os-availability-zone")["availabilityZoneInfo"]}
+    return zone in {
+        each["zoneName"] for each in cloud.api("admin").get("/os-availability-zone")["availabilityZoneInfo"]
+    }
 
 
 def _cells_of(cloud: Cloud, servers: set[str]) -> set[str]:
@@ -390,7 +441,11 @@ def _cells_of(cloud: Cloud, servers: set[str]) -> set[str]:
 
 def _servers_in(cloud: Cloud, cell: str) -> set[str]:
     uuids = {row.uuid for row in cloud.rows("api", api_db.tables.cell_mappings) if row.name == cell}
-    return {row.uuid for row in cloud.rows("api", api_db.tables.instance_mappings) if row.cell_uuid in uuids and not row.deleted}
+    return {
+        row.uuid
+        for row in cloud.rows("api", api_db.tables.instance_mappings)
+        if row.cell_uuid in uuids and not row.deleted
+    }
 
 
 def _processes(cloud: Cloud) -> dict[str, object]:

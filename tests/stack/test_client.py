@@ -18,7 +18,8 @@ from tests.stack.client import Client
 from tests.stack.cloud import Cloud
 
 pytestmark = [  # the SDK warns of its own future
-    pytest.mark.filterwarnings(f"ignore::openstack.warnings.{name}") for name in ("RemovedInSDK50Warning", "RemovedInSDK60Warning")
+    pytest.mark.filterwarnings(f"ignore::openstack.warnings.{name}")
+    for name in ("RemovedInSDK50Warning", "RemovedInSDK60Warning")
 ]
 
 TINY = "--flavor m1.tiny --image tiny"
@@ -58,7 +59,7 @@ def booted(cloud: Cloud) -> Iterator[list[str]]:
     client.ok(f"server delete {' '.join(names)}")
 
 
-# ---- versions -----------------------------------------------------------------------------------------------------------------
+# ---- versions --------------------------------------------------------------------------------------------------------
 
 
 NO_CATALOG = "the command walks a service catalog; keystoneauth's http_basic has none, and raises NotImplementedError before it asks anybody"
@@ -70,14 +71,20 @@ def test_versions_show(request: pytest.FixtureRequest, cloud: Cloud, admin: Clie
 
     shown = {each["Service Type"]: each for each in admin.json("versions show")}
 
-    assert (shown["compute"]["Version"], shown["compute"]["Status"], shown["compute"]["Min Microversion"]) == ("2.1", "CURRENT", "2.1")
+    assert (shown["compute"]["Version"], shown["compute"]["Status"], shown["compute"]["Min Microversion"]) == (
+        "2.1",
+        "CURRENT",
+        "2.1",
+    )
 
 
 def test_the_version_document_reads_as_the_client_wants_it(cloud: Cloud) -> None:
     with cloud.sdk("demo") as connection:
         found = keystoneauth1.discover.Discover(connection.session, cloud.compute).version_data()
 
-    assert [(data["version"], data["status"], data["min_microversion"]) for data in found] == [((2, 1), "CURRENT", (2, 1))]
+    assert [(data["version"], data["status"], data["min_microversion"]) for data in found] == [
+        ((2, 1), "CURRENT", (2, 1))
+    ]
     assert found[0]["max_microversion"] >= (2, LEAST_NEWEST_MINOR)
     assert found[0]["url"].rstrip("/") == cloud.compute
 
@@ -87,7 +94,9 @@ def test_a_microversion_is_negotiated_with_both_headers(cloud: Cloud, header: st
     prefix = "compute " if header == "OpenStack-API-Version" else ""
 
     def ask(version: str) -> requests.Response:
-        return requests.get(f"{cloud.compute}/servers", auth=cloud.auth("demo"), headers={header: prefix + version}, timeout=30)
+        return requests.get(
+            f"{cloud.compute}/servers", auth=cloud.auth("demo"), headers={header: prefix + version}, timeout=30
+        )
 
     assert ask("2.53").headers[header] == f"{prefix}2.53"
     assert ask("latest").status_code == 200
@@ -110,7 +119,7 @@ def test_the_program_works_as_the_documentation_says(cloud: Cloud, booted: list[
     assert set(booted) <= {server["Name"] for server in json.loads(result.stdout)}
 
 
-# ---- flavors, images, keypairs ------------------------------------------------------------------------------------------------
+# ---- flavors, images, keypairs ---------------------------------------------------------------------------------------
 
 
 def test_a_flavor_from_its_creation_to_its_end(admin: Client, demo: Client) -> None:
@@ -151,7 +160,7 @@ def test_a_keypair_from_its_creation_to_its_end(demo: Client) -> None:
     assert "passing" not in [pair["Name"] for pair in demo.json("keypair list")]
 
 
-# ---- hosts --------------------------------------------------------------------------------------------------------------------
+# ---- hosts -----------------------------------------------------------------------------------------------------------
 
 
 def test_an_aggregate_from_its_creation_to_its_end(admin: Client) -> None:
@@ -174,7 +183,10 @@ def test_availability_zones(cloud: Cloud, admin: Client, demo: Client) -> None:
 
     assert sorted(zone["Zone Name"] for zone in zones) == sorted(cloud.shape.cell_names)
     assert {zone["Zone Status"] for zone in zones} == {"available"}
-    assert {zone["Zone Name"] for zone in admin.json("availability zone list --compute")} == {*cloud.shape.cell_names, "internal"}
+    assert {zone["Zone Name"] for zone in admin.json("availability zone list --compute")} == {
+        *cloud.shape.cell_names,
+        "internal",
+    }
 
 
 def test_availability_zones_of_all_services(cloud: Cloud, demo: Client) -> None:
@@ -196,7 +208,11 @@ def test_a_disabled_host_takes_no_servers(admin: Client, demo: Client) -> None:
         refused = demo.refused(f"server create {TINY} --availability-zone east:east-1 nowhere")
         assert "403" in refused  # naming a host is the administrator's
         # The view of hosts that servers are placed by is about a second old.
-        wait_until(lambda: _hosts_of_three(admin, demo) == {"east-2"}, what="avoidance of the disabled host", deadline_s=DEADLINE_S)
+        wait_until(
+            lambda: _hosts_of_three(admin, demo) == {"east-2"},
+            what="avoidance of the disabled host",
+            deadline_s=DEADLINE_S,
+        )
     finally:
         admin.ok("compute service set --enable east-1 nova-compute")
     assert admin.json("compute service list --host east-1 --service nova-compute")[0]["Status"] == "enabled"
@@ -233,7 +249,7 @@ def test_hypervisors(cloud: Cloud, admin: Client) -> None:
     assert stats["running_vms"] >= len(cloud.shape.cell_names)
 
 
-# ---- servers: creation --------------------------------------------------------------------------------------------------------
+# ---- servers: creation -----------------------------------------------------------------------------------------------
 
 
 def test_create_and_wait_and_delete_and_wait(demo: Client) -> None:
@@ -249,7 +265,9 @@ def test_create_with_everything(demo: Client, tmp_path: Path) -> None:
     user_data = tmp_path / "user-data"
     user_data.write_text("#!/bin/sh\necho hello\n")
     demo.ok("keypair create dressed")
-    demo.ok(f"server create {TINY} --availability-zone west --property role=db --property tier=1 --key-name dressed --user-data {user_data} dressed")
+    demo.ok(
+        f"server create {TINY} --availability-zone west --property role=db --property tier=1 --key-name dressed --user-data {user_data} dressed"
+    )
     try:
         shown = wait_for_status(demo, "dressed", "ACTIVE")
         assert shown["OS-EXT-AZ:availability_zone"] == "west"
@@ -286,7 +304,7 @@ def test_names_are_looked_up_before_anything_is_asked_for(demo: Client) -> None:
     assert "No Image found for absent" in demo.refused("server create --flavor m1.tiny --image absent nobody")
 
 
-# ---- servers: lists -----------------------------------------------------------------------------------------------------------
+# ---- servers: lists --------------------------------------------------------------------------------------------------
 
 
 def test_the_list_filters(admin: Client, demo: Client, booted: list[str]) -> None:
@@ -315,7 +333,9 @@ def test_the_list_pages_and_sorts(cloud: Cloud, demo: Client, booted: list[str])
     by_name = [server["Name"] for server in demo.json("server list --sort-column Name --sort-descending")]
     assert by_name == sorted(everything, reverse=True)
     with cloud.sdk("demo") as connection:
-        by_the_server = [server.name for server in connection.compute.servers(sort_key="display_name", sort_dir="desc", limit=2)]
+        by_the_server = [
+            server.name for server in connection.compute.servers(sort_key="display_name", sort_dir="desc", limit=2)
+        ]
     assert by_the_server == by_name
 
 
@@ -326,7 +346,7 @@ def test_a_marker_that_is_nothing_is_refused(cloud: Cloud) -> None:
     assert "marker" in answer.json()["badRequest"]["message"]
 
 
-# ---- servers: what they go through --------------------------------------------------------------------------------------------
+# ---- servers: what they go through -----------------------------------------------------------------------------------
 
 
 def test_a_server_goes_through_its_states(demo: Client, booted: list[str]) -> None:
@@ -393,7 +413,7 @@ def test_a_locked_server_stays_as_it_is(demo: Client, booted: list[str]) -> None
     assert demo.json(f"server show {server}")["locked"] is False
 
 
-# ---- refusals -----------------------------------------------------------------------------------------------------------------
+# ---- refusals --------------------------------------------------------------------------------------------------------
 
 
 def test_a_wrong_state_is_a_conflict_that_names_it(demo: Client, booted: list[str]) -> None:
@@ -407,7 +427,14 @@ def test_bad_input_names_the_field(cloud: Cloud, demo: Client) -> None:
     said = demo.refused(f"server create {TINY} --availability-zone nowhere lost")
     assert "400" in said
     assert "availability_zone" in said
-    for wrong in ({"name": ""}, {"min_count": 0}, {"max_count": 0}, {"key_name": "absent"}, {"user_data": "%"}, {"nonsense": 1}):
+    for wrong in (
+        {"name": ""},
+        {"min_count": 0},
+        {"max_count": 0},
+        {"key_name": "absent"},
+        {"user_data": "%"},
+        {"nonsense": 1},
+    ):
         answer = _create(cloud, wrong)
         assert answer.status_code == 400
         assert next(iter(wrong)) in answer.json()["badRequest"]["message"]
@@ -424,10 +451,15 @@ def _create(cloud: Cloud, changes: dict[str, Any]) -> requests.Response:
 def _ask(cloud: Cloud, method: str, path: str, body: object = None, **headers: str) -> requests.Response:
     """The answer to the demo user, whatever it is."""
     wanted = {"OpenStack-API-Version": "compute 2.90", **headers}
-    return requests.request(method, cloud.compute + path, json=body, auth=cloud.auth("demo"), headers=wanted, timeout=30)
+    return requests.request(
+        method, cloud.compute + path, json=body, auth=cloud.auth("demo"), headers=wanted, timeout=30
+    )
 
 
-@pytest.mark.parametrize("path", ["/servers/00000000-0000-0000-0000-000000000000", "/flavors/absent", "/os-keypairs/absent", "/no-such-thing"])
+@pytest.mark.parametrize(
+    "path",
+    ["/servers/00000000-0000-0000-0000-000000000000", "/flavors/absent", "/os-keypairs/absent", "/no-such-thing"],
+)
 def test_a_missing_thing_is_not_found(cloud: Cloud, path: str) -> None:
     answer = _ask(cloud, "GET", path)
 
@@ -444,7 +476,9 @@ def test_another_projects_server_is_not_found(cloud: Cloud, demo: Client, admin:
         admin.ok("server delete hidden")
 
 
-@pytest.mark.parametrize(("flavor", "resource"), [("--ram 64 --vcpus 401", "cores"), (f"--ram {QUOTA['ram'] + 1} --vcpus 1", "ram")])
+@pytest.mark.parametrize(
+    ("flavor", "resource"), [("--ram 64 --vcpus 401", "cores"), (f"--ram {QUOTA['ram'] + 1} --vcpus 1", "ram")]
+)
 def test_over_quota_is_refused(admin: Client, demo: Client, flavor: str, resource: str) -> None:
     admin.ok(f"flavor create {flavor} --disk 1 greedy")
     try:
@@ -465,13 +499,18 @@ def test_more_instances_than_the_quota_are_refused_together(api: ApiClient, demo
     assert len(list(api.pages("/servers", "servers"))) == before
 
 
-# ---- openstacksdk -------------------------------------------------------------------------------------------------------------
+# ---- openstacksdk ----------------------------------------------------------------------------------------------------
 
 
 def test_the_sdk_creates_waits_lists_and_deletes(cloud: Cloud) -> None:
     with cloud.sdk("demo") as connection:
-        image, flavor = connection.image.find_image("tiny", ignore_missing=False), connection.compute.find_flavor("m1.tiny", ignore_missing=False)
-        created = connection.compute.create_server(name="by-sdk", image_id=image.id, flavor_id=flavor.id, networks="none")
+        image, flavor = (
+            connection.image.find_image("tiny", ignore_missing=False),
+            connection.compute.find_flavor("m1.tiny", ignore_missing=False),
+        )
+        created = connection.compute.create_server(
+            name="by-sdk", image_id=image.id, flavor_id=flavor.id, networks="none"
+        )
         server = connection.compute.wait_for_server(created, interval=0.2, wait=DEADLINE_S)
 
         assert server.status == "ACTIVE"

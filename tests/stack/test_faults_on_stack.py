@@ -133,7 +133,9 @@ class Burst:
 
         def is_ordered() -> bool:
             try:
-                found[:] = self._known(name) or [str(self._cloud.api("demo").post("/servers", self._servers.body(name))["server"]["id"])]
+                found[:] = self._known(name) or [
+                    str(self._cloud.api("demo").post("/servers", self._servers.body(name))["server"]["id"])
+                ]
             except (errors.Unavailable, errors.Broken) as error:
                 # The one good reason: somebody who is needed is away.
                 assert error.fields.get("status", 503) == 503, error

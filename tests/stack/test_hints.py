@@ -21,7 +21,9 @@ class Servers:
     def make(self, *hints: str) -> str:
         """An ACTIVE server; its id."""
         options = [f"--hint {hint}" for hint in hints]
-        made = self._client.json(f"server create --flavor m1.tiny --image tiny --nic none --wait {' '.join(options)} hinted")
+        made = self._client.json(
+            f"server create --flavor m1.tiny --image tiny --nic none --wait {' '.join(options)} hinted"
+        )
         self._made.append(str(made["id"]))
         assert made["status"] == "ACTIVE", made
         return self._made[-1]

@@ -1,4 +1,5 @@
-"""A cloud whose callers are known by Keystone's tokens: what is Keystone's alone, and Keystone revoking, killed and frozen.
+"""A cloud whose callers are known by Keystone's tokens: what is Keystone's alone, and Keystone revoking, killed and
+frozen.
 
 All commands of the client work there as well: test_client.py.
 """
@@ -23,7 +24,10 @@ from tests.stack.cloud import Cloud
 
 pytestmark = [
     pytest.mark.keystone,
-    *(pytest.mark.filterwarnings(f"ignore::openstack.warnings.{name}") for name in ("RemovedInSDK50Warning", "RemovedInSDK60Warning")),
+    *(
+        pytest.mark.filterwarnings(f"ignore::openstack.warnings.{name}")
+        for name in ("RemovedInSDK50Warning", "RemovedInSDK60Warning")
+    ),
 ]  # the SDK warns of its own future
 
 NEVER_HANGS_S = 30.0
@@ -59,13 +63,20 @@ class Asker:
 
     def revoke(self, token: str) -> None:
         headers = {"X-Auth-Token": token, "X-Subject-Token": token}
-        assert requests.delete(f"{self.cloud.identity}/auth/tokens", headers=headers, timeout=DEADLINE_S).status_code == 204
+        assert (
+            requests.delete(f"{self.cloud.identity}/auth/tokens", headers=headers, timeout=DEADLINE_S).status_code
+            == 204
+        )
 
     def get(self, token: str | None, path: str = "/flavors") -> requests.Response:
-        return requests.get(self.cloud.compute + path, headers={} if token is None else {"X-Auth-Token": token}, timeout=NEVER_HANGS_S)
+        return requests.get(
+            self.cloud.compute + path, headers={} if token is None else {"X-Auth-Token": token}, timeout=NEVER_HANGS_S
+        )
 
     def wait_for(self, token: str, status: int) -> None:
-        wait_until(lambda: self.get(token).status_code == status, what=f"status {status}", deadline_s=DEADLINE_S, every_s=0.2)
+        wait_until(
+            lambda: self.get(token).status_code == status, what=f"status {status}", deadline_s=DEADLINE_S, every_s=0.2
+        )
 
 
 @pytest.fixture
@@ -73,7 +84,7 @@ def asker(with_keystone: Cloud) -> Asker:
     return Asker(with_keystone)
 
 
-# ---- the client ---------------------------------------------------------------------------------------------------------------
+# ---- the client ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("user", ["admin", "demo"])
@@ -84,7 +95,9 @@ def test_versions_show(with_keystone: Cloud, user: str) -> None:
     compute = shown["compute"]
     assert (compute["Version"], compute["Status"], compute["Min Microversion"]) == ("2.1", "CURRENT", "2.1")
     assert compute["Endpoint"].rstrip("/") == with_keystone.compute
-    assert [each["Service Type"] for each in with_keystone.client(user).json("versions show --service compute")] == ["compute"]
+    assert [each["Service Type"] for each in with_keystone.client(user).json("versions show --service compute")] == [
+        "compute"
+    ]
 
 
 def test_the_catalog_and_a_token(with_keystone: Cloud, demo: Client) -> None:
@@ -122,19 +135,27 @@ def test_roles_in_keystone_decide(admin: Client, demo: Client) -> None:
     assert "east-1" in [hypervisor["Hypervisor Hostname"] for hypervisor in admin.json("hypervisor list")]
 
 
-# ---- bare HTTP ----------------------------------------------------------------------------------------------------------------
+# ---- bare HTTP -------------------------------------------------------------------------------------------------------
 
 
 def test_who_shows_no_token_is_sent_to_keystone(with_keystone: Cloud, asker: Asker) -> None:
     for token in (None, "made-up"):
         refused = asker.get(token)
-        assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, f'Keystone uri="{with_keystone.identity}"')
+        assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (
+            401,
+            f'Keystone uri="{with_keystone.identity}"',
+        )
     for path in ("", "/"):
         assert asker.get(None, path).json()["version"]["status"] == "CURRENT"
-    assert requests.get(with_keystone.compute.removesuffix("v2.1"), timeout=DEADLINE_S).json()["versions"][0]["id"] == "v2.1"
+    assert (
+        requests.get(with_keystone.compute.removesuffix("v2.1"), timeout=DEADLINE_S).json()["versions"][0]["id"]
+        == "v2.1"
+    )
 
 
-@pytest.mark.parametrize(("scope", "named"), [({"system": {"all": True}}, "the whole system"), ("unscoped", "no project")])
+@pytest.mark.parametrize(
+    ("scope", "named"), [({"system": {"all": True}}, "the whole system"), ("unscoped", "no project")]
+)
 def test_the_administrator_of_the_system_needs_a_project(asker: Asker, scope: Any, named: str) -> None:
     refused = asker.get(asker.token("admin", scope))
 
@@ -142,7 +163,7 @@ def test_the_administrator_of_the_system_needs_a_project(asker: Asker, scope: An
     assert named in refused.json()["forbidden"]["message"]
 
 
-# ---- the real Keystone, asked as the API does ---------------------------------------------------------------------------------
+# ---- the real Keystone, asked as the API does ------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -188,7 +209,7 @@ def test_what_is_no_token_is_nobodys_and_no_fault_of_ours(keystone: Keystone, as
         assert keystone.validate(token) is None
 
 
-# ---- Keystone away: these come last, each leaves it as it was -----------------------------------------------------------------
+# ---- Keystone away: these come last, each leaves it as it was --------------------------------------------------------
 
 
 def test_a_killed_keystone_keeps_only_newcomers_out(with_keystone: Cloud, asker: Asker) -> None:

@@ -20,7 +20,9 @@ def test_a_hundred_servers_boot_spread_list_and_go(full: Cloud) -> None:
     assert len(ids) == COUNT
     servers.wait_active(ids)
 
-    everywhere = {server["id"]: server for server in full.api("admin").pages("/servers/detail", "servers", all_tenants="True")}
+    everywhere = {
+        server["id"]: server for server in full.api("admin").pages("/servers/detail", "servers", all_tenants="True")
+    }
     _expect_spread(full, {server: everywhere[server] for server in ids})
     _expect_pages(full, everywhere)
     _expect_cells_hold_their_own(full, set(everywhere))
@@ -54,7 +56,9 @@ def _expect_pages(cloud: Cloud, servers: dict[str, dict[str, Any]]) -> None:
 
 def _expect_cells_hold_their_own(cloud: Cloud, ids: set[str]) -> None:
     cells = {row.uuid: row.name for row in cloud.rows("api", api_db.tables.cell_mappings)}
-    mapped = {row.uuid: cells[row.cell_uuid] for row in cloud.rows("api", api_db.tables.instance_mappings) if row.uuid in ids}
+    mapped = {
+        row.uuid: cells[row.cell_uuid] for row in cloud.rows("api", api_db.tables.instance_mappings) if row.uuid in ids
+    }
     held = {cell: cloud.held(cell) for cell in cloud.shape.cell_names}
     assert held == {cell: {uuid for uuid, where in mapped.items() if where == cell} for cell in cloud.shape.cell_names}
     assert sum(map(len, held.values())) == len(ids)

@@ -1,4 +1,5 @@
-"""Rescue, rebuild, images of servers, passwords and crash dumps, as users of the `openstack` client see them, on both profiles."""
+"""Rescue, rebuild, images of servers, passwords and crash dumps, as users of the `openstack` client see them, on both
+profiles."""
 
 import json
 from collections.abc import Iterator
@@ -20,11 +21,18 @@ SECRET = "correct-horse-battery"
 def server(cloud: Cloud) -> Iterator[str]:
     """A server of the demo project, ACTIVE; its id."""
     client = cloud.client("demo")
-    server = str(client.json("server create --flavor m1.tiny --image tiny --nic none --property role=old --wait patient")["id"])
+    server = str(
+        client.json("server create --flavor m1.tiny --image tiny --nic none --property role=old --wait patient")["id"]
+    )
     yield server
     client.ok(f"server delete --wait {server}")
     held = cloud.shape.cell_names
-    wait_until(lambda: not any(server in cloud.held(cell) for cell in held), what="end of its row", deadline_s=DEADLINE_S, every_s=0.2)
+    wait_until(
+        lambda: not any(server in cloud.held(cell) for cell in held),
+        what="end of its row",
+        deadline_s=DEADLINE_S,
+        every_s=0.2,
+    )
 
 
 def wait_for_status(client: Client, server: str, status: str) -> dict[str, Any]:
@@ -67,12 +75,19 @@ def test_a_server_is_rebuilt(cloud: Cloud, server: str) -> None:
     before = cloud.client("admin").json(f"server show {server}")
     boots = client.ok(f"console log show {server}").count("GUEST-READY")
 
-    client.ok(f"--os-compute-api-version 2.90 server rebuild --image tiny --name anew --property role=new --hostname anew --wait {server}")
+    client.ok(
+        f"--os-compute-api-version 2.90 server rebuild --image tiny --name anew --property role=new --hostname anew --wait {server}"
+    )
 
     after = cloud.client("admin").json(f"--os-compute-api-version 2.90 server show {server}")
     assert (after["name"], after["status"], after["properties"]) == ("anew", "ACTIVE", {"role": "new"})
     assert after["OS-EXT-SRV-ATTR:host"] == before["OS-EXT-SRV-ATTR:host"]
-    wait_until(lambda: client.ok(f"console log show {server}").count("GUEST-READY") == boots + 1, what="boot", deadline_s=DEADLINE_S, every_s=0.2)
+    wait_until(
+        lambda: client.ok(f"console log show {server}").count("GUEST-READY") == boots + 1,
+        what="boot",
+        deadline_s=DEADLINE_S,
+        every_s=0.2,
+    )
     assert "hostname=anew" in client.ok(f"console log show {server}").rpartition("GUEST-READY")[2]
     assert events(client, server)["rebuild"] == [("compute_rebuild_instance", "Success")]
 
@@ -120,7 +135,10 @@ def test_another_project_s_image_is_none(cloud: Cloud, server: str) -> None:
             (f"/servers/{server}/action", {"rescue": {"rescue_image_ref": image_id}}),
         )
         version = {"OpenStack-API-Version": "compute 2.90"}
-        replies = [requests.post(cloud.compute + path, json=body, auth=demo, headers=version, timeout=30) for path, body in asked]
+        replies = [
+            requests.post(cloud.compute + path, json=body, auth=demo, headers=version, timeout=30)
+            for path, body in asked
+        ]
         return [(reply.status_code, reply.text.replace(image_id, "ID")) for reply in replies]
 
     secret, absent = answers(image_id), answers("c0ffee00-0000-4000-8000-000000000000")

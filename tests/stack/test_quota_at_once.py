@@ -1,4 +1,5 @@
-"""Quota under fire: four API processes, many creates at the same moment, with all cells up and with one that is down."""
+"""Quota under fire: four API processes, many creates at the same moment, with all cells up and with one that is
+down."""
 
 import configparser
 import contextlib
@@ -39,7 +40,11 @@ def four_processes(full: Cloud) -> Iterator[Cloud]:
     """The full stack, its API in four processes."""
     before = full.state.config("api").read_text()
     _restart_api(full, _with_workers(before, PROCESSES))
-    wait_until(lambda: len(psutil.Process(full.control.pid("api")).children()) == PROCESSES, what="four API processes", deadline_s=DEADLINE_S)
+    wait_until(
+        lambda: len(psutil.Process(full.control.pid("api")).children()) == PROCESSES,
+        what="four API processes",
+        deadline_s=DEADLINE_S,
+    )
     yield full
     _restart_api(full, before)
 
@@ -71,7 +76,13 @@ def _create_at_once(cloud: Cloud, servers: Servers, number: int, *, expected: in
 
     def create(_: int) -> requests.Response:
         ready.wait(TIMEOUT_S)
-        return requests.post(f"{cloud.compute}/servers", json=body, headers=HEADERS, auth=("demo", cloud.password("demo")), timeout=TIMEOUT_S)
+        return requests.post(
+            f"{cloud.compute}/servers",
+            json=body,
+            headers=HEADERS,
+            auth=("demo", cloud.password("demo")),
+            timeout=TIMEOUT_S,
+        )
 
     with ThreadPoolExecutor(number) as threads:
         answers = list(threads.map(create, range(number)))
@@ -121,19 +132,34 @@ def _is_missed(cloud: Cloud, cell: str) -> bool:
     """Whether the process that answers has noticed."""
     with contextlib.suppress(errors.CellplaneError):
         cloud.api("demo").get("/servers/detail", limit="1", sort_key="display_name")
-    return cell in requests.get(f"{cloud.compute.removesuffix('/v2.1')}/cellplane/health", timeout=TIMEOUT_S).json()["cells"]["down"]
+    return (
+        cell
+        in requests.get(f"{cloud.compute.removesuffix('/v2.1')}/cellplane/health", timeout=TIMEOUT_S).json()["cells"][
+            "down"
+        ]
+    )
 
 
 def _cellctl(cloud: Cloud, *arguments: str) -> None:
     program = str(Path(sys.executable).parent / "cellctl")
-    subprocess.run([program, "--config-file", str(cloud.state.cellctl), *arguments], check=True, timeout=TIMEOUT_S, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [program, "--config-file", str(cloud.state.cellctl), *arguments],
+        check=True,
+        timeout=TIMEOUT_S,
+        stdout=subprocess.DEVNULL,
+    )
 
 
 def _with_workers(text: str, number: int) -> str:
     settings = configparser.ConfigParser(interpolation=None)
     settings.read_string(text)
     settings["api"]["workers"] = str(number)
-    return "\n".join(line for name, section in settings.items() if section for line in (f"[{name}]", *(f"{key} = {value}" for key, value in section.items())))
+    return "\n".join(
+        line
+        for name, section in settings.items()
+        if section
+        for line in (f"[{name}]", *(f"{key} = {value}" for key, value in section.items()))
+    )
 
 
 def _restart_api(cloud: Cloud, text: str) -> None:

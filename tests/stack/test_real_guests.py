@@ -43,7 +43,9 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
         cloud.client("demo").ok("server delete --wait hello-east hello-west")
         yield cloud
     assert not path.exists()
-    left = [process for process in Path("/proc").iterdir() if process.name.isdigit() and is_left(process, path, networks)]
+    left = [
+        process for process in Path("/proc").iterdir() if process.name.isdigit() and is_left(process, path, networks)
+    ]
     assert not left, [(process / "cmdline").read_bytes() for process in left]
     assert str(path) not in Path("/proc/self/mountinfo").read_text()
 
@@ -105,7 +107,9 @@ def test_each_guest_says_that_it_is_ready_and_who_it_is(real: Cloud, servers: di
         assert (ready["uuid"], ready["hostname"], ready["source"]) == (server, name, "configdrive")
         assert "vda:1073741824" in ready["disks"]
         assert len(qemu_processes(server)) == 1
-    hosts = {name: real.client("admin").json(f"server show {name}")["OS-EXT-SRV-ATTR:host"] for name in servers.values()}
+    hosts = {
+        name: real.client("admin").json(f"server show {name}")["OS-EXT-SRV-ATTR:host"] for name in servers.values()
+    }
     assert sorted(hosts.values()) == ["east-1", "west-1"]
 
 
@@ -130,10 +134,14 @@ def test_the_screen_of_a_guest_is_opened_by_its_address(real: Cloud, servers: di
 
         assert shown["type"] == "novnc"
         assert user.read(user.open_url(websocket_of(shown["url"])), len(RFB)) == RFB
-        assert user.read(user.open_url(websocket_of(shown["url"])), len(RFB)) == RFB, "a token serves as often as it is shown"
+        assert user.read(user.open_url(websocket_of(shown["url"])), len(RFB)) == RFB, (
+            "a token serves as often as it is shown"
+        )
 
 
-def test_somebody_types_at_the_serial_console_and_the_guest_answers(real: Cloud, servers: dict[str, str], user: User) -> None:
+def test_somebody_types_at_the_serial_console_and_the_guest_answers(
+    real: Cloud, servers: dict[str, str], user: User
+) -> None:
     for name, number in (("real-east", 6), ("real-west", 7)):
         shown = real.client("demo").json(f"console url show --serial {name}")
         assert shown["type"] == "serial"
@@ -145,8 +153,13 @@ def test_somebody_types_at_the_serial_console_and_the_guest_answers(real: Cloud,
         user.leave(console)
 
 
-def test_each_cell_has_its_own_proxy_which_knows_no_token_of_another(real: Cloud, servers: dict[str, str], user: User) -> None:
-    east, west = (urllib.parse.urlsplit(real.client("demo").json(f"console url show --serial {name}")["url"]) for name in ("real-east", "real-west"))
+def test_each_cell_has_its_own_proxy_which_knows_no_token_of_another(
+    real: Cloud, servers: dict[str, str], user: User
+) -> None:
+    east, west = (
+        urllib.parse.urlsplit(real.client("demo").json(f"console url show --serial {name}")["url"])
+        for name in ("real-east", "real-west")
+    )
     assert east.netloc != west.netloc
 
     with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
@@ -164,25 +177,39 @@ def test_how_a_guest_fares_is_told_to_admins(real: Cloud, servers: dict[str, str
 
     fixed = json.loads(real.client("admin").ok(f"{command} -f json"))
 
-    assert (fixed["state"], fixed["driver"], fixed["num_cpus"], fixed["has_config_drive"]) == ("running", "libvirt", 1, True)
+    assert (fixed["state"], fixed["driver"], fixed["num_cpus"], fixed["has_config_drive"]) == (
+        "running",
+        "libvirt",
+        1,
+        True,
+    )
     assert fixed["cpu_details"][0]["time"] > 0 and fixed["memory_details"]["maximum"] > 0
     assert sum(disk["read_bytes"] for disk in fixed["disk_details"]) > 1_000_000, "it has read its own disk"
     assert "policy" in real.client("demo").refused(command).lower()
     # The client has no form for what was told before.
     headers = {"OpenStack-API-Version": "compute 2.47"}
-    answer = requests.get(f"{real.compute}/servers/{server}/diagnostics", headers=headers, auth=("admin", real.password("admin")), timeout=30)
+    answer = requests.get(
+        f"{real.compute}/servers/{server}/diagnostics",
+        headers=headers,
+        auth=("admin", real.password("admin")),
+        timeout=30,
+    )
     free = answer.json()
     assert free["cpu0_time"] >= fixed["cpu_details"][0]["time"] and free["vda_read"] > 0
 
 
-def test_a_guest_that_is_off_shows_no_console_and_an_old_address_opens_nothing(real: Cloud, servers: dict[str, str], user: User) -> None:
+def test_a_guest_that_is_off_shows_no_console_and_an_old_address_opens_nothing(
+    real: Cloud, servers: dict[str, str], user: User
+) -> None:
     demo, name = real.client("demo"), "real-west"
     old = demo.json(f"console url show --novnc {name}")["url"]
     demo.ok(f"server stop {name}")
     wait_for_status(demo, name, "SHUTOFF")
 
     assert "409" in demo.refused(f"console url show --novnc {name}")
-    assert "power_state shutdown" in real.client("admin").refused(f"--os-compute-api-version 2.48 server show --diagnostics {servers[name]}")
+    assert "power_state shutdown" in real.client("admin").refused(
+        f"--os-compute-api-version 2.48 server show --diagnostics {servers[name]}"
+    )
     with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
         user.open_url(websocket_of(old))
     assert refusal.value.status == 409
@@ -196,7 +223,13 @@ def test_a_guest_is_paused_suspended_stopped_and_rebooted(real: Cloud, servers: 
     client, name = real.client("demo"), "real-east"
     boots = len(re.findall("GUEST-READY", client.ok(f"console log show {name}")))
 
-    for command, status in (("pause", "PAUSED"), ("unpause", "ACTIVE"), ("suspend", "SUSPENDED"), ("resume", "ACTIVE"), ("stop", "SHUTOFF")):
+    for command, status in (
+        ("pause", "PAUSED"),
+        ("unpause", "ACTIVE"),
+        ("suspend", "SUSPENDED"),
+        ("resume", "ACTIVE"),
+        ("stop", "SHUTOFF"),
+    ):
         client.ok(f"server {command} {name}")
         wait_for_status(client, name, status)
     assert qemu_processes(servers[name]) == []
@@ -236,7 +269,9 @@ def test_a_guest_is_rescued_and_is_itself_again(real: Cloud, servers: dict[str, 
     assert wait_for_boots(client, name, boots + 2)["disks"] == own["disks"]
 
 
-def test_a_guest_boots_from_the_image_of_another_and_its_agent_sets_a_password(real: Cloud, servers: dict[str, str]) -> None:
+def test_a_guest_boots_from_the_image_of_another_and_its_agent_sets_a_password(
+    real: Cloud, servers: dict[str, str]
+) -> None:
     client, name = real.client("demo"), "real-east"
     boots = boots_of(client, name)
     before = wait_for_boots(client, name, boots)
@@ -247,15 +282,26 @@ def test_a_guest_boots_from_the_image_of_another_and_its_agent_sets_a_password(r
     assert shown["OS-EXT-STS:power_state"] in (1, "Running")
     assert boots_of(client, name) == boots, "it went on while its disk was copied"
     image = client.json("image show copy")
-    assert (image["status"], image["disk_format"], image["properties"]["instance_uuid"]) == ("active", "qcow2", servers[name])
+    assert (image["status"], image["disk_format"], image["properties"]["instance_uuid"]) == (
+        "active",
+        "qcow2",
+        servers[name],
+    )
     client.ok("image set --property hw_qemu_guest_agent=yes copy")
     # In the other cell: nothing but the image service connects the two.
-    twin = str(client.json("server create --flavor m1.tiny --image copy --nic none --availability-zone west twin")["id"])
+    twin = str(
+        client.json("server create --flavor m1.tiny --image copy --nic none --availability-zone west twin")["id"]
+    )
     wait_for_status(client, "twin", "ACTIVE")
     ready = wait_for_boots(client, "twin", 1)
     assert (ready["uuid"], ready["hostname"], int(ready["boot"])) == (twin, "twin", int(before["boot"]) + 1)
     client.ok("server set --password correct-horse twin")
-    wait_until(lambda: "password-set user=root" in client.ok("console log show twin"), what="password", deadline_s=DEADLINE_S, every_s=0.5)
+    wait_until(
+        lambda: "password-set user=root" in client.ok("console log show twin"),
+        what="password",
+        deadline_s=DEADLINE_S,
+        every_s=0.5,
+    )
     client.ok("server delete --wait twin")
     client.ok("image delete copy")
     assert_no_trace(real, {twin})
@@ -270,7 +316,12 @@ def test_a_guest_is_rebuilt_with_what_is_asked_for_now(real: Cloud, servers: dic
 
     ready = wait_for_boots(client, name, boots + 1)
     wait_for_status(client, name, "ACTIVE")
-    assert (ready["uuid"], ready["hostname"], ready["source"], ready["boot"]) == (servers[name], "anew", "configdrive", "1")
+    assert (ready["uuid"], ready["hostname"], ready["source"], ready["boot"]) == (
+        servers[name],
+        "anew",
+        "configdrive",
+        "1",
+    )
     assert len(qemu_processes(servers[name])) == 1
     assert real.claims() == claims
 
@@ -309,7 +360,9 @@ def kill_and_await(cloud: Cloud, program: str) -> None:
     wait_until(lambda: is_anew(cloud, program, process), what=f"new {program}", deadline_s=60.0)
 
 
-def test_an_agent_killed_in_the_midst_of_an_image_and_of_a_rebuild_ends_both(real: Cloud, servers: dict[str, str]) -> None:
+def test_an_agent_killed_in_the_midst_of_an_image_and_of_a_rebuild_ends_both(
+    real: Cloud, servers: dict[str, str]
+) -> None:
     client, name = real.client("demo"), "real-west"
     processes = qemu_processes(servers[name])
     client.ok(f"server image create --name torn {name}")

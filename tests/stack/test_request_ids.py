@@ -1,4 +1,5 @@
-"""What an operator does with a request id, as docs/operations/running.md says: look for it in the logs of all processes; on both profiles."""
+"""What an operator does with a request id, as docs/operations/running.md says: look for it in the logs of all
+processes; on both profiles."""
 
 import re
 
@@ -16,7 +17,12 @@ AGENT, CELL_CONDUCTOR, SUPER_CONDUCTOR, API = "compute.", "conductor.cell.", "co
 
 def found(cloud: Cloud, request_id: str) -> list[tuple[str, str]]:
     """(logger, text) of the lines of all processes that have it."""
-    lines = [line for path in cloud.state.logs.glob("*.log*") for line in path.read_text(errors="replace").splitlines() if request_id in line]
+    lines = [
+        line
+        for path in cloud.state.logs.glob("*.log*")
+        for line in path.read_text(errors="replace").splitlines()
+        if request_id in line
+    ]
     return [(match["logger"], match["text"]) for match in map(LINE.match, lines) if match is not None]
 
 
@@ -25,7 +31,12 @@ def check(cloud: Cloud, request_id: str, server: str, *parts: str) -> None:
 
     def missing() -> set[str]:
         lines = found(cloud, request_id)
-        said = {part for part in parts for logger, text in lines if logger.startswith(part) and (part == API or f"server={server} " in text)}
+        said = {
+            part
+            for part in parts
+            for logger, text in lines
+            if logger.startswith(part) and (part == API or f"server={server} " in text)
+        }
         return set(parts) - said
 
     wait_until(lambda: not missing(), what=f"lines of {parts} with {request_id}", deadline_s=DEADLINE_S, every_s=0.2)

@@ -17,7 +17,11 @@ def test_a_rolling_restart_under_load_fails_and_loses_nothing(full: Cloud) -> No
         for name in _in_order(full):
             full.control.restart(name)
             seen = load.count()
-            wait_until(lambda seen=seen: load.count() >= seen + BETWEEN, what=f"traffic after the restart of {name}", deadline_s=DEADLINE_S)
+            wait_until(
+                lambda seen=seen: load.count() >= seen + BETWEEN,
+                what=f"traffic after the restart of {name}",
+                deadline_s=DEADLINE_S,
+            )
 
     assert load.failures == []
     assert min(load.answered[what] for what in ("create", "list", "show", "delete")) > 0

@@ -45,7 +45,8 @@ WHOLE = View("aggregate", *_OWN_FIELDS, Field("hosts", lambda each: list(each.ho
 
 
 def _refuse_zone(name: str) -> None:
-    """Returns if a zone may be called so: servers ask for `zone:host`, and processes that build no servers have a zone of their own."""
+    """Returns if a zone may be called so: servers ask for `zone:host`, and processes that build no servers have a zone
+    of their own."""
     if ":" in name:
         raise ValueError("A zone has no colon in its name.")
     if name == INTERNAL_ZONE:
@@ -55,7 +56,9 @@ def _refuse_zone(name: str) -> None:
 ZONE = checked(NAME, _refuse_zone)
 HOST = text(1, 255, r"^[a-zA-Z0-9._-]+\Z")
 CREATE_BODY = Body("aggregate", Property("name", NAME, required=True), Property(ZONE_KEY, nullable(ZONE)))
-UPDATE_BODY = Body.with_value("aggregate", structure(Property("name", NAME), Property(ZONE_KEY, nullable(ZONE)), minimum=1))
+UPDATE_BODY = Body.with_value(
+    "aggregate", structure(Property("name", NAME), Property(ZONE_KEY, nullable(ZONE)), minimum=1)
+)
 HOST_BODIES = {act: Body(act, Property("host", HOST, required=True)) for act in ("add_host", "remove_host")}
 METADATA_BODY = Body("set_metadata", Property("metadata", METADATA_OR_NULL, required=True))
 
@@ -103,7 +106,9 @@ def _checked_zone(zone: str) -> str:
             raise ValueError(NO_NAME)
         _refuse_zone(zone)
     except ValueError as error:
-        raise errors.Invalid(f"Invalid input for field/attribute {ZONE_KEY}. Value: {zone}. {error}", field=ZONE_KEY) from None
+        raise errors.Invalid(
+            f"Invalid input for field/attribute {ZONE_KEY}. Value: {zone}. {error}", field=ZONE_KEY
+        ) from None
     return zone
 
 
@@ -115,16 +120,20 @@ async def remove_host(call: Call) -> Aggregate:
     return await _with_host(call, api_db.aggregates.zone_change_by_removing, api_db.aggregates.remove_host)
 
 
-async def _with_host(call: Call, change_by: Callable[..., ZoneChange | None], act: Callable[..., Aggregate]) -> Aggregate:
+async def _with_host(
+    call: Call, change_by: Callable[..., ZoneChange | None], act: Callable[..., Aggregate]
+) -> Aggregate:
     """Adds or removes the host unless that would carry its servers into another zone.
 
-    The servers are counted in the host's cell, so a server that arrives between count and write is not seen, as in Nova: then it keeps
-    the zone it was placed for on its record.
+    The servers are counted in the host's cell, so a server that arrives between count and write is not seen, as in
+    Nova: then it keeps the zone it was placed for on its record.
     """
     aggregate_id, host = number_in_path(call), call.body["host"]
     change = await call.cloud.api_read(change_by, aggregate_id, host)
     if change is not None and await _servers_on(call, [change]):
-        raise errors.Conflict(f"Host {host} has servers: it cannot go from availability zone {change.before} to {change.after}.")
+        raise errors.Conflict(
+            f"Host {host} has servers: it cannot go from availability zone {change.before} to {change.after}."
+        )
     return await call.cloud.api_write(act, aggregate_id, host)
 
 
@@ -136,7 +145,9 @@ async def _refuse_new_zone_with_servers(call: Call, aggregate_id: int, zone: str
     """
     changes = await call.cloud.api_read(api_db.aggregates.zone_changes_by_renaming, aggregate_id, zone)
     if await _servers_on(call, changes):
-        raise errors.Invalid(f"availability_zone cannot become {zone}: hosts of the aggregate have servers.", field=ZONE_KEY)
+        raise errors.Invalid(
+            f"availability_zone cannot become {zone}: hosts of the aggregate have servers.", field=ZONE_KEY
+        )
 
 
 async def _servers_on(call: Call, changes: Iterable[ZoneChange]) -> int:
@@ -150,7 +161,9 @@ async def _servers_on(call: Call, changes: Iterable[ZoneChange]) -> int:
         if change.cell_uuid is not None:
             hosts.setdefault(change.cell_uuid, []).append(change.host)
     gates = call.cloud.cells.gate
-    answers = await asyncio.gather(*(gates(cell_uuid).read(cell_db.hosts.count_servers, names) for cell_uuid, names in hosts.items()))
+    answers = await asyncio.gather(
+        *(gates(cell_uuid).read(cell_db.hosts.count_servers, names) for cell_uuid, names in hosts.items())
+    )
     return sum(value_of(answer) for answer in answers)
 
 
@@ -161,10 +174,24 @@ ROUTES: list[Route | ActionRoute] = [
     Route("PUT", "/os-aggregates/{id}", update, policy=_RULE + "update", body=UPDATE_BODY, view=WHOLE),
     Route("DELETE", "/os-aggregates/{id}", delete, policy=_RULE + "delete"),
     *(
-        ActionRoute("/os-aggregates/{id}/action", act, handler, policy=_RULE + act, body=HOST_BODIES[act], view=WHOLE, status=200)
+        ActionRoute(
+            "/os-aggregates/{id}/action",
+            act,
+            handler,
+            policy=_RULE + act,
+            body=HOST_BODIES[act],
+            view=WHOLE,
+            status=200,
+        )
         for act, handler in (("add_host", add_host), ("remove_host", remove_host))
     ),
     ActionRoute(
-        "/os-aggregates/{id}/action", "set_metadata", set_metadata, policy=_RULE + "set_metadata", body=METADATA_BODY, view=WHOLE, status=200
+        "/os-aggregates/{id}/action",
+        "set_metadata",
+        set_metadata,
+        policy=_RULE + "set_metadata",
+        body=METADATA_BODY,
+        view=WHOLE,
+        status=200,
     ),
 ]

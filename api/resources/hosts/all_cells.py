@@ -28,7 +28,10 @@ class Answers(Generic[T]):
 
     def of(self, wanted: Callable[[Cell], bool]) -> "Answers[T]":
         """What these cells said or did not say."""
-        return Answers([(gate, value) for gate, value in self.found if wanted(gate.cell)], [cell for cell in self.silent if wanted(cell)])
+        return Answers(
+            [(gate, value) for gate, value in self.found if wanted(gate.cell)],
+            [cell for cell in self.silent if wanted(cell)],
+        )
 
     def refuse_silence(self, why: str) -> None:
         """Returns if every cell answered.
@@ -42,9 +45,11 @@ class Answers(Generic[T]):
 
 
 async def ask(call: Call, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> Answers[T]:
-    """`fn(connection, *args)` in every cell but cell0, which has no hosts. The response names the cells that were silent.
+    """`fn(connection, *args)` in every cell but cell0, which has no hosts. The response names the cells that were
+    silent.
 
-    A request that asks more than once gives all its questions one deadline, and asks a cell that was silent no second time.
+    A request that asks more than once gives all its questions one deadline, and asks a cell that was silent no second
+    time.
     """
     named = _missing(call)
     gates = [gate for gate in call.cloud.cells.gates() if not gate.cell.is_cell0]

@@ -52,7 +52,9 @@ class Hypervisor:
 
 
 SERVER = View("server", Field("name", lambda uuid: uuid), Field("uuid", lambda uuid: uuid))
-SERVICE = View("service", Field("id", until="2.52"), Field("id", "uuid", since="2.53"), Field("host"), Field("disabled_reason"))
+SERVICE = View(
+    "service", Field("id", until="2.52"), Field("id", "uuid", since="2.53"), Field("host"), Field("disabled_reason")
+)
 _BRIEF = (
     Field("id", "host.id", until="2.52"),
     Field("id", "host.uuid", since="2.53"),
@@ -127,8 +129,8 @@ async def index_by_number(call: Call) -> Page:
     limit, marker = limit_of(call), call.query.get("marker")
     if marker is not None and await _with_number(call, marker) is None:
         raise _bad_marker(marker)
-    # A cell before the marker's may have a row of the same number on the page before, one behind it has it on this one. "~" sorts after
-    # every uuid: the place behind the rows of the number before.
+    # A cell before the marker's may have a row of the same number on the page before, one behind it has it on this one.
+    # "~" sorts after every uuid: the place behind the rows of the number before.
     after = None if marker is None else (row_number_of(marker) - 1, "~")
     hosts = await _hosts(call, by_id=True, after=after, limit=limit + 1)
     hosts = sorted((host for host in hosts if marker is None or host.id > marker), key=lambda host: host.id)
@@ -190,7 +192,9 @@ async def statistics(call: Call) -> Capacity:
 async def _hosts(call: Call, **which: Any) -> list[HostRow]:
     answers = await ask(call, cell_db.hosts.list_hosts, down_after_s=down_after_s(call), **which)
     own = OwnHosts(await call.cloud.api_read(api_db.hosts.list_all))
-    return [_numbered(gate, host) for gate, hosts in answers.found for host in hosts if own.is_of(gate, host.service.host)]
+    return [
+        _numbered(gate, host) for gate, hosts in answers.found for host in hosts if own.is_of(gate, host.service.host)
+    ]
 
 
 def _numbered(gate: Gate, host: HostRow) -> HostRow:
@@ -261,9 +265,9 @@ async def _by_uuid(call: Call) -> HostRow:
 
 
 async def _with_number(call: Call, number: int) -> HostRow | None:
-    answers = (await ask(call, cell_db.hosts.find_host, down_after_s=down_after_s(call), row_id=row_number_of(number))).of(
-        lambda cell: is_of(cell, number)
-    )
+    answers = (
+        await ask(call, cell_db.hosts.find_host, down_after_s=down_after_s(call), row_id=row_number_of(number))
+    ).of(lambda cell: is_of(cell, number))
     return _found(answers, f"Hypervisor {number} was not found")
 
 

@@ -1,4 +1,5 @@
-"""Which of the hosts that a cell names are its own: their names are unique in the cloud, and the mappings say whose they are."""
+"""Which of the hosts that a cell names are its own: their names are unique in the cloud, and the mappings say whose
+they are."""
 
 from collections.abc import Iterable
 

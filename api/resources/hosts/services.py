@@ -85,13 +85,19 @@ VERB_BODY = Body(
     None, *OF_HOST, Property("disabled_reason", STRING_1_255), Property("forced_down", BOOLEAN, since="2.11")
 )
 REASON_BODY = Body(
-    None, *OF_HOST, Property("disabled_reason", STRING_1_255, required=True), Property("forced_down", BOOLEAN, since="2.11")
+    None,
+    *OF_HOST,
+    Property("disabled_reason", STRING_1_255, required=True),
+    Property("forced_down", BOOLEAN, since="2.11"),
 )
 FORCE_BODY = Body(
     None, *OF_HOST, Property("disabled_reason", STRING_1_255), Property("forced_down", BOOLEAN, required=True)
 )
 UPDATE_BODY = Body(
-    None, Property("status", choice("enabled", "disabled")), Property("disabled_reason", STRING_1_255), Property("forced_down", BOOLEAN)
+    None,
+    Property("status", choice("enabled", "disabled")),
+    Property("disabled_reason", STRING_1_255),
+    Property("forced_down", BOOLEAN),
 )
 
 
@@ -123,7 +129,9 @@ async def _rows(call: Call) -> tuple[list[Row], list[Row]]:
         call.cloud.api_read(api_db.hosts.list_all),
     )
     own = OwnHosts(mapped)
-    known = [_api_row(process) for process in of_api if host in (None, process.host) and binary in (None, process.binary)]
+    known = [
+        _api_row(process) for process in of_api if host in (None, process.host) and binary in (None, process.binary)
+    ]
     known += [
         _row(gate, service, zones)
         for gate, services in answers.found
@@ -197,7 +205,9 @@ async def _change_of_host(
         raise _cannot_be_updated(binary)
     cell_uuid = await call.cloud.api_read(api_db.hosts.cell_of, host)
     gate = await call.cloud.cells.find_gate(cell_uuid)
-    found = value_of(await gate.read(cell_db.hosts.list_services, down_after_s=down_after_s(call), host=host, binary=binary))
+    found = value_of(
+        await gate.read(cell_db.hosts.list_services, down_after_s=down_after_s(call), host=host, binary=binary)
+    )
     if not found:
         raise errors.NotFound(f"Could not find binary {binary} on host {host}.")
     return await _change(
@@ -208,22 +218,36 @@ async def _change_of_host(
 async def update(call: Call) -> Row:
     status, reason, forced_down = (call.body.get(name) for name in ("status", "disabled_reason", "forced_down"))
     if status is None and forced_down is None:
-        raise errors.Invalid("No updates were requested. Fields 'status' or 'forced_down' should be specified.", field="status")
+        raise errors.Invalid(
+            "No updates were requested. Fields 'status' or 'forced_down' should be specified.", field="status"
+        )
     if reason is not None and status != "disabled":
-        raise errors.Invalid("Specifying 'disabled_reason' requires that 'status' is 'disabled'.", field="disabled_reason")
+        raise errors.Invalid(
+            "Specifying 'disabled_reason' requires that 'status' is 'disabled'.", field="disabled_reason"
+        )
     found = await _find(call, uuid=uuid_in_path(call))
     if isinstance(found, ApiProcess) or found.binary != COMPUTE:
         raise _cannot_be_updated(found.binary)
     disabled = None if status is None else status == "disabled"
-    return await _change(call, found.gate, found.service, disabled=disabled, disabled_reason=reason, forced_down=forced_down)
+    return await _change(
+        call, found.gate, found.service, disabled=disabled, disabled_reason=reason, forced_down=forced_down
+    )
 
 
 def _cannot_be_updated(binary: str) -> errors.Invalid:
-    return errors.Invalid(f"Updating a {binary} service is not supported. Only {COMPUTE} services can be updated.", field="binary")
+    return errors.Invalid(
+        f"Updating a {binary} service is not supported. Only {COMPUTE} services can be updated.", field="binary"
+    )
 
 
 async def _change(
-    call: Call, gate: Gate, service: Service, *, disabled: bool | None, disabled_reason: str | None, forced_down: bool | None
+    call: Call,
+    gate: Gate,
+    service: Service,
+    *,
+    disabled: bool | None,
+    disabled_reason: str | None,
+    forced_down: bool | None,
 ) -> Row:
     """Changes a service in its cell; repeating it does no harm, so an unsure outcome is an error to try again after."""
     changed = value_of(
@@ -262,8 +286,9 @@ async def _delete(call: Call, found: "InCell | ApiProcess") -> None:
 
 
 async def _delete_host(call: Call, gate: Gate, host: str, uuid: str) -> None:
-    """The mapping goes first and the service last: whatever fails in between, the service is found again and the request can be
-    repeated. The provider in Placement is the cell's conductor's to delete: the API talks to no Placement.
+    """The mapping goes first and the service last: whatever fails in between, the service is found again and the
+    request can be repeated. The provider in Placement is the cell's conductor's to delete: the API talks to no
+    Placement.
     """
     value_of(await gate.read(cell_db.hosts.refuse_host_with_servers, host))
     memberships = await call.cloud.api_write(_forget_host, host)
@@ -312,7 +337,8 @@ async def _find(call: Call, *, uuid: str | None = None, number: int | None = Non
     """
     row_id = None if number is None else row_number_of(number)
     answers, of_api = await asyncio.gather(
-        ask(call, cell_db.hosts.find_service, down_after_s=down_after_s(call), uuid=uuid, row_id=row_id), api_processes(call)
+        ask(call, cell_db.hosts.find_service, down_after_s=down_after_s(call), uuid=uuid, row_id=row_id),
+        api_processes(call),
     )
     if number is not None:
         answers = answers.of(lambda cell: is_of(cell, number))
@@ -326,14 +352,39 @@ async def _find(call: Call, *, uuid: str | None = None, number: int | None = Non
 
 
 ROUTES = [
-    Route("GET", "/os-services", index, policy=LIST, query=LIST_QUERY, view=ListView("services", SERVICE), until="2.68"),
-    Route("GET", "/os-services", index_with_unknown, policy=LIST, query=LIST_QUERY, view=ListView("services", SERVICE), since="2.69"),
+    Route(
+        "GET", "/os-services", index, policy=LIST, query=LIST_QUERY, view=ListView("services", SERVICE), until="2.68"
+    ),
+    Route(
+        "GET",
+        "/os-services",
+        index_with_unknown,
+        policy=LIST,
+        query=LIST_QUERY,
+        view=ListView("services", SERVICE),
+        since="2.69",
+    ),
     Route("PUT", "/os-services/enable", enable, policy=UPDATE, body=VERB_BODY, view=STATUS, until="2.52"),
     Route("PUT", "/os-services/disable", disable, policy=UPDATE, body=VERB_BODY, view=STATUS, until="2.52"),
     Route(
-        "PUT", "/os-services/disable-log-reason", disable_with_reason, policy=UPDATE, body=REASON_BODY, view=STATUS_AND_REASON, until="2.52"
+        "PUT",
+        "/os-services/disable-log-reason",
+        disable_with_reason,
+        policy=UPDATE,
+        body=REASON_BODY,
+        view=STATUS_AND_REASON,
+        until="2.52",
     ),
-    Route("PUT", "/os-services/force-down", force_down, policy=UPDATE, body=FORCE_BODY, view=FORCED_DOWN, since="2.11", until="2.52"),
+    Route(
+        "PUT",
+        "/os-services/force-down",
+        force_down,
+        policy=UPDATE,
+        body=FORCE_BODY,
+        view=FORCED_DOWN,
+        since="2.11",
+        until="2.52",
+    ),
     Route("PUT", "/os-services/{id}", unknown_verb, policy=UPDATE, body=VERB_BODY, until="2.52"),
     Route("PUT", "/os-services/{id}", update, policy=UPDATE, body=UPDATE_BODY, view=SERVICE, since="2.53"),
     Route("DELETE", "/os-services/{id}", delete_by_number, policy=DELETE, status=204, until="2.52"),

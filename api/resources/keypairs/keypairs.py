@@ -1,4 +1,5 @@
-"""`/os-keypairs`: public keys of users, imported, or until 2.91 generated here with the private half given back once."""
+"""`/os-keypairs`: public keys of users, imported, or until 2.91 generated here with the private half given back
+once."""
 
 from dataclasses import dataclass
 
@@ -88,7 +89,10 @@ async def index(call: Call) -> list[KeyPair]:
 async def index_in_pages(call: Call) -> Page:
     limit = limit_of(call)
     found = await call.cloud.api_read(
-        api_db.keypairs.list_of_user, _user(call, INDEX, call.query.get("user_id")), limit=limit, marker=call.query.get("marker")
+        api_db.keypairs.list_of_user,
+        _user(call, INDEX, call.query.get("user_id")),
+        limit=limit,
+        marker=call.query.get("marker"),
     )
     return page_of(found, limit=limit, marker=lambda key: key.name)
 

@@ -35,7 +35,8 @@ def fingerprint(public_key: str) -> str:
         if kind not in TOKEN_KEYS:
             raise ValueError(f"SSH keys of type {kind[:64]} are not supported") from None
     except Exception:
-        # Of what it does not like the library raises ValueError, NotImplementedError (a compressed point), and others in other releases.
+        # Of what it does not like the library raises ValueError, NotImplementedError (a compressed point), and others
+        # in other releases.
         raise ValueError("failed to generate fingerprint: it is no SSH public key") from None
     digest = hashlib.md5(blob, usedforsecurity=False).hexdigest()
     return ":".join(digest[at : at + 2] for at in range(0, len(digest), 2))

@@ -43,10 +43,14 @@ def generate(user_id: str) -> tuple[str, str]:
     certificate = (
         x509.CertificateBuilder(name, name, private.public_key(), x509.random_serial_number(), now, now + VALID_FOR)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName([x509.OtherName(USER_PRINCIPAL_NAME, _utf8_string(principal))]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.OtherName(USER_PRINCIPAL_NAME, _utf8_string(principal))]), critical=False
+        )
         .sign(private, hashes.SHA256())
     )
-    pem = private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    pem = private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
     return pem.decode(), certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 

@@ -58,7 +58,10 @@ ABSOLUTE = View(
     Field("totalCoresUsed", _used("cores")),
     Field("totalRAMUsed", _used("ram")),
     Field("totalServerGroupsUsed", _used("server_groups")),
-    *(Field(name, lambda standing, value=value: value, until="2.35") for name, value in {**_NO_LIMIT, **_NOT_COUNTED}.items()),
+    *(
+        Field(name, lambda standing, value=value: value, until="2.35")
+        for name, value in {**_NO_LIMIT, **_NOT_COUNTED}.items()
+    ),
 )
 # No request is counted per minute or hour; the list is there because clients read it.
 VIEW = View("limits", Field("absolute", lambda standing: standing, view=ABSOLUTE), Field("rate", lambda standing: []))
@@ -78,6 +81,11 @@ def _standing(conn: Connection, project_id: str, defaults: Mapping[str, int]) ->
 
 ROUTES = [
     Route(
-        "GET", "/limits", show, policy=LIMITS, query=Query(Param("tenant_id", STRING_1_255, once=True), strict_since="2.75"), view=VIEW
-    ),
+        "GET",
+        "/limits",
+        show,
+        policy=LIMITS,
+        query=Query(Param("tenant_id", STRING_1_255, once=True), strict_since="2.75"),
+        view=VIEW,
+    )
 ]

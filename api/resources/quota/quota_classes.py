@@ -1,4 +1,5 @@
-"""`/os-quota-class-sets`: limits by class. The class `default` holds the limits of all projects that have none of their own."""
+"""`/os-quota-class-sets`: limits by class. The class `default` holds the limits of all projects that have none of their
+own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

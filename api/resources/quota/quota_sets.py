@@ -56,7 +56,9 @@ _LIMITS = tuple(Field(each.name, _limit(each.name), until=each.until) for each i
 WITH_ID = View("quota_set", Field("id", "project_id"), *_LIMITS)
 WITHOUT_ID = View("quota_set", *_LIMITS)
 IN_DETAIL = View(
-    "quota_set", Field("id", "project_id"), *(Field(each.name, _usage(each.name), until=each.until) for each in RESOURCES)
+    "quota_set",
+    Field("id", "project_id"),
+    *(Field(each.name, _usage(each.name), until=each.until) for each in RESOURCES),
 )
 
 QUERY = Query(Param("user_id", STRING_1_255, once=True), strict_since="2.75")
@@ -70,7 +72,9 @@ async def show(call: Call) -> QuotaSet:
 
 
 async def detail(call: Call) -> QuotaSet:
-    return await call.cloud.api_read(_read_with_usage, _project(call, DETAIL), call.query.get("user_id"), call.cloud.quota_defaults)
+    return await call.cloud.api_read(
+        _read_with_usage, _project(call, DETAIL), call.query.get("user_id"), call.cloud.quota_defaults
+    )
 
 
 async def defaults(call: Call) -> QuotaSet:
@@ -117,13 +121,22 @@ def _read_with_usage(conn: Connection, project_id: str, user_id: str | None, def
 
 
 def _usage_of(conn: Connection, project_id: str, user_id: str | None) -> dict[str, int]:
-    return api_db.quota.usage(conn, project_id, user_id) | {"server_groups": api_db.server_groups.count(conn, project_id, user_id)}
+    return api_db.quota.usage(conn, project_id, user_id) | {
+        "server_groups": api_db.server_groups.count(conn, project_id, user_id)
+    }
 
 
 def _update(
-    conn: Connection, *, project_id: str, user_id: str | None, wanted: dict[str, int], force: bool, defaults: Mapping[str, int]
+    conn: Connection,
+    *,
+    project_id: str,
+    user_id: str | None,
+    wanted: dict[str, int],
+    force: bool,
+    defaults: Mapping[str, int],
 ) -> QuotaSet:
-    """Sets the limits while no server of the project is being accepted, so that what they are compared with stays so."""
+    """Sets the limits while no server of the project is being accepted, so that what they are compared with stays
+    so."""
     api_db.quota.lock(conn, project_id)
     if not force:
         _refuse_less_than(wanted, _usage_of(conn, project_id, user_id))
@@ -139,7 +152,8 @@ def _refuse_less_than(wanted: Mapping[str, int], used: Mapping[str, int]) -> Non
     for name, limit in wanted.items():
         if UNLIMITED < limit < used.get(name, 0):
             raise errors.Invalid(
-                f"Quota limit {limit} for {name} must be greater than or equal to already used and reserved {used[name]}.", field=name
+                f"Quota limit {limit} for {name} must be greater than or equal to already used and reserved {used[name]}.",
+                field=name,
             )
 
 
@@ -151,7 +165,9 @@ def _refuse_more_than(wanted: Mapping[str, int], project: Mapping[str, int]) -> 
             raise errors.Invalid(f"Quota limit {limit} for {name} must be less than or equal to {most}.", field=name)
 
 
-def _route(method: str, path: str, handler: Callable[[Call], Any], view: View | None, query: Query = QUERY, status: int = 200) -> Route:
+def _route(
+    method: str, path: str, handler: Callable[[Call], Any], view: View | None, query: Query = QUERY, status: int = 200
+) -> Route:
     # Each handler asks the policy about the project in the path.
     return Route(method, path, handler, query=query, view=view, status=status)
 

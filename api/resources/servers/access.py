@@ -23,7 +23,9 @@ class Owned(Protocol):
     def user_id(self) -> str: ...
 
 
-async def server_of(call: Call, rule: str, segment: str = "id", *, hosts_down_after_s: float | None = None) -> LocatedServer:
+async def server_of(
+    call: Call, rule: str, segment: str = "id", *, hosts_down_after_s: float | None = None
+) -> LocatedServer:
     """The server named in the path, wherever it is kept, if the rule lets the caller do this to it.
 
     `hosts_down_after_s`: with the agent of its host, which is down when it was silent for longer.
@@ -61,7 +63,8 @@ def _unplaced(server: Server, action: Action) -> core.errors.WrongState:
 
 
 def refuse_early(call: Call, found: LocatedServer, action: Action) -> Gate:
-    """The gate of the server's cell, if the action may begin as far as is known: before anything is made, or asked, elsewhere.
+    """The gate of the server's cell, if the action may begin as far as is known: before anything is made, or asked,
+    elsewhere.
 
     Raises:
         Locked, WrongState: it may not.

@@ -12,13 +12,16 @@ _DEFAULTS = {Role.ADMIN: policy.ADMIN, Role.MEMBER: policy.MEMBER}
 
 def rules_of(*rows: Action) -> list[Rule]:
     """Their policy rules; one that several share is there once."""
-    return [Rule(rule.name, _DEFAULTS[rule.default], rule.description) for rule in dict.fromkeys(row.rule for row in rows)]
+    return [
+        Rule(rule.name, _DEFAULTS[rule.default], rule.description) for rule in dict.fromkeys(row.rule for row in rows)
+    ]
 
 
 def route_of(action: Action, handler: Handler, **details: Any) -> Route | ActionRoute:
     """The route by which the action is asked for.
 
-    `details`: what else a route says (body, view, status), and `since` or `until` for a part of the row's microversions.
+    `details`: what else a route says (body, view, status), and `since` or `until` for a part of the row's
+    microversions.
     """
     request = action.request
     details = {"policy": action.rule.name, "since": request.since, "until": request.until, **details}

@@ -22,7 +22,8 @@ async def ask_host(call: Call, found: LocatedServer, action: Action, verb: Verb)
     """The host's reply to a verb of `messaging.verbs.cell` that takes a `HostServer`, which is asked for the action.
 
     Raises:
-        Locked, WrongState: the server's state does not allow it, it has no host, or its guest does not run; the message names the state.
+        Locked, WrongState: the server's state does not allow it, it has no host, or its guest does not run; the message
+            names the state.
         NotFound: the host has no guest for it.
         Unavailable: cell or host do not answer, or not with what was asked for.
     """
@@ -43,7 +44,8 @@ def way_to_host(call: Call, found: LocatedServer, action: Action) -> tuple[Gate,
 
 
 async def reply_of_host(call: Call, gate: Gate, verb: Verb, wanted: cell.ServerOnHost | cell.ConsoleLogOnHost) -> Any:
-    """The reply of the host that `wanted` names. What a host says is a claim: an answer that makes no sense is as good as none.
+    """The reply of the host that `wanted` names. What a host says is a claim: an answer that makes no sense is as good
+    as none.
 
     Raises:
         WrongState, NotFound: the host says so of the guest.

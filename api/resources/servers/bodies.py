@@ -43,10 +43,15 @@ _LABEL = r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 HOSTNAME_LABEL = text(1, 63, rf"^{_LABEL}\Z")
 HOSTNAME_FULL = text(1, 255, rf"^{_LABEL}(\.{_LABEL})*\Z")
 CERTIFICATES = nullable(list_of(STRING_1_255, minimum=1, maximum=50, unique=True))
-# Flavors and images may be named by their addresses. Absent and empty are both "none", as an image reference has always been.
-IMAGE = fixed({"type": "string", "minLength": 1, "maxLength": MAX_OF_ADDRESS}, lambda text: uuid_of(last_of_address(text)))
+# Flavors and images may be named by their addresses. Absent and empty are both "none", as an image reference has always
+# been.
+IMAGE = fixed(
+    {"type": "string", "minLength": 1, "maxLength": MAX_OF_ADDRESS}, lambda text: uuid_of(last_of_address(text))
+)
 _IMAGE_OR_NONE = either(text(0, 0), IMAGE)
-_FLAVOR = either(fixed({"type": "string", "minLength": 1, "maxLength": MAX_OF_ADDRESS}, last_of_address), whole_number(0))
+_FLAVOR = either(
+    fixed({"type": "string", "minLength": 1, "maxLength": MAX_OF_ADDRESS}, last_of_address), whole_number(0)
+)
 _DEVICE_TAG = TAG
 
 
@@ -97,7 +102,8 @@ DEVICES = list_of(
 _FILES = list_of(structure(Property("path", TEXT), Property("contents", TEXT)))
 _SECURITY_GROUPS = list_of(structure(Property("name", STRING_1_255)))
 
-# Hints that the scheduler reads, and no others: one that nobody reads is refused, not kept and forgotten (decision 0022).
+# Hints that the scheduler reads, and no others: one that nobody reads is refused, not kept and forgotten (decision
+# 0022).
 MAX_HINTED = 100
 HINTS = structure(
     Property("group", either(UUID, list_of(UUID, minimum=1, maximum=1))),

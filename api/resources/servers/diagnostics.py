@@ -63,7 +63,14 @@ def _unknown(item: Any) -> None:
 
 _CPU = View(None, Field("id", lambda cpu: cpu[0]), Field("time", lambda cpu: cpu[1]), Field("utilisation", _unknown))
 _MEMORY = View(None, Field("maximum", "memory_maximum_mib"), Field("used", "memory_used_mib"))
-_DISK = View(None, Field("read_bytes"), Field("read_requests"), Field("write_bytes"), Field("write_requests"), Field("errors_count", "errors"))
+_DISK = View(
+    None,
+    Field("read_bytes"),
+    Field("read_requests"),
+    Field("write_bytes"),
+    Field("write_requests"),
+    Field("errors_count", "errors"),
+)
 _NIC = View(
     None,
     Field("mac_address"),

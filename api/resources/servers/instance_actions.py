@@ -115,7 +115,9 @@ async def list_page(call: Call) -> Page:
     mapping, entry = await _located(call, LIST, deleted=True)
     since, before = call.query.get("changes-since"), call.query.get("changes-before")
     if since and before and since > before:
-        raise core.errors.Invalid("The value of changes-since must be less than or equal to changes-before.", field="changes-since")
+        raise core.errors.Invalid(
+            "The value of changes-since must be less than or equal to changes-before.", field="changes-since"
+        )
     limit, marker = limit_of(call), call.query.get("marker")
     if limit == 0:
         return Page([])
@@ -123,7 +125,14 @@ async def list_page(call: Call) -> Page:
         return Page(_accepted_so_far(entry))
     try:
         actions = await _in_cell(
-            call, mapping.cell_uuid, cell_db.history.list_actions, mapping.uuid, limit=limit, marker=marker, changes_since=since, changes_before=before
+            call,
+            mapping.cell_uuid,
+            cell_db.history.list_actions,
+            mapping.uuid,
+            limit=limit,
+            marker=marker,
+            changes_since=since,
+            changes_before=before,
         )
     except core.errors.NotFound as error:
         raise core.errors.Invalid(f"marker [{marker}] not found", field="marker") from error

@@ -109,8 +109,8 @@ def _tags(text: str) -> tuple[str, ...]:
 class Filter:
     """A parameter that filters, and the filter that it is (`cell_db.filters`).
 
-    Known from `since` on. Others than those who may filter by anything may use it from `everybody_since` on, None: never; what they
-    may not use is ignored, as the Compute API has it.
+    Known from `since` on. Others than those who may filter by anything may use it from `everybody_since` on, None:
+    never; what they may not use is ignored, as the Compute API has it.
     """
 
     name: str
@@ -162,8 +162,8 @@ FILTERS = (
     Filter("access_ip_v6", "access_ip_v6", canonical_address, everybody_since=ADMINS),
     Filter("auto_disk_config", "auto_disk_config", _flag, everybody_since=ADMINS),
 )
-# Filters that are more than a condition on a row. And `soft_deleted`, which adds servers that were deleted and can be restored: a delete is
-# final here, there are none of those, and the list is the same with it and without.
+# Filters that are more than a condition on a row. And `soft_deleted`, which adds servers that were deleted and can be
+# restored: a delete is final here, there are none of those, and the list is the same with it and without.
 ADDRESSES = (Filter("ip", "ip"), Filter("ip6", "ip6", everybody_since="2.5"))
 OTHERS = ("status", "all_tenants", "project_id", "tenant_id", "soft_deleted")
 REFUSED = r"_|(block_device_mapping|services|metadata|system_metadata|info_cache|security_groups|pci_devices)$"
@@ -206,7 +206,10 @@ QUERY = Query(
     Param("sort_key", choice(*_SINCE_LOCKED, *INTERNAL_SORT_KEYS), since="2.73", until="2.74"),
     Param("sort_key", choice(*_SINCE_LOCKED), since="2.75"),
     Param("sort_dir", choice("asc", "desc")),
-    *(Param(each.name, _SEVERAL if each.convert is _tags else _ONE, since=each.since) for each in (*FILTERS, *ADDRESSES)),
+    *(
+        Param(each.name, _SEVERAL if each.convert is _tags else _ONE, since=each.since)
+        for each in (*FILTERS, *ADDRESSES)
+    ),
     *(Param(name, _ONE) for name in OTHERS),
     strict_since="2.75",
     refused=REFUSED,
@@ -262,7 +265,8 @@ def _when_silent(call: Call) -> WhenSilent:
 
 
 def _filters(call: Call, rule: str) -> dict[str, Any] | None:
-    """The filters that the caller may use, those that the list has without asking among them; None: nothing fulfils them.
+    """The filters that the caller may use, those that the list has without asking among them; None: nothing fulfils
+    them.
 
     Raises:
         Invalid: names the parameter.
@@ -295,17 +299,22 @@ def _converted(each: Filter, text: str) -> Any:
     try:
         return each.convert(text)
     except ValueError as error:
-        raise errors.Invalid(f"Invalid input for query parameters {each.name}. Value: {text[:255]}. {error}", field=each.name) from None
+        raise errors.Invalid(
+            f"Invalid input for query parameters {each.name}. Value: {text[:255]}. {error}", field=each.name
+        ) from None
 
 
 def _check_times(found: dict[str, Any]) -> None:
     since, before = found.get("changes_since"), found.get("changes_before")
     if since is not None and before is not None and since > before:
-        raise errors.Invalid("The value of changes-since must be less than or equal to changes-before.", field="changes-since")
+        raise errors.Invalid(
+            "The value of changes-since must be less than or equal to changes-before.", field="changes-since"
+        )
 
 
 def _project(call: Call, rule: str, may_all: bool) -> dict[str, str] | None:
-    """Whose servers: the caller's, or those of all projects, or of one of them; None: those of a project that was not asked for."""
+    """Whose servers: the caller's, or those of all projects, or of one of them; None: those of a project that was not
+    asked for."""
     asked = call.query.get("project_id", call.query.get("tenant_id")) if may_all else None
     if _flag_of(call, "all_tenants"):
         call.enforce(rule + ALL_TENANTS)
@@ -408,5 +417,7 @@ class ServerList:
 
 ROUTES = [
     Route("GET", "/servers", index, policy=INDEX, query=QUERY, view=ServerList(SERVER_BRIEF, UNREACHABLE_BRIEF)),
-    Route("GET", "/servers/detail", detail, policy=DETAIL, query=QUERY, view=ServerList(SERVER_DETAIL, UNREACHABLE_DETAIL)),
+    Route(
+        "GET", "/servers/detail", detail, policy=DETAIL, query=QUERY, view=ServerList(SERVER_DETAIL, UNREACHABLE_DETAIL)
+    ),
 ]

@@ -55,7 +55,9 @@ async def set_one(call: Call) -> Metadata:
     """Sets one item."""
     key = call.path["key"]
     if list(call.body) != [key]:
-        raise core.errors.Invalid(f"Request body and URI mismatch: the body must have only the item {key}.", field="meta")
+        raise core.errors.Invalid(
+            f"Request body and URI mismatch: the body must have only the item {key}.", field="meta"
+        )
     await _set(call, SET_METADATA_ITEM, lambda old: {**old, **call.body})
     return dict(call.body)
 

@@ -43,7 +43,7 @@ POLICIES = [
     Rule(views.FLAVOR_EXTRA_SPECS, policy.READER, "See the extra specs of a server's flavor"),
 ]
 
-# ---- create ------------------------------------------------------------------------------------------------------------
+# ---- create ----------------------------------------------------------------------------------------------------------
 
 
 async def create(call: Call) -> object:
@@ -82,7 +82,7 @@ def _created(call: Call, accepted: BuildRequest) -> dict[str, Any]:
     }
 
 
-# ---- show --------------------------------------------------------------------------------------------------------------
+# ---- show ------------------------------------------------------------------------------------------------------------
 
 
 async def show(call: Call) -> Server:
@@ -92,7 +92,8 @@ async def show(call: Call) -> Server:
 
 
 async def show_what_is_known(call: Call) -> Server | UnreachableServer:
-    """The server; from 2.69 on, while its cell does not answer or its row cannot be read, what the API database alone knows of it."""
+    """The server; from 2.69 on, while its cell does not answer or its row cannot be read, what the API database alone
+    knows of it."""
     try:
         return await show(call)
     except core.errors.OverShare:
@@ -118,9 +119,10 @@ async def _known_without_its_cell(call: Call, silence: core.errors.CellplaneErro
     )
 
 
-# ---- update ------------------------------------------------------------------------------------------------------------
+# ---- update ----------------------------------------------------------------------------------------------------------
 
-# What a request may change -> its column, where a cell holds the server, or its field of the order or of the order's build.
+# What a request may change -> its column, where a cell holds the server, or its field of the order or of the order's
+# build.
 _COLUMN = {
     "name": "display_name",
     "description": "display_description",
@@ -144,7 +146,9 @@ async def update(call: Call) -> Server:
     changes = {key: _kept(key, value) for key, value in call.body.items()}
     if changes and found.cell is not None:
         columns = {_COLUMN[key]: value for key, value in changes.items()}
-        await change_found(call, found, UPDATE, lambda connection, server: cell_db.instances.update(connection, server.uuid, columns))
+        await change_found(
+            call, found, UPDATE, lambda connection, server: cell_db.instances.update(connection, server.uuid, columns)
+        )
     elif changes:
         admit_server(call, UPDATE, found.server)
         await call.cloud.api_write(_change_build_request, found.server.uuid, changes)
@@ -180,14 +184,17 @@ def _renamed(changes: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, 
 
 
 def _being_handed_over(uuid: str) -> core.errors.Busy:
-    return core.errors.Busy(f"Instance {uuid} is in task_state scheduling: it is being assigned to a cell; try again.", server=uuid)
+    return core.errors.Busy(
+        f"Instance {uuid} is in task_state scheduling: it is being assigned to a cell; try again.", server=uuid
+    )
 
 
-# ---- delete ------------------------------------------------------------------------------------------------------------
+# ---- delete ----------------------------------------------------------------------------------------------------------
 
 
 async def delete(call: Call) -> None:
-    """Deletes the server: from now on nobody sees it and its quota is free; its cell hears of it at once or when it is back."""
+    """Deletes the server: from now on nobody sees it and its quota is free; its cell hears of it at once or when it is
+    back."""
     mapping, entry = await cells.route.locate(call.cloud, call.context, call.path["id"])
     call.enforce(DELETE.rule.name, target_of(mapping))
     if entry is None or entry.phase != api_db.journal.NEW:
@@ -198,8 +205,8 @@ async def delete(call: Call) -> None:
 async def _admit_delete(call: Call, mapping: api_db.instances.Mapping) -> None:
     """Returns if the caller may delete the server; its cell is asked only if the answer could be no.
 
-    While its cell does not answer, or its row cannot be read, the mapping's own note of the lock decides: a delete is possible whatever a
-    cell does.
+    While its cell does not answer, or its row cannot be read, the mapping's own note of the lock decides: a delete is
+    possible whatever a cell does.
 
     Raises:
         Locked, WrongState: it may not begin.

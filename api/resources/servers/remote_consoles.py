@@ -1,7 +1,7 @@
 """A server's consoles: who may see one gets an address that opens it for a while.
 
-The host says where the console is served, the cell keeps a token for that, and the address is one of the cell's console proxies. Source of
-types and protocols: OpenStack Compute API, server consoles.
+The host says where the console is served, the cell keeps a token for that, and the address is one of the cell's console
+proxies. Source of types and protocols: OpenStack Compute API, server consoles.
 """
 
 import dataclasses
@@ -37,7 +37,8 @@ POLICIES = rules_of(GET_CONSOLE)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ConsoleType:
-    """A type of console that may be asked for. `kind` None: no driver here offers it; not `is_implemented`: nor could it be switched on."""
+    """A type of console that may be asked for. `kind` None: no driver here offers it; not `is_implemented`: nor could
+    it be switched on."""
 
     name: str
     protocol: str
@@ -116,7 +117,9 @@ def _not_offered(name: str) -> core.errors.Invalid:
 async def _address(call: Call, found: LocatedServer, action: Action, address: Address, name: str) -> str:
     server = found.server
     assert server.host is not None  # It answered.
-    url = value_of(await gate_of(call, found, action).write(_issue, server.uuid, server.host, address, down_after_s(call)))
+    url = value_of(
+        await gate_of(call, found, action).write(_issue, server.uuid, server.host, address, down_after_s(call))
+    )
     if url is None:
         raise _not_offered(name)
     return url

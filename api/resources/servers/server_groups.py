@@ -6,7 +6,20 @@ from api.http.call import Call
 from api.http.paging import LIMIT
 from api.http.policy import Rule
 from api.http.routes import Route
-from api.http.schema import BOOLEAN, MAX_BIGINT, NAME, POSITIVE_INT, Body, Param, Property, Query, choice, list_of, structure, whole_number
+from api.http.schema import (
+    BOOLEAN,
+    MAX_BIGINT,
+    NAME,
+    POSITIVE_INT,
+    Body,
+    Param,
+    Property,
+    Query,
+    choice,
+    list_of,
+    structure,
+    whole_number,
+)
 from api.http.view import Field, ListView, View
 from api.resources.servers.access import target_of
 from api_db.server_groups import ServerGroup
@@ -41,12 +54,20 @@ GROUP = View(
     Field("project_id", since="2.13"),
     Field("user_id", since="2.13"),
 )
-LIST_QUERY = Query(Param("all_projects", BOOLEAN), LIMIT, Param("offset", whole_number(0, MAX_BIGINT)), strict_since="2.75")
+LIST_QUERY = Query(
+    Param("all_projects", BOOLEAN), LIMIT, Param("offset", whole_number(0, MAX_BIGINT)), strict_since="2.75"
+)
 CREATE_BODY = Body(
     "server_group",
     Property("name", NAME, required=True),
     Property("policies", list_of(choice(*HARD), minimum=1, maximum=1), required=True, until="2.14"),
-    Property("policies", list_of(choice(*api_db.server_groups.POLICIES), minimum=1, maximum=1), required=True, since="2.15", until="2.63"),
+    Property(
+        "policies",
+        list_of(choice(*api_db.server_groups.POLICIES), minimum=1, maximum=1),
+        required=True,
+        since="2.15",
+        until="2.63",
+    ),
     Property("policy", choice(*api_db.server_groups.POLICIES), required=True, since="2.64"),
     Property("rules", structure(Property(RULE, POSITIVE_INT)), since="2.64"),
 )
@@ -61,7 +82,10 @@ async def index(call: Call) -> list[ServerGroup]:
     limit, offset = call.query.get("limit"), call.query.get("offset") or 0
     most = call.cloud.conf.api.max_limit
     return await call.cloud.api_read(
-        api_db.server_groups.list_all, project_id=project_id, limit=most if not limit else min(limit, most), offset=offset
+        api_db.server_groups.list_all,
+        project_id=project_id,
+        limit=most if not limit else min(limit, most),
+        offset=offset,
     )
 
 
@@ -77,7 +101,11 @@ async def create(call: Call) -> ServerGroup:
     if rules and kind != "anti-affinity":
         raise errors.Invalid(f"Only anti-affinity policy supports rules, not {kind} (rules).", field="rules")
     group = api_db.server_groups.new(
-        project_id=str(call.context.project_id), user_id=str(call.context.user_id), name=body["name"], policy=kind, rules=rules
+        project_id=str(call.context.project_id),
+        user_id=str(call.context.user_id),
+        name=body["name"],
+        policy=kind,
+        rules=rules,
     )
     return await call.cloud.api_write(api_db.server_groups.insert, group, quota_defaults=call.cloud.quota_defaults)
 

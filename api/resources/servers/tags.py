@@ -94,9 +94,13 @@ def _require(server: Server, tag: str) -> None:
 
 def _check_tag(tag: str) -> None:
     if not 1 <= len(tag) <= LONGEST:
-        raise core.errors.Invalid(f"Invalid input for field/attribute tag. It must have 1 to {LONGEST} characters.", field="tag")
+        raise core.errors.Invalid(
+            f"Invalid input for field/attribute tag. It must have 1 to {LONGEST} characters.", field="tag"
+        )
     if "/" in tag or "," in tag:
-        raise core.errors.Invalid("Invalid input for field/attribute tag. It must not contain a slash or a comma.", field="tag")
+        raise core.errors.Invalid(
+            "Invalid input for field/attribute tag. It must not contain a slash or a comma.", field="tag"
+        )
 
 
 ROUTES = [

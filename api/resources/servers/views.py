@@ -1,7 +1,7 @@
 """A server as responses show it: one table of fields, and the views that are cut from it.
 
-Source: Compute API reference, server representation. The same field begins at different microversions in GET, in PUT's answer and in
-rebuild's, so each row holds the three of them; `NEVER` keeps a field out of a view.
+Source: Compute API reference, server representation. The same field begins at different microversions in GET, in PUT's
+answer and in rebuild's, so each row holds the three of them; `NEVER` keeps a field out of a view.
 """
 
 import dataclasses
@@ -42,7 +42,10 @@ def _host_id(server: Server) -> str:
 def _image(server: Server, call: Call) -> Any:
     if not server.image_ref:
         return ""
-    return {"id": server.image_ref, "links": [{"rel": "bookmark", "href": f"{call.bookmark_url}/images/{server.image_ref}"}]}
+    return {
+        "id": server.image_ref,
+        "links": [{"rel": "bookmark", "href": f"{call.bookmark_url}/images/{server.image_ref}"}],
+    }
 
 
 def _flavor_link(server: Server, call: Call) -> dict[str, Any]:
@@ -69,7 +72,11 @@ def _flavor_with_extra_specs(server: Server) -> dict[str, Any]:
 def _fault(server: Server, call: Call) -> dict[str, Any]:
     """The latest fault; what broke inside (code 500) is told in detail to admins only."""
     fault = server.fault or _NOTHING
-    shown = {"code": fault.get("code", 500), "created": _fault_time(fault.get("created")), "message": fault.get("message", "")}
+    shown = {
+        "code": fault.get("code", 500),
+        "created": _fault_time(fault.get("created")),
+        "message": fault.get("message", ""),
+    }
     if fault.get("details") and (call.context.is_admin or shown["code"] != 500):
         shown["details"] = fault["details"]
     return shown
@@ -123,7 +130,9 @@ def _late(name: str, get: Any = None, *, put: str | None = "2.75", rebuild: str 
     return _Row(Field(name, get, **more), put=put, rebuild=rebuild)
 
 
-def _attribute(name: str, get: Any = None, *, since: str = "2.3", until: str | None = None, rebuild: str | None = "2.75") -> _Row:
+def _attribute(
+    name: str, get: Any = None, *, since: str = "2.3", until: str | None = None, rebuild: str | None = "2.75"
+) -> _Row:
     field = Field(f"OS-EXT-SRV-ATTR:{name}", get or name, since=since, until=until, policy=EXTENDED_ATTRIBUTES)
     return _Row(field, put="2.75", rebuild=rebuild)
 
@@ -173,7 +182,13 @@ _ROWS = (
     _late("os-extended-volumes:volumes_attached", _extra("volumes_attached", [])),
     _row("locked", lambda server: server.locked_by is not None, since="2.9"),
     _late("host_status", _host_status, since="2.16", policy=HOST_STATUS),
-    _late("host_status", _host_status, since="2.16", policy=HOST_STATUS_IF_UNKNOWN, when=lambda server: _host_status(server) == "UNKNOWN"),
+    _late(
+        "host_status",
+        _host_status,
+        since="2.16",
+        policy=HOST_STATUS_IF_UNKNOWN,
+        when=lambda server: _host_status(server) == "UNKNOWN",
+    ),
     _row("description", "display_description", since="2.19"),
     _row("tags", lambda server: server.tags or [], since="2.26"),
     _row("trusted_image_certificates", _extra("trusted_image_certificates"), since="2.63"),
@@ -193,7 +208,9 @@ def _later(first: str, second: str) -> str:
     return max(first, second, key=Microversion.parse)
 
 
-SERVER_BRIEF = View("server", Field("id", "uuid"), Field("name", "display_name"), Field("links", _links, with_call=True))
+SERVER_BRIEF = View(
+    "server", Field("id", "uuid"), Field("name", "display_name"), Field("links", _links, with_call=True)
+)
 SERVER_DETAIL = View("server", *(row.field for row in _ROWS))
 SERVER_SHOW = View("server", *SERVER_DETAIL.fields, _SERVER_GROUPS)
 SERVER_UPDATED = View("server", *_starting([(row.field, row.put) for row in _ROWS]), _SERVER_GROUPS)

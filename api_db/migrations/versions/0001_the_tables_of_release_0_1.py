@@ -143,7 +143,11 @@ def upgrade() -> None:
         sa.Column("project_id", Str(255), nullable=False),
         sa.Column("user_id", Str(255), nullable=False),
         sa.Column("name", Str(255), nullable=False),
-        sa.Column("policy", sa.Enum("affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity", name="server_group_policy"), nullable=False),
+        sa.Column(
+            "policy",
+            sa.Enum("affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity", name="server_group_policy"),
+            nullable=False,
+        ),
         sa.Column("rules", Json, nullable=True),
         sa.Column("token", Ascii(36), nullable=True),
         sa.Column("held_until", Timestamp, nullable=True),
@@ -178,7 +182,9 @@ def upgrade() -> None:
         "aggregate_hosts",
         sa.Column("aggregate_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("host", Str(255), nullable=False),
-        sa.ForeignKeyConstraint(["aggregate_id"], ["aggregates.id"], name=op.f("fk_aggregate_hosts_aggregate_id"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(
+            ["aggregate_id"], ["aggregates.id"], name=op.f("fk_aggregate_hosts_aggregate_id"), ondelete="CASCADE"
+        ),
         sa.PrimaryKeyConstraint("aggregate_id", "host"),
         mysql_charset="utf8mb4",
         mysql_engine="InnoDB",
@@ -191,7 +197,9 @@ def upgrade() -> None:
         sa.Column("aggregate_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("key", Str(255), nullable=False),
         sa.Column("value", Str(255), nullable=False),
-        sa.ForeignKeyConstraint(["aggregate_id"], ["aggregates.id"], name=op.f("fk_aggregate_metadata_aggregate_id"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(
+            ["aggregate_id"], ["aggregates.id"], name=op.f("fk_aggregate_metadata_aggregate_id"), ondelete="CASCADE"
+        ),
         sa.PrimaryKeyConstraint("aggregate_id", "key"),
         mysql_charset="utf8mb4",
         mysql_engine="InnoDB",
@@ -234,7 +242,9 @@ def upgrade() -> None:
         sa.Column("flavor_pk", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("key", Str(255), nullable=False),
         sa.Column("value", Str(255), nullable=False),
-        sa.ForeignKeyConstraint(["flavor_pk"], ["flavors.id"], name=op.f("fk_flavor_extra_specs_flavor_pk"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(
+            ["flavor_pk"], ["flavors.id"], name=op.f("fk_flavor_extra_specs_flavor_pk"), ondelete="CASCADE"
+        ),
         sa.PrimaryKeyConstraint("flavor_pk", "key"),
         mysql_charset="utf8mb4",
         mysql_engine="InnoDB",
@@ -243,7 +253,9 @@ def upgrade() -> None:
         "flavor_projects",
         sa.Column("flavor_pk", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("project_id", Str(255), nullable=False),
-        sa.ForeignKeyConstraint(["flavor_pk"], ["flavors.id"], name=op.f("fk_flavor_projects_flavor_pk"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(
+            ["flavor_pk"], ["flavors.id"], name=op.f("fk_flavor_projects_flavor_pk"), ondelete="CASCADE"
+        ),
         sa.PrimaryKeyConstraint("flavor_pk", "project_id"),
         mysql_charset="utf8mb4",
         mysql_engine="InnoDB",
@@ -286,9 +298,17 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("instance_mappings", schema=None) as batch_op:
         batch_op.create_index("ix_instance_mappings_cell", ["cell_uuid", "deleted"], unique=False)
-        batch_op.create_index("ix_instance_mappings_order", ["deleted", "created_at", "uuid", "cell_uuid"], unique=False)
-        batch_op.create_index("ix_instance_mappings_project_order", ["project_id", "deleted", "created_at", "uuid", "cell_uuid"], unique=False)
-        batch_op.create_index("ix_instance_mappings_quota", ["project_id", "deleted", "user_id", "vcpus", "memory_mib"], unique=False)
+        batch_op.create_index(
+            "ix_instance_mappings_order", ["deleted", "created_at", "uuid", "cell_uuid"], unique=False
+        )
+        batch_op.create_index(
+            "ix_instance_mappings_project_order",
+            ["project_id", "deleted", "created_at", "uuid", "cell_uuid"],
+            unique=False,
+        )
+        batch_op.create_index(
+            "ix_instance_mappings_quota", ["project_id", "deleted", "user_id", "vcpus", "memory_mib"], unique=False
+        )
 
     op.create_table(
         "project_cells",
@@ -304,7 +324,9 @@ def upgrade() -> None:
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("group_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("instance_uuid", Ascii(36), nullable=False),
-        sa.ForeignKeyConstraint(["group_id"], ["server_groups.id"], name=op.f("fk_server_group_members_group_id"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(
+            ["group_id"], ["server_groups.id"], name=op.f("fk_server_group_members_group_id"), ondelete="CASCADE"
+        ),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("instance_uuid", name=op.f("uq_server_group_members_instance_uuid")),
         mysql_charset="utf8mb4",

@@ -127,7 +127,9 @@ def upgrade() -> None:
         sa.Column("uuid", Ascii(36), nullable=False),
         sa.Column("project_id", Str(255), nullable=False),
         sa.Column("user_id", Str(255), nullable=False),
-        sa.Column("state", sa.Enum("BUILD", "ACTIVE", "ERROR", "DELETING", "DELETED", name="instance_state"), nullable=False),
+        sa.Column(
+            "state", sa.Enum("BUILD", "ACTIVE", "ERROR", "DELETING", "DELETED", name="instance_state"), nullable=False
+        ),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("host", Str(255), nullable=True),
         sa.Column("node_uuid", Ascii(36), nullable=True),
@@ -189,8 +191,12 @@ def upgrade() -> None:
         batch_op.create_index("ix_instances_name", ["deleted", "display_name", "uuid"], unique=False)
         batch_op.create_index("ix_instances_operation", ["operation_id", "lease_until"], unique=False)
         batch_op.create_index("ix_instances_order", ["deleted", "created_at", "uuid"], unique=False)
-        batch_op.create_index("ix_instances_project_name", ["project_id", "deleted", "display_name", "uuid"], unique=False)
-        batch_op.create_index("ix_instances_project_order", ["project_id", "deleted", "created_at", "uuid"], unique=False)
+        batch_op.create_index(
+            "ix_instances_project_name", ["project_id", "deleted", "display_name", "uuid"], unique=False
+        )
+        batch_op.create_index(
+            "ix_instances_project_order", ["project_id", "deleted", "created_at", "uuid"], unique=False
+        )
         batch_op.create_index("ix_instances_reservation", ["reservation_id"], unique=False)
         batch_op.create_index("ix_instances_state", ["state", "lease_until"], unique=False)
         batch_op.create_index("ix_instances_updated", ["updated_at"], unique=False)
@@ -235,7 +241,9 @@ def upgrade() -> None:
         sa.Column("result", Ascii(32), nullable=True),
         sa.Column("details", LongText, nullable=True),
         sa.Column("traceback", LongText, nullable=True),
-        sa.ForeignKeyConstraint(["action_id"], ["instance_actions.id"], name=op.f("fk_instance_action_events_action_id"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(
+            ["action_id"], ["instance_actions.id"], name=op.f("fk_instance_action_events_action_id"), ondelete="CASCADE"
+        ),
         sa.PrimaryKeyConstraint("id"),
         mysql_charset="utf8mb4",
         mysql_engine="InnoDB",
@@ -248,7 +256,9 @@ def upgrade() -> None:
         sa.Column("uuid", Ascii(36), nullable=False),
         sa.Column("key", Str(255), nullable=False),
         sa.Column("value", Str(255), nullable=False),
-        sa.ForeignKeyConstraint(["uuid"], ["instances.uuid"], name=op.f("fk_instance_metadata_uuid"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(
+            ["uuid"], ["instances.uuid"], name=op.f("fk_instance_metadata_uuid"), ondelete="CASCADE"
+        ),
         sa.PrimaryKeyConstraint("uuid", "key"),
         mysql_charset="utf8mb4",
         mysql_engine="InnoDB",

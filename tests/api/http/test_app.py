@@ -97,13 +97,17 @@ TABLE = [
     Route("GET", "/fail/{how}", fail),
     Route("GET", "/who", who),
     Route("GET", "/links", links),
-    Route("GET", "/numbers", numbers, query=Query(LIMIT, MARKER), view=ListView("numbers", View(None, Field("n", int)))),
+    Route(
+        "GET", "/numbers", numbers, query=Query(LIMIT, MARKER), view=ListView("numbers", View(None, Field("n", int)))
+    ),
     Route("GET", "/admin", nothing, policy="administer", status=204),
     Route("GET", "/owned/{project}", owned),
     Route("GET", "/open", who, access=Access.ANYBODY),
     Route("GET", "/plain", raw, access=Access.ANYBODY, under="/cellplane"),
     ActionRoute("/things/{id}/action", "stop", nothing),
-    ActionRoute("/things/{id}/action", "name", say, body=Body("name", Property("name", NAME, required=True)), status=200),
+    ActionRoute(
+        "/things/{id}/action", "name", say, body=Body("name", Property("name", NAME, required=True)), status=200
+    ),
     ActionRoute("/things/{id}/action", "old", say, until="2.5", status=200),
     ActionRoute("/things/{id}/action", "admin", nothing, policy="administer"),
 ]
@@ -130,7 +134,11 @@ def asker(tmp_path: pathlib.Path) -> Iterator[Asker]:
         ("over-quota", 403, "forbidden: it is too much"),
         ("silent-cell", 503, "serviceUnavailable: Cell west does not answer at the moment. Please try again."),
         ("no-turn", 503, "serviceUnavailable: The cloud has too many requests at the moment. Please try again."),
-        ("unavailable", 503, "serviceUnavailable: A part of the cloud does not answer at the moment. Please try again."),
+        (
+            "unavailable",
+            503,
+            "serviceUnavailable: A part of the cloud does not answer at the moment. Please try again.",
+        ),
         ("not-implemented", 501, "notImplemented: not here"),
         ("gone", 410, "computeFault: not any more"),
         ("unprocessable", 429, "overLimit: too fast"),
@@ -253,7 +261,9 @@ def test_a_body_is_checked_and_shown_by_the_view(asker: Asker) -> None:
     assert reply.headers["Location"].endswith("/v2.1/things/1")
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"{}", b'{"thing": 1}', b'{"thing": {"name": ""}}', b"\xff"])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b'"x"', b"{}", b'{"thing": 1}', b'{"thing": {"name": ""}}', b"\xff"]
+)
 def test_a_malformed_body_is_a_bad_request(asker: Asker, body: bytes) -> None:
     reply = asker.ask("POST", "/v2.1/things", body=body, headers={"Content-Type": "application/json"})
 
@@ -343,7 +353,9 @@ def test_the_policy_of_a_row_is_enforced_before_its_body_is_read(asker: Asker) -
     assert asker.post("/v2.1/things/1/action", {"admin": None}, user=ALICE).status == 403
 
 
-@pytest.mark.parametrize(("user", "project", "status"), [(BOB, "0b0b", 200), (BOB, "0a11ce", 403), (ADMIN, "0b0b", 200)])
+@pytest.mark.parametrize(
+    ("user", "project", "status"), [(BOB, "0b0b", 200), (BOB, "0a11ce", 403), (ADMIN, "0b0b", 200)]
+)
 def test_handlers_ask_the_policy_about_a_target(asker: Asker, user: Identity, project: str, status: int) -> None:
     reply = asker.get(f"/v2.1/owned/{project}", user=user)
 
@@ -364,7 +376,9 @@ def test_pages_follow_each_other_to_the_end(asker: Asker) -> None:
         seen += [row["n"] for row in reply["numbers"]]
         pages += 1
         links = reply.get("numbers_links")
-        path = links[0]["href"].partition("/v2.1")[2] and "/v2.1" + links[0]["href"].partition("/v2.1")[2] if links else ""
+        path = (
+            links[0]["href"].partition("/v2.1")[2] and "/v2.1" + links[0]["href"].partition("/v2.1")[2] if links else ""
+        )
         assert not path or "other=kept" in path
 
     assert (seen, pages) == ([0, 1, 2, 3, 4, 5, 6], 3)
@@ -372,7 +386,13 @@ def test_pages_follow_each_other_to_the_end(asker: Asker) -> None:
 
 @pytest.mark.parametrize(
     ("query", "count", "more"),
-    [("", 5, True), ("?limit=100000000000", 5, True), ("?limit=2", 2, True), ("?limit=0", 0, False), ("?marker=6", 0, False)],
+    [
+        ("", 5, True),
+        ("?limit=100000000000", 5, True),
+        ("?limit=2", 2, True),
+        ("?limit=0", 0, False),
+        ("?marker=6", 0, False),
+    ],
 )
 def test_a_page_is_never_longer_than_the_maximum(asker: Asker, query: str, count: int, more: bool) -> None:
     reply = asker.get(f"/v2.1/numbers{query}").json
@@ -475,7 +495,9 @@ async def weighty(call: Call) -> object:
 
 @pytest.mark.parametrize("piece", [1, 2, 50])
 @pytest.mark.parametrize(("weight", "pages"), [(10, 3), (900, 6), (5000, 12)])
-def test_a_page_ends_where_it_becomes_too_large(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, weight: int, pages: int, piece: int) -> None:
+def test_a_page_ends_where_it_becomes_too_large(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, weight: int, pages: int, piece: int
+) -> None:
     monkeypatch.setattr(api.http.app, "PIECE_ITEMS", piece)
     view = ListView("things", View(None, Field("n", int), Field("text", lambda item: "x" * weight)))
     table = [Route("GET", "/things", weighty, query=Query(LIMIT, MARKER), view=view)]

@@ -36,7 +36,9 @@ USERS = {
 @pytest.fixture
 def files(tmp_path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
     passwords, users = tmp_path / "htpasswd", tmp_path / "users.yaml"
-    passwords.write_text(f"alice:{hashed('wonderland')}\nroot:{hashed('toor').replace('$2b$', '$2y$')}\nold:$apr1$x$y\n")
+    passwords.write_text(
+        f"alice:{hashed('wonderland')}\nroot:{hashed('toor').replace('$2b$', '$2y$')}\nold:$apr1$x$y\n"
+    )
     users.write_text(yaml.safe_dump(USERS))
     return passwords, users
 

@@ -1,4 +1,5 @@
-"""Whatever a body holds, judging it costs in proportion to its size: every type has a greatest number, and the first error ends it."""
+"""Whatever a body holds, judging it costs in proportion to its size: every type has a greatest number, and the first
+error ends it."""
 
 import contextlib
 import itertools

@@ -1,4 +1,5 @@
-"""What comes over a connection and is no request, or whose answer nobody reads: it gets our words, a line in the log, and an end."""
+"""What comes over a connection and is no request, or whose answer nobody reads: it gets our words, a line in the log,
+and an end."""
 
 import asyncio
 import contextlib
@@ -62,7 +63,12 @@ class Served:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.loop = asyncio.new_event_loop()
         self.server = HttpServer(
-            app.serve, self._listening, ConnectionLimits(head_timeout_s=0.5), refuse=app.refuse, stop_timeout_s=1.0, max_body_bytes=20_000
+            app.serve,
+            self._listening,
+            ConnectionLimits(head_timeout_s=0.5),
+            refuse=app.refuse,
+            stop_timeout_s=1.0,
+            max_body_bytes=20_000,
         )
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()

@@ -1,4 +1,5 @@
-"""No input yields a 500: every route at drawn microversions, with bodies and queries drawn from its own schema's names."""
+"""No input yields a 500: every route at drawn microversions, with bodies and queries drawn from its own schema's
+names."""
 
 import pathlib
 import random
@@ -27,8 +28,38 @@ VALUES: list[Any] = [
     "é", "\0", "\ud7ff", "😀", "%", "_", "'", '"', "../..", "a\nb", "2024-01-01T00:00:00Z", "99999-13-45", "00000000-0000-0000-0000-000000000000",
     "6f70656e-7374-6163-6b20-342065766572", "active", "error", "HARD", "a,b", "192.0.2.1", "2001:db8::1", "dGV4dA==", [], {}, [None], [[]], [{}], {"a": "b"},
 ]  # fmt: skip
-SEGMENTS = ["1", "a", "%00", "%FF", "%2F", "-1", "99999999999999999999", "x" * 300, "00000000-0000-0000-0000-000000000000", "%F0%9F%98%80", "detail"]
-PARAMETERS = ["", "a", "-1", "0", "1", "99999999999999999999", "%00", "%FF", "true", "None", "%F0%9F%98%80", "2024-01-01", "(", "[a", "desc", "name", "ACTIVE"]
+SEGMENTS = [
+    "1",
+    "a",
+    "%00",
+    "%FF",
+    "%2F",
+    "-1",
+    "99999999999999999999",
+    "x" * 300,
+    "00000000-0000-0000-0000-000000000000",
+    "%F0%9F%98%80",
+    "detail",
+]
+PARAMETERS = [
+    "",
+    "a",
+    "-1",
+    "0",
+    "1",
+    "99999999999999999999",
+    "%00",
+    "%FF",
+    "true",
+    "None",
+    "%F0%9F%98%80",
+    "2024-01-01",
+    "(",
+    "[a",
+    "desc",
+    "name",
+    "ACTIVE",
+]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +106,9 @@ def drawn_value(schema: Any, chance: random.Random, depth: int = 0) -> Any:
         return chance.choice(schema["enum"])
     kind = schema.get("type")
     if kind == "object":
-        names = [name for name in schema.get("properties", {}) if name in schema.get("required", ()) or chance.random() < 0.4]
+        names = [
+            name for name in schema.get("properties", {}) if name in schema.get("required", ()) or chance.random() < 0.4
+        ]
         found = {name: drawn_value(schema["properties"][name], chance, depth + 1) for name in names}
         for inner in schema.get("patternProperties", {}).values():
             found[chance.choice(["a", "hw:cpu_policy", "é", ""])] = drawn_value(inner, chance, depth + 1)

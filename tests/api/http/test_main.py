@@ -76,7 +76,9 @@ def test_a_socket_that_is_handed_over_is_used(tmp_path: pathlib.Path) -> None:
     asks = "from api.listening import listening_socket; print(listening_socket(None).getsockname()[1])"
     with socket.create_server(("127.0.0.1", 0)) as listening:
         command = [sys.executable, "-c", HAND_OVER, str(listening.fileno()), sys.executable, "-c", asks]
-        result = subprocess.run(command, pass_fds=[listening.fileno()], capture_output=True, text=True, timeout=WITHIN_S, check=True)
+        result = subprocess.run(
+            command, pass_fds=[listening.fileno()], capture_output=True, text=True, timeout=WITHIN_S, check=True
+        )
 
         assert int(result.stdout) == listening.getsockname()[1]
 
@@ -138,7 +140,11 @@ def test_health_says_whether_it_is_ready(worker: Api, synced: Database) -> None:
 def test_health_counts_the_cells(worker: Api, synced: Database, tmp_path: pathlib.Path) -> None:
     with synced.transaction() as connection:
         api_db.cells.create(
-            connection, name="west", database_connection=f"sqlite:///{tmp_path}/west.sqlite", transport_url="none://", disabled=True
+            connection,
+            name="west",
+            database_connection=f"sqlite:///{tmp_path}/west.sqlite",
+            transport_url="none://",
+            disabled=True,
         )
 
     def cells() -> Any:
@@ -237,7 +243,8 @@ def test_the_parent_stops_its_workers(program: tuple[psutil.Process, int]) -> No
 
 
 def test_a_worker_that_was_frozen_goes_on_when_it_thaws(program: tuple[psutil.Process, int]) -> None:
-    """CPython's sigtimedwait gives rubbish instead of None when a freeze outlasts its time: workers took it for a request to end."""
+    """CPython's sigtimedwait gives rubbish instead of None when a freeze outlasts its time: workers took it for a
+    request to end."""
     process, port = program
     frozen = process.children()[0]
 

@@ -97,7 +97,10 @@ def test_values_become_what_handlers_want(kind: Type, value: Any, expected: Any)
         (UUID, "no"),
         (UUID, 5),
         *[(BOOLEAN, value) for value in (1, 0, None, "maybe", "2", "", [])],
-        *[(POSITIVE_INT, value) for value in (0, "0", -1, "-1", 1.5, "1.5", "", "x", True, None, 2**31, str(2**31), "٣", [])],
+        *[
+            (POSITIVE_INT, value)
+            for value in (0, "0", -1, "-1", 1.5, "1.5", "", "x", True, None, 2**31, str(2**31), "٣", [])
+        ],
         *[(NON_NEGATIVE_INT, value) for value in (-1, "-0x1", "9" * 30)],
         (QUOTA, -2),
         (QUOTA, "-2"),

@@ -41,7 +41,11 @@ class Works:
 
 
 def asked(tmp_path: pathlib.Path, works: Works, *, wait_s: float = SOON_S, requests: int) -> "list[int]":
-    table = [Route("GET", "/work", works.work), Route("GET", "/end", works.end), Route("GET", "/open", works.work, access=Access.ANYBODY)]
+    table = [
+        Route("GET", "/work", works.work),
+        Route("GET", "/end", works.end),
+        Route("GET", "/open", works.work, access=Access.ANYBODY),
+    ]
     limits = dataclasses.replace(LIMITS, project_at_once=AT_ONCE, project_waiting=WAITING, project_wait_s=wait_s)
     with serving_tables(settings(tmp_path), [table], limits=limits) as asker:
         return statuses(asker, requests)
@@ -81,7 +85,10 @@ def test_a_long_page_lets_others_have_the_event_loop(tmp_path: pathlib.Path) -> 
     async def brief(call: Call) -> object:
         return {"rendered": rendered}
 
-    table = [Route("GET", "/long", long, view=ListView("items", View(None, Field("n", count)))), Route("GET", "/brief", brief)]
+    table = [
+        Route("GET", "/long", long, view=ListView("items", View(None, Field("n", count)))),
+        Route("GET", "/brief", brief),
+    ]
     with serving_tables(settings(tmp_path), [table]) as asker:
         page, *others = asker.get_at_once(("/v2.1/long", ALICE), *[("/v2.1/brief", BOB)] * 20)
 

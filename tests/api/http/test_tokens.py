@@ -47,8 +47,16 @@ def clock() -> Advancing:
 
 
 @contextlib.asynccontextmanager
-async def tokens_of(keystone: FakeKeystone, clock: Advancing, *, deadline_s: float = PATIENT_S, remember_s: float = REMEMBER_S) -> AsyncIterator[Tokens]:
-    tokens = Tokens(keystone.client(timeout_s=deadline_s), shown_uri=SHOWN, remember_s=remember_s, deadline_s=deadline_s, clock=clock)
+async def tokens_of(
+    keystone: FakeKeystone, clock: Advancing, *, deadline_s: float = PATIENT_S, remember_s: float = REMEMBER_S
+) -> AsyncIterator[Tokens]:
+    tokens = Tokens(
+        keystone.client(timeout_s=deadline_s),
+        shown_uri=SHOWN,
+        remember_s=remember_s,
+        deadline_s=deadline_s,
+        clock=clock,
+    )
     try:
         yield tokens
     finally:
@@ -75,7 +83,12 @@ def test_a_token_tells_everything_that_policy_may_ask(keystone: FakeKeystone, cl
     async def story() -> None:
         async with tokens_of(keystone, clock) as tokens:
             assert await who(tokens, "t") == Identity(
-                "alice-id", "0de30", ("admin", "member"), user_domain_id="default", project_domain_id="west", is_admin_project=False
+                "alice-id",
+                "0de30",
+                ("admin", "member"),
+                user_domain_id="default",
+                project_domain_id="west",
+                is_admin_project=False,
             )
 
     asyncio.run(story())
@@ -169,7 +182,9 @@ def test_without_a_cache_time_every_request_is_asked_about(keystone: FakeKeyston
     asyncio.run(story())
 
 
-def test_while_keystone_is_gone_what_is_known_works_and_the_rest_is_told_at_once(keystone: FakeKeystone, clock: Advancing) -> None:
+def test_while_keystone_is_gone_what_is_known_works_and_the_rest_is_told_at_once(
+    keystone: FakeKeystone, clock: Advancing
+) -> None:
     keystone.tokens = {"known": described(), "new": described("bob")}
 
     async def story() -> None:
@@ -227,7 +242,9 @@ async def until_it_is_bob(tokens: Tokens, clock: Advancing) -> None:
             await asyncio.sleep(0.02)
 
 
-def test_more_tokens_than_fit_are_told_to_come_again(keystone: FakeKeystone, clock: Advancing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_tokens_than_fit_are_told_to_come_again(
+    keystone: FakeKeystone, clock: Advancing, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("api.http.tokens._MAX_WAITING", 3)
     keystone.tokens = {str(number): described() for number in range(4)}
 
@@ -245,7 +262,7 @@ def test_more_tokens_than_fit_are_told_to_come_again(keystone: FakeKeystone, clo
     asyncio.run(story())
 
 
-# ---- through the whole API ----------------------------------------------------------------------------------------------------
+# ---- through the whole API -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -281,7 +298,10 @@ def test_everything_else_is_challenged(asker: Asker) -> None:
 
 
 def test_roles_of_the_token_decide(asker: Asker, keystone: FakeKeystone) -> None:
-    keystone.tokens = {"member": described("alice"), "admin": described("root", roles=("admin", "manager", "member", "reader"))}
+    keystone.tokens = {
+        "member": described("alice"),
+        "admin": described("root", roles=("admin", "manager", "member", "reader")),
+    }
     flavor = {"flavor": {"name": "a", "ram": 1, "vcpus": 1, "disk": 1}}
 
     def create(token: str) -> int:
@@ -295,9 +315,15 @@ def test_roles_of_the_token_decide(asker: Asker, keystone: FakeKeystone) -> None
 
 @pytest.mark.parametrize(
     ("scope", "named"),
-    [({"system": {"all": True}}, "the whole system"), ({"domain": {"id": "west", "name": "West"}}, "a domain"), ({}, "no project")],
+    [
+        ({"system": {"all": True}}, "the whole system"),
+        ({"domain": {"id": "west", "name": "West"}}, "a domain"),
+        ({}, "no project"),
+    ],
 )
-def test_a_token_for_no_project_is_forbidden(asker: Asker, keystone: FakeKeystone, scope: dict[str, Any], named: str) -> None:
+def test_a_token_for_no_project_is_forbidden(
+    asker: Asker, keystone: FakeKeystone, scope: dict[str, Any], named: str
+) -> None:
     keystone.tokens["t"] = described("root", roles=("admin",), project=None, **scope)
 
     reply = ask(asker, "/v2.1/flavors", "t")

@@ -43,7 +43,9 @@ def test_microversions_compare_by_number() -> None:
     assert len({Microversion(2, 1), Microversion.parse("2.1")}) == 1
 
 
-@pytest.mark.parametrize("text", ["", "2", "2.", ".1", "2.1.1", "2.01", "02.1", "v2.1", "2.-1", "2.1 ", "2." + "9" * 5000])
+@pytest.mark.parametrize(
+    "text", ["", "2", "2.", ".1", "2.1.1", "2.01", "02.1", "v2.1", "2.-1", "2.1 ", "2." + "9" * 5000]
+)
 def test_malformed_microversions_are_refused(text: str) -> None:
     with pytest.raises(errors.Invalid):
         Microversion.parse(text)

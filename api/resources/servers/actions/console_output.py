@@ -32,8 +32,13 @@ def _lines(length: Any) -> int | None:
     return None if lines == -1 else lines
 
 
-_LENGTH = fixed({"type": ["integer", "string", "null"], "pattern": "^-?[0-9]+$", "minimum": -1, "maxLength": 9, "maximum": 10**9}, _lines)
+_LENGTH = fixed(
+    {"type": ["integer", "string", "null"], "pattern": "^-?[0-9]+$", "minimum": -1, "maxLength": 9, "maximum": 10**9},
+    _lines,
+)
 
 ROUTES = [
-    route_of(CONSOLE_OUTPUT, console_output, status=200, body=Body(CONSOLE_OUTPUT.request.key, Property("length", _LENGTH))),
+    route_of(
+        CONSOLE_OUTPUT, console_output, status=200, body=Body(CONSOLE_OUTPUT.request.key, Property("length", _LENGTH))
+    )
 ]

@@ -37,7 +37,7 @@ POLICIES = [
     Rule(SHOW, policy.READER, "See the password that a server's guest left, sealed to its key pair"),
 ]
 
-# ---- set one -----------------------------------------------------------------------------------------------------------
+# ---- set one ---------------------------------------------------------------------------------------------------------
 
 
 async def change_password(call: Call) -> None:
@@ -66,7 +66,9 @@ def _sealed(password: str, key: str, uuid: str) -> str:
     try:
         return core.sealed.seal(password, key=key, about=uuid)
     except core.errors.Invalid as error:
-        raise core.errors.Unavailable(f"The host of instance {uuid} has no usable key for passwords.", server=uuid) from error
+        raise core.errors.Unavailable(
+            f"The host of instance {uuid} has no usable key for passwords.", server=uuid
+        ) from error
 
 
 def _guest_and_key(connection: Connection, uuid: str, host: str) -> tuple[BuildSpec, str | None]:
@@ -97,11 +99,13 @@ async def _wait(call: Call, gate: Gate, uuid: str) -> None:
             continue
         if action.message:
             why = next((event.details for event in events if event.details), None)
-            raise core.errors.Conflict(f"Failed to set admin password on {uuid} because {why or 'its host could not'}", server=uuid)
+            raise core.errors.Conflict(
+                f"Failed to set admin password on {uuid} because {why or 'its host could not'}", server=uuid
+            )
         return
 
 
-# ---- the one that the guest left -----------------------------------------------------------------------------------------
+# ---- the one that the guest left -------------------------------------------------------------------------------------
 
 
 async def show_stored(call: Call) -> str:
@@ -118,11 +122,17 @@ async def clear_stored(call: Call) -> None:
 def _clear(connection: Connection, server: Server) -> None:
     extra = server.extra or {}
     if _STORED in extra:
-        cell_db.instances.update(connection, server.uuid, {"extra": {name: value for name, value in extra.items() if name != _STORED}})
+        cell_db.instances.update(
+            connection, server.uuid, {"extra": {name: value for name, value in extra.items() if name != _STORED}}
+        )
 
 
 ROUTES = [
-    route_of(CHANGE_PASSWORD, change_password, body=Body(CHANGE_PASSWORD.request.key, Property("adminPass", TEXT, required=True))),
+    route_of(
+        CHANGE_PASSWORD,
+        change_password,
+        body=Body(CHANGE_PASSWORD.request.key, Property("adminPass", TEXT, required=True)),
+    ),
     Route("GET", CLEAR_PASSWORD.request.path, show_stored, policy=SHOW, view=Value("password")),
     route_of(CLEAR_PASSWORD, clear_stored, status=204),
 ]

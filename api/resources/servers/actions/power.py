@@ -44,5 +44,7 @@ _TYPE = choice("HARD", "Hard", "hard", "SOFT", "Soft", "soft")
 ROUTES = [
     *(route_of(action, _operates(action)) for action in _POWER),
     route_of(REBOOT_HARD, reboot, body=Body(REBOOT_HARD.request.key, Property("type", _TYPE, required=True))),
-    route_of(TRIGGER_CRASH_DUMP, _operates(TRIGGER_CRASH_DUMP), body=Body.with_value(TRIGGER_CRASH_DUMP.request.key, NULL)),
+    route_of(
+        TRIGGER_CRASH_DUMP, _operates(TRIGGER_CRASH_DUMP), body=Body.with_value(TRIGGER_CRASH_DUMP.request.key, NULL)
+    ),
 ]

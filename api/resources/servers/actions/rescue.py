@@ -34,7 +34,8 @@ async def unrescue(call: Call) -> None:
 
 
 async def _image(call: Call, gate: Gate, uuid: str, asked: str | None) -> ImageRef | None:
-    """The image that was asked for, else the operators', else the server's own, which may be gone from the image service by now."""
+    """The image that was asked for, else the operators', else the server's own, which may be gone from the image
+    service by now."""
     wanted = asked or call.cloud.conf.api.rescue_image_id
     if not wanted:
         return value_of(await gate.read(cell_db.instances.build_spec, uuid)).image
