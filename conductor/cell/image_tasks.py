@@ -5,6 +5,7 @@ The host's step is the order `act`, like any operation's.
 
 import dataclasses
 import functools
+import threading
 import uuid as uuids
 
 import cell_db.image_tasks
@@ -54,6 +55,7 @@ class ImageTasks:
         self._commands = commands
         self._images = images
         self._steps = steps
+        self._is_woken = threading.Event()
         self._functions = Functions(
             Program.CELL_CONDUCTOR,
             CATALOG,
@@ -65,6 +67,17 @@ class ImageTasks:
                 END: lambda _: "ended",  # It is the commit that ends the row.
             },
         )
+
+    def wake(self) -> None:
+        """An operation has begun or ended: an image may be among them."""
+        self._is_woken.set()
+
+    def sweep_if_woken(self) -> bool:
+        """Sweeps at once where there may be news, so that a cell in which nothing is done asks its database nothing."""
+        if not self._is_woken.is_set():
+            return False
+        self._is_woken.clear()
+        return self.sweep()
 
     def sweep(self) -> bool:
         """Goes on with what nobody works on. Where the image service does not answer, after the lease again."""

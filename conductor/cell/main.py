@@ -111,7 +111,8 @@ class CellConductor:
             Periodic("build sweep", settings.sweep_s, self._sweep_builds, clock),
             Periodic("cleanup sweep", settings.sweep_s, self.sweeps.cleanups, clock),
             Periodic("operation sweep", settings.sweep_s, self.sweeps.operations, clock),
-            Periodic("images", NEWS_S, self.image_tasks.sweep, clock),
+            Periodic("images", NEWS_S, self.image_tasks.sweep_if_woken, clock),
+            Periodic("image sweep", settings.sweep_s, self.image_tasks.sweep, clock),
             Periodic("inventory", NEWS_S, self.sweeps.news, clock),
             Periodic("departures", settings.sweep_s, self.sweeps.departures, clock),
             Periodic("inventory sweep", settings.sweep_s * 6, self.sweeps.inventories, clock),
@@ -124,7 +125,7 @@ class CellConductor:
         dead_letter_handler = DeadLetterHandler(self.database, self.commands, self.reports.dropped)
         wakeups = [
             HandleMany(verbs.START, self.wakeups.on_start),
-            HandleMany(verbs.ACT, self.wakeups.on_act),
+            HandleMany(verbs.ACT, self._on_act),
             HandleMany(verbs.CLEAN, self.wakeups.on_clean),
             *(
                 Handle(verb, self.wakeups.on_host_asked)
@@ -135,7 +136,7 @@ class CellConductor:
             _report(verbs.ACTIVE, self.reports.on_active),
             _report(verbs.REFUSED, self.reports.on_refused),
             _report(verbs.GONE, self.reports.on_gone),
-            _report(verbs.ACTED, self.reports.on_acted),
+            _report(verbs.ACTED, self._on_acted),
             _report(verbs.STAGES, self.reports.on_stages),
             _report(verbs.POWER_STATES, self.reports.on_power_states),
             _report(verbs.HEARTBEAT, self._on_heartbeat),
@@ -158,6 +159,14 @@ class CellConductor:
                 prefetch=10,
             ),
         ]
+
+    def _on_act(self, deliveries: list[Delivery]) -> None:
+        self.wakeups.on_act(deliveries)
+        self.image_tasks.wake()
+
+    def _on_acted(self, deliveries: list[Delivery]) -> None:
+        self.reports.on_acted(deliveries)
+        self.image_tasks.wake()
 
     def start(self) -> None:
         """Begins to look after the cell.

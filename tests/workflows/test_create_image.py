@@ -171,3 +171,15 @@ def test_a_record_that_is_made_late_is_refused(service: Service) -> None:
 
     assert making.call_of("cell.create-record", CATALOG.begin("create-image"))() == "refused"
     assert making.show() is None
+
+
+def test_a_cell_in_which_nothing_is_done_is_asked_nothing() -> None:
+    asked: list[str] = []
+    database: Any = SimpleNamespace(run=lambda _: asked.append("images") or [])
+    nobody: Any = None
+    conductor = ImageTasks(database, nobody, None, steps=CrashPoints())
+
+    assert not conductor.sweep_if_woken() and asked == []
+    conductor.wake()
+    assert not conductor.sweep_if_woken() and not conductor.sweep_if_woken()
+    assert asked == ["images"]
