@@ -407,6 +407,7 @@ class Harness:
             with self.world.databases[name].transaction() as connection:
                 connection.execute(sa.delete(cell_db.tables.instances))
                 connection.execute(sa.delete(cell_db.tables.cleanups))
+                connection.execute(sa.delete(cell_db.tables.image_tasks))
         with self.world.databases["api"].transaction() as connection:
             connection.execute(sa.delete(api_db.tables.instance_mappings))
             connection.execute(sa.delete(api_db.tables.build_requests))
