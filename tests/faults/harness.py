@@ -408,6 +408,7 @@ class Harness:
                 connection.execute(sa.delete(cell_db.tables.instances))
                 connection.execute(sa.delete(cell_db.tables.cleanups))
                 connection.execute(sa.delete(cell_db.tables.image_tasks))
+                connection.execute(sa.update(cell_db.tables.compute_nodes).values(failed_builds=0))
         with self.world.databases["api"].transaction() as connection:
             connection.execute(sa.delete(api_db.tables.instance_mappings))
             connection.execute(sa.delete(api_db.tables.build_requests))
