@@ -251,3 +251,4 @@ def test_a_console_proxy_that_says_nonsense_is_not_named(harness: Harness) -> No
         connection.exec_driver_sql("UPDATE services SET console = '[1' WHERE host = 'bad'")
 
         assert {cell_db.console_proxies.living(connection, down_after_s=30.0) for _ in range(20)} == {good}
+        connection.exec_driver_sql("DELETE FROM services WHERE host IN ('good', 'bad')")
