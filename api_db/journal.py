@@ -8,6 +8,7 @@ transaction. A lease is a fresh random token: whoever writes compares it, so tha
 import collections
 import dataclasses
 import datetime
+import enum
 import uuid as uuids
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -36,6 +37,15 @@ from objects.server import Server, server_of_build_request
 LOG = core.log.get(__name__)
 NEW = "new"
 ASSIGNED = "assigned"
+LEASE_S = 15.0
+"""So long a worker may work on a row before another takes it up."""
+
+
+class Kind(enum.Enum):
+    """What is to be done for a row; the super-conductor has a handler for each."""
+
+    BUILD = "build"
+    DELETE = "delete"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,6 +67,23 @@ class Entry:
     build_request: BuildRequest | None
     created_at: datetime.datetime
     deleted_by: Context | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """What is to be done for it."""
+        return Kind.DELETE if self.deleting else Kind.BUILD
+
+    @property
+    def lease(self) -> tuple[str, str]:
+        """The server and the token under which it is leased."""
+        return self.uuid, str(self.token)
+
+    @property
+    def request_id(self) -> str:
+        """Of the request that this is done for: the delete, once there is one."""
+        if self.deleting:
+            return self.deleted_by.request_id if self.deleted_by else ""
+        return self.build_request.request_id if self.build_request else ""
 
     def server(self) -> Server | None:
         """The server as the journal knows it; None for a row that a delete made."""

@@ -9,7 +9,7 @@ import core.log
 import messaging.verbs.superconductor as verbs
 from cells.gate.answers import value_of
 from cells.gate.gate import Gate
-from conductor.superconductor.build_placer import BuildPlacer
+from conductor.superconductor.journal_worker import JournalWorker
 from core.log import requests
 from messaging.dead_letters import DeadLetter, for_the_record
 from messaging.listener import Delivery
@@ -20,9 +20,9 @@ LOG = core.log.get(__name__)
 class DeadLetterHandler:
     """Handler of the queue `dead_letters`."""
 
-    def __init__(self, api: Gate, placer: BuildPlacer) -> None:
+    def __init__(self, api: Gate, journal: JournalWorker) -> None:
         self._api = api
-        self._placer = placer
+        self._journal = journal
 
     def on_dead_letter(self, deliveries: list[Delivery]) -> None:
         """Keeps each message; the servers of a poisonous `place` are buried with a fault, unless somebody works on
@@ -41,7 +41,7 @@ class DeadLetterHandler:
             )
             wanted = _uuids(letter.arguments()) if letter.verb == verbs.PLACE.name else []
             if wanted:
-                self._placer.fail(wanted, f"The order of this server could not be handled: {letter.why}")
+                self._journal.fail(wanted, f"The order of this server could not be handled: {letter.why}")
 
 
 def _uuids(arguments: Any) -> list[str]:

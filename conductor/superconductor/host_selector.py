@@ -148,6 +148,24 @@ class HostSelector:
                 return
         self._claim_patiently(group, generation)
 
+    def read_generation(self, uuid: str) -> int | None:
+        """Reads the generation that the next claim for a server has to name; None: nothing is claimed for it.
+
+        Raises:
+            Unavailable: Placement does not answer.
+        """
+        with self._steps("super.read-claim"):
+            return self._placement.read_claim(uuid).generation
+
+    def release(self, uuid: str) -> None:
+        """Gives up whatever is claimed for a server that no cell has.
+
+        Raises:
+            Unavailable: Placement does not answer.
+        """
+        with self._steps("super.release"):
+            self._placement.release(uuid)
+
     def forget(self, group: RequestBuilds) -> None:
         """The group's servers did not go where they were chosen to go."""
         for entry in group.entries:

@@ -17,11 +17,14 @@ import messaging.verbs.superconductor as verbs
 from cells.gate.answers import value_of
 from cells.gate.registry import Cells, api_gate
 from clients.placement import connect
-from conductor.superconductor.build_placer import BuildPlacer
+from conductor.superconductor.build_inserts import BuildInserts
+from conductor.superconductor.builds import BuildHandler
 from conductor.superconductor.claim_sweep import ClaimSweep
 from conductor.superconductor.dead_letters import DeadLetterHandler
+from conductor.superconductor.deletes import DeleteHandler
 from conductor.superconductor.host_selector import HostSelector
 from conductor.superconductor.host_view_updater import HostViewUpdater
+from conductor.superconductor.journal_worker import Handler, JournalWorker
 from core.clock import Clock, SystemClock, utcnow
 from core.config import OptionGroup
 from core.crash_points import CrashPoints
@@ -102,26 +105,38 @@ class SuperConductor:
             self.placement, self.view, self._refresh_hosts, attempts=conf.scheduler.max_attempts, steps=steps, rng=rng,
             unread=self.watch.unread_cells,
         )  # fmt: skip
-        self.placer = BuildPlacer(
-            self.api, self.cells, self.placement, selector, steps=steps, clock=clock, build_deadline_s=conf.conductor.build_deadline_s,
-            unread_cell_wait_s=conf.conductor.unread_cell_wait_s, hint_s=HINT_S,
-        )  # fmt: skip
+        self.journal = JournalWorker(self.api, self._handlers(selector, steps, clock), steps=steps, hint_s=HINT_S)
         self._broker = Broker(core.broker_url.configured(conf))
         self._listeners = self._new_listeners()
         claims = ClaimSweep(self.api, self.placement, self.view, steps)
         self._periodic = [
             Periodic("host view", PULL_S, self.watch.pull, clock),
-            Periodic("journal sweep", conf.conductor.sweep_s, self.placer.sweep, clock),
-            Periodic("journal drop", FLUSH_S, self.placer.flush, clock),
+            Periodic("journal sweep", conf.conductor.sweep_s, self.journal.sweep, clock),
+            Periodic("journal drop", FLUSH_S, self.journal.flush, clock),
             Periodic("claim sweep", conf.conductor.claim_sweep_s, claims.sweep, clock),
             Periodic("heartbeat", BEAT_S, self._beat, clock),
         ]
 
+    def _handlers(self, selector: HostSelector, steps: CrashPoints, clock: Clock) -> list[Handler]:
+        """Of the kinds of work that the journal has."""
+        conf = self._conf.conductor
+        inserts = BuildInserts(self.cells, steps=steps, clock=clock, build_deadline_s=conf.build_deadline_s)
+        builds = BuildHandler(
+            self.api,
+            self.cells,
+            selector,
+            inserts,
+            steps=steps,
+            clock=clock,
+            unread_cell_wait_s=conf.unread_cell_wait_s,
+        )
+        return [builds, DeleteHandler(self.api, self.cells, selector.release, steps=steps)]
+
     def _new_listeners(self) -> list[Listener]:
-        dead_letter_handler = DeadLetterHandler(self.api, self.placer)
+        dead_letter_handler = DeadLetterHandler(self.api, self.journal)
         return [
             Listener(
-                self._broker, verbs.QUEUE, [HandleMany(verbs.PLACE, self.placer.on_place)], workers=1, prefetch=MAX_GATHERED, gather_s=0.01,
+                self._broker, verbs.QUEUE, [HandleMany(verbs.PLACE, self.journal.on_place)], workers=1, prefetch=MAX_GATHERED, gather_s=0.01,
                 gather_most=MAX_GATHERED,
             ),
             Listener(
@@ -154,7 +169,7 @@ class SuperConductor:
         for periodic in self._periodic:
             periodic.stop(timeout_s / 10)
         with contextlib.suppress(core.errors.Unavailable):
-            self.placer.flush()
+            self.journal.flush()
         self.api.write_now(api_db.services.forget, host=self._conf.host, binary=CONDUCTOR)
         self.cells.stop()
         self.api.close()

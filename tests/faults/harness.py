@@ -34,9 +34,12 @@ from conductor.cell.host_commands import HostCommands
 from conductor.cell.liveness import ConductorLiveness
 from conductor.cell.reports import Reports
 from conductor.cell.sweeps import Sweeps
-from conductor.superconductor.build_placer import BuildPlacer
+from conductor.superconductor.build_inserts import BuildInserts
+from conductor.superconductor.builds import BuildHandler
 from conductor.superconductor.claim_sweep import ClaimSweep
+from conductor.superconductor.deletes import DeleteHandler
 from conductor.superconductor.host_selector import HostSelector
+from conductor.superconductor.journal_worker import JournalWorker
 from core.clock import SystemClock
 from core.context import Context, service_context
 from database.types import now_sql
@@ -289,7 +292,7 @@ class Harness:
             stock = {name: {"total": total, "max_unit": total} for name, total in totals.items()}
             placement.ensure_provider(node_uuid(host), host, inventories=stock, traits=[])
 
-    def super_conductor(self) -> BuildPlacer:
+    def super_conductor(self) -> JournalWorker:
         """A super-conductor of its own, as another process."""
         view = HostView()
         cell_uuid = self.world.cells.by_name(CELL).cell.uuid
@@ -297,15 +300,12 @@ class Harness:
         chooser = HostSelector(
             self.world.placement, view, lambda: None, attempts=HOSTS, steps=self.steps, rng=random.Random(0)
         )
-        return BuildPlacer(
-            self.world.api_db,
-            self.world.cells,
-            self.world.placement,
-            chooser,
-            steps=self.steps,
-            clock=SystemClock(),
-            build_deadline_s=FOREVER_S,
-        )
+        clock = SystemClock()
+        api, cells = self.world.api_db, self.world.cells
+        inserts = BuildInserts(cells, steps=self.steps, clock=clock, build_deadline_s=FOREVER_S)
+        builds = BuildHandler(api, cells, chooser, inserts, steps=self.steps, clock=clock)
+        deletes = DeleteHandler(api, cells, chooser.release, steps=self.steps)
+        return JournalWorker(api, [builds, deletes], steps=self.steps)
 
     def claim_sweep(self, cell_uuid: str = "") -> ClaimSweep:
         """The super-conductor's look for claims that nobody owns; the hosts may pass for those of another cell."""

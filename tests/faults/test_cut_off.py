@@ -107,7 +107,7 @@ def test_a_build_waits_for_a_host_that_has_just_come(world: World) -> None:
     wait_until(lambda: [host.cut_off for host in program.view.reported()] == [True], "the host is in the view")
 
     server = world.accept(hint=False)
-    program.placer.sweep()
+    program.journal.sweep()
     assert world.state_of(server[0]) is None
 
     _heard(world)
@@ -125,7 +125,7 @@ def test_a_build_waits_while_its_only_cell_is_away(world: World) -> None:
         gate._bulkhead.breaker.failed("frozen by the test", unreachable=True)
     program.watch.pull()
     server = world.accept(hint=False)
-    program.placer.sweep()
+    program.journal.sweep()
     assert world.state_of(server[0]) is None
 
     world.wait_for(server, states.BUILD)
@@ -141,7 +141,7 @@ def test_a_build_waits_while_the_broker_of_its_only_cell_is_away(world: World) -
     broker.go_away()
     wait_until(lambda: [host.cut_off for host in program.view.reported()] == [True], "the host is cut off")
     server = world.accept(hint=False)
-    program.placer.sweep()
+    program.journal.sweep()
     assert world.state_of(server[0]) is None
 
     broker.come_back()
@@ -200,7 +200,7 @@ def test_a_build_waits_for_a_cell_that_was_never_read(world: World) -> None:
         program = world.start("super", world.super_conductor())
         server = world.accept()
         wait_until(lambda: world.rows("api", api_db.tables.build_requests)[0].token, "the order was looked at")
-        program.placer.sweep()
+        program.journal.sweep()
         assert program.watch.unread_cells() == [CELL]
         assert (_in_journal(world), world.state_of(server[0])) == (server, None)
 

@@ -38,7 +38,7 @@ def test_the_server_of_a_poisonous_place_is_buried_with_a_fault(tmp_path: pathli
         letter = DeadLetter(queue=superconductor.QUEUE, why="nobody here speaks 99.0", deliveries=1, envelope=envelope)
 
         # No sweep runs in this world, so nobody else takes the order up meanwhile.
-        DeadLetterHandler(program.api, program.placer).on_dead_letter(
+        DeadLetterHandler(program.api, program.journal).on_dead_letter(
             [types.SimpleNamespace(arguments=letter, context=service_context())]
         )
         program.stop(5.0)

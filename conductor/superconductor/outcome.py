@@ -1,0 +1,76 @@
+"""What became of journal rows that were worked on. Handlers give it back; the worker writes it."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import core.errors
+import core.log
+from api_db.journal import Entry
+from core.log import requests
+
+LOG = core.log.get(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HandedOver:
+    """A cell has the work: the row is dropped."""
+
+    entry: Entry
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class GiveBack:
+    """A part that is needed does not answer, or says not yet: the row is tried again. `fault`: what users see until
+    then."""
+
+    entry: Entry
+    fault: dict[str, Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refused:
+    """A compare-and-set on the row found nothing: it was deleted meanwhile, or somebody else holds it."""
+
+    entry: Entry
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Finished:
+    """The handler has ended the row itself, or has left it to whoever holds it now."""
+
+    entry: Entry
+
+
+Outcome = HandedOver | GiveBack | Refused | Finished
+
+
+def worked_on(entries: Sequence[Entry], work: Callable[[Sequence[Entry]], Iterable[Outcome]]) -> list[Outcome]:
+    """Works on entries, and gives an outcome for each, also if a part that is needed does not answer.
+
+    What fails in another way is logged and has no outcome: it is tried again when its lease is over.
+    """
+    outcomes: list[Outcome] = []
+    if not entries:
+        return outcomes
+    try:
+        for outcome in work(entries):
+            outcomes.append(outcome)
+    except core.errors.Unavailable as error:
+        left = _without_outcome(entries, outcomes)
+        LOG.warning("journal rows are put off %s count=%d why=%s", request_ids(left), len(left), error.message)
+        outcomes += map(GiveBack, left)
+    except Exception:
+        left = _without_outcome(entries, outcomes)
+        LOG.exception("journal rows could not be worked on %s count=%d", request_ids(left), len(left))
+    return outcomes
+
+
+def request_ids(entries: Iterable[Entry]) -> str:
+    """Of the log's lines about these entries."""
+    return requests(entry.request_id for entry in entries)
+
+
+def _without_outcome(entries: Sequence[Entry], outcomes: Sequence[Outcome]) -> list[Entry]:
+    with_outcome = {outcome.entry.uuid for outcome in outcomes}
+    return [entry for entry in entries if entry.uuid not in with_outcome]
