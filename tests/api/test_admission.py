@@ -11,6 +11,8 @@ from lifecycle.actions import ACTIONS, ANY, CREATE, DELETE, Action, At, Role
 from tests.api.http.harness import ADMIN, ALICE, Reply
 from tests.api.small_cloud import IMAGE, SmallCloud
 
+pytestmark = pytest.mark.slow
+
 # What requests hold that need something, by their row: the body, or the value of its key.
 _HELD: dict[Action, Any] = {
     actions.UPDATE: {"server": {"name": "other"}},

@@ -10,6 +10,8 @@ from api.resources.hosts import aggregates, availability_zones, services
 from tests.api.http.harness import ALICE, Reply
 from tests.api.operators_cloud import LONG_AGO_S, OperatorsCloud, operators_cloud
 
+pytestmark = pytest.mark.slow
+
 URL = "/v2.1/os-aggregates"
 ZONES = "/v2.1/os-availability-zone"
 

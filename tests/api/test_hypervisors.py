@@ -13,6 +13,8 @@ from api.resources.hosts import hypervisors, services
 from tests.api.http.harness import ALICE
 from tests.api.operators_cloud import INVENTORY, LONG_AGO_S, OperatorsCloud, operators_cloud
 
+pytestmark = pytest.mark.slow
+
 URL = "/v2.1/os-hypervisors"
 BRIEF = {"id", "hypervisor_hostname", "state", "status"}
 CAPACITY = {

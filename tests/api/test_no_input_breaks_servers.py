@@ -28,6 +28,8 @@ from tests.api.http.harness import ADMIN, ALICE, Reply
 from tests.api.http.test_fuzz import PARAMETERS, SEGMENTS, VALUES, drawn_body
 from tests.api.small_cloud import IMAGE, SmallCloud, on_mariadb, on_sqlite, small_cloud
 
+pytestmark = pytest.mark.slow
+
 RESOURCES = api.resources.table.RESOURCES
 ROWS: list[Route | ActionRoute] = [row for resource in RESOURCES for row in resource.ROUTES]
 LARGEST_BYTES = 114688

@@ -14,6 +14,8 @@ from cell_db.tables import services as service_rows
 from tests.api.http.harness import ALICE
 from tests.api.operators_cloud import LONG_AGO_S, OperatorsCloud, operators_cloud
 
+pytestmark = pytest.mark.slow
+
 URL = "/v2.1/os-services"
 
 

@@ -15,6 +15,8 @@ from database.types import Json
 from tests.api.http.harness import ADMIN, ALICE
 from tests.api.small_cloud import SmallCloud, small_cloud
 
+pytestmark = pytest.mark.slow
+
 MISSING = "X-Cellplane-Missing-Cells"
 VERSIONS = ("2.1", "2.68", "2.69", "2.96")
 DOCUMENTS = ("[1", "null", '{"a": 1}', "[" * 2000)

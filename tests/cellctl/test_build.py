@@ -1,8 +1,12 @@
 """`cellctl build`: how far each build is, and what an operator may do about it."""
 
+import pytest
+
 from lifecycle import states
 from tests.cellctl.terminal import Terminal
 from tests.cellctl.under_way import Listening, UnderWay
+
+pytestmark = pytest.mark.slow
 
 
 def test_builds_are_listed_wherever_they_are(cloud: Terminal, under_way: UnderWay) -> None:

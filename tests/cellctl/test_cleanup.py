@@ -12,7 +12,7 @@ from tests.cellctl.terminal import Terminal
 from tests.cellctl.under_way import NODES, UnderWay
 
 # Placement's own libraries, called in this process, use what Python is about to drop.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ from cellctl import exits
 from tests.cellctl.terminal import Terminal
 from tests.cellctl.under_way import UnderWay
 
+pytestmark = pytest.mark.slow
+
 
 def test_without_a_command_it_shows_its_use(terminal: Terminal) -> None:
     ended = terminal.runs()

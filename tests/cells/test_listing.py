@@ -25,6 +25,8 @@ from lifecycle import states
 from objects.server import Server
 from tests.cells.world import ONLY_ORDERED, Kept, Thing, World
 
+pytestmark = pytest.mark.slow
+
 ALL = 10_000
 # Case, accents (composed and not), trailing spaces, an empty name, none, and beyond the first plane.
 NAMES = [

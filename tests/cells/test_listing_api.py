@@ -17,6 +17,8 @@ from api.resources.servers import listing
 from tests.api.http.harness import ADMIN, ALICE, Reply
 from tests.api.small_cloud import CARL, SmallCloud, small_cloud
 
+pytestmark = pytest.mark.slow
+
 MISSING = "X-Cellplane-Missing-Cells"
 
 

@@ -23,6 +23,8 @@ from database.async_connection import AsyncConnection
 from database.keyset import Sorting, SortOrder
 from tests.cells.world import Kept, Registry, Thing, World
 
+pytestmark = pytest.mark.slow
+
 DEFAULT = (Sorting("created_at", True), Sorting("uuid", True))
 BY_NAME = (Sorting("display_name"), Sorting("uuid"))
 ALL = {"deleted": False}

@@ -13,7 +13,7 @@ from clients.placement import Claim, GenerationConflict, NoCapacity, Placement
 from tests.clients.conftest import connect, free_port, write_placement_conf
 
 # WebOb, Placement's own library, uses modules that Python has announced to drop.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.slow]
 
 INVENTORIES = {
     "VCPU": {"total": 8, "allocation_ratio": 2.0},

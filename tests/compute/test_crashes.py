@@ -19,7 +19,7 @@ from messaging.verbs import cell, compute
 from objects.host import Attempt
 from tests.compute.conftest import DEADLINE_S, HOST, Bench, new_uuid
 
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+pytestmark = [pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning"), pytest.mark.slow]
 
 
 class Killed(BaseException):

@@ -22,6 +22,8 @@ from objects.build import ImageRef
 from tests.compute.conftest import DEADLINE_S, Bench, new_uuid, spec_of
 from tests.faults.steps import BreakableSteps, Kind, Trap
 
+pytestmark = pytest.mark.slow
+
 
 class Service:
     """An image service that can be stopped and started again, and its client."""

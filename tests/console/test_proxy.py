@@ -27,6 +27,8 @@ from tests.cell_db.rows import insert_instance, update_instance
 from tests.console.conftest import DEADLINE_S, GREETING, HOST, CellWithProxy, Guest
 from tests.console.user import User
 
+pytestmark = pytest.mark.slow
+
 GOING_AWAY, WELL, TOO_BIG = 1001, 1000, 1009
 
 

@@ -19,6 +19,8 @@ from devstack.ports import free_port
 from devstack.supervisor import PID_NAME, Control
 from devstack.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 DEADLINE_S = 20.0
 LISTENER = """
 import os, signal, socket, sys, time

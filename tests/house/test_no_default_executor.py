@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parents[2]
 PRODUCT = ("api", "api_db", "cell_db", "cellctl", "cells", "clients", "compute", "conductor", "console", "core", "devstack", "lifecycle",
            "messaging", "objects", "scheduler")  # fmt: skip

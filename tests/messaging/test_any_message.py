@@ -27,6 +27,8 @@ from messaging.verbs import Verb
 from tests.messaging.conftest import HOST, Connect, InProcess, Place
 from tests.messaging.vocabulary import ADD_ONE, NOTE, REPORT, Number, Sum
 
+pytestmark = pytest.mark.slow
+
 MESSAGES = 1000
 GOOD_EVERY = 50
 DEADLINE_S = 60.0

@@ -12,6 +12,8 @@ from devstack import identity
 from devstack.background import REPOSITORY
 from devstack.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 START_S = 60.0
 END_S = 90.0
 INTERRUPTED = 2

@@ -18,6 +18,8 @@ from workflows.testing import (
     each_step_done_twice_succeeds,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def _resize(make: Callable[[], World]) -> Subject:
     return Subject(catalog=resize.CATALOG, workflow="resize", make=make)

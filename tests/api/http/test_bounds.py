@@ -19,6 +19,8 @@ from api.resources import flavors
 from api.resources.servers import bodies, tags
 from core import errors
 
+pytestmark = pytest.mark.slow
+
 ROWS = [row for resource in api.resources.table.RESOURCES for row in resource.ROUTES]
 LARGEST_BYTES = 114688
 # Anything may stand there, for nobody looks at it.

@@ -20,6 +20,8 @@ from api_db.tables import metadata
 from database.engine import Database
 from tests.api.http.harness import ADMIN, ALICE, Asker, serving_everything, settings
 
+pytestmark = pytest.mark.slow
+
 ROWS = [row for resource in api.resources.table.RESOURCES for row in resource.ROUTES]
 TRIES_PER_ROW = 40
 

@@ -28,6 +28,8 @@ from database.migrations import sync
 from devstack.supervisor import HAND_OVER
 from tests.api.http.harness import settings
 
+pytestmark = pytest.mark.slow
+
 WITHIN_S = 20.0
 NO_AUTH = "[api]\nauth_strategy = none\nport = 0\n"
 
