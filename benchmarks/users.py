@@ -43,6 +43,10 @@ class User:
         """The id of the (first) server accepted."""
         return str(orjson.loads(await self._ask("POST", "/servers", 202, json={"server": wanted}))["server"]["id"])
 
+    async def refused(self, wanted: dict[str, Any], *, status: int) -> int:
+        """The length of the answer to a create that is refused."""
+        return len(await self._ask("POST", "/servers", status, json={"server": wanted}))
+
     async def delete(self, server_id: str) -> None:
         """Returns when the delete is accepted."""
         await self._ask("DELETE", f"/servers/{server_id}", 204)
