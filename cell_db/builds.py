@@ -15,11 +15,10 @@ import sqlalchemy as sa
 
 import cell_db.cleanups
 from cell_db.history import Phase, Told, fault, request_id_of, tell
-from cell_db.inventories import as_text
 from cell_db.tables import instance_metadata, instance_tags, instances, services
 from core.context import Context
 from database.statements import changed, insert_if_absent
-from database.types import UNREADABLE, is_over, now_sql
+from database.types import UNREADABLE, as_text, is_over, now_sql
 from lifecycle import states
 from lifecycle.actions import CREATE
 from objects.build import BuildSpec
