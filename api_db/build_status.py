@@ -17,6 +17,8 @@ from api_db.journal import ASSIGNED, NEW, Assignment
 from api_db.tables import build_requests
 from database.statements import changed
 from database.types import as_text, document, now_sql
+from objects.candidate import Candidate
+from objects.fault import Fault
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,9 +31,9 @@ class BuildStatus:
     phase: str
     target: str | None
     host: str | None
-    alternates: list[dict[str, Any]] | None
+    alternates: list[Candidate] | None
     deleting: bool
-    fault: dict[str, Any] | None
+    fault: Fault | None
     token: str | None
     tries: int
     lease_until: datetime.datetime
@@ -49,7 +51,7 @@ class BuildStatus:
 
 
 # The documents as text: one that is none must not keep the other servers from being shown.
-_DOCUMENTS = {"alternates": list[dict[str, Any]], "fault": dict[str, Any]}
+_DOCUMENTS = {"alternates": list[Candidate], "fault": Fault}
 _FROM_THE_TABLE = tuple(
     as_text(build_requests.c[field.name]) if field.name in _DOCUMENTS else build_requests.c[field.name]
     for field in dataclasses.fields(BuildStatus)
@@ -84,7 +86,7 @@ def end_lease(connection: sa.Connection, uuid: str) -> bool:
     return changed(connection.execute(mine.values(lease_until=now_sql())))
 
 
-def abandon(connection: sa.Connection, status: BuildStatus, fault: dict[str, Any]) -> bool:
+def abandon(connection: sa.Connection, status: BuildStatus, fault: Fault) -> bool:
     """Takes the order from whoever holds it: to cell0 with the fault if no cell has been chosen yet, else the fault is
     noted, and its cell's row, if there is one, decides. False: it is not as it was seen.
     """

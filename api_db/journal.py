@@ -31,6 +31,7 @@ from database.types import UNREADABLE, as_text, document, now_sql
 from lifecycle import refusals
 from objects.build_request import BuildRequest, RequestSpec
 from objects.candidate import Candidate
+from objects.fault import Fault
 from objects.server import Server, server_of_build_request
 
 LOG = core.log.get(__name__)
@@ -50,7 +51,7 @@ class Entry:
     host: str | None
     alternates: list[Candidate] | None
     deleting: bool
-    fault: dict[str, Any] | None
+    fault: Fault | None
     token: str | None
     tries: int
     not_after: datetime.datetime
@@ -77,7 +78,7 @@ _COLUMNS = (
 
 
 _alternates = msgspec.json.Decoder(list[Candidate]).decode
-_fault = msgspec.json.Decoder(dict[str, Any]).decode
+_fault = msgspec.json.Decoder(Fault).decode
 _build_request = msgspec.json.Decoder(BuildRequest).decode
 _context = msgspec.json.Decoder(Context).decode
 
@@ -333,7 +334,7 @@ class Assignment:
     cell_uuid: str
     host: str | None
     alternates: list[Candidate]
-    fault: dict[str, Any] | None = None
+    fault: Fault | None = None
 
 
 def assign(connection: sa.Connection, assignments: Sequence[Assignment]) -> set[str]:
@@ -433,7 +434,7 @@ def _remove(connection: sa.Connection, wanted: Sequence[str], token: str, *, del
     return set(wanted) - waiting(connection, wanted)
 
 
-def set_fault(connection: sa.Connection, *, uuid: str, token: str, fault: dict[str, Any]) -> bool:
+def set_fault(connection: sa.Connection, *, uuid: str, token: str, fault: Fault) -> bool:
     """Records why an order waits too long; it is shown as ERROR until its cell returns and its row decides."""
     mine = sa.update(build_requests).where(build_requests.c.uuid == uuid, build_requests.c.token == token)
     return changed(connection.execute(mine.values(fault=fault)))

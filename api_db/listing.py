@@ -17,6 +17,7 @@ from database.compiled_statements import CompiledStatement
 from database.keyset import Position, SortOrder
 from database.types import document
 from objects.build_request import BuildRequest
+from objects.fault import Fault
 from objects.server import Server, server_of_build_request
 
 SORT_KEYS = frozenset({"created_at", "uuid", "project_id", "user_id"})
@@ -338,4 +339,4 @@ def _ordered(instance: str | None, fault: str | None, *, deleting: bool) -> Serv
     order = document(instance, BuildRequest)
     if order is None:
         return None
-    return server_of_build_request(order, fault=document(fault, dict[str, Any]), deleting=deleting)
+    return server_of_build_request(order, fault=document(fault, Fault), deleting=deleting)

@@ -14,6 +14,8 @@ from cell_db.tables import cleanups, instances
 from database.statements import changed
 from database.types import as_text, document, now_sql
 from lifecycle import states
+from objects.candidate import Candidate
+from objects.fault import Fault
 from objects.host import COMPUTE
 
 
@@ -35,13 +37,13 @@ class BuildStatus:
     attempt: int
     host: str | None
     node_uuid: str | None
-    alternates: list[dict[str, Any]] | None
+    alternates: list[Candidate] | None
     deadline: datetime.datetime | None
     not_after: datetime.datetime | None
     token: str | None
     lease_until: datetime.datetime | None
     operation: str | None
-    fault: dict[str, Any] | None
+    fault: Fault | None
     created_at: datetime.datetime
     now: datetime.datetime
     host_is_up: bool | None = None
@@ -64,7 +66,7 @@ class BuildStatus:
 
 _LATER = ("now", "host_is_up", "is_listed", "owed")
 # The documents as text: one that is none must not keep the other servers from being shown.
-_DOCUMENTS = {"alternates": list[dict[str, Any]], "fault": dict[str, Any]}
+_DOCUMENTS = {"alternates": list[Candidate], "fault": Fault}
 _COLUMNS = (
     *(
         as_text(instances.c[field.name]) if field.name in _DOCUMENTS else instances.c[field.name]

@@ -24,6 +24,7 @@ from lifecycle.actions import CREATE
 from objects.build import BuildSpec
 from objects.build_request import BuildRequest
 from objects.candidate import Candidate
+from objects.fault import Fault
 from objects.host import COMPUTE
 from objects.server import extra_of_build_request, flavor_values
 
@@ -43,7 +44,7 @@ class NewInstance:
     alternates: list[Candidate]
     resources: dict[str, int]
     not_after: datetime.datetime
-    fault: dict[str, Any] | None = None
+    fault: Fault | None = None
     attempt: int = 1
 
     @property
@@ -267,6 +268,7 @@ def supersede(
         instances.c.attempt == build.attempt,
         instances.c.host == build.host,
     )
+    failure: Fault | None = None
     if build.alternates:
         first, *rest = build.alternates
         values: dict[str, Any] = {
@@ -290,7 +292,7 @@ def supersede(
         connection,
         CREATE.name,
         phase,
-        [Told(uuid=build.uuid, event=CREATE.event_name, host=build.host, why=reason, fault=values.get("fault"))],
+        [Told(uuid=build.uuid, event=CREATE.event_name, host=build.host, why=reason, fault=failure)],
     )
     return True
 

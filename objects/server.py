@@ -9,13 +9,14 @@ from lifecycle import states
 from lifecycle.actions import CREATE, DELETE
 from objects.build import Flavor
 from objects.build_request import BuildRequest
+from objects.fault import Fault
 
 
 class Server(msgspec.Struct, frozen=True):
     """One server. Field names are those of the cell's `instances` table, so that a row becomes a Server by position.
 
-    `flavor` is the embedded flavor as `objects.build.Flavor` in plain values; `fault` the latest fault
-    (`code`, `message`, `created`, `details`) or None; `metadata` and `tags` are as kept on the row, None meaning none.
+    `flavor` is the embedded flavor as `objects.build.Flavor` in plain values; `fault` the latest one; `metadata` and
+    `tags` are as kept on the row, None meaning none.
     """
 
     uuid: str
@@ -48,7 +49,7 @@ class Server(msgspec.Struct, frozen=True):
     locked_reason: str | None
     metadata: dict[str, str] | None
     tags: list[str] | None
-    fault: dict[str, Any] | None
+    fault: Fault | None
     extra: dict[str, Any] | None
     user_data: str | None
     created_at: datetime.datetime
@@ -78,7 +79,7 @@ def flavor_values(flavor: Flavor) -> dict[str, Any]:
 
 
 def server_of_build_request(
-    build_request: BuildRequest, *, fault: dict[str, Any] | None = None, deleting: bool = False
+    build_request: BuildRequest, *, fault: Fault | None = None, deleting: bool = False
 ) -> Server:
     """The server that an order describes, before a cell holds it: building, or failed with the journal's fault."""
     build = build_request.build

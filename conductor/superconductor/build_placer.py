@@ -12,7 +12,6 @@ import dataclasses
 import datetime
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import api_db.instances
 import api_db.journal
@@ -38,6 +37,7 @@ from core.log import about, requests
 from database.engine import Connection
 from messaging.listener import Delivery
 from objects.candidate import Candidate
+from objects.fault import Fault
 
 LOG = core.log.get(__name__)
 LEASE_S = 15.0
@@ -53,7 +53,7 @@ class _Assigned:
     entry: Entry
     cell_uuid: str
     candidates: list[Candidate]
-    fault: dict[str, Any] | None
+    fault: Fault | None
 
     @property
     def lease(self) -> tuple[str, str]:
@@ -339,7 +339,7 @@ class BuildPlacer:
                 cell_verbs.QUEUE, cell_verbs.START, uuids, context_of_rows(_request_id(one.entry) for one in assigned)
             )
         for one in assigned:
-            why = f" why={one.fault['message']}" if one.fault else ""
+            why = f" why={one.fault.message}" if one.fault else ""
             LOG.info("server handed over %s cell=%s%s", one.about(), gate.cell.name, why)
         with self._lock:
             self._to_drop += assigned

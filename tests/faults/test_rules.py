@@ -323,7 +323,7 @@ def test_of_many_that_are_assigned_together_each_is_compared_by_itself(databases
                 cell_uuid,
             )
             assert row.alternates == msgspec.to_builtins([msgspec.structs.replace(ALTERNATE, host=f"other-{number}")])
-            assert row.fault == (fault if number == 5 else None)
+            assert row.fault == (msgspec.to_builtins(fault) if number == 5 else None)
         else:
             assert (row.phase, row.target, row.host, cells[order.uuid]) == (api_db.journal.NEW, None, None, None)
 
@@ -401,7 +401,7 @@ def test_what_was_shown_as_a_fault_is_not_built_when_the_cell_returns(databases:
         states.BUILD_ERROR,
         states.ERROR,
         None,
-        fault["message"],
+        fault.message,
     )
 
 

@@ -15,6 +15,7 @@ from api.http.versions import Microversion
 from api.http.view import Field, Render, View, with_microseconds, zulu
 from api_db.aggregates import DEFAULT_ZONE
 from lifecycle import states
+from objects.fault import Fault
 from objects.server import Server
 
 NEVER = None
@@ -71,22 +72,16 @@ def _flavor_with_extra_specs(server: Server) -> dict[str, Any]:
 
 def _fault(server: Server, call: Call) -> dict[str, Any]:
     """The latest fault; what broke inside (code 500) is told in detail to admins only."""
-    fault = server.fault or _NOTHING
-    shown = {
-        "code": fault.get("code", 500),
-        "created": _fault_time(fault.get("created")),
-        "message": fault.get("message", ""),
-    }
-    if fault.get("details") and (call.context.is_admin or shown["code"] != 500):
-        shown["details"] = fault["details"]
+    fault = server.fault or Fault()
+    shown = {"code": fault.code, "created": _fault_time(fault.created), "message": fault.message}
+    if fault.details and (call.context.is_admin or fault.code != 500):
+        shown["details"] = fault.details
     return shown
 
 
-def _fault_time(created: object) -> str | None:
+def _fault_time(created: str | None) -> str | None:
     """The fault's time: the row keeps it as JSON does, as text with microseconds."""
-    if isinstance(created, datetime.datetime):
-        return zulu(created)
-    return None if created is None else str(created).replace(" ", "T")[:19] + "Z"
+    return None if created is None else created.replace(" ", "T")[:19] + "Z"
 
 
 def _zone(server: Server) -> str:
