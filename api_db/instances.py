@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 import core.errors
 from api_db.tables import build_requests, instance_mappings, request_specs
+from database.types import UNREADABLE, as_text
 from lifecycle import refusals
 from objects.build_request import RequestSpec
 
@@ -87,9 +88,10 @@ def request_specs_of(connection: sa.Connection, request_uuids: Sequence[str]) ->
 
     Raises:
         NotFound: one of them is not kept.
+        Unreadable: one of them holds what no request can.
     """
-    query = sa.select(request_specs.c.uuid, request_specs.c.spec).where(request_specs.c.uuid.in_(list(request_uuids)))
-    found = {row.uuid: msgspec.convert(row.spec, RequestSpec) for row in connection.execute(query)}
+    query = sa.select(request_specs.c.uuid, as_text(request_specs.c.spec)).where(request_specs.c.uuid.in_(list(request_uuids)))
+    found = {row.uuid: _request_spec(row.uuid, row.spec) for row in connection.execute(query)}
     missing = [uuid for uuid in request_uuids if uuid not in found]
     if missing:
         raise core.errors.NotFound(f"Request {missing[0]} could not be found.", request=missing[0])
@@ -101,8 +103,13 @@ def request_spec(connection: sa.Connection, request_uuid: str) -> RequestSpec:
 
     Raises:
         NotFound: no such request is kept.
+        Unreadable: what is kept is none.
     """
-    spec = connection.execute(sa.select(request_specs.c.spec).where(request_specs.c.uuid == request_uuid)).scalar()
-    if spec is None:
-        raise core.errors.NotFound(f"Request {request_uuid} could not be found.", request=request_uuid)
-    return msgspec.convert(spec, RequestSpec)
+    return request_specs_of(connection, [request_uuid])[request_uuid]
+
+
+def _request_spec(request_uuid: str, text: str) -> RequestSpec:
+    try:
+        return msgspec.json.decode(text, type=RequestSpec)
+    except UNREADABLE as error:
+        raise core.errors.Unreadable(f"The record of request {request_uuid} cannot be read.", why=str(error)) from error

@@ -62,7 +62,7 @@ def _checked(kind: Any) -> Callable[[str | None], Any]:
 
 # How the columns that are JSON themselves are read; in the array they are text.
 _READ = {
-    "flavor": _checked(Flavor),
+    "flavor": _typed(Flavor),
     "metadata": _typed(dict[str, str] | None),
     "tags": _typed(list[str] | None),
     "fault": _typed(Fault | None),

@@ -15,7 +15,7 @@ from lifecycle import states
 from objects.build import BuildSpec, Flavor
 from objects.build_request import BuildRequest
 from objects.fault import Fault
-from objects.server import Server, server_of_build_request
+from objects.server import Server, flavor_values, server_of_build_request
 
 FLAVOR = Flavor(flavor_id="1", name="small", vcpus=1, memory_mib=64, root_gib=1)
 ORDER = BuildRequest(
@@ -25,7 +25,7 @@ ORDER = BuildRequest(
 )
 JSON = [column.name for column in packed.SERVER_COLUMNS if isinstance(column.type, Json)]
 
-texts = st.text(st.characters(codec="utf-8"), max_size=5)
+texts = st.text('a"\\\n\0ß€😀', max_size=3)
 maybe_texts = st.none() | texts
 faults = st.fixed_dictionaries(
     {"code": st.integers(0, 599), "message": texts, "details": maybe_texts, "host": maybe_texts, "created": maybe_texts}
@@ -34,11 +34,17 @@ values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, 
 others = st.dictionaries(texts.map(lambda name: f"later_{name}"), values, max_size=2)
 
 
-def read(**texts: str | None) -> Server | packed.Unreadable:
-    """The server of a row with these documents."""
+def packed_row(**texts: str | None) -> str:
+    """A server's row with these documents."""
     row = {**msgspec.to_builtins(server_of_build_request(ORDER)), "state": states.BUILD_ACTIVE}
+    row["flavor"] = flavor_values(FLAVOR)
     row |= {name: None if row[name] is None else msgspec.json.encode(row[name]).decode() for name in JSON} | texts
-    (server,) = packed.servers([msgspec.json.encode([*row.values(), None]).decode()])
+    return msgspec.json.encode([*row.values(), None]).decode()
+
+
+def read(**texts: str | None) -> Server | packed.Unreadable:
+    """The server of such a row."""
+    (server,) = packed.servers([packed_row(**texts)])
     return server
 
 
@@ -98,3 +104,47 @@ def test_a_fault_that_was_readable_still_is_and_no_other(kept: Any) -> None:
     text = json.dumps(kept)
 
     assert isinstance(read(fault=text), Server) == is_readable(Fault | None, text)
+
+
+flavors = st.fixed_dictionaries(
+    {
+        "flavor_id": texts, "name": texts, "vcpus": st.integers(0, 999), "memory_mib": st.integers(0, 2**40), "root_gib": st.integers(0, 999),
+        "ephemeral_gib": st.integers(0, 999), "swap_mib": st.integers(0, 999), "extra_specs": st.dictionaries(texts, texts, max_size=2),
+    }
+)  # fmt: skip
+
+
+@given(flavors, others)
+def test_a_flavor_is_read_as_it_was_written(kept: dict[str, Any], later: dict[str, Any]) -> None:
+    server = read(flavor=json.dumps({**later, **kept}))
+
+    assert isinstance(server, Server)
+    assert flavor_values(server.flavor) == kept
+
+
+@given(flavors, st.sets(st.sampled_from(("ephemeral_gib", "swap_mib", "extra_specs"))))
+def test_what_a_flavor_lacks_is_none_of_it(kept: dict[str, Any], missing: set[str]) -> None:
+    server = read(flavor=json.dumps({name: value for name, value in kept.items() if name not in missing}))
+
+    assert isinstance(server, Server)
+    assert flavor_values(server.flavor) == {**kept, **{name: {} if name == "extra_specs" else 0 for name in missing}}
+
+
+@given(flavors, st.dictionaries(st.sampled_from(Flavor.__struct_fields__), values), values)
+def test_a_flavor_that_was_readable_still_is_and_no_other(kept: dict[str, Any], changed: Any, other: Any) -> None:
+    for text in (json.dumps({**kept, **changed}), json.dumps(changed), json.dumps(other)):
+        assert isinstance(read(flavor=text), Server) == is_readable(Flavor, text)
+
+
+def test_a_flavor_is_written_with_every_key_whatever_an_order_leaves_out() -> None:
+    assert list(flavor_values(FLAVOR)) == list(Flavor.__struct_fields__)
+    assert "swap_mib" not in msgspec.to_builtins(FLAVOR)
+
+
+def test_equal_documents_of_many_servers_are_read_once() -> None:
+    """What a list costs: a flavor for each of a thousand servers would be most of it."""
+    rows = [packed_row(uuid=str(number)) for number in range(9)]
+
+    servers = packed.servers(rows)
+
+    assert len({id(server.flavor) for server in servers if isinstance(server, Server)}) == 1
