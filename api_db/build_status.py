@@ -16,7 +16,9 @@ from api_db.cells import CELL0_UUID
 from api_db.journal import ASSIGNED, NEW, Assignment
 from api_db.tables import build_requests
 from database.statements import changed
-from database.types import now_sql
+from database.types import as_text, document, now_sql
+from objects.candidate import Candidate
+from objects.fault import Fault
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,9 +31,9 @@ class BuildStatus:
     phase: str
     target: str | None
     host: str | None
-    alternates: list[dict[str, Any]] | None
+    alternates: list[Candidate] | None
     deleting: bool
-    fault: dict[str, Any] | None
+    fault: Fault | None
     token: str | None
     tries: int
     lease_until: datetime.datetime
@@ -48,8 +50,12 @@ class BuildStatus:
         return (self.now - self.created_at).total_seconds()
 
 
+# The documents as text: one that is none must not keep the other servers from being shown.
+_DOCUMENTS = {"alternates": list[Candidate], "fault": Fault}
 _FROM_THE_TABLE = tuple(
-    build_requests.c[field.name] for field in dataclasses.fields(BuildStatus) if field.name != "now"
+    as_text(build_requests.c[field.name]) if field.name in _DOCUMENTS else build_requests.c[field.name]
+    for field in dataclasses.fields(BuildStatus)
+    if field.name != "now"
 )
 _COLUMNS = (*_FROM_THE_TABLE, now_sql().label("now"))
 
@@ -59,13 +65,18 @@ def list_all(connection: sa.Connection, *, most: int, target: str | None = None)
     query = sa.select(*_COLUMNS).order_by(build_requests.c.id).limit(most)
     if target is not None:
         query = query.where(build_requests.c.target == target)
-    return [BuildStatus(*row) for row in connection.execute(query)]
+    return [_build_status(row) for row in connection.execute(query)]
 
 
 def find(connection: sa.Connection, uuid: str) -> BuildStatus | None:
     """The journal's row of a server, if it has one."""
     row = connection.execute(sa.select(*_COLUMNS).where(build_requests.c.uuid == uuid)).first()
-    return BuildStatus(*row) if row else None
+    return _build_status(row) if row else None
+
+
+def _build_status(row: sa.Row[Any]) -> BuildStatus:
+    values = dict(row._mapping)
+    return BuildStatus(**values | {name: document(values[name], kind) for name, kind in _DOCUMENTS.items()})
 
 
 def end_lease(connection: sa.Connection, uuid: str) -> bool:
@@ -75,7 +86,7 @@ def end_lease(connection: sa.Connection, uuid: str) -> bool:
     return changed(connection.execute(mine.values(lease_until=now_sql())))
 
 
-def abandon(connection: sa.Connection, status: BuildStatus, fault: dict[str, Any]) -> bool:
+def abandon(connection: sa.Connection, status: BuildStatus, fault: Fault) -> bool:
     """Takes the order from whoever holds it: to cell0 with the fault if no cell has been chosen yet, else the fault is
     noted, and its cell's row, if there is one, decides. False: it is not as it was seen.
     """

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 import core.errors
 from api_db.tables import build_requests, instance_mappings, request_specs
+from database.types import UNREADABLE, as_text, document
 from lifecycle import refusals
 from objects.build_request import RequestSpec
 
@@ -83,17 +84,13 @@ def list_of(connection: sa.Connection, uuids: Iterable[str]) -> list[Mapping]:
 
 
 def request_specs_of(connection: sa.Connection, request_uuids: Sequence[str]) -> dict[str, RequestSpec]:
-    """Request uuid -> where its servers were asked to go; one query for all of them.
-
-    Raises:
-        NotFound: one of them is not kept.
-    """
-    query = sa.select(request_specs.c.uuid, request_specs.c.spec).where(request_specs.c.uuid.in_(list(request_uuids)))
-    found = {row.uuid: msgspec.convert(row.spec, RequestSpec) for row in connection.execute(query)}
-    missing = [uuid for uuid in request_uuids if uuid not in found]
-    if missing:
-        raise core.errors.NotFound(f"Request {missing[0]} could not be found.", request=missing[0])
-    return found
+    """Request uuid -> where its servers were asked to go; one query for all of them. What is not kept, or cannot be
+    read, is left out."""
+    query = sa.select(request_specs.c.uuid, as_text(request_specs.c.spec)).where(
+        request_specs.c.uuid.in_(list(request_uuids))
+    )
+    rows = connection.execute(query)
+    return {row.uuid: spec for row in rows if (spec := document(row.spec, RequestSpec)) is not None}
 
 
 def request_spec(connection: sa.Connection, request_uuid: str) -> RequestSpec:
@@ -101,8 +98,13 @@ def request_spec(connection: sa.Connection, request_uuid: str) -> RequestSpec:
 
     Raises:
         NotFound: no such request is kept.
+        Unreadable: what is kept is none.
     """
-    spec = connection.execute(sa.select(request_specs.c.spec).where(request_specs.c.uuid == request_uuid)).scalar()
-    if spec is None:
+    query = sa.select(as_text(request_specs.c.spec)).where(request_specs.c.uuid == request_uuid)
+    text = connection.execute(query).scalar()
+    if text is None:
         raise core.errors.NotFound(f"Request {request_uuid} could not be found.", request=request_uuid)
-    return msgspec.convert(spec, RequestSpec)
+    try:
+        return msgspec.json.decode(text, type=RequestSpec)
+    except UNREADABLE as error:
+        raise core.errors.Unreadable(f"The record of request {request_uuid} cannot be read.", why=str(error)) from error

@@ -28,10 +28,11 @@ from core.context import Context
 from core.log import about
 from database.compiled_statements import CompiledStatement
 from database.statements import changed, insert_if_absent
-from database.types import now_sql
+from database.types import UNREADABLE, as_text, document, now_sql
 from lifecycle import refusals
 from objects.build_request import BuildRequest, RequestSpec
 from objects.candidate import Candidate
+from objects.fault import Fault
 from objects.server import Server, server_of_build_request
 
 LOG = core.log.get(__name__)
@@ -60,7 +61,7 @@ class Entry:
     host: str | None
     alternates: list[Candidate] | None
     deleting: bool
-    fault: dict[str, Any] | None
+    fault: Fault | None
     token: str | None
     tries: int
     not_after: datetime.datetime
@@ -94,24 +95,44 @@ class Entry:
         )
 
 
+# The documents as text: one that is none is its server's loss, and must not fail the lease of all.
 _COLUMNS = (
     build_requests.c.uuid, build_requests.c.request_uuid, build_requests.c.project_id, build_requests.c.phase, build_requests.c.target,
-    build_requests.c.host, build_requests.c.alternates, build_requests.c.deleting, build_requests.c.fault, build_requests.c.token,
-    build_requests.c.tries, build_requests.c.not_after, build_requests.c.instance, build_requests.c.created_at,
-    build_requests.c.delete_context,
+    build_requests.c.host, as_text(build_requests.c.alternates), build_requests.c.deleting, as_text(build_requests.c.fault), build_requests.c.token,
+    build_requests.c.tries, build_requests.c.not_after, as_text(build_requests.c.instance), build_requests.c.created_at,
+    as_text(build_requests.c.delete_context),
 )  # fmt: skip
 
 
+_alternates = msgspec.json.Decoder(list[Candidate]).decode
+_fault = msgspec.json.Decoder(Fault).decode
+_build_request = msgspec.json.Decoder(BuildRequest).decode
+_context = msgspec.json.Decoder(Context).decode
+
+
 def _entry(row: Sequence[Any]) -> Entry:
-    head, (alternates, *rest), (instance, created_at, context) = row[:6], row[6:12], row[12:]
-    return Entry(
-        *head,
-        msgspec.convert(alternates, list[Candidate] | None),
-        *rest,
-        build_request=msgspec.convert(instance, BuildRequest) if instance else None,
-        created_at=created_at,
-        deleted_by=Context.from_fields(context) if context else None,
-    )
+    """
+    Raises:
+        Unreadable: a document of the row is none, or not one that this release knows.
+    """
+    *head, alternates, deleting, fault, token, tries, not_after, instance, created_at, context = row
+    try:
+        return Entry(
+            *head,
+            alternates=None if alternates is None else _alternates(alternates),
+            deleting=deleting,
+            fault=None if fault is None else _fault(fault),
+            token=token,
+            tries=tries,
+            not_after=not_after,
+            build_request=None if instance is None else _build_request(instance),
+            created_at=created_at,
+            deleted_by=None if context is None else _context(context),
+        )
+    except UNREADABLE as error:
+        raise core.errors.Unreadable(
+            f"The order of instance {row[0]} cannot be read.", server=row[0], why=str(error)
+        ) from error
 
 
 # ---- step api.accept -------------------------------------------------------------------------------------------------
@@ -193,7 +214,11 @@ def _journal_row(build_request: BuildRequest, request_uuid: str, not_after: date
 
 
 def find(connection: sa.Connection, uuid: str) -> Entry | None:
-    """The journal row of a server, if it has one."""
+    """The journal row of a server, if it has one.
+
+    Raises:
+        Unreadable: it holds what no order can.
+    """
     row = connection.execute(sa.select(*_COLUMNS).where(build_requests.c.uuid == uuid)).first()
     return _entry(row) if row else None
 
@@ -218,6 +243,7 @@ def find_mapped(connection: sa.Connection, uuid: str) -> tuple[InstanceMapping, 
 
     Raises:
         NotFound: there is no such server.
+        Unreadable: its journal row holds what no order can.
     """
     for mapped, in_journal in _MAPPED.rows(connection, {"wanted": uuid}):
         if in_journal is None:
@@ -283,18 +309,19 @@ def _readable(rows: Iterable[sa.Row[Any]]) -> list[Entry]:
     for row in rows:
         try:
             entries.append(_entry(row))
-        except msgspec.ValidationError as error:
+        except core.errors.Unreadable as error:
             LOG.error(
                 "the order of a server cannot be read %s why=%s",
                 about(server=row[0], request_id=_request_id(row)),
-                error,
+                error.fields["why"],
             )
     return entries
 
 
 def _request_id(row: sa.Row[Any]) -> str:
     """What can be read of an entry that cannot: under which request it came."""
-    return str(row.instance.get("request_id", "")) if isinstance(row.instance, dict) else ""
+    known = document(row.instance, dict[str, Any]) or {}
+    return str(known.get("request_id", ""))
 
 
 def renew(connection: sa.Connection, *, uuid: str, token: str, seconds: float) -> bool:
@@ -334,7 +361,7 @@ class Assignment:
     cell_uuid: str
     host: str | None
     alternates: list[Candidate]
-    fault: dict[str, Any] | None = None
+    fault: Fault | None = None
 
 
 def assign(connection: sa.Connection, assignments: Sequence[Assignment]) -> set[str]:
@@ -434,7 +461,7 @@ def _remove(connection: sa.Connection, wanted: Sequence[str], token: str, *, del
     return set(wanted) - waiting(connection, wanted)
 
 
-def set_fault(connection: sa.Connection, *, uuid: str, token: str, fault: dict[str, Any]) -> bool:
+def set_fault(connection: sa.Connection, *, uuid: str, token: str, fault: Fault) -> bool:
     """Records why an order waits too long; it is shown as ERROR until its cell returns and its row decides."""
     mine = sa.update(build_requests).where(build_requests.c.uuid == uuid, build_requests.c.token == token)
     return changed(connection.execute(mine.values(fault=fault)))

@@ -15,7 +15,9 @@ from api_db.journal import NEW
 from api_db.tables import build_requests, instance_mappings, project_cells
 from database.compiled_statements import CompiledStatement
 from database.keyset import Position, SortOrder
+from database.types import document
 from objects.build_request import BuildRequest
+from objects.fault import Fault
 from objects.server import Server, server_of_build_request
 
 SORT_KEYS = frozenset({"created_at", "uuid", "project_id", "user_id"})
@@ -31,7 +33,7 @@ _mapping, _order = instance_mappings.c, build_requests.c
 class Waiting:
     """A server in the journal. `target`: the cell that may have its row already; None: no cell has one.
 
-    `server` is None in a row that a delete left for its cell.
+    `server` is None in a row that a delete left for its cell, and in one that cannot be read.
     """
 
     uuid: str
@@ -329,10 +331,12 @@ def _waiting(packed: str) -> Waiting:
         uuid,
         None if phase == NEW else target,
         deleting,
-        _ordered(instance, fault, deleting=deleting) if instance else None,
+        _ordered(instance, fault, deleting=deleting),
     )
 
 
-def _ordered(instance: str, fault: str | None, *, deleting: bool) -> Server:
-    order = msgspec.json.decode(instance, type=BuildRequest)
-    return server_of_build_request(order, fault=msgspec.json.decode(fault) if fault else None, deleting=deleting)
+def _ordered(instance: str | None, fault: str | None, *, deleting: bool) -> Server | None:
+    order = document(instance, BuildRequest)
+    if order is None:
+        return None
+    return server_of_build_request(order, fault=document(fault, Fault), deleting=deleting)

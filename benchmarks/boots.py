@@ -178,7 +178,7 @@ class Reading:
             "cpu_s": sum(self.cpu_s.values()) / number,
             "messages": self.counts.broker["received"] / number,
             "commits": database[WRITING_COMMITS] / number,
-            "request_specs_of": self.placement.total() / number,
+            "placement_requests": self.placement.total() / number,
             "statements": {
                 name.removeprefix("Com_"): round(value / number, 2) for name, value in sorted(database.items())
             },
@@ -270,12 +270,12 @@ class Benchmark:
             "tta_p95_s": percentile(seen, 95),
             "tta_rows_p50_s": percentile(rows, 50),
             "tta_rows_p95_s": percentile(rows, 95),
-            **{f"{name}_per_boot": each.pop(name) for name in ("messages", "commits", "request_specs_of")},
+            **{f"{name}_per_boot": each.pop(name) for name in ("messages", "commits", "placement_requests")},
             **each,
             "deletes_per_s": case.boots / deletes.seconds,
             **{
                 f"{name}_per_delete": each_delete.pop(name)
-                for name in ("cpu_s", "messages", "commits", "request_specs_of")
+                for name in ("cpu_s", "messages", "commits", "placement_requests")
             },
             "delete": each_delete,
         }

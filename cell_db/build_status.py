@@ -5,17 +5,17 @@ import datetime
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 
 import cell_db.builds
 import cell_db.heartbeats
 import cell_db.hosts
-from cell_db.inventories import as_text
 from cell_db.tables import cleanups, instances
 from database.statements import changed
-from database.types import UNREADABLE, now_sql
+from database.types import as_text, document, now_sql
 from lifecycle import states
+from objects.candidate import Candidate
+from objects.fault import Fault
 from objects.host import COMPUTE
 
 
@@ -37,13 +37,13 @@ class BuildStatus:
     attempt: int
     host: str | None
     node_uuid: str | None
-    alternates: list[dict[str, Any]] | None
+    alternates: list[Candidate] | None
     deadline: datetime.datetime | None
     not_after: datetime.datetime | None
     token: str | None
     lease_until: datetime.datetime | None
     operation: str | None
-    fault: dict[str, Any] | None
+    fault: Fault | None
     created_at: datetime.datetime
     now: datetime.datetime
     host_is_up: bool | None = None
@@ -66,7 +66,7 @@ class BuildStatus:
 
 _LATER = ("now", "host_is_up", "is_listed", "owed")
 # The documents as text: one that is none must not keep the other servers from being shown.
-_DOCUMENTS = ("alternates", "fault")
+_DOCUMENTS = {"alternates": list[Candidate], "fault": Fault}
 _COLUMNS = (
     *(
         as_text(instances.c[field.name]) if field.name in _DOCUMENTS else instances.c[field.name]
@@ -119,21 +119,7 @@ def _owes() -> sa.ColumnElement[bool]:
 
 def _build_status(row: sa.Row[Any]) -> BuildStatus:
     values = dict(row._mapping)
-    return BuildStatus(
-        **values
-        | {
-            "alternates": _read(values["alternates"], list[dict[str, Any]]),
-            "fault": _read(values["fault"], dict[str, Any]),
-        }
-    )
-
-
-def _read(text: str | None, kind: Any) -> Any:
-    """The document; None, too, if it cannot be read."""
-    try:
-        return None if text is None else msgspec.json.decode(text, type=kind)
-    except UNREADABLE:
-        return None
+    return BuildStatus(**values | {name: document(values[name], kind) for name, kind in _DOCUMENTS.items()})
 
 
 def _completed(connection: sa.Connection, query: sa.Select[Any], down_after_s: float) -> list[BuildStatus]:

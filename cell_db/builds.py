@@ -15,16 +15,16 @@ import sqlalchemy as sa
 
 import cell_db.cleanups
 from cell_db.history import Phase, Told, fault, request_id_of, tell
-from cell_db.inventories import as_text
 from cell_db.tables import instance_metadata, instance_tags, instances, services
 from core.context import Context
 from database.statements import changed, insert_if_absent
-from database.types import UNREADABLE, is_over, now_sql
+from database.types import UNREADABLE, as_text, is_over, now_sql
 from lifecycle import states
 from lifecycle.actions import CREATE
 from objects.build import BuildSpec
 from objects.build_request import BuildRequest
 from objects.candidate import Candidate
+from objects.fault import Fault
 from objects.host import COMPUTE
 from objects.server import extra_of_build_request, flavor_values
 
@@ -44,7 +44,7 @@ class NewInstance:
     alternates: list[Candidate]
     resources: dict[str, int]
     not_after: datetime.datetime
-    fault: dict[str, Any] | None = None
+    fault: Fault | None = None
     attempt: int = 1
 
     @property
@@ -268,6 +268,7 @@ def supersede(
         instances.c.attempt == build.attempt,
         instances.c.host == build.host,
     )
+    failure: Fault | None = None
     if build.alternates:
         first, *rest = build.alternates
         values: dict[str, Any] = {
@@ -291,7 +292,7 @@ def supersede(
         connection,
         CREATE.name,
         phase,
-        [Told(uuid=build.uuid, event=CREATE.event_name, host=build.host, why=reason, fault=values.get("fault"))],
+        [Told(uuid=build.uuid, event=CREATE.event_name, host=build.host, why=reason, fault=failure)],
     )
     return True
 

@@ -9,10 +9,9 @@ import sqlalchemy as sa
 
 import core.errors
 from cell_db.hosts import is_alive
-from cell_db.inventories import as_text
 from cell_db.tables import services
 from database.statements import changed, insert_if_absent
-from database.types import UNREADABLE, now_sql
+from database.types import as_text, document, now_sql
 from objects.console import Proxy
 from objects.host import CONSOLE_PROXY
 
@@ -40,18 +39,10 @@ def living(connection: sa.Connection, *, down_after_s: float) -> Proxy | None:
         services.c.binary == CONSOLE_PROXY, services.c.console.is_not(None)
     )
     known = [(console, bool(is_alive)) for console, is_alive in connection.execute(query)]
-    alive = [proxy for console, is_alive in known if is_alive and (proxy := _read(console)) is not None]
+    alive = [proxy for console, is_alive in known if is_alive and (proxy := document(console, Proxy)) is not None]
     if known and not alive:
         raise core.errors.Unavailable("none of the cell's console proxies is up")
     return random.choice(alive) if alive else None
-
-
-def _read(text: str) -> Proxy | None:
-    """What a proxy says of itself; None: nothing that can be read."""
-    try:
-        return msgspec.json.decode(text, type=Proxy)
-    except UNREADABLE:
-        return None
 
 
 def _row(host: str, version: str, started_at: datetime.datetime) -> dict[str, object]:

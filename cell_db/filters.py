@@ -208,7 +208,7 @@ FILTERS: dict[str, Filter] = {
     "task_state": _one_of("task_state"),
     "power_state": _field("power_state"),
     "progress": _field("progress"),
-    "flavor": _equal(instances.c.flavor_id, lambda server: server.flavor["flavor_id"]),
+    "flavor": _equal(instances.c.flavor_id, lambda server: server.flavor.flavor_id),
     "image": _field("image_ref"),
     "host": _field("host"),
     "node": _field("hypervisor_hostname"),

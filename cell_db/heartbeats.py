@@ -12,10 +12,9 @@ import sqlalchemy as sa
 
 import cell_db.inventories
 import core.log
-from cell_db.inventories import as_text
 from cell_db.tables import cleanups, compute_nodes, instances, services
 from database.statements import changed, insert_if_absent
-from database.types import now_sql
+from database.types import as_text, now_sql
 from objects.host import COMPUTE, CONDUCTOR, Heartbeat, Inventory, Usage
 from objects.host_limits import usage_defect
 

@@ -3,7 +3,7 @@
 import dataclasses
 import datetime
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +14,7 @@ from core.clock import iso, utcnow
 from core.context import Context, service_context
 from database.statements import insert_if_absent
 from database.types import now_sql
+from objects.fault import Fault
 
 MESSAGE_LENGTH = 255
 SUCCESS = "Success"
@@ -83,7 +84,7 @@ class Told:
     event: str | None = None
     host: str | None = None
     why: str | None = None
-    fault: Mapping[str, Any] | None = None
+    fault: Fault | None = None
     since: datetime.datetime | None = None
 
 
@@ -262,16 +263,13 @@ def get_action(connection: sa.Connection, uuid: str, request_id: str) -> tuple[A
 # ---- faults ----------------------------------------------------------------------------------------------------------
 
 
-def fault(code: int, message: str, *, details: str | None = None, host: str | None = None) -> dict[str, Any]:
-    """A fault as the row keeps it and the API shows it."""
+def fault(code: int, message: str, *, details: str | None = None, host: str | None = None) -> Fault:
+    """A fault of now; its message is as short as the table of faults holds it, the details hold it whole."""
     short = message if len(message) <= MESSAGE_LENGTH else message[: MESSAGE_LENGTH - 1] + "…"
-    return {"code": code, "message": short, "details": details or message, "host": host, "created": iso(utcnow())}
+    return Fault(code=code, message=short, details=details or message, host=host, created=iso(utcnow()))
 
 
-def _insert_fault(connection: sa.Connection, uuid: str, fault_values: Mapping[str, Any]) -> None:
+def _insert_fault(connection: sa.Connection, uuid: str, one: Fault) -> None:
     """Keeps a fault beside the row, where the row's own next fault does not overwrite it."""
-    values = {
-        "uuid": uuid, "code": fault_values["code"], "message": fault_values["message"], "details": fault_values.get("details"),
-        "host": fault_values.get("host"), "created_at": now_sql(),
-    }  # fmt: skip
-    connection.execute(sa.insert(instance_faults).values(**values))
+    values = {"uuid": uuid, "code": one.code, "message": one.message, "details": one.details, "host": one.host}
+    connection.execute(sa.insert(instance_faults).values(**values, created_at=now_sql()))

@@ -14,10 +14,9 @@ import sqlalchemy as sa
 
 import cell_db.inventories
 import core.errors
-from cell_db.inventories import as_text
 from cell_db.tables import compute_nodes, instances, services
 from database.statements import changed
-from database.types import now_sql
+from database.types import as_text, now_sql
 from lifecycle import states
 from objects.host import COMPUTE, Inventory
 

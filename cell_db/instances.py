@@ -1,12 +1,13 @@
 """Servers of a cell as readers and their users see them: what is read, what may begin, what users change."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
 import core.errors
+from cell_db import packed
 from cell_db.history import Phase, Told, tell
 from cell_db.tables import instance_metadata, instance_tags, instances
 from core.context import Context
@@ -18,28 +19,23 @@ from lifecycle.admit import admit
 from objects.build import BuildSpec
 from objects.server import Server
 
-SERVER_COLUMNS = tuple(instances.c[name] for name in Server.__struct_fields__)
-"""The columns of a Server, in its order: `Server(*row)`."""
-
-# Built once: every request about a server asks this, and building a statement costs a third of asking it.
-
-
-_ONE_OR_DELETED = sa.select(*SERVER_COLUMNS).where(instances.c.uuid == sa.bindparam("wanted"))
+# Built once: every change of a server asks this, and building a statement costs a third of asking it.
+_ONE = packed.select(user_data=True, hosts_down_after_s=None).where(
+    instances.c.uuid == sa.bindparam("wanted"), instances.c.deleted == sa.false()
+)
 
 
-_ONE = _ONE_OR_DELETED.where(instances.c.deleted == sa.false())
-
-
-def get(connection: sa.Connection, uuid: str, *, deleted: bool = False) -> Server:
-    """The server; with `deleted` also one that is deleted and not purged yet.
+def get(connection: sa.Connection, uuid: str) -> Server:
+    """The server.
 
     Raises:
         NotFound: there is none.
+        Unreadable: its row holds what no server can have.
     """
-    row = connection.execute(_ONE_OR_DELETED if deleted else _ONE, {"wanted": uuid}).first()
+    row = connection.execute(_ONE, {"wanted": uuid}).scalar()
     if row is None:
         raise refusals.not_found(uuid)
-    return Server(*row)
+    return packed.readable(packed.servers([row])[0])
 
 
 def build_spec(connection: sa.Connection, uuid: str) -> BuildSpec:
@@ -58,13 +54,6 @@ def build_spec(connection: sa.Connection, uuid: str) -> BuildSpec:
         return msgspec.convert(spec, BuildSpec)
     except msgspec.ValidationError as error:
         raise core.errors.Unreadable(f"What instance {uuid} was built from cannot be read.", server=uuid) from error
-
-
-def list_of(connection: sa.Connection, wanted: Iterable[str]) -> list[Server]:
-    """These servers, those that exist, in no order."""
-    return [
-        Server(*row) for row in connection.execute(sa.select(*SERVER_COLUMNS).where(instances.c.uuid.in_(list(wanted))))
-    ]
 
 
 def count_by_state(connection: sa.Connection) -> dict[str, int]:

@@ -1,26 +1,19 @@
 """The inventories of hosts as rows keep them: read one by one, so that a row that nobody can read is one host's loss
 and not its cell's."""
 
-import msgspec
 import sqlalchemy as sa
 
 from cell_db.tables import compute_nodes
-from database.types import UNREADABLE
+from database.types import as_text, document
 from objects.host import Inventory
 from objects.host_limits import inventory_defect
 
 NO_RECORD = "its record in the cell's database cannot be read"
 
 
-def as_text(column: "sa.Column[object]") -> sa.ColumnElement[str | None]:
-    """A JSON column as the text that it is. Decoded by the column's own type, one bad document fails the whole
-    result."""
-    return sa.type_coerce(column, sa.Text()).label(column.name)
-
-
 def read(host: str, node_uuid: str, text: str) -> tuple[Inventory, str | None]:
     """The inventory in the row of this host, and what makes it unusable; then it is an inventory of nothing."""
-    inventory = _decoded(text)
+    inventory = document(text, Inventory)
     if inventory is None:
         return _nothing(host, node_uuid), NO_RECORD
     defect = inventory_defect(host, inventory) or (None if inventory.node_uuid == node_uuid else f"node {node_uuid}")
@@ -29,7 +22,7 @@ def read(host: str, node_uuid: str, text: str) -> tuple[Inventory, str | None]:
 
 def shown(host: str, node_uuid: str, text: str) -> Inventory:
     """The inventory in the row of this host, to be looked at: whatever it says, or nothing where it is no inventory."""
-    return _decoded(text) or _nothing(host, node_uuid)
+    return document(text, Inventory) or _nothing(host, node_uuid)
 
 
 def hosts_at(connection: sa.Connection, address: str) -> list[str]:
@@ -40,13 +33,6 @@ def hosts_at(connection: sa.Connection, address: str) -> list[str]:
     alike = as_text(node.inventory).contains(f'"host_ip":"{address}"', autoescape=True)
     rows = connection.execute(sa.select(node.host, node.uuid, as_text(node.inventory)).where(alike)).all()
     return [row.host for row in rows if shown(row.host, row.uuid, row.inventory).host_ip == address]
-
-
-def _decoded(text: str) -> Inventory | None:
-    try:
-        return msgspec.json.decode(text, type=Inventory)
-    except UNREADABLE:
-        return None
 
 
 def _nothing(host: str, node_uuid: str) -> Inventory:

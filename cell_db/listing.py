@@ -127,7 +127,7 @@ SORT_KEYS: dict[str, SortKey] = {
     },
     "auto_disk_config": _whole("auto_disk_config"),
     "config_drive": _whole("config_drive"),
-    "flavor": SortKey(instances.c.flavor_id, lambda server: server.flavor.get("flavor_id"), True, str),
+    "flavor": SortKey(instances.c.flavor_id, lambda server: server.flavor.flavor_id, True, str),
     "node": SortKey(instances.c.hypervisor_hostname, lambda server: server.hypervisor_hostname, True, str),
     "locked": SortKey(
         sa.case((instances.c.locked_by.is_(None), 0), else_=1), lambda server: int(server.locked_by is not None), False, int

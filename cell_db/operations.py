@@ -13,11 +13,10 @@ import cell_db.instances
 import core.errors
 from cell_db.history import Phase, Told, request_id_of, tell
 from cell_db.history import fault as fault_of
-from cell_db.inventories import as_text
 from cell_db.tables import image_tasks, instances, services
 from core.context import Context, service_context
 from database.statements import changed
-from database.types import UNREADABLE, is_over, now_sql
+from database.types import UNREADABLE, as_text, is_over, now_sql
 from lifecycle import actions, refusals, states
 from lifecycle.actions import OPERATIONS, Action
 from objects.build import BuildSpec

@@ -15,12 +15,15 @@ import sqlalchemy as sa
 
 import cell_db.hosts
 import core.errors
-from cell_db.instances import SERVER_COLUMNS
 from cell_db.tables import instances, services
 from database.types import UNREADABLE, Json
 from lifecycle import states
 from objects.build import Flavor
+from objects.fault import Fault
 from objects.server import Server
+
+SERVER_COLUMNS = tuple(instances.c[name] for name in Server.__struct_fields__)
+"""The columns of a Server, in its order."""
 
 
 class Unreadable(msgspec.Struct, frozen=True):
@@ -31,21 +34,18 @@ class Unreadable(msgspec.Struct, frozen=True):
     why: str
 
 
-class _Fault(msgspec.Struct):
-    """What is shown of a fault, as far as it is there."""
-
-    code: int = 500
-    message: str = ""
-    created: str | None = None
-    details: str | None = None
-
-
 class _Extra(msgspec.Struct):
     """Of what no column holds, that which is looked into."""
 
     server_groups: list[str] | None = None
     addresses: dict[str, Any] | None = None
     pinned_availability_zone: str | None = None
+
+
+def _typed(kind: Any) -> Callable[[str | None], Any]:
+    """Reads a document as this."""
+    decode = msgspec.json.Decoder(kind).decode
+    return lambda text: decode("null" if text is None else text)
 
 
 def _checked(kind: Any) -> Callable[[str | None], Any]:
@@ -62,10 +62,10 @@ def _checked(kind: Any) -> Callable[[str | None], Any]:
 
 # How the columns that are JSON themselves are read; in the array they are text.
 _READ = {
-    "flavor": _checked(Flavor),
-    "metadata": _checked(dict[str, str] | None),
-    "tags": _checked(list[str] | None),
-    "fault": _checked(_Fault | None),
+    "flavor": _typed(Flavor),
+    "metadata": _typed(dict[str, str] | None),
+    "tags": _typed(list[str] | None),
+    "fault": _typed(Fault | None),
     "extra": _checked(_Extra | None),
 }
 _DOCUMENTS = tuple(

@@ -24,6 +24,8 @@ from clients.placement import connect
 from core.context import service_context
 from lifecycle import states
 from messaging.verbs import Verb
+from objects.candidate import Candidate
+from objects.fault import Fault
 
 MOST = 1000
 COLUMNS = (
@@ -222,12 +224,12 @@ def _of_row(progress: BuildProgress) -> dict[str, object]:
     }
 
 
-def _hosts(hosts: Sequence[dict[str, Any]] | None) -> str:
-    return ", ".join(str(host.get("host")) for host in hosts or ())
+def _hosts(candidates: Sequence[Candidate] | None) -> str:
+    return ", ".join(candidate.host for candidate in candidates or ())
 
 
-def _message(fault: dict[str, Any] | None) -> str | None:
-    return str(fault.get("message")) if fault else None
+def _message(fault: Fault | None) -> str | None:
+    return fault.message if fault else None
 
 
 def _claim(open_cloud: cloud.Cloud, progress: BuildProgress) -> str:

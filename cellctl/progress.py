@@ -116,7 +116,7 @@ def _of_row(row: cell_db.build_status.BuildStatus) -> str:
     if row.state == states.BUILD_DELETED:
         return "deleted"
     if row.state == states.BUILD_ERROR:
-        told = f"failed: {row.fault.get('message')}" if row.fault else "failed"
+        told = f"failed: {row.fault.message}" if row.fault else "failed"
     elif row.operation is not None:
         told = f"runs on host {row.host}; {row.operation} is under way"
     else:
@@ -138,4 +138,4 @@ def _of_build(row: cell_db.build_status.BuildStatus) -> str:
         told += ", past its deadline"
     if not row.alternates:
         return f"{told}; no alternate is left"
-    return f"{told}; alternates: {', '.join(str(host.get('host')) for host in row.alternates)}"
+    return f"{told}; alternates: {', '.join(alternate.host for alternate in row.alternates)}"

@@ -2,7 +2,7 @@
 
 import datetime
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -11,6 +11,8 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 import core.errors
+
+T = TypeVar("T")
 
 
 class Str(sa.types.UserDefinedType[str]):
@@ -121,6 +123,20 @@ class Json(sa.types.TypeDecorator[Any]):
             return None if value is None else msgspec.json.decode(value)
         except UNREADABLE as error:
             raise core.errors.Unreadable(f"A record in the database cannot be read: {error}") from error
+
+
+def as_text(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    """A JSON column as the text that it is. Decoded by the column's own type, one bad document fails the whole
+    result."""
+    return sa.type_coerce(column, sa.Text()).label(column.name)
+
+
+def document(text: str | None, kind: type[T]) -> T | None:
+    """The document in such a column; None, too, if it cannot be read."""
+    try:
+        return None if text is None else msgspec.json.decode(text, type=kind)
+    except UNREADABLE:
+        return None
 
 
 class now_sql(FunctionElement[datetime.datetime]):

@@ -9,13 +9,14 @@ from lifecycle import states
 from lifecycle.actions import CREATE, DELETE
 from objects.build import Flavor
 from objects.build_request import BuildRequest
+from objects.fault import Fault
 
 
 class Server(msgspec.Struct, frozen=True):
     """One server. Field names are those of the cell's `instances` table, so that a row becomes a Server by position.
 
-    `flavor` is the embedded flavor as `objects.build.Flavor` in plain values; `fault` the latest fault
-    (`code`, `message`, `created`, `details`) or None; `metadata` and `tags` are as kept on the row, None meaning none.
+    `flavor` is as it was when the server was ordered; `fault` the latest one; `metadata` and `tags` are as kept on the
+    row, None meaning none.
     """
 
     uuid: str
@@ -34,7 +35,7 @@ class Server(msgspec.Struct, frozen=True):
     availability_zone: str | None
     hypervisor_hostname: str | None
     image_ref: str | None
-    flavor: dict[str, Any]
+    flavor: Flavor
     key_name: str | None
     config_drive: bool
     access_ip_v4: str | None
@@ -48,7 +49,7 @@ class Server(msgspec.Struct, frozen=True):
     locked_reason: str | None
     metadata: dict[str, str] | None
     tags: list[str] | None
-    fault: dict[str, Any] | None
+    fault: Fault | None
     extra: dict[str, Any] | None
     user_data: str | None
     created_at: datetime.datetime
@@ -64,21 +65,13 @@ class Server(msgspec.Struct, frozen=True):
 
 
 def flavor_values(flavor: Flavor) -> dict[str, Any]:
-    """The flavor in plain values, as the row keeps it."""
-    return {
-        "flavor_id": flavor.flavor_id,
-        "name": flavor.name,
-        "vcpus": flavor.vcpus,
-        "memory_mib": flavor.memory_mib,
-        "root_gib": flavor.root_gib,
-        "ephemeral_gib": flavor.ephemeral_gib,
-        "swap_mib": flavor.swap_mib,
-        "extra_specs": dict(flavor.extra_specs),
-    }
+    """The flavor as the row keeps it: with every key, also where an order leaves out a default, since readers of 0.1
+    look for each."""
+    return msgspec.structs.asdict(flavor)
 
 
 def server_of_build_request(
-    build_request: BuildRequest, *, fault: dict[str, Any] | None = None, deleting: bool = False
+    build_request: BuildRequest, *, fault: Fault | None = None, deleting: bool = False
 ) -> Server:
     """The server that an order describes, before a cell holds it: building, or failed with the journal's fault."""
     build = build_request.build
@@ -99,7 +92,7 @@ def server_of_build_request(
         availability_zone=build.availability_zone,
         hypervisor_hostname=None,
         image_ref=build_request.image_ref,
-        flavor=flavor_values(build.flavor),
+        flavor=build.flavor,
         key_name=build.key_name,
         config_drive=build.config_drive,
         access_ip_v4=build_request.access_ip_v4,

@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from api.http.call import Call
 from api.prepare import images, lookups
 from api.prepare.build_requests import ZERO_DISK_FLAVOR
@@ -13,7 +11,6 @@ from api.prepare.metadata import limit, refuse_too_many
 from api.prepare.refusals import invalid
 from cell_db.rebuilds import Changes
 from database.engine import Connection
-from objects.build import Flavor
 from objects.server import Server
 
 _COLUMN = {
@@ -43,9 +40,8 @@ async def prepare(call: Call, server: Server) -> Changes:
             _look_up, server.project_id, server.user_id, body.get("key_name"), call.cloud.quota_defaults
         ),
     )
-    flavor = msgspec.convert(server.flavor, Flavor)
-    images.check_fits(image, flavor)
-    if flavor.root_gib == 0 and image.id != server.image_ref:
+    images.check_fits(image, server.flavor)
+    if server.flavor.root_gib == 0 and image.id != server.image_ref:
         # The image alone says how large the disk is: such a server is for who may have one created.
         call.enforce(ZERO_DISK_FLAVOR)
     refuse_too_many(body.get("metadata") or {}, most)

@@ -5,7 +5,6 @@ import collections
 import concurrent.futures
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import cell_db.builds
 import cell_db.history
@@ -21,6 +20,7 @@ from core.context import context_of_rows
 from core.crash_points import CrashPoints
 from core.log import about
 from objects.candidate import Candidate
+from objects.fault import Fault
 
 LOG = core.log.get(__name__)
 
@@ -32,7 +32,7 @@ class AssignedBuild:
     entry: Entry
     cell_uuid: str
     candidates: list[Candidate]
-    fault: dict[str, Any] | None
+    fault: Fault | None
 
     def about(self) -> str:
         """For the log."""
@@ -80,7 +80,7 @@ class BuildInserts:
                 cell_verbs.QUEUE, cell_verbs.START, uuids, context_of_rows(one.entry.request_id for one in assigned)
             )
         for one in assigned:
-            why = f" why={one.fault['message']}" if one.fault else ""
+            why = f" why={one.fault.message}" if one.fault else ""
             LOG.info("server handed over %s cell=%s%s", one.about(), gate.cell.name, why)
             yield HandedOver(one.entry)
 

@@ -21,7 +21,7 @@ from cells.gate.registry import Cells
 from clients.placement import GenerationConflict
 from conductor.superconductor.build_inserts import AssignedBuild, BuildInserts
 from conductor.superconductor.host_selector import HostSelector, RequestBuilds
-from conductor.superconductor.outcome import Finished, GiveBack, Outcome, Refused, worked_on
+from conductor.superconductor.outcome import Finished, GiveBack, Outcome, Refused, request_ids, worked_on
 from conductor.superconductor.server_groups import OtherServers, names_others
 from core.clock import Clock
 from core.crash_points import CrashPoints
@@ -83,13 +83,18 @@ class BuildHandler:
                 yield from worked_on(group.entries, lambda _, group=group: self._place_with_members(group))  # type: ignore[misc]
 
     def _groups(self, entries: Sequence[Entry]) -> list[RequestBuilds]:
+        """By request. Entries without a readable one are left to their lease, and end with a fault like any that is
+        tried too often."""
         by_request: dict[str, list[Entry]] = collections.defaultdict(list)
         for entry in entries:
             by_request[entry.request_uuid].append(entry)
         if not by_request:
             return []
         requests = value_of(self._api.read_now(api_db.instances.request_specs_of, list(by_request)))
-        return [RequestBuilds(requests[request_uuid], entries) for request_uuid, entries in by_request.items()]
+        for request_uuid in by_request.keys() - requests.keys():
+            said = request_ids(by_request[request_uuid])
+            LOG.error("a request spec is not kept or cannot be read %s request_spec=%s", said, request_uuid)
+        return [RequestBuilds(requests[uuid], entries) for uuid, entries in by_request.items() if uuid in requests]
 
     def _place_together(self, groups: Sequence[RequestBuilds]) -> Iterator[Outcome]:
         try:

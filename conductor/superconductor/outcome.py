@@ -2,12 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import core.errors
 import core.log
 from api_db.journal import Entry
 from core.log import requests
+from objects.fault import Fault
 
 LOG = core.log.get(__name__)
 
@@ -25,7 +25,7 @@ class GiveBack:
     then."""
 
     entry: Entry
-    fault: dict[str, Any] | None = None
+    fault: Fault | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

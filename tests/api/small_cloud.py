@@ -34,6 +34,7 @@ from database.engine import Database
 from devstack.services import mariadb
 from lifecycle import states
 from lifecycle.actions import OPERATIONS
+from objects.fault import Fault
 from objects.host import Heartbeat, Inventory, Usage
 from tests import empty_sqlite
 from tests.api.http.harness import ADMIN, ALICE, BOB, LIMITS, Asker, Reply, Trusting, serving_tables, settings
@@ -156,9 +157,7 @@ class SmallCloud:
         with self.api.reading() as connection:
             return api_db.journal.find(connection, uuid)
 
-    def assign(
-        self, uuid: str, cell: str, host: str | None, fault: dict[str, Any] | None = None
-    ) -> api_db.journal.Entry:
+    def assign(self, uuid: str, cell: str, host: str | None, fault: Fault | None = None) -> api_db.journal.Entry:
         with self.api.transaction() as connection:
             (entry,) = api_db.journal.lease(connection, seconds=60, most=1, uuids_wanted=[uuid])
             cell_uuid = api_db.cells.find(connection, cell).uuid
@@ -175,9 +174,7 @@ class SmallCloud:
             assert api_db.journal.assign(connection, [one]) == {uuid}
         return entry
 
-    def place(
-        self, uuid: str, cell: str = "east", host: str | None = "east-1", fault: dict[str, Any] | None = None
-    ) -> None:
+    def place(self, uuid: str, cell: str = "east", host: str | None = "east-1", fault: Fault | None = None) -> None:
         entry = self.assign(uuid, cell, host, fault)
         assert entry.build_request is not None and entry.token is not None
         placed = cell_db.builds.NewInstance(

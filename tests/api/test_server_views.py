@@ -14,6 +14,7 @@ from api.resources.servers import views
 from lifecycle import states
 from objects.build import BuildSpec, Flavor, ImageRef
 from objects.build_request import BuildRequest
+from objects.fault import Fault
 from objects.server import Server, server_of_build_request
 
 ALWAYS = 1
@@ -125,7 +126,7 @@ def test_times_and_empty_values_look_as_clients_expect() -> None:
 
 
 def test_only_some_states_have_progress_and_faults() -> None:
-    fault = {"code": 500, "message": "m", "created": "2024-01-02T03:04:05Z", "details": "d"}
+    fault = Fault(code=500, message="m", created="2024-01-02T03:04:05Z", details="d")
     for vm_state in states.VM_STATES:
         server = _server(vm_state=vm_state, task_state=None, fault=fault)
         shown = _shown(server, 1)
@@ -134,12 +135,9 @@ def test_only_some_states_have_progress_and_faults() -> None:
 
 
 def test_what_broke_inside_is_told_to_admins_alone() -> None:
-    inside = _server(
-        vm_state="error", fault={"code": 500, "message": "m", "created": "2024-01-02T03:04:05Z", "details": "d"}
-    )
-    outside = _server(
-        vm_state="error", fault={"code": 400, "message": "m", "created": "2024-01-02T03:04:05Z", "details": "d"}
-    )
+    fault = Fault(message="m", created="2024-01-02T03:04:05.678901Z", details="d", host="east-1")
+    inside = _server(vm_state="error", fault=fault)
+    outside = _server(vm_state="error", fault=msgspec.structs.replace(fault, code=400))
 
     assert _shown(inside, 1)["fault"] == {"code": 500, "message": "m", "created": "2024-01-02T03:04:05Z"}
     assert _shown(inside, 1, is_admin=True)["fault"]["details"] == "d"

@@ -405,6 +405,23 @@ def test_a_silent_cells_server_is_shown_as_unknown_from_2_69_on(cloud: SmallClou
     assert shown["status"] == "UNKNOWN" and shown["tenant_id"] == ALICE.project_id
     assert shown["OS-EXT-AZ:availability_zone"] == "UNKNOWN" and "server_groups" not in shown
     assert cloud.show(uuid, version="2.71")["server_groups"] == []
+    assert cloud.show(uuid)["flavor"]["original_name"] == "m1.small"
+
+
+@pytest.mark.parametrize(("kept", "status"), [('{"project_id": "p", "user_id": "u"}', 200), ("[1", 409), ("{}", 409)])
+def test_a_silent_cells_server_is_shown_without_a_flavor_that_its_request_does_not_tell(
+    cloud: SmallCloud, kept: str, status: int
+) -> None:
+    """It was a 500."""
+    uuid = cloud.running()
+    cloud.go_silent("east")
+    with cloud.api.transaction() as connection:
+        connection.exec_driver_sql("UPDATE request_specs SET spec = ?", (kept,))
+
+    reply = cloud.ask.get(f"/v2.1/servers/{uuid}", user=ALICE, version="2.96")
+
+    assert reply.status == status
+    assert status != 200 or ("flavor" not in reply.json["server"] and reply.json["server"]["status"] == "UNKNOWN")
 
 
 # ---- update ----------------------------------------------------------------------------------------------------------

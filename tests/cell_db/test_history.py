@@ -30,6 +30,7 @@ from lifecycle.actions import CREATE, OPERATIONS, REBOOT_HARD
 from objects.build import BuildSpec, Flavor
 from objects.build_request import BuildRequest
 from objects.candidate import Candidate
+from objects.fault import Fault
 from tests.cell_db.rows import insert_instance, update_instance
 
 T = TypeVar("T")
@@ -204,7 +205,7 @@ def test_what_is_done_at_once_is_over_at_once(database: Database) -> None:
 # ---- builds ----------------------------------------------------------------------------------------------------------
 
 
-def placed(*, fault: dict[str, object] | None = None, host: str | None = HOST, alternates: int = 0) -> NewInstance:
+def placed(*, fault: Fault | None = None, host: str | None = HOST, alternates: int = 0) -> NewInstance:
     build_request = BuildRequest(
         build=BuildSpec(uuid=str(uuid.uuid4()), project_id="p", user_id="alice", name="n", hostname="n", flavor=TINY),
         request_id=new_request_id(), created_at=utcnow(),

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
@@ -15,8 +16,8 @@ from hypothesis import strategies as st
 
 import cells.listing.listing
 from cell_db.filters import Matches
-from cell_db.instances import SERVER_COLUMNS
 from cell_db.listing import SORT_KEYS, ListedServer, Query, Shape, Wanted, position_of
+from cell_db.packed import SERVER_COLUMNS
 from cell_db.tables import instances
 from cells.listing.merge import in_order, is_after
 from cells.listing.page import Listing, Page, WhenSilent
@@ -366,9 +367,8 @@ def test_a_row_that_travels_packed_is_the_row(
         for number, document in enumerate(documents):
             column = ("metadata", "fault", "extra")[number]
             connection.execute(sa.update(instances).values({column: document, "user_data": "null"}))
-        plain = [
-            Server(*row) for row in connection.execute(sa.select(*SERVER_COLUMNS).order_by(instances.c.uuid)).all()
-        ]
+        rows = connection.execute(sa.select(*SERVER_COLUMNS).order_by(instances.c.uuid)).all()
+        plain = [msgspec.convert(dict(zip(Server.__struct_fields__, row, strict=True)), Server) for row in rows]
         query = Query(Wanted({"deleted": None}, (Sorting("uuid"),), Shape.DETAIL, user_data=True), None)
         packed = [found.item for found in query.page(connection, ALL, within_s=5.0).found]
 

@@ -21,6 +21,7 @@ from core.context import service_context
 from core.crash_points import CrashPoints
 from database.types import now_sql
 from objects.build_request import RequestSpec
+from objects.fault import Fault
 from tests.cells.world import Thing
 from tests.empty_sqlite import make_tables
 
@@ -99,7 +100,7 @@ def test_what_is_handed_over_is_dropped_with_the_next_lease(api: Gate) -> None:
 
 def test_what_is_given_back_is_due_again_in_a_second_with_its_fault(api: Gate) -> None:
     [uuid] = _accept(api, 1)
-    fault = {"code": 500, "message": "Cell east has not answered"}
+    fault = Fault(message="Cell east has not answered")
     _worker(api, Spoken(Kind.BUILD, lambda entry: GiveBack(entry, fault=fault))).sweep()
     assert _due_within(api, AGAIN_S + 0.5) == [uuid]
     entry = value_of(api.read_now(api_db.journal.find, uuid))

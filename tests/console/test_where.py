@@ -20,10 +20,10 @@ import sqlalchemy as sa
 import cell_db.heartbeats
 import cell_db.inventories
 import core.errors
-from cell_db.inventories import as_text
 from cell_db.tables import compute_nodes
 from console import targets
 from console.targets import Port, Targets
+from database.types import as_text
 from objects.console import SERIAL, VNC, Address
 from objects.console_rules import Allowed
 from objects.host import Heartbeat, Inventory, Usage, node_uuid

@@ -10,8 +10,10 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
+import api_db.build_status
 import api_db.cells
 import api_db.journal
+import api_db.listing
 import api_db.schema
 import api_db.tables
 import cell_db.builds
@@ -21,6 +23,7 @@ import cell_db.heartbeats
 import cell_db.history
 import cell_db.schema
 import cell_db.tables
+import core.errors
 from cell_db.builds import NewInstance
 from core.clock import utcnow
 from core.context import new_request_id
@@ -320,7 +323,7 @@ def test_of_many_that_are_assigned_together_each_is_compared_by_itself(databases
                 cell_uuid,
             )
             assert row.alternates == msgspec.to_builtins([msgspec.structs.replace(ALTERNATE, host=f"other-{number}")])
-            assert row.fault == (fault if number == 5 else None)
+            assert row.fault == (msgspec.to_builtins(fault) if number == 5 else None)
         else:
             assert (row.phase, row.target, row.host, cells[order.uuid]) == (api_db.journal.NEW, None, None, None)
 
@@ -398,7 +401,7 @@ def test_what_was_shown_as_a_fault_is_not_built_when_the_cell_returns(databases:
         states.BUILD_ERROR,
         states.ERROR,
         None,
-        fault["message"],
+        fault.message,
     )
 
 
@@ -434,3 +437,38 @@ def test_a_heartbeat_tells_which_attempts_are_under_way(databases: Databases) ->
         cell_db.heartbeats.beat(connection, heartbeat_of(HOST, boot_id="1", intents=[Attempt(server, 3)], guests=None))
 
         assert cell_db.heartbeats.listed_intents(connection) == {(HOST, server, 3)}
+
+
+# ---- orders that cannot be read --------------------------------------------------------------------------------------
+
+NONSENSE = ("[1", "null", '"text"', "[[]]", '{"a":' * 3000)
+
+
+DOCUMENTS = ("instance", "alternates", "fault", "delete_context")
+
+
+def test_orders_that_cannot_be_read_keep_no_other_from_being_leased_listed_or_shown(databases: Databases) -> None:
+    """One document of one row failed the lease of all orders, every list of its project, and `cellctl build list`."""
+    bad = {an_order().uuid: (column, nonsense) for column in DOCUMENTS for nonsense in NONSENSE}
+    good = an_order()
+    accept(databases, good)
+    table = api_db.tables.build_requests
+    for server, (column, nonsense) in bad.items():
+        order = an_order()
+        accept(databases, msgspec.structs.replace(order, build=msgspec.structs.replace(order.build, uuid=server)))
+        with databases.api.transaction() as connection:
+            mine = sa.update(table).where(table.c.uuid == server)
+            connection.execute(mine.values({table.c[column]: sa.literal(nonsense, sa.Text())}))
+
+    with databases.api.transaction() as connection:
+        leased = api_db.journal.lease(connection, seconds=60, most=99)
+    with databases.api.reading() as connection:
+        listed = {each.uuid for each in api_db.listing.journal(connection, project_id="p") if each.server}
+        shown = {each.uuid for each in api_db.build_status.list_all(connection, most=99)}
+        for server, why in bad.items():
+            with pytest.raises(core.errors.Unreadable, match=server):
+                assert api_db.journal.find(connection, server) is None, why
+
+    assert [entry.uuid for entry in leased] == [good.uuid]
+    assert good.uuid in listed
+    assert shown == {*bad, good.uuid}

@@ -20,6 +20,7 @@ from cell_db.dead_letters import MAX_OF_HOST
 from cells.gate.answers import value_of
 from conductor.cell.dead_letters import DeadLetterHandler
 from conductor.cell.dropped import Dropped
+from conductor.superconductor.builds import MAX_TRIES
 from core.clock import utcnow
 from core.context import Context, service_context
 from database.types import now_sql
@@ -68,6 +69,25 @@ def test_a_build_whose_order_cannot_be_read_ends_in_error_and_stops_no_other(sce
     assert [(cleanup.uuid, cleanup.host) for cleanup in owed] == [(scene.uuid, host)]
     sent = [message for message in harness.post.messages if message.verb is compute_verbs.BUILD]
     assert [order.spec.uuid for message in sent for order in message.arguments.orders] == [other]
+    harness.world.placement.release(other)
+
+
+@pytest.mark.parametrize("nonsense", NONSENSE)
+def test_a_request_spec_that_cannot_be_read_keeps_no_other_build_from_its_host(scene: Scene, nonsense: str) -> None:
+    """All builds that were leased together were tried again until they ended in cell0."""
+    harness, other = scene.harness, scene.harness.world.accept(hint=False)[0]
+    with harness.world.databases["api"].transaction() as connection:
+        damage = "UPDATE request_specs SET spec = ? WHERE uuid = (SELECT request_uuid FROM build_requests WHERE uuid = ?)"
+        connection.exec_driver_sql(damage, (nonsense, scene.uuid))
+
+    scene.place()
+    assert set(harness.world.instances()) == {other}
+
+    for _ in range(MAX_TRIES):
+        harness.let_leases_end()
+        harness.super_conductor().sweep()
+    cell, row = harness.world.instances()[scene.uuid]
+    assert (cell, row.state) == ("cell0", states.BUILD_ERROR)
     harness.world.placement.release(other)
 
 

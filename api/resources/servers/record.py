@@ -27,7 +27,7 @@ from database.engine import Connection
 from lifecycle.actions import CREATE, DELETE, UPDATE
 from lifecycle.admit import admit_lock, is_always_admitted
 from objects.build_request import BuildRequest
-from objects.server import Server, flavor_values
+from objects.server import Server
 
 SHOW = "os_compute_api:servers:show"
 
@@ -114,7 +114,7 @@ async def _known_without_its_cell(call: Call, silence: core.errors.CellplaneErro
         user_id=mapping.user_id,
         created_at=mapping.created_at,
         availability_zone=request.availability_zone,
-        flavor=flavor_values(request.flavor) if request.flavor else {},
+        flavor=request.flavor,
         image_ref=request.image_ref,
     )
 

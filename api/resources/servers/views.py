@@ -15,6 +15,8 @@ from api.http.versions import Microversion
 from api.http.view import Field, Render, View, with_microseconds, zulu
 from api_db.aggregates import DEFAULT_ZONE
 from lifecycle import states
+from objects.build import Flavor
+from objects.fault import Fault
 from objects.server import Server
 
 NEVER = None
@@ -49,44 +51,38 @@ def _image(server: Server, call: Call) -> Any:
 
 
 def _flavor_link(server: Server, call: Call) -> dict[str, Any]:
-    flavor_id = server.flavor["flavor_id"]
+    flavor_id = server.flavor.flavor_id
     return {"id": flavor_id, "links": [{"rel": "bookmark", "href": f"{call.bookmark_url}/flavors/{flavor_id}"}]}
 
 
 def _flavor(server: Server) -> dict[str, Any]:
     flavor = server.flavor
     return {
-        "vcpus": flavor["vcpus"],
-        "ram": flavor["memory_mib"],
-        "disk": flavor["root_gib"],
-        "ephemeral": flavor["ephemeral_gib"],
-        "swap": flavor["swap_mib"],
-        "original_name": flavor["name"],
+        "vcpus": flavor.vcpus,
+        "ram": flavor.memory_mib,
+        "disk": flavor.root_gib,
+        "ephemeral": flavor.ephemeral_gib,
+        "swap": flavor.swap_mib,
+        "original_name": flavor.name,
     }
 
 
 def _flavor_with_extra_specs(server: Server) -> dict[str, Any]:
-    return {**_flavor(server), "extra_specs": server.flavor.get("extra_specs") or {}}
+    return {**_flavor(server), "extra_specs": server.flavor.extra_specs}
 
 
 def _fault(server: Server, call: Call) -> dict[str, Any]:
     """The latest fault; what broke inside (code 500) is told in detail to admins only."""
-    fault = server.fault or _NOTHING
-    shown = {
-        "code": fault.get("code", 500),
-        "created": _fault_time(fault.get("created")),
-        "message": fault.get("message", ""),
-    }
-    if fault.get("details") and (call.context.is_admin or shown["code"] != 500):
-        shown["details"] = fault["details"]
+    fault = server.fault or Fault()
+    shown = {"code": fault.code, "created": _fault_time(fault.created), "message": fault.message}
+    if fault.details and (call.context.is_admin or fault.code != 500):
+        shown["details"] = fault.details
     return shown
 
 
-def _fault_time(created: object) -> str | None:
+def _fault_time(created: str | None) -> str | None:
     """The fault's time: the row keeps it as JSON does, as text with microseconds."""
-    if isinstance(created, datetime.datetime):
-        return zulu(created)
-    return None if created is None else str(created).replace(" ", "T")[:19] + "Z"
+    return None if created is None else created.replace(" ", "T")[:19] + "Z"
 
 
 def _zone(server: Server) -> str:
@@ -231,7 +227,7 @@ class UnreachableServer:
     user_id: str
     created_at: datetime.datetime
     availability_zone: str | None = None
-    flavor: dict[str, Any] = dataclasses.field(default_factory=dict)
+    flavor: Flavor | None = None
     image_ref: str = ""
 
 
@@ -252,7 +248,7 @@ UNREACHABLE_SHOW = View(
     *_UNKNOWN_DETAIL,
     Field("user_id"),
     Field("image", _image, with_call=True),
-    Field("flavor", _flavor, since="2.47"),
+    Field("flavor", _flavor, since="2.47", when=lambda server: server.flavor is not None),
     Field("OS-EXT-AZ:availability_zone", lambda server: server.availability_zone or states.UNKNOWN_STATUS),
     Field("OS-EXT-STS:power_state", lambda server: states.NO_STATE),
     Field("server_groups", lambda server: [], since="2.71"),
