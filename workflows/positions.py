@@ -80,6 +80,10 @@ class Catalog:
         if defects:
             raise ValueError("; ".join(defects))
 
+    def workflows(self) -> Iterator[Workflow]:
+        """In no order that counts."""
+        return iter(self._workflows.values())
+
     def begin(self, workflow: str) -> Position:
         """At the first step."""
         return Position(workflow=workflow, step=self._workflows[workflow].steps[0].name)

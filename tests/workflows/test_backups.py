@@ -140,11 +140,6 @@ def test_a_fault_at_each_step_ends_undone_or_goes_on(service: Service) -> None:
     assert a_fault_at_each_step_ends_undone_or_goes_on(subject(service), faults=1) > 10
 
 
-@pytest.mark.long
-def test_two_faults_at_any_steps_end_undone_or_go_on(service: Service) -> None:
-    assert a_fault_at_each_step_ends_undone_or_goes_on(subject(service), faults=2) > 100
-
-
 # ---- what is removed -------------------------------------------------------------------------------------------------
 
 
