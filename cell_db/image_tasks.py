@@ -16,17 +16,20 @@ from cell_db.tables import image_tasks, instances
 from core.context import Context
 from database.statements import changed
 from database.types import is_over, now_sql
-from lifecycle.actions import CREATE_IMAGE
-from workflows.definitions.create_image import CREATE_IMAGE as CREATE_IMAGE_WORKFLOW
+from lifecycle.actions import CREATE_BACKUP, CREATE_IMAGE
+from workflows.definitions import create_image
 from workflows.positions import Heading, Position
+
+ACTIONS = {create_image.CREATE_IMAGE.name: CREATE_IMAGE, create_image.CREATE_BACKUP.name: CREATE_BACKUP}
+"""By the workflow of the image: the action on the server, which ends with it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ImageTask:
     """One image.
 
-    `record`: what the image service is told; `token`: of whoever works on it; `host`: the server's, None: it has no
-    such operation any more; `fault`: why it is undone.
+    `record`: what the image service is told; `token`: of whoever works on it; `rotation`: of a backup, how many of its
+    type are kept; `host`: the server's, None: it has no such operation any more; `fault`: why it is undone.
     """
 
     image_id: str
@@ -35,6 +38,7 @@ class ImageTask:
     record: dict[str, Any]
     position: Position
     token: str | None
+    rotation: int | None = None
     host: str | None = None
     fault: str | None = None
     request_id: str = ""
@@ -48,44 +52,53 @@ class ImageTask:
 _UNDER_WAY = sa.and_(
     instances.c.uuid == image_tasks.c.instance_uuid, instances.c.operation_id == image_tasks.c.operation_id
 )
+_NAME_OF_ITS_ACTION = sa.case(
+    {workflow: action.name for workflow, action in ACTIONS.items()}, value=image_tasks.c.workflow, else_=CREATE_IMAGE.name
+)
 _TASK = sa.select(
-    image_tasks, instances.c.host, request_id_of(image_tasks.c.instance_uuid, [CREATE_IMAGE.name]).label("request_id")
+    image_tasks, instances.c.host, request_id_of(image_tasks.c.instance_uuid, [_NAME_OF_ITS_ACTION]).label("request_id")
 ).select_from(image_tasks.outerjoin(instances, _UNDER_WAY))
 
 
 def _task(row: sa.Row[Any]) -> ImageTask:
     return ImageTask(
         image_id=row.image_id, uuid=row.instance_uuid, operation_id=row.operation_id, record=row.record,
-        position=_position(row), token=row.token, host=row.host, fault=row.fault,
+        position=_position(row), token=row.token, rotation=row.rotation, host=row.host, fault=row.fault,
         request_id=row.request_id or "",
     )  # fmt: skip
 
 
 def _position(row: sa.Row[Any]) -> Position:
     reports = tuple((step, report) for step, report in row.reports)
-    return Position(workflow=CREATE_IMAGE_WORKFLOW.name, step=row.step, heading=Heading(row.heading), reports=reports)
+    workflow = row.workflow or create_image.CREATE_IMAGE.name
+    return Position(workflow=workflow, step=row.step, heading=Heading(row.heading), reports=reports)
 
 
 def _columns(position: Position) -> dict[str, Any]:
     reports = [list(each) for each in position.reports]
-    return {"step": position.step, "heading": position.heading.value, "reports": reports}
+    return {"workflow": position.workflow, "step": position.step, "heading": position.heading.value, "reports": reports}
 
 
 def begin(
     connection: sa.Connection, uuid: str, context: Context, *, image_id: str, record: Mapping[str, Any],
-    position: Position, token: str, lease_s: float,
+    position: Position, token: str, lease_s: float, rotation: int | None = None,
 ) -> ImageTask:  # fmt: skip
     """The operation is under way from this commit on, and the image stands where it is said, held by this token.
+
+    `rotation`: of a backup.
 
     Raises:
         NotFound, Locked, WrongState, Busy: it may not begin.
     """
     arguments = {"image_id": image_id}
-    operation_id = cell_db.operations.begin_operation(connection, uuid, CREATE_IMAGE, context, arguments=arguments)
+    action = ACTIONS[position.workflow]
+    operation_id = cell_db.operations.begin_operation(connection, uuid, action, context, arguments=arguments)
     task = ImageTask(
-        image_id=image_id, uuid=uuid, operation_id=operation_id, record=dict(record), position=position, token=token
+        image_id=image_id, uuid=uuid, operation_id=operation_id, record=dict(record), rotation=rotation,
+        position=position, token=token,
     )  # fmt: skip
-    values = {"image_id": image_id, "instance_uuid": uuid, "operation_id": operation_id, "record": task.record}
+    named = {"image_id": image_id, "instance_uuid": uuid, "operation_id": operation_id}
+    values = {**named, "record": task.record, "rotation": rotation}
     moments = {"lease_until": now_sql(lease_s), "created_at": now_sql()}
     connection.execute(sa.insert(image_tasks).values(**values, token=token, **_columns(position), **moments))
     return task
@@ -147,8 +160,8 @@ def end(connection: sa.Connection, task: ImageTask, *, fault: str | None) -> boo
         return False
     if task.host is not None:
         cell_db.operations.settle_operation(
-            connection, uuid=task.uuid, operation_id=task.operation_id, action=CREATE_IMAGE, power_state=None,
-            fault=fault, host=task.host,
+            connection, uuid=task.uuid, operation_id=task.operation_id, action=ACTIONS[task.position.workflow],
+            power_state=None, fault=fault, host=task.host,
         )  # fmt: skip
     return True
 

@@ -252,7 +252,10 @@ image_tasks = _table(
     Column("operation_id", Uuid, nullable=False, unique=True),
     # what the image service is told
     Column("record", Json, nullable=False),
-    # where its workflow stands (workflows/definitions/create_image.py)
+    # of a backup: how many of its type are kept
+    Column("rotation", Integer),
+    # where it stands in which workflow (workflows/definitions/create_image.py); NULL: of a release that knew no backups
+    Column("workflow", Ascii(64)),
     Column("step", Ascii(64), nullable=False),
     Column("heading", Ascii(16), nullable=False),
     Column("reports", Json, nullable=False),

@@ -26,6 +26,11 @@ from objects.build import ImageRef
 REMEMBERED_S = 10.0
 """So late it takes effect that an image was made private, or a project's membership was withdrawn."""
 
+ACTIVE = "active"
+MAX_LISTED = 1000
+"""Of a project's images that are alike; older ones are not looked at."""
+
+_PAGE = 100
 _REMEMBERED = 1024
 _PIECE = 256 * 1024
 _MAX_PROPERTIES_CHARACTERS = 64 * 1024
@@ -85,6 +90,13 @@ class ImageStatus(msgspec.Struct, frozen=True, kw_only=True):
     checksum: str | None
 
 
+class ListedImage(msgspec.Struct, frozen=True, kw_only=True):
+    """An image as a list names it; `created_at` as the service writes it, in UTC, so that later ones are greater."""
+
+    id: str
+    created_at: str
+
+
 class Images:
     """The image service. Blocking, safe for many threads.
 
@@ -120,7 +132,7 @@ class Images:
         if (known := self.known(image_id, context)) is not None:
             return known
         image = self._visible(image_id, context)
-        if image.status == "active":
+        if image.status == ACTIVE:
             with self._lock:
                 self._known[_seen_by(image_id, context)] = image
         return image
@@ -142,6 +154,26 @@ class Images:
         if row is None:
             raise _no_image(image_id)
         return _status(row)
+
+    def list_active(self, *, owner: str, properties: Mapping[str, str]) -> list[ListedImage]:
+        """A project's active images that have these properties, in no order; of more than `MAX_LISTED` the newest.
+
+        The service is asked for these alone. What else it names is left out: a service that filters nothing gives
+        nobody another project's image.
+
+        Raises:
+            Unavailable: the service did not answer, or not with a list.
+        """
+        wanted = {**properties, "owner": owner, "status": ACTIVE}
+        asked = {**wanted, "sort_key": "created_at", "sort_dir": "desc", "limit": str(_PAGE)}
+        found: dict[str, ListedImage] = {}
+        for _ in range(MAX_LISTED // _PAGE):
+            page = self._page(asked)
+            found |= {row.id: _listed(row) for row in page.rows if _is(row, owner, properties)}
+            if page.marker is None:
+                break
+            asked["marker"] = page.marker
+        return list(found.values())
 
     def download(self, image: ImageRef, path: str | os.PathLike[str], *, deadline_s: float = 3600.0) -> None:
         """Puts the bytes of this very image under `path`, whole and checked, or leaves nothing there.
@@ -235,8 +267,7 @@ class Images:
         """The image with the record's `id` is gone, and never comes: who makes it later is refused.
 
         Raises:
-            Forbidden: it is protected.
-            Unavailable: the service did not answer.
+            Forbidden, Conflict, Unavailable: as for `delete`.
         """
         with contextlib.suppress(core.errors.Invalid, core.errors.Forbidden, core.errors.Conflict):
             self.create(record)
@@ -247,11 +278,13 @@ class Images:
 
         Raises:
             Forbidden: it is protected.
+            Conflict: it is in use.
             Unavailable: the service did not answer.
         """
         reply = self._http.ask("DELETE", _path(image_id))
-        if reply.status == 403:
-            raise core.errors.Forbidden(f"The image service refuses to delete image {image_id}: {_said(reply)}")
+        if reply.status in (403, 409):
+            refusal = core.errors.Forbidden if reply.status == 403 else core.errors.Conflict
+            raise refusal(f"The image service refuses to delete image {image_id}: {_said(reply)}")
         if reply.status not in (204, 404, 410):
             raise _odd(reply)
 
@@ -281,6 +314,19 @@ class Images:
         if row.id.lower() != image_id.lower():
             raise core.errors.Unavailable(f"the image service returned another image than {image_id}")
         return None if row.status in _GONE else row
+
+    def _page(self, asked: Mapping[str, str]) -> "_Page":
+        """One page of a list; a row that cannot be read is left out."""
+        reply = self._http.ask("GET", f"/v2/images?{urllib.parse.urlencode(asked)}")
+        if reply.status != 200:
+            raise _odd(reply)
+        answer = _decoded(reply.json(), _List)
+        rows = []
+        for document in answer.images[:_PAGE]:
+            with contextlib.suppress(core.errors.Unavailable):
+                rows.append(_row_from(document))
+        # Where the next page begins is ours to say: the service's link could lead anywhere.
+        return _Page(rows, rows[-1].id if rows and answer.next else None)
 
     def _is_member(self, image_id: str, project_id: str) -> bool:
         """Whether the image was shared with the project, and the project has accepted.
@@ -405,7 +451,20 @@ class _Row(msgspec.Struct, kw_only=True):
     disk_format: str | None = None
     min_disk: _Count | None = None
     min_ram: _Count | None = None
+    created_at: str = ""
     properties: dict[str, str] = {}
+
+
+class _List(msgspec.Struct):
+    images: list[dict[str, object]]
+    next: str | None = None
+
+
+class _Page(msgspec.Struct, frozen=True):
+    """`marker`: the image after which the next page begins; None: it is the last."""
+
+    rows: list[_Row]
+    marker: str | None
 
 
 class _Member(msgspec.Struct):
@@ -422,7 +481,10 @@ def _decoded(document: Mapping[str, object], kind: type[_Kind]) -> _Kind:
 
 
 def _row_of(reply: Reply) -> _Row:
-    document = reply.json()
+    return _row_from(reply.json())
+
+
+def _row_from(document: Mapping[str, object]) -> _Row:
     properties = {name: str(value) for name, value in document.items() if name not in FIELDS and value is not None}
     return _decoded({**document, "properties": properties}, _Row)
 
@@ -432,6 +494,15 @@ def _access(row: _Row | None) -> Access | None:
     return (
         None if row is None else Access(owner=row.owner, audience=_AUDIENCES.get(row.visibility or "", Audience.NOBODY))
     )
+
+
+def _is(row: _Row, owner: str, properties: Mapping[str, str]) -> bool:
+    """Whether it is an active image of this project, with these properties."""
+    return (row.owner, row.status) == (owner, ACTIVE) and properties.items() <= row.properties.items()
+
+
+def _listed(row: _Row) -> ListedImage:
+    return ListedImage(id=row.id, created_at=row.created_at)
 
 
 def _status(row: _Row) -> ImageStatus:

@@ -306,6 +306,16 @@ CREATE_IMAGE = Action(
     deadline_s=7200.0,
     host_deadline_s=6600.0,
 )
+CREATE_BACKUP = dataclasses.replace(
+    CREATE_IMAGE,
+    name="createBackup",
+    rule=Rule("os_compute_api:os-create-backup", Role.MEMBER, "Create a backup image of a server, and remove old ones"),
+    request=_key("createBackup"),
+    during=states.IMAGE_BACKUP,
+    steps=(states.IMAGE_PENDING_UPLOAD, states.IMAGE_UPLOADING),
+    operation="create-backup",
+    event="compute_backup_instance",
+)
 CHANGE_PASSWORD = Action(
     name="changePassword",
     rule=Rule("os_compute_api:os-admin-password", Role.MEMBER, "Set the password of a server's administrator"),
@@ -448,7 +458,7 @@ GET_SERIAL_CONSOLE = dataclasses.replace(GET_CONSOLE, request=_key("os-getSerial
 ACTIONS: tuple[Action, ...] = (
     CREATE, UPDATE, DELETE,
     START, STOP, REBOOT_SOFT, REBOOT_HARD, PAUSE, UNPAUSE, SUSPEND, RESUME,
-    RESCUE, UNRESCUE, REBUILD, CREATE_IMAGE, CHANGE_PASSWORD, TRIGGER_CRASH_DUMP,
+    RESCUE, UNRESCUE, REBUILD, CREATE_IMAGE, CREATE_BACKUP, CHANGE_PASSWORD, TRIGGER_CRASH_DUMP,
     LOCK, UNLOCK, RESET_STATE, CLEAR_PASSWORD, MERGE_METADATA, REPLACE_METADATA, SET_METADATA_ITEM, DELETE_METADATA_ITEM,
     REPLACE_TAGS, ADD_TAG, DELETE_TAGS, DELETE_TAG,
     CONSOLE_OUTPUT, GET_DIAGNOSTICS, GET_CONSOLE, GET_VNC_CONSOLE, GET_SPICE_CONSOLE, GET_SERIAL_CONSOLE,

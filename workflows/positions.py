@@ -80,6 +80,10 @@ class Catalog:
         if defects:
             raise ValueError("; ".join(defects))
 
+    def workflows(self) -> Iterator[Workflow]:
+        """In no order that counts."""
+        return iter(self._workflows.values())
+
     def begin(self, workflow: str) -> Position:
         """At the first step."""
         return Position(workflow=workflow, step=self._workflows[workflow].steps[0].name)
@@ -138,8 +142,10 @@ class Catalog:
             return self.begin(then.workflow)
         if isinstance(turn.what, Undo):
             if then is Then.FORWARD:
-                return self._onward(self._kept(position, report), turn.step.name)
-            return self._undo_before(position, turn.step.name)
+                # Nothing else was undone: what later steps have reported counts on.
+                noted = dataclasses.replace(position, reports=_noted(position, turn.step.name, report))
+                return self._onward(noted, turn.step.name)
+            return self._undo_after(position, turn.step)
         noted = dataclasses.replace(position, reports=_noted(position, turn.name, report))
         return self._undo_from(noted, turn.name) if then is Then.UNDO else self._onward(noted, turn.name)
 
@@ -162,24 +168,20 @@ class Catalog:
         return there if report is None else self._after(there, Turn(following, following), report)
 
     def _undo_from(self, position: Position, step: str) -> Position:
-        """Turned back, with this step to be undone first."""
+        """Turned back at this step, which is undone first; but an undo that may come too late is asked before that."""
         workflow = self._workflows[position.workflow]
-        return _undo_last(position, workflow, workflow.steps[: workflow.index(step) + 1])
+        steps = workflow.steps[: workflow.index(step) + 1]
+        return _undo_last(position, workflow, [each for each in steps if _may_be_too_late(each)] or steps)
 
-    def _undo_before(self, position: Position, step: str) -> Position:
-        """This step is undone: the one before it is next."""
+    def _undo_after(self, position: Position, step: Step) -> Position:
+        """This step is undone. Others follow from the last to the first, also those that were not reached."""
         workflow = self._workflows[position.workflow]
-        return _undo_last(position, workflow, workflow.steps[: workflow.index(step)])
+        steps = workflow.steps if _may_be_too_late(step) else workflow.steps[: workflow.index(step.name)]
+        return _undo_last(position, workflow, [each for each in steps if not _may_be_too_late(each)])
 
-    def _kept(self, position: Position, report: str) -> Position:
-        """With the reports that still count when this step's undo came too late.
 
-        Later steps that were undone have to report anew.
-        """
-        workflow = self._workflows[position.workflow]
-        undone = {step.name for step in workflow.steps[workflow.index(position.step) + 1 :] if step.undo is not None}
-        kept = tuple(each for each in _noted(position, position.step, report) if each[0] not in undone)
-        return dataclasses.replace(position, reports=kept)
+def _may_be_too_late(step: Step) -> bool:
+    return step.undo is not None and step.undo.may_be_too_late
 
 
 def _undo_last(position: Position, workflow: Workflow, steps: Sequence[Step]) -> Position:

@@ -23,7 +23,8 @@ class World(Protocol):
         """What the step or undo of this name does, whichever program does it; it gives its report.
 
         It does what the rows say at this moment. It may be called more than once, and also later, when the rows say
-        something else: so does an order that a broker had kept.
+        something else: so does an order that a broker had kept, and a worker that was slow. What it writes then has to
+        name what it replaces.
         """
 
     def show(self) -> Any:
@@ -53,7 +54,8 @@ class Fault(enum.Enum):
 
     KILLED: it took effect, and the process dies before it writes the position; FAILED: it takes no effect, and says so;
     UNKNOWN: it took effect, and its caller sees an error; ABORTED: before it, a user or a deadline gives the work up;
-    LATE: the order turns up once more, some turns later.
+    LATE: it is done once more, some turns later, by what was read now: an order that turns up again, or a worker that
+    was slow and has lost its lease.
     """
 
     KILLED = "killed"
@@ -65,7 +67,7 @@ class Fault(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Disruption:
-    """A fault at the call of this number; `later`: of a late order, how many calls later."""
+    """A fault at the call of this number; `later`: of what is late, how many calls later."""
 
     call: int
     fault: Fault
@@ -117,11 +119,11 @@ def a_fault_at_each_step_ends_undone_or_goes_on(subject: Subject, *, faults: int
 
 def _disruptions(subject: Subject, run: Run, *, after: int) -> Iterator[Disruption]:
     """All single ones that a run can have after this call."""
-    of_hosts = {turn.name for turn in subject.catalog.turns() if turn.actor.is_host}
+    points = {workflow.point_of_no_return for workflow in subject.catalog.workflows()}
     for call in range(after + 1, len(run.calls)):
         for fault in (Fault.KILLED, Fault.FAILED, Fault.UNKNOWN, Fault.ABORTED):
             yield Disruption(call, fault)
-        if run.calls[call] in of_hosts:
+        if run.calls[call] not in points:
             yield from (Disruption(call, Fault.LATE, later) for later in range(1, len(run.calls) - call + 1))
 
 
@@ -138,6 +140,7 @@ class _Programs:
         self._catalog = subject.catalog
         self._faults = {each.call: each for each in disruptions}
         self._twice = twice
+        self._of_hosts = {turn.name for turn in self._catalog.turns() if turn.actor.is_host}
         self._world = subject.make()
         self._position = self._catalog.begin(subject.workflow)
         self._is_past_return = False
@@ -194,11 +197,14 @@ class _Programs:
         return report
 
     def _deliver_late(self, number: int) -> None:
-        """Orders of a while ago; their reports find the work elsewhere, or at the same place still."""
+        """What was begun a while ago; reports of orders find the work elsewhere, or at the same place still."""
         due = [late for late in self._late if late[0] <= number]
         self._late = [late for late in self._late if late[0] > number]
         for _, name, call in due:
-            self._position = self._catalog.take_report(self._position, name, self._checked(call))
+            report = self._checked(call)
+            # A worker that was slow has lost its lease: what it did stays, and the position that it writes is refused.
+            if name in self._of_hosts:
+                self._position = self._catalog.take_report(self._position, name, report)
 
 
 def _assert_ended(subject: Subject, plain: Run, run: Run, disruptions: tuple[Disruption, ...]) -> None:

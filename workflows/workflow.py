@@ -75,6 +75,10 @@ def _only(report: str) -> Reports:
 class Undo:
     """How a step is taken back. It may find nothing to undo, and may be repeated.
 
+    It also keeps the step out: a slow worker that does the step afterwards finds that it must not. An undo that may
+    come too late (a report of it leads FORWARD) is asked before all others of its workflow. Until it has answered,
+    nothing is undone; afterwards all is, also of steps that were not reached.
+
     Attributes:
         name: its crash point.
         does: what is written or ordered, for readers.
@@ -86,6 +90,10 @@ class Undo:
     does: str
     actor: Actor | None = None
     reports: Reports = dataclasses.field(default_factory=lambda: _only(UNDONE))
+
+    @property
+    def may_be_too_late(self) -> bool:
+        return Then.FORWARD in self.reports.values()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +158,9 @@ def _defects(workflow: Workflow) -> Iterator[str]:
     if point is not None and point not in names:
         yield f"its point of no return {point} is no step"
         return
+    late = [step.undo.name for step in workflow.steps if step.undo is not None and step.undo.may_be_too_late]
+    if len(late) > 1:
+        yield f"{' and '.join(late)} may each be too late; one of them can be asked first"
     for step in workflow.steps:
         is_point = step.name == point
         yield from _defects_of_step(

@@ -16,13 +16,20 @@ _NOT_INHERITED_PREFIXES = ("img_signature", "os_glance_", "os_hash_", "owner_spe
 
 
 def record(
-    context: Context, server: Server, spec: BuildSpec, *, name: str, metadata: Mapping[str, str]
+    context: Context,
+    server: Server,
+    spec: BuildSpec,
+    *,
+    name: str,
+    metadata: Mapping[str, str],
+    backup_type: str | None = None,
 ) -> dict[str, Any]:
-    """The image's record: whoever boots from it gets what the server had, and room enough."""
+    """The image's record: whoever boots from it gets what the server had, and room enough.
+
+    `backup_type`: of a backup. Nobody's metadata says what the image is, or whose: rotation looks at it.
+    """
     image = spec.image or ImageRef(image_id=server.image_ref or "")
-    return {
-        **_properties(image.properties),
-        **_properties(metadata),
+    fixed = {
         "name": name,
         "visibility": "private",
         "disk_format": "qcow2",
@@ -30,7 +37,7 @@ def record(
         "min_disk": max(spec.flavor.root_gib, image.min_disk_gib),
         "min_ram": image.min_ram_mib,
         "owner": server.project_id,
-        "image_type": "snapshot",
+        **({"image_type": "snapshot"} if backup_type is None else {"image_type": "backup", "backup_type": backup_type}),
         "image_location": "snapshot",
         "image_state": "available",
         "base_image_ref": server.image_ref or "",
@@ -38,13 +45,11 @@ def record(
         "user_id": str(context.user_id),
         "owner_id": server.project_id,
     }
+    free = {**image.properties, **metadata}
+    return {**{each: value for each, value in free.items() if not _is_taken(each.strip().lower(), fixed)}, **fixed}
 
 
-def _properties(wanted: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in wanted.items() if not _is_reserved(name.strip().lower())}
-
-
-def _is_reserved(name: str) -> bool:
-    """Whether the name is a field of the service's own, or says something of other bytes. In no spelling: not every
-    database tells them apart."""
-    return name in FIELDS or name in _NOT_INHERITED or name.startswith(_NOT_INHERITED_PREFIXES)
+def _is_taken(name: str, fixed: Mapping[str, object]) -> bool:
+    """Whether the name is one of ours, a field of the service's own, or says something of other bytes. In no spelling:
+    not every database tells them apart."""
+    return name in fixed or name in FIELDS or name in _NOT_INHERITED or name.startswith(_NOT_INHERITED_PREFIXES)

@@ -18,7 +18,17 @@ from api.resources.servers import (
     server_groups,
     tags,
 )
-from api.resources.servers.actions import console_output, create_image, lock, password, power, rebuild, rescue, state
+from api.resources.servers.actions import (
+    console_output,
+    create_backup,
+    create_image,
+    lock,
+    password,
+    power,
+    rebuild,
+    rescue,
+    state,
+)
 
 # What one server is, has and does.
 SERVERS: tuple[ModuleType, ...] = (
@@ -29,6 +39,7 @@ SERVERS: tuple[ModuleType, ...] = (
     rescue,
     rebuild,
     create_image,
+    create_backup,
     password,
     console_output,
     remote_consoles,

@@ -9,6 +9,7 @@ from compute.deadline import Deadline
 from compute.hypervisor.power import Power
 from lifecycle.actions import (
     CHANGE_PASSWORD,
+    CREATE_BACKUP,
     CREATE_IMAGE,
     OPERATIONS,
     PAUSE,
@@ -66,6 +67,7 @@ _WORK: dict[Action, Work] = {
     UNRESCUE: rescue_rebuild.unrescue,
     REBUILD: rescue_rebuild.rebuild,
     CREATE_IMAGE: snapshot.create_image,
+    CREATE_BACKUP: snapshot.create_image,
     CHANGE_PASSWORD: _change_password,
     TRIGGER_CRASH_DUMP: _trigger_crash_dump,
 }
@@ -73,4 +75,4 @@ WORK: dict[str, Work] = {key: _WORK[action] for key, action in OPERATIONS.items(
 
 def waits_for_another(host: AgentContext, act: Act) -> bool:
     """Whether a failed operation needs a service that does not answer now: it is tried again while there is time."""
-    return act.action == CREATE_IMAGE.operation and snapshot.waits_for_service(host, act)
+    return WORK.get(act.action) is snapshot.create_image and snapshot.waits_for_service(host, act)

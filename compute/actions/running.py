@@ -6,6 +6,7 @@ import core.errors
 from compute.agent_context import AgentContext
 from compute.deadline import Deadline
 from core.log import about
+from lifecycle.actions import OPERATIONS
 from messaging.verbs import cell
 from messaging.verbs.compute import Act
 from objects.build import Guest
@@ -30,7 +31,9 @@ class Job:
         self.has_begun = True
 
     def stage(self, step: str) -> None:
-        """Tells users how far it is."""
+        """Tells users how far it is, if the action's row has such a step."""
+        if step not in OPERATIONS[self.act.action].steps:
+            return
         stage = cell.Stage(self.act.uuid, self.act.operation_id, step, self.act.request_id)
         self.host.reporter.report(cell.STAGES, (self.act.uuid, self.act.operation_id), stage)
 

@@ -8,15 +8,13 @@ import contextlib
 import pathlib
 
 import core.errors
-from clients.glance import Images
+from clients.glance import ACTIVE, Images
 from compute import private
 from compute.actions.running import Job, text_of
 from compute.agent_context import AgentContext
 from lifecycle import states
 from messaging.verbs.compute import Act
 from objects.build import Guest
-
-ACTIVE = "active"
 
 
 def create_image(job: Job) -> Guest:

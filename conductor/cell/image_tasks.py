@@ -14,8 +14,9 @@ import core.errors
 import core.log
 from cell_db.image_tasks import ImageTask
 from cell_db.operations import Operation
-from clients.glance import Images
+from clients.glance import ACTIVE, Images
 from conductor.cell.host_commands import HostCommands
+from conductor.cell.rotation import rotate
 from conductor.cell.row_frames import row_frame
 from core.crash_points import CrashPoints
 from core.log import about
@@ -27,6 +28,7 @@ from workflows.definitions.create_image import (
     END,
     LOOK_AT_RECORD,
     REMOVE_RECORD,
+    ROTATE,
     UPLOAD,
 )
 from workflows.functions import Functions
@@ -37,7 +39,6 @@ LOG = core.log.get(__name__)
 LEASE_S = 30.0
 MAX_TASKS = 4
 NOT_UNDER_WAY = "The operation was given up"
-ACTIVE = "active"
 # Later its bytes are there, as far as anybody knows: that is found out, whatever has become of the server.
 UNFINISHED_STEPS = (CREATE_RECORD, UPLOAD)
 
@@ -64,6 +65,7 @@ class ImageTasks:
                 REMOVE_RECORD: self._remove_record,
                 LOOK_AT_RECORD: self._look_at_record,
                 CHECK_RECORD: self._look_at_record,
+                ROTATE: self._rotate,
                 END: lambda _: "ended",  # It is the commit that ends the row.
             },
         )
@@ -104,7 +106,7 @@ class ImageTasks:
         if turn is None or turn.actor.is_host:
             self._hand_to_host(task)
             return None
-        if CATALOG.is_at_point_of_no_return(task.position):
+        if turn.name == END:
             with self._steps(turn.name):
                 return self._moved(task, CATALOG.take_report(task.position, turn.name, "ended"), fault=None)
         report = self.do(turn, task)
@@ -160,6 +162,10 @@ class ImageTasks:
             return ACTIVE if self._service().look(task.image_id).status == ACTIVE else "incomplete"
         except core.errors.NotFound:
             return "incomplete"
+
+    def _rotate(self, task: ImageTask) -> str:
+        rotate(self._service(), task, said=about_task(task))
+        return "rotated"
 
     def _service(self) -> Images:
         if self._images is None:

@@ -29,13 +29,19 @@ from core import errors
 from core.bounded_pool import BoundedPool
 from devstack.services import image_access
 from devstack.services.image_access import SERVICE, Caller
-from devstack.services.image_store import ImageStore
+from devstack.services.image_store import COMPUTED, SETTABLE, ImageStore
 
 NEWEST = "v2.9"
 DEFAULT_LIMIT = 25
 MAX_LIMIT = 1000
 PATCH_TYPES = ("application/openstack-images-v2.1-json-patch", "application/openstack-images-v2.0-json-patch")
 FILTERS = ("name", "id", "status", "visibility", "owner", "container_format", "disk_format", "checksum")
+# Whatever else a list is asked by is a property, as with Glance.
+NO_PROPERTIES = (
+    COMPUTED
+    | SETTABLE.keys()
+    | {"limit", "marker", "sort", "sort_key", "sort_dir", "tag", "member_status", "size_min", "size_max"}
+)
 STORE = web.AppKey("store", ImageStore)
 CALLER = web.RequestKey("caller", Caller)
 DEACTIVATED = "deactivated"
@@ -420,6 +426,8 @@ def _fits(image: dict[str, Any], query: Any) -> bool:
     if image["os_hidden"] != (query.get("os_hidden", "false").lower() == "true"):
         return False
     if any(tag not in image["tags"] for tag in query.getall("tag", [])):
+        return False
+    if any(image.get(name) != value for name, value in query.items() if name not in NO_PROPERTIES):
         return False
     return all(
         _equals(image.get(name), query[name])

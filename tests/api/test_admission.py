@@ -30,6 +30,7 @@ _HELD: dict[Action, Any] = {
     actions.CONSOLE_OUTPUT: {},
     actions.REBUILD: {"imageRef": IMAGE},
     actions.CREATE_IMAGE: {"name": "copy"},
+    actions.CREATE_BACKUP: {"name": "copy", "backup_type": "daily", "rotation": 1},
     actions.CHANGE_PASSWORD: {"adminPass": "secret"},
 }
 _TASKS = (None, states.POWERING_OFF, states.DELETING, states.MIGRATING)

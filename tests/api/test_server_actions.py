@@ -15,6 +15,7 @@ from tests.api.small_cloud import IMAGE, SmallCloud
 _VALUES: dict[str, Any] = {
     "rebuild": {"imageRef": IMAGE},
     "createImage": {"name": "copy"},
+    "createBackup": {"name": "copy", "backup_type": "daily", "rotation": 1},
     "changePassword": {"adminPass": "secret"},
 }
 _STATUS = {"rescue": 200}

@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 
+import clients.glance
 import core.errors
 from clients.glance import Images
 from core.context import Context
@@ -171,3 +172,45 @@ def test_an_id_is_never_given_twice(images: Images) -> None:
 
         with pytest.raises(core.errors.NotFound):
             images.create_once(record)
+
+
+# ---- a project's images of one kind ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backup_type", ["daily", "", "a&owner=x, y", "in:daily,weekly", "täglich"])
+def test_a_list_has_the_active_images_of_one_project_with_all_these_properties(
+    service: ImageService, images: Images, backup_type: str
+) -> None:
+    wanted = {"image_type": "backup", "backup_type": backup_type, "instance_uuid": str(uuid.uuid4())}
+    mine = {service.create(BLUE, **wanted, visibility=visibility) for visibility in ("private", "shared")}
+    service.create(BLUE, content=None, **wanted)
+    service.create(RED, **wanted)
+    for name in wanted:
+        service.create(BLUE, **{**wanted, name: "other"})
+        service.create(BLUE, **{key: value for key, value in wanted.items() if key != name})
+
+    listed = images.list_active(owner=str(BLUE.project_id), properties=wanted)
+
+    assert sorted(image.id for image in listed) == sorted(mine)
+    assert all(image.created_at for image in listed)
+
+
+def test_a_list_is_read_page_by_page(
+    service: ImageService, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients.glance, "_PAGE", 2)
+    wanted = {"instance_uuid": str(uuid.uuid4())}
+    mine = {service.create(BLUE, content=b"x", **wanted) for _ in range(5)}
+
+    assert {image.id for image in images.list_active(owner=str(BLUE.project_id), properties=wanted)} == mine
+    monkeypatch.setattr(clients.glance, "MAX_LISTED", 4)
+    assert len(images.list_active(owner=str(BLUE.project_id), properties=wanted)) == 4
+
+
+def test_a_protected_image_is_not_removed(service: ImageService, images: Images) -> None:
+    image_id = service.create(BLUE, protected=True)
+
+    with pytest.raises(core.errors.Forbidden):
+        images.delete(image_id)
+
+    assert images.look(image_id).status == "active"

@@ -202,6 +202,25 @@ def test_an_image_of_a_guest_arrives_whole_and_leaves_no_file(
     assert [row.step for row in bench.cell.heard(cell.STAGES)][-1] == states.IMAGE_UPLOADING
 
 
+@pytest.mark.parametrize(
+    ("operation", "steps"),
+    [
+        ("create-image", [states.IMAGE_SNAPSHOT, states.IMAGE_PENDING_UPLOAD, states.IMAGE_UPLOADING]),
+        ("create-backup", [states.IMAGE_PENDING_UPLOAD, states.IMAGE_UPLOADING]),
+    ],
+)
+def test_a_backup_is_an_image_and_tells_its_own_steps(
+    bench: Bench, server: str, service: Service, operation: str, steps: list[str]
+) -> None:
+    image_id = service.queued()
+
+    assert done(bench, server, operation, arguments={"image_id": image_id}).fault is None
+
+    assert service.status(image_id) == "active"
+    heard = [row.step for row in bench.cell.heard(cell.STAGES)]
+    assert set(heard) <= set(steps) and heard[-1] == steps[-1]
+
+
 def test_an_image_that_is_there_is_not_made_again(bench: Bench, server: str, service: Service) -> None:
     image_id = service.queued()
     done(bench, server, "create-image", arguments={"image_id": image_id})
@@ -222,13 +241,13 @@ def test_an_image_that_cannot_be_made_leaves_no_file(bench: Bench, server: str, 
 
 
 def test_a_host_asks_the_image_service_for_nothing_but_status_and_bytes() -> None:
-    """It makes and removes no records: neither is called anywhere in the agent."""
+    """It makes, lists and removes no records: none of this is called anywhere in the agent."""
     sources = [path.read_text() for path in pathlib.Path(compute.__file__).parent.rglob("*.py")]
 
     assert [
         call
         for source in sources
-        for call in re.findall(r"(?:service|_images|images)\.(?:create|delete|void)\w*\(", source)
+        for call in re.findall(r"(?:service|_images|images)\.(?:create|delete|void|list)\w*\(", source)
     ] == []
 
 
@@ -241,10 +260,13 @@ def test_an_image_whose_record_its_user_deleted_is_not_made(bench: Bench, server
     assert outcome.unharmed is True and "no image" in outcome.fault
 
 
-def test_an_image_waits_for_an_image_service_that_is_away(bench: Bench, server: str, service: Service) -> None:
+@pytest.mark.parametrize("operation", ["create-image", "create-backup"])
+def test_an_image_waits_for_an_image_service_that_is_away(
+    bench: Bench, server: str, service: Service, operation: str
+) -> None:
     image_id = service.queued()
     service.stop()
-    bench.cell.act(server, 1, "op-1", "create-image", arguments={"image_id": image_id})
+    bench.cell.act(server, 1, "op-1", operation, arguments={"image_id": image_id})
     records = bench.agents[0].host.records
     wait_until(
         lambda: records.operations(server) and records.operations(server).waiting,

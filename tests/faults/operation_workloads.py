@@ -111,6 +111,31 @@ def deleted_while_copied(keeper: ProcessKeeper, arm: Arm) -> None:
     assert _status(keeper.world, task.image_id) in ("active", None)
 
 
+def backed_up(keeper: ProcessKeeper, arm: Arm) -> None:
+    """A backup takes the place of the oldest one; if it is not made, none goes."""
+    world = keeper.world
+    uuid = _running(keeper)
+    older = [world.images.create(_backup(uuid)).id for _ in range(2)]
+    disk = world.folder / "disk-of-a-backup"
+    disk.write_bytes(b"a disk")
+    for image_id in older:
+        world.images.upload(image_id, disk)
+    arm()
+    task = _begin_image(world, uuid, rotation=2)
+    keeper.call(_create_record, keeper, task)
+    made = _end_image(keeper, uuid, task)
+    assert [_status(world, image_id) for image_id in older].count("active") == (1 if made == "active" else 2)
+    for image_id in older:
+        world.images.delete(image_id)
+    _delete(keeper, uuid)
+
+
+def _backup(uuid: str) -> dict[str, str]:
+    """A record of one."""
+    kind = {"image_type": "backup", "backup_type": "daily", "instance_uuid": uuid, "owner": str(_user().project_id)}
+    return {"name": "backup", "disk_format": "qcow2", "container_format": "bare", **kind}
+
+
 def _copy(keeper: ProcessKeeper, arm: Arm, uuid: str) -> str | None:
     """The status of the image in the end."""
     world = keeper.world
@@ -130,11 +155,13 @@ def _end_image(keeper: ProcessKeeper, uuid: str, task: ImageTask) -> str | None:
     return status
 
 
-def _begin_image(world: World, uuid: str) -> ImageTask:
-    """What the API does first."""
-    record = {"id": str(uuids.uuid4()), "name": "copy", "disk_format": "qcow2", "container_format": "bare"}
+def _begin_image(world: World, uuid: str, *, rotation: int | None = None) -> ImageTask:
+    """What the API does first; with a rotation it is a backup."""
+    copy = {"name": "copy", "disk_format": "qcow2", "container_format": "bare"}
+    record = {**(copy if rotation is None else _backup(uuid)), "id": str(uuids.uuid4())}
     begun = _gate_of(world, uuid).write_now(
-        cell_db.image_tasks.begin, uuid, _user(), image_id=record["id"], record=record, position=CATALOG.begin("create-image"),
+        cell_db.image_tasks.begin, uuid, _user(), image_id=record["id"], record=record, rotation=rotation,
+        position=CATALOG.begin("create-image" if rotation is None else "create-backup"),
         token=str(uuids.uuid4()), lease_s=5.0,
     )  # fmt: skip
     return value_of(begun)

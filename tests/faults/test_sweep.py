@@ -42,6 +42,7 @@ POINTS: list[tuple[str, str, Workload]] = [
     ("api", "cell.create-record", operation_workloads.copied),
     ("cell", "cell.create-record", operation_workloads.copied_by_an_api_that_died),
     ("cell", "cell.check-record", operation_workloads.copied),
+    ("cell", "cell.rotate-backups", operation_workloads.backed_up),
     ("cell", "cell.end-image", operation_workloads.copied),
     ("cell", "cell.look-at-record", operation_workloads.not_copied),
     ("cell", "cell.remove-record", operation_workloads.not_copied),

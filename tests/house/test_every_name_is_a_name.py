@@ -65,6 +65,7 @@ def test_names_are_looked_for_in_bodies_that_have_some() -> None:
     assert {
         ("server", "name"),
         ("createImage", "name"),
+        ("createBackup", "name"),
         ("keypair", "name"),
         ("aggregate", "availability_zone"),
         ("flavor", "name"),

@@ -23,6 +23,7 @@ ACTIONS: dict[str, tuple[str, str | None]] = {
     "unrescue": ("unrescue", "compute_unrescue_instance"),
     "rebuild": ("rebuild", "compute_rebuild_instance"),
     "createImage": ("createImage", "compute_snapshot_instance"),
+    "createBackup": ("createBackup", "compute_backup_instance"),
     "changePassword": ("changePassword", "compute_set_admin_password"),
     "trigger_crash_dump": ("trigger_crash_dump", "compute_trigger_crash_dump"),
     "lock": ("lock", None),

@@ -120,6 +120,31 @@ def test_an_image_of_a_server_boots_another(cloud: Cloud, server: str, version: 
     client.ok("image delete copy")
 
 
+@pytest.mark.parametrize("version", ["2.1", "2.96"])
+def test_the_newest_backups_of_a_server_are_kept(cloud: Cloud, server: str, version: str) -> None:
+    client = cloud.client("demo")
+    create = f"--os-compute-api-version {version} server backup create --type daily --rotate 2 --wait"
+    client.ok(f"{create} --name other --type weekly {server}")
+    wait_for_status(client, server, "ACTIVE")
+
+    for day in ("monday", "tuesday", "wednesday"):
+        client.ok(f"{create} --name {day} {server}")
+        wait_until(
+            lambda: client.json(f"server show {server}")["OS-EXT-STS:task_state"] is None,
+            what="backup",
+            deadline_s=DEADLINE_S,
+            every_s=0.2,
+        )
+
+    assert {image["Name"] for image in client.json("image list --private")} == {"other", "tuesday", "wednesday"}
+    image = client.json("image show wednesday")
+    assert image["status"] == "active"
+    wanted = {"image_type": "backup", "backup_type": "daily", "instance_uuid": server}
+    assert wanted.items() <= image["properties"].items()
+    assert events(client, server)["createBackup"] == [("compute_backup_instance", "Success")] * 4
+    client.ok("image delete other tuesday wednesday")
+
+
 def test_another_project_s_image_is_none(cloud: Cloud, server: str) -> None:
     """Not to the image service, and not to the Compute API, which asks it under another name than the user's."""
     record = {"name": "secret", "visibility": "private", "disk_format": "raw", "container_format": "bare"}

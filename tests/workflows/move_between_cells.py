@@ -27,11 +27,12 @@ MOVE_BETWEEN_CELLS = Workflow(
              undo=Undo(name="super.undo-destination", does="Y: the number is void, with a cleanup for B")),
         Step(name="agent.prepare", actor=B, does="empty disks; the guest may come",
              reports={"prepared": ONWARD, "refused": UNDO}),
-        Step(name="super.go", actor=SUPER, does="X: A may be ordered to send"),
-        Step(name="agent.send", actor=A, does="the mark on disk, then the migration; B's guest is paused",
-             reports={"parked": ONWARD, "stays": UNDO},
-             undo=Undo(name="agent.cancel", does="is the guest here? It goes on, and the number is refused",
+        # From here on A may be ordered to send: so here is what takes it back.
+        Step(name="super.go", actor=SUPER, does="X: A may be ordered to send",
+             undo=Undo(name="agent.cancel", actor=A, does="is the guest here? It goes on, and the number is refused",
                        reports={"stays": ONWARD, "left": FORWARD})),
+        Step(name="agent.send", actor=A, does="the mark on disk, then the migration; B's guest is paused",
+             reports={"parked": ONWARD, "stays": UNDO}),
         Step(name="agent.fetch", actor=B, does="is the guest here, complete and paused?", may_come_early=True,
              reports={"ready": ONWARD, "refused": UNDO}),
         Step(name="super.close", actor=SUPER, does="X: LIVE -> LEAVING; X takes no writes for it from here",
@@ -53,8 +54,9 @@ CATALOG = Catalog([MOVE_BETWEEN_CELLS])
 
 @dataclasses.dataclass
 class Cell:
-    """One cell's row of the server."""
+    """One cell's row of the server; `version`: what each write names and replaces."""
 
+    version: int = dataclasses.field(default=0, compare=False)
     state: str | None = None
     attempt: int = 0
     has_move: bool = False
@@ -71,10 +73,12 @@ class TwoCells:
 
     def __init__(self, *, refuses: str = "", loses: bool = False) -> None:
         self.mapping = "X"
-        self.cells = {"X": Cell("LIVE", 1, content="as the user left it"), "Y": Cell()}
+        self.cells = {"X": Cell(state="LIVE", attempt=1, content="as the user left it"), "Y": Cell()}
         self.claims: tuple[str, str | None] = ("A", None)
         self.hosts = {"A": Host({1: "run"}), "B": Host(refuses="fetch" if loses else refuses)}
         self.cleanups: set[tuple[str, int]] = set()
+        self._generation = 0
+        self._read = {"X": 0, "Y": 0, "claims": 0}
 
     def show(self) -> Any:
         self._clean()
@@ -115,14 +119,25 @@ class TwoCells:
             "super.end": lambda: self._claim(self._set("done", "Y", has_move=False), "B", None),
             "super.finish": lambda: "done",
         }
-        return calls[name]
+        read = {"X": self.cells["X"].version, "Y": self.cells["Y"].version, "claims": self._generation}
+
+        def call() -> str:
+            # Who is slow writes by what it read.
+            self._read = read
+            return calls[name]()
+
+        return call
 
     def _set(self, report: str, cell: str, **changes: Any) -> str:
-        self.cells[cell] = dataclasses.replace(self.cells[cell], **changes)
+        row = self.cells[cell]
+        if self._read[cell] == row.version:
+            self.cells[cell] = dataclasses.replace(row, version=row.version + 1, **changes)
         return report
 
     def _claim(self, report: str, server: str, move: str | None) -> str:
-        self.claims = (server, move)
+        if self._read["claims"] == self._generation:
+            self.claims = (server, move)
+            self._generation += 1
         return report
 
     def _open(self) -> str:

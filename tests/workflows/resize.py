@@ -95,8 +95,9 @@ CATALOG = Catalog([RESIZE, REVERT, GO_BACK])
 
 @dataclasses.dataclass
 class Row:
-    """The server's row; `number`: the attempt that it moves to."""
+    """The server's row; `number`: the attempt that it moves to; `version`: what each write names and replaces."""
 
+    version: int = 0
     attempt: int = 1
     host: str = "A"
     last_attempt: int = 1
@@ -118,6 +119,8 @@ class OneCell:
         self.claims: tuple[str, str | None] = ("A", None)
         self.hosts = {"A": Host({1: "run"}), "B": Host(refuses=refuses)}
         self.cleanups: set[tuple[str, int]] = set()
+        self._generation = 0
+        self._read = (0, 0)
         self._wish = wish
         self._no_host = no_host
 
@@ -147,7 +150,7 @@ class OneCell:
             "agent.fetch": lambda: b.fetch(2),
             HAND_OVER: lambda: self._hand_over(2, "B"),
             "agent.activate": lambda: b.activate(2),
-            "api.verify": self._verify,
+            "api.verify": lambda: self._wish,
             "agent.destroy": lambda: a.destroy(1),
             "cell.release-move": lambda: self._claim("done", self.claims[0], None),
             "cell.ended": lambda: self._set("done", number=None, is_moving=False),
@@ -163,19 +166,28 @@ class OneCell:
             "agent.activate-back": lambda: a.activate(row.attempt, takes_over=1),
             "agent.destroy-back": lambda: b.destroy(2),
         }
-        return calls[name]
+        if name == "api.verify":
+            going_back = (self.hosts["A"].guests, self.claims)
+            assert going_back == ({1: "off"}, ("B", "A")), "there is nothing to go back to"
+        read = (self.row.version, self._generation)
+
+        def call() -> str:
+            # Who is slow writes by what it read.
+            self._read = read
+            return calls[name]()
+
+        return call
 
     def _set(self, report: str, **changes: Any) -> str:
-        self.row = dataclasses.replace(self.row, **changes)
+        if self._read[0] == self.row.version:
+            self.row = dataclasses.replace(self.row, version=self.row.version + 1, **changes)
         return report
 
     def _claim(self, report: str, server: str, move: str | None) -> str:
-        self.claims = (server, move)
+        if self._read[1] == self._generation:
+            self.claims = (server, move)
+            self._generation += 1
         return report
-
-    def _verify(self) -> str:
-        assert (self.hosts["A"].guests, self.claims) == ({1: "off"}, ("B", "A")), "there is nothing to go back to"
-        return self._wish
 
     def _begin_back(self) -> str:
         """A number that was given up is never used again."""

@@ -49,7 +49,13 @@ def test_each_step_done_twice_succeeds(name: str) -> None:
 
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_a_fault_at_each_step_ends_undone_or_goes_on(name: str) -> None:
-    assert a_fault_at_each_step_ends_undone_or_goes_on(SUBJECTS[name]) > 5
+    assert a_fault_at_each_step_ends_undone_or_goes_on(SUBJECTS[name], faults=1) > 5
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_two_faults_at_any_steps_end_undone_or_go_on(name: str) -> None:
+    assert a_fault_at_each_step_ends_undone_or_goes_on(SUBJECTS[name]) > 50
 
 
 def test_a_move_that_its_source_cannot_take_back_goes_on() -> None:

@@ -103,3 +103,12 @@ def test_work_that_does_not_end_is_found() -> None:
 
     with pytest.raises(AssertionError, match="it does not end"):
         each_step_done_twice_succeeds(Subject(catalog=catalog, workflow="resize", make=lambda: Stubborn("revert")))
+
+
+def test_a_slow_worker_that_writes_without_comparing_is_found() -> None:
+    def admits_whatever_the_row_says(cell: OneCell) -> str:
+        cell.row.is_moving = True
+        return "admitted"
+
+    with pytest.raises(AssertionError, match=r"half done|something is left"):
+        a_fault_at_each_step_ends_undone_or_goes_on(_changed("super.admit", admits_whatever_the_row_says), faults=1)

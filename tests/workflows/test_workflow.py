@@ -15,6 +15,7 @@ CUT = Step(name="cut", actor=HOST, does="", reports={"cut": Then.ONWARD, "blunt"
            undo=Undo(name="glue", does="", reports={"whole": Then.ONWARD, "eaten": Then.FORWARD}))  # fmt: skip
 TASTE = Step(name="taste", actor=HOST, does="", may_come_early=True, reports={"good": Then.ONWARD, "bad": Then.UNDO})
 ORDER = Step(name="order", actor=CELL, at_once=API, does="", undo=Undo(name="cancel", does=""))
+SALT = Step(name="salt", actor=CELL, does="", undo=Undo(name="rinse", does=""))
 PAY = Step(name="pay", actor=CELL, does="")
 EAT = Step(name="eat", actor=HOST, does="", reports={"eaten": Then.ONWARD})
 
@@ -60,6 +61,11 @@ def _at(position: Position) -> tuple[str, str]:
             "pay",
         ),
         ("cut is at or after the point of no return and has an undo", [CUT], None),
+        (
+            "glue and rinse may each be too late",
+            [CUT, dataclasses.replace(SALT, undo=dataclasses.replace(CUT.undo, name="rinse")), PAY],
+            "pay",
+        ),
     ],
 )
 def test_a_table_that_contradicts_itself_is_refused(defect: str, steps: list[Step], point: str | None) -> None:
@@ -96,6 +102,31 @@ def test_what_is_undone_is_undone_backwards() -> None:
 
 def test_an_undo_that_comes_too_late_lets_the_work_go_on() -> None:
     assert _at(_after(("order", "done"), ("cut", "blunt"), ("glue", "eaten"))) == ("forward", "taste")
+
+
+SALTED = Catalog([_meal(ORDER, CUT, SALT, TASTE, PAY, EAT)])
+
+
+def _salted(*reports: tuple[str, str]) -> Position:
+    """Given up while it is tasted, and then these reports."""
+    position = SALTED.begin("meal")
+    for name, report in (("order", "done"), ("cut", "cut"), ("salt", "done")):
+        position = SALTED.take_report(position, name, report)
+    position = SALTED.give_up(position)
+    for name, report in reports:
+        position = SALTED.take_report(position, name, report)
+    return position
+
+
+def test_nothing_is_undone_before_the_undo_that_may_be_too_late_has_answered() -> None:
+    assert _at(_salted()) == ("undo", "cut")
+    assert _at(_salted(("glue", "whole"))) == ("undo", "salt")
+    assert _at(_salted(("glue", "whole"), ("rinse", "undone"))) == ("undo", "order")
+    assert _salted(("glue", "whole"), ("rinse", "undone"), ("cancel", "undone")).heading is Heading.UNDONE
+
+
+def test_where_it_was_too_late_what_later_steps_have_reported_counts() -> None:
+    assert _at(_salted(("glue", "eaten"))) == ("forward", "taste")
 
 
 def test_a_report_that_comes_early_is_kept_until_its_turn() -> None:
