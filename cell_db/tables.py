@@ -97,6 +97,7 @@ instances = _table(
     Index("ix_instances_project_order", "project_id", "deleted", "created_at", "uuid"),
     Index("ix_instances_name", "deleted", "display_name", "uuid"),
     Index("ix_instances_project_name", "project_id", "deleted", "display_name", "uuid"),
+    Index("ix_instances_project_terminated", "project_id", "deleted", "terminated_at", "uuid"),
     Index("ix_instances_state", "state", "lease_until"),
     Index("ix_instances_operation", "operation_id", "lease_until"),
     Index("ix_instances_host", "host", "deleted"),

@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from api.resources import flavors, health, versions
+from api.resources import flavors, health, usage, versions
 from api.resources.hosts import aggregates, availability_zones, hypervisors, services
 from api.resources.keypairs import keypairs
 from api.resources.quota import limits, quota_classes, quota_sets
@@ -65,4 +65,5 @@ RESOURCES: tuple[ModuleType, ...] = (
     hypervisors,
     aggregates,
     availability_zones,
+    usage,
 )

@@ -28,6 +28,7 @@ import cell_db.tables
 import clients.http
 from api.cloud import Cloud
 from api.http.caller import Identity
+from api.resources import usage
 from api.resources.table import SERVERS
 from core.sealed import Opener
 from database.engine import Database
@@ -39,7 +40,7 @@ from objects.host import Heartbeat, Inventory, Usage
 from tests import empty_sqlite
 from tests.api.http.harness import ADMIN, ALICE, BOB, LIMITS, Asker, Reply, Trusting, serving_tables, settings
 
-RESOURCES = SERVERS
+RESOURCES = (*SERVERS, usage)
 _CELLS = ("cell0", "east", "west")
 CARL = Identity("carl-id", "0ca51", ("member", "reader"))
 _LIMITS = dataclasses.replace(LIMITS, max_body_bytes=114688)

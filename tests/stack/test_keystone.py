@@ -128,6 +128,13 @@ def test_names_of_projects_lead_to_their_quota_and_servers(admin: Client) -> Non
     assert {row["Resource"] for row in admin.json("quota show --compute demo")} >= {"instances", "cores", "ram"}
 
 
+def test_usage_is_told_by_project_and_of_all(admin: Client, demo: Client) -> None:
+    mine = demo.json("token issue")["project_id"]
+    assert mine in {row["Project"] for row in admin.json("usage list")}
+    assert len(demo.json("usage show")["Servers"]) >= 2
+    assert "403" in demo.refused("usage list")
+
+
 def test_roles_in_keystone_decide(admin: Client, demo: Client) -> None:
     assert "403" in demo.refused("flavor create --ram 64 --vcpus 1 --disk 1 forbidden")
     assert "403" in demo.refused("hypervisor list")
