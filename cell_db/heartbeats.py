@@ -15,7 +15,7 @@ import core.log
 from cell_db.inventories import as_text
 from cell_db.tables import cleanups, compute_nodes, instances, services
 from database.statements import changed, insert_if_absent
-from database.types import now_sql
+from database.types import UNREADABLE, now_sql
 from objects.host import COMPUTE, CONDUCTOR, Heartbeat, Inventory, Usage
 from objects.host_limits import usage_defect
 
@@ -244,7 +244,7 @@ class HostReport:
 
     `defect`: what makes its record unusable; its inventory is then one of nothing. `accepted`: the cell's copy of what
     the API level says. `refuses`: why it takes no builds at the moment. `left`: its agent stopped in good order.
-    `silent_s` None: never seen. `cleanups_open`: superseded attempts may still be on it. `conductor_silent_s`: since
+    `io_ops`: builds under way. `silent_s` None: never seen. `cleanups_open`: superseded attempts may still be on it. `conductor_silent_s`: since
     any conductor of the cell was seen; None: none was. Without one nothing would be built. `witness_silent_s`: since
     one was seen that hears its hosts: without one their silence proves nothing.
     """
@@ -261,6 +261,7 @@ class HostReport:
     memory_mib_used: int
     disk_gib_used: int
     guests: int
+    io_ops: int
     failed_builds: int
     disabled: bool
     forced_down: bool
@@ -341,7 +342,7 @@ def _hosts() -> sa.Select[Any]:
             node.host, node.uuid, as_text(node.inventory), as_text(node.placed), node.accepted, node.refuses, node.vcpus_used,
             node.memory_mib_used, node.disk_gib_used, node.guests, node.failed_builds, service.disabled, service.forced_down, service.left,
             service.last_seen_at, conducted.scalar_subquery().label("conducted_at"), witnessed.label("witnessed_at"),
-            owing.c.host.is_not(None).label("owes"), node.updated_at, now_sql().label("now"),
+            owing.c.host.is_not(None).label("owes"), node.updated_at, now_sql().label("now"), as_text(service.intents),
         )
         .join(services, sa.and_(service.host == node.host, service.binary == COMPUTE))
         .outerjoin(owing, owing.c.host == node.host)
@@ -368,6 +369,7 @@ def _report(row: sa.Row[Any]) -> HostReport:
         memory_mib_used=usage.memory_mib,
         disk_gib_used=usage.disk_gib,
         guests=usage.guests,
+        io_ops=_number_of(row.intents),
         failed_builds=row.failed_builds,
         disabled=row.disabled,
         forced_down=row.forced_down,
@@ -378,6 +380,16 @@ def _report(row: sa.Row[Any]) -> HostReport:
         cleanups_open=bool(row.owes),
         reported_at=row.updated_at,
     )
+
+
+def _number_of(intents: str | None) -> int:
+    """How many builds a host says are under way; of what cannot be read, none."""
+    if intents in (None, "", "[]"):
+        return 0
+    try:
+        return len(msgspec.json.decode(intents, type=list[msgspec.Raw]))
+    except UNREADABLE:
+        return 0
 
 
 def _since(moment: datetime.datetime | None, now: datetime.datetime) -> float | None:

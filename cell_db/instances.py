@@ -8,10 +8,11 @@ import sqlalchemy as sa
 
 import core.errors
 from cell_db.history import Phase, Told, tell
+from cell_db.inventories import as_text
 from cell_db.tables import instance_metadata, instance_tags, instances
 from core.context import Context
 from database.statements import changed
-from database.types import now_sql
+from database.types import UNREADABLE, now_sql
 from lifecycle import refusals, states
 from lifecycle.actions import LOCK, RESET_STATE, UNLOCK, Action
 from lifecycle.admit import admit
@@ -40,6 +41,23 @@ def get(connection: sa.Connection, uuid: str, *, deleted: bool = False) -> Serve
     if row is None:
         raise refusals.not_found(uuid)
     return Server(*row)
+
+
+def explanations(connection: sa.Connection, uuid: str) -> object:
+    """Why the server is where it is, as `objects.explanation.read` reads it; None: nobody said.
+
+    Raises:
+        NotFound: there is no such server.
+    """
+    row = connection.execute(
+        sa.select(as_text(instances.c.explanations)).where(instances.c.uuid == uuid, instances.c.deleted == sa.false())
+    ).first()
+    if row is None:
+        raise refusals.not_found(uuid)
+    try:
+        return msgspec.json.decode(row[0]) if row[0] else None
+    except UNREADABLE:
+        return None
 
 
 def build_spec(connection: sa.Connection, uuid: str) -> BuildSpec:

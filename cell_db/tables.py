@@ -87,6 +87,8 @@ instances = _table(
     Column("extra", Json),
     Column("user_data", LongText),
     Column("spec", Json),
+    # why it is where it is: the last few choices of a host (objects.explanation)
+    Column("explanations", Json),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
     Column("launched_at", Timestamp),

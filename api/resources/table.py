@@ -13,6 +13,7 @@ from api.resources.servers import (
     instance_actions,
     listing,
     metadata,
+    placement,
     record,
     remote_consoles,
     server_groups,
@@ -37,6 +38,7 @@ SERVERS: tuple[ModuleType, ...] = (
     diagnostics,
     metadata,
     tags,
+    placement,
     instance_actions,
     server_groups,
 )

@@ -1,7 +1,7 @@
 """The little language of extra spec values: `>= 4`, `s== x`, `<in> gold`, `<or> a <or> b` …"""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 _NUMBERS: dict[str, Callable[[float, float], bool]] = {
     "=": operator.ge,  # so it was defined long ago: at least
@@ -37,6 +37,11 @@ def matches(value: str, wanted: str) -> bool:
     if sign in _NUMBERS:
         return _compared(_NUMBERS[sign], value, " ".join(operands))
     return value == wanted
+
+
+def any_matches(values: Collection[str], wanted: str) -> bool:
+    """True if one of the host's values is what the extra spec wants."""
+    return any(matches(value, wanted) for value in values)
 
 
 def _compared(compare: Callable[[float, float], bool], value: str, wanted: str) -> bool:

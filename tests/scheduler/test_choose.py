@@ -9,8 +9,9 @@ import pytest
 from hypothesis import strategies
 
 from scheduler import filters
+from scheduler.aggregates import AggregateState
 from scheduler.choose import Choice, NoValidHost, choose
-from scheduler.hosts import AggregateState, HostState
+from scheduler.hosts import HostState
 from scheduler.request import Group, Hints, Request
 from tests.scheduler.hosts import EAST, WEST, host, request
 

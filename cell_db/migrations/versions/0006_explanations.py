@@ -1,0 +1,22 @@
+"""Why servers are where they are
+
+A column at the end of its table: MariaDB adds it at once, however many rows there are.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+from database.types import Json
+
+revision = "0006"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("instances", sa.Column("explanations", Json, nullable=True))
+
+
+def downgrade() -> None:
+    op.drop_column("instances", "explanations")

@@ -1,0 +1,52 @@
+"""A policy: which filters and weighers choose, and how they are set."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from scheduler import filters as all_filters
+from scheduler import weighers as all_weighers
+from scheduler.filters import Filter
+from scheduler.options import DEFAULT as DEFAULT_OPTIONS
+from scheduler.options import FilterOptions
+from scheduler.weighers import MULTIPLIERS, SOFT_AFFINITY, SOFT_ANTI_AFFINITY, Weigher
+
+NAME = "default"
+"""Of the policy of whoever names none."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Policy:
+    """One named set of filters, weighers and their settings."""
+
+    name: str
+    filters: tuple[Filter, ...]
+    weighers: tuple[Weigher, ...]
+    soft_affinity: float
+    soft_anti_affinity: float
+    options: FilterOptions = DEFAULT_OPTIONS
+
+
+def policy_with(
+    name: str = NAME,
+    *,
+    enabled: Sequence[str] = (),
+    options: FilterOptions = DEFAULT_OPTIONS,
+    multipliers: Mapping[str, float] | None = None,
+) -> Policy:
+    """The policy of these settings; `enabled`: names of filters, none: the default ones.
+
+    Raises:
+        Invalid: there is no filter of a name.
+    """
+    given = {**MULTIPLIERS, **(multipliers or {})}
+    return Policy(
+        name,
+        all_filters.enabled(enabled, options),
+        all_weighers.with_multipliers(given),
+        given[SOFT_AFFINITY],
+        given[SOFT_ANTI_AFFINITY],
+        options,
+    )
+
+
+DEFAULT = policy_with()
