@@ -92,10 +92,8 @@ def accept(connection: sa.Connection, host: str) -> bool:
 
 
 def dedicate(connection: sa.Connection, host: str, project_id: str | None) -> str | None:
-    """From this commit on the host is for servers of this project alone; None: for everybody's. Gives whose it was.
-
-    Whoever chose a host before the commit has to choose again: it may have chosen this one (build protocol, section 2:
-    an order whose lease was ended is assigned by nobody).
+    """From this commit on orders of other projects are not handed over to the host; None: those of all projects are.
+    Gives whose it was.
 
     Raises:
         NotFound: no such host is mapped.
@@ -104,10 +102,18 @@ def dedicate(connection: sa.Connection, host: str, project_id: str | None) -> st
     before = get(connection, host).dedicated_to
     mine = sa.update(host_mappings).where(host_mappings.c.host == host)
     connection.execute(mine.values(dedicated_to=project_id, updated_at=now_sql()))
-    if project_id is not None:
-        chosen = sa.update(build_requests).where(build_requests.c.phase == "new", build_requests.c.token.is_not(None))
-        connection.execute(chosen.values(token=None, lease_until=now_sql()))
     return before
+
+
+def choose_again(connection: sa.Connection) -> None:
+    """Ends the leases of all orders that no cell has: who leases them next chooses by what is true by then.
+
+    A hand-over that read an older mapping of a host, in a transaction that is still open, writes one of these rows. It
+    is waited for, or its lease is over. So after this commit every hand-over to a host that was dedicated before is
+    either in the journal or will not be.
+    """
+    chosen = sa.update(build_requests).where(build_requests.c.phase == "new")
+    connection.execute(chosen.values(token=None, lease_until=now_sql()))
 
 
 def orders_of_others(connection: sa.Connection, host: str, project_id: str) -> list[str]:

@@ -221,6 +221,7 @@ class DedicateHost(commands.Command):
         if not others and not dry_run:
             open_cloud.api_write(api_db.hosts.dedicate, mapping.host, project)
             try:
+                open_cloud.api_write(api_db.hosts.choose_again)
                 others = _others(open_cloud, gate, mapping.host, project)
             except core.errors.CellplaneError:
                 open_cloud.api_write(api_db.hosts.dedicate, mapping.host, mapping.dedicated_to)

@@ -49,7 +49,7 @@ async def prepare(call: Call) -> Prepared:
     lookups.refuse_unsupported(body)
     wish = _wish(call, body)
     others = hints.parse(call.document)
-    different_cell, target_cell = hints.cells_named(others, _cells(call))
+    different_cell, target_cell = hints.cells_named(others, _cells(call)) if others.given else ([], None)
     image_id = disks.image_to_boot(body)
     refuse_networks(body)
     named = lookups.References(

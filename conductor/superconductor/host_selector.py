@@ -132,6 +132,10 @@ class RequestBuilds:
         before = explanation.read(self.entries[number].explanations)
         return explanation.kept([*before, self._explanation(number, at)])
 
+    def explained(self, at: datetime.datetime) -> dict[str, list[dict[str, object]]]:
+        """Server -> why it has no host, as `explanations`."""
+        return {entry.uuid: self.explanations(number, at) for number, entry in enumerate(self.entries)}
+
     def _explanation(self, number: int, at: datetime.datetime) -> Explanation:
         choice = self.choices[number] if self.fault is None and self.choices else None
         decision = self.decision if choice is None else choice.decision

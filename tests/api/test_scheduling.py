@@ -22,7 +22,6 @@ import cell_db.tables
 from api.resources import flavors
 from api.resources.hosts import aggregates
 from objects import explanation
-from objects.candidate import Candidate
 from objects.explanation import Explanation, Rejection, Weighed
 from tests.api.http.harness import ADMIN, ALICE
 from tests.api.operators_cloud import operators_cloud
@@ -272,97 +271,3 @@ def test_an_order_that_waits_says_why(cloud: SmallCloud) -> None:
 
     assert placement(cloud, first).json["placement"]["choices"][0]["message"].endswith("No host was chosen.")
     assert placement(cloud, second).json["placement"]["choices"] == []
-
-
-# ---- dedicated hosts -------------------------------------------------------------------------------------------------
-
-
-def assignment(cloud: SmallCloud, uuid: str, host: str, *alternates: str) -> api_db.journal.Assignment:
-    entry = cloud.entry(uuid)
-    assert entry is not None
-    with cloud.api.reading() as connection:
-        cell_uuid = api_db.cells.find(connection, "east").uuid
-    others = [Candidate(host=name, node_uuid=NOBODY) for name in alternates]
-    return api_db.journal.Assignment(
-        uuid=uuid,
-        token=str(entry.token),
-        project_id=entry.project_id,
-        cell_uuid=cell_uuid,
-        host=host,
-        alternates=others,
-    )
-
-
-def leased(cloud: SmallCloud, *uuids: str) -> None:
-    with cloud.api.transaction() as connection:
-        assert len(api_db.journal.lease(connection, seconds=60, most=10, uuids_wanted=uuids)) == len(uuids)
-
-
-def assigned(cloud: SmallCloud, *assignments: api_db.journal.Assignment) -> set[str]:
-    with cloud.api.transaction() as connection:
-        return api_db.journal.assign(connection, assignments)
-
-
-def dedicate(cloud: SmallCloud, host: str, project_id: str | None) -> None:
-    with cloud.api.transaction() as connection:
-        api_db.hosts.dedicate(connection, host, project_id)
-
-
-@pytest.mark.parametrize("hosts", [("east-1",), ("east-2", "east-1")])
-def test_the_hand_over_refuses_a_host_that_became_anothers_meanwhile(cloud: SmallCloud, hosts: tuple[str, ...]) -> None:
-    theirs = cloud.created(user=CARL)
-    dedicate(cloud, "east-1", str(ALICE.project_id))
-    leased(cloud, theirs)  # by a super-conductor whose view is older
-
-    assert assigned(cloud, assignment(cloud, theirs, *hosts)) == set()
-
-    entry = cloud.entry(theirs)
-    assert entry is not None
-    assert (entry.phase, entry.token) == ("new", None)
-    leased(cloud, theirs)  # at once, by whoever knows better
-    assert assigned(cloud, assignment(cloud, theirs, "east-2")) == {theirs}
-
-
-def test_of_orders_handed_over_together_only_those_of_others_are_refused(cloud: SmallCloud) -> None:
-    mine, theirs, elsewhere = cloud.created(), cloud.created(user=CARL), cloud.created()
-    dedicate(cloud, "east-1", str(ALICE.project_id))
-    leased(cloud, mine, theirs, elsewhere)
-
-    done = assigned(
-        cloud,
-        assignment(cloud, mine, "east-1"),
-        assignment(cloud, theirs, "east-1"),
-        assignment(cloud, elsewhere, "east-2"),
-    )
-
-    assert done == {mine, elsewhere}
-
-
-def test_what_was_chosen_before_a_host_was_dedicated_is_chosen_again(cloud: SmallCloud) -> None:
-    theirs = cloud.created(user=CARL)
-    leased(cloud, theirs)
-    before = assignment(cloud, theirs, "east-1")
-
-    dedicate(cloud, "east-1", str(ALICE.project_id))
-
-    assert assigned(cloud, before) == set()
-    dedicate(cloud, "east-1", None)
-    assert assigned(cloud, before) == set(), "its lease was ended"
-    leased(cloud, theirs)
-    assert assigned(cloud, assignment(cloud, theirs, "east-1")) == {theirs}
-
-
-def test_orders_of_others_on_their_way_are_found(cloud: SmallCloud) -> None:
-    first, alternate, mine = cloud.created(user=CARL), cloud.created(user=CARL), cloud.created()
-    leased(cloud, first, alternate, mine)
-    assigned(
-        cloud,
-        assignment(cloud, first, "east-1"),
-        assignment(cloud, alternate, "east-2", "east-1"),
-        assignment(cloud, mine, "east-1"),
-    )
-
-    with cloud.api.reading() as connection:
-        found = api_db.hosts.orders_of_others(connection, "east-1", str(ALICE.project_id))
-
-    assert set(found) == {first, alternate}
