@@ -60,6 +60,23 @@ def explanations(connection: sa.Connection, uuid: str) -> object:
         return None
 
 
+def set_server_group(connection: sa.Connection, uuid: str, group: str | None) -> None:
+    """What the server's row shows of its server group; the API database has the members.
+
+    Raises:
+        NotFound: there is no such server.
+    """
+    kept = sa.func.coalesce(sa.type_coerce(instances.c.extra, sa.Text()), "{}")
+    path = "$.server_groups"
+    extra = (
+        sa.func.json_remove(kept, path) if group is None else sa.func.json_set(kept, path, sa.func.json_array(group))
+    )
+    mine = sa.update(instances).where(instances.c.uuid == uuid, instances.c.deleted == sa.false())
+    if not changed(connection.execute(mine.values(extra=extra, updated_at=now_sql()))):
+        raise refusals.not_found(uuid)
+    tell(connection, "update", Phase.STEP, [Told(uuid=uuid)])
+
+
 def build_spec(connection: sa.Connection, uuid: str) -> BuildSpec:
     """What the server was built, or built anew, from.
 

@@ -16,6 +16,7 @@ from api.resources.servers import (
     placement,
     record,
     remote_consoles,
+    server_group_members,
     server_groups,
     tags,
 )
@@ -41,6 +42,7 @@ SERVERS: tuple[ModuleType, ...] = (
     placement,
     instance_actions,
     server_groups,
+    server_group_members,
 )
 RESOURCES: tuple[ModuleType, ...] = (
     versions,

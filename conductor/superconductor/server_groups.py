@@ -20,7 +20,7 @@ import core.errors
 import core.log
 from api_db.instances import Whereabouts
 from api_db.server_group_leases import GroupLease
-from api_db.server_groups import ServerGroup
+from api_db.server_groups import MAX_PER_HOST, ServerGroup
 from cells.gate.answers import CELL0_UUID, Answer, value_of
 from cells.gate.gate import Gate
 from cells.gate.registry import Cells
@@ -37,7 +37,6 @@ LOG = core.log.get(__name__)
 GROUP_LEASE_S = 15.0
 SOFT = "soft-"
 AFFINITY = "affinity"
-MAX_PER_HOST = "max_server_per_host"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

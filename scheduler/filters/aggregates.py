@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
+from scheduler.aggregates import AggregateFacts
 from scheduler.filters.filter import Check, Filter
-from scheduler.filters.operators import any_matches
+from scheduler.filters.operators import matcher
 from scheduler.hosts import HostState
 from scheduler.options import FilterOptions
 from scheduler.request import Request
@@ -16,14 +17,28 @@ def _has_extra_specs(request: Request) -> Check | None:
     wanted = {key.removeprefix(_SCOPE): value for key, value in request.extra_specs.items() if key.startswith(_SCOPE)}
     if not wanted:
         return None
-    reasons = {key: f"no aggregate with {key} {value}" for key, value in wanted.items()}
+    questions = [(key, matcher(value), f"no aggregate with {key} {value}") for key, value in wanted.items()]
+
+    def answer(facts: AggregateFacts) -> str:
+        for key, is_wanted, reason in questions:
+            if not any(map(is_wanted, facts.words.get(key, _NOBODY))):
+                return reason
+        return ""
+
+    return _once_for_hosts_alike(answer)
+
+
+def _once_for_hosts_alike(answer: Callable[[AggregateFacts], str]) -> Check:
+    """The answer of a host's aggregates: hosts that lie in the same ones share it."""
+    known: dict[int, str] = {}
 
     def check(host: HostState) -> str:
-        words = host.facts.words
-        for key, value in wanted.items():
-            if not any_matches(words.get(key, _NOBODY), value):
-                return reasons[key]
-        return ""
+        facts = host.facts
+        # By identity: what hosts share is one object, which the hosts keep alive for as long as they are looked at.
+        found = known.get(id(facts))
+        if found is None:
+            found = known[id(facts)] = answer(facts)
+        return found
 
     return check
 
@@ -58,14 +73,11 @@ def image_properties(options: FilterOptions) -> Filter:
         if not wanted:
             return None
 
-        def check(host: HostState) -> str:
-            words = host.facts.words
-            for key in wanted.keys() & words.keys():
-                if wanted[key] not in words[key]:
-                    return f"for images with another {key}"
-            return ""
+        def answer(facts: AggregateFacts) -> str:
+            other = sorted(key for key in wanted.keys() & facts.words.keys() if wanted[key] not in facts.words[key])
+            return f"for images with another {other[0]}" if other else ""
 
-        return check
+        return _once_for_hosts_alike(answer)
 
     return Filter("AggregateImagePropertiesIsolation", prepare, plain="are kept for other images")
 

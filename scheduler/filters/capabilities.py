@@ -4,7 +4,7 @@ import operator
 from collections.abc import Callable
 
 from scheduler.filters.filter import Check, Filter
-from scheduler.filters.operators import matches
+from scheduler.filters.operators import matcher
 from scheduler.hosts import HostState
 from scheduler.request import Request
 
@@ -33,13 +33,14 @@ def _is_capable(request: Request) -> Check | None:
     wanted = {key.removeprefix(_SCOPE): value for key, value in request.extra_specs.items() if _is_asked(key)}
     if not wanted:
         return None
-    reasons = {key: f"capability {key} is not {value}" for key, value in wanted.items()}
+    questions = [
+        (_CAPABILITIES.get(key), matcher(value), f"capability {key} is not {value}") for key, value in wanted.items()
+    ]
 
     def check(host: HostState) -> str:
-        for key, value in wanted.items():
-            known = _CAPABILITIES.get(key)
-            if known is None or not matches(str(known(host)), value):
-                return reasons[key]
+        for value_of, is_wanted, reason in questions:
+            if value_of is None or not is_wanted(str(value_of(host))):
+                return reason
         return ""
 
     return check

@@ -1,39 +1,23 @@
 """Is the host as the user's hints want it?"""
 
 import ipaddress
-from collections.abc import Callable
 from typing import TypeAlias
 
-from objects.host_query import Value, holds
 from scheduler.filters.filter import Check, Filter
+from scheduler.filters.query import question
 from scheduler.hosts import HostState
 from scheduler.request import Request
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_VARIABLES: dict[str, Callable[[HostState], Value]] = {
-    "free_ram_mb": lambda host: host.free_memory_mib,
-    "free_disk_mb": lambda host: host.free_disk_gib * 1024,
-    "total_usable_ram_mb": lambda host: host.memory_mib,
-    "vcpus_total": lambda host: host.vcpus,
-    "vcpus_used": lambda host: host.used_vcpus,
-    "num_instances": lambda host: host.servers,
-    "num_io_ops": lambda host: host.io_ops,
-    "hypervisor_type": lambda host: host.hypervisor_type,
-    "hypervisor_version": lambda host: host.hypervisor_version,
-    "cpu_allocation_ratio": lambda host: host.cpu_allocation_ratio,
-    "ram_allocation_ratio": lambda host: host.ram_allocation_ratio,
-    "disk_allocation_ratio": lambda host: host.disk_allocation_ratio,
-}
-
 
 def _meets_query(request: Request) -> Check | None:
-    query = request.query
-    if query is None:
+    if request.query is None:
         return None
+    asks = question(request.query)
 
     def check(host: HostState) -> str:
-        return "" if holds(query, lambda name: _VARIABLES[name](host)) else "hint query"
+        return "" if asks(host) else "hint query"
 
     return check
 
