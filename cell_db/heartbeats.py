@@ -24,7 +24,7 @@ NO_ADDRESS = "0.0.0.0"
 """Of a host that has said no address that could be its own."""
 _TOLD = (
     "hypervisor_hostname", "hypervisor_type", "hypervisor_version", "inventory", "refuses", "vcpus_used", "memory_mib_used", "disk_gib_used",
-    "guests",
+    "guests", "cpu_percent",
 )  # fmt: skip
 
 
@@ -84,6 +84,7 @@ def _note_node(connection: sa.Connection, heartbeat: Heartbeat, drop: Callable[[
         "memory_mib_used": heartbeat.usage.memory_mib,
         "disk_gib_used": heartbeat.usage.disk_gib,
         "guests": heartbeat.usage.guests,
+        "cpu_percent": heartbeat.usage.cpu_percent,
     }
     if known is not None and known.uuid != inventory.node_uuid:
         # Believed, it would have Placement told of the inventory of another host's node.
@@ -262,6 +263,7 @@ class HostReport:
     disk_gib_used: int
     guests: int
     io_ops: int
+    cpu_percent: int | None
     failed_builds: int
     disabled: bool
     forced_down: bool
@@ -287,8 +289,8 @@ class HostNews:
 
 
 def host_news(connection: sa.Connection, *, recent_s: float, down_after_s: float, also: Sequence[str]) -> HostNews:
-    """Hosts that changed in the last `recent_s` seconds, that may not be used as they are now, or that are named in
-    `also`.
+    """Hosts that changed in the last `recent_s` seconds, that build, that may not be used as they are now, or that are
+    named in `also`.
 
     Of all others nothing has to be told: they are up, and as they were.
     """
@@ -313,6 +315,7 @@ def host_news(connection: sa.Connection, *, recent_s: float, down_after_s: float
         service.disabled,
         service.forced_down,
         service.left,
+        sa.func.coalesce(sa.type_coerce(service.intents, sa.Text()), "[]") != "[]",
         node.host.in_(_owing()),
         node.host.in_(list(also)),
     )
@@ -343,6 +346,7 @@ def _hosts() -> sa.Select[Any]:
             node.memory_mib_used, node.disk_gib_used, node.guests, node.failed_builds, service.disabled, service.forced_down, service.left,
             service.last_seen_at, conducted.scalar_subquery().label("conducted_at"), witnessed.label("witnessed_at"),
             owing.c.host.is_not(None).label("owes"), node.updated_at, now_sql().label("now"), as_text(service.intents),
+            node.cpu_percent,
         )
         .join(services, sa.and_(service.host == node.host, service.binary == COMPUTE))
         .outerjoin(owing, owing.c.host == node.host)
@@ -352,7 +356,7 @@ def _hosts() -> sa.Select[Any]:
 
 def _report(row: sa.Row[Any]) -> HostReport:
     inventory, defect = cell_db.inventories.read(row.host, row.uuid, row.inventory)
-    usage = Usage(row.vcpus_used, row.memory_mib_used, row.disk_gib_used, row.guests)
+    usage = Usage(row.vcpus_used, row.memory_mib_used, row.disk_gib_used, row.guests, row.cpu_percent)
     defect = defect or usage_defect(usage)
     if defect is not None:
         usage = Usage()
@@ -370,6 +374,7 @@ def _report(row: sa.Row[Any]) -> HostReport:
         disk_gib_used=usage.disk_gib,
         guests=usage.guests,
         io_ops=_number_of(row.intents),
+        cpu_percent=usage.cpu_percent,
         failed_builds=row.failed_builds,
         disabled=row.disabled,
         forced_down=row.forced_down,

@@ -221,6 +221,8 @@ compute_nodes = _table(
     Column("memory_mib_used", Integer, nullable=False, default=0),
     Column("disk_gib_used", Integer, nullable=False, default=0),
     Column("guests", Integer, nullable=False, default=0),
+    # how busy its CPUs are; NULL: it does not say
+    Column("cpu_percent", Integer),
     Column("failed_builds", Integer, nullable=False, default=0),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False, index=True),

@@ -78,6 +78,18 @@ _FILTERS: tuple[cfg.Opt, ...] = (
     ),
 )  # fmt: skip
 
+_METRICS: tuple[cfg.Opt, ...] = (
+    cfg.ListOpt(
+        "metrics_weight_setting", default=[],
+        help="What hosts measure and how much it counts, such as cpu.percent=-1.0 (Nova: [metrics] weight_setting). Hosts measure what their "
+        "[compute] compute_monitors says.",
+    ),
+    cfg.FloatOpt(
+        "metrics_weight_of_unavailable", default=-100.0, min=-GREATEST, max=GREATEST,
+        help="What a host counts that does not measure all of that; MetricsFilter rejects it.",
+    ),
+)  # fmt: skip
+
 _MULTIPLIERS: tuple[cfg.Opt, ...] = tuple(
     cfg.FloatOpt(name, default=default, min=-GREATEST, max=GREATEST, help=f"Weight of {of}. Negative: less is better.")
     for name, default, of in (
@@ -88,13 +100,14 @@ _MULTIPLIERS: tuple[cfg.Opt, ...] = tuple(
         ("build_failure_weight_multiplier", -1e6, "builds that failed lately"),
         ("num_instances_weight_multiplier", -1.0, "the number of servers"),
         ("hypervisor_version_weight_multiplier", 1.0, "the hypervisor's version"),
+        ("metrics_weight_multiplier", 1.0, "what metrics_weight_setting names"),
         ("provider_weight_multiplier", 1.0, "cellplane:weight of the host or its aggregates"),
         ("soft_affinity_weight_multiplier", 100.0, "members of a group with soft-affinity on the host"),
         ("soft_anti_affinity_weight_multiplier", 100.0, "the absence of members of a group with soft-anti-affinity"),
     )
 )
 
-FILTER_SCHEDULER = OptionGroup(SECTION, [*_FILTERS, *_MULTIPLIERS])
+FILTER_SCHEDULER = OptionGroup(SECTION, [*_FILTERS, *_METRICS, *_MULTIPLIERS])
 
 
 def names(conf: cfg.ConfigOpts) -> frozenset[str]:

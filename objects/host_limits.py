@@ -101,7 +101,9 @@ def inventory_defect(host: str, inventory: Inventory) -> str | None:
 
 def usage_defect(usage: Usage) -> str | None:
     """What of the use cannot be, by its field's name; None: nothing."""
-    used = ((name, getattr(usage, name)) for name in _USED)
+    used = [(name, getattr(usage, name)) for name in _USED]
+    if usage.cpu_percent is not None and not 0 <= usage.cpu_percent <= 100:
+        return f"usage.cpu_percent {_short(usage.cpu_percent)}"
     return next(
         (
             f"usage.{name} {_short(value)}"

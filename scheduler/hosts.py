@@ -19,10 +19,12 @@ class HostState:
     `node_uuid` is also its provider in Placement. `cleanups_open`: superseded attempts may still be on it, so it takes
     nothing new. `others_free`: what is left of resource classes other than VCPU, MEMORY_MB and DISK_GB. `reported_at`:
     when the host last said so, by its cell's clock. `cut_off`: it is not `up`, but nobody can say that it is down: its
-    cell is silent, or hears nobody. `facts`: what its aggregates say; whoever makes many states gives it along.
-    `dedicated_to`: the only project whose servers may be here. `own_weight`: how much an operator likes servers here;
-    None: as the aggregates say. `dedicated_cpus`, `page_sizes_kib`: what its hypervisor can give guests for themselves.
-    The fields from `free_vcpus` on are worked out from those before.
+    cell is silent, or hears nobody. `cpu_percent`: how busy its CPUs are; None: it does not say.
+
+    `facts`: what its aggregates say; whoever makes many states gives it along. `dedicated_to`: the only project whose
+    servers may be here. `own_weight`: how much an operator likes servers here; None: as the aggregates say.
+    `dedicated_cpus`, `page_sizes_kib`: what its hypervisor can give guests for themselves. The fields from `free_vcpus`
+    on are worked out from those before.
     """
 
     host: str
@@ -52,6 +54,7 @@ class HostState:
 
     servers: int = 0
     io_ops: int = 0
+    cpu_percent: int | None = None
     failed_builds: int = 0
     availability_zone: str = DEFAULT_ZONE
     aggregates: tuple[AggregateState, ...] = ()

@@ -9,8 +9,8 @@ class FilterOptions:
 
     max_io_ops_per_host: int = 8
     max_instances_per_host: int = 50
-    isolated_images: frozenset[str] = frozenset()
-    isolated_hosts: frozenset[str] = frozenset()
+    isolated_images: tuple[str, ...] = ()
+    isolated_hosts: tuple[str, ...] = ()
     restrict_isolated_hosts_to_isolated_images: bool = True
     aggregate_image_properties_isolation_namespace: str = ""
     aggregate_image_properties_isolation_separator: str = "."
@@ -20,6 +20,8 @@ class FilterOptions:
     placement_aggregate_required_for_tenants: bool = False
     query_placement_for_image_type_support: bool = False
     image_metadata_prefilter: bool = False
+    metrics_weight_setting: tuple[str, ...] = ()
+    metrics_weight_of_unavailable: float = -100.0
 
 
 DEFAULT = FilterOptions()

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from scheduler import filters as all_filters
 from scheduler import weighers as all_weighers
 from scheduler.filters import Filter
+from scheduler.metrics import ratios_of, weight_with
 from scheduler.options import DEFAULT as DEFAULT_OPTIONS
 from scheduler.options import FilterOptions
-from scheduler.weighers import MULTIPLIERS, SOFT_AFFINITY, SOFT_ANTI_AFFINITY, Weigher
+from scheduler.weighers import METRICS_KEY, MULTIPLIERS, SOFT_AFFINITY, SOFT_ANTI_AFFINITY, Weigher
 
 NAME = "default"
 """Of the policy of whoever names none."""
@@ -39,10 +40,15 @@ def policy_with(
         Invalid: there is no filter of a name.
     """
     given = {**MULTIPLIERS, **(multipliers or {})}
+    weighers = all_weighers.with_multipliers(given)
+    ratios = ratios_of(options.metrics_weight_setting)
+    if ratios:
+        value = weight_with(ratios, options.metrics_weight_of_unavailable)
+        weighers = (*weighers, all_weighers.metrics(value, given[METRICS_KEY]))
     return Policy(
         name,
         all_filters.enabled(enabled, options),
-        all_weighers.with_multipliers(given),
+        weighers,
         given[SOFT_AFFINITY],
         given[SOFT_ANTI_AFFINITY],
         options,

@@ -314,6 +314,7 @@ class HostViewUpdater:
             cleanups_open=report.cleanups_open,
             servers=report.guests,
             io_ops=report.io_ops,
+            cpu_percent=report.cpu_percent,
             failed_builds=report.failed_builds,
             availability_zone=_zone(facts.of),
             aggregates=facts.of,

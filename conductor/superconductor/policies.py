@@ -33,5 +33,5 @@ def _policy(name: str, settings: Mapping[str, object]) -> Policy:
 def _value(setting: object) -> object:
     """As `FilterOptions` has it."""
     if isinstance(setting, list):
-        return frozenset(setting)
+        return tuple(setting)
     return "" if setting is None else setting

@@ -15,7 +15,6 @@ _ALWAYS = (host.TARGET_HOST, host.COMPUTE, host.DEDICATED, capacity.CANDIDATES, 
 
 # Asked only where a setting or a hint of that name says so: they cost nothing else.
 NOT_HERE: Mapping[str, str] = {
-    "MetricsFilter": "hosts report no metrics",
     "PciPassthroughFilter": "hosts pass no PCI devices on",
 }
 """Filters of Nova that are refused by name, and why."""
@@ -61,6 +60,7 @@ def filters_with(options: FilterOptions) -> dict[str, Filter]:
         capacity.number_of_servers_by_aggregate(options),
         capacity.number_of_io_ops(options),
         capacity.number_of_io_ops_by_aggregate(options),
+        capacity.metrics(options),
         host.ALL_HOSTS,
     )
     return {one.name: one for one in (*_default(options), *others)}

@@ -4,6 +4,7 @@ import math
 
 from scheduler.filters.filter import Check, Filter
 from scheduler.hosts import HostState
+from scheduler.metrics import METRICS, ratios_of
 from scheduler.options import FilterOptions
 from scheduler.request import Request
 from scheduler.resources import BASIC, DISK_GB, MEMORY_MB, VCPU
@@ -83,6 +84,16 @@ def number_of_io_ops_by_aggregate(options: FilterOptions) -> Filter:
         return "" if host.io_ops < host.facts.limits.get(IO_OPS, most) else "too busy"
 
     return Filter("AggregateIoOpsFilter", lambda request: check, changes=True, plain=BUSY)
+
+
+def metrics(options: FilterOptions) -> Filter:
+    """The host measures all that is weighed."""
+    wanted = tuple(METRICS[name] for name in ratios_of(options.metrics_weight_setting))
+
+    def check(host: HostState) -> str:
+        return "does not measure all" if any(value(host) is None for value in wanted) else ""
+
+    return Filter("MetricsFilter", lambda request: check if wanted else None, plain="do not say how busy they are")
 
 
 FULL, BUSY = "have too many servers", "are too busy"

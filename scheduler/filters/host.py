@@ -51,7 +51,7 @@ def _every(request: Request) -> Check | None:
 
 def isolated(options: FilterOptions) -> Filter:
     """Isolated images go to isolated hosts, and no others do, unless the setting lets them."""
-    images, hosts = options.isolated_images, options.isolated_hosts
+    images, hosts = frozenset(options.isolated_images), frozenset(options.isolated_hosts)
     restrict = options.restrict_isolated_hosts_to_isolated_images
 
     def prepare(request: Request) -> Check | None:

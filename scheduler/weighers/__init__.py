@@ -42,11 +42,13 @@ PROVIDER_WEIGHT = Weigher("ProviderWeigher", operator.attrgetter("weight"), 1.0,
 
 DEFAULT = (RAM, CPU, DISK, IO_OPS, BUILD_FAILURES, SPREAD, HYPERVISOR_VERSION, PROVIDER_WEIGHT)
 
+METRICS_KEY = "metrics_weight_multiplier"
 SOFT_AFFINITY, SOFT_ANTI_AFFINITY = "soft_affinity_weight_multiplier", "soft_anti_affinity_weight_multiplier"
 _SOFT = 100.0  # more than all the room there is, less than a failed build
 
 MULTIPLIERS: Mapping[str, float] = {
     **{one.key: one.multiplier for one in DEFAULT},
+    METRICS_KEY: 1.0,
     SOFT_AFFINITY: _SOFT,
     SOFT_ANTI_AFFINITY: _SOFT,
 }
@@ -56,6 +58,11 @@ MULTIPLIERS: Mapping[str, float] = {
 def with_multipliers(multipliers: Mapping[str, float]) -> tuple[Weigher, ...]:
     """The weighers that every choice asks, with the multipliers of these settings."""
     return tuple(dataclasses.replace(one, multiplier=multipliers.get(one.key, one.multiplier)) for one in DEFAULT)
+
+
+def metrics(value: Callable[[HostState], float], multiplier: float) -> Weigher:
+    """What hosts measure of themselves, as the setting weighs it."""
+    return Weigher("MetricsWeigher", value, multiplier, METRICS_KEY)
 
 
 def near_members(members: Mapping[str, int], multiplier: float = _SOFT) -> Weigher:

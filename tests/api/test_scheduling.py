@@ -271,3 +271,25 @@ def test_an_order_that_waits_says_why(cloud: SmallCloud) -> None:
 
     assert placement(cloud, first).json["placement"]["choices"][0]["message"].endswith("No host was chosen.")
     assert placement(cloud, second).json["placement"]["choices"] == []
+
+
+def test_explanations_and_dedicated_hosts_cost_a_hand_over_no_statement(cloud: SmallCloud) -> None:
+    def statements(number: int, kept: Any) -> int:
+        uuids = [cloud.created(user=user) for user in (ALICE, CARL)[:number]]
+        counted: list[str] = []
+        with cloud.api.transaction() as connection:
+            entries = api_db.journal.lease(connection, seconds=60, most=9, uuids_wanted=uuids)
+            assignments = [
+                api_db.journal.Assignment(
+                    uuid=entry.uuid, token=str(entry.token), project_id=entry.project_id,
+                    cell_uuid=api_db.cells.find(connection, "east").uuid, host="east-1", alternates=[], explanations=kept,
+                )
+                for entry in entries
+            ]  # fmt: skip
+            sa.event.listen(cloud.api.engine, "before_cursor_execute", note := lambda *told: counted.append(told[2]))
+            assert api_db.journal.assign(connection, assignments) == set(uuids)
+            sa.event.remove(cloud.api.engine, "before_cursor_execute", note)
+        return len(counted)
+
+    statements(2, None)  # The projects have servers in the cell now.
+    assert {statements(number, kept) for number in (1, 2) for kept in (None, explanation.kept([WHY]))} == {3}

@@ -330,3 +330,15 @@ def test_every_host_is_explained_once(hosts: list[HostState], wanted: Request) -
         assert not numbers or numbers[0] == sum(numbers[1:])
     else:
         raise AssertionError("a host without room was chosen")
+
+
+def test_a_plain_request_asks_few_questions() -> None:
+    """Each question costs every host a call: what the request does not raise is not asked."""
+    image = {"hw_architecture": "x86_64"}
+    asked = request(image_properties=image)
+
+    raised = [one.name for one in filters.DEFAULT if one.prepare(asked) is not None]
+
+    assert raised == [
+        "ComputeFilter", "DedicatedHostFilter", "ImagePropertiesFilter", "AggregateMultiTenancyIsolation", "CapacityFilter",
+    ]  # fmt: skip

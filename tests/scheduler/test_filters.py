@@ -171,6 +171,7 @@ ROWS: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("AggregateIoOpsFilter", {}, {"io_ops": 8, **in_aggregate(max_io_ops_per_host="9")}, ""),
     ("AggregateIoOpsFilter", {}, {"io_ops": 1, **in_aggregate(max_io_ops_per_host="1")}, "too busy"),
     ("AllHostsFilter", {}, {"up": False}, ""),
+    ("MetricsFilter", {}, {}, ""),
     ("DedicatedHostFilter", {}, {}, ""),
     ("DedicatedHostFilter", {}, {"dedicated_to": "blue"}, ""),
     ("DedicatedHostFilter", {}, {"dedicated_to": "red"}, "dedicated to another project"),
@@ -264,7 +265,8 @@ def test_a_filter_tells_why_not(name: str, asked: dict[str, Any], is_so: dict[st
     assert (check(host(**is_so)) if check else "") == reason
 
 
-ISOLATED = {"isolated_images": frozenset({"secret"}), "isolated_hosts": frozenset({"host-1"})}
+ISOLATED = {"isolated_images": ("secret",), "isolated_hosts": ("host-1",)}
+CPU = {"metrics_weight_setting": ("cpu.percent=-1.0",)}
 OPEN = {**ISOLATED, "restrict_isolated_hosts_to_isolated_images": False}
 SPACE = {"aggregate_image_properties_isolation_namespace": "ti"}
 UNDER = {**SPACE, "aggregate_image_properties_isolation_separator": "e"}
@@ -279,6 +281,8 @@ WITH_OPTIONS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], st
     ("AggregateNumInstancesFilter", {"max_instances_per_host": 3}, {}, {"servers": 2}, ""),
     ("IoOpsFilter", {"max_io_ops_per_host": 3}, {}, {"io_ops": 3}, "too busy"),
     ("AggregateIoOpsFilter", {"max_io_ops_per_host": 3}, {}, {"io_ops": 2}, ""),
+    ("MetricsFilter", CPU, {}, {}, "does not measure all"),
+    ("MetricsFilter", CPU, {}, {"cpu_percent": 0}, ""),
     ("IsolatedHostsFilter", ISOLATED, {"image_id": "secret"}, {}, ""),
     ("IsolatedHostsFilter", ISOLATED, {"image_id": "secret"}, {"host": "host-2"}, "not for isolated images"),
     ("IsolatedHostsFilter", ISOLATED, {"image_id": "plain"}, {}, "for isolated images"),

@@ -11,6 +11,7 @@ from conductor.superconductor.policies import policies_of
 from scheduler import weighers
 from scheduler.aggregates import AggregateState
 from scheduler.choose import choose
+from scheduler.options import FilterOptions
 from scheduler.policy import Policy, policy_with
 from scheduler.weighers import Scale, far_from_members, near_members
 from tests.scheduler.hosts import host, request
@@ -62,6 +63,22 @@ def test_every_weigher_is_in_the_table_and_in_the_settings() -> None:
     assert settings == dict(weighers.MULTIPLIERS)
 
 
+def test_a_busy_host_is_worse_where_the_setting_says_so() -> None:
+    policy = policy_with(options=FilterOptions(metrics_weight_setting=("cpu.percent=-1.0",)))
+    hosts = [host("busy", cpu_percent=90), host("idle", cpu_percent=10), host("silent")]
+
+    weights = Scale([_of(policy, "MetricsWeigher")], hosts).weights()
+
+    assert weights[1] > weights[0] > weights[2]
+    assert not any(one.name == "MetricsWeigher" for one in policy_with().weighers)
+
+
+@pytest.mark.parametrize("setting", ["cpu.percent", "cpu.percent=", "cpu.percent=nan", "moon.phase=1", "=1"])
+def test_metrics_that_hosts_do_not_have_are_refused(setting: str) -> None:
+    with pytest.raises(core.errors.Invalid, match="metrics_weight_setting"):
+        policy_with(options=FilterOptions(metrics_weight_setting=(setting,)))
+
+
 def test_members_of_a_group_count_as_their_policy_wants() -> None:
     hosts = [host("with"), host("without")]
 
@@ -108,10 +125,10 @@ def test_policies_are_made_of_settings(tmp_path: Any) -> None:
     assert _of(found["packed"], "RAMWeigher").multiplier == -5.0
     assert _of(found["default"], "RAMWeigher").multiplier == 1.0
     assert {_of(policy, "CPUWeigher").multiplier for policy in found.values()} == {3.0}
-    assert found["gold"].options.isolated_hosts == {"g1", "g2"}
+    assert found["gold"].options.isolated_hosts == ("g1", "g2")
     assert found["gold"].options.max_io_ops_per_host == 4
     assert [one.name for one in found["gold"].filters][-2:] == ["TraitsFilter", "IsolatedHostsFilter"]
-    assert found["packed"].options.isolated_hosts == frozenset()
+    assert found["packed"].options.isolated_hosts == ()
 
 
 @pytest.mark.parametrize(

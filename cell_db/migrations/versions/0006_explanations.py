@@ -1,6 +1,6 @@
-"""Why servers are where they are
+"""Why servers are where they are, and how busy hosts are
 
-A column at the end of its table: MariaDB adds it at once, however many rows there are.
+Columns at the end of their tables: MariaDB adds them at once, however many rows there are.
 """
 
 import sqlalchemy as sa
@@ -15,8 +15,10 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.add_column("compute_nodes", sa.Column("cpu_percent", sa.Integer(), nullable=True))
     op.add_column("instances", sa.Column("explanations", Json, nullable=True))
 
 
 def downgrade() -> None:
     op.drop_column("instances", "explanations")
+    op.drop_column("compute_nodes", "cpu_percent")
