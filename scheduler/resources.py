@@ -22,6 +22,7 @@ NONE, ISOLATE = "none", "isolate"
 # own; the same of traits.
 _SPEC = re.compile(r"(?P<kind>resources|trait)(?P<group>[A-Za-z0-9_-]{0,64}):(?P<name>[A-Z0-9_]{1,255})")
 _TRAIT = "trait:"
+_NAME = re.compile(r"[A-Z0-9_]{1,255}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def needed_of(
             traits.setdefault(match["group"], {}).setdefault(_wish(key, value), set()).add(match["name"])
     for key, value in properties.items():
         if key.startswith(_TRAIT) and value == "required":
-            traits.setdefault("", {}).setdefault("required", set()).add(key.removeprefix(_TRAIT))
+            traits.setdefault("", {}).setdefault("required", set()).add(_trait_of_image(key))
     groups = {name: _group(amounts.get(name, {}), traits.get(name, {})) for name in {*amounts, *traits}}
     return _checked(Needed(groups.pop(""), groups, _policy(flavor.extra_specs)))
 
@@ -135,6 +136,14 @@ def _whole(key: str, value: str) -> int:
     if not (value.isascii() and value.isdecimal() and len(value) <= 10 and int(value) <= MAX_AMOUNT):
         raise core.errors.Invalid(f"extra spec {key} is {value!r}, not a whole number up to {MAX_AMOUNT}", field=key)
     return int(value)
+
+
+def _trait_of_image(key: str) -> str:
+    """The trait that an image's property names. Its owner wrote it, and Placement is asked for it."""
+    name = key.removeprefix(_TRAIT)
+    if not _NAME.fullmatch(name):
+        raise core.errors.Invalid(f"the image's property {key[:64]!r} names no trait", field=key[:64])
+    return name
 
 
 def _wish(key: str, value: str) -> str:

@@ -191,10 +191,15 @@ class Placement:
             Invalid: Placement knows a resource class or a trait of the question not, or makes nothing of it.
         """
         path = f"/allocation_candidates?{query.text()}"
-        try:
-            return self._get(path, Candidates).by_root()
-        except core.errors.Broken as refusal:
-            raise core.errors.Invalid(refusal.message, field="extra_specs") from refusal
+        reply = self._http.ask("GET", path)
+        if reply.status == 200:
+            return decoded(reply, Candidates, "GET", path).by_root()
+        refusal = refused(reply, "GET", path)
+        if isinstance(refusal, core.errors.Broken):
+            # The owner of a server reads this: what was asked of which node is none of it.
+            why = f"Placement cannot give what flavor and image ask for: {detail(reply)[:300]}"
+            raise core.errors.Invalid(why, field="extra_specs")
+        raise refusal
 
     # Providers
 

@@ -36,6 +36,7 @@ policies = gold, bare
 enabled_filters = AvailabilityZoneFilter
 """
 HINTS = "os:scheduler_hints"
+OWN_IMAGE = "9c1f2a60-6f0b-4a3c-8f37-0d3a54c41f10"
 NOBODY = "11111111-2222-3333-4444-555555555555"
 UNLIMITED = {"server_groups": -1, "server_group_members": -1}
 
@@ -167,6 +168,13 @@ def test_an_unknown_policy_is_refused_where_it_is_written(tmp_path: pathlib.Path
         assert [set_metadata(**{"cellplane:policy": name}) for name in ("silver", "default", None)] == [400, 200, 200]
         weights = ("1.5", "-3", "nan", "inf", "1e300", "many", None)
         assert [set_metadata(**{"cellplane:weight": text}) for text in weights] == [200, 200, 400, 400, 400, 400, 200]
+
+
+@pytest.mark.parametrize(("name", "status"), [("trait:CUSTOM_A", 202), ("trait:a,!b", 400), ("trait:", 400)])
+def test_an_image_that_names_no_trait_is_refused_at_boot(cloud: SmallCloud, name: str, status: int) -> None:
+    image = cloud.shelf.put(OWN_IMAGE, **{name: "required"})
+
+    assert cloud.create(imageRef=image).status == status
 
 
 # ---- why a server is where it is -------------------------------------------------------------------------------------

@@ -66,6 +66,12 @@ def test_what_cannot_be_asked_of_placement_is_refused(specs: dict[str, str], wha
         needed_of(flavor_with(**specs))
 
 
+@pytest.mark.parametrize("name", ["", "CUSTOM_A,!CUSTOM_B", "custom_a", "CUSTOM_A\n", "X" * 256, "CUSTOM_A&limit=1"])
+def test_an_image_names_traits_and_nothing_else(name: str) -> None:
+    with pytest.raises(core.errors.Invalid, match="names no trait"):
+        needed_of(flavor_with(), {f"trait:{name}": "required"})
+
+
 def test_groups_keep_their_resources_and_traits_apart() -> None:
     needed = needed_of(
         flavor_with(
