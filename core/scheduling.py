@@ -42,6 +42,10 @@ _FILTERS: tuple[cfg.Opt, ...] = (
         help="Filters that a host must pass, in their order. By default all that need no setting of their own. TargetHostFilter, "
         "ComputeFilter, DedicatedHostFilter, CandidatesFilter and CapacityFilter are always asked.",
     ),
+    cfg.IntOpt(
+        "host_subset_size", default=1, min=1,
+        help="A server goes to one of so many best hosts, by chance. Hosts of nearly the same weight take turns anyway.",
+    ),
     cfg.IntOpt("max_io_ops_per_host", default=8, min=0, help="Builds under way from which IoOpsFilter and AggregateIoOpsFilter reject a host."),
     cfg.IntOpt("max_instances_per_host", default=50, min=1, help="Servers from which NumInstancesFilter and AggregateNumInstancesFilter reject a host."),
     cfg.ListOpt("isolated_images", default=[], help="Ids of images whose servers may only be on isolated_hosts."),

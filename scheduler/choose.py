@@ -81,8 +81,11 @@ def choose(
     random: random.Random,
     filters: Sequence[Filter] = all_filters.DEFAULT,
     weighers: Sequence[Weigher] = all_weighers.DEFAULT,
+    subset: int = 1,
 ) -> list[Choice]:
     """Hosts for `num` servers (None: as many as the request says), spread over equals, hosts first and cells second.
+
+    `subset`: each is one of so many best ones, by chance.
 
     Raises:
         NoValidHost: there is not room for all of them.
@@ -92,7 +95,7 @@ def choose(
     fit = sieve.passing(hosts)
     scale = Scale(weighers, fit)
     decision = Decision(len(hosts), len(fit), sieve.rejected, scale)
-    board = _Board(request, fit, scale, sieve, random)
+    board = _Board(request, fit, scale, sieve, random, subset)
     chosen = board.take_up_to(wanted)
     if len(chosen) < wanted:
         refusal = NoValidHost(
@@ -167,12 +170,19 @@ class _Board:
     """The hosts that passed, best first in each cell, with what this request places on them."""
 
     def __init__(
-        self, request: Request, hosts: Sequence[HostState], scale: Scale, sieve: _Sieve, chance: random.Random
+        self,
+        request: Request,
+        hosts: Sequence[HostState],
+        scale: Scale,
+        sieve: _Sieve,
+        chance: random.Random,
+        subset: int,
     ) -> None:
         self._request = request
         self._scale = scale
         self._sieve = sieve
         self._chance = chance
+        self._subset = subset
         self._hosts = list(hosts)
         self._counted = [0] * len(hosts)
         self._cells: dict[str, list[_Entry]] = {}
@@ -189,11 +199,26 @@ class _Board:
         together = group is not None and group.policy == "affinity" and wanted > 1
         taken: list[int] = []
         while len(taken) < wanted:
+            entry = self._pop()
+            if entry is None:
+                break
+            taken.append(self._take(entry[3], together=together))
+        return taken
+
+    def _pop(self) -> _Entry | None:
+        """The best entry, or by chance one of the best few; None: there is none any more."""
+        best: list[_Entry] = []
+        while len(best) < self._subset:
             cells = [cell for cell, entries in self._cells.items() if entries]
             if not cells:
                 break
-            taken.append(self._take(min(cells, key=self._rank), together=together))
-        return taken
+            best.append(heapq.heappop(self._cells[min(cells, key=self._rank)]))
+        if not best:
+            return None
+        chosen = best.pop(self._chance.randrange(len(best)) if len(best) > 1 else 0)
+        for entry in best:
+            heapq.heappush(self._cells[self._hosts[entry[3]].cell_uuid], entry)
+        return chosen
 
     def alternates(self, number: int, most: int) -> list[int]:
         """The numbers of up to `most` other hosts of the same cell that would take the server, best first.
@@ -215,8 +240,8 @@ class _Board:
             self._count(other)
         return found
 
-    def _take(self, cell: str, *, together: bool) -> int:
-        number = heapq.heappop(self._cells[cell])[3]
+    def _take(self, number: int, *, together: bool) -> int:
+        cell = self._hosts[number].cell_uuid
         self._in_cell[cell] += 1
         self._hosts[number] = self._hosts[number].with_server(self._request.resources)
         if together:

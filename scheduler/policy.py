@@ -25,6 +25,7 @@ class Policy:
     soft_affinity: float
     soft_anti_affinity: float
     options: FilterOptions = DEFAULT_OPTIONS
+    subset: int = 1
 
 
 def policy_with(
@@ -33,8 +34,10 @@ def policy_with(
     enabled: Sequence[str] = (),
     options: FilterOptions = DEFAULT_OPTIONS,
     multipliers: Mapping[str, float] | None = None,
+    subset: int = 1,
 ) -> Policy:
-    """The policy of these settings; `enabled`: names of filters, none: the default ones.
+    """The policy of these settings; `enabled`: names of filters, none: the default ones. `subset`: a server goes to one
+    of so many best hosts.
 
     Raises:
         Invalid: there is no filter of a name.
@@ -52,6 +55,7 @@ def policy_with(
         given[SOFT_AFFINITY],
         given[SOFT_ANTI_AFFINITY],
         options,
+        subset,
     )
 
 

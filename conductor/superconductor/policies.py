@@ -27,6 +27,7 @@ def _policy(name: str, settings: Mapping[str, object]) -> Policy:
             **{field.name: _value(settings[field.name]) for field in dataclasses.fields(FilterOptions)}
         ),
         multipliers=core.scheduling.multipliers(settings),
+        subset=settings["host_subset_size"],  # type: ignore[arg-type]
     )
 
 

@@ -186,7 +186,7 @@ def choose_with_members(
         NoValidHost: there is not room for all of them.
     """
     group = request.group
-    chosen_by = functools.partial(choose, random=rng, filters=policy.filters)
+    chosen_by = functools.partial(choose, random=rng, filters=policy.filters, subset=policy.subset)
     if group is None:
         return chosen_by(request, hosts, num, alternates=alternates, weighers=policy.weighers)
     if not group.policy.startswith(SOFT):

@@ -342,3 +342,24 @@ def test_a_plain_request_asks_few_questions() -> None:
     assert raised == [
         "ComputeFilter", "DedicatedHostFilter", "ImagePropertiesFilter", "AggregateMultiTenancyIsolation", "CapacityFilter",
     ]  # fmt: skip
+
+
+def test_a_server_goes_to_one_of_the_best_few_where_the_setting_says_so() -> None:
+    hosts = [
+        host(f"host-{number}", used_memory_mib=4000 * number, cell_uuid=(EAST, WEST)[number % 2]) for number in range(4)
+    ]
+    chance = rng()
+
+    found = [chosen(choose(request(), hosts, random=chance, subset=2))[0] for _ in range(50)]
+
+    assert set(found) == {"host-0", "host-1"}
+    assert len(set(chosen(choose(request(), hosts, 9, random=chance, subset=100)))) == 4
+    assert set(chosen(choose(request(), hosts, random=chance))) == {"host-0"}
+
+
+def test_members_that_belong_together_stay_so_with_a_subset() -> None:
+    hosts = [host(f"host-{number}") for number in range(4)]
+
+    choices = choose(request(group=Group("affinity")), hosts, 3, random=rng(), subset=3)
+
+    assert len(set(chosen(choices))) == 1
