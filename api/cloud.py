@@ -10,6 +10,7 @@ from oslo_config import cfg
 import api_db.services
 import clients.glance
 import core.process
+import core.scheduling
 from api.writable import Writable
 from cells.gate.answers import value_of
 from cells.gate.bulkhead import Bulkhead, GateMetrics
@@ -52,6 +53,7 @@ class Cloud:
             "key pairs", threads=1, waiting=KEY_PAIRS_WAITING, project_share=conf.cells.project_share
         )
         self.quota_defaults = {resource: int(conf.quota[resource]) for resource in QUOTA_RESOURCES}
+        self.filters_of_policies = core.scheduling.filters_of_policies(conf)
         self._started_at = utcnow()
         self._heartbeat = Periodic("heartbeat", BEAT_S, self._beat, SystemClock(), at_once=True)
         self.build_not_after = datetime.timedelta(seconds=conf.api.build_not_after_s)

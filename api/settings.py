@@ -6,6 +6,7 @@ import core.config
 import core.errors
 import core.listener
 import core.monitoring
+import core.scheduling
 from core.config import OptionGroup
 
 API = OptionGroup(
@@ -154,6 +155,8 @@ def options() -> list[OptionGroup]:
         core.config.CELLS,
         core.config.IMAGE,
         core.config.HOSTS,
+        core.scheduling.POLICIES,
+        core.scheduling.FILTER_SCHEDULER,
         API,
         KEYSTONE,
         QUOTA,

@@ -91,6 +91,18 @@ def zones(conn: sa.Connection) -> dict[str, set[str]]:
     return found
 
 
+def item_of_zone(conn: sa.Connection, zone: str, key: str) -> str | None:
+    """The metadata item of the oldest aggregate that makes the zone and has one; None: none has."""
+    makes, has = aggregate_metadata.alias("makes"), aggregate_metadata.alias("has")
+    query = (
+        sa.select(has.c.value)
+        .join(makes, makes.c.aggregate_id == has.c.aggregate_id)
+        .where(makes.c.key == ZONE_KEY, makes.c.value == zone, has.c.key == key)
+        .order_by(has.c.aggregate_id)
+    )
+    return conn.execute(query.limit(1)).scalar()
+
+
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 

@@ -7,19 +7,26 @@ import datetime
 import sqlalchemy as sa
 
 import core.errors
-from api_db.tables import host_mappings
+from api_db.tables import build_requests, host_mappings
 from core.clock import utcnow
-from database.statements import changed, insert_if_absent
+from database.statements import changed, insert_if_absent, lock
+from database.types import now_sql
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class HostMapping:
-    """Not `accepted`: the host is known and waits for an operator (`cellctl host accept`); nothing is built there."""
+    """Not `accepted`: the host is known and waits for an operator (`cellctl host accept`); nothing is built there.
+
+    `dedicated_to`: the only project whose servers may be there. `weight`: how much an operator likes servers there;
+    None: as the host's aggregates say.
+    """
 
     host: str
     cell_uuid: str
     accepted: bool
     created_at: datetime.datetime
+    dedicated_to: str | None = None
+    weight: float | None = None
 
 
 _COLUMNS = tuple(host_mappings.c[field.name] for field in dataclasses.fields(HostMapping))
@@ -34,9 +41,11 @@ def list_all(connection: sa.Connection, cell_uuid: str | None = None) -> list[Ho
 
 
 def mark(connection: sa.Connection) -> tuple[object, ...]:
-    """Changes with every host that is mapped, moved, accepted or forgotten."""
+    """Changes with every host that is mapped, moved, accepted, dedicated, weighed or forgotten."""
     waiting = sa.func.sum(sa.case((host_mappings.c.accepted == sa.false(), 1), else_=0))
-    return tuple(connection.execute(sa.select(sa.func.count(), sa.func.max(host_mappings.c.id), waiting)).one())
+    changed_at = sa.func.max(host_mappings.c.updated_at)
+    counted = sa.select(sa.func.count(), sa.func.max(host_mappings.c.id), waiting, changed_at)
+    return tuple(connection.execute(counted).one())
 
 
 def get(connection: sa.Connection, host: str) -> HostMapping:
@@ -80,6 +89,55 @@ def accept(connection: sa.Connection, host: str) -> bool:
     cell_of(connection, host)
     mine = sa.and_(host_mappings.c.host == host, host_mappings.c.accepted == sa.false())
     return changed(connection.execute(sa.update(host_mappings).where(mine).values(accepted=True)))
+
+
+def dedicate(connection: sa.Connection, host: str, project_id: str | None) -> str | None:
+    """From this commit on orders of other projects are not handed over to the host; None: those of all projects are.
+    Gives whose it was.
+
+    Raises:
+        NotFound: no such host is mapped.
+    """
+    lock(connection, host_mappings, host_mappings.c.host == host)
+    before = get(connection, host).dedicated_to
+    mine = sa.update(host_mappings).where(host_mappings.c.host == host)
+    connection.execute(mine.values(dedicated_to=project_id, updated_at=now_sql()))
+    return before
+
+
+def choose_again(connection: sa.Connection) -> None:
+    """Ends the leases of all orders that no cell has: who leases them next chooses by what is true by then.
+
+    A hand-over that read an older mapping of a host, in a transaction that is still open, writes one of these rows. It
+    is waited for, or its lease is over. So after this commit every hand-over to a host that was dedicated before is
+    either in the journal or will not be.
+    """
+    chosen = sa.update(build_requests).where(build_requests.c.phase == "new")
+    connection.execute(chosen.values(token=None, lease_until=now_sql()))
+
+
+def orders_of_others(connection: sa.Connection, host: str, project_id: str) -> list[str]:
+    """Servers of other projects that are on their way to the host, or may end there: uuids."""
+    assigned = sa.select(build_requests.c.uuid, build_requests.c.host, build_requests.c.alternates).where(
+        build_requests.c.phase == "assigned", build_requests.c.project_id != project_id
+    )
+    return [row.uuid for row in connection.execute(assigned) if host in {row.host, *_named(row.alternates)}]
+
+
+def _named(alternates: object) -> set[object]:
+    listed = alternates if isinstance(alternates, list) else []
+    return {each.get("host") for each in listed if isinstance(each, dict)}
+
+
+def set_weight(connection: sa.Connection, host: str, weight: float | None) -> None:
+    """How much an operator likes servers on the host; None: as its aggregates say.
+
+    Raises:
+        NotFound: no such host is mapped.
+    """
+    get(connection, host)
+    mine = sa.update(host_mappings).where(host_mappings.c.host == host)
+    connection.execute(mine.values(weight=weight, updated_at=now_sql()))
 
 
 def delete(connection: sa.Connection, host: str) -> bool:

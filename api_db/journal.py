@@ -23,7 +23,7 @@ import api_db.server_groups
 import core.errors
 import core.log
 from api_db.instances import Mapping as InstanceMapping
-from api_db.tables import build_requests, instance_mappings, project_cells, request_specs
+from api_db.tables import build_requests, host_mappings, instance_mappings, project_cells, request_specs
 from core.context import Context
 from core.log import about
 from database.compiled_statements import CompiledStatement
@@ -51,7 +51,10 @@ class Kind(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """One journal row. `build_request` is None for a row that a delete made; `deleted_by`: who asked for the delete."""
+    """One journal row. `build_request` is None for a row that a delete made; `deleted_by`: who asked for the delete.
+
+    `explanations`: of earlier choices of a host, as `objects.explanation.read` reads them.
+    """
 
     uuid: str
     request_uuid: str
@@ -68,6 +71,7 @@ class Entry:
     build_request: BuildRequest | None
     created_at: datetime.datetime
     deleted_by: Context | None = None
+    explanations: list[dict[str, object]] | None = None
 
     @property
     def kind(self) -> Kind:
@@ -100,7 +104,7 @@ _COLUMNS = (
     build_requests.c.uuid, build_requests.c.request_uuid, build_requests.c.project_id, build_requests.c.phase, build_requests.c.target,
     build_requests.c.host, as_text(build_requests.c.alternates), build_requests.c.deleting, as_text(build_requests.c.fault), build_requests.c.token,
     build_requests.c.tries, build_requests.c.not_after, as_text(build_requests.c.instance), build_requests.c.created_at,
-    as_text(build_requests.c.delete_context),
+    as_text(build_requests.c.delete_context), as_text(build_requests.c.explanations),
 )  # fmt: skip
 
 
@@ -115,7 +119,7 @@ def _entry(row: Sequence[Any]) -> Entry:
     Raises:
         Unreadable: a document of the row is none, or not one that this release knows.
     """
-    *head, alternates, deleting, fault, token, tries, not_after, instance, created_at, context = row
+    *head, alternates, deleting, fault, token, tries, not_after, instance, created_at, context, explanations = row
     try:
         return Entry(
             *head,
@@ -128,6 +132,7 @@ def _entry(row: Sequence[Any]) -> Entry:
             build_request=None if instance is None else _build_request(instance),
             created_at=created_at,
             deleted_by=None if context is None else _context(context),
+            explanations=document(explanations, list[dict[str, object]]),
         )
     except UNREADABLE as error:
         raise core.errors.Unreadable(
@@ -330,14 +335,30 @@ def renew(connection: sa.Connection, *, uuid: str, token: str, seconds: float) -
     return changed(connection.execute(mine.values(lease_until=now_sql(seconds))))
 
 
-def give_back(connection: sa.Connection, leased: Sequence[tuple[str, str]], *, wait_s: float) -> None:
+def give_back(
+    connection: sa.Connection,
+    leased: Sequence[tuple[str, str]],
+    *,
+    wait_s: float,
+    explained: Mapping[str, list[dict[str, object]]] | None = None,
+) -> None:
     """Ends leases (uuid, token) early: whoever looks after `wait_s` seconds may take the rows.
 
-    That was no try of theirs: a part that is away makes no order poisonous, however long it is away.
+    That was no try of theirs: a part that is away makes no order poisonous, however long it is away. `explained`:
+    server -> why it has no host yet, after what was said of it before.
     """
+    column = build_requests.c.explanations
     for token, mine in _by_token(leased).items():
         still_mine = sa.update(build_requests).where(build_requests.c.uuid.in_(mine), build_requests.c.token == token)
-        connection.execute(still_mine.values(lease_until=now_sql(wait_s), tries=build_requests.c.tries - 1))
+        values: dict[str, Any] = {"lease_until": now_sql(wait_s), "tries": build_requests.c.tries - 1}
+        own = [
+            (build_requests.c.uuid == uuid, sa.literal(explained[uuid], column.type))
+            for uuid in mine
+            if explained and uuid in explained
+        ]
+        if own:
+            values["explanations"] = sa.case(*own, else_=column)
+        connection.execute(still_mine.values(**values))
 
 
 def _by_token(leased: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
@@ -362,11 +383,18 @@ class Assignment:
     host: str | None
     alternates: list[Candidate]
     fault: Fault | None = None
+    explanations: list[dict[str, object]] | None = None
+
+    @property
+    def hosts(self) -> set[str]:
+        """Where the server may be, now or later."""
+        return {candidate.host for candidate in self.alternates} | ({self.host} if self.host else set())
 
 
 def assign(connection: sa.Connection, assignments: Sequence[Assignment]) -> set[str]:
     """The hand-over: no other cell afterwards. Gives the uuids for which it took effect; for the others the lease was
-    lost or a delete came in between.
+    lost, a delete came in between, or one of their hosts was dedicated to another project: those may be leased again
+    at once.
     """
     alike: dict[tuple[str, str, bool], list[Assignment]] = collections.defaultdict(list)
     for assignment in assignments:
@@ -390,9 +418,13 @@ def _assign_to_one_cell(connection: sa.Connection, assignments: Sequence[Assignm
             assignments, build_requests.c.alternates, lambda one: msgspec.to_builtins(one.alternates)
         ),
         "fault": _of_each(assignments, build_requests.c.fault, lambda one: one.fault),
+        "explanations": _of_each(assignments, build_requests.c.explanations, lambda one: one.explanations),
     }
     taken = sa.update(build_requests).where(build_requests.c.uuid.in_(wanted), *free, build_requests.c.phase == NEW)
-    number = connection.execute(taken.values(**values)).rowcount
+    number = connection.execute(taken.where(*_not_anothers(assignments)).values(**values)).rowcount
+    if number < len(wanted):
+        # What is new and mine was refused for its hosts: whoever leases it now knows better.
+        connection.execute(taken.values(token=None, lease_until=now_sql()))
     if not number:
         return set()
     done = set(wanted)
@@ -408,6 +440,21 @@ def _assign_to_one_cell(connection: sa.Connection, assignments: Sequence[Assignm
     if connection.execute(mapped.values(cell_uuid=first.cell_uuid)).rowcount != len(done):
         raise core.errors.Broken(f"a mapping of {', '.join(sorted(done))} names a cell though its journal row is new")
     return done
+
+
+def _not_anothers(assignments: Sequence[Assignment]) -> list[sa.ColumnElement[bool]]:
+    """That no host of theirs is dedicated to another project by now; what was chosen by is a second old."""
+    hosts: dict[str, set[str]] = collections.defaultdict(set)
+    for assignment in assignments:
+        hosts[assignment.project_id] |= assignment.hosts
+    alike = [
+        sa.and_(
+            build_requests.c.project_id == project_id,
+            ~sa.exists().where(host_mappings.c.host.in_(sorted(named)), host_mappings.c.dedicated_to != project_id),
+        )
+        for project_id, named in hosts.items()
+    ]
+    return [sa.or_(*alike)] if any(hosts.values()) else []
 
 
 def _of_each(assignments: Sequence[Assignment], column: sa.Column[Any], value_of: Callable[[Assignment], Any]) -> Any:

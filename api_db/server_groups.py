@@ -15,11 +15,15 @@ import api_db.quota
 import core.errors
 from api_db.instances import WHEREABOUTS, Whereabouts
 from api_db.tables import instance_mappings, server_group_members, server_groups
-from database.statements import lock
+from database.statements import changed, lock
 from database.types import now_sql
 
 POLICIES = ("affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity")
 RESOURCE = "server_groups"
+
+
+MAX_PER_HOST = "max_server_per_host"
+"""The one rule that a group may have."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -141,6 +145,18 @@ def join(
         raise core.errors.OverQuota("Quota exceeded, too many servers in group", quota="server_group_members")
     rows = [{"group_id": group_id, "instance_uuid": server} for server in servers]
     connection.execute(sa.insert(server_group_members), rows)
+
+
+def leave(connection: sa.Connection, uuid: str, server: str) -> None:
+    """The server is no member any more.
+
+    Raises:
+        NotFound: it was none, or there is no such group.
+    """
+    group_id = _locked(connection, server_groups.c.uuid == uuid)
+    mine = sa.and_(server_group_members.c.group_id == group_id, server_group_members.c.instance_uuid == server)
+    if group_id is None or not changed(connection.execute(sa.delete(server_group_members).where(mine))):
+        raise core.errors.NotFound(f"Instance {server} is no member of server group {uuid}.", server_group=uuid)
 
 
 def members(connection: sa.Connection, uuid: str) -> list[Whereabouts]:

@@ -57,6 +57,10 @@ host_mappings = _table(
     Column("cell_uuid", Uuid, ForeignKey("cell_mappings.uuid"), nullable=False, index=True),
     # false: an operator has yet to say that this host may be used
     Column("accepted", Boolean, nullable=False, server_default=sa.true()),
+    # the only project whose servers may be here
+    Column("dedicated_to", Str(255)),
+    # how much an operator likes servers here; NULL: as the host's aggregates say
+    Column("weight", sa.Float),
     _lock(),
     *_times(),
 )
@@ -108,6 +112,8 @@ build_requests = _table(
     Column("tries", Integer, nullable=False, default=0),
     Column("not_after", Timestamp, nullable=False),
     Column("instance", Json),
+    # why it goes where it goes, or nowhere: goes along into the cell's row (objects.explanation)
+    Column("explanations", Json),
     *_times(),
     Index("ix_build_requests_project", "project_id", "created_at", "uuid"),
 )

@@ -46,6 +46,7 @@ class NewInstance:
     not_after: datetime.datetime
     fault: Fault | None = None
     attempt: int = 1
+    explanations: list[dict[str, Any]] | None = None
 
     @property
     def is_failed(self) -> bool:
@@ -160,6 +161,7 @@ def row_of(placed: NewInstance) -> dict[str, Any]:
         "extra": extra_of_build_request(build_request),
         "user_data": build.user_data,
         "spec": msgspec.to_builtins(build),
+        "explanations": placed.explanations,
         "created_at": build_request.created_at,
         "deleted": False,
     }

@@ -14,7 +14,7 @@ import cell_db.inventories
 import core.log
 from cell_db.tables import cleanups, compute_nodes, instances, services
 from database.statements import changed, insert_if_absent
-from database.types import as_text, now_sql
+from database.types import UNREADABLE, as_text, now_sql
 from objects.host import COMPUTE, CONDUCTOR, Heartbeat, Inventory, Usage
 from objects.host_limits import usage_defect
 
@@ -23,7 +23,7 @@ NO_ADDRESS = "0.0.0.0"
 """Of a host that has said no address that could be its own."""
 _TOLD = (
     "hypervisor_hostname", "hypervisor_type", "hypervisor_version", "inventory", "refuses", "vcpus_used", "memory_mib_used", "disk_gib_used",
-    "guests",
+    "guests", "cpu_percent",
 )  # fmt: skip
 
 
@@ -83,6 +83,7 @@ def _note_node(connection: sa.Connection, heartbeat: Heartbeat, drop: Callable[[
         "memory_mib_used": heartbeat.usage.memory_mib,
         "disk_gib_used": heartbeat.usage.disk_gib,
         "guests": heartbeat.usage.guests,
+        "cpu_percent": heartbeat.usage.cpu_percent,
     }
     if known is not None and known.uuid != inventory.node_uuid:
         # Believed, it would have Placement told of the inventory of another host's node.
@@ -243,7 +244,7 @@ class HostReport:
 
     `defect`: what makes its record unusable; its inventory is then one of nothing. `accepted`: the cell's copy of what
     the API level says. `refuses`: why it takes no builds at the moment. `left`: its agent stopped in good order.
-    `silent_s` None: never seen. `cleanups_open`: superseded attempts may still be on it. `conductor_silent_s`: since
+    `io_ops`: builds under way. `silent_s` None: never seen. `cleanups_open`: superseded attempts may still be on it. `conductor_silent_s`: since
     any conductor of the cell was seen; None: none was. Without one nothing would be built. `witness_silent_s`: since
     one was seen that hears its hosts: without one their silence proves nothing.
     """
@@ -260,6 +261,8 @@ class HostReport:
     memory_mib_used: int
     disk_gib_used: int
     guests: int
+    io_ops: int
+    cpu_percent: int | None
     failed_builds: int
     disabled: bool
     forced_down: bool
@@ -285,8 +288,8 @@ class HostNews:
 
 
 def host_news(connection: sa.Connection, *, recent_s: float, down_after_s: float, also: Sequence[str]) -> HostNews:
-    """Hosts that changed in the last `recent_s` seconds, that may not be used as they are now, or that are named in
-    `also`.
+    """Hosts that changed in the last `recent_s` seconds, that build, that may not be used as they are now, or that are
+    named in `also`.
 
     Of all others nothing has to be told: they are up, and as they were.
     """
@@ -311,6 +314,7 @@ def host_news(connection: sa.Connection, *, recent_s: float, down_after_s: float
         service.disabled,
         service.forced_down,
         service.left,
+        sa.func.coalesce(sa.type_coerce(service.intents, sa.Text()), "[]") != "[]",
         node.host.in_(_owing()),
         node.host.in_(list(also)),
     )
@@ -340,7 +344,8 @@ def _hosts() -> sa.Select[Any]:
             node.host, node.uuid, as_text(node.inventory), as_text(node.placed), node.accepted, node.refuses, node.vcpus_used,
             node.memory_mib_used, node.disk_gib_used, node.guests, node.failed_builds, service.disabled, service.forced_down, service.left,
             service.last_seen_at, conducted.scalar_subquery().label("conducted_at"), witnessed.label("witnessed_at"),
-            owing.c.host.is_not(None).label("owes"), node.updated_at, now_sql().label("now"),
+            owing.c.host.is_not(None).label("owes"), node.updated_at, now_sql().label("now"), as_text(service.intents),
+            node.cpu_percent,
         )
         .join(services, sa.and_(service.host == node.host, service.binary == COMPUTE))
         .outerjoin(owing, owing.c.host == node.host)
@@ -350,7 +355,7 @@ def _hosts() -> sa.Select[Any]:
 
 def _report(row: sa.Row[Any]) -> HostReport:
     inventory, defect = cell_db.inventories.read(row.host, row.uuid, row.inventory)
-    usage = Usage(row.vcpus_used, row.memory_mib_used, row.disk_gib_used, row.guests)
+    usage = Usage(row.vcpus_used, row.memory_mib_used, row.disk_gib_used, row.guests, row.cpu_percent)
     defect = defect or usage_defect(usage)
     if defect is not None:
         usage = Usage()
@@ -367,6 +372,8 @@ def _report(row: sa.Row[Any]) -> HostReport:
         memory_mib_used=usage.memory_mib,
         disk_gib_used=usage.disk_gib,
         guests=usage.guests,
+        io_ops=_number_of(row.intents),
+        cpu_percent=usage.cpu_percent,
         failed_builds=row.failed_builds,
         disabled=row.disabled,
         forced_down=row.forced_down,
@@ -377,6 +384,16 @@ def _report(row: sa.Row[Any]) -> HostReport:
         cleanups_open=bool(row.owes),
         reported_at=row.updated_at,
     )
+
+
+def _number_of(intents: str | None) -> int:
+    """How many builds a host says are under way; of what cannot be read, none."""
+    if intents in (None, "", "[]"):
+        return 0
+    try:
+        return len(msgspec.json.decode(intents, type=list[msgspec.Raw]))
+    except UNREADABLE:
+        return 0
 
 
 def _since(moment: datetime.datetime | None, now: datetime.datetime) -> float | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 import cell_db.inventories
@@ -255,6 +256,21 @@ def servers_in_the_way(conn: sa.Connection, host: str) -> str | None:
         else ""
     )
     return f"has {count} servers: {named}{more}.{helps}"
+
+
+def servers_of_others(conn: sa.Connection, host: str, project_id: str) -> list[str]:
+    """Servers of other projects that are on the host, or may end there: those under way name it as an alternate."""
+    of_others = sa.select(instances.c.uuid).where(
+        instances.c.project_id != project_id, instances.c.deleted == sa.false()
+    )
+    on_it = conn.execute(of_others.where(instances.c.host == host).order_by(instances.c.id)).scalars()
+    under_way = conn.execute(
+        of_others.where(
+            instances.c.state == states.BUILD,
+            as_text(instances.c.alternates).contains(msgspec.json.encode(host).decode(), autoescape=True),
+        )
+    ).scalars()
+    return list(dict.fromkeys([*on_it, *under_way]))
 
 
 def count_servers(conn: sa.Connection, hosts: Iterable[str]) -> int:

@@ -9,10 +9,11 @@ import sqlalchemy as sa
 import core.errors
 from cell_db import packed
 from cell_db.history import Phase, Told, tell
+from cell_db.inventories import as_text
 from cell_db.tables import instance_metadata, instance_tags, instances
 from core.context import Context
 from database.statements import changed
-from database.types import now_sql
+from database.types import UNREADABLE, now_sql
 from lifecycle import refusals, states
 from lifecycle.actions import LOCK, RESET_STATE, UNLOCK, Action
 from lifecycle.admit import admit
@@ -36,6 +37,40 @@ def get(connection: sa.Connection, uuid: str) -> Server:
     if row is None:
         raise refusals.not_found(uuid)
     return packed.readable(packed.servers([row])[0])
+
+
+def explanations(connection: sa.Connection, uuid: str) -> object:
+    """Why the server is where it is, as `objects.explanation.read` reads it; None: nobody said.
+
+    Raises:
+        NotFound: there is no such server.
+    """
+    row = connection.execute(
+        sa.select(as_text(instances.c.explanations)).where(instances.c.uuid == uuid, instances.c.deleted == sa.false())
+    ).first()
+    if row is None:
+        raise refusals.not_found(uuid)
+    try:
+        return msgspec.json.decode(row[0]) if row[0] else None
+    except UNREADABLE:
+        return None
+
+
+def set_server_group(connection: sa.Connection, uuid: str, group: str | None) -> None:
+    """What the server's row shows of its server group; the API database has the members.
+
+    Raises:
+        NotFound: there is no such server.
+    """
+    kept = sa.func.coalesce(sa.type_coerce(instances.c.extra, sa.Text()), "{}")
+    path = "$.server_groups"
+    extra = (
+        sa.func.json_remove(kept, path) if group is None else sa.func.json_set(kept, path, sa.func.json_array(group))
+    )
+    mine = sa.update(instances).where(instances.c.uuid == uuid, instances.c.deleted == sa.false())
+    if not changed(connection.execute(mine.values(extra=extra, updated_at=now_sql()))):
+        raise refusals.not_found(uuid)
+    tell(connection, "update", Phase.STEP, [Told(uuid=uuid)])
 
 
 def build_spec(connection: sa.Connection, uuid: str) -> BuildSpec:

@@ -87,6 +87,8 @@ instances = _table(
     Column("extra", Json),
     Column("user_data", LongText),
     Column("spec", Json),
+    # why it is where it is: the last few choices of a host (objects.explanation)
+    Column("explanations", Json),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
     Column("launched_at", Timestamp),
@@ -220,6 +222,8 @@ compute_nodes = _table(
     Column("memory_mib_used", Integer, nullable=False, default=0),
     Column("disk_gib_used", Integer, nullable=False, default=0),
     Column("guests", Integer, nullable=False, default=0),
+    # how busy its CPUs are; NULL: it does not say
+    Column("cpu_percent", Integer),
     Column("failed_builds", Integer, nullable=False, default=0),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False, index=True),

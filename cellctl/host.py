@@ -13,6 +13,7 @@ import cell_db.heartbeats
 import cell_db.hosts
 import core.config
 import core.errors
+from api_db.hosts import HostMapping
 from cell_db.hosts import Service
 from cellctl import arguments, cloud, commands, exits
 from cellctl.times import moment
@@ -22,6 +23,7 @@ from cells.gate.scatter import scatter_now
 from objects.host import COMPUTE
 
 ACCEPTED, WAITING = "accepted", "waiting"
+MAX_NAMED = 10
 
 # ---- host list -------------------------------------------------------------------------------------------------------
 
@@ -30,10 +32,10 @@ class ListHosts(commands.Lister):
     """List the hosts that are mapped to cells, by name.
 
     Columns: host, cell, cell_uuid, mapped_at (UTC), state (accepted, or waiting: it takes nothing before `cellctl host
-    accept`).
+    accept`), dedicated_to (the only project whose servers may be there), weight (as `cellctl host weight` set it).
     """
 
-    columns = ("host", "cell", "cell_uuid", "mapped_at", "state")
+    columns = ("host", "cell", "cell_uuid", "mapped_at", "state", "dedicated_to", "weight")
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -54,6 +56,8 @@ class ListHosts(commands.Lister):
                 one.cell_uuid,
                 moment(one.created_at),
                 ACCEPTED if one.accepted else WAITING,
+                one.dedicated_to or "",
+                "" if one.weight is None else one.weight,
             )
             for one in mapped
         ]
@@ -170,6 +174,112 @@ class AcceptHost(commands.Command):
             "is accepted already" if mapping.accepted else "would be accepted" if parsed_args.dry_run else "is accepted"
         )
         self.app.stdout.write(f"host {host} {done}\n")
+
+
+# ---- host dedicate, host weight --------------------------------------------------------------------------------------
+
+
+class DedicateHost(commands.Command):
+    """Keep a host for the servers of one project, or let everybody have it again.
+
+    Refused while servers of others are on it, on their way to it, or being built with it as an alternate. The
+    super-conductors know it within a second, and what they chose before is chosen again.
+    """
+
+    exit_codes = (
+        "Exit code 1: servers of others are on the host, or on their way. 4: no such host is mapped. 5: its cell does not answer; "
+        "nothing was changed."
+    )
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("host", metavar="HOST", help="name of the host")
+        whose = parser.add_mutually_exclusive_group(required=True)
+        whose.add_argument("--project", metavar="ID", type=arguments.text, help="id of the project")
+        whose.add_argument("--none", action="store_true", help="let servers of all projects on it again")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="say what would be done, or why not, and change nothing"
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        open_cloud, host, project = self.cloud(), parsed_args.host, parsed_args.project
+        mapping = open_cloud.api_read(api_db.hosts.get, host)
+        if project is not None:
+            self._dedicate(open_cloud, mapping, project, dry_run=parsed_args.dry_run)
+        elif not parsed_args.dry_run:
+            open_cloud.api_write(api_db.hosts.dedicate, host, None)
+        whom = "everybody" if project is None else f"project {project}"
+        self.app.stdout.write(f"host {host} {'would be' if parsed_args.dry_run else 'is'} for servers of {whom}\n")
+
+    @staticmethod
+    def _dedicate(open_cloud: cloud.Cloud, mapping: HostMapping, project: str, *, dry_run: bool) -> None:
+        """First it is written, so that nobody comes any more; then it is looked who is there, and taken back if need
+        be."""
+        gate = _gate_of(open_cloud, mapping.host)
+        others = _others(open_cloud, gate, mapping.host, project)
+        if not others and not dry_run:
+            open_cloud.api_write(api_db.hosts.dedicate, mapping.host, project)
+            try:
+                open_cloud.api_write(api_db.hosts.choose_again)
+                others = _others(open_cloud, gate, mapping.host, project)
+            except core.errors.CellplaneError:
+                open_cloud.api_write(api_db.hosts.dedicate, mapping.host, mapping.dedicated_to)
+                raise
+            if others:
+                open_cloud.api_write(api_db.hosts.dedicate, mapping.host, mapping.dedicated_to)
+        if others:
+            more = f" and {len(others) - MAX_NAMED} more" if len(others) > MAX_NAMED else ""
+            raise core.errors.WrongState(
+                f"host {mapping.host} has servers of other projects, or they are on their way: {_names(others[:MAX_NAMED])}{more}"
+            )
+
+
+def _others(open_cloud: cloud.Cloud, gate: Gate, host: str, project: str) -> list[str]:
+    """Servers of others that are there or on their way. The journal is read before the cell: what is handed over in
+    between is found there."""
+    orders = open_cloud.api_read(api_db.hosts.orders_of_others, host, project)
+    there = cloud.value_of(gate.read_now(cell_db.hosts.servers_of_others, host, project))
+    return list(dict.fromkeys([*orders, *there]))
+
+
+class WeighHost(commands.Command):
+    """Say how much servers are wanted on a host, beside its room: more is better.
+
+    It goes before `cellplane:weight` in the metadata of the host's aggregates. The highest weight among the hosts that
+    would do counts as much as all free memory, times [filter_scheduler] provider_weight_multiplier.
+    """
+
+    exit_codes = "Exit code 4: no such host is mapped."
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("host", metavar="HOST", help="name of the host")
+        weight = parser.add_mutually_exclusive_group(required=True)
+        weight.add_argument(
+            "--set", metavar="WEIGHT", dest="weight", type=_weight, help="a number; below 0: others first"
+        )
+        weight.add_argument("--none", action="store_true", help="leave it to the host's aggregates")
+        parser.add_argument("--dry-run", action="store_true", help="say what would be done and change nothing")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        open_cloud, host, weight = self.cloud(), parsed_args.host, parsed_args.weight
+        open_cloud.api_read(api_db.hosts.get, host)
+        if not parsed_args.dry_run:
+            open_cloud.api_write(api_db.hosts.set_weight, host, weight)
+        said = "has no weight of its own" if weight is None else f"has the weight {weight:g}"
+        self.app.stdout.write(f"host {host} {said}{' (not done)' if parsed_args.dry_run else ''}\n")
+
+
+def _weight(text: str) -> float:
+    try:
+        weight = float(arguments.text(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if not abs(weight) <= core.config.GREATEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number up to {core.config.GREATEST:.0e}")
+    return weight
 
 
 # ---- host delete -----------------------------------------------------------------------------------------------------

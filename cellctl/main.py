@@ -45,11 +45,14 @@ COMMANDS = {
     "dead-letter list": "cellctl.dead_letter:ListDeadLetters",
     "dead-letter requeue": "cellctl.dead_letter:RequeueDeadLetters",
     "dead-letter show": "cellctl.dead_letter:ShowDeadLetter",
+    "explain": "cellctl.explain:Explain",
     "host accept": "cellctl.host:AcceptHost",
     "host credentials": "cellctl.credentials:HostCredentials",
+    "host dedicate": "cellctl.host:DedicateHost",
     "host delete": "cellctl.host:DeleteHost",
     "host discover": "cellctl.host:DiscoverHosts",
     "host list": "cellctl.host:ListHosts",
+    "host weight": "cellctl.host:WeighHost",
     "status": "cellctl.status:Status",
 }
 # What commands were called before release 0.2: understood, and in no help.

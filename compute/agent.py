@@ -24,6 +24,7 @@ from compute.hypervisor.hypervisor import Hypervisor
 from compute.periodic import PeriodicWork
 from compute.records import Records
 from compute.reporter import Reporter
+from compute.resources.cpu_load import CPU_MONITOR, CpuLoad
 from compute.resources.images import ImageFiles, Room
 from compute.resources.inventory import inventory
 from compute.resources.power import KnownPowerStates
@@ -84,6 +85,7 @@ class Agent:
             release=core.process.version(),
             inventory=lambda: inventory(conf, self.hypervisor.capacity()),
             go_on=self._go_on,
+            cpu_percent=CpuLoad().percent if CPU_MONITOR in settings.compute_monitors else lambda: None,
         )
         self.listener = self._listener(conf.host)
         self._is_started = False

@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Sequence
 
-from oslo_config import cfg
+from oslo_config import cfg, types
 
 import core.config
 import core.errors
 import core.process
 from compute import libvirt, simulated
 from compute.agent import Agent
+from compute.resources.cpu_load import CPU_MONITOR
 from core.config import OptionGroup
 
 __all__ = ["Agent", "main", "options"]
@@ -32,6 +33,10 @@ COMPUTE = OptionGroup(
         cfg.IntOpt("reserved_vcpus", default=0, min=0, help="CPUs that are reserved for the host."),
         cfg.IntOpt("reserved_memory_mib", default=512, min=0, help="Memory that is reserved for the host, in MiB."),
         cfg.IntOpt("reserved_disk_gib", default=0, min=0, help="Disk that is reserved for the host, in GiB."),
+        cfg.ListOpt(
+            "compute_monitors", default=[], item_type=types.String(choices=[CPU_MONITOR]),
+            help="What the host measures for the scheduler: cpu.virt_driver (how busy its CPUs are, in steps of 10 %).",
+        ),
         cfg.IPOpt("host_ip", default="127.0.0.1", help="Address of this host in the API, and of its guests' consoles."),
         cfg.FloatOpt(
             "unused_image_s",

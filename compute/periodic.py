@@ -5,6 +5,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import msgspec
+
 import core.errors
 import core.log
 from compute.agent_context import AgentContext
@@ -39,6 +41,7 @@ class PeriodicWork:
         release: str,
         inventory: Callable[[], Inventory],
         go_on: Callable[[], None],
+        cpu_percent: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._host = host
         self._every_s = every_s
@@ -46,6 +49,7 @@ class PeriodicWork:
         self._release = release
         self._inventory = inventory
         self._go_on = go_on
+        self._cpu_percent = cpu_percent
         self._started_at = time.time()
         self._hello = True
         self._purged_at = 0.0
@@ -126,7 +130,9 @@ class PeriodicWork:
             version=self._release,
             started_at=self._started_at,
             inventory=self._inventory(),
-            usage=usage(guests, (intent.order.spec for intent in intents)),
+            usage=msgspec.structs.replace(
+                usage(guests, (intent.order.spec for intent in intents)), cpu_percent=self._cpu_percent()
+            ),
             intents=[Attempt(intent.uuid, intent.attempt) for intent in intents],
             guests=[Attempt(guest.uuid, guest.attempt) for guest in guests] if self._hello else None,
             hello=self._hello,

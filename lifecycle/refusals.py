@@ -26,3 +26,9 @@ def wrong_state(
 def no_host(action: Action, uuid: str, *, vm_state: str) -> core.errors.WrongState:
     """The action needs the server's host, and the server has none."""
     return wrong_state(action, uuid, attribute="vm_state", state=vm_state, why="it has no host")
+
+
+def joins_no_group(uuid: str, *, vm_state: str) -> core.errors.WrongState:
+    """The server cannot become a member of a server group: it has no host that it stays on."""
+    sentence = f"Instance {uuid} cannot join a server group while it is in vm_state {vm_state}: it has no host"
+    return core.errors.WrongState(sentence, server=uuid, state=vm_state)

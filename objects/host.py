@@ -37,7 +37,11 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
-    """What a host has to give; sizes in MiB and GiB. `traits` are Placement's names."""
+    """What a host has to give; sizes in MiB and GiB. `traits` are Placement's names.
+
+    `dedicated_cpus`: of its `vcpus`, those that each serve one guest's CPU alone. `page_sizes_kib`: of the pages that
+    guests' memory may have; none: the host does not say.
+    """
 
     node_uuid: str
     hypervisor_hostname: str
@@ -55,15 +59,18 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     host_ip: str = "127.0.0.1"
     cpu_info: dict[str, object] = {}
     traits: list[str] = []
+    dedicated_cpus: int = 0
+    page_sizes_kib: list[int] = []
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What the host's guests and open intents use of it."""
+    """What the host's guests and open intents use of it. `cpu_percent`: how busy its CPUs are; None: it does not say."""
 
     vcpus: int = 0
     memory_mib: int = 0
     disk_gib: int = 0
     guests: int = 0
+    cpu_percent: int | None = None
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ MAX_UUID = 36
 MAX_VCPUS = 2**16
 MAX_RATIO = 1000.0
 MAX_TRAITS = 500
+MAX_PAGE_SIZES = 16
 MAX_CPU_INFO_BYTES = 64 * 1024
 MAX_ATTEMPTS = 20_000
 """Guests, and builds under way, that a host may name in one report."""
@@ -37,6 +38,7 @@ _ASCII = re.compile(r"[\x20-\x7e]*")
 _NUMBERS: Mapping[str, tuple[float, float]] = {
     "hypervisor_version": (0, MAX_INT),
     "vcpus": (0, MAX_VCPUS),
+    "dedicated_cpus": (0, MAX_VCPUS),
     "memory_mib": (0, MAX_INT),
     "disk_gib": (0, MAX_INT),
     "reserved_vcpus": (0, MAX_VCPUS),
@@ -86,6 +88,11 @@ def inventory_defect(host: str, inventory: Inventory) -> str | None:
                 inventory.traits,
                 lambda names: len(names) <= MAX_TRAITS and all(map(_ITS_OWN_TRAIT.fullmatch, names)),
             ),
+            (
+                "page_sizes_kib",
+                inventory.page_sizes_kib,
+                lambda sizes: len(sizes) <= MAX_PAGE_SIZES and all(0 < size <= MAX_INT for size in sizes),
+            ),
         )
         or _out_of_bounds(inventory)
         or _more_kept_than_there_is(inventory)
@@ -94,7 +101,9 @@ def inventory_defect(host: str, inventory: Inventory) -> str | None:
 
 def usage_defect(usage: Usage) -> str | None:
     """What of the use cannot be, by its field's name; None: nothing."""
-    used = ((name, getattr(usage, name)) for name in _USED)
+    used = [(name, getattr(usage, name)) for name in _USED]
+    if usage.cpu_percent is not None and not 0 <= usage.cpu_percent <= 100:
+        return f"usage.cpu_percent {_short(usage.cpu_percent)}"
     return next(
         (
             f"usage.{name} {_short(value)}"
@@ -129,6 +138,7 @@ def _out_of_bounds(inventory: Inventory) -> str | None:
 def _more_kept_than_there_is(inventory: Inventory) -> str | None:
     kept = (
         ("reserved_vcpus", inventory.reserved_vcpus, inventory.vcpus),
+        ("dedicated_cpus", inventory.dedicated_cpus, inventory.vcpus),
         ("reserved_memory_mib", inventory.reserved_memory_mib, inventory.memory_mib),
         ("reserved_disk_gib", inventory.reserved_disk_gib, inventory.disk_gib),
     )

@@ -5,20 +5,11 @@ import datetime
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from scheduler.aggregates import NO_AGGREGATES, AggregateFacts, AggregateState, facts_of
 from scheduler.resources import DISK_GB, MEMORY_MB, VCPU
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})
-_NO_WEIGHTS: Mapping[str, float] = MappingProxyType({})
 DEFAULT_ZONE = "nova"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class AggregateState:
-    """A group of hosts that an operator made."""
-
-    uuid: str
-    name: str
-    metadata: Mapping[str, str]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +19,12 @@ class HostState:
     `node_uuid` is also its provider in Placement. `cleanups_open`: superseded attempts may still be on it, so it takes
     nothing new. `others_free`: what is left of resource classes other than VCPU, MEMORY_MB and DISK_GB. `reported_at`:
     when the host last said so, by its cell's clock. `cut_off`: it is not `up`, but nobody can say that it is down: its
-    cell is silent, or hears nobody. The fields from `free_vcpus` on are worked out from those before.
+    cell is silent, or hears nobody. `cpu_percent`: how busy its CPUs are; None: it does not say.
+
+    `facts`: what its aggregates say; whoever makes many states gives it along. `dedicated_to`: the only project whose
+    servers may be here. `own_weight`: how much an operator likes servers here; None: as the aggregates say.
+    `dedicated_cpus`, `page_sizes_kib`: what its hypervisor can give guests for themselves. The fields from `free_vcpus`
+    on are worked out from those before.
     """
 
     host: str
@@ -58,6 +54,7 @@ class HostState:
 
     servers: int = 0
     io_ops: int = 0
+    cpu_percent: int | None = None
     failed_builds: int = 0
     availability_zone: str = DEFAULT_ZONE
     aggregates: tuple[AggregateState, ...] = ()
@@ -65,12 +62,18 @@ class HostState:
     architectures: frozenset[str] = frozenset()
     hypervisor_type: str = ""
     hypervisor_version: int = 0
+    host_ip: str = ""
+    dedicated_cpus: int = 0
+    page_sizes_kib: frozenset[int] = frozenset()
+    dedicated_to: str | None = None
+    own_weight: float | None = None
     reported_at: datetime.datetime | None = None
+    facts: AggregateFacts = dataclasses.field(default=NO_AGGREGATES, compare=False, repr=False)
 
     free_vcpus: float = dataclasses.field(init=False, compare=False)
     free_memory_mib: float = dataclasses.field(init=False, compare=False)
     free_disk_gib: float = dataclasses.field(init=False, compare=False)
-    multipliers: Mapping[str, float] = dataclasses.field(init=False, compare=False)
+    weight: float = dataclasses.field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         # Worked out once: a choice looks at every host several times, a host changes once in seconds.
@@ -85,7 +88,10 @@ class HostState:
             "free_disk_gib",
             (self.disk_gib - self.reserved_disk_gib) * self.disk_allocation_ratio - self.used_disk_gib,
         )
-        _set(self, "multipliers", _multipliers(self.aggregates))
+        if self.facts.of is not self.aggregates:
+            _set(self, "facts", facts_of(self.aggregates))
+        weight = self.facts.weight if self.own_weight is None else self.own_weight
+        _set(self, "weight", 0.0 if weight is None else weight)
 
     def with_server(self, resources: Mapping[str, int]) -> "HostState":
         """The host with one server more, about to be built."""
@@ -116,21 +122,3 @@ class HostState:
 
 
 _set = object.__setattr__
-
-
-def _multipliers(aggregates: tuple[AggregateState, ...]) -> Mapping[str, float]:
-    """`…_weight_multiplier` metadata of the host's aggregates; the lowest wins, what is no number is ignored."""
-    lowest: dict[str, float] = {}
-    for aggregate in aggregates:
-        for key, text in aggregate.metadata.items():
-            value = _number(text) if key.endswith("_weight_multiplier") else None
-            if value is not None:
-                lowest[key] = min(value, lowest.get(key, value))
-    return lowest or _NO_WEIGHTS
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

@@ -110,6 +110,10 @@ class HostView:
         with self._lock:
             return frozenset(self._stale.get(cell_uuid, ()))
 
+    def __len__(self) -> int:
+        """How many hosts there are."""
+        return len(self._reported)
+
     def snapshot(self) -> tuple[HostState, ...]:
         """All hosts as of now, with what we placed on them."""
         with self._lock:

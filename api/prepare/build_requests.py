@@ -49,6 +49,7 @@ async def prepare(call: Call) -> Prepared:
     lookups.refuse_unsupported(body)
     wish = _wish(call, body)
     others = hints.parse(call.document)
+    different_cell, target_cell = hints.cells_named(others, _cells(call)) if others.given else ([], None)
     image_id = disks.image_to_boot(body)
     refuse_networks(body)
     named = lookups.References(
@@ -56,13 +57,14 @@ async def prepare(call: Call) -> Prepared:
         key_name=body.get("key_name"),
         wish=wish,
         hosts=await zones.hosts_of(call, wish),
-        server_group=others.group,
-        same_host=others.same_host,
+        hints=others,
         # One plain server is what most requests ask for. Its quota is checked when it is accepted.
         has_limits=bool(body.get("metadata") or body.get("max_count")),
     )
     found, image = await asyncio.gather(
-        call.cloud.api_read(lookups.look_up, call.context, named, call.cloud.quota_defaults),
+        call.cloud.api_read(
+            lookups.look_up, call.context, named, call.cloud.quota_defaults, call.cloud.filters_of_policies
+        ),
         images.find(call, image_id, "imageRef"),
     )
     images.check_fits(image, found.flavor)
@@ -80,6 +82,11 @@ async def prepare(call: Call) -> Prepared:
         server_group=others.group,
         same_host=list(others.same_host),
         different_host=list(others.different_host),
+        query=others.query,
+        near=others.near,
+        different_cell=different_cell,
+        target_cell=target_cell,
+        policy=found.policy,
         flavor=found.flavor,
         image_ref=image.id,
     )
@@ -92,6 +99,11 @@ async def prepare(call: Call) -> Prepared:
         public_key=found.public_key,
         count=count,
     )
+
+
+def _cells(call: Call) -> dict[str, str]:
+    """The cells that have hosts: name -> uuid."""
+    return {gate.cell.name: gate.cell.uuid for gate in call.cloud.cells.gates() if not gate.cell.is_cell0}
 
 
 def _wish(call: Call, body: Mapping[str, Any]) -> zones.TargetHost:

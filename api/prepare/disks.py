@@ -66,4 +66,3 @@ def _refuse_unless_image_on_local_disk(device: Mapping[str, Any]) -> None:
         raise invalid("block_device_mapping_v2", "Volumes are not available: no volume service is configured.")
     if source != "image":
         raise invalid("block_device_mapping_v2", f"Local disks with source_type {source} are not supported yet.")
-

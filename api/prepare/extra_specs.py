@@ -8,6 +8,8 @@ import dataclasses
 import re
 
 _WHOLE = r"\d+"
+# Placement counts up to 2**31 - 1.
+_AMOUNT = r"[0-9]{1,9}"
 _TRUTH = r"(?i:1|t|true|on|y|yes|0|f|false|off|n|no)"
 _ANY = r"[\s\S]*"
 _CPUS = r"\^?\d+(-\d+)?(,\^?\d+(-\d+)?)*"
@@ -21,7 +23,7 @@ def _words(*words: str) -> str:
 # Of these nothing is read: the hardware, or the hypervisor, is none of ours.
 UNREAD = frozenset({"accel", "pci_passthrough", "powervm", "vmware"})
 _NAMESPACES = UNREAD | {
-    "aggregate_instance_extra_specs", "capabilities", "group_policy", "hide_hypervisor_id", "hw", "hw_rng", "hw_video", "os", "quota", "resources",
+    "aggregate_instance_extra_specs", "capabilities", "cellplane", "group_policy", "hide_hypervisor_id", "hw", "hw_rng", "hw_video", "os", "quota", "resources",
     "trait",
 }  # fmt: skip
 
@@ -43,8 +45,8 @@ KNOWN = tuple(
     for name, value, reader in (
         (r"aggregate_instance_extra_specs:.+", _ANY, SCHEDULER),
         (r"capabilities:.+", _ANY, SCHEDULER),
-        # A host is one provider: what groups ask for comes from one, as "none" allows and "isolate" forbids.
-        (r"group_policy", _words("none"), SCHEDULER),
+        (r"cellplane:policy", r"[A-Za-z0-9_-]{1,64}", SCHEDULER),
+        (r"group_policy", _words("none", "isolate"), SCHEDULER),
         (r"hide_hypervisor_id", _TRUTH, LIBVIRT),
         (r"hw:boot_menu", _TRUTH, LIBVIRT),
         (r"hw:cpu_(cores|sockets|threads)", r"[1-9]\d*", LIBVIRT),
@@ -93,7 +95,7 @@ KNOWN = tuple(
         (r"quota:cpu_quota", rf"-1|{_WHOLE}", LIBVIRT),
         (r"quota:disk_(read|write|total)_(bytes|iops)_sec", _WHOLE, LIBVIRT),
         (r"quota:vif_(inbound|outbound)_(average|burst|peak)", _WHOLE, LIBVIRT),
-        (rf"resources{_GROUP}:[A-Z0-9_]+", _WHOLE, SCHEDULER),
+        (rf"resources{_GROUP}:[A-Z0-9_]+", _AMOUNT, SCHEDULER),
         (rf"trait{_GROUP}:[A-Z0-9_]+", _words("required", "forbidden"), SCHEDULER),
     )
 )
@@ -128,6 +130,26 @@ def refuse_invalid(specs: dict[str, str]) -> None:
             raise ValueError(f"Validation failed; extra spec '{name}' does not appear to be a valid extra spec.")
         if not known.value.fullmatch(value):
             raise ValueError(f"Validation failed; '{value}' is no value of extra spec '{name}'.")
+
+
+MAX_GROUPS = 16
+_GRANULAR = re.compile(r"(resources|trait)([a-zA-Z0-9_-]{1,64}):")
+
+
+def refuse_unplaceable(specs: dict[str, str]) -> None:
+    """Returns if the granular groups can be asked of Placement, whatever each of their extra specs may be by itself.
+
+    Raises:
+        ValueError: a group has traits and no resources, or there are too many groups.
+    """
+    groups: dict[str, set[str]] = {}
+    for match in filter(None, map(_GRANULAR.match, specs)):
+        groups.setdefault(match[2], set()).add(match[1])
+    if len(groups) > MAX_GROUPS:
+        raise ValueError(f"Validation failed; there are {len(groups)} groups of resources, and at most {MAX_GROUPS}.")
+    for group, kinds in sorted(groups.items()):
+        if "resources" not in kinds:
+            raise ValueError(f"Validation failed; there is 'trait{group}:…' and no 'resources{group}:…'.")
 
 
 def _known(name: str) -> Known | None:

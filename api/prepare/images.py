@@ -1,11 +1,14 @@
 """Images that requests name: found, described, and whether a flavor fits them."""
 
+import re
+
 import core.errors
 from api.http.call import Call
 from api.prepare.refusals import invalid
 from clients.glance import Image
 from objects.build import Flavor, ImageRef
 
+_TRAIT = re.compile(r"trait:[A-Z0-9_]{1,255}")
 _GIB = 1024**3
 
 
@@ -69,6 +72,9 @@ def check_fits(image: Image, flavor: Flavor) -> None:
         Invalid: the image is not ready, or needs more memory or disk than the flavor has.
     """
     check_active(image, "imageRef")
+    for name in image.properties:
+        if name.startswith("trait:") and not _TRAIT.fullmatch(name):
+            raise invalid("imageRef", f"Property {name[:64]} of image {image.id} names no trait.")
     if flavor.memory_mib < image.min_ram_mib:
         raise invalid(
             "flavorRef",

@@ -1,7 +1,7 @@
 """What a request for servers names in the API database: looked up in one read, refused as the request's fault."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import api_db.aggregates
@@ -12,8 +12,10 @@ import api_db.limits
 import api_db.quota
 import api_db.server_groups
 import core.errors
-from api.prepare import zones
-from api.prepare.extra_specs import refuse_invalid
+import core.scheduling
+from api.prepare import hints, zones
+from api.prepare.extra_specs import refuse_invalid, refuse_unplaceable
+from api.prepare.hints import GROUP_READERS, Hints
 from api.prepare.refusals import invalid
 from core.context import Context
 from database.engine import Connection
@@ -35,8 +37,7 @@ class References:
     key_name: str | None
     wish: zones.TargetHost
     hosts: frozenset[str] = frozenset()
-    server_group: str | None = None
-    same_host: tuple[str, ...] = ()
+    hints: Hints = hints.NONE
     has_limits: bool = True
 
 
@@ -45,27 +46,39 @@ class Resolved:
     """What they stand for.
 
     `metadata_items`: how many there may be; negative: any number. `headroom`: how many servers of the flavor the quotas
-    of project and user have room for; None: any number, or nobody asked.
+    of project and user have room for; None: any number, or nobody asked. `policy`: of the scheduler.
     """
 
     flavor: Flavor
     public_key: str | None
+    policy: str = core.scheduling.DEFAULT
     metadata_items: int = api_db.limits.UNLIMITED
     headroom: int | None = None
 
 
-def look_up(connection: Connection, context: Context, named: References, quota_defaults: Mapping[str, int]) -> Resolved:
-    """
+def look_up(
+    connection: Connection,
+    context: Context,
+    named: References,
+    quota_defaults: Mapping[str, int],
+    filters_of_policies: Mapping[str, Collection[str]],
+) -> Resolved:
+    """`filters_of_policies`: scheduler policy -> the filters that its settings name.
+
     Raises:
         Invalid: something that the request names does not exist, or not for this caller.
     """
     flavor = _flavor(connection, context, named.flavor_id)
+    policy = _policy(connection, flavor, named.wish.zone)
+    core.scheduling.refuse_unknown(filters_of_policies, policy)
+    enabled = filters_of_policies[policy]
+    hints.refuse_unread(named.hints, enabled, policy)
     found_key = public_key(connection, str(context.user_id), named.key_name)
     if named.wish.zone is not None or named.hosts:
         zones.check(api_db.aggregates.zones(connection), named.wish, named.hosts)
-    _check_server_group(connection, context, named.server_group)
-    _check_same_host(connection, context, named.same_host)
-    found = Resolved(flavor=flavor, public_key=found_key)
+    _check_server_group(connection, context, named.hints.group, enabled)
+    _check_same_host(connection, context, named.hints.same_host)
+    found = Resolved(flavor=flavor, public_key=found_key, policy=policy)
     return _with_limits(connection, context, found, quota_defaults) if named.has_limits else found
 
 
@@ -110,6 +123,7 @@ def _flavor(connection: Connection, context: Context, flavor_id: str) -> Flavor:
     try:
         # Before 2.86 flavors could be given any; no host would take the server.
         refuse_invalid(flavor.extra_specs)
+        refuse_unplaceable(flavor.extra_specs)
     except ValueError as error:
         raise invalid("flavorRef", f"Flavor {flavor_id} has extra specs that are not supported. {error}") from None
     return Flavor(
@@ -138,13 +152,24 @@ def public_key(connection: Connection, user_id: str, key_name: str | None) -> st
         raise invalid("key_name", f"Key pair {key_name} could not be found.") from error
 
 
-def _check_server_group(connection: Connection, context: Context, uuid: str | None) -> None:
+def _policy(connection: Connection, flavor: Flavor, zone: str | None) -> str:
+    """The scheduler's policy: the flavor's, else that of its zone's aggregate."""
+    own = flavor.extra_specs.get(core.scheduling.KEY)
+    if own is None and zone is not None:
+        own = api_db.aggregates.item_of_zone(connection, zone, core.scheduling.KEY)
+    return core.scheduling.DEFAULT if own is None else own
+
+
+def _check_server_group(connection: Connection, context: Context, uuid: str | None, enabled: Collection[str]) -> None:
     if uuid is None:
         return
     try:
-        api_db.server_groups.get(connection, uuid, project_id=str(context.project_id))
+        group = api_db.server_groups.get(connection, uuid, project_id=str(context.project_id))
     except core.errors.NotFound as error:
         raise invalid("group", f"Server group {uuid} could not be found.") from error
+    reader = GROUP_READERS.get(group.policy)
+    if enabled and reader is not None and reader not in enabled:
+        raise invalid("group", f"The server group policy {group.policy} is not kept here: {reader} is not enabled.")
 
 
 def _check_same_host(connection: Connection, context: Context, uuids: tuple[str, ...]) -> None:

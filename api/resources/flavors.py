@@ -1,8 +1,10 @@
 """Flavors: the sizes that servers come in."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import api_db.flavors
+import core.scheduling
 from api.http import policy
 from api.http.call import Call
 from api.http.paging import LIMIT, MARKER, Page, limit_of, page_of
@@ -312,6 +314,7 @@ async def show_spec(call: Call) -> object:
 async def add_specs(call: Call) -> object:
     """Adds extra specs to those that there are."""
     specs = call.body["extra_specs"]
+    _refuse_unknown_policy(call, specs)
     await call.cloud.api_write(api_db.flavors.set_extra_specs, call.path["id"], specs)
     return specs
 
@@ -321,8 +324,14 @@ async def set_spec(call: Call) -> object:
     name = call.path["name"]
     if name not in call.body:
         raise errors.Invalid("Request body and URI mismatch", field=name)
+    _refuse_unknown_policy(call, call.body)
     await call.cloud.api_write(api_db.flavors.set_extra_specs, call.path["id"], call.body)
     return call.body
+
+
+def _refuse_unknown_policy(call: Call, specs: Mapping[str, str]) -> None:
+    if core.scheduling.KEY in specs:
+        core.scheduling.refuse_unknown(call.cloud.filters_of_policies, specs[core.scheduling.KEY])
 
 
 async def delete_spec(call: Call) -> None:

@@ -13,8 +13,10 @@ from api.resources.servers import (
     instance_actions,
     listing,
     metadata,
+    placement,
     record,
     remote_consoles,
+    server_group_members,
     server_groups,
     tags,
 )
@@ -48,8 +50,10 @@ SERVERS: tuple[ModuleType, ...] = (
     diagnostics,
     metadata,
     tags,
+    placement,
     instance_actions,
     server_groups,
+    server_group_members,
 )
 RESOURCES: tuple[ModuleType, ...] = (
     versions,

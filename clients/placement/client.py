@@ -34,6 +34,7 @@ from clients.placement.answers import (
     detail,
     refused,
 )
+from clients.placement.candidates import Allocation, CandidateQuery, Candidates
 
 LOG = core.log.get(__name__)
 T = TypeVar("T", bound=msgspec.Struct)
@@ -45,7 +46,10 @@ _TRIES = 5
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """Resources of one host for one server; `generation` None: the consumer is not known to Placement yet."""
+    """Resources of one host for one server; `generation` None: the consumer is not known to Placement yet.
+
+    `allocation`: what is taken of the host's provider and of those below it; None: `resources`, all of the host's own.
+    """
 
     uuid: str
     provider_uuid: str
@@ -53,6 +57,7 @@ class Claim:
     project_id: str
     user_id: str
     generation: int | None
+    allocation: Allocation | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +182,24 @@ class Placement:
         """
         found = self._get(_path(provider_uuid, "allocations"), ProviderAllocations)
         return {consumer: allocated.resources for consumer, allocated in found.allocations.items()}
+
+    def candidates(self, query: CandidateQuery) -> dict[str, list[Allocation]]:
+        """Node -> the ways in which it, with the providers below it, can give what is asked for; nodes that cannot are
+        missing.
+
+        Raises:
+            Invalid: Placement knows a resource class or a trait of the question not, or makes nothing of it.
+        """
+        path = f"/allocation_candidates?{query.text()}"
+        reply = self._http.ask("GET", path)
+        if reply.status == 200:
+            return decoded(reply, Candidates, "GET", path).by_root()
+        refusal = refused(reply, "GET", path)
+        if isinstance(refusal, core.errors.Broken):
+            # The owner of a server reads this: what was asked of which node is none of it.
+            why = f"Placement cannot give what flavor and image ask for: {detail(reply)[:300]}"
+            raise core.errors.Invalid(why, field="extra_specs")
+        raise refusal
 
     # Providers
 
@@ -446,8 +469,9 @@ class Placement:
 
 
 def _transport(claim: Claim) -> dict[str, object]:
+    taken = claim.allocation or {claim.provider_uuid: claim.resources}
     return {
-        "allocations": {claim.provider_uuid: {"resources": dict(claim.resources)}},
+        "allocations": {provider: {"resources": dict(resources)} for provider, resources in taken.items()},
         "project_id": claim.project_id,
         "user_id": claim.user_id,
         "consumer_generation": claim.generation,

@@ -29,7 +29,10 @@ from compute.hypervisor.snapshots import Snapshots
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Capacity:
-    """What the machine has, before ratios and reserves; sizes in MiB and GiB, `traits` are Placement's names."""
+    """What the machine has, before ratios and reserves; sizes in MiB and GiB, `traits` are Placement's names.
+
+    `dedicated_cpus`: of `vcpus`, those for one guest's CPU each. `page_sizes_kib` of guests' memory; none: any.
+    """
 
     hypervisor_type: str
     hypervisor_version: int
@@ -38,6 +41,8 @@ class Capacity:
     disk_gib: int
     cpu_info: dict[str, object] = dataclasses.field(default_factory=dict)
     traits: tuple[str, ...] = ()
+    dedicated_cpus: int = 0
+    page_sizes_kib: tuple[int, ...] = ()
 
 
 class Hypervisor(Protocol):

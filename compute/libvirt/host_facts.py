@@ -16,6 +16,7 @@ from compute.libvirt.instance_dirs import InstanceDirectories
 from compute.libvirt.pinning import HostCpus
 
 _ARCHITECTURE = "x86_64"
+_SMALL_PAGES_KIB = 4
 _LARGE_PAGES = pathlib.Path("/sys/kernel/mm/hugepages")
 
 
@@ -44,6 +45,7 @@ class HostFacts:
     def capacity(self, libvirt: Libvirt) -> Capacity:
         """What the machine has to give now; what the settings say goes before what it has."""
         settings, asked = self._settings, self._ask(libvirt)
+        abilities = self.abilities(libvirt, settings.machine)
         return Capacity(
             hypervisor_type="KVM" if self.virt_type == "kvm" else "QEMU",
             hypervisor_version=asked.version,
@@ -51,7 +53,9 @@ class HostFacts:
             memory_mib=settings.memory_mib or memory_mib_of(pathlib.Path("/proc/meminfo").read_text()),
             disk_gib=self._directories.disk_gib() if settings.disk_gib is None else settings.disk_gib,
             cpu_info=asked.cpu,
-            traits=traits_of(asked.cpu, self.abilities(libvirt, settings.machine), virt_type=self.virt_type),
+            traits=traits_of(asked.cpu, abilities, virt_type=self.virt_type),
+            dedicated_cpus=len(self._cpus.dedicated),
+            page_sizes_kib=(_SMALL_PAGES_KIB, *sorted(abilities.page_sizes)),
         )
 
     def abilities(self, libvirt: Libvirt, machine: str) -> Abilities:

@@ -28,4 +28,6 @@ def inventory(conf: cfg.ConfigOpts, capacity: Capacity) -> Inventory:
         host_ip=str(ipaddress.ip_address(settings.host_ip)),
         cpu_info=capacity.cpu_info,
         traits=list(capacity.traits),
+        dedicated_cpus=min(capacity.dedicated_cpus, capacity.vcpus),
+        page_sizes_kib=list(capacity.page_sizes_kib),
     )

@@ -207,8 +207,10 @@ def _inventories(inventory: Inventory) -> dict[str, dict[str, float]]:
             "allocation_ratio": ratio,
         }
 
+    shared = inventory.vcpus - inventory.dedicated_cpus
     entries = {
-        "VCPU": entry(inventory.vcpus, inventory.reserved_vcpus, inventory.cpu_allocation_ratio),
+        "VCPU": entry(shared, min(inventory.reserved_vcpus, shared), inventory.cpu_allocation_ratio),
+        "PCPU": entry(inventory.dedicated_cpus, 0, 1.0),
         "MEMORY_MB": entry(inventory.memory_mib, inventory.reserved_memory_mib, inventory.ram_allocation_ratio),
         "DISK_GB": entry(inventory.disk_gib, inventory.reserved_disk_gib, inventory.disk_allocation_ratio),
     }

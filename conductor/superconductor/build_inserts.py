@@ -14,7 +14,7 @@ from api_db.journal import Entry
 from cells.gate.answers import Answer
 from cells.gate.gate import Gate
 from cells.gate.registry import Cells
-from conductor.superconductor.outcome import GiveBack, HandedOver, Outcome, request_ids, worked_on
+from conductor.superconductor.outcome import Explanations, GiveBack, HandedOver, Outcome, request_ids, worked_on
 from core.clock import Clock
 from core.context import context_of_rows
 from core.crash_points import CrashPoints
@@ -33,6 +33,7 @@ class AssignedBuild:
     cell_uuid: str
     candidates: list[Candidate]
     fault: Fault | None
+    explanations: Explanations | None = None
 
     def about(self) -> str:
         """For the log."""
@@ -109,4 +110,5 @@ def _new_instance(assigned: AssignedBuild) -> cell_db.builds.NewInstance:
         resources=first.resources if first else {},
         not_after=assigned.entry.not_after,
         fault=assigned.fault,
+        explanations=assigned.explanations,
     )

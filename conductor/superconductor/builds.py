@@ -6,7 +6,7 @@ Steps `super.claim` to `super.assign` of the build protocol (docs/build-protocol
 
 import collections
 import datetime
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import api_db.instances
 import api_db.journal
@@ -21,7 +21,15 @@ from cells.gate.registry import Cells
 from clients.placement import GenerationConflict
 from conductor.superconductor.build_inserts import AssignedBuild, BuildInserts
 from conductor.superconductor.host_selector import HostSelector, RequestBuilds
-from conductor.superconductor.outcome import Finished, GiveBack, Outcome, Refused, request_ids, worked_on
+from conductor.superconductor.outcome import (
+    Explanations,
+    Finished,
+    GiveBack,
+    Outcome,
+    Refused,
+    request_ids,
+    worked_on,
+)
 from conductor.superconductor.server_groups import OtherServers, names_others
 from core.clock import Clock
 from core.crash_points import CrashPoints
@@ -149,8 +157,15 @@ class BuildHandler:
             return value_of(self._api.write_now(api_db.journal.renew, uuid=uuid, token=token, seconds=LEASE_S))
 
     def _hand_over(self, groups: Sequence[RequestBuilds]) -> Iterator[Outcome]:
+        now = self._clock.now()
         placed = [
-            AssignedBuild(entry, group.choices[number].host.cell_uuid, group.candidates(number), None)
+            AssignedBuild(
+                entry,
+                group.choices[number].host.cell_uuid,
+                group.candidates(number),
+                None,
+                group.explanations(number, now),
+            )
             for group in groups
             if group.fault is None
             for number, entry in enumerate(group.entries)
@@ -162,26 +177,35 @@ class BuildHandler:
                 yield from self._put_off_or_fail(group, group.fault)
 
     def _put_off_or_fail(self, group: RequestBuilds, fault: str) -> Iterable[Outcome]:
+        explained = group.explained(self._clock.now())
+        put_off = [GiveBack(entry, explanations=explained[entry.uuid]) for entry in group.entries]
         if group.waits:
             LOG.info("request waits for cells that are cut off %s why=%s", group.fields, fault)
-            return map(GiveBack, group.entries)
+            return put_off
         if group.unread and self._may_wait_for_unread(group):
             unread = ",".join(group.unread)
             LOG.info("request waits for cells that were never read %s cells=%s", group.fields, unread)
-            return map(GiveBack, group.entries)
+            return put_off
         silent = f" Cells that have not answered: {', '.join(group.unread)}." if group.unread else ""
         LOG.info("request has no valid host %s why=%s%s", group.fields, fault, silent)
-        return self._fail_in_cell0(group.entries, fault + silent)
+        return self._fail_in_cell0(group.entries, fault + silent, explained)
 
     def _may_wait_for_unread(self, group: RequestBuilds) -> bool:
         return group.entries[0].created_at + self._unread_cell_wait > self._clock.now()
 
     # ---- the hand-over -----------------------------------------------------------------------------------------------
 
-    def _fail_in_cell0(self, entries: Sequence[Entry], why: str) -> Iterable[Outcome]:
-        """Step 4b: first assign to cell0, then release, then the row with its fault."""
-        fault = cell_db.history.fault(500, why)
-        return self._assign_and_insert([AssignedBuild(entry, CELL0_UUID, [], fault) for entry in entries])
+    def _fail_in_cell0(
+        self, entries: Sequence[Entry], why: str, explained: Mapping[str, Explanations] | None = None
+    ) -> Iterable[Outcome]:
+        """Step 4b: first assign to cell0, then release, then the row with its fault, and with what explains it."""
+        fault, known = cell_db.history.fault(500, why), explained or {}
+        return self._assign_and_insert(
+            [
+                AssignedBuild(entry, CELL0_UUID, [], fault, known.get(entry.uuid, entry.explanations))
+                for entry in entries
+            ]
+        )
 
     def _assign_and_insert(
         self, builds: Sequence[AssignedBuild], group_lease: GroupLease | None = None
@@ -205,7 +229,10 @@ class BuildHandler:
 
     def _resume(self, entries: Sequence[Entry]) -> Iterable[Outcome]:
         return self._insert(
-            [AssignedBuild(entry, str(entry.target), entry.alternates or [], entry.fault) for entry in entries]
+            [
+                AssignedBuild(entry, str(entry.target), entry.alternates or [], entry.fault, entry.explanations)
+                for entry in entries
+            ]
         )
 
     def _insert(self, assigned: Sequence[AssignedBuild]) -> Iterator[Outcome]:
@@ -234,4 +261,5 @@ def _assignment(build: AssignedBuild) -> Assignment:
         host=build.candidates[0].host if build.candidates else None,
         alternates=build.candidates,
         fault=build.fault,
+        explanations=build.explanations,
     )

@@ -2,24 +2,37 @@
 
 import contextlib
 import dataclasses
+import datetime
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import core.errors
 import core.log
 from api_db.journal import Entry
-from clients.placement import Claim, GenerationConflict, NoCapacity, Placement
+from clients.placement import (
+    Allocation,
+    CandidateGroup,
+    CandidateQuery,
+    Claim,
+    GenerationConflict,
+    NoCapacity,
+    Placement,
+)
 from conductor.superconductor.server_groups import NO_MEMBERS, GroupMembers, choose_with_members
 from core.crash_points import CrashPoints
 from core.log import requests
+from objects import explanation
 from objects.build import BuildSpec
 from objects.build_request import RequestSpec
 from objects.candidate import Candidate
-from scheduler.choose import Choice, NoValidHost, choose
+from objects.explanation import Explanation
+from scheduler import policy as policies
+from scheduler.choose import Choice, Decision, NoValidHost
 from scheduler.hosts import HostState
+from scheduler.policy import Policy
 from scheduler.request import Request, request_for
-from scheduler.resources import DISK_GB, MEMORY_MB, VCPU, resources_of
+from scheduler.resources import DISK_GB, MEMORY_MB, VCPU, ResourceGroup, needed_of
 from scheduler.view import HostView
 
 LOG = core.log.get(__name__)
@@ -28,6 +41,8 @@ SOME_CELLS, SOME_HOSTS = 4, 50
 """So many cells, and hosts of each of them, are looked at for a request that any host may do for."""
 FEW_SERVERS = 50
 """A request for more servers looks at every host."""
+MAX_CANDIDATES = 1000
+"""Nodes that Placement names for a request of which it alone knows who can serve it."""
 MAX_CLAIMS = 20  # consumers in one POST: an answer within a second, few enough to try again after a refusal
 
 
@@ -37,7 +52,8 @@ class RequestBuilds:
     names.
 
     `waits`: the fault holds only as long as some cell is cut off. `unread`: cells that may have the hosts, for all that
-    is known here.
+    is known here. `ways`: of nodes that Placement named, the ways in which each can serve the request; None: it
+    was not asked. `decision`: what was thought of the hosts when there were too few; `known`: how many there are.
     """
 
     request: RequestSpec
@@ -49,6 +65,9 @@ class RequestBuilds:
     doubted: set[str] = dataclasses.field(default_factory=set)
     excluded: set[str] = dataclasses.field(default_factory=set)
     members: GroupMembers = NO_MEMBERS
+    ways: Mapping[str, Sequence[Allocation]] | None = None
+    decision: Decision | None = None
+    known: int = 0
 
     @property
     def fields(self) -> str:
@@ -59,9 +78,10 @@ class RequestBuilds:
     def resources(self) -> dict[str, int]:
         """What one of the servers takes; all servers of a request have the same flavor."""
         build = self._build()
-        return resources_of(build.flavor, boots_from_volume=build.image is None)
+        properties = build.image.properties if build.image else None
+        return needed_of(build.flavor, properties, boots_from_volume=build.image is None).resources
 
-    def asked(self) -> Request:
+    def asked(self, *, project_has_aggregates: bool = False) -> Request:
         """What the scheduler is asked for."""
         build, members = self._build(), self.members
         return request_for(
@@ -72,6 +92,8 @@ class RequestBuilds:
             excluded_hosts=frozenset(self.excluded) | members.unknown,
             group=members.group,
             hints=members.hints,
+            candidates=None if self.ways is None else frozenset(self.ways),
+            project_has_aggregates=project_has_aggregates,
         )
 
     def _build(self) -> BuildSpec:
@@ -82,7 +104,52 @@ class RequestBuilds:
     def candidates(self, number: int) -> list[Candidate]:
         """The chosen host first, then its alternates, as journal and row keep them."""
         choice, resources = self.choices[number], self.resources()
-        return [_candidate(host, resources) for host in (choice.host, *choice.alternates)]
+        return [_candidate(host, resources) for host in (choice.host, *self.alternates(number))]
+
+    def alternates(self, number: int) -> Sequence[HostState]:
+        """Where else the server may go. Its cell claims all of an alternate itself, and nothing of providers below
+        it."""
+        alternates, ways = self.choices[number].alternates, self.ways
+        if ways is None:
+            return alternates
+        return [host for host in alternates if any(list(way) == [host.node_uuid] for way in ways[host.node_uuid])]
+
+    def allocation(self, number: int) -> Allocation | None:
+        """What the server takes of which provider, as Placement said; None: all of the host itself.
+
+        Servers of one request on one host take turns with the ways that there are.
+        """
+        if self.ways is None:
+            return None
+        node = self.choices[number].host.node_uuid
+        ways = self.ways[node]
+        before = sum(choice.host.node_uuid == node for choice in self.choices[:number])
+        return ways[before % len(ways)]
+
+    def explanations(self, number: int, at: datetime.datetime) -> list[dict[str, object]]:
+        """Why the server goes where it goes, or nowhere, after what its order says of earlier choices: what journal and
+        row are to keep."""
+        before = explanation.read(self.entries[number].explanations)
+        return explanation.kept([*before, self._explanation(number, at)])
+
+    def explained(self, at: datetime.datetime) -> dict[str, list[dict[str, object]]]:
+        """Server -> why it has no host, as `explanations`."""
+        return {entry.uuid: self.explanations(number, at) for number, entry in enumerate(self.entries)}
+
+    def _explanation(self, number: int, at: datetime.datetime) -> Explanation:
+        choice = self.choices[number] if self.fault is None and self.choices else None
+        decision = self.decision if choice is None else choice.decision
+        return Explanation(
+            at=at,
+            policy=self.request.policy,
+            known=self.known,
+            hosts=decision.hosts if decision else 0,
+            fit=decision.fit if decision else 0,
+            rejected=decision.rejected() if decision else [],
+            chosen=choice.decision.weighed(choice.host) if choice else None,
+            alternates=choice.weighed_alternates() if choice else [],
+            fault=self.fault and self.fault[: explanation.MAX_FAULT],
+        )
 
 
 def _candidate(host: HostState, resources: dict[str, int]) -> Candidate:
@@ -100,16 +167,18 @@ class HostSelector:
             than the request.
         unread: names cells whose hosts were never read, because the cells are away since this process began.
         attempts: hosts that a build may try in all; the first and `attempts - 1` alternates.
+        by_policy: the policies that requests may name.
     """
 
     def __init__(
         self, placement: Placement, view: HostView, refresh_hosts: Callable[[], None], *, attempts: int, steps: CrashPoints, rng: random.Random,
-        unread: Callable[[], Sequence[str]] = tuple,
+        unread: Callable[[], Sequence[str]] = tuple, by_policy: Mapping[str, Policy] = {policies.NAME: policies.DEFAULT},
     ) -> None:  # fmt: skip
         self._placement = placement
         self.view = view
         self._refresh_hosts = refresh_hosts
         self._unread = unread
+        self._by_policy = by_policy
         self._attempts = attempts
         self._steps = steps
         self._rng = rng
@@ -224,6 +293,7 @@ class HostSelector:
             project_id=group.request.project_id,
             user_id=group.request.user_id,
             generation=generation,
+            allocation=group.allocation(number),
         )
 
     def _choose_or_wait(self, group: RequestBuilds) -> bool:
@@ -234,45 +304,93 @@ class HostSelector:
         everything = [dataclasses.replace(host, up=True) if host.cut_off else host for host in self.view.reported()]
         if group.members.unknown or any(host.cut_off for host in everything):
             with contextlib.suppress(NoValidHost, core.errors.Invalid):
-                asked = dataclasses.replace(group.asked(), excluded_hosts=frozenset(group.excluded))
-                choose_with_members(asked, everything, len(group.entries), alternates=0, rng=self._rng)
+                policy = self._policy(group)
+                asked = dataclasses.replace(self._asked(group, policy), excluded_hosts=frozenset(group.excluded))
+                choose_with_members(asked, everything, len(group.entries), alternates=0, rng=self._rng, policy=policy)
                 group.waits = True
         return False
 
     def _choose(self, group: RequestBuilds) -> bool:
         try:
-            request = group.asked()
-            group.choices = self._choices(request, len(group.entries))
+            policy = self._policy(group)
+            request = self._asked(group, policy)
+            group.choices = self._choices(request, len(group.entries), policy)
         except (NoValidHost, core.errors.Invalid) as refusal:
-            group.fault = refusal.message
+            group.fault, group.known = refusal.message, len(self.view)
+            group.decision = refusal.decision if isinstance(refusal, NoValidHost) else None
             return False
-        group.fault = None
-        resources = group.resources()
+        group.fault, group.known = None, len(self.view)
         for entry, choice in zip(group.entries, group.choices, strict=True):
-            self.view.consume(choice.host.host, entry.uuid, resources)
+            self.view.consume(choice.host.host, entry.uuid, request.resources)
         return True
 
-    def _choices(self, request: Request, num: int) -> list[Choice]:
-        choices = self._choices_of_some(request, num)
+    def _policy(self, group: RequestBuilds) -> Policy:
+        """The policy that the request names.
+
+        Raises:
+            Invalid: it was taken out of the settings since.
+        """
+        name = group.request.policy
+        if name not in self._by_policy:
+            raise core.errors.Invalid(f"No valid host was found. There is no scheduler policy {name[:64]!r} any more.")
+        return self._by_policy[name]
+
+    def _asked(self, group: RequestBuilds, policy: Policy) -> Request:
+        """What is asked of the hosts; Placement says, where it alone knows, which of them can.
+
+        Raises:
+            Invalid: what the request says cannot be read, or Placement makes nothing of it.
+            Unavailable: Placement does not answer.
+        """
+        group.ways = None
+        has_aggregates = policy.options.limit_tenants_to_placement_aggregate and any(
+            group.request.project_id in host.facts.projects for host in self.view.reported()
+        )
+        request = group.asked(project_has_aggregates=has_aggregates)
+        if not request.needs_candidates:
+            return request
+        group.ways = self._placement.candidates(self._query(request))
+        return group.asked(project_has_aggregates=has_aggregates)
+
+    def _query(self, request: Request) -> CandidateQuery:
+        needed = request.needed
+        target = request.target_host
+        nodes = [host.node_uuid for host in self.view.reported() if host.host == target] if target else []
+        return CandidateQuery(
+            whole=_group_of(needed.whole),
+            groups={name: _group_of(group) for name, group in needed.groups.items()},
+            group_policy=needed.policy,
+            in_tree=nodes[0] if nodes else None,
+            limit=MAX_CANDIDATES,
+        )
+
+    def _choices(self, request: Request, num: int, policy: Policy) -> list[Choice]:
+        choices = self._choices_of_some(request, num, policy)
         if choices is not None:
             return choices
+        alternates = self._attempts - 1
         try:
-            return choose_with_members(request, self.view.snapshot(), num, alternates=self._attempts - 1, rng=self._rng)
+            return choose_with_members(
+                request, self.view.snapshot(), num, alternates=alternates, rng=self._rng, policy=policy
+            )
         except NoValidHost:
             # Our own count may hold a server twice for a moment (placed here, and in the host's report): Placement
             # decides.
-            return choose_with_members(request, self.view.reported(), num, alternates=self._attempts - 1, rng=self._rng)
+            return choose_with_members(
+                request, self.view.reported(), num, alternates=alternates, rng=self._rng, policy=policy
+            )
 
-    def _choices_of_some(self, request: Request, num: int) -> list[Choice] | None:
+    def _choices_of_some(self, request: Request, num: int, policy: Policy) -> list[Choice] | None:
         """Choices among a few hosts of many, with all their alternates; None: look at every host."""
         alternates = self._attempts - 1
-        if num > FEW_SERVERS or request.group is not None or request.target_host is not None:
+        named = request.group, request.target_host, request.target_cell, request.candidates
+        if num > FEW_SERVERS or any(each is not None for each in named):
             return None
         some = self.view.some(SOME_CELLS, SOME_HOSTS, rng=self._rng)
         if some is None:
             return None
         try:
-            choices = choose(request, some, num, alternates=alternates, random=self._rng)
+            choices = choose_with_members(request, some, num, alternates=alternates, rng=self._rng, policy=policy)
         except NoValidHost:
             return None
         return choices if all(len(choice.alternates) == alternates for choice in choices) else None
@@ -303,6 +421,10 @@ class HostSelector:
             used_disk_gib=used.get(DISK_GB, 0),
         )
         self.view.update(host.cell_uuid, [fresh])
+
+
+def _group_of(group: ResourceGroup) -> CandidateGroup:
+    return CandidateGroup(group.resources, group.required, group.forbidden)
 
 
 def _first_few(groups: Sequence[RequestBuilds]) -> list[RequestBuilds]:

@@ -30,7 +30,8 @@ from clients.placement import Placement
 from core.clock import Clock, SystemClock, jittered
 from database.engine import Connection
 from database.errors import DataError
-from scheduler.hosts import DEFAULT_ZONE, AggregateState, HostState
+from scheduler.aggregates import NO_AGGREGATES, AggregateFacts, AggregateState, facts_of
+from scheduler.hosts import DEFAULT_ZONE, HostState
 from scheduler.view import HostView
 
 LOG = core.log.get(__name__)
@@ -49,10 +50,10 @@ ZONE_KEY = "availability_zone"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Known:
-    """What the API database knows of hosts: host -> its mapping, host -> its aggregates."""
+    """What the API database knows of hosts: host -> its mapping, host -> what its aggregates say."""
 
     mappings: Mapping[str, HostMapping]
-    aggregates: Mapping[str, tuple[AggregateState, ...]]
+    aggregates: Mapping[str, AggregateFacts]
 
 
 @dataclasses.dataclass(slots=True)
@@ -203,7 +204,9 @@ class HostViewUpdater:
         if len(to_watch) > READ_WHOLE:
             self._last_reads.pop(gate.cell.uuid, None)
         else:
-            self._last_reads[gate.cell.uuid].to_watch = to_watch
+            # That a build has ended is no news by itself.
+            busy = [state.host for state in states if state.io_ops]
+            self._last_reads[gate.cell.uuid].to_watch = to_watch | set(busy[:READ_WHOLE])
 
     def unread_cells(self) -> list[str]:
         """The names of cells that may have hosts and were never read by this process: nobody can say here what they
@@ -285,13 +288,14 @@ class HostViewUpdater:
 
     def _state(self, report: HostReport, gate: Gate) -> HostState:
         inventory = report.inventory
-        aggregates = self._known.aggregates.get(report.host, ())
+        facts = self._known.aggregates.get(report.host, NO_AGGREGATES)
+        mapping = self._known.mappings.get(report.host)
         return HostState(
             host=report.host,
             node_uuid=report.node_uuid,
             hypervisor_hostname=report.hypervisor_hostname,
             cell_uuid=gate.cell.uuid,
-            vcpus=inventory.vcpus,
+            vcpus=inventory.vcpus - inventory.dedicated_cpus,
             memory_mib=inventory.memory_mib,
             disk_gib=inventory.disk_gib,
             reserved_vcpus=inventory.reserved_vcpus,
@@ -309,9 +313,18 @@ class HostViewUpdater:
             forced_down=report.forced_down,
             cleanups_open=report.cleanups_open,
             servers=report.guests,
+            io_ops=report.io_ops,
+            cpu_percent=report.cpu_percent,
             failed_builds=report.failed_builds,
-            availability_zone=_zone(aggregates),
-            aggregates=aggregates,
+            availability_zone=_zone(facts.of),
+            aggregates=facts.of,
+            facts=facts,
+            dedicated_to=mapping.dedicated_to if mapping else None,
+            own_weight=mapping.weight if mapping else None,
+            architectures=_architectures(inventory.cpu_info),
+            host_ip=inventory.host_ip,
+            dedicated_cpus=inventory.dedicated_cpus,
+            page_sizes_kib=frozenset(inventory.page_sizes_kib),
             traits=frozenset(inventory.traits) | self._traits.get(report.node_uuid, frozenset()),
             hypervisor_type=inventory.hypervisor_type,
             hypervisor_version=inventory.hypervisor_version,
@@ -408,7 +421,15 @@ def _known(connection: Connection) -> _Known:
         state = AggregateState(aggregate.uuid, aggregate.name, aggregate.metadata)
         for host in aggregate.hosts:
             aggregates[host] = (*aggregates.get(host, ()), state)
-    return _Known(mappings, aggregates)
+    # Hosts that lie in the same aggregates share what those say.
+    shared = {tuple(each.uuid for each in one): facts_of(one) for one in aggregates.values()}
+    return _Known(mappings, {host: shared[tuple(each.uuid for each in one)] for host, one in aggregates.items()})
+
+
+def _architectures(cpu_info: Mapping[str, object]) -> frozenset[str]:
+    """What the host says of its CPU; nothing, if it says none: then any image will do."""
+    named = cpu_info.get("arch")
+    return frozenset({named}) if isinstance(named, str) and named else frozenset()
 
 
 def _zone(aggregates: Sequence[AggregateState]) -> str:

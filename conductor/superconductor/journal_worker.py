@@ -150,7 +150,9 @@ def _give_back(connection: Connection, outcomes: Sequence[GiveBack]) -> None:
         if outcome.fault is not None:
             uuid, token = outcome.entry.lease
             api_db.journal.set_fault(connection, uuid=uuid, token=token, fault=outcome.fault)
-    api_db.journal.give_back(connection, [outcome.entry.lease for outcome in outcomes], wait_s=AGAIN_S)
+    explained = {each.entry.uuid: each.explanations for each in outcomes if each.explanations is not None}
+    leases = [outcome.entry.lease for outcome in outcomes]
+    api_db.journal.give_back(connection, leases, wait_s=AGAIN_S, explained=explained)
 
 
 def _entries(connection: Connection, uuids: Sequence[str]) -> list[Entry]:

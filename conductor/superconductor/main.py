@@ -12,6 +12,7 @@ import core.broker_url
 import core.config
 import core.errors
 import core.process
+import core.scheduling
 import messaging.dead_letters as dead_letters
 import messaging.verbs.superconductor as verbs
 from cells.gate.answers import value_of
@@ -25,6 +26,7 @@ from conductor.superconductor.deletes import DeleteHandler
 from conductor.superconductor.host_selector import HostSelector
 from conductor.superconductor.host_view_updater import HostViewUpdater
 from conductor.superconductor.journal_worker import Handler, JournalWorker
+from conductor.superconductor.policies import policies_of
 from core.clock import Clock, SystemClock, utcnow
 from core.config import OptionGroup
 from core.crash_points import CrashPoints
@@ -49,8 +51,11 @@ SCHEDULER = OptionGroup(
     "scheduler",
     [
         *core.config.NEW_HOSTS.options,
+        *core.scheduling.POLICIES.options,
         cfg.IntOpt(
-            "max_attempts", default=3, min=1,
+            "max_attempts",
+            default=3,
+            min=1,
             help="Number of hosts that a build may try: the chosen one and its alternates.",
         ),
     ],
@@ -84,6 +89,7 @@ def options() -> list[OptionGroup]:
         core.config.CELLS,
         core.config.PLACEMENT,
         SCHEDULER,
+        core.scheduling.FILTER_SCHEDULER,
         SETTINGS,
     ]
 
@@ -103,7 +109,7 @@ class SuperConductor:
         rng = random.Random()
         selector = HostSelector(
             self.placement, self.view, self._refresh_hosts, attempts=conf.scheduler.max_attempts, steps=steps, rng=rng,
-            unread=self.watch.unread_cells,
+            unread=self.watch.unread_cells, by_policy=policies_of(conf),
         )  # fmt: skip
         self.journal = JournalWorker(self.api, self._handlers(selector, steps, clock), steps=steps, hint_s=HINT_S)
         self._broker = Broker(core.broker_url.configured(conf))

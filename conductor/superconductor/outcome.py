@@ -10,6 +10,7 @@ from core.log import requests
 from objects.fault import Fault
 
 LOG = core.log.get(__name__)
+Explanations = list[dict[str, object]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -22,10 +23,11 @@ class HandedOver:
 @dataclasses.dataclass(frozen=True, slots=True)
 class GiveBack:
     """A part that is needed does not answer, or says not yet: the row is tried again. `fault`: what users see until
-    then."""
+    then. `explanations`: why it has no host yet; None: as before."""
 
     entry: Entry
     fault: Fault | None = None
+    explanations: Explanations | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

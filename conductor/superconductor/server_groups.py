@@ -8,6 +8,7 @@ super-conductors that place members at the same time the second knows of the fir
 import collections
 import contextlib
 import dataclasses
+import functools
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
@@ -19,7 +20,7 @@ import core.errors
 import core.log
 from api_db.instances import Whereabouts
 from api_db.server_group_leases import GroupLease
-from api_db.server_groups import ServerGroup
+from api_db.server_groups import MAX_PER_HOST, ServerGroup
 from cells.gate.answers import CELL0_UUID, Answer, value_of
 from cells.gate.gate import Gate
 from cells.gate.registry import Cells
@@ -27,15 +28,15 @@ from cells.gate.scatter import scatter_now
 from objects.build_request import RequestSpec
 from scheduler.choose import Choice, NoValidHost, choose
 from scheduler.hosts import HostState
+from scheduler.policy import DEFAULT, Policy
 from scheduler.request import NO_HINTS, Group, Hints, Request
 from scheduler.view import HostView
-from scheduler.weighers import DEFAULT, far_from_members, near_members
+from scheduler.weighers import far_from_members, near_members
 
 LOG = core.log.get(__name__)
 GROUP_LEASE_S = 15.0
 SOFT = "soft-"
 AFFINITY = "affinity"
-MAX_PER_HOST = "max_server_per_host"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -169,7 +170,13 @@ def _hints(
 
 
 def choose_with_members(
-    request: Request, hosts: Sequence[HostState], num: int, *, alternates: int, rng: random.Random
+    request: Request,
+    hosts: Sequence[HostState],
+    num: int,
+    *,
+    alternates: int,
+    rng: random.Random,
+    policy: Policy = DEFAULT,
 ) -> list[Choice]:
     """Hosts for `num` servers. What a soft policy wishes is tried as if it had to be; else it only weighs.
 
@@ -179,18 +186,21 @@ def choose_with_members(
         NoValidHost: there is not room for all of them.
     """
     group = request.group
+    chosen_by = functools.partial(choose, random=rng, filters=policy.filters, subset=policy.subset)
     if group is None:
-        return choose(request, hosts, num, alternates=alternates, random=rng)
+        return chosen_by(request, hosts, num, alternates=alternates, weighers=policy.weighers)
     if not group.policy.startswith(SOFT):
-        return choose(request, hosts, num, alternates=0, random=rng)
+        return chosen_by(request, hosts, num, alternates=0, weighers=policy.weighers)
     wished = dataclasses.replace(group, policy=group.policy.removeprefix(SOFT))
     try:
-        return choose(_with_group(request, wished), hosts, num, alternates=alternates, random=rng)
+        return chosen_by(_with_group(request, wished), hosts, num, alternates=alternates, weighers=policy.weighers)
     except NoValidHost:
-        weigher = near_members if wished.policy == AFFINITY else far_from_members
-        return choose(
-            request, hosts, num, alternates=alternates, random=rng, weighers=(*DEFAULT, weigher(group.members))
+        weigher = (
+            near_members(group.members, policy.soft_affinity)
+            if wished.policy == AFFINITY
+            else far_from_members(group.members, policy.soft_anti_affinity)
         )
+        return chosen_by(request, hosts, num, alternates=alternates, weighers=(*policy.weighers, weigher))
 
 
 def _with_group(request: Request, group: Group) -> Request:

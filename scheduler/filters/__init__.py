@@ -1,49 +1,93 @@
-"""Filters: which hosts may take a server. A new one is a few lines in a file here and a name in `FILTERS`."""
+"""Filters: which hosts may take a server. A new one is a few lines in a file here and a name in `filters_with`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import core.errors
-from scheduler.filters import affinity, aggregates, capabilities, capacity, host, image, traits, zone
+from scheduler.filters import affinity, aggregates, capabilities, capacity, hints, host, image, numa, traits, zone
 from scheduler.filters.filter import Check, Filter
+from scheduler.options import DEFAULT as DEFAULT_OPTIONS
+from scheduler.options import FilterOptions
 
-__all__ = ["DEFAULT", "FILTERS", "Check", "Filter", "enabled"]
+__all__ = ["DEFAULT", "FILTERS", "NOT_HERE", "Check", "Filter", "enabled", "filters_with"]
 
-# In the order in which they are asked: what is cheap and rejects most comes first, so that reasons are told by the
-# filter one expects.
-DEFAULT = (
-    host.TARGET_HOST,
-    host.COMPUTE,
-    zone.AVAILABILITY_ZONE,
-    affinity.SAME_HOST,
-    affinity.DIFFERENT_HOST,
-    traits.TRAITS,
-    capabilities.CAPABILITIES,
-    image.IMAGE_PROPERTIES,
-    aggregates.EXTRA_SPECS,
-    aggregates.MULTI_TENANCY,
-    affinity.ANTI_AFFINITY,
-    affinity.AFFINITY,
-    capacity.CAPACITY,
-)
+# Without these a host that is down, full, not meant or somebody else's would be chosen.
+_ALWAYS = (host.TARGET_HOST, host.COMPUTE, host.DEDICATED, capacity.CANDIDATES, capacity.CAPACITY)
 
-FILTERS = {one.name: one for one in (*DEFAULT, aggregates.TYPE_AFFINITY, capacity.NUM_INSTANCES, capacity.IO_OPS)}
-
-# Without these a host that is down, full or not meant would be chosen.
-_ALWAYS = (host.TARGET_HOST, host.COMPUTE, capacity.CAPACITY)
+# Asked only where a setting or a hint of that name says so: they cost nothing else.
+NOT_HERE: Mapping[str, str] = {
+    "PciPassthroughFilter": "hosts pass no PCI devices on",
+}
+"""Filters of Nova that are refused by name, and why."""
 
 
-def enabled(names: Sequence[str]) -> tuple[Filter, ...]:
+def _default(options: FilterOptions) -> tuple[Filter, ...]:
+    # In the order in which they are asked: what is cheap and rejects most comes first, so that reasons are told by the
+    # filter one expects.
+    return (
+        host.TARGET_HOST,
+        host.COMPUTE,
+        host.DEDICATED,
+        capacity.CANDIDATES,
+        zone.AVAILABILITY_ZONE,
+        hints.TARGET_CELL,
+        hints.DIFFERENT_CELL,
+        affinity.SAME_HOST,
+        affinity.DIFFERENT_HOST,
+        hints.QUERY,
+        hints.NEAR,
+        traits.TRAITS,
+        capabilities.CAPABILITIES,
+        image.image_properties(options),
+        image.traits(options),
+        numa.NUMA,
+        host.isolated(options),
+        aggregates.EXTRA_SPECS,
+        aggregates.MULTI_TENANCY,
+        aggregates.isolated(options),
+        aggregates.tenants(options),
+        affinity.ANTI_AFFINITY,
+        affinity.AFFINITY,
+        capacity.CAPACITY,
+    )
+
+
+def filters_with(options: FilterOptions) -> dict[str, Filter]:
+    """All filters by their names, with these settings."""
+    others = (
+        aggregates.TYPE_AFFINITY,
+        aggregates.image_properties(options),
+        capacity.number_of_servers(options),
+        capacity.number_of_servers_by_aggregate(options),
+        capacity.number_of_io_ops(options),
+        capacity.number_of_io_ops_by_aggregate(options),
+        capacity.metrics(options),
+        host.ALL_HOSTS,
+    )
+    return {one.name: one for one in (*_default(options), *others)}
+
+
+FILTERS = filters_with(DEFAULT_OPTIONS)
+DEFAULT = _default(DEFAULT_OPTIONS)
+
+
+def enabled(names: Sequence[str], options: FilterOptions = DEFAULT_OPTIONS) -> tuple[Filter, ...]:
     """The filters of these names, in their order, with those that no choice can do without; no names: the default ones.
 
     Raises:
         Invalid: there is no filter of a name.
     """
-    unknown = [name for name in names if name not in FILTERS]
+    known = filters_with(options)
+    for name in names:
+        if name in NOT_HERE:
+            raise core.errors.Invalid(
+                f"the scheduler filter {name} cannot be enabled: {NOT_HERE[name]}", field="enabled_filters"
+            )
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise core.errors.Invalid(
-            f"no such scheduler filter: {', '.join(unknown)}; there are {', '.join(sorted(FILTERS))}",
+            f"no such scheduler filter: {', '.join(unknown)}; there are {', '.join(sorted(known))}",
             field="enabled_filters",
         )
     if not names:
-        return DEFAULT
-    return (*(one for one in _ALWAYS if one.name not in names), *(FILTERS[name] for name in names))
+        return _default(options)
+    return (*(one for one in _ALWAYS if one.name not in names), *(known[name] for name in dict.fromkeys(names)))

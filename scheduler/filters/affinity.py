@@ -55,7 +55,13 @@ def _without_servers(request: Request) -> Check | None:
 
 
 # Facts: whoever forces a host and names other servers has said both, and neither is forgotten in silence.
-ANTI_AFFINITY = Filter("ServerGroupAntiAffinityFilter", _apart, is_a_fact=True)
-AFFINITY = Filter("ServerGroupAffinityFilter", _together, is_a_fact=True)
-SAME_HOST = Filter("SameHostFilter", _with_servers, is_a_fact=True)
-DIFFERENT_HOST = Filter("DifferentHostFilter", _without_servers, is_a_fact=True)
+ANTI_AFFINITY = Filter(
+    "ServerGroupAntiAffinityFilter", _apart, is_a_fact=True, plain="hold other members of the server group"
+)
+AFFINITY = Filter("ServerGroupAffinityFilter", _together, is_a_fact=True, plain="hold no member of the server group")
+SAME_HOST = Filter(
+    "SameHostFilter", _with_servers, is_a_fact=True, plain="do not hold the servers of the hint same_host"
+)
+DIFFERENT_HOST = Filter(
+    "DifferentHostFilter", _without_servers, is_a_fact=True, plain="hold servers of the hint different_host"
+)

@@ -4,17 +4,20 @@ import math
 
 from scheduler.filters.filter import Check, Filter
 from scheduler.hosts import HostState
+from scheduler.metrics import METRICS, ratios_of
+from scheduler.options import FilterOptions
 from scheduler.request import Request
-from scheduler.resources import DISK_GB, MEMORY_MB, VCPU
+from scheduler.resources import BASIC, DISK_GB, MEMORY_MB, VCPU
 
-_NAMES = {VCPU: "vCPUs", MEMORY_MB: "memory", DISK_GB: "disk"}
+INSTANCES, IO_OPS = "max_instances_per_host", "max_io_ops_per_host"
 
 
 def _room(request: Request) -> Check:
     asked = request.resources
     # What is not asked for is not looked at, however overfull the host is of it.
     vcpus, memory_mib, disk_gib = (asked.get(name) or -math.inf for name in (VCPU, MEMORY_MB, DISK_GB))
-    others = [(name, amount) for name, amount in asked.items() if name not in _NAMES]
+    # Of other classes Placement knows, where it was asked.
+    others = [] if request.candidates is not None else [one for one in asked.items() if one[0] not in BASIC]
 
     def check(host: HostState) -> str:
         # No server may have more than the host has physically, whatever the ratio: Placement's max_unit.
@@ -32,28 +35,67 @@ def _room(request: Request) -> Check:
     return check
 
 
-def _fewer_servers(most: int) -> Filter:
+def _has_all(request: Request) -> Check | None:
+    candidates = request.candidates
+    if candidates is None:
+        return None
+
     def check(host: HostState) -> str:
-        return "" if host.servers < _limit(host, "max_instances_per_host", most) else "too many servers"
+        return "" if host.node_uuid in candidates else "not among Placement's candidates"
 
-    return Filter("NumInstancesFilter", lambda request: check, changes=True)
+    return check
 
 
-def _fewer_io_ops(most: int) -> Filter:
+def number_of_servers(options: FilterOptions) -> Filter:
+    """Fewer servers than the setting says."""
+    most = options.max_instances_per_host
+
     def check(host: HostState) -> str:
-        return "" if host.io_ops < _limit(host, "max_io_ops_per_host", most) else "too busy"
+        return "" if host.servers < most else "too many servers"
 
-    return Filter("IoOpsFilter", lambda request: check, changes=True)
-
-
-def _limit(host: HostState, key: str, default: int) -> int:
-    """The lowest value that an aggregate of the host sets."""
-    values = [
-        int(aggregate.metadata[key]) for aggregate in host.aggregates if aggregate.metadata.get(key, "").isdecimal()
-    ]
-    return min(values, default=default)
+    return Filter("NumInstancesFilter", lambda request: check, changes=True, plain=FULL)
 
 
-CAPACITY = Filter("CapacityFilter", _room, is_a_fact=True, changes=True)
-NUM_INSTANCES = _fewer_servers(50)
-IO_OPS = _fewer_io_ops(8)
+def number_of_io_ops(options: FilterOptions) -> Filter:
+    """Fewer builds and other heavy work under way than the setting says."""
+    most = options.max_io_ops_per_host
+
+    def check(host: HostState) -> str:
+        return "" if host.io_ops < most else "too busy"
+
+    return Filter("IoOpsFilter", lambda request: check, changes=True, plain=BUSY)
+
+
+def number_of_servers_by_aggregate(options: FilterOptions) -> Filter:
+    """Fewer servers than the host's aggregates say, or else the setting."""
+    most = options.max_instances_per_host
+
+    def check(host: HostState) -> str:
+        return "" if host.servers < host.facts.limits.get(INSTANCES, most) else "too many servers"
+
+    return Filter("AggregateNumInstancesFilter", lambda request: check, changes=True, plain=FULL)
+
+
+def number_of_io_ops_by_aggregate(options: FilterOptions) -> Filter:
+    """Fewer builds and other heavy work under way than the host's aggregates say, or else the setting."""
+    most = options.max_io_ops_per_host
+
+    def check(host: HostState) -> str:
+        return "" if host.io_ops < host.facts.limits.get(IO_OPS, most) else "too busy"
+
+    return Filter("AggregateIoOpsFilter", lambda request: check, changes=True, plain=BUSY)
+
+
+def metrics(options: FilterOptions) -> Filter:
+    """The host measures all that is weighed."""
+    wanted = tuple(METRICS[name] for name in ratios_of(options.metrics_weight_setting))
+
+    def check(host: HostState) -> str:
+        return "does not measure all" if any(value(host) is None for value in wanted) else ""
+
+    return Filter("MetricsFilter", lambda request: check if wanted else None, plain="do not say how busy they are")
+
+
+FULL, BUSY = "have too many servers", "are too busy"
+CAPACITY = Filter("CapacityFilter", _room, is_a_fact=True, changes=True, plain="have not enough room")
+CANDIDATES = Filter("CandidatesFilter", _has_all, is_a_fact=True, plain="do not have the resources that are asked for")

@@ -16,10 +16,12 @@ class Filter:
 
     `prepare` looks at the request once and gives the question, or None if the request does not raise it. `is_a_fact`:
     it holds for forced hosts as well. `changes`: the answer may change with what is placed within the request, so it is
-    asked again.
+    asked again. `plain`: what the owner of a server is told of hosts that were rejected, after their number; it names
+    no host and nobody else.
     """
 
     name: str
     prepare: Callable[[Request], Check | None]
     is_a_fact: bool = False
     changes: bool = False
+    plain: str = "do not suit the request"

@@ -2,6 +2,7 @@
 
 from scheduler.filters.filter import Check, Filter
 from scheduler.hosts import HostState
+from scheduler.options import FilterOptions
 from scheduler.request import Request
 
 _DISABLED_TRAIT = "COMPUTE_STATUS_DISABLED"
@@ -35,5 +36,41 @@ def _meant(request: Request) -> Check | None:
     return check
 
 
-COMPUTE = Filter("ComputeFilter", _usable, is_a_fact=True)
-TARGET_HOST = Filter("TargetHostFilter", _meant, is_a_fact=True)
+def _is_not_anothers(request: Request) -> Check:
+    project_id = request.project_id
+
+    def check(host: HostState) -> str:
+        return "" if host.dedicated_to is None or host.dedicated_to == project_id else "dedicated to another project"
+
+    return check
+
+
+def _every(request: Request) -> Check | None:
+    return None
+
+
+def isolated(options: FilterOptions) -> Filter:
+    """Isolated images go to isolated hosts, and no others do, unless the setting lets them."""
+    images, hosts = frozenset(options.isolated_images), frozenset(options.isolated_hosts)
+    restrict = options.restrict_isolated_hosts_to_isolated_images
+
+    def prepare(request: Request) -> Check | None:
+        if not images and not hosts:
+            return None
+        is_isolated = request.image_id in images
+
+        def check(host: HostState) -> str:
+            on_isolated = host.host in hosts
+            if is_isolated and not on_isolated:
+                return "not for isolated images"
+            return "for isolated images" if restrict and on_isolated and not is_isolated else ""
+
+        return check
+
+    return Filter("IsolatedHostsFilter", prepare, plain="are kept for other images")
+
+
+COMPUTE = Filter("ComputeFilter", _usable, is_a_fact=True, plain="are not in use at the moment")
+TARGET_HOST = Filter("TargetHostFilter", _meant, is_a_fact=True, plain="are not the one that was asked for")
+DEDICATED = Filter("DedicatedHostFilter", _is_not_anothers, is_a_fact=True, plain="are kept for others")
+ALL_HOSTS = Filter("AllHostsFilter", _every)

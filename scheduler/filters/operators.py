@@ -20,27 +20,43 @@ _TEXTS: dict[str, Callable[[str, str], bool]] = {
 }
 
 
-def matches(value: str, wanted: str) -> bool:
-    """True if the host's value is what the extra spec wants; without an operator, if they are equal."""
+def matcher(wanted: str) -> Callable[[str], bool]:
+    """Whether a host's value is what the extra spec wants; without an operator, if they are equal. Read once for all
+    hosts."""
     words = wanted.split()
-    if not words:
-        return value == wanted
-    sign, operands = words[0], words[1:]
+    sign, operands = (words[0], words[1:]) if words else ("", [])
     if sign == "<or>":
-        return any(word == value for word in operands if word != "<or>")
+        options = frozenset(word for word in operands if word != "<or>")
+        return lambda value: value in options
     if sign == "<in>":
-        return all(word in value for word in operands if word != "<in>")
+        parts = [word for word in operands if word != "<in>"]
+        return lambda value: all(word in value for word in parts)
     if sign == "<all-in>":
-        return all(word in value for word in operands)
+        return lambda value: all(word in value for word in operands)
+    operand = " ".join(operands)
     if sign in _TEXTS:
-        return _TEXTS[sign](value, " ".join(operands))
+        compare = _TEXTS[sign]
+        return lambda value: compare(value, operand)
     if sign in _NUMBERS:
-        return _compared(_NUMBERS[sign], value, " ".join(operands))
-    return value == wanted
+        return _numbers(_NUMBERS[sign], operand)
+    return lambda value: value == wanted
 
 
-def _compared(compare: Callable[[float, float], bool], value: str, wanted: str) -> bool:
+def matches(value: str, wanted: str) -> bool:
+    """True if the host's value is what the extra spec wants."""
+    return matcher(wanted)(value)
+
+
+def _numbers(compare: Callable[[float, float], bool], operand: str) -> Callable[[str], bool]:
     try:
-        return compare(float(value), float(wanted))
+        number = float(operand)
     except ValueError:
-        return False
+        return lambda value: False
+
+    def check(value: str) -> bool:
+        try:
+            return compare(float(value), number)
+        except ValueError:
+            return False
+
+    return check

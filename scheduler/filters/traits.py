@@ -20,4 +20,4 @@ def _has_traits(request: Request) -> Check | None:
     return check
 
 
-TRAITS = Filter("TraitsFilter", _has_traits, is_a_fact=True)
+TRAITS = Filter("TraitsFilter", _has_traits, is_a_fact=True, plain="cannot do what is asked for")

@@ -18,4 +18,4 @@ def _in_zone(request: Request) -> Check | None:
 
 
 # A fact: a server that is pinned to one zone is never in another, whoever chose its host.
-AVAILABILITY_ZONE = Filter("AvailabilityZoneFilter", _in_zone, is_a_fact=True)
+AVAILABILITY_ZONE = Filter("AvailabilityZoneFilter", _in_zone, is_a_fact=True, plain="are in another availability zone")

@@ -8,6 +8,7 @@ import pytest
 import api_db.aggregates
 import api_db.instances
 from cells.gate.answers import Unknown
+from objects.build_request import RequestSpec
 from tests.api.http.harness import ADMIN, ALICE, BOB
 from tests.api.small_cloud import BIG_IMAGE, CARL, IMAGE, QUEUED_IMAGE, SmallCloud
 
@@ -282,12 +283,66 @@ def test_hints_reach_the_scheduler_as_lists_whatever_their_name_and_form(cloud: 
 
 
 @pytest.mark.parametrize(
+    ("hints", "kept"),
+    [
+        ({"query": '[">=", "$free_ram_mb", 1]'}, {"query": '[">=", "$free_ram_mb", 1]'}),
+        ({"query": [">=", "$free_ram_mb", 1]}, {"query": '[">=","$free_ram_mb",1]'}),
+        ({"query": ""}, {"query": ""}),
+        ({"query": "[]"}, {"query": ""}),
+        ({"build_near_host_ip": "192.0.2.7"}, {"near": "192.0.2.0/24"}),
+        ({"build_near_host_ip": "192.0.2.7", "cidr": "/16"}, {"near": "192.0.0.0/16"}),
+        ({"build_near_host_ip": "2001:db8::1", "cidr": "32"}, {"near": "2001:db8::/32"}),
+    ],
+)
+def test_hints_about_hosts_reach_the_scheduler(cloud: SmallCloud, hints: dict[str, Any], kept: dict[str, Any]) -> None:
+    request = _request(cloud, {HINTS: hints})
+
+    assert {name: getattr(request, name) for name in kept} == kept
+
+
+def test_hints_about_cells_reach_the_scheduler_as_uuids(cloud: SmallCloud) -> None:
+    east, west = cell_of(cloud, "east"), cell_of(cloud, "west")
+
+    assert _request(cloud, {HINTS: {"different_cell": "east"}}).different_cell == [east]
+    assert _request(cloud, {HINTS: {"different_cell": ["top!east", west.upper()]}}).different_cell == [east, west]
+    assert _request(cloud, {HINTS: {"target_cell": "west"}}).target_cell == west
+    assert "different_cell" in _refused(cloud, beside={HINTS: {"target_cell": "west", "different_cell": ["west"]}})
+    assert "target_cell" in _refused(cloud, beside={HINTS: {"target_cell": "cell0"}})
+
+
+def _request(cloud: SmallCloud, beside: dict[str, Any]) -> RequestSpec:
+    entry = cloud.entry(cloud.created(beside=beside))
+    assert entry is not None
+    with cloud.api.reading() as connection:
+        return api_db.instances.request_spec(connection, entry.request_uuid)
+
+
+@pytest.mark.parametrize("cidr", ["/33", "24/", "/-1", "/", "x"])
+def test_a_prefix_that_is_none_is_refused(cloud: SmallCloud, cidr: str) -> None:
+    assert "cidr" in _refused(cloud, beside={HINTS: {"build_near_host_ip": "192.0.2.7", "cidr": cidr}})
+
+
+@pytest.mark.parametrize(
     "hints",
     [
-        {"query": '["=", "$free_ram_mb", 1]'},
-        {"target_cell": "east"},
-        {"different_cell": ["east"]},
-        {"build_near_host_ip": "10.0.0.1"},
+        {"query": '["=", "$host", "host-1"]'},
+        {"query": '["=", "$hypervisor_hostname", "host-1"]'},
+        {"query": '["exec", "$free_ram_mb", 1]'},
+        {"query": '["=", "$free_ram_mb"'},
+        {"query": '["=", "$free_ram_mb"]'},
+        {"query": '{"and": 1}'},
+        {"query": "[" * 2000},
+        {"query": '["not",' * 9 + "true" + "]" * 9},
+        {"query": ["and", *[True] * 40]},
+        {"query": {"=": ["$free_ram_mb", 1]}},
+        {"query": [["not"] * 3]},
+        {"query": " " * 5000},
+        {"target_cell": "moon"},
+        {"target_cell": ["east"]},
+        {"different_cell": ["moon"]},
+        {"different_cell": ["east"] * 101},
+        {"build_near_host_ip": "10.0.0"},
+        {"build_near_host_ip": "10.0.0.0/8"},
         {"cidr": "/24"},
         {"reservation": NOBODY},
         {"diffrent_host": NOBODY},
@@ -529,3 +584,8 @@ def test_a_commit_whose_answer_was_lost_is_accepted_all_the_same(cloud: SmallClo
 
     assert accepted.status == 202 and _uuids(cloud) == [accepted.json["server"]["id"]]
     assert cloud.create().status == 503
+
+
+def cell_of(cloud: SmallCloud, name: str) -> str:
+    """The cell's uuid."""
+    return cloud.cloud.cells.by_name(name).cell.uuid

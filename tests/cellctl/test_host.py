@@ -1,9 +1,12 @@
 """`cellctl host`."""
 
+import pytest
+
 import api_db.aggregates
 import api_db.hosts
 import cell_db.hosts
 from tests.cellctl.terminal import Terminal
+from tests.cellctl.under_way import UnderWay
 
 
 def hosts(cloud: Terminal, *words: str) -> list[tuple[str, str]]:
@@ -199,3 +202,86 @@ def test_an_unmapped_host_that_two_cells_know_is_not_guessed(cloud: Terminal) ->
 
     assert ended.code == 3
     assert "east, west" in ended.err
+
+
+# ---- dedicate, weight ------------------------------------------------------------------------------------------------
+
+BLUE, RED = "demo", "red"
+
+
+def dedicated(cloud: Terminal) -> dict[str, str]:
+    return {host["host"]: host["dedicated_to"] for host in cloud.gets("host", "list")}
+
+
+def test_a_host_is_dedicated_and_given_back(cloud: Terminal) -> None:
+    cloud.host("east-1", "east")
+    cloud.does("host", "discover")
+
+    would = cloud.does("host", "dedicate", "east-1", "--project", RED, "--dry-run")
+    assert ("would be for servers of project red" in would.out, dedicated(cloud)) == (True, {"east-1": ""})
+    cloud.does("host", "dedicate", "east-1", "--project", RED)
+    assert dedicated(cloud) == {"east-1": RED}
+    cloud.does("host", "dedicate", "east-1", "--none", "--dry-run")
+    assert dedicated(cloud) == {"east-1": RED}
+    cloud.does("host", "dedicate", "east-1", "--none")
+    assert dedicated(cloud) == {"east-1": ""}
+    assert cloud.runs("host", "dedicate", "east-9", "--project", RED).code == 4
+    assert cloud.runs("host", "dedicate", "east-1").code == 2
+
+
+def test_a_host_with_servers_of_others_is_not_dedicated_and_they_are_named(
+    cloud: Terminal, under_way: UnderWay
+) -> None:
+    # Both are on east-1, with east-2 as their alternate.
+    there, coming = under_way.building(), under_way.assigned()
+    for host in ("east-1", "east-2"):
+        cloud.host(host, "east")
+    cloud.does("host", "discover")
+
+    for host in ("east-1", "east-2"):
+        for words in ([], ["--dry-run"]):
+            ended = cloud.runs("host", "dedicate", host, "--project", RED, *words)
+            assert (ended.code, there in ended.err, coming in ended.err) == (1, True, True)
+        assert dedicated(cloud)[host] == ""
+        cloud.does("host", "dedicate", host, "--project", BLUE)
+        assert dedicated(cloud)[host] == BLUE
+
+
+def test_a_host_whose_cell_is_away_is_not_dedicated(cloud: Terminal) -> None:
+    cloud.host("east-1", "east")
+    cloud.does("host", "discover")
+    cloud.gone("east")
+
+    assert cloud.runs("host", "dedicate", "east-1", "--project", RED).code == 5
+    assert dedicated(cloud) == {"east-1": ""}
+
+
+def test_a_server_of_others_that_comes_while_a_host_is_dedicated_undoes_it(
+    cloud: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud.host("east-1", "east")
+    cloud.does("host", "discover")
+    looks = iter([[], ["a-server-that-came"]])
+    monkeypatch.setattr(api_db.hosts, "orders_of_others", lambda *_: next(looks))
+
+    assert cloud.runs("host", "dedicate", "east-1", "--project", RED).code == 1
+    assert dedicated(cloud) == {"east-1": ""}
+
+
+def test_a_host_is_weighed(cloud: Terminal) -> None:
+    cloud.host("east-1", "east")
+    cloud.does("host", "discover")
+
+    def weight() -> object:
+        return cloud.gets("host", "list")[0]["weight"]
+
+    cloud.does("host", "weight", "east-1", "--set", "2.5", "--dry-run")
+    assert weight() == ""
+    cloud.does("host", "weight", "east-1", "--set", "2.5")
+    assert weight() == 2.5
+    cloud.does("host", "weight", "east-1", "--none")
+    assert weight() == ""
+    for text in ("nan", "inf", "1e300", "many"):
+        assert cloud.runs("host", "weight", "east-1", "--set", text).code == 2
+    assert cloud.runs("host", "weight", "east-1").code == 2
+    assert cloud.runs("host", "weight", "east-9", "--set", "1").code == 4

@@ -234,6 +234,9 @@ LIES: dict[str, dict[str, Any]] = {
     "traits": {"traits": ["CUSTOM_PAYMENT_CARDS"]},
     "traits, many": {"traits": [f"HW_CPU_{number}" for number in range(5000)]},
     "traits, long": {"traits": ["HW_" + "X" * 300]},
+    "dedicated_cpus": {"dedicated_cpus": 10_000},
+    "page_sizes_kib": {"page_sizes_kib": [-4]},
+    "page_sizes_kib, many": {"page_sizes_kib": [4] * 100},
     "cpu_info": {"cpu_info": {"features": ["x" * 100_000]}},
 }
 OTHER_LIES: dict[str, dict[str, Any]] = {
@@ -243,6 +246,7 @@ OTHER_LIES: dict[str, dict[str, Any]] = {
     "sealing_key": {"sealing_key": "no key"},
     "refuses": {"refuses": "x" * 5000},
     "usage.vcpus": {"usage": Usage(vcpus=2**40)},
+    "usage.cpu_percent": {"usage": Usage(cpu_percent=101)},
     "intents": {"intents": [Attempt("s", 1)] * 30_000},
 }
 

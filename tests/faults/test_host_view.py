@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 import api_db.aggregates
+import api_db.hosts
 import cell_db.heartbeats
 import cell_db.tables
 from cells.gate.answers import value_of
@@ -97,6 +98,9 @@ class Large:
 
         value_of(self.world.api_db.write_now(made))
 
+    def write(self, fn: Callable[..., object], *arguments: object) -> None:
+        value_of(self.world.api_db.write_now(fn, *arguments))
+
     def read_whole(self) -> dict[str, HostState]:
         """The hosts as somebody sees them who has just come."""
         view = HostView(clock=self.clock)
@@ -147,6 +151,11 @@ CHANGES: dict[str, Callable[[Large], None]] = {
     "not any more": lambda large: large.service("host-004", forced_down=False),
     "silent": lambda large: large.service("host-005", last_seen_at=now_sql(-60.0)),
     "heard again": lambda large: large.heartbeat("host-005"),
+    "builds under way": lambda large: large.service("host-007", intents=[["a", 1], ["b", 1]]),
+    "they are over": lambda large: large.service("host-007", intents=[]),
+    "dedicated": lambda large: large.write(api_db.hosts.dedicate, "host-008", "p"),
+    "everybody's again": lambda large: large.write(api_db.hosts.dedicate, "host-008", None),
+    "weighed": lambda large: large.write(api_db.hosts.set_weight, "host-009", 2.0),
     "a cleanup": lambda large: large.owe("host-006", True),
     "answered": lambda large: large.owe("host-006", False),
     "left": lambda large: large.service("host-007", left=True),

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from objects.build import Flavor
 from scheduler.hosts import HostState
 from scheduler.request import Request
+from scheduler.resources import needed_of
 
 EAST, WEST = "cell-east", "cell-west"
 
@@ -23,4 +25,14 @@ def host(name: str = "host-1", **changes: Any) -> HostState:
 
 
 def request(**changes: Any) -> Request:
-    return Request(**{"resources": {"VCPU": 1, "MEMORY_MB": 1024, "DISK_GB": 10}, "project_id": "blue", **changes})
+    """What a small server asks for, with the traits that its extra specs and its image say."""
+    flavor = Flavor("1", "small", 1, 1024, 10, extra_specs=changes.get("extra_specs", {}))
+    needed = needed_of(flavor, changes.get("image_properties"))
+    asked: dict[str, Any] = {
+        "resources": needed.resources,
+        "required_traits": needed.whole.required,
+        "forbidden_traits": needed.whole.forbidden,
+        "groups": needed.groups,
+        "project_id": "blue",
+    }
+    return Request(**{**asked, **changes})

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import strategies
 
 from scheduler import filters
+from scheduler.aggregates import AggregateState
 from scheduler.choose import Choice, NoValidHost, choose
-from scheduler.hosts import AggregateState, HostState
+from scheduler.hosts import HostState
 from scheduler.request import Group, Hints, Request
 from tests.scheduler.hosts import EAST, WEST, host, request
 
@@ -329,3 +330,36 @@ def test_every_host_is_explained_once(hosts: list[HostState], wanted: Request) -
         assert not numbers or numbers[0] == sum(numbers[1:])
     else:
         raise AssertionError("a host without room was chosen")
+
+
+def test_a_plain_request_asks_few_questions() -> None:
+    """Each question costs every host a call: what the request does not raise is not asked."""
+    image = {"hw_architecture": "x86_64"}
+    asked = request(image_properties=image)
+
+    raised = [one.name for one in filters.DEFAULT if one.prepare(asked) is not None]
+
+    assert raised == [
+        "ComputeFilter", "DedicatedHostFilter", "ImagePropertiesFilter", "AggregateMultiTenancyIsolation", "CapacityFilter",
+    ]  # fmt: skip
+
+
+def test_a_server_goes_to_one_of_the_best_few_where_the_setting_says_so() -> None:
+    hosts = [
+        host(f"host-{number}", used_memory_mib=4000 * number, cell_uuid=(EAST, WEST)[number % 2]) for number in range(4)
+    ]
+    chance = rng()
+
+    found = [chosen(choose(request(), hosts, random=chance, subset=2))[0] for _ in range(50)]
+
+    assert set(found) == {"host-0", "host-1"}
+    assert len(set(chosen(choose(request(), hosts, 9, random=chance, subset=100)))) == 4
+    assert set(chosen(choose(request(), hosts, random=chance))) == {"host-0"}
+
+
+def test_members_that_belong_together_stay_so_with_a_subset() -> None:
+    hosts = [host(f"host-{number}") for number in range(4)]
+
+    choices = choose(request(group=Group("affinity")), hosts, 3, random=rng(), subset=3)
+
+    assert len(set(chosen(choices))) == 1

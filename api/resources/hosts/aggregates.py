@@ -1,10 +1,11 @@
 """`/os-aggregates`: groups of hosts, and the availability zones that they make."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import api_db.aggregates
 import cell_db.hosts
+import core.scheduling
 from api.http import policy
 from api.http.call import Call
 from api.http.policy import Rule
@@ -41,7 +42,6 @@ _OWN_FIELDS = (
 )
 CREATED = View("aggregate", *_OWN_FIELDS)
 WHOLE = View("aggregate", *_OWN_FIELDS, Field("hosts", lambda each: list(each.hosts)), Field("metadata"))
-
 
 
 def _refuse_zone(name: str) -> None:
@@ -97,7 +97,23 @@ async def set_metadata(call: Call) -> Aggregate:
         zone = _checked_zone(api_db.aggregates.required_zone(changes[ZONE_KEY]))
         await _refuse_new_zone_with_servers(call, aggregate_id, zone)
         changes = {**changes, ZONE_KEY: zone}
+    _refuse_unread(call, changes)
     return await call.cloud.api_write(api_db.aggregates.set_metadata, aggregate_id, changes)
+
+
+def _refuse_unread(call: Call, changes: Mapping[str, str | None]) -> None:
+    """Returns if the scheduler can read what it will: its policy, and the weight of the aggregate's hosts.
+
+    Raises:
+        Invalid: it cannot; names the item.
+    """
+    named, weight = changes.get(core.scheduling.KEY), changes.get(core.scheduling.WEIGHT_KEY)
+    if named is not None:
+        core.scheduling.refuse_unknown(call.cloud.filters_of_policies, named)
+    if weight is not None and not core.scheduling.is_weight(weight):
+        raise errors.Invalid(
+            f"{core.scheduling.WEIGHT_KEY} is {weight[:64]!r}, no number.", field=core.scheduling.WEIGHT_KEY
+        )
 
 
 def _checked_zone(zone: str) -> str:

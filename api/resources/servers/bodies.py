@@ -31,6 +31,8 @@ from api.http.schema import (
 )
 from api.prepare.user_data import USER_DATA
 from lifecycle import actions
+from objects.host_query import MAX_BYTES as MAX_QUERY_BYTES
+from objects.host_query import MAX_TERMS
 from objects.ids import last_of_address, uuid_of
 
 MAX_TAGS = 50
@@ -105,10 +107,18 @@ _SECURITY_GROUPS = list_of(structure(Property("name", STRING_1_255)))
 # Hints that the scheduler reads, and no others: one that nobody reads is refused, not kept and forgotten (decision
 # 0022).
 MAX_HINTED = 100
+MAX_HINTED_CELLS = 100
+_CELL = STRING_1_255
 HINTS = structure(
     Property("group", either(UUID, list_of(UUID, minimum=1, maximum=1))),
     Property("different_host", either(UUID, list_of(UUID, maximum=MAX_HINTED))),
     Property("same_host", either(UUID, list_of(UUID, minimum=1, maximum=MAX_HINTED))),
+    # JSON in a text, or JSON itself: prepare/hints.py reads it.
+    Property("query", either(text(0, MAX_QUERY_BYTES), list_of(ANY, maximum=MAX_TERMS))),
+    Property("build_near_host_ip", text(1, 45)),
+    Property("cidr", text(1, 4)),
+    Property("different_cell", either(_CELL, list_of(_CELL, maximum=MAX_HINTED_CELLS))),
+    Property("target_cell", _CELL),
 )
 
 CREATE = Body(

@@ -40,7 +40,7 @@ POLICIES = [
 ]
 
 HARD = ("affinity", "anti-affinity")
-RULE = "max_server_per_host"
+RULE = api_db.server_groups.MAX_PER_HOST
 
 GROUP = View(
     "server_group",
