@@ -113,7 +113,7 @@ def _flag(name: str) -> Filter:
 def _regexp(name: str) -> Filter:
     return Filter(
         lambda pattern: instances.c[name].regexp_match(pattern),
-        lambda server, search: search.found_in(getattr(server, name)),
+        lambda server, search: search.matches(getattr(server, name)),
     )
 
 

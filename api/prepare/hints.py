@@ -31,10 +31,10 @@ def parse(document: Mapping[str, Any]) -> Hints:
     group, same_host, different_host = (
         _listed(hints.get(name, ())) for name in ("group", "same_host", "different_host")
     )
-    found = Hints(next(iter(group), None), same_host, different_host)
-    if found.same_host and set(found.same_host) <= set(found.different_host):
+    parsed = Hints(next(iter(group), None), same_host, different_host)
+    if parsed.same_host and set(parsed.same_host) <= set(parsed.different_host):
         raise invalid("different_host", "It names every server that same_host names.")
-    return found
+    return parsed
 
 
 def _listed(uuids: str | list[str]) -> tuple[str, ...]:
