@@ -137,11 +137,11 @@ class LargeCloud(Cloud):
             for child in self.supers.values():
                 child.stop(grace_s=GRACE_S)
             self.supers.clear()
-            found: dict[str, list[float]] = {}
+            seconds_by_name: dict[str, list[float]] = {}
             for path in times:
                 for name, seconds in orjson.loads(path.read_bytes()).items():
-                    found.setdefault(name, []).extend(seconds)
-            return found
+                    seconds_by_name.setdefault(name, []).extend(seconds)
+            return seconds_by_name
 
         try:
             yield stopped

@@ -29,15 +29,15 @@ OF_OTHERS = {"deaf", "held_until", "home", "orders", "NotFound", "FileNotFoundEr
 
 def names() -> dict[str, set[pathlib.Path]]:
     """Every name in the code of the packages, with the files that have it; names of modules among them."""
-    found: dict[str, set[pathlib.Path]] = collections.defaultdict(set)
+    files: dict[str, set[pathlib.Path]] = collections.defaultdict(set)
     for package in PACKAGES:
         for path in (REPOSITORY / package).rglob("*.py"):
-            found[path.stem].add(path)
+            files[path.stem].add(path)
             with path.open("rb") as file:
                 for token in tokenize.tokenize(file.readline):
                     if token.type == tokenize.NAME:
-                        found[token.string].add(path)
-    return found
+                        files[token.string].add(path)
+    return files
 
 
 def words_of(name: str) -> set[str]:

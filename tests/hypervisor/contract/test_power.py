@@ -59,8 +59,8 @@ def test_operations(bed: Bed, deadline: Deadline, state: str) -> None:
             assert bed.hypervisor.guests.get(spec.uuid) == before, f"{name} was refused and changed it"
         else:
             assert act(bed.hypervisor, spec.uuid, deadline).power_state == expected, name
-            found = [(guest.power_state, sizes_of(guest)) for guest in bed.hypervisor.guests.all()]
-            assert found == [(expected, sizes)], name
+            guests = [(guest.power_state, sizes_of(guest)) for guest in bed.hypervisor.guests.all()]
+            assert guests == [(expected, sizes)], name
 
 
 def sizes_of(guest: Guest) -> tuple[int, int, int]:
