@@ -251,8 +251,8 @@ class Reports:
         """Marks servers whose guests are missing; gives what the host is to destroy."""
         has = {guest.uuid: guest.attempt for guest in hello.guests or []}
         building = {intent.uuid for intent in hello.intents}
-        found = [ReportedGuest(uuid, attempt, hello.host, states.RUNNING) for uuid, attempt in has.items()]
-        unwanted = self._superseded(connection, verbs.HEARTBEAT.name, found)
+        guests = [ReportedGuest(uuid, attempt, hello.host, states.RUNNING) for uuid, attempt in has.items()]
+        unwanted = self._superseded(connection, verbs.HEARTBEAT.name, guests)
         launched_before = cell_db.heartbeats.start_of(hello)
         for uuid, attempt in cell_db.builds.live_on(connection, hello.host, launched_before=launched_before):
             if uuid not in has and uuid not in building:
