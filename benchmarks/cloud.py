@@ -40,8 +40,8 @@ class Cloud:
             raise errors.Invalid(f"{state.path} holds no stack of the full profile", field="state")
         self.state = state
         self.shape: Shape = shape
-        self.neighbours = Full(state, shape)
-        self.addresses = self.neighbours.addresses()
+        self.backing = Full(state, shape)
+        self.addresses = self.backing.addresses()
         self.admin = ("admin", Accounts(state.accounts).password("admin"))
 
     def leaders(self) -> dict[str, int]:

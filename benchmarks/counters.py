@@ -1,4 +1,4 @@
-"""Exact counts of what a cloud's neighbours were asked to do: the database server, the broker, Placement.
+"""Exact counts of what a cloud's backing services were asked to do: the database server, the broker, Placement.
 
 All of them count anyway; nobody is slowed down by being looked at, except the broker, whose command line takes about a
 second of CPU of its own (outside the node's processes).

@@ -107,9 +107,9 @@ def _matching(
     listing: Listing, waiting: Sequence[Waiting], after: Position | None, regexp_within_s: float
 ) -> dict[str, _Candidate]:
     order, candidates = listing.order, dict[str, _Candidate]()
-    holds = cell_db.filters.Matches(listing.filters, regexp_within_s=regexp_within_s)
+    matches = cell_db.filters.Matches(listing.filters, regexp_within_s=regexp_within_s)
     for each in waiting:
-        if each.server is not None and holds(each.server):
+        if each.server is not None and matches(each.server):
             position = cell_db.listing.position_of(each.server, order)
             if after is None or is_after(position, after, order):
                 candidates[each.uuid] = _Candidate(ListedServer(position, each.server), each.target)

@@ -345,8 +345,8 @@ def test_filters_and_orders_are_alike_in_sql_and_in_python(
         all_servers = everything.page(connection, ALL, within_s=5.0).servers
         positions = [each.position for each in asked.page(connection, ALL, within_s=5.0).servers]
 
-    holds = Matches(filters, regexp_within_s=5.0)
-    kept = [ListedServer(each.position, None) for each in all_servers if holds(each.item)]
+    matches = Matches(filters, regexp_within_s=5.0)
+    kept = [ListedServer(each.position, None) for each in all_servers if matches(each.item)]
 
     assert [each.position for each in in_order(kept, order)] == positions
     assert [each.position for each in all_servers] == [position_of(each.item, order) for each in all_servers]
@@ -414,7 +414,7 @@ def test_regular_expressions_mean_the_same_in_the_database_and_in_the_journal(wo
     world.clear(1)
     world.put([Thing(uuid=str(uuid.UUID(int=number)), name=name) for number, name in enumerate(NAMES)])
     order = (Sorting("uuid"),)
-    holds = Matches({"name": pattern}, regexp_within_s=5.0)
+    matches = Matches({"name": pattern}, regexp_within_s=5.0)
     with world.reading_union() as connection:
         everything = (
             Query(Wanted({"deleted": False}, order, Shape.DETAIL), None).page(connection, ALL, within_s=5.0).servers
@@ -426,5 +426,5 @@ def test_regular_expressions_mean_the_same_in_the_database_and_in_the_journal(wo
         )
 
     assert [each.item.display_name for each in matching] == [
-        each.item.display_name for each in everything if holds(each.item)
+        each.item.display_name for each in everything if matches(each.item)
     ]
