@@ -71,10 +71,10 @@ def get(conn: sa.Connection, aggregate_id: int) -> Aggregate:
     Raises:
         NotFound: there is no such aggregate.
     """
-    found = _read(conn, aggregates.c.id == aggregate_id)
-    if not found:
+    rows = _read(conn, aggregates.c.id == aggregate_id)
+    if not rows:
         raise core.errors.NotFound(f"Aggregate {aggregate_id} could not be found.")
-    return found[0]
+    return rows[0]
 
 
 def zones_of_hosts(conn: sa.Connection, hosts: Iterable[str] | None = None) -> dict[str, str]:
@@ -85,10 +85,10 @@ def zones_of_hosts(conn: sa.Connection, hosts: Iterable[str] | None = None) -> d
 def zones(conn: sa.Connection) -> dict[str, set[str]]:
     """The zones that there are, with their hosts: a zone is where hosts are, and every mapped host is in one."""
     of_hosts = zones_of_hosts(conn)
-    found: dict[str, set[str]] = {}
+    hosts_by_zone: dict[str, set[str]] = {}
     for mapped in api_db.hosts.list_all(conn):
-        found.setdefault(of_hosts.get(mapped.host, DEFAULT_ZONE), set()).add(mapped.host)
-    return found
+        hosts_by_zone.setdefault(of_hosts.get(mapped.host, DEFAULT_ZONE), set()).add(mapped.host)
+    return hosts_by_zone
 
 
 def item_of_zone(conn: sa.Connection, zone: str, key: str) -> str | None:
@@ -312,10 +312,10 @@ def _memberships(conn: sa.Connection, hosts: Iterable[str] | None) -> dict[str, 
     )
     if hosts is not None:
         query = query.where(aggregate_hosts.c.host.in_(list(hosts)))
-    found: dict[str, dict[int, str]] = {}
+    by_host: dict[str, dict[int, str]] = {}
     for host, aggregate_id, zone in conn.execute(query):
-        found.setdefault(host, {})[aggregate_id] = zone
-    return found
+        by_host.setdefault(host, {})[aggregate_id] = zone
+    return by_host
 
 
 def _cells(conn: sa.Connection, hosts: Iterable[str]) -> dict[str, str]:

@@ -287,10 +287,10 @@ def _behind(connection: sa.Connection, which: Filter, order: SortOrder) -> sa.Co
 def _extra_specs_of(connection: sa.Connection, keys: Iterable[int]) -> dict[int, dict[str, str]]:
     table = flavor_extra_specs
     query = sa.select(table.c.flavor_pk, table.c.key, table.c.value).where(table.c.flavor_pk.in_(list(keys)))
-    found: dict[int, dict[str, str]] = {}
+    by_flavor: dict[int, dict[str, str]] = {}
     for key, name, value in connection.execute(query.order_by(table.c.flavor_pk, table.c.key)):
-        found.setdefault(key, {})[name] = value
-    return found
+        by_flavor.setdefault(key, {})[name] = value
+    return by_flavor
 
 
 # Every create reads one.

@@ -116,7 +116,7 @@ def choose_again(connection: sa.Connection) -> None:
     connection.execute(chosen.values(token=None, lease_until=now_sql()))
 
 
-def orders_of_others(connection: sa.Connection, host: str, project_id: str) -> list[str]:
+def builds_of_others(connection: sa.Connection, host: str, project_id: str) -> list[str]:
     """Servers of other projects that are on their way to the host, or may end there: uuids."""
     assigned = sa.select(build_requests.c.uuid, build_requests.c.host, build_requests.c.alternates).where(
         build_requests.c.phase == "assigned", build_requests.c.project_id != project_id

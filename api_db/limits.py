@@ -55,10 +55,10 @@ class Limits:
 
 def read(conn: sa.Connection, project_id: str, user_id: str | None, defaults: Mapping[str, int]) -> Limits:
     """The limits that hold now; with `user_id` None those of the project alone."""
-    found: dict[int, dict[str, int]] = {_OF_CLASS: {}, _OF_PROJECT: {}, _OF_USER: {}}
+    limits: dict[int, dict[str, int]] = {_OF_CLASS: {}, _OF_PROJECT: {}, _OF_USER: {}}
     for set_for, resource, limit in _LIMITS.rows(conn, {"project_id": project_id, "user_id": user_id}):
-        found[set_for][resource] = limit
-    return Limits(project={**DEFAULTS, **defaults, **found[_OF_CLASS], **found[_OF_PROJECT]}, user=found[_OF_USER])
+        limits[set_for][resource] = limit
+    return Limits(project={**DEFAULTS, **defaults, **limits[_OF_CLASS], **limits[_OF_PROJECT]}, user=limits[_OF_USER])
 
 
 def smaller(one: int, other: int) -> int:

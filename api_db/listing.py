@@ -288,8 +288,8 @@ def mapped_in(
         .order_by(*database.keyset.order_by(_by(order)))
         .limit(limit)
     )
-    found = [Mapped(*row) for row in connection.execute(query).all()]
-    return [(tuple([getattr(each, sorting.name) for sorting in order]), each) for each in found]
+    rows = [Mapped(*row) for row in connection.execute(query).all()]
+    return [(tuple([getattr(each, sorting.name) for sorting in order]), each) for each in rows]
 
 
 def mapped(connection: sa.Connection, uuids: Collection[str]) -> dict[str, Mapped]:

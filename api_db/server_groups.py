@@ -61,10 +61,10 @@ def get(connection: sa.Connection, uuid: str, *, project_id: str | None = None) 
     query = sa.select(*_COLUMNS).where(server_groups.c.uuid == uuid)
     if project_id is not None:
         query = query.where(server_groups.c.project_id == project_id)
-    found = _with_members(connection, query)
-    if not found:
+    groups = _with_members(connection, query)
+    if not groups:
         raise _not_found(uuid)
-    return found[0]
+    return groups[0]
 
 
 def new(*, project_id: str, user_id: str, name: str, policy: str, rules: Mapping[str, int]) -> ServerGroup:
@@ -115,8 +115,8 @@ def group_of(connection: sa.Connection, server: str) -> str | None:
     """The group that a server is in."""
     joined = server_groups.join(server_group_members, server_group_members.c.group_id == server_groups.c.id)
     query = sa.select(server_groups.c.uuid).select_from(joined).where(server_group_members.c.instance_uuid == server)
-    found = connection.execute(query).scalar()
-    return None if found is None else str(found)
+    uuid = connection.execute(query).scalar()
+    return None if uuid is None else str(uuid)
 
 
 # ---- members ---------------------------------------------------------------------------------------------------------
@@ -199,11 +199,11 @@ def _with_members(connection: sa.Connection, query: sa.Select[Any]) -> list[Serv
         .where(server_groups.c.uuid.in_(list(groups)), instance_mappings.c.deleted == sa.false())
         .order_by(server_group_members.c.id)
     )
-    found: dict[str, list[str]] = {uuid: [] for uuid in groups}
+    by_group: dict[str, list[str]] = {uuid: [] for uuid in groups}
     for uuid, server in connection.execute(joined):
-        found[uuid].append(server)
+        by_group[uuid].append(server)
     return [
-        dataclasses.replace(group, rules=group.rules or {}, members=tuple(found[group.uuid]))
+        dataclasses.replace(group, rules=group.rules or {}, members=tuple(by_group[group.uuid]))
         for group in groups.values()
     ]
 

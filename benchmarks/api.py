@@ -145,7 +145,7 @@ class Benchmark:
         databases = {name: pid for name, pid in leaders.items() if name.startswith(DATABASE)}
         self._api = {API: leaders[API], **databases}
         self._bare_leaders = {BARE: bare.pid, **databases}
-        self._database = DatabaseCounters(measured.neighbours.servers.values())
+        self._database = DatabaseCounters(measured.backing.servers.values())
         self._rows = Rows(measured)
         self._rest = 0.0
         self._rest_cpu = {API: 0.0, BARE: 0.0}
@@ -266,7 +266,7 @@ async def _asked(measured: Cloud, *, at_once: int) -> AsyncIterator[tuple[Asked,
 
 
 async def _benchmark(measured: Cloud, arguments: argparse.Namespace, progress: Progress) -> dict[str, Any]:
-    database = next(iter(measured.neighbours.servers.values()))
+    database = next(iter(measured.backing.servers.values()))
     most = max(arguments.at_once)
     figures: dict[str, Any] = {}
     with _bare_process(database, number=API_WORKERS[FULL]) as (url, pid):

@@ -102,7 +102,7 @@ class Rows:
     """What the databases say of the servers; asked by SQL, so that looking costs next to nothing."""
 
     def __init__(self, measured: Cloud) -> None:
-        self._servers = [administrator(server) for server in measured.neighbours.servers.values()]
+        self._servers = [administrator(server) for server in measured.backing.servers.values()]
         self._schemas = [*map(schema_of, measured.shape.cell_names)]
 
     def are_settled(self) -> bool:
@@ -195,7 +195,7 @@ class Benchmark:
         self._user = user
         self._show = show
         self._rows = Rows(measured)
-        servers, nodes = measured.neighbours.servers.values(), measured.neighbours.nodes.values()
+        servers, nodes = measured.backing.servers.values(), measured.backing.nodes.values()
         self._meter = Meter(
             measured,
             DatabaseCounters(servers),

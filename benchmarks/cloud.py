@@ -40,16 +40,16 @@ class Cloud:
             raise errors.Invalid(f"{state.path} holds no stack of the full profile", field="state")
         self.state = state
         self.shape: Shape = shape
-        self.neighbours = Full(state, shape)
-        self.addresses = self.neighbours.addresses()
+        self.backing = Full(state, shape)
+        self.addresses = self.backing.addresses()
         self.admin = ("admin", Accounts(state.accounts).password("admin"))
 
     def leaders(self) -> dict[str, int]:
         """Name -> pid of every process that runs, the supervisor (which only watches) left out."""
-        found = {
+        processes = {
             path.stem: identity.running(path) for path in self.state.run.glob("*.pid") if path.stem != "supervisor"
         }
-        return {name: process.pid for name, process in sorted(found.items()) if process is not None}
+        return {name: process.pid for name, process in sorted(processes.items()) if process is not None}
 
 
 @contextlib.contextmanager
@@ -94,11 +94,11 @@ def versions() -> dict[str, str]:
     server = subprocess.run(
         [mariadb.program("mariadbd"), "--version"], capture_output=True, text=True, timeout=30, check=False
     ).stdout
-    found = {"Python": platform.python_version(), "MariaDB": server.partition("Ver ")[2].split(" ")[0]}
+    by_name = {"Python": platform.python_version(), "MariaDB": server.partition("Ver ")[2].split(" ")[0]}
     for name in VERSIONED:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            by_name[name] = metadata.version(name)
+    return by_name
 
 
 def _script(state: State, module: str, arguments: list[str], deadline_s: float) -> None:

@@ -1,4 +1,4 @@
-"""Exact counts of what a cloud's neighbours were asked to do: the database server, the broker, Placement.
+"""Exact counts of what a cloud's backing services were asked to do: the database server, the broker, Placement.
 
 All of them count anyway; nobody is slowed down by being looked at, except the broker, whose command line takes about a
 second of CPU of its own (outside the node's processes).
@@ -48,15 +48,15 @@ class DatabaseCounters:
 
     def read(self) -> Counter[str]:
         """Counter -> its value since the servers started, under MariaDB's names, and `trx_rw_commits`."""
-        found: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for connection in self._connections:
             wanted = ", ".join(f"'{name}'" for name in STATEMENTS)
             status = ask(connection, f"SHOW GLOBAL STATUS WHERE Variable_name IN ({wanted})")
             status += ask(
                 connection, "SELECT name, count FROM information_schema.innodb_metrics WHERE name = %s", WRITING_COMMITS
             )
-            found.update({name: int(value) for name, value in status})
-        return found
+            counts.update({name: int(value) for name, value in status})
+        return counts
 
     def close(self) -> None:
         for connection in self._connections:
@@ -71,12 +71,12 @@ class BrokerCounters:
 
     def read(self) -> Counter[str]:
         """`received` and `delivered` messages since the nodes started."""
-        found: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
         for node in self._nodes:
             overview = node.control("eval", "rabbit_global_counters:overview().")
-            found["received"] += sum(map(int, RECEIVED.findall(overview)))
-            found["delivered"] += sum(map(int, DELIVERED.findall(overview)))
-        return found
+            counts["received"] += sum(map(int, RECEIVED.findall(overview)))
+            counts["delivered"] += sum(map(int, DELIVERED.findall(overview)))
+        return counts
 
 
 class PlacementCounters:

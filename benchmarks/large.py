@@ -61,7 +61,7 @@ class LargeCloud(Cloud):
         self.control = Control(self.state)
         self.supers: dict[str, Child] = {}
         self._players: list[Child] = []
-        self._servers = [administrator(server) for server in self.neighbours.servers.values()]
+        self._servers = [administrator(server) for server in self.backing.servers.values()]
 
     def leaders(self) -> dict[str, int]:
         """Also the super-conductors that are timed. The hosts are left out, on the small cloud as on the large one."""
@@ -93,7 +93,7 @@ class LargeCloud(Cloud):
     def play(self, first: int, hosts: int) -> None:
         """Plays so many hosts more in each cell; returns when Placement knows all of them."""
         for cell in self.shape.cell_names:
-            self.neighbours.node_of(cell).create_vhost(cell, [player_of(cell)])
+            self.backing.node_of(cell).create_vhost(cell, [player_of(cell)])
         command = [
             sys.executable, "-m", "benchmarks.played_hosts", "--state", str(self.state.path), "--first", str(first), "--hosts", str(hosts),
         ]  # fmt: skip
@@ -137,11 +137,11 @@ class LargeCloud(Cloud):
             for child in self.supers.values():
                 child.stop(grace_s=GRACE_S)
             self.supers.clear()
-            found: dict[str, list[float]] = {}
+            seconds_by_name: dict[str, list[float]] = {}
             for path in times:
                 for name, seconds in orjson.loads(path.read_bytes()).items():
-                    found.setdefault(name, []).extend(seconds)
-            return found
+                    seconds_by_name.setdefault(name, []).extend(seconds)
+            return seconds_by_name
 
         try:
             yield stopped

@@ -431,10 +431,10 @@ def _measured(cases: list[Case], arguments: argparse.Namespace, console: Console
             sorted(cases, key=lambda case: case.stage), lambda case: case.stage
         ):
             progress.console.print(f"{name}: {sizes[name].cells} cells of {sizes[name].servers} servers")
-            found, used_here = _staged(
+            figures_here, used_here = _staged(
                 kept.running(sizes[name], delay_s=delay_s), list(of_stage), arguments.seconds, progress
             )
-            figures |= found
+            figures |= figures_here
             used[f"{name}_slow" if delay_s else name] = dataclasses.asdict(sizes[name]) | used_here
     for suffix in ("", "_detail"):
         one, many = f"cells_1_slow{suffix}", f"cells_80_slow{suffix}"

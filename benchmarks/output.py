@@ -7,5 +7,5 @@ NARROWEST = 120
 
 def console() -> Console:
     """As wide as the terminal; without one (a file, a log) wide enough for every table."""
-    found = Console()
-    return found if found.is_terminal else Console(width=max(NARROWEST, found.width))
+    terminal = Console()
+    return terminal if terminal.is_terminal else Console(width=max(NARROWEST, terminal.width))

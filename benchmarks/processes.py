@@ -50,7 +50,7 @@ def total(usages: Iterable[Usage]) -> Usage:
 
 def _usages(leaders: Mapping[str, int], *, with_memory: bool) -> dict[str, Usage]:
     names = {pid: name for name, pid in leaders.items()}
-    found: dict[str, list[Usage]] = {name: [] for name in leaders}
+    usages: dict[str, list[Usage]] = {name: [] for name in leaders}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -58,8 +58,8 @@ def _usages(leaders: Mapping[str, int], *, with_memory: bool) -> dict[str, Usage
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
             name = names.get(int(fields[SESSION]))
             if name is not None:
-                found[name].append(_usage(entry, fields, with_memory=with_memory))
-    return {name: total(each) for name, each in found.items()}
+                usages[name].append(_usage(entry, fields, with_memory=with_memory))
+    return {name: total(each) for name, each in usages.items()}
 
 
 def _usage(entry: Path, fields: list[str], *, with_memory: bool) -> Usage:

@@ -85,8 +85,8 @@ def under_way(connection: sa.Connection, *, most: int, down_after_s: float) -> l
 
 def find(connection: sa.Connection, uuid: str, *, down_after_s: float) -> BuildStatus | None:
     """The server's row in whatever state it is."""
-    found = _completed(connection, sa.select(*_COLUMNS).where(instances.c.uuid == uuid), down_after_s)
-    return found[0] if found else None
+    statuses = _completed(connection, sa.select(*_COLUMNS).where(instances.c.uuid == uuid), down_after_s)
+    return statuses[0] if statuses else None
 
 
 def end_lease(connection: sa.Connection, uuid: str) -> bool:
@@ -123,13 +123,13 @@ def _build_status(row: sa.Row[Any]) -> BuildStatus:
 
 
 def _completed(connection: sa.Connection, query: sa.Select[Any], down_after_s: float) -> list[BuildStatus]:
-    found = [_build_status(row) for row in connection.execute(query)]
+    statuses = [_build_status(row) for row in connection.execute(query)]
     listed = cell_db.heartbeats.listed_intents(connection)
     is_up = {
         agent.host: agent.is_up
         for agent in cell_db.hosts.list_services(connection, down_after_s=down_after_s, binary=COMPUTE)
     }
-    owed = _owed(connection, [status.uuid for status in found])
+    owed = _owed(connection, [status.uuid for status in statuses])
     return [
         dataclasses.replace(
             status,
@@ -137,7 +137,7 @@ def _completed(connection: sa.Connection, query: sa.Select[Any], down_after_s: f
             is_listed=(status.host, status.uuid, status.attempt) in listed,
             owed=tuple(owed.get(status.uuid, ())),
         )
-        for status in found
+        for status in statuses
     ]
 
 

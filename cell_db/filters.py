@@ -27,11 +27,11 @@ them."""
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Filter:
-    """`sql` gives the condition for a value; `holds` says whether a server fulfils it (given a `Search` for a regular
+    """`sql` gives the condition for a value; `matches` says whether a server fulfils it (given a `Search` for a regular
     expression)."""
 
     sql: Callable[[Any], sa.ColumnElement[bool]]
-    holds: Callable[[Server, Any], bool]
+    matches: Callable[[Server, Any], bool]
 
 
 def conditions(filters: Filters) -> list[sa.ColumnElement[bool]]:
@@ -48,7 +48,7 @@ class Matches:
 
     def __init__(self, filters: Filters, *, regexp_within_s: float = 1.0) -> None:
         self._tests = [
-            (FILTERS[name].holds, regexp.Search(value, regexp_within_s) if name in REGEXPS else value)
+            (FILTERS[name].matches, regexp.Search(value, regexp_within_s) if name in REGEXPS else value)
             for name, value in filters.items()
         ]
 
@@ -57,7 +57,7 @@ class Matches:
         Raises:
             Invalid: the time for regular expressions is over.
         """
-        return all(holds(server, value) for holds, value in self._tests)
+        return all(matches(server, value) for matches, value in self._tests)
 
 
 def check(filters: Filters) -> None:
@@ -113,7 +113,7 @@ def _flag(name: str) -> Filter:
 def _regexp(name: str) -> Filter:
     return Filter(
         lambda pattern: instances.c[name].regexp_match(pattern),
-        lambda server, search: search.found_in(getattr(server, name)),
+        lambda server, search: search.matches(getattr(server, name)),
     )
 
 

@@ -112,11 +112,11 @@ def _with_an_address_of_its_own(
     kept = NO_ADDRESS if known is None else cell_db.inventories.shown(host, inventory.node_uuid, known).host_ip
     if inventory.host_ip == kept or ipaddress.ip_address(inventory.host_ip).is_loopback:
         return inventory
-    holders = [holder for holder in cell_db.inventories.hosts_at(connection, inventory.host_ip) if holder != host]
-    if not holders:
+    others = [other for other in cell_db.inventories.hosts_at(connection, inventory.host_ip) if other != host]
+    if not others:
         return inventory
     drop(
-        f"host {host} says that its address is {inventory.host_ip}, which is that of host {holders[0]}: it keeps {kept}"
+        f"host {host} says that its address is {inventory.host_ip}, which is that of host {others[0]}: it keeps {kept}"
     )
     return msgspec.structs.replace(inventory, host_ip=kept)
 
@@ -126,11 +126,13 @@ def _text(document: object) -> str:
 
 
 def conductor_beat(
-    connection: sa.Connection, *, host: str, version: str, started_at: datetime.datetime, deaf: bool = False
+    connection: sa.Connection, *, host: str, version: str, started_at: datetime.datetime, disconnected: bool = False
 ) -> None:
     """Records that a conductor of this cell lives, and whether it is in no position to say that hosts are silent."""
     mine = sa.and_(services.c.host == host, services.c.binary == CONDUCTOR)
-    values = {"last_seen_at": now_sql(), "version": version, "started_at": started_at, "deaf": deaf, "left": False}
+    values = {
+        "last_seen_at": now_sql(), "version": version, "started_at": started_at, "deaf": disconnected, "left": False,
+    }  # fmt: skip
     if not changed(connection.execute(sa.update(services).where(mine).values(**values))):
         insert_if_absent(connection, services, [_service_row(host, CONDUCTOR, version, started_at)])
         connection.execute(sa.update(services).where(mine).values(**values))

@@ -245,8 +245,8 @@ def get_action(connection: sa.Connection, uuid: str, request_id: str) -> tuple[A
     Raises:
         NotFound: the server has no such action.
     """
-    found = sa.select(*_ACTION).where(instance_actions.c.uuid == uuid, instance_actions.c.request_id == request_id)
-    row = connection.execute(found).first()
+    query = sa.select(*_ACTION).where(instance_actions.c.uuid == uuid, instance_actions.c.request_id == request_id)
+    row = connection.execute(query).first()
     if row is None:
         raise core.errors.NotFound(
             f"Action for request_id {request_id} on instance {uuid} not found", request_id=request_id

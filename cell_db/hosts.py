@@ -330,12 +330,12 @@ def hosts_of_node(conn: sa.Connection, hypervisor_hostname: str) -> list[str]:
 
 def servers_on(conn: sa.Connection, hosts: Iterable[str]) -> dict[str, list[str]]:
     """Host -> uuids of its servers, for the hosts that have some."""
-    found: dict[str, list[str]] = {}
+    by_host: dict[str, list[str]] = {}
     for host, uuid in conn.execute(
         sa.select(instances.c.host, instances.c.uuid).where(_are_on(hosts)).order_by(instances.c.uuid)
     ):
-        found.setdefault(host, []).append(uuid)
-    return found
+        by_host.setdefault(host, []).append(uuid)
+    return by_host
 
 
 def capacity(conn: sa.Connection) -> Capacity:

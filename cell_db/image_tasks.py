@@ -168,6 +168,6 @@ def end(connection: sa.Connection, task: ImageTask, *, fault: str | None) -> boo
 
 def _mine(statement: Any, task: ImageTask) -> Any:
     token = image_tasks.c.token
-    held = token.is_(None) if task.token is None else token == task.token
+    same_token = token.is_(None) if task.token is None else token == task.token
     stands = (image_tasks.c.step == task.position.step, image_tasks.c.heading == task.position.heading.value)
-    return statement.where(image_tasks.c.image_id == task.image_id, held, *stands)
+    return statement.where(image_tasks.c.image_id == task.image_id, same_token, *stands)

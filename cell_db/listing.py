@@ -61,7 +61,7 @@ class Part(NamedTuple):
     """The first servers that a cell has of a list. `rest`: its others stand at this position or after it; None: there
     are no others."""
 
-    found: list[ListedServer]
+    servers: list[ListedServer]
     rest: Position | None
 
 
@@ -203,13 +203,13 @@ class Query:
 
     def part_of(self, rows: Sequence[Sequence[Any]], limit: int) -> Part:
         """What the rows of the statement say."""
-        found = self._found([row[0] for row in rows])
+        servers = self._servers([row[0] for row in rows])
         if len(rows) < limit:
-            return Part(found, None)
+            return Part(servers, None)
         if not self._looks_ahead:
-            return Part(found, found[-1].position)
+            return Part(servers, servers[-1].position)
         following = rows[-1][1]
-        return Part(found, None if following is None else _keys([following], self.wanted.order, Shape.KEY)[0])
+        return Part(servers, None if following is None else _keys([following], self.wanted.order, Shape.KEY)[0])
 
     def _part(self, connection: sa.Connection, limit: int) -> Part:
         return self.part_of(self._statement.rows(connection, self._parameters(limit)), limit)
@@ -217,7 +217,7 @@ class Query:
     def _parameters(self, limit: int) -> dict[str, Any]:
         return {"most": limit, **self._bounds}
 
-    def _found(self, rows: Sequence[str]) -> list[ListedServer]:
+    def _servers(self, rows: Sequence[str]) -> list[ListedServer]:
         order, shape = self.wanted.order, self.wanted.shape
         if shape is Shape.DETAIL:
             return _placed(packed.servers(rows), rows, order)
@@ -389,15 +389,15 @@ def _placed(servers: Sequence[Server | Unreadable], rows: Sequence[str], order: 
     """The servers at their positions. One that cannot be read stands where its keys say, or, as far as they cannot be
     read, where the database put it: with the one before it.
     """
-    keys, found = [SORT_KEYS[sorting.name] for sorting in order], list[ListedServer]()
+    keys, listed = [SORT_KEYS[sorting.name] for sorting in order], list[ListedServer]()
     for server, row in zip(servers, rows, strict=True):
         if isinstance(server, Server):
-            found.append(ListedServer(tuple([key.of(server) for key in keys]), server))
+            listed.append(ListedServer(tuple([key.of(server) for key in keys]), server))
             continue
-        known, before = packed.salvaged(row), found[-1].position if found else None
+        known, before = packed.salvaged(row), listed[-1].position if listed else None
         position = [_salvaged(key.of, known, before, number, key.kind) for number, key in enumerate(keys)]
-        found.append(ListedServer((*position[:-1], server.uuid), server))
-    return found
+        listed.append(ListedServer((*position[:-1], server.uuid), server))
+    return listed
 
 
 def _keys(rows: Sequence[str], order: SortOrder, shape: Shape) -> list[tuple[Any, ...]]:
@@ -406,11 +406,11 @@ def _keys(rows: Sequence[str], order: SortOrder, shape: Shape) -> list[tuple[Any
         return _unpacked(order, shape)(f"[{','.join(rows)}]")
     except msgspec.ValidationError:
         kinds = [SORT_KEYS[each.name].kind for each in order] + [str] * (shape is Shape.BRIEF)
-    found: list[tuple[Any, ...]] = []
+    keys: list[tuple[Any, ...]] = []
     for row in rows:
-        values, before = msgspec.json.decode(row), found[-1] if found else None
+        values, before = msgspec.json.decode(row), keys[-1] if keys else None
         readers = [functools.partial(msgspec.convert, type=kind | None) for kind in kinds]
-        found.append(
+        keys.append(
             tuple(
                 [
                     _salvaged(readers[number], value, before, number, kinds[number])
@@ -418,7 +418,7 @@ def _keys(rows: Sequence[str], order: SortOrder, shape: Shape) -> list[tuple[Any
                 ]
             )
         )
-    return found
+    return keys
 
 
 def _salvaged(read: Callable[[Any], Any], value: Any, before: Sequence[Any] | None, number: int, kind: type) -> Any:

@@ -142,13 +142,13 @@ def readable(row: Server | Unreadable) -> Server:
 
 def salvaged(packed: str) -> types.SimpleNamespace:
     """What can be read of a row that is `Unreadable`: its fields, but for those that cannot."""
-    found, documents = {}, dict(_DOCUMENTS)
+    values, documents = {}, dict(_DOCUMENTS)
     for number, ((name, kind, *_), value) in enumerate(zip(_TYPES, _raw(packed), strict=False)):
         with contextlib.suppress(*UNREADABLE):
-            found[name] = (
+            values[name] = (
                 documents[number](value) if number in documents else msgspec.convert(value, kind, strict=False)
             )
-    return types.SimpleNamespace(**found)
+    return types.SimpleNamespace(**values)
 
 
 def _server(packed: msgspec.Struct, documents: dict[tuple[int, str | None], Any]) -> Server:

@@ -53,7 +53,7 @@ class Search:
         self._pattern = compiled(pattern)
         self._ends = time.monotonic() + within_s
 
-    def found_in(self, text: str | None) -> bool:
+    def matches(self, text: str | None) -> bool:
         """
         Raises:
             TooSlow: the time is over.
@@ -116,7 +116,7 @@ def _taught_sqlite(connection: sa.Connection, within_s: float) -> Iterator[None]
         try:
             if pattern not in searches:
                 searches[pattern] = Search(pattern, within_s)
-            return searches[pattern].found_in(text)
+            return searches[pattern].matches(text)
         except core.errors.Invalid as error:
             refused.append(error)
             raise

@@ -101,12 +101,12 @@ def _set(text: str) -> str:
     return _IN_SET.sub(_in_set, text)
 
 
-def _in_set(found: re.Match[str]) -> str:
-    if found["posix"] is not None:
-        if found["posix"] not in _POSIX:
-            raise ValueError(f"{found[0][:64]} is not supported")
-        return found[0]
-    text = found[0]
+def _in_set(match: re.Match[str]) -> str:
+    if match["posix"] is not None:
+        if match["posix"] not in _POSIX:
+            raise ValueError(f"{match[0][:64]} is not supported")
+        return match[0]
+    text = match[0]
     if len(text) == 2 and text[1].isalnum() and text[1] not in _LETTERS_IN_SET:
         raise ValueError(f"{text} in a set is not supported")
     return _WORD if text == r"\w" else text

@@ -113,14 +113,14 @@ class ListBuilds(commands.Lister):
     def _in_cells(
         self, gates: Sequence[Gate], journal: dict[str, Any], most: int, down_after_s: float
     ) -> dict[str, BuildProgress]:
-        found = {}
+        by_uuid = {}
         for answer in scatter_now(gates, cell_db.build_status.under_way, most=most, down_after_s=down_after_s).values():
             if not isinstance(answer, Answer):
                 self.complain_of(answer)
                 continue
             self.say_if_cut(f"cell {answer.cell.name}", len(answer.value), most)
             for row in answer.value:
-                found[row.uuid] = BuildProgress(
+                by_uuid[row.uuid] = BuildProgress(
                     row.uuid,
                     row.project_id,
                     row.state == states.BUILD_DELETING,
@@ -128,7 +128,7 @@ class ListBuilds(commands.Lister):
                     journal.get(row.uuid),
                     row,
                 )
-        return found
+        return by_uuid
 
 
 def _cell_of(gates: Mapping[str, Gate], uuid: str | None) -> str | None:

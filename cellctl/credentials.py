@@ -182,9 +182,9 @@ def _remove(account: Account, api: Management | None, *, dry_run: bool) -> dict[
 def _password_in(file: pathlib.Path, account: Account) -> str | None:
     """The password of an earlier run."""
     with contextlib.suppress(FileNotFoundError, core.errors.Invalid):
-        found = core.broker_url.parse(file.read_text().partition("=")[2].strip())[0]
-        if found.user == account.user.name:
-            return found.password or None
+        url = core.broker_url.parse(file.read_text().partition("=")[2].strip())[0]
+        if url.user == account.user.name:
+            return url.password or None
     return None
 
 

@@ -175,9 +175,9 @@ def _find(open_cloud: cloud.Cloud, name: str) -> DeadLetterAt:
         raise core.errors.Invalid(
             f"{name} names no dead letter: an ID is CELL:NUMBER, or {API_LEVEL}:NUMBER", field="ID"
         )
-    for found, gate in _gates(open_cloud, as_kept(where)).items():
+    for kept_at, gate in _gates(open_cloud, as_kept(where)).items():
         try:
-            return DeadLetterAt(found, gate, cloud.value_of(gate.read_now(_kept_by(found).get, int(number))))
+            return DeadLetterAt(kept_at, gate, cloud.value_of(gate.read_now(_kept_by(kept_at).get, int(number))))
         except core.errors.NotFound:
             raise core.errors.NotFound(f"letter {name} could not be found") from None
     raise core.errors.NotFound(f"letter {name} could not be found")
@@ -186,15 +186,15 @@ def _find(open_cloud: cloud.Cloud, name: str) -> DeadLetterAt:
 class _Reader(commands.Lister):
     def letters(self, open_cloud: cloud.Cloud, where: str | None, most: int) -> list[DeadLetterAt]:
         """All letters, of the API level first, the latest of each first; who does not answer is named."""
-        found = []
+        letters = []
         for name, gate in _gates(open_cloud, where).items():
             answer = gate.read_now(_kept_by(name).list_all, most=most)
             if isinstance(answer, Answer):
-                found += [DeadLetterAt(name, gate, record) for record in answer.value]
+                letters += [DeadLetterAt(name, gate, record) for record in answer.value]
                 self.say_if_cut("the API level" if name == API_LEVEL else f"cell {name}", len(answer.value), most)
             else:
                 self.complain_of(answer, "the API level" if name == API_LEVEL else None)
-        return found
+        return letters
 
 
 def _add_cell_option(parser: argparse.ArgumentParser) -> None:

@@ -33,10 +33,10 @@ class Explain(commands.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[tuple[object, ...]]]:
         open_cloud = self.cloud()
-        found = _explanations(open_cloud, parsed_args.server)
-        if not found:
+        explanations = _explanations(open_cloud, parsed_args.server)
+        if not explanations:
             self.say("nobody has looked for a host for this server yet, or its release kept no reasons")
-        return self.columns, [(moment(one.at), one.policy, *row) for one in found for row in _rows(one)]
+        return self.columns, [(moment(one.at), one.policy, *row) for one in explanations for row in _rows(one)]
 
 
 def _explanations(open_cloud: cloud.Cloud, uuid: str) -> list[Explanation]:

@@ -68,7 +68,7 @@ class ListHosts(commands.Lister):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Found:
+class DiscoveredHosts:
     """Hosts that cells know and the API database does not; `clashes`: hosts whose name another cell holds already.
 
     `unusable`: (host, why): what the cell says of it cannot be.
@@ -103,23 +103,25 @@ class DiscoverHosts(commands.Lister):
         if parsed_args.cell:
             only = open_cloud.find_cell(parsed_args.cell).uuid
             gates = [gate for gate in gates if gate.cell.uuid == only]
-        found = self._found(open_cloud, gates)
+        discovered = self._discover(open_cloud, gates)
         if not parsed_args.dry_run:
-            found = _map(open_cloud, found)
+            discovered = _map(open_cloud, discovered)
         done = "would be mapped" if parsed_args.dry_run else "mapped"
         names = {gate.cell.uuid: gate.cell.name for gate in gates}
         rows: list[tuple[object, ...]] = []
         for uuid, name in names.items():
-            rows += [(host, name, done) for host in found.fresh[uuid]]
-            rows += [(host, name, "clash: another cell has a host of this name") for host in found.clashes[uuid]]
-            rows += [(host, name, f"unusable: {why}") for host, why in found.unusable[uuid]]
-        if any(found.clashes.values()) and self.exit_code == exits.DONE:
+            rows += [(host, name, done) for host in discovered.fresh[uuid]]
+            rows += [(host, name, "clash: another cell has a host of this name") for host in discovered.clashes[uuid]]
+            rows += [(host, name, f"unusable: {why}") for host, why in discovered.unusable[uuid]]
+        if any(discovered.clashes.values()) and self.exit_code == exits.DONE:
             self.exit_code = exits.CONFLICT
         return self.columns, rows
 
-    def _found(self, open_cloud: cloud.Cloud, gates: Sequence[Gate]) -> Found:
+    def _discover(self, open_cloud: cloud.Cloud, gates: Sequence[Gate]) -> DiscoveredHosts:
         owners = {one.host: one.cell_uuid for one in open_cloud.api_read(api_db.hosts.list_all)}
-        found = Found(*({gate.cell.uuid: [] for gate in gates} for _ in dataclasses.fields(Found)))
+        discovered = DiscoveredHosts(
+            *({gate.cell.uuid: [] for gate in gates} for _ in dataclasses.fields(DiscoveredHosts))
+        )
         for uuid, answer in scatter_now(gates, cell_db.heartbeats.hosts).items():
             if not isinstance(answer, Answer):
                 self.complain_of(answer)
@@ -127,24 +129,24 @@ class DiscoverHosts(commands.Lister):
             for report in answer.value:
                 owner = owners.setdefault(report.host, "")
                 if report.defect is not None:
-                    found.unusable[uuid].append((report.host, report.defect))
+                    discovered.unusable[uuid].append((report.host, report.defect))
                 elif not owner:
                     owners[report.host] = uuid
-                    found.fresh[uuid].append(report.host)
+                    discovered.fresh[uuid].append(report.host)
                 elif owner != uuid:
-                    found.clashes[uuid].append(report.host)
-        return found
+                    discovered.clashes[uuid].append(report.host)
+        return discovered
 
 
-def _map(open_cloud: cloud.Cloud, found: Found) -> Found:
+def _map(open_cloud: cloud.Cloud, discovered: DiscoveredHosts) -> DiscoveredHosts:
     """Writes the mappings; a name that another cell took since we looked becomes a clash."""
-    fresh, clashes = dict(found.fresh), dict(found.clashes)
-    for uuid, hosts in found.fresh.items():
+    fresh, clashes = dict(discovered.fresh), dict(discovered.clashes)
+    for uuid, hosts in discovered.fresh.items():
         accepted = open_cloud.conf.scheduler.new_hosts == core.config.ENABLED
         lost = set(open_cloud.api_write(api_db.hosts.insert, hosts, uuid, accepted=accepted)) if hosts else set()
         fresh[uuid] = [host for host in hosts if host not in lost]
         clashes[uuid] = [*clashes[uuid], *sorted(lost)]
-    return dataclasses.replace(found, fresh=fresh, clashes=clashes)
+    return dataclasses.replace(discovered, fresh=fresh, clashes=clashes)
 
 
 # ---- host accept -----------------------------------------------------------------------------------------------------
@@ -238,7 +240,7 @@ class DedicateHost(commands.Command):
 def _others(open_cloud: cloud.Cloud, gate: Gate, host: str, project: str) -> list[str]:
     """Servers of others that are there or on their way. The journal is read before the cell: what is handed over in
     between is found there."""
-    orders = open_cloud.api_read(api_db.hosts.orders_of_others, host, project)
+    orders = open_cloud.api_read(api_db.hosts.builds_of_others, host, project)
     there = cloud.value_of(gate.read_now(cell_db.hosts.servers_of_others, host, project))
     return list(dict.fromkeys([*orders, *there]))
 
@@ -367,8 +369,8 @@ def _names(names: Iterable[str]) -> str:
 
 def _look(connection: sa.Connection, host: str, *, down_after_s: float) -> tuple[Service | None, str | None]:
     """The host's agent as the cell knows it, and the servers on the host."""
-    found = cell_db.hosts.list_services(connection, down_after_s=down_after_s, host=host, binary=COMPUTE)
-    return found[0] if found else None, cell_db.hosts.servers_in_the_way(connection, host)
+    services = cell_db.hosts.list_services(connection, down_after_s=down_after_s, host=host, binary=COMPUTE)
+    return services[0] if services else None, cell_db.hosts.servers_in_the_way(connection, host)
 
 
 def _forget(connection: sa.Connection, host: str) -> None:

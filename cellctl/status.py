@@ -28,9 +28,9 @@ class Status(commands.Lister):
     exit_codes = "Exit code 0: all is well. 1: something is down; a disabled host that is down does not count, nor do messages that were given up."
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Any]:
-        found = health.look(self.cloud())
-        self.exit_code = exits.REFUSED if found.problems() else exits.DONE
-        return self.columns, found
+        current = health.look(self.cloud())
+        self.exit_code = exits.REFUSED if current.problems() else exits.DONE
+        return self.columns, current
 
     def produce_output(self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Health) -> int:  # type: ignore[override]
         if parsed_args.columns or parsed_args.formatter not in (*_DOCUMENTS, "table"):
@@ -43,11 +43,11 @@ class Status(commands.Lister):
             self._screen(data, parsed_args)
         return exits.DONE
 
-    def _screen(self, found: Health, parsed_args: argparse.Namespace) -> None:
+    def _screen(self, current: Health, parsed_args: argparse.Namespace) -> None:
         self._table(
             "API level",
             ("database", "broker", "placement", "new builds", "assigned", "deletes", "dead letters"),
-            [_api_row(found)],
+            [_api_row(current)],
             parsed_args,
         )
         cells = (
@@ -61,11 +61,11 @@ class Status(commands.Lister):
             "cleanups",
             "dead letters",
         )
-        self._table("Cells", cells, [_cell_row(cell, found.processes) for cell in found.cells], parsed_args)
+        self._table("Cells", cells, [_cell_row(cell, current.processes) for cell in current.cells], parsed_args)
         columns = ("process", "cell", "host", "state", "version", "since", "note")
-        self._table("Processes", columns, [_process_row(process) for process in found.processes], parsed_args)
-        problems = [masked(line) for line in found.problems()]
-        remarks = found.remarks()
+        self._table("Processes", columns, [_process_row(process) for process in current.processes], parsed_args)
+        problems = [masked(line) for line in current.problems()]
+        remarks = current.remarks()
         for title, lines in (("Down:", problems), ("To be looked at:", remarks)):
             if lines:
                 self.app.stdout.write("\n".join([title, *(f"  {printable(line)}" for line in lines), ""]))
@@ -87,8 +87,8 @@ def _short(reach: Reach) -> str:
     return reach.state if reach.latency_ms is None else f"{reach.state}, {reach.latency_ms} ms"
 
 
-def _api_row(found: Health) -> tuple[object, ...]:
-    api = found.api
+def _api_row(current: Health) -> tuple[object, ...]:
+    api = current.api
     builds = api.builds or {}
     counts = (builds.get(key, "?") for key in ("new", "assigned", "deleting"))
     letters = "?" if api.dead_letters is None else api.dead_letters
@@ -120,13 +120,13 @@ def _process_row(process: Process) -> tuple[object, ...]:
 # ---- one document ----------------------------------------------------------------------------------------------------
 
 
-def _document(found: Health) -> dict[str, Any]:
-    problems = [masked(line) for line in found.problems()]
-    api = found.api
+def _document(current: Health) -> dict[str, Any]:
+    problems = [masked(line) for line in current.problems()]
+    api = current.api
     return {
         "well": not problems,
         "down": problems,
-        "remarks": found.remarks(),
+        "remarks": current.remarks(),
         "api": {
             "database": _reach(api.database),
             "broker": _reach(api.broker),
@@ -134,8 +134,8 @@ def _document(found: Health) -> dict[str, Any]:
             "builds": None if api.builds is None else dict(api.builds),
             "dead_letters": api.dead_letters,
         },
-        "cells": [_cell_document(cell) for cell in found.cells],
-        "processes": [_process_document(process) for process in found.processes],
+        "cells": [_cell_document(cell) for cell in current.cells],
+        "processes": [_process_document(process) for process in current.processes],
     }
 
 
@@ -164,14 +164,14 @@ def _process_document(process: Process) -> dict[str, Any]:
 # ---- rows for scripts ------------------------------------------------------------------------------------------------
 
 
-def _flat(found: Health) -> Iterable[tuple[object, ...]]:
-    api = found.api
+def _flat(current: Health) -> Iterable[tuple[object, ...]]:
+    api = current.api
     for name, reach in (("database", api.database), ("broker", api.broker), ("placement", api.placement)):
         yield _flat_reach(name, None, "api", reach)
-    for cell in found.cells:
+    for cell in current.cells:
         yield _flat_reach("database", cell.name, cell.name, cell.database)
         yield _flat_reach("broker", cell.name, cell.name, cell.broker)
-    for process in found.processes:
+    for process in current.processes:
         yield (
             process.process,
             process.cell,

@@ -53,5 +53,5 @@ async def accept_build_requests(
 
 async def _were_accepted(access: CellAccess, uuid: str) -> bool:
     """Whether the commit took effect, as far as the API database can be asked."""
-    found = await access.api_db.read(api_db.instances.list_of, [uuid])
-    return isinstance(found, Answer) and bool(found.value)
+    answer = await access.api_db.read(api_db.instances.list_of, [uuid])
+    return isinstance(answer, Answer) and bool(answer.value)

@@ -166,14 +166,14 @@ class Images:
         """
         wanted = {**properties, "owner": owner, "status": ACTIVE}
         asked = {**wanted, "sort_key": "created_at", "sort_dir": "desc", "limit": str(_PAGE)}
-        found: dict[str, ListedImage] = {}
+        by_id: dict[str, ListedImage] = {}
         for _ in range(MAX_LISTED // _PAGE):
             page = self._page(asked)
-            found |= {row.id: _listed(row) for row in page.rows if _is(row, owner, properties)}
+            by_id |= {row.id: _listed(row) for row in page.rows if _is(row, owner, properties)}
             if page.marker is None:
                 break
             asked["marker"] = page.marker
-        return list(found.values())
+        return list(by_id.values())
 
     def download(self, image: ImageRef, path: str | os.PathLike[str], *, deadline_s: float = 3600.0) -> None:
         """Puts the bytes of this very image under `path`, whole and checked, or leaves nothing there.

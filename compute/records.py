@@ -358,15 +358,15 @@ def _sync(directory: pathlib.Path) -> None:
 
 
 def _read_all(directory: pathlib.Path, kind: type[_Kind]) -> list[_Kind]:
-    found = []
+    records = []
     for path in directory.glob("*.json"):
         try:
-            found.append(msgspec.json.decode(path.read_bytes(), type=kind))
+            records.append(msgspec.json.decode(path.read_bytes(), type=kind))
         except msgspec.MsgspecError as error:
             # Our writes are whole or not there: this is a disk's or a person's doing. The row sends the order again.
             LOG.error("a record cannot be read and is put aside path=%s why=%s", path, error)
             path.rename(path.with_suffix(".unreadable"))
-    return found
+    return records
 
 
 def _read_fences(directory: pathlib.Path) -> dict[str, int]:

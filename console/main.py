@@ -307,14 +307,14 @@ def _allowed(settings: cfg.ConfigOpts) -> Allowed:
 def _range(text: str) -> tuple[int, int]:
     first, _, last = text.partition("-")
     try:
-        found = int(first), int(last or first)
+        ports = int(first), int(last or first)
     except ValueError as error:
         raise core.errors.Invalid(
             f"[console] ports: {text!r} is neither a port nor a range FIRST-LAST", field="ports"
         ) from error
-    if not 0 < found[0] <= found[1] <= MAX_PORT:
+    if not 0 < ports[0] <= ports[1] <= MAX_PORT:
         raise core.errors.Invalid(f"[console] ports: {text!r} is no range of ports", field="ports")
-    return found
+    return ports
 
 
 def _user_id(user: str | None) -> int:

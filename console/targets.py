@@ -43,8 +43,8 @@ class Socket:
             OSError: it is gone, or another is there now.
         """
         descriptor = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-        found = os.fstat(descriptor)
-        if (found.st_dev, found.st_ino) != (self.device, self.inode):
+        status = os.fstat(descriptor)
+        if (status.st_dev, status.st_ino) != (self.device, self.inode):
             os.close(descriptor)
             raise FileNotFoundError(f"another file is at {self.path} now")
         return descriptor
@@ -73,9 +73,9 @@ class Targets:
         """
         if address.path is not None:
             return self._socket(address.path, host)
-        found = _resolved(str(address.host), int(address.port or 0))
+        candidates = _resolved(str(address.host), int(address.port or 0))
         why = f"{address.host} has no address"
-        for candidate in found:
+        for candidate in candidates:
             refusal = self._why_not(candidate, int(address.port or 0), host, owners_of)
             if refusal is None:
                 return Port(str(candidate), int(address.port or 0))
@@ -99,14 +99,14 @@ class Targets:
         if refusal is not None:
             raise _refused(host, refusal)
         try:
-            found = pathlib.Path(real).lstat()
+            status = pathlib.Path(real).lstat()
         except OSError as error:
             raise core.errors.WrongState("This console is not there any more; ask for a new address.") from error
-        if not stat.S_ISSOCK(found.st_mode):
+        if not stat.S_ISSOCK(status.st_mode):
             raise _refused(host, f"{real} is no socket")
-        if found.st_uid != self._owner:
-            raise _refused(host, f"{real} belongs to user {found.st_uid} and not to {self._owner}")
-        return Socket(real, found.st_dev, found.st_ino)
+        if status.st_uid != self._owner:
+            raise _refused(host, f"{real} belongs to user {status.st_uid} and not to {self._owner}")
+        return Socket(real, status.st_dev, status.st_ino)
 
 
 def _refused(host: str, why: str) -> core.errors.Forbidden:
@@ -116,8 +116,8 @@ def _refused(host: str, why: str) -> core.errors.Forbidden:
 
 def _resolved(name: str, port: int) -> list[IpAddress]:
     try:
-        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
-        return [plain(ipaddress.ip_address(address[0])) for *_, address in found]
+        entries = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+        return [plain(ipaddress.ip_address(address[0])) for *_, address in entries]
     except (OSError, ValueError, UnicodeError):
         return []
 

@@ -163,9 +163,9 @@ def settings(conf: cfg.ConfigOpts, policy: str) -> Mapping[str, Any]:
         Invalid: there is no such policy, or an option has a value that it cannot have.
     """
     refuse_unknown(names(conf), policy)
-    found = {option.dest: conf[SECTION][option.dest] for option in FILTER_SCHEDULER.options}
+    settings = {option.dest: conf[SECTION][option.dest] for option in FILTER_SCHEDULER.options}
     if policy == DEFAULT:
-        return found
+        return settings
     section = _OTHERS + policy
     conf.register_opts([_without_default(option) for option in FILTER_SCHEDULER.options], group=section)
     try:
@@ -175,7 +175,7 @@ def settings(conf: cfg.ConfigOpts, policy: str) -> Mapping[str, Any]:
     bad = next((name for name, value in own.items() if isinstance(value, float) and not math.isfinite(value)), None)
     if bad is not None:
         raise core.errors.Invalid(f"[{section}] {bad} is no number", field=bad)
-    return found | {name: value for name, value in own.items() if value is not None}
+    return settings | {name: value for name, value in own.items() if value is not None}
 
 
 def multipliers(given: Mapping[str, Any]) -> dict[str, float]:

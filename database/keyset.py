@@ -60,8 +60,8 @@ def after(keys: Sequence[Key], position: Position) -> sa.ColumnElement[bool]:
 
 def between(keys: Sequence[Key], start: Position | None, end: Position | None) -> list[sa.ColumnElement[bool]]:
     """What rows fulfil that come after the start and not after the end; None: there is no such bound."""
-    found = [] if start is None else [after(keys, start)]
-    return found if end is None else [*found, _until(keys, end)]
+    conditions = [] if start is None else [after(keys, start)]
+    return conditions if end is None else [*conditions, _until(keys, end)]
 
 
 def _until(keys: Sequence[Key], position: Position) -> sa.ColumnElement[bool]:

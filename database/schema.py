@@ -41,15 +41,15 @@ class Schema:
             Broken: it has tables, and not those of this schema.
             Unavailable: the database did not answer.
         """
-        found: str | None = self._read(database, sa.select(_VERSION.c.version_num))
+        revision: str | None = self._read(database, sa.select(_VERSION.c.version_num))
         if (
-            found is not None
+            revision is not None
             and self._read(database, sa.select(sa.func.count()).select_from(self._first_row())) is None
         ):
             raise core.errors.Broken(
                 f"the database has another schema than {self.name}: its URL is another one's, or another program's"
             )
-        return found
+        return revision
 
     def _first_row(self) -> sa.Subquery:
         return sa.select(sa.literal(1)).select_from(sa.table(self.mark)).limit(1).subquery()
@@ -75,9 +75,9 @@ class Schema:
             Broken: it is not, the message names the command that mends it; or it has another schema.
             Unavailable: the database did not answer.
         """
-        found = self.current(database)
-        if found != self.newest:
-            state = "is empty" if found is None else f"is at revision {found}"
+        revision = self.current(database)
+        if revision != self.newest:
+            state = "is empty" if revision is None else f"is at revision {revision}"
             raise core.errors.Broken(
                 f"the {self.name} schema {state}, this release needs {self.newest}: run `{self.mend}`"
             )

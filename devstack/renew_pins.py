@@ -30,26 +30,26 @@ def main() -> int:
         uv = _uv(work)
         whole = work / "test.txt"
         # Resolved first and together: what is in several sections has one version.
-        found = {"test": _compiled(uv, work, ["setup.cfg", "--extra", "test", "--extra", "libvirt"], into=whole)}
+        sections = {"test": _compiled(uv, work, ["setup.cfg", "--extra", "test", "--extra", "libvirt"], into=whole)}
         for name, arguments in (
             ("cellplane", []),
             ("devstack", ["--extra", "devstack"]),
             ("libvirt", ["--extra", "libvirt"]),
         ):
-            found[name] = _compiled(uv, work, ["setup.cfg", *arguments, "-c", str(whole)])
-        found["test"] = _compiled(uv, work, ["setup.cfg", "--extra", "test", "-c", str(whole)])
+            sections[name] = _compiled(uv, work, ["setup.cfg", *arguments, "-c", str(whole)])
+        sections["test"] = _compiled(uv, work, ["setup.cfg", "--extra", "test", "-c", str(whole)])
         for name, wanted in (
             ("keystone", keystone_environment.REQUIREMENTS),
             ("glance", glance_environment.REQUIREMENTS),
         ):
-            found[name] = _compiled(uv, work, [_listed(work, wanted), "-c", str(whole)])
-        found["build"] = _compiled(uv, work, [_listed(work, BUILD)])
-        found["renew"] = _compiled(uv, work, [_listed(work, ["uv"])])
+            sections[name] = _compiled(uv, work, [_listed(work, wanted), "-c", str(whole)])
+        sections["build"] = _compiled(uv, work, [_listed(work, BUILD)])
+        sections["renew"] = _compiled(uv, work, [_listed(work, ["uv"])])
     on_top = {"devstack": ("cellplane",), "test": ("cellplane", "devstack"), "libvirt": ("cellplane",)}
     text = INTRODUCTION
     for name in pins.SECTIONS:
-        below = {pin for other in on_top.get(name, ()) for pin in found[other]}
-        text += f"\n{pins.HEAD}{name}\n" + "".join(lines for pin, lines in found[name].items() if pin not in below)
+        below = {pin for other in on_top.get(name, ()) for pin in sections[other]}
+        text += f"\n{pins.HEAD}{name}\n" + "".join(lines for pin, lines in sections[name].items() if pin not in below)
     pins.FILE.write_text(text)
     return 0
 
@@ -85,13 +85,13 @@ def _compiled(uv: Path, work: Path, arguments: list[str], *, into: Path | None =
         str(output),
     ]
     _run([str(uv), "pip", "compile", *options, *arguments])
-    found: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     name = ""
     for line in output.read_text().splitlines(keepends=True):
         if not line.startswith((" ", "#")):
             name = line.partition("==")[0]
-        found[name] = found.get(name, "") + line
-    return found
+        by_name[name] = by_name.get(name, "") + line
+    return by_name
 
 
 def _run(command: list[str]) -> None:

@@ -111,16 +111,16 @@ def states_of_status(wanted: Iterable[str]) -> list[tuple[str, tuple[str, ...] |
     Returns a list of (vm_state, task_states or None for "any but the excluded", excluded task_states), to be joined
     with OR. An unknown status gives nothing.
     """
-    found: list[tuple[str, tuple[str, ...] | None, tuple[str, ...]]] = []
+    states: list[tuple[str, tuple[str, ...] | None, tuple[str, ...]]] = []
     names = {name.upper() for name in wanted}
     for vm_state, (default, exceptions) in _STATUS.items():
         if default in names:
-            found.append((vm_state, None, tuple(task for task, name in exceptions.items() if name not in names)))
+            states.append((vm_state, None, tuple(task for task, name in exceptions.items() if name not in names)))
         else:
             tasks = tuple(task for task, name in exceptions.items() if name in names)
             if tasks:
-                found.append((vm_state, tasks, ()))
-    return found
+                states.append((vm_state, tasks, ()))
+    return states
 
 
 def known_statuses() -> frozenset[str]:

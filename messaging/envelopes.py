@@ -156,4 +156,4 @@ def _major(version: str) -> str:
 def _field(complaint: str) -> str:
     path = _PATH_IN_COMPLAINT.search(complaint)
     name = _NAME_IN_COMPLAINT.search(complaint)
-    return ".".join(found for found in (path and path["path"], name and name["name"]) if found)
+    return ".".join(part for part in (path and path["path"], name and name["name"]) if part)

@@ -117,22 +117,22 @@ class InProcessBroker:
     def purge(self, queue: str) -> int:
         """Throws away what waits in the queue; how many that were."""
         with self.lock:
-            found = self._queues.get(queue)
-            if found is None:
+            contents = self._queues.get(queue)
+            if contents is None:
                 return 0
-            found.drop_expired()
-            count = len(found.ready)
-            found.clear()
+            contents.drop_expired()
+            count = len(contents.ready)
+            contents.clear()
             return count
 
     def waiting(self, queue: str) -> int:
         """How many messages wait in the queue for a consumer."""
         with self.lock:
-            found = self._queues.get(queue)
-            if found is None:
+            contents = self._queues.get(queue)
+            if contents is None:
                 return 0
-            found.drop_expired()
-            return len(found.ready)
+            contents.drop_expired()
+            return len(contents.ready)
 
     def queues(self) -> list[str]:
         """The names of all queues."""
@@ -229,10 +229,10 @@ class InProcessBroker:
             return {key} & self._queues.keys()
         if access.EXCHANGES[exchange] == "direct":
             return self._bindings.get((exchange, key), set())
-        found = [
+        matching = [
             queues for (of, pattern), queues in self._bindings.items() if of == exchange and _matches(pattern, key)
         ]
-        return set().union(*found)
+        return set().union(*matching)
 
     def _put(self, queue: Queue, message: Stored) -> None:
         if self._to_lose[queue.name]:

@@ -54,15 +54,15 @@ class Explanation(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
 
 def kept(explanations: Sequence[Explanation]) -> list[dict[str, object]]:
     """What a row keeps of these, oldest first: the last few, in as many bytes as it may have."""
-    found: list[dict[str, object]] = []
+    documents: list[dict[str, object]] = []
     room = MAX_BYTES
     for one in reversed(explanations[-MAX_KEPT:]):
         document = _within(one, room)
         if document is None:
             break
         room -= len(msgspec.json.encode(document)) + 1
-        found.insert(0, document)
-    return found
+        documents.insert(0, document)
+    return documents
 
 
 def _within(one: Explanation, room: int) -> dict[str, object] | None:
@@ -89,11 +89,11 @@ def read(document: object) -> list[Explanation]:
 
 def rejected(one: Explanation) -> dict[str, int]:
     """Why hosts would not do, in plain words -> how many."""
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for each in one.rejected:
         plain = each.plain or "do not suit the request"
-        found[plain] = found.get(plain, 0) + each.hosts
-    return found
+        counts[plain] = counts.get(plain, 0) + each.hosts
+    return counts
 
 
 def told(one: Explanation) -> str:

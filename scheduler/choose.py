@@ -226,19 +226,19 @@ class _Board:
         They count as if half taken, so that the servers of a request fall back on many hosts and not all on the same.
         """
         entries = self._cells[self._hosts[number].cell_uuid]
-        found: list[int] = []
+        chosen: list[int] = []
         itself: list[_Entry] = []
-        while entries and len(found) < most:
+        while entries and len(chosen) < most:
             entry = heapq.heappop(entries)
             if entry[3] == number:
                 itself.append(entry)
             else:
-                found.append(entry[3])
+                chosen.append(entry[3])
         for entry in itself:
             heapq.heappush(entries, entry)
-        for other in found:
+        for other in chosen:
             self._count(other)
-        return found
+        return chosen
 
     def _take(self, number: int, *, together: bool) -> int:
         cell = self._hosts[number].cell_uuid

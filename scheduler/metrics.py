@@ -15,7 +15,7 @@ def ratios_of(settings: Sequence[str]) -> dict[str, float]:
     Raises:
         Invalid: one is of no such form, or hosts have no such metric.
     """
-    found = {}
+    ratios = {}
     for setting in settings:
         name, _, text = setting.partition("=")
         ratio = number(text)
@@ -24,8 +24,8 @@ def ratios_of(settings: Sequence[str]) -> dict[str, float]:
                 f"metrics_weight_setting {setting[:64]!r} is no NAME=NUMBER; names: {', '.join(METRICS)}",
                 field="metrics_weight_setting",
             )
-        found[name] = ratio
-    return found
+        ratios[name] = ratio
+    return ratios
 
 
 def weight_with(ratios: Mapping[str, float], unavailable: float) -> Callable[[HostState], float]:

@@ -66,9 +66,9 @@ def tear_down_on_signals() -> None:
 def end_processes(mark: str, directories: Sequence[Path]) -> None:
     """Kills every other process of the run. None is left when this returns, unless the kernel keeps it for `END_S`."""
     deadline = time.monotonic() + END_S
-    while (found := list(_processes(mark, directories))) and time.monotonic() < deadline:
+    while (processes := list(_processes(mark, directories))) and time.monotonic() < deadline:
         # In rounds: one may have started another before it was killed.
-        for process in found:
+        for process in processes:
             with contextlib.suppress(PermissionError):
                 identity.send(process, signal.SIGKILL)
         time.sleep(ROUND_S)

@@ -23,10 +23,10 @@ Seconds = Mapping[str, float]
 def seconds_of(reports: Iterable[pytest.TestReport]) -> dict[str, float]:
     """Suite -> seconds of its tests, setup and teardown included. Workers run side by side: the sum is longer than the
     run."""
-    found: dict[str, float] = collections.defaultdict(float)
+    seconds: dict[str, float] = collections.defaultdict(float)
     for report in reports:
-        found["/".join(report.nodeid.partition("::")[0].split("/")[:2])] += report.duration
-    return dict(found)
+        seconds["/".join(report.nodeid.partition("::")[0].split("/")[:2])] += report.duration
+    return dict(seconds)
 
 
 def table(seconds: Seconds) -> Iterator[str]:

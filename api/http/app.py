@@ -361,11 +361,11 @@ def _parameters(raw: str) -> list[tuple[str, str]]:
     """Names and values. A bare name (`?all_tenants`) says yes; one whose value was left out (`?all_tenants=`) says
     nothing."""
     try:
-        found = parse_qsl(raw, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
+        decoded = parse_qsl(raw, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
     except ValueError:
         raise errors.Invalid(f"More than {_MAX_PARAMETERS} query parameters.", field="query") from None
     parts = filter(None, raw.split("&"))
-    return [(name, value if "=" in part else _YES) for part, (name, value) in zip(parts, found, strict=True)]
+    return [(name, value if "=" in part else _YES) for part, (name, value) in zip(parts, decoded, strict=True)]
 
 
 async def _rendered(value: object, bound: Bound, call: Call, max_page_bytes: int) -> _Answer:

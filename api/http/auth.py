@@ -120,11 +120,11 @@ class Basic:
         return identity
 
     def _remembered(self, digest: bytes) -> Identity | None:
-        found = self._valid.get(digest)
-        if found is None or self._clock.monotonic() - found[1] >= _MAX_REMEMBERED_S:
+        remembered = self._valid.get(digest)
+        if remembered is None or self._clock.monotonic() - remembered[1] >= _MAX_REMEMBERED_S:
             return None
-        self._valid[digest] = found
-        return found[0]
+        self._valid[digest] = remembered
+        return remembered[0]
 
     async def _check(self, digest: bytes, header: str, address: str) -> Identity | None:
         """Checks the password in a thread, once for all requests that come with it meanwhile."""
@@ -238,10 +238,10 @@ def _cost(line: bytes) -> bytes:
 
 def _stamp(file: str) -> tuple[int, int, int]:
     try:
-        found = pathlib.Path(file).stat()
+        status = pathlib.Path(file).stat()
     except OSError as error:
         raise errors.Invalid(f"{file} can't be read: {error.strerror}", field="htpasswd_file") from error
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _text(file: str) -> str:
@@ -253,14 +253,14 @@ def _text(file: str) -> str:
 
 def _hashes(text: str) -> dict[str, bytes]:
     """The bcrypt lines by user name; other kinds of hash are left out."""
-    found = {}
+    hashes = {}
     for line in text.splitlines():
         name, _, hashed = line.strip().partition(":")
         if hashed.startswith(("$2a$", "$2b$", "$2y$")):
-            found[name] = hashed.encode()
+            hashes[name] = hashed.encode()
         elif hashed:
             LOG.warning("htpasswd line without bcrypt is ignored user=%s", name)
-    return found
+    return hashes
 
 
 def _identities(file: str, text: str) -> dict[str, Identity]:

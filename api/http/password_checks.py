@@ -63,12 +63,12 @@ class PasswordChecks(Generic[T]):
             Unavailable: too many are being checked, of all or of this name or address.
         """
         async with self._admitted(name, address):
-            found = await self._lane.run(self._check, _CHECK_S, name, password)
-        if found is None:
+            identity = await self._lane.run(self._check, _CHECK_S, name, password)
+        if identity is None:
             self._wrong[name, address] = self._wrong.get((name, address), 0) + 1
         else:
             self._wrong.pop((name, address), None)
-        return found
+        return identity
 
     async def judge_known(self, name: str, password: bytes) -> T | None:
         """The same of what was good lately.

@@ -62,10 +62,10 @@ _IMPLIED = {
 
 def with_implied(roles: Iterable[str]) -> tuple[str, ...]:
     """The roles and those they imply, as an identity service would expand them; sorted."""
-    found = {role.lower() for role in roles}
-    for role in tuple(found):
-        found.update(_IMPLIED.get(role, ()))
-    return tuple(sorted(found))
+    expanded = {role.lower() for role in roles}
+    for role in tuple(expanded):
+        expanded.update(_IMPLIED.get(role, ()))
+    return tuple(sorted(expanded))
 
 
 class Policy:

@@ -219,13 +219,13 @@ class Router:
         if raw_path.endswith("/") and method not in _READING:
             return None
         segments = _segments(raw_path)
-        found = _walk(self._root, segments, 0, method)
-        if found is not None:
-            return _matched(found, method, None)
+        match = _walk(self._root, segments, 0, method)
+        if match is not None:
+            return _matched(match, method, None)
         if len(segments) < 3 or segments[0] != COMPUTE[1:] or not _PROJECT.fullmatch(segments[1]):
             return None
-        found = _walk(self._compute, segments, 2, method)
-        return None if found is None else _matched(found, method, segments[1])
+        match = _walk(self._compute, segments, 2, method)
+        return None if match is None else _matched(match, method, segments[1])
 
 
 def _segments(path: str) -> list[str]:
@@ -243,19 +243,19 @@ def _walk(node: _Node, segments: list[str], at: int, method: str) -> tuple[_Node
     segment = segments[at]
     literal = node.literals.get(segment)
     if literal is not None:
-        found = _walk(literal, segments, at + 1, method)
-        if found is not None:
-            return found
+        match = _walk(literal, segments, at + 1, method)
+        if match is not None:
+            return match
     if node.any is None or not segment:
         return None
-    found = _walk(node.any, segments, at + 1, method)
-    if found is not None:
-        found[1].insert(0, segment)
-    return found
+    match = _walk(node.any, segments, at + 1, method)
+    if match is not None:
+        match[1].insert(0, segment)
+    return match
 
 
-def _matched(found: tuple[_Node, list[str]], method: str, project_id: str | None) -> Match:
-    node, values = found
+def _matched(match: tuple[_Node, list[str]], method: str, project_id: str | None) -> Match:
+    node, values = match
     return Match(node.endpoints[method], dict(zip(node.names[method], values, strict=True)), project_id)
 
 

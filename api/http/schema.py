@@ -244,7 +244,7 @@ def map_of(value: Type, *, keys: str, minimum: int = 0, maximum: int = MAX_PROPE
         convert = form.convert
         if convert is None:
             return Form(schema)
-        return Form(schema, lambda found: {key: convert(inner) for key, inner in found.items()})
+        return Form(schema, lambda values: {key: convert(inner) for key, inner in values.items()})
 
     return Type(at)
 
@@ -273,14 +273,14 @@ def _converts_each(converts: Mapping[str, Convert | None]) -> Convert | None:
     if not needed:
         return None
 
-    def convert_each(found: dict[str, Any]) -> dict[str, Any]:
-        converted = dict(found)
+    def convert_each(values: dict[str, Any]) -> dict[str, Any]:
+        converted = dict(values)
         for key, convert in needed.items():
-            if key in found:
+            if key in values:
                 try:
-                    converted[key] = convert(found[key])
+                    converted[key] = convert(values[key])
                 except ValueError as error:
-                    raise _refusal(key, found[key], str(error)) from None
+                    raise _refusal(key, values[key], str(error)) from None
         return converted
 
     return convert_each
@@ -457,8 +457,8 @@ class BodyCheck:
         return (document if self._name is None else document[self._name]), document
 
 
-def _refuse_body(found: jsonschema.ValidationError) -> NoReturn:
-    error = best_match([found])
+def _refuse_body(failure: jsonschema.ValidationError) -> NoReturn:
+    error = best_match([failure])
     why = _why(error)
     if not error.absolute_path:
         raise errors.Invalid(why, field=_first_quoted(why))
@@ -514,21 +514,21 @@ class QueryCheck:
         self._strict = version >= query.strict_since
         self._refused = query.refused
 
-    def __call__(self, found: list[tuple[str, str]]) -> dict[str, list[Any]]:
+    def __call__(self, pairs: list[tuple[str, str]]) -> dict[str, list[Any]]:
         """The known parameters, converted.
 
         Raises:
             Invalid: names the parameter and says what is wrong with it.
         """
         values: dict[str, list[Any]] = {}
-        for key, value in found:
+        for key, value in pairs:
             if key in self._known:
                 values.setdefault(key, []).append(self._value(key, value))
             else:
                 self._unknown(key)
         for key in self._once:
             if len(values.get(key, ())) > 1:
-                raise _query_refusal(key, found, "The parameter may be given once.")
+                raise _query_refusal(key, pairs, "The parameter may be given once.")
         return values
 
     def _value(self, key: str, value: str) -> Any:

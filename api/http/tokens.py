@@ -106,10 +106,10 @@ class Tokens:
         try:
             return self._valid[digest]
         except KeyError:
-            found = None if digest in self._refused else await self._ask(digest, token)
-        if found is None:
+            owner = None if digest in self._refused else await self._ask(digest, token)
+        if owner is None:
             raise self._challenge()
-        return found
+        return owner
 
     async def _ask(self, digest: bytes, token: str) -> Token | None:
         """Asks Keystone in a thread, once for all requests that come with this token meanwhile."""
@@ -134,24 +134,24 @@ class Tokens:
     def _validate(self, token: str) -> Token | None:
         """Runs in a thread; tells the breaker how Keystone did."""
         try:
-            found = self._keystone.validate(token)
+            owner = self._keystone.validate(token)
         except errors.Unavailable as error:
             if self._breaker.failed(error.message):
                 LOG.warning("keystone unreachable why=%s", error.message)
             raise
         if self._breaker.succeeded():
             LOG.info("keystone reachable again")
-        return found
+        return owner
 
     def _remember(self, digest: bytes, done: "asyncio.Future[Token | None]") -> None:
         self._asking.pop(digest, None)
         if done.cancelled() or done.exception() is not None:
             return
-        found = done.result()
-        if found is None:
+        owner = done.result()
+        if owner is None:
             self._refused[digest] = True
         else:
-            self._valid[digest] = found
+            self._valid[digest] = owner
 
     def _forget_at(self, _digest: bytes, token: Token, now: float) -> float:
         lives_s = (token.expires_at - self._clock.now()).total_seconds()

@@ -76,12 +76,12 @@ class ListView:
         render = compiled(self.item, version, many=True)
         name, links = self.name, self.links
 
-        def whole(found: Page | Sequence[Any], call: Call) -> dict[str, Any]:
-            if not isinstance(found, Page):
-                return {name: render(found, call)}
-            document = {name: render(found.items, call)}
-            if found.more and found.marker is not None:
-                document[links] = [{"rel": "next", "href": call.next_page(found.marker)}]
+        def whole(listed: Page | Sequence[Any], call: Call) -> dict[str, Any]:
+            if not isinstance(listed, Page):
+                return {name: render(listed, call)}
+            document = {name: render(listed.items, call)}
+            if listed.more and listed.marker is not None:
+                document[links] = [{"rel": "next", "href": call.next_page(listed.marker)}]
             return document
 
         return whole

@@ -61,17 +61,17 @@ async def prepare(call: Call) -> Prepared:
         # One plain server is what most requests ask for. Its quota is checked when it is accepted.
         has_limits=bool(body.get("metadata") or body.get("max_count")),
     )
-    found, image = await asyncio.gather(
+    resolved, image = await asyncio.gather(
         call.cloud.api_read(
             lookups.look_up, call.context, named, call.cloud.quota_defaults, call.cloud.filters_of_policies
         ),
         images.find(call, image_id, "imageRef"),
     )
-    images.check_fits(image, found.flavor)
-    if found.flavor.root_gib == 0:
+    images.check_fits(image, resolved.flavor)
+    if resolved.flavor.root_gib == 0:
         call.enforce(ZERO_DISK_FLAVOR)
-    refuse_too_many(body.get("metadata") or {}, found.metadata_items)
-    count = _count(body, found.headroom)
+    refuse_too_many(body.get("metadata") or {}, resolved.metadata_items)
+    count = _count(body, resolved.headroom)
     request = RequestSpec(
         project_id=str(call.context.project_id),
         user_id=str(call.context.user_id),
@@ -86,8 +86,8 @@ async def prepare(call: Call) -> Prepared:
         near=others.near,
         different_cell=different_cell,
         target_cell=target_cell,
-        policy=found.policy,
-        flavor=found.flavor,
+        policy=resolved.policy,
+        flavor=resolved.flavor,
         image_ref=image.id,
     )
     return _build_requests(
@@ -95,8 +95,8 @@ async def prepare(call: Call) -> Prepared:
         body,
         request=request,
         image=images.reference(image),
-        flavor=found.flavor,
-        public_key=found.public_key,
+        flavor=resolved.flavor,
+        public_key=resolved.public_key,
         count=count,
     )
 

@@ -73,23 +73,23 @@ def look_up(
     core.scheduling.refuse_unknown(filters_of_policies, policy)
     enabled = filters_of_policies[policy]
     hints.refuse_unread(named.hints, enabled, policy)
-    found_key = public_key(connection, str(context.user_id), named.key_name)
+    key = public_key(connection, str(context.user_id), named.key_name)
     if named.wish.zone is not None or named.hosts:
         zones.check(api_db.aggregates.zones(connection), named.wish, named.hosts)
     _check_server_group(connection, context, named.hints.group, enabled)
     _check_same_host(connection, context, named.hints.same_host)
-    found = Resolved(flavor=flavor, public_key=found_key, policy=policy)
-    return _with_limits(connection, context, found, quota_defaults) if named.has_limits else found
+    resolved = Resolved(flavor=flavor, public_key=key, policy=policy)
+    return _with_limits(connection, context, resolved, quota_defaults) if named.has_limits else resolved
 
 
 def _with_limits(
-    connection: Connection, context: Context, found: Resolved, quota_defaults: Mapping[str, int]
+    connection: Connection, context: Context, resolved: Resolved, quota_defaults: Mapping[str, int]
 ) -> Resolved:
     project_id, user_id = str(context.project_id), str(context.user_id)
     limits = api_db.limits.read(connection, project_id, user_id, quota_defaults)
-    each = {"instances": 1, "cores": found.flavor.vcpus, "ram": found.flavor.memory_mib}
+    each = {"instances": 1, "cores": resolved.flavor.vcpus, "ram": resolved.flavor.memory_mib}
     return dataclasses.replace(
-        found,
+        resolved,
         metadata_items=limits.of_one_thing["metadata_items"],
         headroom=api_db.quota.headroom(connection, limits, project_id=project_id, user_id=user_id, each=each),
     )

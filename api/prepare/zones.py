@@ -55,8 +55,8 @@ async def hosts_of(call: Call, wish: TargetHost) -> frozenset[str]:
         return frozenset() if wish.host is None else frozenset({wish.host})
     gates = [gate for gate in call.cloud.cells.gates() if not gate.cell.is_cell0]
     answers = await scatter(gates, cell_db.hosts.hosts_of_node, wish.node)
-    found = {host for answer in answers.values() if isinstance(answer, Answer) for host in answer.value}
-    named = found if wish.host is None else found & {wish.host}
+    hosts = {host for answer in answers.values() if isinstance(answer, Answer) for host in answer.value}
+    named = hosts if wish.host is None else hosts & {wish.host}
     if named:
         return frozenset(named)
     silent = [answer.cell.name for answer in answers.values() if not isinstance(answer, Answer)]

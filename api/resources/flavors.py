@@ -236,10 +236,10 @@ async def _list(call: Call, *, with_extra_specs: bool) -> Page:
     order = SortOrder(
         key=query.get("sort_key", "flavor_id"), direction=query.get("sort_dir", "asc"), marker=query.get("marker")
     )
-    found: list[Flavor] = await call.cloud.api_read(
+    flavors: list[Flavor] = await call.cloud.api_read(
         api_db.flavors.list_page, _filter(call), order, limit=limit, with_extra_specs=with_extra_specs
     )
-    return page_of(found, limit=limit, marker=lambda flavor: flavor.flavor_id)
+    return page_of(flavors, limit=limit, marker=lambda flavor: flavor.flavor_id)
 
 
 def _filter(call: Call) -> Filter:

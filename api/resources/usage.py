@@ -158,7 +158,7 @@ async def _page(call: Call, project_id: str | None, *, is_detailed: bool) -> Usa
         call, cell_db.usage.page, start=window.start, end=window.end, project_id=project_id, after=after, most=limit
     )
     answers.refuse_silence("The usage is not known as a whole")
-    merged = heapq.merge(*(usages for _, usages in answers.found), key=lambda usage: usage.key)
+    merged = heapq.merge(*(usages for _, usages in answers.values), key=lambda usage: usage.key)
     servers = list(itertools.islice(merged, limit))
     marker = servers[-1].uuid if len(servers) == limit else None
     return UsagePage(_by_project(servers, window, is_detailed=is_detailed), marker)

@@ -23,8 +23,8 @@ async def page(visits: CellQueries, listing: Listing) -> Page:
     window = await _window(visits, listing, listing.limit, marker=listing.marker)
     check_marker(listing, window.marked)
     for _ in range(_MAX_WINDOWS):
-        found, until = await _listed(visits, listing, window, listing.limit - len(listed))
-        listed += found
+        servers, until = await _listed(visits, listing, window, listing.limit - len(listed))
+        listed += servers
         # Less than mapped: a silent cell's servers are skipped, or some went meanwhile.
         if until is None or len(listed) >= listing.limit:
             break
@@ -65,10 +65,10 @@ async def unreachable(
     tellable = listing.mappings_can_sort and listing.mappings_can_filter
     if not cells or not tellable or listing.when_silent is not WhenSilent.SHOW:
         return []
-    found = await visits.ask_api(
+    rows = await visits.ask_api(
         api_db.listing.mapped_in, sorted(cells), listing.filters, listing.order, after=after, until=until, limit=limit
     )
-    return [ListedServer(position, mapped) for position, mapped in found]
+    return [ListedServer(position, mapped) for position, mapped in rows]
 
 
 async def _window(
@@ -96,7 +96,7 @@ async def _listed(
     )
     brought = await visits.make(dict.fromkeys(window.cells, visit), round_s)
     order = listing.order
-    listed = [found for each in brought.values() for found in each.part.found]
+    listed = [server for each in brought.values() for server in each.part.servers]
     listed += [
         ListedServer(cell_db.listing.position_of(each.server, order), each.server)
         for each in window.waiting

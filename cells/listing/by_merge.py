@@ -35,13 +35,13 @@ async def page(visits: CellQueries, listing: Listing) -> Page:
     merge = Merge(listing.order, listing.limit, cells, shares=shares, hidden=_hidden(listing, overview.waiting))
     shape = _first_shape(listing, shares)
     await _fill(visits, listing, merge, dataclasses.replace(listing.wanted, shape=shape), after, candidates)
-    found = merge.page()
+    servers = merge.page()
     items = (
-        [each.item for each in found]
+        [each.item for each in servers]
         if shape is listing.shape
-        else await _rows(visits, listing, found, merge.sources())
+        else await _rows(visits, listing, servers, merge.sources())
     )
-    return visits.page(items, more=len(found) >= listing.limit, marker=found[-1].uuid if found else None)
+    return visits.page(items, more=len(servers) >= listing.limit, marker=servers[-1].uuid if servers else None)
 
 
 # ---- before the cells are asked --------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ async def _start_in(
 class _Candidate:
     """A server of the journal that is on the list; the cell that may have its row already."""
 
-    found: ListedServer
+    server: ListedServer
     target: str | None
 
 
@@ -106,14 +106,14 @@ async def _in_journal(
 def _matching(
     listing: Listing, waiting: Sequence[Waiting], after: Position | None, regexp_within_s: float
 ) -> dict[str, _Candidate]:
-    order, found = listing.order, dict[str, _Candidate]()
-    holds = cell_db.filters.Matches(listing.filters, regexp_within_s=regexp_within_s)
+    order, candidates = listing.order, dict[str, _Candidate]()
+    matches = cell_db.filters.Matches(listing.filters, regexp_within_s=regexp_within_s)
     for each in waiting:
-        if each.server is not None and holds(each.server):
+        if each.server is not None and matches(each.server):
             position = cell_db.listing.position_of(each.server, order)
             if after is None or is_after(position, after, order):
-                found[each.uuid] = _Candidate(ListedServer(position, each.server), each.target)
-    return found
+                candidates[each.uuid] = _Candidate(ListedServer(position, each.server), each.target)
+    return candidates
 
 
 async def _cells(visits: CellQueries, of_project: set[str] | None) -> list[str]:
@@ -172,19 +172,19 @@ async def _fill(
         )
         _give(merge, asks, brought)
         present = {uuid for each in brought.values() for uuid in each.present}
-        merge.give_all([each.found for uuid, each in candidates.items() if uuid not in present])
+        merge.give_all([each.server for uuid, each in candidates.items() if uuid not in present])
         candidates, in_journal = {}, {}
         merge.give_all(await unreachable(visits, listing, visits.silent.keys() - shown, after, None, listing.limit))
         shown |= visits.silent.keys()
-    merge.give_all([each.found for each in candidates.values()])
+    merge.give_all([each.server for each in candidates.values()])
 
 
 def _by_target(candidates: Mapping[str, _Candidate]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = defaultdict(list)
+    by_target: dict[str, list[str]] = defaultdict(list)
     for uuid, each in candidates.items():
         if each.target is not None:
-            found[each.target].append(uuid)
-    return found
+            by_target[each.target].append(uuid)
+    return by_target
 
 
 def _give(merge: Merge, asked: Iterable[str], brought: Mapping[str, CellResult]) -> None:
@@ -199,11 +199,11 @@ def _give(merge: Merge, asked: Iterable[str], brought: Mapping[str, CellResult])
 
 
 async def _rows(
-    visits: CellQueries, listing: Listing, found: Sequence[ListedServer], sources: Mapping[str, str]
+    visits: CellQueries, listing: Listing, servers: Sequence[ListedServer], sources: Mapping[str, str]
 ) -> list[Item]:
     """The servers of which only keys were read, by a second visit to their cells; the others as they are."""
     by_cell: dict[str, list[str]] = defaultdict(list)
-    for each in found:
+    for each in servers:
         if each.item is None:
             by_cell[sources[each.uuid]].append(each.uuid)
     brought = await visits.make(
@@ -213,5 +213,5 @@ async def _rows(
     lost = [uuid for cell, uuids in by_cell.items() if cell not in brought for uuid in uuids]
     if lost and listing.when_silent is WhenSilent.SHOW:
         rows |= await visits.ask_api(api_db.listing.mapped, lost)
-    items = (rows.get(each.uuid) if each.item is None else each.item for each in found)
+    items = (rows.get(each.uuid) if each.item is None else each.item for each in servers)
     return [item for item in items if item is not None]

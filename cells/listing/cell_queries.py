@@ -174,7 +174,7 @@ class CellQueries:
         return Page(items=items, more=more, marker=marker, silent=sorted(cell.name for cell in self.silent.values()))
 
     def _note_unreadable(self, cell: str, brought: CellResult) -> None:
-        items: Iterable[object] = itertools.chain((found.item for found in brought.part.found), brought.rows.values())
+        items: Iterable[object] = itertools.chain((each.item for each in brought.part.servers), brought.rows.values())
         for item in items:
             if isinstance(item, Unreadable):
                 self.gates[cell].note_unreadable(item.uuid, item.why)

@@ -60,7 +60,7 @@ class Merge:
         self._limit = limit
         self._sources = {source: _Source() for source in sources}
         self._hidden = frozenset(hidden)
-        self._found: list[ListedServer] = []
+        self._servers: list[ListedServer] = []
         self._is_sorted = True
         self._first = first_batches(limit, len(sources), shares=len(sources) if shares is None else shares)
 
@@ -73,13 +73,13 @@ class Merge:
         """What a source gave when asked."""
         state = self._sources[source]
         state.was_asked = True
-        state.given += part.found
+        state.given += part.servers
         state.rest = part.rest
-        self.give_all(part.found)
+        self.give_all(part.servers)
 
-    def give_all(self, found: Iterable[ListedServer]) -> None:
+    def give_all(self, servers: Iterable[ListedServer]) -> None:
         """All that some other source has, in any order. Of two with the same position the one given first is kept."""
-        self._found += found
+        self._servers += servers
         self._is_sorted = False
 
     def give_up(self, source: str) -> None:
@@ -93,14 +93,14 @@ class Merge:
 
     def sources(self) -> dict[str, str]:
         """uuid -> the source that gave the server."""
-        return {found.uuid: name for name, source in self._sources.items() for found in source.given}
+        return {server.uuid: name for name, source in self._sources.items() for server in source.given}
 
     def _visible(self) -> list[ListedServer]:
         """All servers given so far, in order, each once; those beyond the rest of a source may not be final."""
         if not self._is_sorted:
-            self._found = in_order(self._found, self._order)
+            self._servers = in_order(self._servers, self._order)
             self._is_sorted = True
-        return visible(self._found, self._hidden)
+        return visible(self._servers, self._hidden)
 
     def _short(self) -> dict[str, Ask]:
         """The sources whose rest may begin on the page, with an estimate of what is missing of each."""
@@ -117,8 +117,8 @@ class Merge:
         """As many more servers as the source is likely to have on the page, judging by its part of what lies before its
         end."""
         end = given[-1].position
-        before = sum(not is_after(found.position, end, self._order) for found in page)
-        own = sum(found.uuid not in self._hidden for found in given)
+        before = sum(not is_after(server.position, end, self._order) for server in page)
+        own = sum(server.uuid not in self._hidden for server in given)
         missing, share = self._limit - before, own / before if before else 1.0
         return Ask(end, min(missing, math.ceil(missing * share * _MARGIN) + 2))
 
@@ -156,10 +156,10 @@ def in_order(servers: Sequence[ListedServer], order: SortOrder) -> list[ListedSe
     One stable sort per run of keys of the same direction, the last run first: sorted parts are merged, not sorted
     again.
     """
-    found = list(servers)
+    ordered = list(servers)
     for key, descending in reversed(_passes(order)):
-        found.sort(key=key, reverse=descending)
-    return found
+        ordered.sort(key=key, reverse=descending)
+    return ordered
 
 
 def first_of(positions: Iterable[Position], order: SortOrder) -> Position:
@@ -169,13 +169,13 @@ def first_of(positions: Iterable[Position], order: SortOrder) -> Position:
 
 def visible(servers: Iterable[ListedServer], hidden: Collection[str]) -> list[ListedServer]:
     """The servers without hidden ones, and of each the first."""
-    found, seen = list[ListedServer](), set(hidden)
+    shown, seen = list[ListedServer](), set(hidden)
     for each in servers:
         uuid = each.position[-1]
         if uuid not in seen:
             seen.add(uuid)
-            found.append(each)
-    return found
+            shown.append(each)
+    return shown
 
 
 def _passes(order: SortOrder) -> list[tuple[Callable[[ListedServer], Any], bool]]:
@@ -193,5 +193,5 @@ def _sort_key(numbers: list[int], order: SortOrder) -> Callable[[ListedServer], 
     if not nullable and len(numbers) == len(order):
         return operator.attrgetter("position")
     if not nullable:
-        return lambda found: [found.position[number] for number in numbers]
-    return lambda found: [(found.position[number] is not None, found.position[number]) for number in numbers]
+        return lambda server: [server.position[number] for number in numbers]
+    return lambda server: [(server.position[number] is not None, server.position[number]) for number in numbers]

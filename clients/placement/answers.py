@@ -148,8 +148,8 @@ def refused(reply: Reply, method: str, path: str, consumers: Sequence[str] = ())
 
 
 def _named(said: str) -> dict[str, str]:
-    found = {"provider_uuid": _NAMED_PROVIDER.search(said), "resource_class": _NAMED_CLASS.search(said)}
-    return {field: match.group(1) for field, match in found.items() if match}
+    matches = {"provider_uuid": _NAMED_PROVIDER.search(said), "resource_class": _NAMED_CLASS.search(said)}
+    return {field: match.group(1) for field, match in matches.items() if match}
 
 
 def detail(reply: Reply) -> str:

@@ -73,7 +73,7 @@ class Candidates(msgspec.Struct, frozen=True):
 
     def by_root(self) -> dict[str, list[Allocation]]:
         """Node -> the ways in which it can give what was asked for, in Placement's order."""
-        found: dict[str, list[Allocation]] = {}
+        allocations: dict[str, list[Allocation]] = {}
         for request in self.allocation_requests:
             roots = {
                 self.provider_summaries[provider].root_provider_uuid
@@ -82,10 +82,10 @@ class Candidates(msgspec.Struct, frozen=True):
             }
             # Shared storage would be a second root: whose it is nobody could say afterwards.
             if len(roots) == 1:
-                found.setdefault(roots.pop(), []).append(
+                allocations.setdefault(roots.pop(), []).append(
                     {provider: given.resources for provider, given in request.allocations.items()}
                 )
-        return found
+        return allocations
 
 
 def _amounts(resources: Mapping[str, int]) -> str:

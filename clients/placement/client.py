@@ -140,16 +140,16 @@ class Placement:
 
     def read_claim(self, uuid: str) -> ClaimState:
         """What the consumer holds."""
-        found = self._get(f"/allocations/{uuid}", Allocations)
-        if not found.allocations:
+        claim = self._get(f"/allocations/{uuid}", Allocations)
+        if not claim.allocations:
             return ClaimState()
-        if found.consumer_generation is None:
+        if claim.consumer_generation is None:
             raise core.errors.Unavailable(f"Placement: the claim of {uuid} has no generation")
         return ClaimState(
-            generation=found.consumer_generation,
-            providers={name: allocated.resources for name, allocated in found.allocations.items()},
-            project_id=found.project_id,
-            user_id=found.user_id,
+            generation=claim.consumer_generation,
+            providers={name: allocated.resources for name, allocated in claim.allocations.items()},
+            project_id=claim.project_id,
+            user_id=claim.user_id,
         )
 
     def release(self, uuid: str) -> None:
@@ -180,8 +180,8 @@ class Placement:
         Raises:
             NotFound: no such provider.
         """
-        found = self._get(_path(provider_uuid, "allocations"), ProviderAllocations)
-        return {consumer: allocated.resources for consumer, allocated in found.allocations.items()}
+        reply = self._get(_path(provider_uuid, "allocations"), ProviderAllocations)
+        return {consumer: allocated.resources for consumer, allocated in reply.allocations.items()}
 
     def candidates(self, query: CandidateQuery) -> dict[str, list[Allocation]]:
         """Node -> the ways in which it, with the providers below it, can give what is asked for; nodes that cannot are
@@ -374,13 +374,13 @@ class Placement:
         self._at_its_generation(lambda: self._try_traits(uuid, after))
 
     def _try_traits(self, uuid: str, after: Callable[[set[str]], set[str]]) -> None:
-        found = self._get(_path(uuid, "traits"), ProviderTraits)
-        now = set(found.traits)
+        current = self._get(_path(uuid, "traits"), ProviderTraits)
+        now = set(current.traits)
         wanted = after(now)
         if wanted - now:
             wanted = self._known_traits(wanted)
         if wanted != now:
-            body = {"resource_provider_generation": found.resource_provider_generation, "traits": sorted(wanted)}
+            body = {"resource_provider_generation": current.resource_provider_generation, "traits": sorted(wanted)}
             self._put(_path(uuid, "traits"), body, ProviderTraits)
 
     def _known_traits(self, wanted: set[str]) -> set[str]:
@@ -397,12 +397,12 @@ class Placement:
         return wanted & known
 
     def _try_inventories(self, uuid: str, wanted: inventory.Inventories, even_below_usage: bool) -> None:
-        found = self._get(_path(uuid, "inventories"), Inventories)
-        now = found.inventories
+        current = self._get(_path(uuid, "inventories"), Inventories)
+        now = current.inventories
         new = inventory.after(now, wanted)
         if new == now:
             return
-        small = inventory.too_small(new, self._usages_at(uuid, found.resource_provider_generation), now)
+        small = inventory.too_small(new, self._usages_at(uuid, current.resource_provider_generation), now)
         if small and not even_below_usage:
             raise core.errors.Conflict(
                 f"the inventory would be smaller than its use: {'; '.join(small)}", provider_uuid=uuid, classes=small
@@ -410,19 +410,19 @@ class Placement:
         for name in new.keys() - now.keys():
             if name.startswith("CUSTOM_"):
                 self._send("PUT", f"/resource_classes/{name}", success=(201, 204))
-        body = {"resource_provider_generation": found.resource_provider_generation, "inventories": new}
+        body = {"resource_provider_generation": current.resource_provider_generation, "inventories": new}
         self._put(_path(uuid, "inventories"), body, Inventories)
 
     def _usages_at(self, uuid: str, generation: int) -> dict[str, int]:
-        found = self._get(_path(uuid, "usages"), Usages)
-        if found.resource_provider_generation != generation:
+        reply = self._get(_path(uuid, "usages"), Usages)
+        if reply.resource_provider_generation != generation:
             raise GenerationConflict(f"provider {uuid} changed between two reads", of="provider", consumers=[])
-        return found.usages
+        return reply.usages
 
     def _try_aggregates(self, uuid: str, wanted: list[str]) -> None:
-        found = self._get(_path(uuid, "aggregates"), Aggregates)
-        if sorted(found.aggregates) != wanted:
-            body = {"resource_provider_generation": found.resource_provider_generation, "aggregates": wanted}
+        current = self._get(_path(uuid, "aggregates"), Aggregates)
+        if sorted(current.aggregates) != wanted:
+            body = {"resource_provider_generation": current.resource_provider_generation, "aggregates": wanted}
             self._put(_path(uuid, "aggregates"), body, Aggregates)
 
     def _traits_in_use(self) -> list[str]:

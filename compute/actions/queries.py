@@ -23,11 +23,11 @@ def show_console_addresses(host: AgentContext, _: Context, asked: ServerRef) -> 
         NotFound: the server has no guest on this host.
         WrongState: it does not run; the message names its power state.
     """
-    found = _ask(host, GET_CONSOLE, asked.uuid, host.hypervisor.consoles.addresses)
+    addresses = _ask(host, GET_CONSOLE, asked.uuid, host.hypervisor.consoles.addresses)
     return ConsoleAddresses(
         [
             Address(kind=one.kind, host=one.host, port=one.port, path=None if one.path is None else str(one.path))
-            for one in found
+            for one in addresses
         ]
     )
 

@@ -44,28 +44,28 @@ def cpu_of(capabilities: str) -> dict[str, Any]:
     if cpu is None:
         return {}
     topology = cpu.find("topology")
-    found: dict[str, Any] = {name: cpu.findtext(name) for name in ("arch", "model", "vendor") if cpu.findtext(name)}
+    document: dict[str, Any] = {name: cpu.findtext(name) for name in ("arch", "model", "vendor") if cpu.findtext(name)}
     if topology is not None:
-        found["topology"] = {name: int(topology.get(name, "1")) for name in ("sockets", "cores", "threads")}
-    found["features"] = sorted(str(feature.get("name")) for feature in cpu.findall("feature"))
-    return found
+        document["topology"] = {name: int(topology.get(name, "1")) for name in ("sockets", "cores", "threads")}
+    document["features"] = sorted(str(feature.get("name")) for feature in cpu.findall("feature"))
+    return document
 
 
 def traits_of(cpu: dict[str, Any], abilities: Abilities, *, virt_type: str) -> tuple[str, ...]:
     """Placement's names of what guests can have. Without KVM they get QEMU's CPU, not the machine's."""
     features = cpu.get("features", []) if virt_type == "kvm" else []
-    found = {*_ALWAYS, *(_TRAITS[name] for name in features if name in _TRAITS)}
-    found |= {
+    traits = {*_ALWAYS, *(_TRAITS[name] for name in features if name in _TRAITS)}
+    traits |= {
         f"COMPUTE_GRAPHICS_MODEL_{name.upper()}" for name in VIDEO_MODELS if name in abilities.videos or name == "none"
     }
-    found |= {
+    traits |= {
         f"COMPUTE_SECURITY_TPM_{version.replace('.', '_')}"
         for version in TPM_VERSIONS
         if version in abilities.tpm_versions
     }
     if abilities.has_uefi:
-        found.add("COMPUTE_FIRMWARE_UEFI")
-    return tuple(sorted(found))
+        traits.add("COMPUTE_FIRMWARE_UEFI")
+    return tuple(sorted(traits))
 
 
 def memory_mib_of(meminfo: str) -> int:

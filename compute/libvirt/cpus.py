@@ -136,14 +136,14 @@ def cpu_set(text: str) -> tuple[int, ...]:
     Raises:
         ValueError: it is none.
     """
-    found: set[int] = set()
+    cpus: set[int] = set()
     without: set[int] = set()
     for part in text.replace(" ", "").split(","):
         if not _CPUS.fullmatch(part):
             raise ValueError(f"{text!r} is no set of CPUs")
         first, _, last = part.removeprefix("^").partition("-")
-        (without if part.startswith("^") else found).update(range(int(first), int(last or first) + 1))
-    return tuple(sorted(found - without))
+        (without if part.startswith("^") else cpus).update(range(int(first), int(last or first) + 1))
+    return tuple(sorted(cpus - without))
 
 
 def _most(both: FlavorAndImageOptions, part: str) -> int | None:
@@ -179,12 +179,12 @@ def _even_nodes(count: int, vcpus: int, memory_mib: int) -> tuple[NumaNode, ...]
 
 def _cpus(text: str, vcpus: int) -> tuple[int, ...]:
     try:
-        found = cpu_set(text)
+        cpus = cpu_set(text)
     except ValueError as error:
         raise core.errors.Invalid(f"{text!r} is no set of CPUs", field="hw:numa_cpus.0") from error
-    if not found or found[-1] >= vcpus:
+    if not cpus or cpus[-1] >= vcpus:
         raise core.errors.Invalid(f"{text!r} is no set of the flavor's {vcpus} CPUs", field="hw:numa_cpus.0")
-    return found
+    return cpus
 
 
 def _mib(text: str) -> int:

@@ -43,21 +43,21 @@ def abilities_of(capabilities: str, domain_capabilities: str, page_sizes: frozen
 
 def machines_of(capabilities: str) -> dict[str, str]:
     """The machines that QEMU knows by all their names, and what each is exactly: pc is pc-i440fx-7.2."""
-    found = {}
+    exact_names = {}
     for machine in ET.fromstring(capabilities).iterfind("guest/arch[@name='x86_64']//machine"):
         exact = machine.get("canonical") or machine.text or ""
-        found.update({exact: exact, machine.text or exact: exact})
-    return found
+        exact_names.update({exact: exact, machine.text or exact: exact})
+    return exact_names
 
 
 def page_sizes_of(directory: pathlib.Path) -> frozenset[int]:
     """The sizes of large pages of which the host keeps some, in KiB; `directory` is the kernel's
     /sys/kernel/mm/hugepages."""
-    found = set()
+    sizes_kib = set()
     for path in directory.glob("hugepages-*kB"):
         if int((path / "nr_hugepages").read_text()):
-            found.add(int(path.name.removeprefix("hugepages-").removesuffix("kB")))
-    return frozenset(found)
+            sizes_kib.add(int(path.name.removeprefix("hugepages-").removesuffix("kB")))
+    return frozenset(sizes_kib)
 
 
 def require(hardware: Hardware, abilities: Abilities, *, virt_type: str) -> None:

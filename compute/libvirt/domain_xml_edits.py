@@ -61,25 +61,25 @@ def with_serial_port(document: str, port: int) -> str:
 def consoles_of(document: str) -> list[ConsoleAddress]:
     """Where the consoles of a domain that runs are served, from its live document."""
     root = ET.fromstring(document)
-    found = []
+    addresses = []
     for graphics in root.iterfind("devices/graphics[@type='vnc']"):
         path = graphics.get("socket") or next(
             (listen.get("socket") for listen in graphics.iterfind("listen[@type='socket']")), None
         )
         if path is not None:
-            found.append(ConsoleAddress(kind=VNC, path=pathlib.Path(path)))
+            addresses.append(ConsoleAddress(kind=VNC, path=pathlib.Path(path)))
         elif int(graphics.get("port", "-1")) > 0:
-            found.append(
+            addresses.append(
                 ConsoleAddress(
                     kind=VNC, host=graphics.get("listen") or "127.0.0.1", port=int(graphics.get("port", "-1"))
                 )
             )
     for source in root.iterfind("devices/serial[@type='unix']/source"):
-        found.append(ConsoleAddress(kind=SERIAL, path=pathlib.Path(str(source.get("path")))))
-    found += [
+        addresses.append(ConsoleAddress(kind=SERIAL, path=pathlib.Path(str(source.get("path")))))
+    addresses += [
         ConsoleAddress(kind=SERIAL, host=str(source.get("host")), port=port) for source, port in _serial_sources(root)
     ]
-    return found
+    return addresses
 
 
 def serial_port_of(document: str) -> int | None:
@@ -159,10 +159,10 @@ def _serial_sources(root: ET.Element) -> list[tuple[ET.Element, int]]:
 
 
 def _child(parent: ET.Element, tag: str) -> ET.Element:
-    found = parent.find(tag)
-    if found is None:
+    child = parent.find(tag)
+    if child is None:
         raise ValueError(f"a {parent.tag} without {tag}")
-    return found
+    return child
 
 
 def _free_name(family: str, disks: list[ET.Element], wished: str = "") -> str:

@@ -77,8 +77,8 @@ def undefine(host: Libvirt, uuid: str, deadline: Deadline) -> None:
 
 
 def _list(connection: Any) -> list[Seen]:
-    found = (_seen(domain) for domain in connection.listAllDomains() if is_ours(domain.name()))
-    return [seen for seen in found if seen is not None]
+    domains = (_seen(domain) for domain in connection.listAllDomains() if is_ours(domain.name()))
+    return [seen for seen in domains if seen is not None]
 
 
 def _find(connection: Any, uuid: str) -> Seen | None:
@@ -106,22 +106,22 @@ def _seen(domain: Any) -> Seen | None:
 
 
 def _documents(connection: Any, but: str) -> list[str]:
-    found = []
+    documents = []
     for domain in connection.listAllDomains():
         if is_ours(domain.name()) and domain.name() != but:
             try:
-                found.append(str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)))
+                documents.append(str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)))
             except libvirt.libvirtError as error:
                 if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                     raise
-    return found
+    return documents
 
 
 def _stats(connection: Any, domain: Any) -> dict[str, Any]:
     names = ("CPU_TOTAL", "BALLOON", "VCPU", "BLOCK", "INTERFACE")
     kinds = sum(getattr(libvirt, f"VIR_DOMAIN_STATS_{name}") for name in names)
-    ((_, found),) = connection.domainListGetStats([domain], kinds)
-    return dict(found)
+    ((_, stats),) = connection.domainListGetStats([domain], kinds)
+    return dict(stats)
 
 
 def _power_state(state: int, reason: int) -> int:

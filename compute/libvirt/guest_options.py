@@ -54,12 +54,12 @@ class Options:
 
     def numbered(self, name: str, most: int) -> dict[int, str]:
         """The values of `name.0`, `name.1` … by their number."""
-        found = {}
+        values = {}
         for number in range(most):
             value = self.take(f"{name}.{number}")
             if value is not None:
-                found[number] = value
-        return found
+                values[number] = value
+        return values
 
     def ignore(self, names: Iterable[str]) -> None:
         """These are known and without effect here."""

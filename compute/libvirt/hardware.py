@@ -125,7 +125,7 @@ def hardware_of(spec: BuildSpec, *, machine: str) -> Hardware:
     both = FlavorAndImageOptions(flavor, image)
     machine = _machine(image) or machine
     _refuse_what_is_lacking(both)
-    found = Hardware(
+    hardware = Hardware(
         machine=machine,
         has_uefi=image.choice("hw_firmware_type", ("bios", "uefi")) == "uefi",
         disk_bus=image.choice("hw_disk_bus", DISK_BUSES) or "virtio",
@@ -152,11 +152,11 @@ def hardware_of(spec: BuildSpec, *, machine: str) -> Hardware:
         has_guest_agent=bool(image.flag("hw_qemu_guest_agent")),
         limits=limits_of(flavor),
     )
-    _refuse_ide_on_q35(found)
+    _refuse_ide_on_q35(hardware)
     image.ignore(IGNORED)
     flavor.refuse_the_rest()
     image.refuse_the_rest()
-    return found
+    return hardware
 
 
 def _machine(image: Options) -> str | None:
@@ -186,10 +186,10 @@ def _refuse_what_is_lacking(both: FlavorAndImageOptions) -> None:
     both.choice("pci_numa_affinity_policy", ("legacy", "preferred"))
 
 
-def _refuse_ide_on_q35(found: Hardware) -> None:
-    if found.family != "pc" and "ide" in (found.disk_bus, found.cdrom_bus):
-        field = "hw_disk_bus" if found.disk_bus == "ide" else "hw_cdrom_bus"
-        raise core.errors.Invalid(f"Machine {found.machine} has no IDE bus", field=field)
+def _refuse_ide_on_q35(hardware: Hardware) -> None:
+    if hardware.family != "pc" and "ide" in (hardware.disk_bus, hardware.cdrom_bus):
+        field = "hw_disk_bus" if hardware.disk_bus == "ide" else "hw_cdrom_bus"
+        raise core.errors.Invalid(f"Machine {hardware.machine} has no IDE bus", field=field)
 
 
 def _video_ram_mib(both: FlavorAndImageOptions) -> int | None:

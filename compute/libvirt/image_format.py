@@ -82,16 +82,16 @@ def facts_of(head: bytes, *, said: str, file_bytes: int) -> ImageFacts:
             f"Images of disk_format {said!r} cannot be booted here; it must be one of: {', '.join(FORMATS)}",
             field="disk_format",
         )
-    found = _signature(head)
+    content = _signature(head)
     if said == "raw":
-        if found is not None:
-            raise core.errors.Invalid(f"The image is said to be raw, its content is {found}", field="disk_format")
+        if content is not None:
+            raise core.errors.Invalid(f"The image is said to be raw, its content is {content}", field="disk_format")
         if file_bytes == 0:
             raise core.errors.Invalid("The image is empty", field="size")
         return ImageFacts("raw", -(-file_bytes // _SECTOR_BYTES) * _SECTOR_BYTES)
-    if found != "qcow2":
+    if content != "qcow2":
         raise core.errors.Invalid(
-            f"The image is said to be qcow2, its content is {found or 'not'}", field="disk_format"
+            f"The image is said to be qcow2, its content is {content or 'not'}", field="disk_format"
         )
     return ImageFacts("qcow2", _qcow2_size(head))
 

@@ -157,8 +157,8 @@ class InstanceDirectory:
 
     def images(self) -> set[pathlib.Path]:
         """The images under its disks."""
-        found = (backing_of(path) for path in (self.path / _ROOT, self.rescue_path))
-        return {path for path in found if path is not None}
+        backing = (backing_of(path) for path in (self.path / _ROOT, self.rescue_path))
+        return {path for path in backing if path is not None}
 
     @property
     def snapshot_disk(self) -> pathlib.Path:
@@ -246,12 +246,12 @@ class InstanceDirectories:
 
     def all(self, uuid: str | None = None) -> list[InstanceDirectory]:
         """Those that are there, of one server or of all."""
-        found = []
+        directories = []
         for path in self.path.iterdir():
             match = _NAME.fullmatch(path.name)
             if match and uuid in (None, match[1]):
-                found.append(InstanceDirectory(path, match[1], int(match[2])))
-        return sorted(found, key=lambda directory: (directory.uuid, directory.attempt))
+                directories.append(InstanceDirectory(path, match[1], int(match[2])))
+        return sorted(directories, key=lambda directory: (directory.uuid, directory.attempt))
 
     def disk_gib(self) -> int:
         """The size of their file system."""

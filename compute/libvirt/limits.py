@@ -42,14 +42,14 @@ def limits_of(flavor: Options) -> Limits:
     Raises:
         Invalid: a value is none that libvirt takes, or they do not go together; names the extra spec.
     """
-    found = Limits(
+    limits = Limits(
         cpu=_values((name, _cpu(flavor, name)) for name in _CPU),
         disk=_values((name, _limit(flavor, f"disk_{name}", most=_MAX_DISK)) for name in _DISK),
         inbound=_nic(flavor, "inbound"),
         outbound=_nic(flavor, "outbound"),
     )
-    _refuse_totals_beside_parts(dict(found.disk))
-    return found
+    _refuse_totals_beside_parts(dict(limits.disk))
+    return limits
 
 
 def cpu_tune(tune: ET.Element, limits: Limits) -> None:
@@ -86,14 +86,14 @@ def nic_limits_in(text: str) -> Limits:
     Raises:
         ValueError: it is none.
     """
-    found: dict[str, list[tuple[str, int]]] = {"inbound": [], "outbound": []}
+    limits: dict[str, list[tuple[str, int]]] = {"inbound": [], "outbound": []}
     for word in text.split():
         name, _, value = word.partition("=")
         way, _, kind = name.partition(".")
-        if way not in found or kind not in _NIC:
+        if way not in limits or kind not in _NIC:
             raise ValueError(f"{word!r} is no limit of a network card")
-        found[way].append((kind, int(value)))
-    return Limits(inbound=tuple(found["inbound"]), outbound=tuple(found["outbound"]))
+        limits[way].append((kind, int(value)))
+    return Limits(inbound=tuple(limits["inbound"]), outbound=tuple(limits["outbound"]))
 
 
 def _cpu(flavor: Options, name: str) -> int | None:

@@ -40,7 +40,7 @@ class KnownPowerStates:
         """
         listed = {guest.uuid: guest for guest in guests}
         with self._lock:
-            found = []
+            changed = []
             for uuid in {**self._known, **listed}:
                 stamp, known = self._known.get(uuid, (0, None))
                 guest = listed.get(uuid)
@@ -48,10 +48,10 @@ class KnownPowerStates:
                     continue
                 built = _as_built(guest) or _vanished(known)
                 if built is not None:
-                    found.append(built)
+                    changed.append(built)
                 self._known[uuid] = (stamp, guest)
             self._drop_forgotten(since)
-            return found
+            return changed
 
     def _set(self, uuid: str, guest: Guest | None) -> None:
         with self._lock:

@@ -126,11 +126,11 @@ class GuestFiles:
 
     def half_built(self, uuid: str) -> list[int]:
         """The attempts of which something half-built is here."""
-        found = (path.name.rpartition(".") for path in self._building.iterdir())
-        return sorted(int(attempt) for whose, _, attempt in found if whose == uuid)
+        names = (path.name.rpartition(".") for path in self._building.iterdir())
+        return sorted(int(attempt) for whose, _, attempt in names if whose == uuid)
 
     def _list(self) -> dict[str, tuple[int, int, SimulatedGuest]]:
-        found = {}
+        guests = {}
         with os.scandir(self._directory) as entries:
             for entry in entries:
                 if not entry.name.endswith(".json"):
@@ -143,5 +143,5 @@ class GuestFiles:
                         known = (status.st_mtime_ns, status.st_ino, guest)
                 except FileNotFoundError:
                     continue
-                found[entry.name] = known
-        return found
+                guests[entry.name] = known
+        return guests

@@ -22,9 +22,9 @@ LOG = core.log.get(__name__)
 class DeadLetterHandler:
     """Handler of the queue `dead_letters`."""
 
-    def __init__(self, database: Database, orders: HostCommands, dropped: Dropped) -> None:
+    def __init__(self, database: Database, commands: HostCommands, dropped: Dropped) -> None:
         self._database = database
-        self._commands = orders
+        self._commands = commands
         self._dropped = dropped
 
     def on_dead_letter(self, deliveries: list[Delivery]) -> None:

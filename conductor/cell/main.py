@@ -210,7 +210,7 @@ class CellConductor:
     def _beat(self) -> None:
         self.database.run(
             cell_db.heartbeats.conductor_beat, host=self._host, version=core.process.version(), started_at=self._started_at,
-            deaf=not self.liveness.can_declare_hosts_down(),
+            disconnected=not self.liveness.can_declare_hosts_down(),
         )  # fmt: skip
 
     def _say_that_it_leaves(self) -> None:

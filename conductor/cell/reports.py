@@ -226,10 +226,10 @@ class Reports:
         heard."""
         beats = [delivery.arguments for delivery in deliveries if self._is_sane(delivery.arguments)]
         latest = {beat.host: beat for beat in beats}
-        greetings = [beat for beat in beats if beat.hello]
+        hellos = [beat for beat in beats if beat.hello]
         self._liveness.heard(any_new=self._database.run(_note_beats, list(latest.values()), self.dropped.note))
-        for greeting in greetings:
-            self._on_agent_start(greeting)
+        for hello in hellos:
+            self._on_agent_start(hello)
 
     def _is_sane(self, beat: Heartbeat) -> bool:
         defect = heartbeat_defect(beat)
@@ -251,8 +251,8 @@ class Reports:
         """Marks servers whose guests are missing; gives what the host is to destroy."""
         has = {guest.uuid: guest.attempt for guest in hello.guests or []}
         building = {intent.uuid for intent in hello.intents}
-        found = [ReportedGuest(uuid, attempt, hello.host, states.RUNNING) for uuid, attempt in has.items()]
-        unwanted = self._superseded(connection, verbs.HEARTBEAT.name, found)
+        guests = [ReportedGuest(uuid, attempt, hello.host, states.RUNNING) for uuid, attempt in has.items()]
+        unwanted = self._superseded(connection, verbs.HEARTBEAT.name, guests)
         launched_before = cell_db.heartbeats.start_of(hello)
         for uuid, attempt in cell_db.builds.live_on(connection, hello.host, launched_before=launched_before):
             if uuid not in has and uuid not in building:
@@ -318,8 +318,8 @@ def _note_beats(connection: Connection, beats: Sequence[Heartbeat], drop: Callab
         for beat in beats
     ]
     for beat in beats:
-        held = [(intent.uuid, intent.attempt) for intent in beat.intents]
-        cell_db.builds.renew_leases(connection, beat.host, held, lease_s=BUILD_LEASE_S)
+        building = [(intent.uuid, intent.attempt) for intent in beat.intents]
+        cell_db.builds.renew_leases(connection, beat.host, building, lease_s=BUILD_LEASE_S)
     return any(news)
 
 

@@ -113,10 +113,10 @@ class Sweeps:
 
     def _place(self, *, again_after_s: float | None) -> None:
         with self._database.reading() as connection:
-            found = cell_db.heartbeats.inventories_to_write(connection, again_after_s=again_after_s, most=MOST)
-        for host, defect in found.unreadable.items():
+            due = cell_db.heartbeats.inventories_to_write(connection, again_after_s=again_after_s, most=MOST)
+        for host, defect in due.unreadable.items():
             self._dropped.note(host, ITS_RECORD, defect)
-        for inventory in found.inventories:
+        for inventory in due.inventories:
             try:
                 self._placement.ensure_provider(
                     inventory.node_uuid,

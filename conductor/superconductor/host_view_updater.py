@@ -168,12 +168,12 @@ class HostViewUpdater:
         answers = _ask(
             gates, cell_db.heartbeats.host_news, recent_s=recent_s, down_after_s=self._down_after_s, also=also
         )
-        found = {}
+        news = {}
         for uuid, answer in answers.items():
             if isinstance(answer, Answer) and answer.value.number == last_reads[uuid].number:
-                found[uuid] = answer.value.reports
+                news[uuid] = answer.value.reports
                 last_reads[uuid].read_at_s = asked_at_s
-        return found
+        return news
 
     def _take_news(self, gate: Gate, reports: Sequence[HostReport]) -> None:
         admitted = self._admitted(reports, gate)

@@ -56,14 +56,14 @@ class _Content:
 
     def grant(self, user: str, password: str, *, project: str, role: str) -> None:
         """Gives a user a role in a project."""
-        project_id = self._found_or_made("project", {"name": project, "domain_id": DOMAIN})
-        user_id = self._found_or_made("user", {"name": user, "domain_id": DOMAIN}, password=password)
+        project_id = self._get_or_create("project", {"name": project, "domain_id": DOMAIN})
+        user_id = self._get_or_create("user", {"name": user, "domain_id": DOMAIN}, password=password)
         role_id = self._ask("GET", "/roles", params={"name": role})["roles"][0]["id"]
         self._ask("PUT", f"/projects/{project_id}/users/{user_id}/roles/{role_id}")
 
     def publish(self, kind: str, endpoint: str) -> None:
         """Puts a service into the catalog, at this address and no other."""
-        service_id = self._found_or_made("service", {"type": kind}, name=kind)
+        service_id = self._get_or_create("service", {"type": kind}, name=kind)
         present = {
             each["interface"]: each
             for each in self._ask("GET", "/endpoints", params={"service_id": service_id})["endpoints"]
@@ -75,10 +75,10 @@ class _Content:
             elif present[interface]["url"] != endpoint:
                 self._ask("PATCH", f"/endpoints/{present[interface]['id']}", json={"endpoint": {"url": endpoint}})
 
-    def _found_or_made(self, noun: str, known_by: Mapping[str, str], **more: str) -> str:
-        found = self._ask("GET", f"/{noun}s", params=known_by)[f"{noun}s"]
-        if found:
-            return str(found[0]["id"])
+    def _get_or_create(self, noun: str, known_by: Mapping[str, str], **more: str) -> str:
+        known = self._ask("GET", f"/{noun}s", params=known_by)[f"{noun}s"]
+        if known:
+            return str(known[0]["id"])
         return str(self._ask("POST", f"/{noun}s", json={noun: {**known_by, **more}})[noun]["id"])
 
     def _ask(self, method: str, path: str, **arguments: Any) -> Any:

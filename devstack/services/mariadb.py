@@ -217,12 +217,12 @@ def program(name: str) -> str:
     Raises:
         Unavailable: it is not installed.
     """
-    found = shutil.which(
+    path = shutil.which(
         name, path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/bin", "/usr/local/sbin"])
     )
-    if found is None:
+    if path is None:
         raise errors.Unavailable(f"{name} is not installed: apt-get install mariadb-server-core mariadb-client-core")
-    return found
+    return path
 
 
 def is_installed() -> bool:

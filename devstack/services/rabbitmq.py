@@ -258,9 +258,9 @@ def _script(name: str) -> Path:
 
 
 def _program(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
+    path = shutil.which(name)
+    if path is None:
         raise errors.Unavailable(f"{name} is not installed: apt-get install rabbitmq-server")
-    return found
+    return path
 
 

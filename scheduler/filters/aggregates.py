@@ -35,10 +35,10 @@ def _once_for_hosts_alike(answer: Callable[[AggregateFacts], str]) -> Check:
     def check(host: HostState) -> str:
         facts = host.facts
         # By identity: what hosts share is one object, which the hosts keep alive for as long as they are looked at.
-        found = known.get(id(facts))
-        if found is None:
-            found = known[id(facts)] = answer(facts)
-        return found
+        verdict = known.get(id(facts))
+        if verdict is None:
+            verdict = known[id(facts)] = answer(facts)
+        return verdict
 
     return check
 

@@ -16,8 +16,8 @@ BACKUP: dict[str, Any] = {"name": "copy", "backup_type": "daily", "rotation": 2}
 def event(cloud: SmallCloud, uuid: str) -> str | None:
     """What the history calls the host's part of it."""
     with cloud.databases["east"].reading() as connection:
-        found = next(each for each in cell_db.history.list_actions(connection, uuid) if each.action == "createBackup")
-        return cell_db.history.get_action(connection, uuid, found.request_id)[1][0].event
+        record = next(each for each in cell_db.history.list_actions(connection, uuid) if each.action == "createBackup")
+        return cell_db.history.get_action(connection, uuid, record.request_id)[1][0].event
 
 
 def test_a_backup_says_of_which_server_and_type_it_is(cloud: SmallCloud) -> None:

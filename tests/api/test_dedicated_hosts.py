@@ -119,7 +119,7 @@ def test_orders_of_others_on_their_way_are_found(cloud: SmallCloud) -> None:
     )
 
     with cloud.api.reading() as connection:
-        found = api_db.hosts.orders_of_others(connection, "east-1", str(ALICE.project_id))
+        found = api_db.hosts.builds_of_others(connection, "east-1", str(ALICE.project_id))
 
     assert set(found) == {first, alternate}
 
@@ -148,7 +148,7 @@ def test_a_hand_over_under_way_is_waited_for_and_seen(on_real_database: SmallClo
     thread.join()
 
     with cloud.api.reading() as connection:
-        assert api_db.hosts.orders_of_others(connection, "east-1", str(ALICE.project_id)) == [theirs]
+        assert api_db.hosts.builds_of_others(connection, "east-1", str(ALICE.project_id)) == [theirs]
 
 
 @pytest.mark.mariadb

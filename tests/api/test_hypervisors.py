@@ -49,10 +49,10 @@ def _by_name(cloud: OperatorsCloud, path: str, version: str) -> dict[str, dict[s
 
 @pytest.mark.parametrize("version", ["2.1", "2.32", "2.33", "2.52", "2.53", "2.75", "2.88"])
 def test_the_list_holds_the_hosts_of_every_cell(cloud: OperatorsCloud, version: str) -> None:
-    found = _by_name(cloud, "", version)
+    by_name = _by_name(cloud, "", version)
 
-    assert {name: each["state"] for name, each in found.items()} == {"e1": "up", "w1": "up", "w2": "down"}
-    assert all(set(each) == BRIEF for each in found.values())
+    assert {name: each["state"] for name, each in by_name.items()} == {"e1": "up", "w1": "up", "w2": "down"}
+    assert all(set(each) == BRIEF for each in by_name.values())
 
 
 def test_ids_are_numbers_until_2_52_and_uuids_after(cloud: OperatorsCloud) -> None:
@@ -176,10 +176,10 @@ def test_servers_of_matching_hosts_until_2_52(cloud: OperatorsCloud) -> None:
     server = cloud.west.add_server("w1")
     cloud.west.add_server("w1", deleted=True)
 
-    found = _by_name(cloud, "/w/servers", "2.1")
+    by_name = _by_name(cloud, "/w/servers", "2.1")
 
-    assert found["w1"]["servers"] == [{"name": server, "uuid": server}]
-    assert "servers" not in found["w2"]
+    assert by_name["w1"]["servers"] == [{"name": server, "uuid": server}]
+    assert "servers" not in by_name["w2"]
     assert cloud.ask.get(f"{URL}/w/servers", version="2.53").status == 404
 
 
@@ -197,13 +197,13 @@ def test_the_pattern_is_a_parameter_from_2_53_on(cloud: OperatorsCloud) -> None:
 def test_servers_are_a_parameter_from_2_53_on(cloud: OperatorsCloud, version: str, of_empty_host: object) -> None:
     server = cloud.west.add_server("w1")
 
-    found = _by_name(cloud, "?with_servers=true", version)
+    by_name = _by_name(cloud, "?with_servers=true", version)
 
-    assert found["w1"]["servers"] == [{"name": server, "uuid": server}]
-    assert found["w2"].get("servers") == of_empty_host
-    one = cloud.ask.get(f"{URL}/{found['w1']['id']}?with_servers=1", version=version).json["hypervisor"]
+    assert by_name["w1"]["servers"] == [{"name": server, "uuid": server}]
+    assert by_name["w2"].get("servers") == of_empty_host
+    one = cloud.ask.get(f"{URL}/{by_name['w1']['id']}?with_servers=1", version=version).json["hypervisor"]
     assert one["servers"] == [{"name": server, "uuid": server}]
-    assert "servers" not in cloud.ask.get(f"{URL}/{found['w1']['id']}", version=version).json["hypervisor"]
+    assert "servers" not in cloud.ask.get(f"{URL}/{by_name['w1']['id']}", version=version).json["hypervisor"]
 
 
 def test_queries_are_strict_from_2_53_on(cloud: OperatorsCloud) -> None:
@@ -224,10 +224,10 @@ def test_a_number_is_one_hosts_over_all_cells(cloud: OperatorsCloud) -> None:
         1,
         2,
     ]
-    found = _by_name(cloud, "", "2.52")
+    by_name = _by_name(cloud, "", "2.52")
 
-    assert len({each["id"] for each in found.values()}) == 3
-    for name, each in found.items():
+    assert len({each["id"] for each in by_name.values()}) == 3
+    for name, each in by_name.items():
         assert cloud.ask.get(f"{URL}/{each['id']}", version="2.52").json["hypervisor"]["hypervisor_hostname"] == name
 
 
@@ -258,13 +258,13 @@ def test_show_refuses_ids(cloud: OperatorsCloud, name: str, version: str, status
 
 
 def test_uptime_is_a_route_until_2_87_which_no_driver_implements(cloud: OperatorsCloud) -> None:
-    found = _by_name(cloud, "", "2.87")["e1"]["id"]
+    hypervisor = _by_name(cloud, "", "2.87")["e1"]["id"]
 
-    assert cloud.ask.get(f"{URL}/{found}/uptime", version="2.87").status == 501
+    assert cloud.ask.get(f"{URL}/{hypervisor}/uptime", version="2.87").status == 501
     assert cloud.ask.get(f"{URL}/{_by_name(cloud, '', '2.52')['e1']['id']}/uptime", version="2.52").status == 501
     assert cloud.ask.get(f"{URL}/{uuid.uuid4()}/uptime", version="2.53").status == 404
-    assert cloud.ask.get(f"{URL}/{found}/uptime", version="2.88").status == 404
-    assert cloud.ask.get(f"{URL}/{found}", version="2.88").json["hypervisor"]["uptime"] is None
+    assert cloud.ask.get(f"{URL}/{hypervisor}/uptime", version="2.88").status == 404
+    assert cloud.ask.get(f"{URL}/{hypervisor}", version="2.88").json["hypervisor"]["uptime"] is None
 
 
 def test_statistics_sum_the_enabled_hosts_of_all_cells_until_2_87(cloud: OperatorsCloud) -> None:

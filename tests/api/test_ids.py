@@ -84,7 +84,7 @@ def test_a_server_is_acted_on_and_deleted_by_any_spelling(cloud: SmallCloud, spe
 def test_filters_and_markers_take_any_spelling(cloud: SmallCloud, spell: Any) -> None:
     uuid = cloud.running(name="spelt")
 
-    def found(query: str) -> set[str]:
+    def listed(query: str) -> set[str]:
         return {
             server["id"]
             for server in cloud.ask.get(f"/v2.1/servers?name=spelt&{query}", version="2.96", user=ADMIN).json["servers"]
@@ -96,9 +96,9 @@ def test_filters_and_markers_take_any_spelling(cloud: SmallCloud, spell: Any) ->
         f"image=http://images/v2/images/{spell(IMAGE)}/",
         f"image_ref={spell(IMAGE)}",
     ):
-        assert uuid in found(f"all_tenants=1&{query}")
-    assert uuid in found("all_tenants=1&flavor=http://cloud/v2.1/flavors/small")
-    assert found("all_tenants=1&flavor=SMALL") == set()
+        assert uuid in listed(f"all_tenants=1&{query}")
+    assert uuid in listed("all_tenants=1&flavor=http://cloud/v2.1/flavors/small")
+    assert listed("all_tenants=1&flavor=SMALL") == set()
     pages = [
         cloud.ask.get(f"/v2.1/servers?marker={marker}", version="2.96", user=ALICE).json
         for marker in (uuid, spell(uuid))

@@ -27,8 +27,8 @@ def test_a_server_whose_name_is_no_host_name_is_called_by_its_uuid() -> None:
 
 
 def test_several_guests_with_one_hostname_are_numbered_within_the_length_of_a_label() -> None:
-    found = names.hostnames("h" * 63, ["a-1", "a-2"], ["1", "2"])
-    assert found == ["h" * 61 + "-1", "h" * 61 + "-2"]
+    hostnames = names.hostnames("h" * 63, ["a-1", "a-2"], ["1", "2"])
+    assert hostnames == ["h" * 61 + "-1", "h" * 61 + "-2"]
     with pytest.raises(core.errors.Invalid, match="hostname"):
         names.hostnames("a.b", ["a-1", "a-2"], ["1", "2"])
 

@@ -53,8 +53,8 @@ def _add_servers(
 def _quota(cloud: OperatorsCloud, path: str = "", **more: Any) -> dict[str, Any]:
     reply = cloud.ask.get(URL + path, **more)
     assert reply.status == 200, reply.body
-    found: dict[str, Any] = reply.json["quota_set"]
-    return found
+    quota_set: dict[str, Any] = reply.json["quota_set"]
+    return quota_set
 
 
 def _set(cloud: OperatorsCloud, query: str = "", **wanted: Any) -> int:

@@ -129,11 +129,11 @@ def test_the_history_of_a_server_grows_with_what_is_done(cloud: SmallCloud) -> N
     stopped = cloud.act(uuid, "os-stop").headers["X-Compute-Request-Id"]
     cloud.settle(uuid, fault="no power")
 
-    found = cloud.ask.get(path, user=ALICE, version="2.58").json["instanceActions"]
+    actions = cloud.ask.get(path, user=ALICE, version="2.58").json["instanceActions"]
 
-    assert [action["action"] for action in found] == ["stop", "create"]
-    assert found[0]["request_id"] == stopped and found[0]["message"] == "Error"
-    assert set(found[0]) == {
+    assert [action["action"] for action in actions] == ["stop", "create"]
+    assert actions[0]["request_id"] == stopped and actions[0]["message"] == "Error"
+    assert set(actions[0]) == {
         "action", "instance_uuid", "request_id", "user_id", "project_id", "message", "start_time", "updated_at",
     }  # fmt: skip
     assert "updated_at" not in cloud.ask.get(path, user=ALICE, version="2.57").json["instanceActions"][0]
@@ -196,5 +196,5 @@ def test_a_deleted_servers_history_is_shown_from_2_21_on(cloud: SmallCloud) -> N
     path = _of(uuid, "os-instance-actions")
 
     assert cloud.ask.get(path, user=ALICE, version="2.20").status == 404
-    found = cloud.ask.get(path, user=ALICE, version="2.21").json["instanceActions"]
-    assert [action["action"] for action in found] == ["delete", "create"]
+    actions = cloud.ask.get(path, user=ALICE, version="2.21").json["instanceActions"]
+    assert [action["action"] for action in actions] == ["delete", "create"]

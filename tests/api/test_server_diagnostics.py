@@ -12,7 +12,7 @@ from tests.api.host import host_that_answers
 from tests.api.http.harness import ADMIN, ALICE, Reply
 from tests.api.small_cloud import SmallCloud
 
-FOUND = Diagnostics(
+REPLY = Diagnostics(
     driver="libvirt",
     hypervisor="qemu",
     power_state=states.RUNNING,
@@ -39,7 +39,7 @@ def ask(cloud: SmallCloud, uuid: str, version: str, user: Any = ADMIN) -> Reply:
 @pytest.mark.parametrize("version", ["2.1", "2.47"])
 def test_the_free_form(cloud: SmallCloud, version: str) -> None:
     uuid = cloud.running()
-    with host_that_answers(cloud, cell.DIAGNOSTICS, FOUND) as asked:
+    with host_that_answers(cloud, cell.DIAGNOSTICS, REPLY) as asked:
         reply = ask(cloud, uuid, version)
 
     assert asked == [cell.ServerOnHost(uuid=uuid, host="east-1")]
@@ -68,7 +68,7 @@ def test_the_free_form(cloud: SmallCloud, version: str) -> None:
 @pytest.mark.parametrize("version", ["2.48", "2.96"])
 def test_the_fixed_form(cloud: SmallCloud, version: str) -> None:
     uuid = cloud.running()
-    with host_that_answers(cloud, cell.DIAGNOSTICS, FOUND):
+    with host_that_answers(cloud, cell.DIAGNOSTICS, REPLY):
         reply = ask(cloud, uuid, version)
 
     assert reply.json == {

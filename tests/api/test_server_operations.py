@@ -24,8 +24,8 @@ OTHER = "0c7f3f0e-6b1a-4f6e-9a44-2f9b3b1f7f10"
 
 def action(cloud: SmallCloud, uuid: str, name: str) -> tuple[cell_db.history.ActionRecord, list[cell_db.history.Event]]:
     with cloud.databases["east"].reading() as connection:
-        found = next(record for record in cell_db.history.list_actions(connection, uuid) if record.action == name)
-        return cell_db.history.get_action(connection, uuid, found.request_id)
+        done = next(record for record in cell_db.history.list_actions(connection, uuid) if record.action == name)
+        return cell_db.history.get_action(connection, uuid, done.request_id)
 
 
 def spec_of(cloud: SmallCloud, uuid: str) -> Any:

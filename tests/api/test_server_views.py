@@ -81,8 +81,8 @@ def _call(*, is_admin: bool) -> Any:
 
 
 def _shown(server: Server, minor: int, *, view: View = views.SERVER_SHOW, is_admin: bool = False) -> dict[str, Any]:
-    found: dict[str, Any] = view.document(Microversion(2, minor))(server, _call(is_admin=is_admin))["server"]
-    return found
+    document: dict[str, Any] = view.document(Microversion(2, minor))(server, _call(is_admin=is_admin))["server"]
+    return document
 
 
 @pytest.mark.parametrize("is_admin", [True, False])

@@ -340,12 +340,12 @@ def test_conductors_that_have_gone_can_be_deleted(cloud: OperatorsCloud) -> None
 def test_a_number_is_one_services_over_all_cells_and_the_api_level(cloud: OperatorsCloud) -> None:
     """Each database numbers its own rows from 1 on."""
     cloud.add_super_conductor("api-1")
-    found = _listed(cloud, "2.52")
-    assert len({each["id"] for each in found.values()}) == 3
+    services = _listed(cloud, "2.52")
+    assert len({each["id"] for each in services.values()}) == 3
 
-    assert cloud.ask.delete(f"{URL}/{found['w1']['id']}", version="2.52").status == 204
+    assert cloud.ask.delete(f"{URL}/{services['w1']['id']}", version="2.52").status == 204
     assert set(_listed(cloud, "2.1")) == {"api-1", "e1"}
-    assert cloud.ask.delete(f"{URL}/{found['api-1']['id']}", version="2.52").status == 204
+    assert cloud.ask.delete(f"{URL}/{services['api-1']['id']}", version="2.52").status == 204
     assert set(_listed(cloud, "2.1")) == {"e1"}
 
 

@@ -67,9 +67,9 @@ def history(database: Database, server: str) -> list[tuple[ActionRecord, list[Ev
 
 def only(database: Database, server: str, action: str) -> tuple[ActionRecord, list[Event]]:
     """The one record of the action; all others are over, too."""
-    found = history(database, server)
-    assert all(record.finish_time is not None for record, _ in found), found
-    [mine] = [pair for pair in found if pair[0].action == action]
+    pairs = history(database, server)
+    assert all(record.finish_time is not None for record, _ in pairs), pairs
+    [mine] = [pair for pair in pairs if pair[0].action == action]
     return mine
 
 
@@ -414,9 +414,9 @@ def test_builds_are_found_with_their_own_requests_in_one_query(database: Databas
     give_up(database, servers[0])
 
     with counted(database) as statements:
-        found = read(database, cell_db.builds.building, servers)
+        building = read(database, cell_db.builds.building, servers)
 
-    assert {build.uuid: build.request_id for build in found} == wanted
+    assert {build.uuid: build.request_id for build in building} == wanted
     assert len(statements) == 1
     for server in servers:
         update_instance(
@@ -480,5 +480,5 @@ def read(database: Database, work: Callable[..., T], *args: object, **kwargs: ob
         return work(connection, *args, **kwargs)
 
 
-def ids_of(server: str, found: Iterable[Building | Operation | Cleanup]) -> set[str]:
-    return {one.request_id for one in found if one.uuid == server}
+def ids_of(server: str, records: Iterable[Building | Operation | Cleanup]) -> set[str]:
+    return {one.request_id for one in records if one.uuid == server}

@@ -31,9 +31,9 @@ def state_of(database: Database, uuid: str) -> tuple[str, int]:
 def actions_of(database: Database, uuid: str) -> list[str]:
     """Newest first."""
     with database.transaction() as connection:
-        found = cell_db.history.list_actions(connection, uuid)
-    assert all(record.finish_time is not None and record.user_id is None and record.message is None for record in found)
-    return [record.action for record in found]
+        done = cell_db.history.list_actions(connection, uuid)
+    assert all(record.finish_time is not None and record.user_id is None and record.message is None for record in done)
+    return [record.action for record in done]
 
 
 def test_a_guest_that_crashes_and_comes_back_is_recorded_with_its_actions(database: Database) -> None:

@@ -116,9 +116,9 @@ def test_a_host_whose_record_says_what_cannot_be_is_not_mapped(cloud: Terminal) 
     with cloud.opened("east").transaction() as connection:
         connection.exec_driver_sql("UPDATE compute_nodes SET inventory = '[1' WHERE host = 'east-1'")
 
-    found = {row["host"]: row["result"] for row in cloud.gets("host", "discover")}
+    results = {row["host"]: row["result"] for row in cloud.gets("host", "discover")}
 
-    assert (found["east-2"], found["east-1"].partition(":")[0]) == ("mapped", "unusable")
+    assert (results["east-2"], results["east-1"].partition(":")[0]) == ("mapped", "unusable")
     assert hosts(cloud) == [("east-2", "east")]
 
 
@@ -262,7 +262,7 @@ def test_a_server_of_others_that_comes_while_a_host_is_dedicated_undoes_it(
     cloud.host("east-1", "east")
     cloud.does("host", "discover")
     looks = iter([[], ["a-server-that-came"]])
-    monkeypatch.setattr(api_db.hosts, "orders_of_others", lambda *_: next(looks))
+    monkeypatch.setattr(api_db.hosts, "builds_of_others", lambda *_: next(looks))
 
     assert cloud.runs("host", "dedicate", "east-1", "--project", RED).code == 1
     assert dedicated(cloud) == {"east-1": ""}

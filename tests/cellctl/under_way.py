@@ -158,16 +158,16 @@ class Listening:
 
     def taken(self, name: str, queue: str = "conductor") -> list[tuple[str, Any]]:
         """Takes the messages that wait there: verb and arguments of each."""
-        found: list[bytes] = []
+        bodies: list[bytes] = []
         number = self.waiting(name, queue)
         link = self._brokers[name].open(heartbeats=False)
         try:
-            link.consume(queue, prefetch=100, no_ack=True, callback=lambda raw: found.append(raw.body))
-            while len(found) < number:
+            link.consume(queue, prefetch=100, no_ack=True, callback=lambda raw: bodies.append(raw.body))
+            while len(bodies) < number:
                 link.drain(1.0)
         finally:
             link.close()
-        return [_said(body) for body in found]
+        return [_said(body) for body in bodies]
 
     def close(self) -> None:
         for broker in self._brokers.values():

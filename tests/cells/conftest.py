@@ -41,5 +41,5 @@ def mariadb_world(mariadb_server: mariadb.MariaDB) -> Iterator[World]:
 @pytest.fixture(params=["sqlite", pytest.param("mariadb", marks=pytest.mark.mariadb)])
 def world(request: pytest.FixtureRequest) -> World:
     """Both kinds of database pass the same tests."""
-    found: World = request.getfixturevalue(f"{request.param}_world")
-    return found
+    chosen: World = request.getfixturevalue(f"{request.param}_world")
+    return chosen

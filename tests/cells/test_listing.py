@@ -98,7 +98,7 @@ filters = st.fixed_dictionaries(
     },
 )
 few_filters = st.one_of(
-    st.fixed_dictionaries({"deleted": st.just(False)}), filters.map(lambda found: _some(found, 2)), filters
+    st.fixed_dictionaries({"deleted": st.just(False)}), filters.map(lambda chosen: _some(chosen, 2)), filters
 )
 
 # Each example makes a population in up to eight databases; more of them for the night: CELLPLANE_EXAMPLES=1000.
@@ -110,23 +110,23 @@ slow = settings(
 )
 
 
-def _some(found: dict[str, Any], number: int) -> dict[str, Any]:
-    kept = [name for name in found if name != "deleted"][:number]
-    return {"deleted": found["deleted"], **{name: found[name] for name in kept}}
+def _some(chosen: dict[str, Any], number: int) -> dict[str, Any]:
+    kept = [name for name in chosen if name != "deleted"][:number]
+    return {"deleted": chosen["deleted"], **{name: chosen[name] for name in kept}}
 
 
 def union(world: World, listing: Listing) -> list[str]:
     """The uuids of the whole list, from the one cell that holds all, by one statement."""
     query = Query(Wanted(listing.filters, listing.order, Shape.KEY), None)
     with world.reading_union() as connection:
-        return [found.position[-1] for found in query.page(connection, ALL, within_s=5.0).found]
+        return [server.position[-1] for server in query.page(connection, ALL, within_s=5.0).servers]
 
 
 def shown_in_union(world: World, listing: Listing) -> list[dict[str, Any]]:
     """The servers of the whole list, as far as the shape goes."""
     query = Query(Wanted(listing.filters, listing.order, listing.shape), None)
     with world.reading_union() as connection:
-        return [shown(found.item) for found in query.page(connection, ALL, within_s=5.0).found]
+        return [shown(server.item) for server in query.page(connection, ALL, within_s=5.0).servers]
 
 
 def shown(item: Any) -> dict[str, Any]:
@@ -153,11 +153,11 @@ async def walk(world: World, listing: Listing, between: Callable[[int], None] | 
     pages: list[list[Any]] = []
     marker = listing.marker
     while len(pages) < ALL:
-        found = await cells.listing.listing.list_servers(world.reach, _at(listing, marker))
-        pages.append(list(found.items))
-        if not found.more:
+        answer = await cells.listing.listing.list_servers(world.reach, _at(listing, marker))
+        pages.append(list(answer.items))
+        if not answer.more:
             return pages
-        marker = found.marker
+        marker = answer.marker
         if between is not None:
             between(len(pages))
     raise AssertionError("the list has no end")
@@ -200,9 +200,9 @@ def test_pages_over_many_cells_are_those_of_the_union(
 
     pages = asyncio.run(walk(world, listing))
 
-    everything = [_brief(item) if shape is Shape.BRIEF else shown(item) for found in pages for item in found]
+    everything = [_brief(item) if shape is Shape.BRIEF else shown(item) for items in pages for item in items]
     assert everything == expected
-    assert all(len(found) == limit for found in pages[:-1])
+    assert all(len(items) == limit for items in pages[:-1])
 
 
 @slow
@@ -241,7 +241,7 @@ def test_a_walk_neither_skips_nor_repeats_what_stands_still(
         if pages <= len(moving):
             world.hand_over(moving[pages - 1])
 
-    seen = [item.uuid for found in asyncio.run(walk(world, listing, between)) for item in found]
+    seen = [item.uuid for items in asyncio.run(walk(world, listing, between)) for item in items]
 
     assert len(seen) == len(set(seen))
     gone = {thing.uuid for thing in leaving}
@@ -276,9 +276,9 @@ def test_a_marker_of_any_kind_marks_its_place(
         return
     after = set(everything[everything.index(marker.uuid) + 1 :])
 
-    found = page(world, _at(listing, marker.uuid))
+    following = page(world, _at(listing, marker.uuid))
 
-    assert uuids(found) == [uuid for uuid in union(world, listing) if uuid in after][:limit]
+    assert uuids(following) == [uuid for uuid in union(world, listing) if uuid in after][:limit]
 
 
 @slow
@@ -322,13 +322,13 @@ def test_a_silent_cell_does_not_hide_the_others(
     told = listing.mappings_can_sort and listing.mappings_can_filter
 
     with world.silent(silent):
-        shown = [item.uuid for found in asyncio.run(walk(world, listing)) for item in found]
+        shown = [item.uuid for items in asyncio.run(walk(world, listing)) for item in items]
         skipping = dataclasses.replace(listing, when_silent=WhenSilent.SKIP)
         skipped = asyncio.run(walk(world, skipping))
 
     assert shown == (expected if told else [uuid for uuid in expected if uuid not in lost])
-    assert [item.uuid for found in skipped for item in found] == [uuid for uuid in expected if uuid not in lost]
-    assert all(len(found) == limit for found in skipped[:-1])
+    assert [item.uuid for items in skipped for item in items] == [uuid for uuid in expected if uuid not in lost]
+    assert all(len(items) == limit for items in skipped[:-1])
 
 
 @slow
@@ -342,15 +342,15 @@ def test_filters_and_orders_are_alike_in_sql_and_in_python(
     everything = Query(Wanted({"deleted": None}, order, Shape.DETAIL), None)
     asked = Query(Wanted(filters, order, Shape.KEY), None)
     with world.reading_union() as connection:
-        all_servers = everything.page(connection, ALL, within_s=5.0).found
-        found = [each.position for each in asked.page(connection, ALL, within_s=5.0).found]
+        all_servers = everything.page(connection, ALL, within_s=5.0).servers
+        positions = [each.position for each in asked.page(connection, ALL, within_s=5.0).servers]
 
-    holds = Matches(filters, regexp_within_s=5.0)
-    kept = [ListedServer(each.position, None) for each in all_servers if holds(each.item)]
+    matches = Matches(filters, regexp_within_s=5.0)
+    kept = [ListedServer(each.position, None) for each in all_servers if matches(each.item)]
 
-    assert [each.position for each in in_order(kept, order)] == found
+    assert [each.position for each in in_order(kept, order)] == positions
     assert [each.position for each in all_servers] == [position_of(each.item, order) for each in all_servers]
-    assert all(is_after(later, earlier, order) for earlier, later in itertools.pairwise(found))
+    assert all(is_after(later, earlier, order) for earlier, later in itertools.pairwise(positions))
 
 
 @slow
@@ -370,7 +370,7 @@ def test_a_row_that_travels_packed_is_the_row(
         rows = connection.execute(sa.select(*SERVER_COLUMNS).order_by(instances.c.uuid)).all()
         plain = [msgspec.convert(dict(zip(Server.__struct_fields__, row, strict=True)), Server) for row in rows]
         query = Query(Wanted({"deleted": None}, (Sorting("uuid"),), Shape.DETAIL, user_data=True), None)
-        packed = [found.item for found in query.page(connection, ALL, within_s=5.0).found]
+        packed = [server.item for server in query.page(connection, ALL, within_s=5.0).servers]
 
     assert packed == plain
 
@@ -414,17 +414,17 @@ def test_regular_expressions_mean_the_same_in_the_database_and_in_the_journal(wo
     world.clear(1)
     world.put([Thing(uuid=str(uuid.UUID(int=number)), name=name) for number, name in enumerate(NAMES)])
     order = (Sorting("uuid"),)
-    holds = Matches({"name": pattern}, regexp_within_s=5.0)
+    matches = Matches({"name": pattern}, regexp_within_s=5.0)
     with world.reading_union() as connection:
         everything = (
-            Query(Wanted({"deleted": False}, order, Shape.DETAIL), None).page(connection, ALL, within_s=5.0).found
+            Query(Wanted({"deleted": False}, order, Shape.DETAIL), None).page(connection, ALL, within_s=5.0).servers
         )
-        found = (
+        matching = (
             Query(Wanted({"deleted": False, "name": pattern}, order, Shape.DETAIL), None)
             .page(connection, ALL, within_s=5.0)
-            .found
+            .servers
         )
 
-    assert [each.item.display_name for each in found] == [
-        each.item.display_name for each in everything if holds(each.item)
+    assert [each.item.display_name for each in matching] == [
+        each.item.display_name for each in everything if matches(each.item)
     ]

@@ -488,16 +488,16 @@ def test_a_page_that_would_be_too_large_ends_earlier_and_its_links_give_each_ser
         made |= {cloud.created(name=f"s{number}") for number in range(4, 6)}
         made.add(cloud.running("west", "west-1", name="s6"))
         cloud.go_silent("west")
-        found: list[str] = []
+        ids: list[str] = []
         path = f"/v2.1/servers/detail?{query}"
         pages = 0
         while path:
             reply = cloud.ask.get(path, version="2.96", user=ALICE)
             assert reply.status == 200 and len(reply.body) < 7000
-            found += [server["id"] for server in reply.json["servers"]]
+            ids += [server["id"] for server in reply.json["servers"]]
             link = reply.json.get("servers_links")
             path = link[0]["href"].partition("/v2.1")[1] + link[0]["href"].partition("/v2.1")[2] if link else ""
             pages += 1
-    shown = made if not query else made - {each for each in made if each not in found}
-    assert sorted(found) == sorted(shown) and len(found) >= 6
+    shown = made if not query else made - {each for each in made if each not in ids}
+    assert sorted(ids) == sorted(shown) and len(ids) >= 6
     assert pages >= 2

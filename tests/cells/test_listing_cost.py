@@ -144,11 +144,11 @@ def test_queries_and_rows_are_bounded(world: World, order: SortOrder, limit: int
     world.clear(CELLS)
     world.put(spread(600))
 
-    found, cost = asked(
+    uuids, cost = asked(
         world, Listing(filters=ALL, order=order, limit=limit, shape=shape, hosts_down_after_s=60.0, deadline_s=5.0)
     )
 
-    assert len(found) == limit <= cost.rows
+    assert len(uuids) == limit <= cost.rows
     assert is_bounded(cost, limit), cost
 
 
@@ -160,20 +160,20 @@ def test_queries_and_rows_are_bounded_with_eighty_cells(
 ) -> None:
     listing = Listing(filters=ALL, order=order, limit=limit, shape=shape, hosts_down_after_s=60.0, deadline_s=10.0)
 
-    found, cost = asked(many_cells, listing)
+    uuids, cost = asked(many_cells, listing)
 
-    assert len(found) == limit <= cost.rows
+    assert len(uuids) == limit <= cost.rows
     assert is_bounded(cost, limit), cost
 
 
 def test_each_page_of_a_walk_over_eighty_cells_is_bounded(many_cells: World) -> None:
-    listing, found = Listing(filters=ALL, order=BY_NAME, limit=100, deadline_s=10.0), list[str]()
-    while len(found) < 1600:
-        page, cost = asked(many_cells, dataclasses.replace(listing, marker=found[-1] if found else None))
-        found += page
+    listing, uuids = Listing(filters=ALL, order=BY_NAME, limit=100, deadline_s=10.0), list[str]()
+    while len(uuids) < 1600:
+        page, cost = asked(many_cells, dataclasses.replace(listing, marker=uuids[-1] if uuids else None))
+        uuids += page
         assert is_bounded(cost, 100), cost
 
-    assert len(set(found)) == 1600
+    assert len(set(uuids)) == 1600
 
 
 def test_a_page_in_the_default_order_is_one_question_of_each_winners_cell(many_cells: World) -> None:
@@ -193,9 +193,9 @@ def test_the_worst_spread_costs_little_more(mariadb_world: World) -> None:
     ]
     mariadb_world.put(things)
 
-    found, cost = asked(mariadb_world, Listing(filters=ALL, order=BY_NAME, limit=70, deadline_s=5.0))
+    uuids, cost = asked(mariadb_world, Listing(filters=ALL, order=BY_NAME, limit=70, deadline_s=5.0))
 
-    assert found == [thing.uuid for thing in sorted(things, key=lambda thing: (thing.name or "", thing.uuid))[:70]]
+    assert uuids == [thing.uuid for thing in sorted(things, key=lambda thing: (thing.name or "", thing.uuid))[:70]]
     assert is_bounded(cost, 70), cost
 
 
@@ -266,7 +266,7 @@ def test_servers_in_the_journal_cost_no_query_of_a_cell_that_is_not_chosen(world
     world.clear(CELLS)
     world.put([Thing(uuid=str(uuid.uuid4()), kept=Kept.WAITING, created=number) for number in range(5)])
 
-    found, cost = asked(world, Listing(filters=ALL, order=DEFAULT, limit=3, deadline_s=5.0))
+    uuids, cost = asked(world, Listing(filters=ALL, order=DEFAULT, limit=3, deadline_s=5.0))
 
-    assert len(found) == 3
+    assert len(uuids) == 3
     assert cost.cells == set()

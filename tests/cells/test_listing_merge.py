@@ -13,18 +13,18 @@ NAME = (Sorting("display_name"), Sorting("uuid"))
 NAME_DOWN = (Sorting("display_name", True), Sorting("uuid"))
 
 
-def found(*names: str | None) -> list[ListedServer]:
+def servers(*names: str | None) -> list[ListedServer]:
     return [ListedServer((name, f"uuid-{name}"), name) for name in names]
 
 
 def all_of(*names: str | None) -> Part:
     """A source gave these and has no more."""
-    return Part(found(*names), None)
+    return Part(servers(*names), None)
 
 
 def first_of(*names: str | None) -> Part:
     """A source gave these and may have more; it does not know where."""
-    return Part(found(*names), found(*names)[-1].position)
+    return Part(servers(*names), servers(*names)[-1].position)
 
 
 def test_a_page_of_one_cell_takes_one_question() -> None:
@@ -34,7 +34,7 @@ def test_a_page_of_one_cell_takes_one_question() -> None:
     merge.give("a", first_of("1", "2", "3"))
 
     assert merge.wanted() == {}
-    assert [found.item for found in merge.page()] == ["1", "2", "3"]
+    assert [server.item for server in merge.page()] == ["1", "2", "3"]
 
 
 def test_only_cells_whose_end_lies_inside_the_page_are_asked_again_and_all_at_once() -> None:
@@ -66,7 +66,7 @@ def test_a_cell_that_gave_up_keeps_what_it_gave() -> None:
     merge.give_up("a")
 
     assert merge.wanted() == {}
-    assert [found.item for found in merge.page()] == ["1", "3"]
+    assert [server.item for server in merge.page()] == ["1", "3"]
 
 
 def test_hidden_servers_take_no_place_and_a_full_batch_of_them_is_asked_past() -> None:
@@ -75,7 +75,7 @@ def test_hidden_servers_take_no_place_and_a_full_batch_of_them_is_asked_past() -
 
     assert merge.wanted() == {"a": Ask(("2", "uuid-2"), 2)}
     merge.give("a", all_of("3"))
-    assert [found.item for found in merge.page()] == ["3"]
+    assert [server.item for server in merge.page()] == ["3"]
 
 
 def test_of_two_with_the_same_place_the_first_one_given_is_kept() -> None:
@@ -83,7 +83,7 @@ def test_of_two_with_the_same_place_the_first_one_given_is_kept() -> None:
     merge.give("a", Part([ListedServer(("1", "uuid-1"), "row")], None))
     merge.give_all([ListedServer(("1", "uuid-1"), "mapping")])
 
-    assert [found.item for found in merge.page()] == ["row"]
+    assert [server.item for server in merge.page()] == ["row"]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_text_is_compared_by_code_point_and_nulls_come_first_ascending(
 ) -> None:
     places = [ListedServer((name, "uuid"), name) for name in sorted(sorted_names, key=str)]
 
-    assert [found.item for found in in_order(places, order)] == sorted_names
+    assert [server.item for server in in_order(places, order)] == sorted_names
     assert all(is_after((later, "u"), (earlier, "u"), order) for earlier, later in itertools.pairwise(sorted_names))
 
 
@@ -116,7 +116,7 @@ def test_directions_may_differ_from_key_to_key() -> None:
 
     places = in_order([ListedServer(position, None) for position in reversed(wanted)], order)
 
-    assert [found.position for found in places] == wanted
+    assert [server.position for server in places] == wanted
 
 
 @pytest.mark.parametrize("cells", [1, 2, 3, 8, 80, 200])
@@ -131,17 +131,17 @@ def test_first_batches_together_stay_below_three_times_the_page_and_two_rows_eac
 
 def test_a_cell_that_says_where_its_rest_begins_is_not_asked_in_vain() -> None:
     merge = Merge(NAME, 4, ["a", "b"])
-    merge.give("a", Part(found("1", "2"), ("8", "uuid-8")))
-    merge.give("b", Part(found("3", "4"), ("5", "uuid-5")))
+    merge.give("a", Part(servers("1", "2"), ("8", "uuid-8")))
+    merge.give("b", Part(servers("3", "4"), ("5", "uuid-5")))
 
     assert merge.wanted() == {}
-    assert [found.item for found in merge.page()] == ["1", "2", "3", "4"]
+    assert [server.item for server in merge.page()] == ["1", "2", "3", "4"]
 
 
 def test_a_cell_whose_rest_begins_on_the_page_is_asked_from_its_last_server_on() -> None:
     merge = Merge(NAME, 3, ["a", "b"])
-    merge.give("a", Part(found("1"), ("2", "uuid-2")))
-    merge.give("b", Part(found("3", "4"), None))
+    merge.give("a", Part(servers("1"), ("2", "uuid-2")))
+    merge.give("b", Part(servers("3", "4"), None))
 
     assert merge.wanted().keys() == {"a"}
     assert merge.wanted()["a"].after == ("1", "uuid-1")

@@ -108,8 +108,8 @@ class FakeKeystone:
             self.validated.append(token)
             if self.own_ended or own != f"own-{len(self.logins)}":
                 return 401, {}, b"{}"
-            found = self.tokens.get(token)
-        return (404, {}, b"{}") if found is None else (200, {}, json.dumps({"token": found}).encode())
+            content = self.tokens.get(token)
+        return (404, {}, b"{}") if content is None else (200, {}, json.dumps({"token": content}).encode())
 
     def wait_for_turn(self) -> None:
         self._may_answer.wait(30)

@@ -64,9 +64,9 @@ FOREIGN = {
 def test_what_the_service_should_not_have_named_is_left_out(case: str) -> None:
     mine = image()
 
-    found, _ = listed(lambda _: {"images": [image(**FOREIGN[case]), mine]})
+    images, _ = listed(lambda _: {"images": [image(**FOREIGN[case]), mine]})
 
-    assert [each.id for each in found] == [mine["id"]]
+    assert [each.id for each in images] == [mine["id"]]
 
 
 def test_the_service_is_asked_for_these_alone() -> None:
@@ -82,19 +82,19 @@ def test_a_list_without_an_end_is_given_up(same: bool) -> None:
     """Of a project with very many images, or of a service that names the same ones again and again."""
     rows = [image() for _ in range(100)]
 
-    found, service = listed(
+    images, service = listed(
         lambda _: {"images": rows if same else [image() for _ in range(100)], "next": "http://elsewhere.example/"}
     )
 
     assert len(service.asked) == 10
-    assert len(found) == (100 if same else MAX_LISTED)
+    assert len(images) == (100 if same else MAX_LISTED)
     assert all(path.startswith("/v2/images?") for path in service.asked)
 
 
 def test_a_page_that_is_longer_than_asked_for_is_cut() -> None:
-    found, service = listed(lambda _: {"images": [image() for _ in range(5000)]})
+    images, service = listed(lambda _: {"images": [image() for _ in range(5000)]})
 
-    assert (len(found), len(service.asked)) == (100, 1)
+    assert (len(images), len(service.asked)) == (100, 1)
 
 
 @pytest.mark.parametrize(

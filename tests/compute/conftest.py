@@ -93,9 +93,9 @@ class Cell:
     def hear(self, verb: Any, matches: Callable[[Any], bool] = lambda _: True) -> Any:
         """The first row of this verb (of a heartbeat, itself) that matches; waits for it."""
         with self._changed:
-            found = self._changed.wait_for(lambda: [row for row in self.heard(verb) if matches(row)], DEADLINE_S)
-        assert found, f"no such {verb.name}; heard: {[said for said in self.said if said[0] != 'heartbeat']}"
-        return found[0]
+            heard = self._changed.wait_for(lambda: [row for row in self.heard(verb) if matches(row)], DEADLINE_S)
+        assert heard, f"no such {verb.name}; heard: {[said for said in self.said if said[0] != 'heartbeat']}"
+        return heard[0]
 
     def hear_of(self, servers: Iterable[str], *verbs: Any) -> None:
         """Waits until each of the servers was in a report of one of the verbs. A report may come twice: rows are not

@@ -61,15 +61,15 @@ def ask(bench: Bench, verb: Verb, server: str) -> Any:
 def test_a_simulated_guest_has_no_console_and_says_how_it_fares(bench: Bench, server: str) -> None:
     assert ask(bench, compute.CONSOLE_ADDRESSES, server).addresses == []
 
-    found = ask(bench, compute.DIAGNOSTICS, server)
+    diagnostics = ask(bench, compute.DIAGNOSTICS, server)
 
-    assert (found.driver, found.power_state, found.vcpus, found.memory_maximum_mib) == (
+    assert (diagnostics.driver, diagnostics.power_state, diagnostics.vcpus, diagnostics.memory_maximum_mib) == (
         "simulated",
         states.RUNNING,
         1,
         64,
     )
-    assert len(found.cpu_times_ns) == 1 and [disk.name for disk in found.disks] == ["vda"]
+    assert len(diagnostics.cpu_times_ns) == 1 and [disk.name for disk in diagnostics.disks] == ["vda"]
 
 
 def test_consoles_are_told_with_ports_and_sockets(bench: Bench) -> None:

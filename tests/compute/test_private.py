@@ -49,9 +49,9 @@ def test_records_of_orders_are_for_the_agent_alone(tmp_path: pathlib.Path) -> No
         records.give_up({new_uuid(): 1})
         records.opener.public_key()
 
-    found = modes(tmp_path)
-    assert {found[name] for name in ("state", "state/compute", "state/compute/host")} == {0o711}
-    below = {name: mode for name, mode in found.items() if name.startswith("state/compute/host/")}
+    by_name = modes(tmp_path)
+    assert {by_name[name] for name in ("state", "state/compute", "state/compute/host")} == {0o711}
+    below = {name: mode for name, mode in by_name.items() if name.startswith("state/compute/host/")}
     assert len(below) >= 7
     assert {name: mode for name, mode in below.items() if mode & 0o077} == {}
 
@@ -69,10 +69,10 @@ def test_a_guest_s_files_are_for_the_agent_and_the_guest(tmp_path: pathlib.Path)
     home.bound_console()
     commands.run(["sh", "-c", f"echo > {home.path}/made-by-a-program"], Deadline(attempt=1, deadline_s=10.0))
 
-    found = modes(tmp_path)
-    directories = {name: mode for name, mode in found.items() if (tmp_path / name).is_dir()}
+    by_name = modes(tmp_path)
+    directories = {name: mode for name, mode in by_name.items() if (tmp_path / name).is_dir()}
     assert set(directories.values()) == {0o711}, directories
-    files = {name: mode for name, mode in found.items() if name not in directories}
+    files = {name: mode for name, mode in by_name.items() if name not in directories}
     assert len(files) >= 7
     assert set(files.values()) == {0o600}, files
 
@@ -99,12 +99,12 @@ def test_what_was_readable_before_is_not_any_more(tmp_path: pathlib.Path) -> Non
 def test_only_one_module_of_the_agent_makes_files() -> None:
     """A file or a directory that is made elsewhere has the mode that the umask of the day gives it."""
     root = pathlib.Path(compute.__file__).parent
-    found = []
+    lines = []
     for path in root.rglob("*.py"):
         if path.name == "private.py":
             continue
         for number, line in enumerate(path.read_text().splitlines(), 1):
             is_known = any(path.name == name and word in line for name, word in NOT_MAKING)
             if MAKES_FILES.search(line.partition("#")[0]) and not is_known:
-                found.append(f"{path.relative_to(root)}:{number}: {line.strip()}")
-    assert found == []
+                lines.append(f"{path.relative_to(root)}:{number}: {line.strip()}")
+    assert lines == []

@@ -147,10 +147,10 @@ class CellWithProxy:
     def answer(self, _: Context, asked: cell_verbs.ServerOnHost) -> compute.ConsoleAddresses | Forward:
         if asked.host != HOST:
             return Forward(compute.queue(asked.host))
-        found = self.served.get(asked.uuid, core.errors.NotFound("There is no such guest"))
-        if isinstance(found, core.errors.CellplaneError):
-            raise found
-        return compute.ConsoleAddresses(found)
+        addresses = self.served.get(asked.uuid, core.errors.NotFound("There is no such guest"))
+        if isinstance(addresses, core.errors.CellplaneError):
+            raise addresses
+        return compute.ConsoleAddresses(addresses)
 
 
 @pytest.fixture

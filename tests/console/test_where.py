@@ -349,20 +349,20 @@ def test_a_file_that_takes_a_sockets_place_meanwhile_is_not_opened(
 ) -> None:
     guest = make_guest("socket")
     path = pathlib.Path(str(guest.address.path))
-    found = Targets(Allowed(directory=str(path.parent)), owner=os.geteuid()).find(
+    target = Targets(Allowed(directory=str(path.parent)), owner=os.geteuid()).find(
         guest.address, host=HOST, owners_of=lambda _: []
     )
-    assert isinstance(found, targets.Socket)
+    assert isinstance(target, targets.Socket)
 
     path.rename(path.with_suffix(".moved"))
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(path))
         with pytest.raises(FileNotFoundError):
-            found.open()
+            target.open()
         path.unlink()
     path.symlink_to(path.with_suffix(".moved"))
     with pytest.raises(OSError):
-        found.open()
+        target.open()
 
 
 # ---- what is no address at all ---------------------------------------------------------------------------------------

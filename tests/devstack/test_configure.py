@@ -70,7 +70,7 @@ def test_no_two_agents_share_an_account_at_the_broker_nor_one_with_anybody_else(
         level.users[f"{who}.{cell}"] for cell, level in written.addresses.cells.items() for who in ("api", "console")
     ]
 
-    every = [*(one for found in transports for one in found), *others, *guests]
+    every = [*(one for transport in transports for one in transport), *others, *guests]
     assert len(set(every)) == len(every) == len(written.shape.all_hosts) + len(others) + len(guests)
     assert len({urllib.parse.urlsplit(url).password for url in every}) == len(every)
 

@@ -44,23 +44,23 @@ def wanted(extra: str) -> list[Requirement]:
 
 
 def pinned(*names: str) -> Mapping[str, Version]:
-    found: dict[str, Version] = {}
+    versions: dict[str, Version] = {}
     for name in names:
         for line in pins.section(name).splitlines():
             if match := PIN.match(line):
-                found[canonicalize_name(match[1])] = Version(match[2])
-    return found
+                versions[canonicalize_name(match[1])] = Version(match[2])
+    return versions
 
 
 @pytest.mark.parametrize("extra", STACKED)
 def test_every_requirement_is_pinned_within_its_bounds(extra: str) -> None:
-    found = pinned(*STACKED[extra])
+    versions = pinned(*STACKED[extra])
 
     for requirement in wanted(extra):
         name = canonicalize_name(requirement.name)
-        assert name in found, f"{requirement} is not in constraints.txt: python -m devstack.renew_pins"
-        assert requirement.specifier.contains(found[name]), (
-            f"{requirement} does not admit {found[name]}: python -m devstack.renew_pins"
+        assert name in versions, f"{requirement} is not in constraints.txt: python -m devstack.renew_pins"
+        assert requirement.specifier.contains(versions[name]), (
+            f"{requirement} does not admit {versions[name]}: python -m devstack.renew_pins"
         )
 
 
@@ -69,10 +69,10 @@ def test_every_requirement_is_pinned_within_its_bounds(extra: str) -> None:
     [("keystone", keystone_environment.REQUIREMENTS), ("glance", glance_environment.REQUIREMENTS)],
 )
 def test_what_other_programs_need_is_pinned(section: str, needed: tuple[str, ...]) -> None:
-    found = pinned(section)
+    versions = pinned(section)
 
     for requirement in map(Requirement, needed):
-        assert requirement.specifier.contains(found[canonicalize_name(requirement.name)]), requirement
+        assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), requirement
 
 
 @pytest.mark.parametrize(("name", "lowest"), ABOVE_KNOWN_HOLES.items())
@@ -102,14 +102,14 @@ def test_every_pin_has_its_hashes_and_says_nothing_else() -> None:
 @pytest.mark.parametrize(("python", "machine"), list(itertools.product(PYTHONS, MACHINES)))
 def test_whatever_a_pin_needs_is_pinned_too(python: str, machine: str) -> None:
     """So on every Python and machine: nothing is resolved when it is installed."""
-    found = pinned(*STACKED["test"])
+    versions = pinned(*STACKED["test"])
     environment = {"python_version": python, "python_full_version": f"{python}.0", "platform_machine": machine}
-    for name, version in found.items():
+    for name, version in versions.items():
         for requirement in _needs(name, version, environment):
             need = canonicalize_name(requirement.name)
-            assert need in found, f"{name} needs {requirement}"
-            assert requirement.specifier.contains(found[need], prereleases=True), (
-                f"{name} needs {requirement}, {found[need]} is pinned"
+            assert need in versions, f"{name} needs {requirement}"
+            assert requirement.specifier.contains(versions[need], prereleases=True), (
+                f"{name} needs {requirement}, {versions[need]} is pinned"
             )
 
 

@@ -38,14 +38,14 @@ def quoted(page: pathlib.Path) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_files_that_pages_name_are_there(page: pathlib.Path) -> None:
     path = re.compile(rf"(?:{'|'.join(PACKAGES)}|docs)/[\w./-]+")
-    paths = [found[0].rstrip("./") for text in quoted(page) if (found := path.match(text)) and "NNNN" not in text]
+    paths = [match[0].rstrip("./") for text in quoted(page) if (match := path.match(text)) and "NNNN" not in text]
 
     assert [path for path in paths if not (REPOSITORY / path).exists()] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_settings_that_pages_name_are_settings(page: pathlib.Path) -> None:
-    settings = [found[0] for text in quoted(page) if (found := re.match(r"\[[a-z_]+\] [a-z][a-z0-9_]*", text))]
+    settings = [match[0] for text in quoted(page) if (match := re.match(r"\[[a-z_]+\] [a-z][a-z0-9_]*", text))]
 
     assert [name for name in settings if name not in SETTINGS and not OF_OTHERS.match(name)] == []
 
@@ -117,6 +117,6 @@ def test_the_page_of_upgrades_shows_the_newest_revisions() -> None:
         re.MULTILINE,
     )
 
-    assert {kind: {found, needed} for kind, found, needed in shown} == {
+    assert {kind: {current, needed} for kind, current, needed in shown} == {
         "api": {api_db.schema.SCHEMA.newest}, "cell": {cell_db.schema.SCHEMA.newest},
     }  # fmt: skip

@@ -202,18 +202,18 @@ def settle(world: StackWorld, say: Say) -> None:
     said = ""
     while True:
         try:
-            found = world.complaints()
+            complaints = world.complaints()
         except AssertionError:
             raise
         except Exception as error:  # a database or broker that has just come back
-            found = [f"cannot look: {error!r}"]
-        if not found:
+            complaints = [f"cannot look: {error!r}"]
+        if not complaints:
             return
         if time.monotonic() > ends:
-            raise AssertionError(f"not at rest after {SETTLE_DEADLINE_S:g} s: " + "; ".join(found[:20]))
-        if found[0] != said:
-            said = found[0]
-            say(f"not yet: {len(found)}, as {said}")
+            raise AssertionError(f"not at rest after {SETTLE_DEADLINE_S:g} s: " + "; ".join(complaints[:20]))
+        if complaints[0] != said:
+            said = complaints[0]
+            say(f"not yet: {len(complaints)}, as {said}")
         time.sleep(LOOK_EVERY_S)  # between two looks at what other processes do
 
 

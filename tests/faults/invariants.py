@@ -26,9 +26,9 @@ def complaints(world: World) -> list[str]:
         _claims,
     ]
     for look in looks:
-        found = list(look(world))
-        if found:
-            return found
+        wrong = list(look(world))
+        if wrong:
+            return wrong
     return []
 
 
@@ -74,11 +74,11 @@ def _guests(world: World) -> Complaints:
         for uuid, (_, row) in world.instances().items()
         if row.state == states.BUILD_ACTIVE
     }
-    found = world.guests()
-    for guest in found:
+    guests = world.guests()
+    for guest in guests:
         if guest not in wanted:
             yield f"(a) a guest that nobody wants: {guest}"
-    for guest in wanted - set(found):
+    for guest in wanted - set(guests):
         yield f"(a) a guest is missing: {guest}"
     for path in (world.folder / "guests").glob("*/guests/building/*"):
         yield f"(a) something half-built is left: {path.name}"
@@ -117,7 +117,7 @@ def _messages(world: World) -> Complaints:
 
 def _claims(world: World) -> Complaints:
     wanted = {uuid: row.node_uuid for uuid, (_, row) in world.instances().items() if row.state == states.BUILD_ACTIVE}
-    found = world.claims()
-    for uuid in wanted.keys() | found.keys():
-        if wanted.get(uuid) != found.get(uuid):
-            yield f"(b) the claim of {uuid} is on {found.get(uuid)} and should be on {wanted.get(uuid)}"
+    claims = world.claims()
+    for uuid in wanted.keys() | claims.keys():
+        if wanted.get(uuid) != claims.get(uuid):
+            yield f"(b) the claim of {uuid} is on {claims.get(uuid)} and should be on {wanted.get(uuid)}"

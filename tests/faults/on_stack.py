@@ -59,12 +59,12 @@ class StackWorld:
 
     def instances(self) -> dict[str, tuple[str, sa.Row[Any]]]:
         """uuid -> (cell, row), of cell0 and all cells; fails if a server is in two."""
-        found: dict[str, tuple[str, sa.Row[Any]]] = {}
+        by_uuid: dict[str, tuple[str, sa.Row[Any]]] = {}
         for cell in ("cell0", *self.cell_names):
             for row in self.rows(cell, cell_db.tables.instances):
-                assert row.uuid not in found, f"{row.uuid} is in {found[row.uuid][0]} and in {cell}"
-                found[row.uuid] = (cell, row)
-        return found
+                assert row.uuid not in by_uuid, f"{row.uuid} is in {by_uuid[row.uuid][0]} and in {cell}"
+                by_uuid[row.uuid] = (cell, row)
+        return by_uuid
 
     def guests(self) -> list[tuple[str, str, int]]:
         """(host, uuid, attempt) of every guest on every host."""
@@ -77,21 +77,21 @@ class StackWorld:
 
     def claims(self) -> dict[str, str]:
         """uuid -> node of every claim in Placement; fails if a server has claims on two."""
-        found: dict[str, str] = {}
+        nodes: dict[str, str] = {}
         for provider in self.placement.providers([]):
             for uuid in self.placement.claims_on_provider(provider.uuid):
-                assert uuid not in found, f"{uuid} has claims on two nodes"
-                found[uuid] = provider.uuid
-        return found
+                assert uuid not in nodes, f"{uuid} has claims on two nodes"
+                nodes[uuid] = provider.uuid
+        return nodes
 
     def messages(self) -> dict[str, int]:
         """Where and which queue -> messages that wait in it; heartbeats come and go in `reports`."""
-        found = {
+        counts = {
             f"{where} {queue}": self.brokers[where].waiting(queue)
             for where, queue in self.queues()
             if queue != "reports"
         }
-        return {queue: number for queue, number in found.items() if number}
+        return {queue: number for queue, number in counts.items() if number}
 
     def queues(self) -> list[tuple[str, str]]:
         """(broker, queue) of every queue for work."""

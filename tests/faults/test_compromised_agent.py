@@ -44,12 +44,12 @@ def test_every_verb_that_hosts_speak_counts_only_from_the_host_it_names(worlds: 
 
 def _said_by_hosts() -> set[type]:
     asked_of_hosts = (cell_verbs.ConsoleLogOnHost, cell_verbs.ServerOnHost)
-    found = [
+    types = [
         one
         for one in vars(cell_verbs).values()
         if isinstance(one, type) and issubclass(one, msgspec.Struct) and one not in asked_of_hosts
     ]
-    return {one for one in found if "host" in {field.name for field in msgspec.structs.fields(one)}}
+    return {one for one in types if "host" in {field.name for field in msgspec.structs.fields(one)}}
 
 
 def test_what_an_agent_says_of_others_changes_nothing(worlds: Worlds) -> None:

@@ -67,14 +67,16 @@ def _heard(world: World, *, silent_s: float = 0.0, placed: bool = True) -> None:
         connection.execute(sa.update(services).where(services.c.host == HOST).values(last_seen_at=now_sql(-silent_s)))
 
 
-def _conductor(world: World, *, deaf: bool) -> None:
+def _conductor(world: World, *, disconnected: bool) -> None:
     with world.databases[CELL].transaction() as connection:
-        cell_db.heartbeats.conductor_beat(connection, host="conductor", version="1", started_at=utcnow(), deaf=deaf)
+        cell_db.heartbeats.conductor_beat(
+            connection, host="conductor", version="1", started_at=utcnow(), disconnected=disconnected
+        )
 
 
 def test_a_host_that_a_listening_conductor_does_not_hear_is_down(world: World) -> None:
     _heard(world, silent_s=SILENT_S)
-    _conductor(world, deaf=False)
+    _conductor(world, disconnected=False)
     world.start("super", world.super_conductor())
 
     server = world.accept()
@@ -85,7 +87,7 @@ def test_a_host_that_a_listening_conductor_does_not_hear_is_down(world: World) -
 
 def test_a_build_waits_while_nobody_listens_for_hosts(world: World) -> None:
     _heard(world, silent_s=SILENT_S)
-    _conductor(world, deaf=True)
+    _conductor(world, disconnected=True)
     program = world.start("super", world.super_conductor())
 
     server = world.accept()
@@ -95,14 +97,14 @@ def test_a_build_waits_while_nobody_listens_for_hosts(world: World) -> None:
     assert world.state_of(server[0]) is None
 
     _heard(world)
-    _conductor(world, deaf=False)
+    _conductor(world, disconnected=False)
     world.wait_for(server, states.BUILD)
     wait_until(lambda: not world.rows("api", sa.table("build_requests", sa.column("uuid"))), "an empty journal")
 
 
 def test_a_build_waits_for_a_host_that_has_just_come(world: World) -> None:
     _heard(world, placed=False)
-    _conductor(world, deaf=False)
+    _conductor(world, disconnected=False)
     program = world.start("super", world.super_conductor())
     wait_until(lambda: [host.cut_off for host in program.view.reported()] == [True], "the host is in the view")
 
@@ -116,7 +118,7 @@ def test_a_build_waits_for_a_host_that_has_just_come(world: World) -> None:
 
 def test_a_build_waits_while_its_only_cell_is_away(world: World) -> None:
     _heard(world)
-    _conductor(world, deaf=False)
+    _conductor(world, disconnected=False)
     program = world.start("super", world.super_conductor())
     wait_until(lambda: [host.up for host in program.view.reported()] == [True], "the host is up in the view")
     gate = program.cells.by_name(CELL)
@@ -133,7 +135,7 @@ def test_a_build_waits_while_its_only_cell_is_away(world: World) -> None:
 
 def test_a_build_waits_while_the_broker_of_its_only_cell_is_away(world: World) -> None:
     _heard(world)
-    _conductor(world, deaf=False)
+    _conductor(world, disconnected=False)
     program = world.start("super", world.super_conductor())
     wait_until(lambda: [host.up for host in program.view.reported()] == [True], "the host is up in the view")
     broker = in_process.broker(world.at.brokers[CELL].removeprefix(in_process.SCHEME))
@@ -148,7 +150,7 @@ def test_a_build_waits_while_the_broker_of_its_only_cell_is_away(world: World) -
 
     def is_built() -> bool:
         _heard(world)
-        _conductor(world, deaf=False)
+        _conductor(world, disconnected=False)
         return world.state_of(server[0]) == states.BUILD
 
     wait_until(is_built, "the build is in its cell")
@@ -158,7 +160,7 @@ def test_nothing_is_built_in_a_cell_that_is_too_slow_to_be_written_to(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _heard(world)
-    _conductor(world, deaf=False)
+    _conductor(world, disconnected=False)
     program = world.super_conductor()
     program.cells.refresh()
     program.watch.pull()
@@ -195,7 +197,7 @@ def _in_journal(world: World) -> list[str]:
 def test_a_build_waits_for_a_cell_that_was_never_read(world: World) -> None:
     """A super-conductor that was restarted while the only cell was away knew of no hosts, and buried the build."""
     _heard(world)
-    _conductor(world, deaf=False)
+    _conductor(world, disconnected=False)
     with _away(world):
         program = world.start("super", world.super_conductor())
         server = world.accept()

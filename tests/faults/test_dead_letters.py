@@ -64,7 +64,7 @@ def test_a_poisonous_build_goes_to_the_next_host_and_leaves_no_secret(worlds: Wo
     _publish(world, cell, compute_verbs.queue(row.host), compute_verbs.BUILD, _Orders([{"attempt": "?", "spec": spec}]))
 
     letters = wait_until(
-        lambda: len(found := world.rows(cell, cell_db.tables.dead_letters)) == 2 and found,
+        lambda: len(rows := world.rows(cell, cell_db.tables.dead_letters)) == 2 and rows,
         "two dead letters of the cell",
     )
     for letter in letters:

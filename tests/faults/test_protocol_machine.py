@@ -209,14 +209,14 @@ class Build(RuleBasedStateMachine):
         for host, agent in self.harness.agents.items():
             agent.refuse(False)
             self.harness.force_down(host, False)
-        found = ["nobody looked"]
+        complaints = ["nobody looked"]
         for _ in range(MAX_ROUNDS):
             self._everybody_works()
             self.the_rules_hold()
-            found = invariants.complaints(self.harness.world)
-            if not found and not self.harness.post.messages:
+            complaints = invariants.complaints(self.harness.world)
+            if not complaints and not self.harness.post.messages:
                 return
-        raise AssertionError("no rest: " + "; ".join([*found, *map(str, self.harness.post.messages)]))
+        raise AssertionError("no rest: " + "; ".join([*complaints, *map(str, self.harness.post.messages)]))
 
     def _everybody_works(self) -> None:
         for worker in list(self.workers):

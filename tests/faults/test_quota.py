@@ -37,14 +37,14 @@ PROCESSES = 4
 def url(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> str:
     """An API database of each kind, empty."""
     if request.param == "sqlite":
-        found = f"sqlite:///{tmp_path}/api.sqlite"
+        database_url = f"sqlite:///{tmp_path}/api.sqlite"
     else:
         server: mariadb.MariaDB = request.getfixturevalue("mariadb_server")
-        found = server.create_schema(f"quota_{uuid.uuid4().hex[:8]}")
-    database = Database(found, pool_size=1)
+        database_url = server.create_schema(f"quota_{uuid.uuid4().hex[:8]}")
+    database = Database(database_url, pool_size=1)
     sync(api_db.schema.SCHEMA, database)
     database.close()
-    return found
+    return database_url
 
 
 @pytest.fixture

@@ -59,13 +59,13 @@ class Databases:
 @pytest.fixture(params=["sqlite", pytest.param("mariadb", marks=pytest.mark.mariadb)])
 def databases(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Iterator[Databases]:
     if request.param == "sqlite":
-        found = Databases(f"sqlite:///{tmp_path}/api.sqlite", f"sqlite:///{tmp_path}/cell.sqlite")
+        made = Databases(f"sqlite:///{tmp_path}/api.sqlite", f"sqlite:///{tmp_path}/cell.sqlite")
     else:
         server: mariadb.MariaDB = request.getfixturevalue("mariadb_server")
         mark = uuid.uuid4().hex[:8]
-        found = Databases(server.create_schema(f"rules_{mark}_api"), server.create_schema(f"rules_{mark}_cell"))
-    yield found
-    found.close()
+        made = Databases(server.create_schema(f"rules_{mark}_api"), server.create_schema(f"rules_{mark}_cell"))
+    yield made
+    made.close()
 
 
 def an_order() -> BuildRequest:

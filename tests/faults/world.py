@@ -380,12 +380,12 @@ disk_gib = 500
 
     def instances(self) -> dict[str, tuple[str, sa.Row[Any]]]:
         """uuid -> (cell, row), of cell0 and all cells; fails if a server has live rows in two."""
-        found: dict[str, tuple[str, sa.Row[Any]]] = {}
+        by_uuid: dict[str, tuple[str, sa.Row[Any]]] = {}
         for cell in ("cell0", *self.cell_names):
             for row in self.rows(cell, cell_db.tables.instances):
-                assert row.uuid not in found, f"{row.uuid} is in {found[row.uuid][0]} and in {cell}"
-                found[row.uuid] = (cell, row)
-        return found
+                assert row.uuid not in by_uuid, f"{row.uuid} is in {by_uuid[row.uuid][0]} and in {cell}"
+                by_uuid[row.uuid] = (cell, row)
+        return by_uuid
 
     def guests(self) -> list[tuple[str, str, int]]:
         """(host, uuid, attempt) of every guest on every host."""
@@ -398,12 +398,12 @@ disk_gib = 500
 
     def claims(self) -> dict[str, str]:
         """uuid -> node of every claim in Placement; fails if a server has claims on two."""
-        found: dict[str, str] = {}
+        nodes: dict[str, str] = {}
         for provider in self.placement.providers([]):
             for uuid in self.placement.claims_on_provider(provider.uuid):
-                assert uuid not in found, f"{uuid} has claims on two nodes"
-                found[uuid] = provider.uuid
-        return found
+                assert uuid not in nodes, f"{uuid} has claims on two nodes"
+                nodes[uuid] = provider.uuid
+        return nodes
 
     def messages(self) -> dict[str, int]:
         """Queue -> messages that wait in it: hints, orders and dead letters; heartbeats come and go in `reports`."""
@@ -411,12 +411,12 @@ disk_gib = 500
             cell: ["conductor", "dead_letters", *(messaging.verbs.compute.queue(host) for host in hosts)]
             for cell, hosts in self.hosts.items()
         }
-        found = {
+        counts = {
             f"{where} {queue}": self.brokers[where].waiting(queue)
             for where, queues in names.items()
             for queue in queues
         }
-        return {queue: number for queue, number in found.items() if number}
+        return {queue: number for queue, number in counts.items() if number}
 
     def wait_for(self, wanted: Sequence[str], state: str, deadline_s: float = DEADLINE_S) -> None:
         """Waits until all these servers are in the protocol's state."""

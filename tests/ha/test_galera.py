@@ -230,8 +230,8 @@ def test_a_host_is_in_one_zone_only(gates: list[Gate], cell: str) -> None:
             ),
         )  # type: ignore[misc]
 
-        found = value_of(gates[0].read_now(api_db.aggregates.list_all))
-        assert len([one for one in found if one.id in zones and host in one.hosts]) == 1
+        aggregates = value_of(gates[0].read_now(api_db.aggregates.list_all))
+        assert len([one for one in aggregates if one.id in zones and host in one.hosts]) == 1
 
 
 # ---- leases ----------------------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ def test_every_name_in_a_body_is_of_the_type_of_names(label: str) -> None:
 
 
 def test_names_are_looked_for_in_bodies_that_have_some() -> None:
-    found = {path for schema in BODIES.values() for path, _ in _names(schema)}
+    paths = {path for schema in BODIES.values() for path, _ in _names(schema)}
 
     assert {
         ("server", "name"),
@@ -69,7 +69,7 @@ def test_names_are_looked_for_in_bodies_that_have_some() -> None:
         ("keypair", "name"),
         ("aggregate", "availability_zone"),
         ("flavor", "name"),
-    } <= found
+    } <= paths
 
 
 @pytest.mark.parametrize("kind", [NAME, name(pattern=r"^[a-zA-Z0-9_ -]+\Z")], ids=["any", "of a key pair"])

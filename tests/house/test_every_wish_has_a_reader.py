@@ -85,12 +85,12 @@ READ_IN = {SCHEDULER: ("scheduler", "core"), LIBVIRT: ("compute/libvirt",)}
 
 
 def test_every_namespace_of_extra_specs_has_its_reader_or_is_refused() -> None:
-    found: dict[str, set[str]] = {}
+    namespaces: dict[str, set[str]] = {}
     for known in KNOWN:
-        found.setdefault(known.reader, set()).add(re.split(r"[:({]", known.name.pattern)[0])
+        namespaces.setdefault(known.reader, set()).add(re.split(r"[:({]", known.name.pattern)[0])
 
-    assert found == NAMESPACES
-    assert set().union(*found.values()).isdisjoint(UNREAD)
+    assert namespaces == NAMESPACES
+    assert set().union(*namespaces.values()).isdisjoint(UNREAD)
 
 
 @pytest.mark.parametrize(

@@ -100,13 +100,13 @@ RULES: list[Callable[[str, ast.Call, bool], bool]] = [
 
 @pytest.mark.parametrize("breaks", RULES)
 def test_no_wait_without_a_bound(breaks: Callable[[str, ast.Call, bool], bool]) -> None:
-    found = [
+    broken = [
         f"{file}:{call.lineno}: {ast.unparse(call)[:80]}"
         for file, call, in_with in calls()
         if breaks(file, call, in_with)
     ]
 
-    assert found == []
+    assert broken == []
 
 
 @pytest.mark.parametrize(

@@ -278,12 +278,12 @@ def _attached_in(document: str) -> set[str]:
 
 def qemu_processes(uuid: str) -> list[identity.Process]:
     """The server's QEMU, if it runs."""
-    found = []
+    processes = []
     for entry in pathlib.Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if entry.name.isdigit() and f"guest=cellplane-{uuid}".encode() in (entry / "cmdline").read_bytes():
-                found.append(identity.process_of(int(entry.name)))
-    return [process for process in found if process is not None]
+                processes.append(identity.process_of(int(entry.name)))
+    return [process for process in processes if process is not None]
 
 
 def _answers(driver: LibvirtHypervisor) -> bool:

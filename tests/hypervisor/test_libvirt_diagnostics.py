@@ -25,18 +25,18 @@ STATS = {
 
 
 def test_each_figure_is_found_under_libvirts_name() -> None:
-    found = diagnostics_of(SEEN, "qemu", STATS, DOCUMENT)
+    shown = diagnostics_of(SEEN, "qemu", STATS, DOCUMENT)
 
-    assert (found.driver, found.hypervisor, found.power_state, found.vcpus) == ("libvirt", "qemu", states.RUNNING, 2)
-    assert found.cpu_times_ns == [100, 200]
-    assert (found.memory_maximum_mib, found.memory_used_mib) == (96, 64)
-    assert found.disks == [Disk(name="vda", read_bytes=1, read_requests=2, write_bytes=3, write_requests=4)]
-    assert found.nics[0] == Nic(
+    assert (shown.driver, shown.hypervisor, shown.power_state, shown.vcpus) == ("libvirt", "qemu", states.RUNNING, 2)
+    assert shown.cpu_times_ns == [100, 200]
+    assert (shown.memory_maximum_mib, shown.memory_used_mib) == (96, 64)
+    assert shown.disks == [Disk(name="vda", read_bytes=1, read_requests=2, write_bytes=3, write_requests=4)]
+    assert shown.nics[0] == Nic(
         name="tap2", mac_address="52:54:00:00:00:02", rx_octets=1, rx_packets=2, rx_errors=3, rx_drop=4,
         tx_octets=5, tx_packets=6, tx_errors=7, tx_drop=8,
     )  # fmt: skip
-    assert (found.nics[1].name, found.nics[1].mac_address, found.nics[1].rx_octets) == ("tap9", None, 0)
-    assert found.has_config_drive
+    assert (shown.nics[1].name, shown.nics[1].mac_address, shown.nics[1].rx_octets) == ("tap9", None, 0)
+    assert shown.has_config_drive
 
 
 def test_what_libvirt_does_not_tell_of_each_cpu_it_tells_of_all_together() -> None:

@@ -255,7 +255,7 @@ def test_a_rescued_guest_boots_from_another_disk_and_sees_its_own_last() -> None
 
     disks = ET.fromstring(rescued_xml(document, HOME / "rescue.qcow2")).findall("devices/disk")
 
-    found = [
+    rows = [
         (
             pathlib.Path(str(disk.find("source").get("file"))).name,
             disk.find("target").get("dev"),
@@ -263,7 +263,7 @@ def test_a_rescued_guest_boots_from_another_disk_and_sees_its_own_last() -> None
         )
         for disk in disks
     ]
-    assert found == [
+    assert rows == [
         ("rescue.qcow2", "vda", True),
         ("swap.raw", "vdb", False),
         ("config.iso", "hda", False),

@@ -381,11 +381,11 @@ def test_dedicated_cpus_are_one_guests_alone(
 def cpus_of_threads(uuid: str) -> set[str]:
     """Where the CPUs of the guest may run."""
     (process,) = qemu_processes(uuid)
-    found = set()
+    cpus = set()
     for task in pathlib.Path(f"/proc/{process.pid}/task").iterdir():
         if (task / "comm").read_text().startswith("CPU "):
-            found.add(re.search(r"Cpus_allowed_list:\t(.*)", (task / "status").read_text())[1])
-    return found
+            cpus.add(re.search(r"Cpus_allowed_list:\t(.*)", (task / "status").read_text())[1])
+    return cpus
 
 
 @pytest.mark.parametrize(
@@ -615,12 +615,12 @@ def is_spawned(bed: LibvirtBed, spec: BuildSpec) -> bool:
 
 def commands() -> str:
     """The command lines of all processes, one to a line."""
-    found = []
+    lines = []
     for entry in pathlib.Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if entry.name.isdigit():
-                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-    return "\n".join(found)
+                lines.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return "\n".join(lines)
 
 
 @pytest.mark.parametrize("lie", ["backing file", "not qcow2", "too large"])

@@ -148,9 +148,9 @@ def test_hardware_that_the_image_asks_for() -> None:
         **dict.fromkeys(IGNORED, "whatever"),
     }  # fmt: skip
 
-    found = hardware_of(spec(properties=properties), machine="pc")
+    hardware = hardware_of(spec(properties=properties), machine="pc")
 
-    assert found == Hardware(
+    assert hardware == Hardware(
         machine="pc-q35-7.2",
         has_uefi=True,
         disk_bus="scsi",
@@ -178,9 +178,9 @@ def test_hardware_that_the_flavor_asks_for() -> None:
         "hw:hide_hypervisor_id": "yes", "hw:boot_menu": "true", "hw:pmu": "false", "hw:locked_memory": "false", "hw:mem_encryption": "no",
     }  # fmt: skip
 
-    found = hardware_of(spec(vcpus=2, extra_specs=extra_specs, properties={"hw_video_ram": "32"}), machine="pc")
+    hardware = hardware_of(spec(vcpus=2, extra_specs=extra_specs, properties={"hw_video_ram": "32"}), machine="pc")
 
-    assert found == Hardware(
+    assert hardware == Hardware(
         tpm=Tpm(model="tpm-crb", version="2.0"),
         page_kib=2048,
         cpu_policy=CpuPolicy(is_dedicated=True, emulator="isolate"),
@@ -251,10 +251,10 @@ def test_numa_nodes_share_out_the_flavor() -> None:
 def test_the_image_may_say_what_the_flavor_leaves_open() -> None:
     properties = {"hw_numa_nodes": "2", "hw_cpu_policy": "dedicated", "hw_cpu_cores": "2", "hw_tpm_version": "2.0"}
 
-    found = hardware_of(spec(vcpus=2, properties=properties), machine="pc")
+    asked = hardware_of(spec(vcpus=2, properties=properties), machine="pc")
 
-    assert len(found.numa) == 2 and found.cpu_policy.is_dedicated
-    assert (found.topology, found.tpm) == (Topology(sockets=1, cores=2, threads=1), Tpm(model="tpm-tis", version="2.0"))
+    assert len(asked.numa) == 2 and asked.cpu_policy.is_dedicated
+    assert (asked.topology, asked.tpm) == (Topology(sockets=1, cores=2, threads=1), Tpm(model="tpm-tis", version="2.0"))
 
 
 def test_limits_of_a_topology_are_kept() -> None:
@@ -275,7 +275,7 @@ def test_the_flavor_goes_before_the_image() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "found"),
+    ("asked", "topology"),
     [
         ({"hw:cpu_cores": "4"}, Topology(sockets=2, cores=4, threads=1)),
         ({"hw:cpu_threads": "2"}, Topology(sockets=4, cores=1, threads=2)),
@@ -284,8 +284,8 @@ def test_the_flavor_goes_before_the_image() -> None:
         ({"hw:cpu_sockets": "2", "hw:cpu_cores": "2", "hw:cpu_threads": "2"}, Topology(sockets=2, cores=2, threads=2)),
     ],
 )
-def test_topologies_use_all_cpus(asked: dict[str, str], found: Topology) -> None:
-    assert hardware_of(spec(vcpus=8, extra_specs=asked), machine="pc").topology == found
+def test_topologies_use_all_cpus(asked: dict[str, str], topology: Topology) -> None:
+    assert hardware_of(spec(vcpus=8, extra_specs=asked), machine="pc").topology == topology
 
 
 @pytest.mark.parametrize(
@@ -409,9 +409,9 @@ def test_abilities_are_read_from_libvirts_documents() -> None:
     }
     assert machines_of(MACHINES) == machines
 
-    found = abilities_of(MACHINES, DOMAIN_CAPABILITIES, frozenset({2048}))
+    abilities = abilities_of(MACHINES, DOMAIN_CAPABILITIES, frozenset({2048}))
 
-    assert found == Abilities(
+    assert abilities == Abilities(
         machines=machines,
         videos=frozenset({"virtio", "vga"}),
         tpm_models=frozenset({"tpm-tis"}),
@@ -424,9 +424,9 @@ def test_abilities_are_read_from_libvirts_documents() -> None:
 def test_without_swtpm_there_is_no_tpm_and_without_firmware_no_uefi() -> None:
     poor = DOMAIN_CAPABILITIES.replace("<value>emulator</value>", "").replace("<value>efi</value>", "")
 
-    found = abilities_of(MACHINES, poor, frozenset())
+    abilities = abilities_of(MACHINES, poor, frozenset())
 
-    assert (found.tpm_models, found.tpm_versions, found.has_uefi) == (frozenset(), frozenset(), False)
+    assert (abilities.tpm_models, abilities.tpm_versions, abilities.has_uefi) == (frozenset(), frozenset(), False)
 
 
 @pytest.mark.parametrize(

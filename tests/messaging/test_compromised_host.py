@@ -64,7 +64,7 @@ class Cell:
             dead_letters.QUEUE,
             *(f"compute.{host}" for host in (HOST, OTHER, DOTTED)),
         )
-        return {queue: found for queue in queues if (found := self.broker.waiting(queue))}
+        return {queue: count for queue in queues if (count := self.broker.waiting(queue))}
 
 
 def _host_of(arguments: Number) -> str:
@@ -452,17 +452,17 @@ def test_connections_and_channels_of_a_host_are_counted(guarded: Place, connect:
 
 def _opens(broker: Broker) -> Channel:
     """The broker may notice a moment late that connections have gone."""
-    found: list[Channel] = []
+    channels: list[Channel] = []
 
     def opens() -> bool:
         try:
-            found.append(broker.open(heartbeats=False))
+            channels.append(broker.open(heartbeats=False))
         except errors.Unavailable:
             return False
         return True
 
     wait_until(opens, what="connection", deadline_s=DEADLINE_S)
-    return found[0]
+    return channels[0]
 
 
 def test_a_flood_of_reports_ends_at_the_queues_limit(guarded: Place, connect: Connect, context: Context) -> None:

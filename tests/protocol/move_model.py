@@ -475,7 +475,7 @@ def _told(state: State, world: World, phase: str, word: str | None) -> State:
 # ---- the search ------------------------------------------------------------------------------------------------------
 
 
-class Found(NamedTuple):
+class Outcome(NamedTuple):
     """`verdict`: what is wrong, None: nothing; `trace`: how it comes to that; `ends`: how often which good end."""
 
     verdict: str | None
@@ -496,7 +496,7 @@ class Search:
         self._good: list[int] = []
         self._ends: Counter[str] = Counter()
 
-    def run(self) -> Found:
+    def run(self) -> Outcome:
         at = 0
         while at < len(self._states):
             verdict = self._visit(at)
@@ -505,10 +505,10 @@ class Search:
             at += 1
         trap = self._trap()
         if trap is not None:
-            return self._found("no good end can be reached any more", trap)
-        return Found(None, [], len(self._states), self._ends)
+            return self._outcome("no good end can be reached any more", trap)
+        return Outcome(None, [], len(self._states), self._ends)
 
-    def _visit(self, at: int) -> Found | None:
+    def _visit(self, at: int) -> Outcome | None:
         state, is_quiet = self._states[at], True
         for name, need_not, after in self._model.next(state):
             reached = self._ids.get(after)
@@ -516,7 +516,7 @@ class Search:
                 reached = self._note(at, name, after)
                 wrong = self._model.wrong(after)
                 if wrong is not None:
-                    return self._found(wrong, reached)
+                    return self._outcome(wrong, reached)
             if not need_not:
                 is_quiet = is_quiet and after == state
                 self._from.append(at)
@@ -525,7 +525,7 @@ class Search:
         if end is not None:
             self._good.append(at)
             self._ends[end] += 1
-        return self._found("nothing is left to do, and it is no good end", at) if is_quiet and end is None else None
+        return self._outcome("nothing is left to do, and it is no good end", at) if is_quiet and end is None else None
 
     def _note(self, at: int, name: str, after: State) -> int:
         self._ids[after] = reached = len(self._states)
@@ -534,12 +534,12 @@ class Search:
         self._how.append(name)
         return reached
 
-    def _found(self, verdict: str, at: int) -> Found:
+    def _outcome(self, verdict: str, at: int) -> Outcome:
         trace = [str(self._states[at])]
         while self._parents[at] >= 0:
             trace.append(self._how[at])
             at = self._parents[at]
-        return Found(verdict, trace[::-1], len(self._states), self._ends)
+        return Outcome(verdict, trace[::-1], len(self._states), self._ends)
 
     def _trap(self) -> int | None:
         """A state from which only faults lead to a good end: backwards from the good ends, all others are reached."""
@@ -557,6 +557,6 @@ class Search:
 
 def check(
     broken: str | None = None, *, faults: int = 1, kinds: tuple[str, ...] = KINDS, live: bool = True
-) -> Found:
+) -> Outcome:
     """Searches all states."""
     return Search(Model(broken, faults=faults, kinds=kinds, live=live)).run()

@@ -10,10 +10,10 @@ MANNERS = pytest.mark.parametrize("live", [True, False], ids=["live", "cold"])
 
 
 def assert_holds(*, live: bool, faults: int, kinds: tuple[str, ...]) -> None:
-    found = check(faults=faults, kinds=kinds, live=live)
+    result = check(faults=faults, kinds=kinds, live=live)
 
-    assert found.verdict is None, "\n".join([found.verdict, *found.trace])
-    assert set(found.ends) == {"stayed", "moved"}
+    assert result.verdict is None, "\n".join([result.verdict, *result.trace])
+    assert set(result.ends) == {"stayed", "moved"}
 
 
 @MANNERS
@@ -30,7 +30,7 @@ def test_a_move_holds_under_any_two_faults(live: bool) -> None:
 
 @pytest.mark.parametrize("rule", BREAKS)
 def test_without_the_rule_the_model_shows_how_it_goes_wrong(rule: str) -> None:
-    found = check(rule, kinds=("expire",), live=rule not in COLD)
+    result = check(rule, kinds=("expire",), live=rule not in COLD)
 
-    assert found.verdict is not None, f"{rule}: {BREAKS[rule]}, and nothing goes wrong"
-    assert found.trace
+    assert result.verdict is not None, f"{rule}: {BREAKS[rule]}, and nothing goes wrong"
+    assert result.trace

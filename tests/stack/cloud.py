@@ -120,11 +120,11 @@ class Cloud:
 
     def leftovers(self, uuids: set[str]) -> dict[str, set[str]]:
         """Which of these servers still have a claim, a row in the journal, a cleanup, or a row in a cell."""
-        found = {"claims": self.claims(), "journal": self.journal()}
+        uuids_by_place = {"claims": self.claims(), "journal": self.journal()}
         for cell in self.shape.cell_names:
-            found[f"cleanups of {cell}"] = {row.uuid for row in self.rows(cell, cell_db.tables.cleanups)}
-            found[f"instances of {cell}"] = self.held(cell)
-        return {where: held & uuids for where, held in found.items() if held & uuids}
+            uuids_by_place[f"cleanups of {cell}"] = {row.uuid for row in self.rows(cell, cell_db.tables.cleanups)}
+            uuids_by_place[f"instances of {cell}"] = self.held(cell)
+        return {where: held & uuids for where, held in uuids_by_place.items() if held & uuids}
 
     def journal(self) -> set[str]:
         """The servers that no cell owns yet, or whose delete no cell holds yet."""

@@ -60,8 +60,8 @@ def skip_without_servers() -> None:
 @pytest.fixture(scope="package", params=["embedded", "full"])
 def cloud(request: pytest.FixtureRequest) -> Cloud:
     """Each profile in turn."""
-    found: Cloud = request.getfixturevalue(request.param)
-    return found
+    chosen: Cloud = request.getfixturevalue(request.param)
+    return chosen
 
 
 @pytest.fixture

@@ -353,8 +353,8 @@ def _is_back(eight: Eight) -> bool:
 
 
 def _show(eight: Eight, server: str) -> dict[str, Any]:
-    found: dict[str, Any] = eight.cloud.api("demo").get(f"/servers/{server}")["server"]
-    return found
+    server_shown: dict[str, Any] = eight.cloud.api("demo").get(f"/servers/{server}")["server"]
+    return server_shown
 
 
 def _wait_for_status(eight: Eight, server: str, status: str) -> None:
@@ -458,9 +458,9 @@ def _workers(cloud: Cloud) -> list[int]:
 
 
 def _most_threads(cloud: Cloud) -> int:
-    found = max(_status(pid, "Threads") for pid in _workers(cloud))
-    print(f"{found} threads, {_mib(cloud):.0f} MiB")
-    return found
+    most = max(_status(pid, "Threads") for pid in _workers(cloud))
+    print(f"{most} threads, {_mib(cloud):.0f} MiB")
+    return most
 
 
 def _mib(cloud: Cloud) -> float:

@@ -43,8 +43,8 @@ def wait_for_status(client: Client, server: str, status: str) -> dict[str, Any]:
 @pytest.fixture(scope="package", params=["embedded", "full", pytest.param("with_keystone", marks=pytest.mark.keystone)])
 def cloud(request: pytest.FixtureRequest) -> Cloud:
     """Each profile in turn, and Keystone."""
-    found: Cloud = request.getfixturevalue(request.param)
-    return found
+    chosen: Cloud = request.getfixturevalue(request.param)
+    return chosen
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +80,13 @@ def test_versions_show(request: pytest.FixtureRequest, cloud: Cloud, admin: Clie
 
 def test_the_version_document_reads_as_the_client_wants_it(cloud: Cloud) -> None:
     with cloud.sdk("demo") as connection:
-        found = keystoneauth1.discover.Discover(connection.session, cloud.compute).version_data()
+        versions = keystoneauth1.discover.Discover(connection.session, cloud.compute).version_data()
 
-    assert [(data["version"], data["status"], data["min_microversion"]) for data in found] == [
+    assert [(data["version"], data["status"], data["min_microversion"]) for data in versions] == [
         ((2, 1), "CURRENT", (2, 1))
     ]
-    assert found[0]["max_microversion"] >= (2, LEAST_NEWEST_MINOR)
-    assert found[0]["url"].rstrip("/") == cloud.compute
+    assert versions[0]["max_microversion"] >= (2, LEAST_NEWEST_MINOR)
+    assert versions[0]["url"].rstrip("/") == cloud.compute
 
 
 @pytest.mark.parametrize("header", ["OpenStack-API-Version", "X-OpenStack-Nova-API-Version"])

@@ -129,11 +129,11 @@ class Burst:
 
     def create(self, name: str) -> str:
         """The id of a server of this name, ordered until the API has it."""
-        found: list[str] = []
+        ids: list[str] = []
 
         def is_ordered() -> bool:
             try:
-                found[:] = self._known(name) or [
+                ids[:] = self._known(name) or [
                     str(self._cloud.api("demo").post("/servers", self._servers.body(name))["server"]["id"])
                 ]
             except (errors.Unavailable, errors.Broken) as error:
@@ -146,7 +146,7 @@ class Burst:
         with self._changed:
             self._accepted += 1
             self._changed.notify_all()
-        return found[0]
+        return ids[0]
 
     def wait_for(self, accepted: int) -> None:
         """Returns once so many were accepted."""

@@ -48,12 +48,12 @@ def wait_for_status(client: Client, server: str, status: str) -> dict[str, Any]:
 
 def events(client: Client, server: str) -> dict[str, list[tuple[str, str]]]:
     """Action -> its events and how they ended."""
-    found: dict[str, list[tuple[str, str]]] = {}
+    by_action: dict[str, list[tuple[str, str]]] = {}
     for row in client.json(f"server event list {server}"):
         shown = client.json(f"server event show {server} {row['Request ID']}")["events"]
         parts = json.loads(shown) if isinstance(shown, str) else shown
-        found.setdefault(row["Action"], []).extend((event["event"], event["result"]) for event in parts)
-    return found
+        by_action.setdefault(row["Action"], []).extend((event["event"], event["result"]) for event in parts)
+    return by_action
 
 
 def test_a_server_is_rescued_and_unrescued(cloud: Cloud, server: str) -> None:

@@ -89,14 +89,14 @@ def wait_for_status(client: Client, server: str, status: str) -> dict[str, Any]:
 
 def wait_for_boots(client: Client, server: str, count: int) -> dict[str, str]:
     """The fields of the guest's last ready line, once it was ready so often."""
-    found: list[str] = []
+    lines: list[str] = []
 
     def is_ready() -> bool:
-        found[:] = re.findall(r"GUEST-READY (.*)", client.ok(f"console log show {server}"))
-        return len(found) >= count
+        lines[:] = re.findall(r"GUEST-READY (.*)", client.ok(f"console log show {server}"))
+        return len(lines) >= count
 
     wait_until(is_ready, what=f"ready line {count} of server {server}", deadline_s=DEADLINE_S, every_s=1.0)
-    return dict(field.split("=", 1) for field in found[-1].split())
+    return dict(field.split("=", 1) for field in lines[-1].split())
 
 
 def test_each_guest_says_that_it_is_ready_and_who_it_is(real: Cloud, servers: dict[str, str]) -> None:

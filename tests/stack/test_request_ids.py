@@ -15,7 +15,7 @@ LINE = re.compile(r"^\S+ \S+ \d+ [A-Z]+ (?P<logger>\S+) (?P<text>.*)$")
 AGENT, CELL_CONDUCTOR, SUPER_CONDUCTOR, API = "compute.", "conductor.cell.", "conductor.superconductor.", "api."
 
 
-def found(cloud: Cloud, request_id: str) -> list[tuple[str, str]]:
+def log_lines(cloud: Cloud, request_id: str) -> list[tuple[str, str]]:
     """(logger, text) of the lines of all processes that have it."""
     lines = [
         line
@@ -30,7 +30,7 @@ def check(cloud: Cloud, request_id: str, server: str, *parts: str) -> None:
     """Each of the parts has said what it did for the request, with server and request id as fields."""
 
     def missing() -> set[str]:
-        lines = found(cloud, request_id)
+        lines = log_lines(cloud, request_id)
         said = {
             part
             for part in parts
@@ -40,7 +40,7 @@ def check(cloud: Cloud, request_id: str, server: str, *parts: str) -> None:
         return set(parts) - said
 
     wait_until(lambda: not missing(), what=f"lines of {parts} with {request_id}", deadline_s=DEADLINE_S, every_s=0.2)
-    assert all(f"request_id={request_id}" in text for _, text in found(cloud, request_id))
+    assert all(f"request_id={request_id}" in text for _, text in log_lines(cloud, request_id))
 
 
 def test_one_search_finds_what_every_process_did_for_a_request(cloud: Cloud) -> None:

@@ -23,13 +23,13 @@ T = TypeVar("T")
 class Answers(Generic[T]):
     """What the cells said, in the order of the cells; `silent` are those that said nothing."""
 
-    found: list[tuple[Gate, T]]
+    values: list[tuple[Gate, T]]
     silent: list[Cell]
 
     def of(self, wanted: Callable[[Cell], bool]) -> "Answers[T]":
         """What these cells said or did not say."""
         return Answers(
-            [(gate, value) for gate, value in self.found if wanted(gate.cell)],
+            [(gate, value) for gate, value in self.values if wanted(gate.cell)],
             [cell for cell in self.silent if wanted(cell)],
         )
 
@@ -55,11 +55,11 @@ async def ask(call: Call, fn: Callable[Concatenate[Connection, P], T], *args: P.
     gates = [gate for gate in call.cloud.cells.gates() if not gate.cell.is_cell0]
     left_s = max(LEAST_S, call.began + call.cloud.conf.cells.deadline_s - time.monotonic())
     answers = await scatter_within(left_s, [gate for gate in gates if gate.cell.name not in named], fn, *args, **kwargs)
-    found = [(gate, answer.value) for gate in gates if isinstance(answer := answers.get(gate.cell.uuid), Answer)]
-    answered = {gate.cell.uuid for gate, _ in found}
+    values = [(gate, answer.value) for gate in gates if isinstance(answer := answers.get(gate.cell.uuid), Answer)]
+    answered = {gate.cell.uuid for gate, _ in values}
     silent = [gate.cell for gate in gates if gate.cell.uuid not in answered]
     _name_missing(call, named | {cell.name for cell in silent})
-    return Answers(found, silent)
+    return Answers(values, silent)
 
 
 def _missing(call: Call) -> set[str]:

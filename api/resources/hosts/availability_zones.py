@@ -75,7 +75,7 @@ async def _zones(call: Call) -> list[Zone]:
 
 
 def _services(answers: Answers[list[Service]], own: OwnHosts) -> Iterable[Service]:
-    told = ((gate, service) for gate, services in answers.found for service in services)
+    told = ((gate, service) for gate, services in answers.values for service in services)
     return (service for gate, service in told if service.binary != COMPUTE or own.is_of(gate, service.host))
 
 

@@ -151,10 +151,10 @@ async def index(call: Call) -> Page:
 async def _position_of(call: Call, marker: str | None) -> tuple[str, str] | None:
     if marker is None:
         return None
-    found = await _with_uuid(call, marker)
-    if found is None:
+    host = await _with_uuid(call, marker)
+    if host is None:
         raise _bad_marker(marker)
-    return found.hypervisor_hostname, found.uuid
+    return host.hypervisor_hostname, host.uuid
 
 
 async def _matching(call: Call, pattern: str) -> list[HostRow]:
@@ -185,7 +185,7 @@ async def servers(call: Call) -> list[Hypervisor]:
 async def statistics(call: Call) -> Capacity:
     """The sum over the enabled hosts of all cells that answer."""
     answers = await ask(call, cell_db.hosts.capacity)
-    parts = [dataclasses.astuple(part) for _, part in answers.found]
+    parts = [dataclasses.astuple(part) for _, part in answers.values]
     return Capacity(*(sum(column) for column in zip(*parts, strict=True)))
 
 
@@ -193,7 +193,7 @@ async def _hosts(call: Call, **which: Any) -> list[HostRow]:
     answers = await ask(call, cell_db.hosts.list_hosts, down_after_s=down_after_s(call), **which)
     own = OwnHosts(await call.cloud.api_read(api_db.hosts.list_all))
     return [
-        _numbered(gate, host) for gate, hosts in answers.found for host in hosts if own.is_of(gate, host.service.host)
+        _numbered(gate, host) for gate, hosts in answers.values for host in hosts if own.is_of(gate, host.service.host)
     ]
 
 
@@ -211,10 +211,10 @@ async def _shown(call: Call, hosts: list[HostRow]) -> list[Hypervisor]:
 
 async def _with_servers(call: Call, hosts: list[HostRow]) -> list[Hypervisor]:
     answers = await ask(call, cell_db.hosts.servers_on, [host.service.host for host in hosts])
-    found: dict[str, list[str]] = {}
-    for _, of_cell in answers.found:
-        found.update(of_cell)
-    return [Hypervisor(host, found.get(host.service.host, [])) for host in hosts]
+    by_host: dict[str, list[str]] = {}
+    for _, of_cell in answers.values:
+        by_host.update(of_cell)
+    return [Hypervisor(host, by_host.get(host.service.host, [])) for host in hosts]
 
 
 # ---- one -------------------------------------------------------------------------------------------------------------
@@ -250,39 +250,39 @@ async def _by_number(call: Call) -> HostRow:
         number = number_in_path(call)
     except errors.Invalid:
         raise _not_found(shown) from None
-    found = await _with_number(call, number)
-    if found is None:
+    host = await _with_number(call, number)
+    if host is None:
         raise _not_found(shown)
-    return found
+    return host
 
 
 async def _by_uuid(call: Call) -> HostRow:
     uuid = uuid_in_path(call)
-    found = await _with_uuid(call, uuid)
-    if found is None:
+    host = await _with_uuid(call, uuid)
+    if host is None:
         raise _not_found(uuid)
-    return found
+    return host
 
 
 async def _with_number(call: Call, number: int) -> HostRow | None:
     answers = (
         await ask(call, cell_db.hosts.find_host, down_after_s=down_after_s(call), row_id=row_number_of(number))
     ).of(lambda cell: is_of(cell, number))
-    return _found(answers, f"Hypervisor {number} was not found")
+    return _host_of(answers, f"Hypervisor {number} was not found")
 
 
 async def _with_uuid(call: Call, uuid: str) -> HostRow | None:
     answers = await ask(call, cell_db.hosts.find_host, down_after_s=down_after_s(call), uuid=uuid)
-    return _found(answers, f"Hypervisor {uuid} was not found")
+    return _host_of(answers, f"Hypervisor {uuid} was not found")
 
 
-def _found(answers: Answers[HostRow | None], not_found: str) -> HostRow | None:
+def _host_of(answers: Answers[HostRow | None], not_found: str) -> HostRow | None:
     """The host that a cell has.
 
     Raises:
         Unavailable: there is none, but not all cells answered.
     """
-    for gate, host in answers.found:
+    for gate, host in answers.values:
         if host is not None:
             return _numbered(gate, host)
     answers.refuse_silence(not_found)

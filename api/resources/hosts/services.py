@@ -134,7 +134,7 @@ async def _rows(call: Call) -> tuple[list[Row], list[Row]]:
     ]
     known += [
         _row(gate, service, zones)
-        for gate, services in answers.found
+        for gate, services in answers.values
         for service in services
         if service.binary != COMPUTE or own.is_of(gate, service.host)
     ]
@@ -205,13 +205,13 @@ async def _change_of_host(
         raise _cannot_be_updated(binary)
     cell_uuid = await call.cloud.api_read(api_db.hosts.cell_of, host)
     gate = await call.cloud.cells.find_gate(cell_uuid)
-    found = value_of(
+    services = value_of(
         await gate.read(cell_db.hosts.list_services, down_after_s=down_after_s(call), host=host, binary=binary)
     )
-    if not found:
+    if not services:
         raise errors.NotFound(f"Could not find binary {binary} on host {host}.")
     return await _change(
-        call, gate, found[0], disabled=disabled, disabled_reason=disabled_reason, forced_down=forced_down
+        call, gate, services[0], disabled=disabled, disabled_reason=disabled_reason, forced_down=forced_down
     )
 
 
@@ -225,12 +225,12 @@ async def update(call: Call) -> Row:
         raise errors.Invalid(
             "Specifying 'disabled_reason' requires that 'status' is 'disabled'.", field="disabled_reason"
         )
-    found = await _find(call, uuid=uuid_in_path(call))
-    if isinstance(found, ApiProcess) or found.binary != COMPUTE:
-        raise _cannot_be_updated(found.binary)
+    process = await _find(call, uuid=uuid_in_path(call))
+    if isinstance(process, ApiProcess) or process.binary != COMPUTE:
+        raise _cannot_be_updated(process.binary)
     disabled = None if status is None else status == "disabled"
     return await _change(
-        call, found.gate, found.service, disabled=disabled, disabled_reason=reason, forced_down=forced_down
+        call, process.gate, process.service, disabled=disabled, disabled_reason=reason, forced_down=forced_down
     )
 
 
@@ -275,14 +275,14 @@ async def delete_by_uuid(call: Call) -> None:
     await _delete(call, await _find(call, uuid=uuid_in_path(call)))
 
 
-async def _delete(call: Call, found: "InCell | ApiProcess") -> None:
+async def _delete(call: Call, process: "InCell | ApiProcess") -> None:
     """Deletes a process for good. One that still runs comes back by itself with its next report."""
-    if isinstance(found, ApiProcess):
-        await call.cloud.api_write(api_db.services.forget, host=found.host, binary=found.program)
-    elif found.binary == COMPUTE:
-        await _delete_host(call, found.gate, found.service.host, found.service.uuid)
+    if isinstance(process, ApiProcess):
+        await call.cloud.api_write(api_db.services.forget, host=process.host, binary=process.program)
+    elif process.binary == COMPUTE:
+        await _delete_host(call, process.gate, process.service.host, process.service.uuid)
     else:
-        value_of(await found.gate.write(cell_db.hosts.delete_service, found.service.uuid))
+        value_of(await process.gate.write(cell_db.hosts.delete_service, process.service.uuid))
 
 
 async def _delete_host(call: Call, gate: Gate, host: str, uuid: str) -> None:
@@ -342,13 +342,13 @@ async def _find(call: Call, *, uuid: str | None = None, number: int | None = Non
     )
     if number is not None:
         answers = answers.of(lambda cell: is_of(cell, number))
-    found: list[InCell | ApiProcess] = [InCell(gate, service) for gate, service in answers.found if service is not None]
-    found += [process for process in of_api if uuid == process.uuid or number == cloud_number(API_LEVEL, process.id)]
+    rows: list[InCell | ApiProcess] = [InCell(gate, service) for gate, service in answers.values if service is not None]
+    rows += [process for process in of_api if uuid == process.uuid or number == cloud_number(API_LEVEL, process.id)]
     shown = uuid or number
-    if not found:
+    if not rows:
         answers.refuse_silence(f"Service {shown} was not found")
         raise errors.NotFound(f"Service {shown} could not be found.")
-    return found[0]
+    return rows[0]
 
 
 ROUTES = [

@@ -88,13 +88,13 @@ async def index(call: Call) -> list[KeyPair]:
 
 async def index_in_pages(call: Call) -> Page:
     limit = limit_of(call)
-    found = await call.cloud.api_read(
+    keypairs = await call.cloud.api_read(
         api_db.keypairs.list_of_user,
         _user(call, INDEX, call.query.get("user_id")),
         limit=limit,
         marker=call.query.get("marker"),
     )
-    return page_of(found, limit=limit, marker=lambda key: key.name)
+    return page_of(keypairs, limit=limit, marker=lambda key: key.name)
 
 
 async def show(call: Call) -> KeyPair:

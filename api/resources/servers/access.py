@@ -35,9 +35,11 @@ async def server_of(
         Forbidden: the rule does not allow it.
         Unavailable: its cell does not answer.
     """
-    found = await cells.route.find(call.cloud, call.context, call.path[segment], hosts_down_after_s=hosts_down_after_s)
-    call.enforce(rule, target_of(found.server))
-    return found
+    located = await cells.route.find(
+        call.cloud, call.context, call.path[segment], hosts_down_after_s=hosts_down_after_s
+    )
+    call.enforce(rule, target_of(located.server))
+    return located
 
 
 def target_of(owned: Owned) -> dict[str, str]:
@@ -45,15 +47,15 @@ def target_of(owned: Owned) -> dict[str, str]:
     return {"project_id": owned.project_id, "user_id": owned.user_id}
 
 
-def gate_of(call: Call, found: LocatedServer, action: Action) -> Gate:
+def gate_of(call: Call, located: LocatedServer, action: Action) -> Gate:
     """The gate of the cell that holds the server's row.
 
     Raises:
         WrongState: no cell holds it yet; the message names the state.
     """
-    if found.cell is None:
-        raise _unplaced(found.server, action)
-    gate: Gate = call.cloud.cells.gate(found.cell.uuid)
+    if located.cell is None:
+        raise _unplaced(located.server, action)
+    gate: Gate = call.cloud.cells.gate(located.cell.uuid)
     return gate
 
 
@@ -62,15 +64,15 @@ def _unplaced(server: Server, action: Action) -> core.errors.WrongState:
     return refusals.wrong_state(action, server.uuid, attribute=attribute, state=state)
 
 
-def refuse_early(call: Call, found: LocatedServer, action: Action) -> Gate:
+def refuse_early(call: Call, located: LocatedServer, action: Action) -> Gate:
     """The gate of the server's cell, if the action may begin as far as is known: before anything is made, or asked,
     elsewhere.
 
     Raises:
         Locked, WrongState: it may not.
     """
-    gate = gate_of(call, found, action)
-    admit_server(call, action, found.server)
+    gate = gate_of(call, located, action)
+    admit_server(call, action, located.server)
     return gate
 
 

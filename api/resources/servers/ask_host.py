@@ -18,7 +18,7 @@ LOG = core.log.get(__name__)
 DEADLINE_S = 10.0
 
 
-async def ask_host(call: Call, found: LocatedServer, action: Action, verb: Verb) -> Any:
+async def ask_host(call: Call, located: LocatedServer, action: Action, verb: Verb) -> Any:
     """The host's reply to a verb of `messaging.verbs.cell` that takes a `HostServer`, which is asked for the action.
 
     Raises:
@@ -27,17 +27,17 @@ async def ask_host(call: Call, found: LocatedServer, action: Action, verb: Verb)
         NotFound: the host has no guest for it.
         Unavailable: cell or host do not answer, or not with what was asked for.
     """
-    gate, host = way_to_host(call, found, action)
-    return await reply_of_host(call, gate, verb, cell.ServerOnHost(uuid=found.server.uuid, host=host))
+    gate, host = way_to_host(call, located, action)
+    return await reply_of_host(call, gate, verb, cell.ServerOnHost(uuid=located.server.uuid, host=host))
 
 
-def way_to_host(call: Call, found: LocatedServer, action: Action) -> tuple[Gate, str]:
+def way_to_host(call: Call, located: LocatedServer, action: Action) -> tuple[Gate, str]:
     """The gate of the server's cell, and the host that may be asked for the action.
 
     Raises:
         Locked, WrongState: the server's state does not allow it, or it has no host.
     """
-    gate, server = refuse_early(call, found, action), found.server
+    gate, server = refuse_early(call, located, action), located.server
     if server.host is None:
         raise refusals.no_host(action, server.uuid, vm_state=server.vm_state)
     return gate, server.host

@@ -24,17 +24,17 @@ async def change(call: Call, action: Action, by: Change[T]) -> T:
     Raises:
         NotFound, Forbidden, Locked, WrongState, Unavailable: it may not or cannot be changed.
     """
-    return await change_found(call, await server_of(call, action.rule.name, "server_id"), action, by)
+    return await change_located(call, await server_of(call, action.rule.name, "server_id"), action, by)
 
 
-async def change_found(call: Call, found: LocatedServer, action: Action, by: Change[T]) -> T:
+async def change_located(call: Call, located: LocatedServer, action: Action, by: Change[T]) -> T:
     """The same for a server that was found, and allowed, already.
 
     Raises:
         NotFound, Locked, WrongState, Unavailable: it may not or cannot be changed.
     """
-    gate = gate_of(call, found, action)
-    changed: T = value_of(await gate.write(_change, found.server.uuid, action, call.context, by))
+    gate = gate_of(call, located, action)
+    changed: T = value_of(await gate.write(_change, located.server.uuid, action, call.context, by))
     return changed
 
 

@@ -24,7 +24,7 @@ async def show(call: Call) -> ConsoleAccess:
         Unavailable: no cell that answers knows it.
     """
     answers = await ask(call, cell_db.console_tokens.resolve, call.path["token"])
-    for _, ticket in answers.found:
+    for _, ticket in answers.values:
         if ticket is not None:
             return ticket
     answers.refuse_silence("The token may be of a cell that is down")

@@ -17,19 +17,19 @@ POLICIES = rules_of(GET_DIAGNOSTICS)
 
 async def show(call: Call) -> Diagnostics:
     """What its host says of it."""
-    found = await server_of(call, GET_DIAGNOSTICS.rule.name, "server_id")
-    diagnostics: Diagnostics = await ask_host(call, found, GET_DIAGNOSTICS, cell.DIAGNOSTICS)
+    located = await server_of(call, GET_DIAGNOSTICS.rule.name, "server_id")
+    diagnostics: Diagnostics = await ask_host(call, located, GET_DIAGNOSTICS, cell.DIAGNOSTICS)
     return diagnostics
 
 
 async def show_in_free_form(call: Call) -> dict[str, int]:
     """The same in the names that libvirt's driver always had; sizes in KiB, times in ns."""
-    found = await show(call)
-    figures = {f"cpu{number}_time": time_ns for number, time_ns in enumerate(found.cpu_times_ns)}
-    figures |= {"memory": found.memory_maximum_mib * 1024, "memory-used": found.memory_used_mib * 1024}
-    for disk in found.disks:
+    diagnostics = await show(call)
+    figures = {f"cpu{number}_time": time_ns for number, time_ns in enumerate(diagnostics.cpu_times_ns)}
+    figures |= {"memory": diagnostics.memory_maximum_mib * 1024, "memory-used": diagnostics.memory_used_mib * 1024}
+    for disk in diagnostics.disks:
         figures |= _free_disk(disk)
-    for nic in found.nics:
+    for nic in diagnostics.nics:
         figures |= {f"{nic.name}_{name}": value for name, value in _free_nic(nic).items()}
     return figures
 
@@ -80,17 +80,17 @@ _NIC = View(
 )
 _DIAGNOSTICS = View(
     None,
-    Field("state", lambda found: states.POWER_NAMES.get(found.power_state, "pending")),
+    Field("state", lambda diagnostics: states.POWER_NAMES.get(diagnostics.power_state, "pending")),
     Field("driver"),
     Field("hypervisor"),
-    Field("hypervisor_os", lambda found: "linux"),
+    Field("hypervisor_os", lambda diagnostics: "linux"),
     Field("uptime", "uptime_s"),
     Field("config_drive", "has_config_drive"),
     Field("num_cpus", "vcpus"),
-    Field("num_disks", lambda found: len(found.disks)),
-    Field("num_nics", lambda found: len(found.nics)),
-    Field("cpu_details", lambda found: list(enumerate(found.cpu_times_ns)), each=_CPU),
-    Field("memory_details", lambda found: found, view=_MEMORY),
+    Field("num_disks", lambda diagnostics: len(diagnostics.disks)),
+    Field("num_nics", lambda diagnostics: len(diagnostics.nics)),
+    Field("cpu_details", lambda diagnostics: list(enumerate(diagnostics.cpu_times_ns)), each=_CPU),
+    Field("memory_details", lambda diagnostics: diagnostics, view=_MEMORY),
     Field("disk_details", "disks", each=_DISK),
     Field("nic_details", "nics", each=_NIC),
 )

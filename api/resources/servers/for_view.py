@@ -10,7 +10,7 @@ from cells.route import LocatedServer
 from objects.server import Server
 
 
-async def found_for_view(call: Call, rule: str) -> LocatedServer:
+async def server_for_view(call: Call, rule: str) -> LocatedServer:
     """The server named in the path; with the state of its host, for callers who may see that."""
     down_after_s = call.cloud.conf.conductor.service_down_time_s if shows_host_status(call) else None
     return await server_of(call, rule, hosts_down_after_s=down_after_s)

@@ -275,20 +275,20 @@ def _filters(call: Call, rule: str) -> dict[str, Any] | None:
     may_all = call.can(ALL_FILTERS)
     if may_all:
         _flag_of(call, "soft_deleted")
-    found: dict[str, Any] = {}
+    filters: dict[str, Any] = {}
     for each in FILTERS:
         if each.name in call.query and _may_use(call, each, may_all):
-            found[each.by] = _converted(each, call.query.get(each.name))
-    _check_times(found)
+            filters[each.by] = _converted(each, call.query.get(each.name))
+    _check_times(filters)
     project = _project(call, rule, may_all)
     if project is None:
         return None
-    found.update(project)
+    filters.update(project)
     # Who asks for changes wants to know of deleted servers, too.
-    found.setdefault("deleted", None if found.keys() & {"changes_since", "changes_before"} else False)
-    if not _by_status(call, found) or _by_address(call, may_all):
+    filters.setdefault("deleted", None if filters.keys() & {"changes_since", "changes_before"} else False)
+    if not _by_status(call, filters) or _by_address(call, may_all):
         return None
-    return _with_checked_regexps(found)
+    return _with_checked_regexps(filters)
 
 
 def _may_use(call: Call, each: Filter, may_all: bool) -> bool:
@@ -304,8 +304,8 @@ def _converted(each: Filter, text: str) -> Any:
         ) from None
 
 
-def _check_times(found: dict[str, Any]) -> None:
-    since, before = found.get("changes_since"), found.get("changes_before")
+def _check_times(filters: dict[str, Any]) -> None:
+    since, before = filters.get("changes_since"), filters.get("changes_before")
     if since is not None and before is not None and since > before:
         raise errors.Invalid(
             "The value of changes-since must be less than or equal to changes-before.", field="changes-since"
@@ -327,7 +327,7 @@ def _flag_of(call: Call, name: str) -> bool:
     return name in call.query and bool(_converted(Filter(name, "", _flag), call.query.get(name)))
 
 
-def _by_status(call: Call, found: dict[str, Any]) -> bool:
+def _by_status(call: Call, filters: dict[str, Any]) -> bool:
     """Adds the filter by status; false: no server can have any of those that were asked for."""
     if "status" not in call.query:
         return True
@@ -340,8 +340,8 @@ def _by_status(call: Call, found: dict[str, Any]) -> bool:
     if set(known) == {"DELETED"}:
         if not call.context.is_admin:
             raise errors.Forbidden("Only administrators may list deleted instances")
-        found["deleted"] = True
-    found["status"] = known
+        filters["deleted"] = True
+    filters["status"] = known
     return True
 
 
@@ -353,11 +353,11 @@ def _by_address(call: Call, may_all: bool) -> bool:
     return bool(asked)
 
 
-def _with_checked_regexps(found: dict[str, Any]) -> dict[str, Any]:
+def _with_checked_regexps(filters: dict[str, Any]) -> dict[str, Any]:
     """The filters, whose expressions are compiled once to see that they are some."""
-    for field in cell_db.filters.REGEXPS & found.keys():
-        cell_db.regexp.compiled(found[field], field)
-    return found
+    for field in cell_db.filters.REGEXPS & filters.keys():
+        cell_db.regexp.compiled(filters[field], field)
+    return filters
 
 
 # ---- from the query to an order --------------------------------------------------------------------------------------

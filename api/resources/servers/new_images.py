@@ -37,12 +37,12 @@ class Backup:
 async def make_image(call: Call, workflow: Workflow, *, backup: Backup | None = None) -> str:
     """Begins the workflow with the name and the metadata of the body; gives the image's id."""
     action = cell_db.image_tasks.ACTIONS[workflow.name]
-    found = await server_of(call, action.rule.name)
-    gate = refuse_early(call, found, action)
-    uuid = found.server.uuid
+    located = await server_of(call, action.rule.name)
+    gate = refuse_early(call, located, action)
+    uuid = located.server.uuid
     spec = value_of(await gate.read(cell_db.instances.build_spec, uuid))
     described = snapshots.record(
-        call.context, found.server, spec, name=call.body["name"], metadata=call.body.get("metadata") or {},
+        call.context, located.server, spec, name=call.body["name"], metadata=call.body.get("metadata") or {},
         backup_type=None if backup is None else backup.type,
     )  # fmt: skip
     record = {**described, "id": str(uuids.uuid4())}

@@ -18,10 +18,10 @@ async def operate(call: Call, action: Action) -> None:
     await begin(call, await server_of(call, action.rule.name), action, {})
 
 
-async def begin(call: Call, found: LocatedServer, action: Action, arguments: Mapping[str, Any]) -> None:
+async def begin(call: Call, located: LocatedServer, action: Action, arguments: Mapping[str, Any]) -> None:
     """Records the operation as under way; the cell's conductor does it."""
-    gate = gate_of(call, found, action)
-    uuid = found.server.uuid
+    gate = gate_of(call, located, action)
+    uuid = located.server.uuid
     value_of(await gate.write(cell_db.operations.begin_operation, uuid, action, call.context, arguments=arguments))
     hint(call, gate, uuid)
 

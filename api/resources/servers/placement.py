@@ -30,20 +30,20 @@ _CHOICE = View(
 )
 PLACEMENT = View(
     "placement",
-    Field("server_id", lambda found: found[0]),
-    Field("choices", lambda found: found[1], each=_CHOICE),
+    Field("server_id", lambda located: located[0]),
+    Field("choices", lambda located: located[1], each=_CHOICE),
 )
 
 
 async def show(call: Call) -> tuple[str, list[Explanation]]:
     """The last few choices, the oldest first; none: nobody has looked for a host yet."""
-    found = await server_of(call, SHOW)
-    if found.cell is None:
-        kept = found.entry.explanations if found.entry else None
+    located = await server_of(call, SHOW)
+    if located.cell is None:
+        kept = located.entry.explanations if located.entry else None
     else:
-        gate = call.cloud.cells.gate(found.cell.uuid)
-        kept = value_of(await gate.read(cell_db.instances.explanations, found.server.uuid))
-    return found.server.uuid, explanation.read(kept)
+        gate = call.cloud.cells.gate(located.cell.uuid)
+        kept = value_of(await gate.read(cell_db.instances.explanations, located.server.uuid))
+    return located.server.uuid, explanation.read(kept)
 
 
 ROUTES = [Route("GET", "/v1/servers/{id}/placement", show, view=PLACEMENT, under="/cellplane")]

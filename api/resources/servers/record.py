@@ -19,7 +19,7 @@ from api.prepare import build_requests, passwords
 from api.resources.servers import bodies, for_view, views
 from api.resources.servers.access import admit_server, server_of, target_of
 from api.resources.servers.action_rows import route_of, rules_of
-from api.resources.servers.changes import change_found
+from api.resources.servers.changes import change_located
 from api.resources.servers.views import SERVER_SHOW, SERVER_UPDATED, ShowView, UnreachableServer
 from cells.accept_build import accept_build_requests
 from core.crash_points import CrashPoints
@@ -87,8 +87,8 @@ def _created(call: Call, accepted: BuildRequest) -> dict[str, Any]:
 
 async def show(call: Call) -> Server:
     """The server, whole."""
-    found = await for_view.found_for_view(call, SHOW)
-    return await for_view.with_its_group(call, found.server)
+    located = await for_view.server_for_view(call, SHOW)
+    return await for_view.with_its_group(call, located.server)
 
 
 async def show_what_is_known(call: Call) -> Server | UnreachableServer:
@@ -142,19 +142,19 @@ _BUILD_FIELD = {"name": "name", "hostname": "hostname"}
 
 async def update(call: Call) -> Server:
     """Changes what users may change of the record; the guest does not notice."""
-    found = await for_view.found_for_view(call, UPDATE.rule.name)
+    located = await for_view.server_for_view(call, UPDATE.rule.name)
     changes = {key: _kept(key, value) for key, value in call.body.items()}
-    if changes and found.cell is not None:
+    if changes and located.cell is not None:
         columns = {_COLUMN[key]: value for key, value in changes.items()}
-        await change_found(
-            call, found, UPDATE, lambda connection, server: cell_db.instances.update(connection, server.uuid, columns)
+        await change_located(
+            call, located, UPDATE, lambda connection, server: cell_db.instances.update(connection, server.uuid, columns)
         )
     elif changes:
-        admit_server(call, UPDATE, found.server)
-        await call.cloud.api_write(_change_build_request, found.server.uuid, changes)
+        admit_server(call, UPDATE, located.server)
+        await call.cloud.api_write(_change_build_request, located.server.uuid, changes)
     if changes:
-        found = await for_view.found_for_view(call, UPDATE.rule.name)
-    return await for_view.with_its_group(call, found.server)
+        located = await for_view.server_for_view(call, UPDATE.rule.name)
+    return await for_view.with_its_group(call, located.server)
 
 
 def _kept(key: str, value: Any) -> Any:

@@ -84,14 +84,14 @@ def _opens(action: Action, protocol: str) -> Handler:
 
 
 async def _open(call: Call, action: Action, protocol: str, *, segment: str) -> Opened:
-    found = await server_of(call, action.rule.name, segment)
+    located = await server_of(call, action.rule.name, segment)
     name = call.body["type"]
     kind = _kind_of(protocol, name)
-    answer = await ask_host(call, found, action, cell.CONSOLE_ADDRESSES)
+    answer = await ask_host(call, located, action, cell.CONSOLE_ADDRESSES)
     address = next((address for address in answer.addresses if address.kind == kind), None)
     if address is None:
         raise _not_offered(name)
-    return Opened(protocol, name, await _address(call, found, action, address, name))
+    return Opened(protocol, name, await _address(call, located, action, address, name))
 
 
 def _kind_of(protocol: str, name: str) -> str:
@@ -114,11 +114,11 @@ def _not_offered(name: str) -> core.errors.Invalid:
     return core.errors.Invalid(f"Unavailable console type {name}.", field="type")
 
 
-async def _address(call: Call, found: LocatedServer, action: Action, address: Address, name: str) -> str:
-    server = found.server
+async def _address(call: Call, located: LocatedServer, action: Action, address: Address, name: str) -> str:
+    server = located.server
     assert server.host is not None  # It answered.
     url = value_of(
-        await gate_of(call, found, action).write(_issue, server.uuid, server.host, address, down_after_s(call))
+        await gate_of(call, located, action).write(_issue, server.uuid, server.host, address, down_after_s(call))
     )
     if url is None:
         raise _not_offered(name)

@@ -35,31 +35,31 @@ LEASE_S = 15.0
 
 async def add(call: Call) -> None:
     """The server is a member from now on; one that is already stays so."""
-    group, found = await _named(call, ADD)
-    gate = call.cloud.cells.gate(_cell_of(found))
+    group, located = await _named(call, ADD)
+    gate = call.cloud.cells.gate(_cell_of(located))
     taken = await call.cloud.api_write(api_db.server_group_leases.take, group.uuid, seconds=LEASE_S)
     if taken is None:
         raise errors.Busy(f"Hosts are being chosen for members of server group {group.uuid}; try again.")
     group, lease = taken
     try:
-        await _refuse_wrong_host(call, group, found)
+        await _refuse_wrong_host(call, group, located)
         await call.cloud.api_write(
-            api_db.server_group_leases.add_member, lease, found.server.uuid, project_id=group.project_id,
-            user_id=found.server.user_id, quota_defaults=call.cloud.quota_defaults,
+            api_db.server_group_leases.add_member, lease, located.server.uuid, project_id=group.project_id,
+            user_id=located.server.user_id, quota_defaults=call.cloud.quota_defaults,
         )  # fmt: skip
     finally:
         await call.cloud.api_write(api_db.server_group_leases.release, lease)
     # The group's row decides; the server's own shows it.
-    value_of(await gate.write(cell_db.instances.set_server_group, found.server.uuid, group.uuid))
+    value_of(await gate.write(cell_db.instances.set_server_group, located.server.uuid, group.uuid))
 
 
 async def remove(call: Call) -> None:
     """The server is no member any more; it stays where it is."""
-    group, found = await _named(call, REMOVE)
-    await call.cloud.api_write(api_db.server_groups.leave, group.uuid, found.server.uuid)
-    if found.cell is not None:
-        gate = call.cloud.cells.gate(found.cell.uuid)
-        value_of(await gate.write(cell_db.instances.set_server_group, found.server.uuid, None))
+    group, located = await _named(call, REMOVE)
+    await call.cloud.api_write(api_db.server_groups.leave, group.uuid, located.server.uuid)
+    if located.cell is not None:
+        gate = call.cloud.cells.gate(located.cell.uuid)
+        value_of(await gate.write(cell_db.instances.set_server_group, located.server.uuid, None))
 
 
 async def _named(call: Call, rule: str) -> tuple[ServerGroup, LocatedServer]:
@@ -73,23 +73,23 @@ async def _named(call: Call, rule: str) -> tuple[ServerGroup, LocatedServer]:
         api_db.server_groups.get, as_kept(call.path["id"]), project_id=project_id
     )
     call.enforce(rule, target_of(group))
-    found = await server_of(call, rule, "server_id")
-    if found.server.project_id != group.project_id:
+    located = await server_of(call, rule, "server_id")
+    if located.server.project_id != group.project_id:
         raise refusals.not_found(call.path["server_id"])
-    return group, found
+    return group, located
 
 
-def _cell_of(found: LocatedServer) -> str:
+def _cell_of(located: LocatedServer) -> str:
     """
     Raises:
         WrongState: the server has no host yet, or never had one.
     """
-    if found.cell is None or found.cell.is_cell0 or found.server.launched_at is None:
-        raise refusals.joins_no_group(found.server.uuid, vm_state=found.server.vm_state)
-    return found.cell.uuid
+    if located.cell is None or located.cell.is_cell0 or located.server.launched_at is None:
+        raise refusals.joins_no_group(located.server.uuid, vm_state=located.server.vm_state)
+    return located.cell.uuid
 
 
-async def _refuse_wrong_host(call: Call, group: ServerGroup, found: LocatedServer) -> None:
+async def _refuse_wrong_host(call: Call, group: ServerGroup, located: LocatedServer) -> None:
     """Returns if the server is where the group's policy wants it; a soft policy only wishes.
 
     Raises:
@@ -101,14 +101,14 @@ async def _refuse_wrong_host(call: Call, group: ServerGroup, found: LocatedServe
     members = [
         member
         for member in await call.cloud.api_read(api_db.server_groups.members, group.uuid)
-        if member.uuid != found.server.uuid
+        if member.uuid != located.server.uuid
     ]
     hosts = await _hosts(call, members)
-    here = hosts[str(found.server.host)]
+    here = hosts[str(located.server.host)]
     if group.policy == "affinity" and hosts.total() > here:
-        raise errors.Conflict(f"Instance {found.server.uuid} is on another host than members of the server group.")
+        raise errors.Conflict(f"Instance {located.server.uuid} is on another host than members of the server group.")
     if group.policy == "anti-affinity" and here >= int(group.rules.get(MAX_PER_HOST, 1)):
-        raise errors.Conflict(f"Instance {found.server.uuid} is on a host with as many members as there may be.")
+        raise errors.Conflict(f"Instance {located.server.uuid} is on a host with as many members as there may be.")
 
 
 async def _hosts(call: Call, members: Sequence[Whereabouts]) -> collections.Counter[str]:

@@ -12,7 +12,7 @@ from lifecycle.actions import (
 )
 
 
-async def write(call: Call, found: LocatedServer, action: Action, change: Callable[..., None], **values: Any) -> None:
+async def write(call: Call, located: LocatedServer, action: Action, change: Callable[..., None], **values: Any) -> None:
     """One transaction on the server's row in its cell, which admits the action."""
-    gate = gate_of(call, found, action)
-    value_of(await gate.write(change, found.server.uuid, context=call.context, **values))
+    gate = gate_of(call, located, action)
+    value_of(await gate.write(change, located.server.uuid, context=call.context, **values))

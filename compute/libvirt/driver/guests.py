@@ -26,13 +26,13 @@ class LibvirtGuests:
         self._leftovers = Leftovers(context)
 
     def all(self) -> list[Guest]:
-        found = domains.list_all(self._context.libvirt)
+        listed = domains.list_all(self._context.libvirt)
         if not self._leftovers.is_swept:
-            self._leftovers.sweep(found)
+            self._leftovers.sweep(listed)
         with disk_errors():
-            for seen in found:
+            for seen in listed:
                 self._context.directory(seen).bound_console()
-        return [as_guest(seen) for seen in found if not self._context.is_building(seen)]
+        return [as_guest(seen) for seen in listed if not self._context.is_building(seen)]
 
     def get(self, uuid: str) -> Guest | None:
         seen = domains.find(self._context.libvirt, checked_uuid(uuid))

@@ -79,8 +79,8 @@ async def raw(call: Call) -> object:
 
 async def numbers(call: Call) -> object:
     limit, after = limit_of(call), int(call.query.get("marker", -1))
-    found = list(range(after + 1, 7))[:limit]
-    return page_of(found, limit=limit, marker=str)
+    items = list(range(after + 1, 7))[:limit]
+    return page_of(items, limit=limit, marker=str)
 
 
 async def owned(call: Call) -> object:
@@ -489,8 +489,8 @@ def test_contradicting_tables_are_refused_at_start(tmp_path: pathlib.Path, table
 
 async def weighty(call: Call) -> object:
     limit, after = limit_of(call), int(call.query.get("marker", -1))
-    found = list(range(after + 1, 12))[:limit]
-    return page_of(found, limit=limit, marker=str)
+    items = list(range(after + 1, 12))[:limit]
+    return page_of(items, limit=limit, marker=str)
 
 
 @pytest.mark.parametrize("piece", [1, 2, 50])
@@ -503,13 +503,13 @@ def test_a_page_ends_where_it_becomes_too_large(
     table = [Route("GET", "/things", weighty, query=Query(LIMIT, MARKER), view=view)]
     limits = Limits(max_limit=5, max_body_bytes=2000, read_timeout_s=5.0, link_prefix=None, max_page_bytes=2048)
     with serving_tables(settings(tmp_path), [table], limits=limits) as asker:
-        found: list[int] = []
+        items: list[int] = []
         path, seen = "/v2.1/things", 0
         while path:
             document = asker.get(path, user=ALICE).json
-            found += [each["n"] for each in document["things"]]
+            items += [each["n"] for each in document["things"]]
             links = document.get("things_links")
             path = "/v2.1/things" + links[0]["href"].partition("/things")[2] if links else ""
             seen += 1
-    assert found == list(range(12))
+    assert items == list(range(12))
     assert seen == pages

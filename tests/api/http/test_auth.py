@@ -316,6 +316,6 @@ def test_an_unknown_name_takes_as_long_as_the_costliest_line(
 def test_a_password_of_more_than_72_bytes_is_refused(files: tuple[pathlib.Path, pathlib.Path], more: bytes) -> None:
     files[0].write_text(f"alice:{hashed('w' * 72)}\n")
 
-    found = Accounts(*map(str, files)).check("alice", b"w" * 72 + more)
+    identity = Accounts(*map(str, files)).check("alice", b"w" * 72 + more)
 
-    assert (found is None) == bool(more)
+    assert (identity is None) == bool(more)

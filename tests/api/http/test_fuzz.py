@@ -111,12 +111,12 @@ def drawn_value(schema: Any, chance: random.Random, depth: int = 0) -> Any:
         names = [
             name for name in schema.get("properties", {}) if name in schema.get("required", ()) or chance.random() < 0.4
         ]
-        found = {name: drawn_value(schema["properties"][name], chance, depth + 1) for name in names}
+        drawn = {name: drawn_value(schema["properties"][name], chance, depth + 1) for name in names}
         for inner in schema.get("patternProperties", {}).values():
-            found[chance.choice(["a", "hw:cpu_policy", "é", ""])] = drawn_value(inner, chance, depth + 1)
+            drawn[chance.choice(["a", "hw:cpu_policy", "é", ""])] = drawn_value(inner, chance, depth + 1)
         if chance.random() < 0.05:
-            found["unknown"] = 1
-        return found
+            drawn["unknown"] = 1
+        return drawn
     if kind == "array":
         return [drawn_value(schema.get("items", {}), chance, depth + 1) for _ in range(chance.randrange(3))]
     if kind == "integer" or (isinstance(kind, list) and "integer" in kind):

@@ -150,8 +150,8 @@ def test_health_counts_the_cells(worker: Api, synced: Database, tmp_path: pathli
         )
 
     def cells() -> Any:
-        found = json.loads(get(worker.port, "/cellplane/health")[1])["cells"]
-        return found if found["total"] else None
+        counts = json.loads(get(worker.port, "/cellplane/health")[1])["cells"]
+        return counts if counts["total"] else None
 
     assert until(cells) == {"total": 1, "up": 1, "down": [], "disabled": ["west"]}
 

@@ -79,10 +79,10 @@ UPPER = "6F70656E-7374-6163-6B20-342065766572"
     ],
 )
 def test_values_become_what_handlers_want(kind: Type, value: Any, expected: Any) -> None:
-    found = converted(kind, value)
+    result = converted(kind, value)
 
-    assert found == expected
-    assert type(found) is type(expected)
+    assert result == expected
+    assert type(result) is type(expected)
 
 
 @pytest.mark.parametrize(

@@ -131,10 +131,10 @@ def test_only_a_guest_that_runs_has_diagnostics(bed: Bed, deadline: Deadline) ->
         bed.hypervisor.guests.diagnostics(spec.uuid)
     guest = spawn(bed, spec)
 
-    found = bed.hypervisor.guests.diagnostics(spec.uuid)
-    assert (found.power_state, found.vcpus) == (guest.power_state, guest.vcpus)
-    assert found.memory_maximum_mib == spec.flavor.memory_mib
-    assert found.disks[0].name and len(found.cpu_times_ns) in (1, guest.vcpus)
+    diagnostics = bed.hypervisor.guests.diagnostics(spec.uuid)
+    assert (diagnostics.power_state, diagnostics.vcpus) == (guest.power_state, guest.vcpus)
+    assert diagnostics.memory_maximum_mib == spec.flavor.memory_mib
+    assert diagnostics.disks[0].name and len(diagnostics.cpu_times_ns) in (1, guest.vcpus)
 
     STOP(bed.hypervisor, spec.uuid, deadline)
     with pytest.raises(core.errors.WrongState):

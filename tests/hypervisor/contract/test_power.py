@@ -32,7 +32,7 @@ NAMES = {
     "resume": RESUME,
 }
 # What has a file of its own: it is about a guest's disks or its inside, not its power.
-TOLD_APART = {"rebuild", "rescue", "unrescue", "create-image", "change-password", "trigger-crash-dump"}
+TOLD_APART = {"rebuild", "rescue", "unrescue", "create-image", "create-backup", "change-password", "trigger-crash-dump"}
 NOTICE_DEADLINE_S = 10.0
 
 
@@ -59,8 +59,8 @@ def test_operations(bed: Bed, deadline: Deadline, state: str) -> None:
             assert bed.hypervisor.guests.get(spec.uuid) == before, f"{name} was refused and changed it"
         else:
             assert act(bed.hypervisor, spec.uuid, deadline).power_state == expected, name
-            found = [(guest.power_state, sizes_of(guest)) for guest in bed.hypervisor.guests.all()]
-            assert found == [(expected, sizes)], name
+            guests = [(guest.power_state, sizes_of(guest)) for guest in bed.hypervisor.guests.all()]
+            assert guests == [(expected, sizes)], name
 
 
 def sizes_of(guest: Guest) -> tuple[int, int, int]:

@@ -17,9 +17,9 @@ POLICIES = rules_of(CONSOLE_OUTPUT)
 
 async def console_output(call: Call) -> dict[str, str]:
     """The tail of the guest's console log."""
-    found = await server_of(call, CONSOLE_OUTPUT.rule.name)
-    gate, host = way_to_host(call, found, CONSOLE_OUTPUT)
-    wanted = cell.ConsoleLogOnHost(uuid=found.server.uuid, host=host, lines=call.body.get("length"))
+    located = await server_of(call, CONSOLE_OUTPUT.rule.name)
+    gate, host = way_to_host(call, located, CONSOLE_OUTPUT)
+    wanted = cell.ConsoleLogOnHost(uuid=located.server.uuid, host=host, lines=call.body.get("length"))
     answer = await reply_of_host(call, gate, cell.CONSOLE, wanted)
     return {"output": answer.output}
 

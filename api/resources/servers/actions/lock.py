@@ -20,22 +20,22 @@ POLICIES = [*rules_of(LOCK, UNLOCK), Rule(UNLOCK_OVERRIDE, policy.ADMIN, "Unlock
 
 async def lock(call: Call) -> None:
     """Locks the server for its owner; what an admin locked stays the admin's."""
-    found = await server_of(call, LOCK.rule.name)
+    located = await server_of(call, LOCK.rule.name)
     reason = (call.body or {}).get("locked_reason") if isinstance(call.body, dict) else None
-    gate_of(call, found, LOCK)
-    await call.cloud.api_write(api_db.instances.set_locked, found.server.uuid, True)
-    await write(call, found, LOCK, cell_db.instances.lock, by=_locker(call, found), reason=reason)
+    gate_of(call, located, LOCK)
+    await call.cloud.api_write(api_db.instances.set_locked, located.server.uuid, True)
+    await write(call, located, LOCK, cell_db.instances.lock, by=_locker(call, located), reason=reason)
 
 
 async def unlock(call: Call) -> None:
     """Unlocks the server; what an admin locked only for those who may override it."""
-    found = await server_of(call, UNLOCK.rule.name)
-    await write(call, found, UNLOCK, cell_db.instances.unlock, may_override=call.can(UNLOCK_OVERRIDE))
-    await call.cloud.api_write(api_db.instances.set_locked, found.server.uuid, False)
+    located = await server_of(call, UNLOCK.rule.name)
+    await write(call, located, UNLOCK, cell_db.instances.unlock, may_override=call.can(UNLOCK_OVERRIDE))
+    await call.cloud.api_write(api_db.instances.set_locked, located.server.uuid, False)
 
 
-def _locker(call: Call, found: LocatedServer) -> str:
-    return "owner" if found.server.project_id == call.context.project_id else "admin"
+def _locker(call: Call, located: LocatedServer) -> str:
+    return "owner" if located.server.project_id == call.context.project_id else "admin"
 
 
 _REASON = nullable(structure(Property("locked_reason", STRING_1_255, required=True)))

@@ -47,14 +47,14 @@ async def change_password(call: Call) -> None:
         Conflict: it cannot: no agent answers in the guest, for one.
         HttpError: 501: nothing can be sealed to this host.
     """
-    found = await server_of(call, CHANGE_PASSWORD.rule.name)
-    gate, host = way_to_host(call, found, CHANGE_PASSWORD)
-    uuid = found.server.uuid
+    located = await server_of(call, CHANGE_PASSWORD.rule.name)
+    gate, host = way_to_host(call, located, CHANGE_PASSWORD)
+    uuid = located.server.uuid
     spec, key = value_of(await gate.read(_guest_and_key, uuid, host))
     if key is None:
         raise HttpError(501, f"The host of instance {uuid} cannot set passwords.")
     sealed = _sealed(call.body["adminPass"], key, uuid)
-    await begin(call, found, CHANGE_PASSWORD, {"user": _administrator(spec), "sealed": sealed})
+    await begin(call, located, CHANGE_PASSWORD, {"user": _administrator(spec), "sealed": sealed})
     await _wait(call, gate, uuid)
 
 
@@ -110,8 +110,8 @@ async def _wait(call: Call, gate: Gate, uuid: str) -> None:
 
 async def show_stored(call: Call) -> str:
     """What the guest left; empty when it left none."""
-    found = await server_of(call, SHOW, "server_id")
-    return str((found.server.extra or {}).get(_STORED, ""))
+    located = await server_of(call, SHOW, "server_id")
+    return str((located.server.extra or {}).get(_STORED, ""))
 
 
 async def clear_stored(call: Call) -> None:

@@ -22,15 +22,15 @@ POLICIES = rules_of(REBUILD)
 
 async def rebuild_server(call: Call) -> Server:
     """Begins it; the answer is the server as it is to be, with a password that is told once and kept nowhere."""
-    found = await for_view.found_for_view(call, REBUILD.rule.name)
-    gate = gate_of(call, found, REBUILD)
-    changes = await rebuild.prepare(call, found.server)
-    server = value_of(await gate.write(cell_db.rebuilds.begin, found.server.uuid, changes, call.context))
+    located = await for_view.server_for_view(call, REBUILD.rule.name)
+    gate = gate_of(call, located, REBUILD)
+    changes = await rebuild.prepare(call, located.server)
+    server = value_of(await gate.write(cell_db.rebuilds.begin, located.server.uuid, changes, call.context))
     hint(call, gate, server.uuid)
     call.set_header("Location", call.link(f"/servers/{server.uuid}"))
     password = call.body.get("adminPass") or passwords.generate()
     # What was found beside the row, the state of its host, holds on.
-    extra = {**(found.server.extra or {}), **(server.extra or {}), "adminPass": password}
+    extra = {**(located.server.extra or {}), **(server.extra or {}), "adminPass": password}
     return await for_view.with_its_group(call, msgspec.structs.replace(server, extra=extra))
 
 

@@ -20,11 +20,11 @@ POLICIES = rules_of(RESCUE, UNRESCUE)
 
 async def rescue(call: Call) -> dict[str, str]:
     """Begins it; the password in the answer is told once and kept nowhere."""
-    found = await server_of(call, RESCUE.rule.name)
-    gate = refuse_early(call, found, RESCUE)
+    located = await server_of(call, RESCUE.rule.name)
+    gate = refuse_early(call, located, RESCUE)
     asked = call.body or {}
-    image = await _image(call, gate, found.server.uuid, asked.get("rescue_image_ref"))
-    await begin(call, found, RESCUE, {"image": msgspec.to_builtins(image)})
+    image = await _image(call, gate, located.server.uuid, asked.get("rescue_image_ref"))
+    await begin(call, located, RESCUE, {"image": msgspec.to_builtins(image)})
     return {"adminPass": asked.get("adminPass") or passwords.generate()}
 
 

@@ -16,8 +16,8 @@ POLICIES = rules_of(RESET_STATE)
 
 async def reset_state(call: Call) -> None:
     """Sets the record's state by an operator's word, whatever the guest does."""
-    found = await server_of(call, RESET_STATE.rule.name)
-    await write(call, found, RESET_STATE, cell_db.instances.reset_state, vm_state=call.body["state"])
+    located = await server_of(call, RESET_STATE.rule.name)
+    await write(call, located, RESET_STATE, cell_db.instances.reset_state, vm_state=call.body["state"])
 
 
 _STATE = Property("state", choice("active", "error"), required=True)
