@@ -37,5 +37,11 @@ def parse(document: Mapping[str, Any]) -> Hints:
     return found
 
 
+def shown(document: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The hints of a create request's document as views show them: each a list."""
+    given: Mapping[str, Any] = next((document[name] for name in NAMES if document.get(name)), {})
+    return {name: value if isinstance(value, list) else [value] for name, value in given.items()}
+
+
 def _listed(uuids: str | list[str]) -> tuple[str, ...]:
     return (uuids,) if isinstance(uuids, str) else tuple(dict.fromkeys(uuids))

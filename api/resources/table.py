@@ -2,8 +2,8 @@
 
 from types import ModuleType
 
-from api.resources import flavors, health, versions
-from api.resources.hosts import aggregates, availability_zones, hypervisors, services
+from api.resources import absent, assisted_volume_snapshots, extensions, flavors, gone, health, versions
+from api.resources.hosts import aggregates, availability_zones, hypervisors, legacy_hosts, services, usage_audit_log
 from api.resources.keypairs import keypairs
 from api.resources.quota import limits, quota_classes, quota_sets
 from api.resources.servers import (
@@ -17,8 +17,20 @@ from api.resources.servers import (
     remote_consoles,
     server_groups,
     tags,
+    topology,
+    volumes_boot,
 )
-from api.resources.servers.actions import console_output, create_image, lock, password, power, rebuild, rescue, state
+from api.resources.servers.actions import (
+    console_output,
+    create_image,
+    lock,
+    network_info,
+    password,
+    power,
+    rebuild,
+    rescue,
+    state,
+)
 
 # What one server is, has and does.
 SERVERS: tuple[ModuleType, ...] = (
@@ -26,6 +38,7 @@ SERVERS: tuple[ModuleType, ...] = (
     power,
     lock,
     state,
+    network_info,
     rescue,
     rebuild,
     create_image,
@@ -35,6 +48,7 @@ SERVERS: tuple[ModuleType, ...] = (
     console_auth_tokens,
     addresses,
     diagnostics,
+    topology,
     metadata,
     tags,
     instance_actions,
@@ -45,6 +59,7 @@ RESOURCES: tuple[ModuleType, ...] = (
     health,
     *SERVERS,
     listing,
+    volumes_boot,
     flavors,
     keypairs,
     limits,
@@ -54,4 +69,10 @@ RESOURCES: tuple[ModuleType, ...] = (
     hypervisors,
     aggregates,
     availability_zones,
+    legacy_hosts,
+    usage_audit_log,
+    assisted_volume_snapshots,
+    extensions,
+    absent,
+    gone,
 )
