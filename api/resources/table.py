@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from api.resources import absent, assisted_volume_snapshots, extensions, flavors, gone, health, versions
+from api.resources import absent, assisted_volume_snapshots, extensions, flavors, gone, health, images, versions
 from api.resources.hosts import aggregates, availability_zones, hypervisors, legacy_hosts, services, usage_audit_log
 from api.resources.keypairs import keypairs
 from api.resources.quota import limits, quota_classes, quota_sets
@@ -73,6 +73,7 @@ RESOURCES: tuple[ModuleType, ...] = (
     usage_audit_log,
     assisted_volume_snapshots,
     extensions,
+    images,
     absent,
     gone,
 )

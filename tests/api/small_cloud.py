@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import pathlib
 import shutil
+import urllib.parse
 import uuid as uuids
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -69,20 +70,31 @@ class Shelf:
             "visibility": "public",
             "owner": "0ad1",
             "size": 1,
+            "created_at": f"2024-01-01T00:00:{len(self.images):02}Z",
+            "updated_at": "2024-02-01T00:00:00Z",
             **row,
         }
         return image_id
 
-    def ask(self, method: str, path: str, body: Any = None) -> clients.http.Reply:
+    def ask(
+        self, method: str, path: str, body: Any = None, *, headers: Mapping[str, str] | None = None
+    ) -> clients.http.Reply:
         self.asked.append(f"{method} {path}")
         if method == "POST":
             return self._reply(201, self.create(body))
+        if path.startswith("/v2/images?"):
+            return self._listed(dict(urllib.parse.parse_qsl(path.partition("?")[2])))
         image_id, _, project_id = path.removeprefix("/v2/images/").partition("/members/")
         if image_id not in self.images:
             return clients.http.Reply(404, b"")
         if method == "DELETE":
             del self.images[image_id]
             return clients.http.Reply(204, b"")
+        if method == "PATCH":
+            for change in body:
+                name = change["path"].removeprefix("/").replace("~1", "/").replace("~0", "~")
+                self.images[image_id].pop(name, None)
+                self.images[image_id] |= {name: change["value"]} if change["op"] == "add" else {}
         if not project_id:
             return self._reply(200, self.images[image_id])
         status = self.members.get((image_id, project_id))
@@ -91,6 +103,18 @@ class Shelf:
             if status
             else clients.http.Reply(404, b"")
         )
+
+    def _listed(self, query: dict[str, str]) -> clients.http.Reply:
+        """The newest first, by when they were put here."""
+        limit, marker = int(query.pop("limit")), query.pop("marker", None)
+        assert query.pop("sort") == "created_at:desc,id:desc"
+        newest = [self.images[image_id] for image_id in reversed(self.images)]
+        if marker is not None:
+            if marker not in self.images:
+                return clients.http.Reply(400, b"no such marker")
+            newest = newest[[image["id"] for image in newest].index(marker) + 1 :]
+        found = [image for image in newest if all(str(image.get(name)) == value for name, value in query.items())]
+        return self._reply(200, {"images": found[:limit]})
 
     def create(self, record: dict[str, Any]) -> dict[str, Any]:
         image_id = self.put(str(record.get("id") or uuids.uuid4()), **{**record, "status": "queued", "size": None})
