@@ -432,7 +432,8 @@ class Body:
 
 
 class BodyCheck:
-    """A body's validator at one microversion; a loose one leaves out what a body may not hold, instead of refusing it."""
+    """A body's validator at one microversion; a loose one leaves out what a body may not hold, and refuses nothing of
+    it."""
 
     def __init__(self, body: Body, version: Microversion, *, is_loose: bool = False) -> None:
         form = body.type.at(version)

@@ -68,7 +68,5 @@ def _no_volume(volume_id: str) -> errors.Invalid:
 
 ROUTES = [
     Route("POST", "/os-assisted-volume-snapshots", create, policy=CREATE, body=_CREATE),
-    Route(
-        "DELETE", "/os-assisted-volume-snapshots/{id}", delete, policy=DELETE, query=_DELETE, status=204
-    ),
+    Route("DELETE", "/os-assisted-volume-snapshots/{id}", delete, policy=DELETE, query=_DELETE, status=204),
 ]

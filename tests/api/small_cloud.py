@@ -37,6 +37,7 @@ from lifecycle import states
 from lifecycle.actions import OPERATIONS
 from objects.host import Heartbeat, Inventory, Usage
 from tests import empty_sqlite
+from tests.api import responses
 from tests.api.http.harness import ADMIN, ALICE, BOB, LIMITS, Asker, Reply, Trusting, serving_tables, settings
 
 RESOURCES = SERVERS
@@ -58,6 +59,10 @@ class Shelf:
         self.members: dict[tuple[str, str], str] = {}
         self.records: dict[str, dict[str, Any]] = {}
         self.asked: list[str] = []
+        self.fill()
+
+    def fill(self) -> None:
+        """The images that are there at the beginning are there, as they were."""
         self.put(IMAGE, name="cirros", size=12_000_000, disk_format="qcow2", min_ram=64)
         self.put(BIG_IMAGE, name="big", size=1, min_disk=50, min_ram=4096)
         self.put(QUEUED_IMAGE, name="queued", status="queued")
@@ -379,6 +384,7 @@ def small_cloud(folder: pathlib.Path, text: str = "", *, urls: Mapping[str, str]
             limits=_LIMITS,
             cloud=cloud,
         ) as ask:
+            ask.judge = responses.what_is_wrong
             small = SmallCloud(folder, cloud, ask, urls)
             yield small
             for database in (small.api, *small.databases.values()):

@@ -117,12 +117,19 @@ def test_the_log_of_a_month_shows_that_no_host_told(
     assert (log["period_beginning"], log["period_ending"]) == (beginning, ending)
     assert log["hosts_not_run"] == ["e1", "w1"] and log["log"] == {}
     assert log["overall_status"] == "0 of 2 hosts done. 0 errors."
-    assert [log[name] for name in ("num_hosts", "num_hosts_not_run", "num_hosts_done", "num_hosts_running")] == [2, 2, 0, 0]
+    assert [log[name] for name in ("num_hosts", "num_hosts_not_run", "num_hosts_done", "num_hosts_running")] == [
+        2,
+        2,
+        0,
+        0,
+    ]
     latest = cloud.ask.get("/v2.1/os-instance_usage_audit_log").json["instance_usage_audit_logs"]
     assert set(latest) == set(log)
 
 
-@pytest.mark.parametrize("before", ["yesterday", "2012-07-05", "0001-01-01 00:00:00", "0001-01-20 00:00:00", "2012-13-01 00:00:00", ".5"])
+@pytest.mark.parametrize(
+    "before", ["yesterday", "2012-07-05", "0001-01-01 00:00:00", "0001-01-20 00:00:00", "2012-13-01 00:00:00", ".5"]
+)
 def test_what_is_no_time_is_refused(cloud: OperatorsCloud, before: str) -> None:
     assert cloud.ask.get(f"/v2.1/os-instance_usage_audit_log/{before}").status == 400
 

@@ -38,7 +38,9 @@ def shown(cloud: SmallCloud, uuid: str, version: str) -> list[dict[str, Any]]:
 
 
 def with_properties(cloud: SmallCloud, **properties: str) -> str:
-    return cloud.shelf.put("00000000-0000-4000-8000-0000000000aa", name="i", disk_format="qcow2", min_ram=64, **properties)
+    return cloud.shelf.put(
+        "00000000-0000-4000-8000-0000000000aa", name="i", disk_format="qcow2", min_ram=64, **properties
+    )
 
 
 @pytest.mark.parametrize("is_placed", [True, False], ids=["in a cell", "in the journal"])
@@ -163,9 +165,9 @@ def test_it_is_not_pinned_to_where_it_is_not(cloud: SmallCloud) -> None:
 
 
 def test_servers_of_the_same_request_keep_their_zone(cloud: SmallCloud) -> None:
-    reservation = cloud.create(
-        availability_zone="east", min_count=2, max_count=2, return_reservation_id=True
-    ).json["reservation_id"]
+    reservation = cloud.create(availability_zone="east", min_count=2, max_count=2, return_reservation_id=True).json[
+        "reservation_id"
+    ]
     one, other = (
         server["id"]
         for server in cloud.ask.get(f"/v2.1/servers?reservation_id={reservation}", user=ALICE).json["servers"]

@@ -88,10 +88,15 @@ def _microversions() -> Iterator[str]:
     yield ""
     yield "What each of them changes here, and what of it is [not here yet](#not-here-yet)."
     yield ""
-    waiting = {version: [each.what for each in ABSENT if version in each.microversions] for version in map(str, VERSIONS)}
+    waiting = {
+        version: [each.what for each in ABSENT if version in each.microversions] for version in map(str, VERSIONS)
+    }
     yield from _table(
         ("microversion", "changes", "not here yet"),
-        ((str(version), _said(str(version), changes()[version]), ", ".join(waiting[str(version)]) or "-") for version in VERSIONS),
+        (
+            (str(version), _said(str(version), changes()[version]), ", ".join(waiting[str(version)]) or "-")
+            for version in VERSIONS
+        ),
     )
 
 
@@ -99,7 +104,8 @@ def _said(version: str, changed: list[str]) -> str:
     """Each change once, with the requests that it is of."""
     pairs = sorted((words, request) for request, _, words in (each.partition(": ") for each in changed))
     together = [
-        f"{_named([request for _, request in group])}: {words}" for words, group in itertools.groupby(pairs, lambda pair: pair[0])
+        f"{_named([request for _, request in group])}: {words}"
+        for words, group in itertools.groupby(pairs, lambda pair: pair[0])
     ]
     return "; ".join([*filter(None, [IN_NO_ROW.get(version)]), *together]) or "-"
 
@@ -118,12 +124,19 @@ def _absent() -> Iterator[str]:
     yield ""
     yield "These are in the Compute API and not in this cloud. A request for one is answered in words that say so; its server is looked up before."
     yield ""
-    yield from _table(("what", "why", "requests", "answer"), (_absent_row(absent) for absent in ABSENT if absent.requests))
+    yield from _table(
+        ("what", "why", "requests", "answer"), (_absent_row(absent) for absent in ABSENT if absent.requests)
+    )
 
 
 def _absent_row(absent: Absent) -> tuple[str, ...]:
     statuses = dict.fromkeys(str(request.status or (400 if request.action else 404)) for request in absent.requests)
-    return absent.what, absent.because, ", ".join(dict.fromkeys(map(_absent_request, absent.requests))), ", ".join(statuses)
+    return (
+        absent.what,
+        absent.because,
+        ", ".join(dict.fromkeys(map(_absent_request, absent.requests))),
+        ", ".join(statuses),
+    )
 
 
 def _absent_request(request: Refusal) -> str:

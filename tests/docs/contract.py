@@ -132,7 +132,9 @@ def changes() -> dict[Microversion, list[str]]:
                 found[version].append(f"{request}: {words}")
     for each in (*FILTERS, *ADDRESSES):
         if each.everybody_since not in (None, each.since):
-            found[Microversion.parse(str(each.everybody_since))].append(f"GET /servers: filter `{each.name}` for everybody")
+            found[Microversion.parse(str(each.everybody_since))].append(
+                f"GET /servers: filter `{each.name}` for everybody"
+            )
     return found
 
 

@@ -42,7 +42,9 @@ async def show(call: Call) -> Log:
     """
     asked = call.path["id"]
     try:
-        return await _log(call, datetime.datetime.strptime(asked, "%Y-%m-%d %H:%M:%S" + (".%f" if "." in asked else "")))
+        return await _log(
+            call, datetime.datetime.strptime(asked, "%Y-%m-%d %H:%M:%S" + (".%f" if "." in asked else ""))
+        )
     except (ValueError, OverflowError):
         raise errors.Invalid(f"Invalid timestamp for date {asked[:255]}", field="id") from None
 

@@ -13,9 +13,7 @@ POLICIES = ()
 _NAME = "/os-volumes_boot"
 _LAST = "2.102"
 # Of the actions only those that the reference names.
-_ACTIONS = {
-    action.request.key for action in (REBOOT_HARD, REBUILD, CREATE_IMAGE, START, STOP, TRIGGER_CRASH_DUMP)
-}
+_ACTIONS = {action.request.key for action in (REBOOT_HARD, REBUILD, CREATE_IMAGE, START, STOP, TRIGGER_CRASH_DUMP)}
 
 
 def _is_named_here(row: Route | ActionRoute) -> bool:
@@ -28,9 +26,7 @@ def _is_named_here(row: Route | ActionRoute) -> bool:
 
 def _alias(row: Route | ActionRoute) -> Route | ActionRoute:
     ends = row.until is not None and not Span.between("2.1", row.until).overlaps(Span.between(_LAST, None))
-    return dataclasses.replace(
-        row, path=row.path.replace("/servers", _NAME, 1), until=row.until if ends else _LAST
-    )
+    return dataclasses.replace(row, path=row.path.replace("/servers", _NAME, 1), until=row.until if ends else _LAST)
 
 
 ROUTES = [

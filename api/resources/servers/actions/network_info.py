@@ -1,4 +1,4 @@
-"""The action `injectNetworkInfo`: accepted, and nothing done, as Nova does with libvirt: guests ask for their networks."""
+"""The action `injectNetworkInfo`: accepted, and nothing done, as Nova does with libvirt."""
 
 from api.http.call import Call
 from api.resources.servers.access import refuse_early, server_of
