@@ -12,6 +12,7 @@ import cells.route
 from api.http.call import Call
 from api.http.errors import HttpError
 from api.http.routes import ActionRoute, Handler, Route
+from api.http.schema import IPV4, IPV6, NON_NEGATIVE_INT, STRING_1_255, Body, Property, either
 from lifecycle.actions import ACTION_PATH
 
 POLICIES = ()
@@ -32,7 +33,7 @@ class Refusal:
     """A request that is answered in words: a route, or an action, whose key stands in the body.
 
     `status`: of the answer; None: 404 for a route, 400 for an action. `said`: the answer's words, where they are not
-    made of the row's.
+    made of the row's. `body`: what the request must hold, where it is looked at.
     """
 
     method: str
@@ -42,6 +43,7 @@ class Refusal:
     until: str | None = None
     status: int | None = None
     said: str = ""
+    body: Body | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +65,24 @@ def _action(key: str, *, path: str = ACTION_PATH, since: str = "2.1", until: str
     return Refusal(method="POST", path=path, action=key, since=since, until=until)
 
 
-def _refused_action(key: str, status: int, said: str, *, until: str | None = None) -> Refusal:
-    return Refusal(method="POST", path=ACTION_PATH, action=key, until=until, status=status, said=said)
+def _refused_action(key: str, status: int, said: str, *properties: Property, until: str | None = None) -> Refusal:
+    return Refusal(
+        method="POST",
+        path=ACTION_PATH,
+        action=key,
+        until=until,
+        status=status,
+        said=said,
+        body=Body(key, *properties),
+    )
 
 
 _LAST_PROXY = "2.35"
+_IP = either(IPV4, IPV6)
+_GROUP = Property("name", STRING_1_255, required=True)
+_NETWORK = Property("networkId", either(STRING_1_255, NON_NEGATIVE_INT), required=True)
+_ADDRESS = Property("address", _IP, required=True)
+_FIXED = Property("fixed_address", _IP)
 _INTERFACES = "/servers/{server_id}/os-interface"
 _VOLUMES = "/servers/{server_id}/os-volume_attachments"
 _SHARES = "/servers/{server_id}/shares"
@@ -131,18 +146,20 @@ ABSENT: tuple[Absent, ...] = (
         because=NETWORKS,
         requests=[
             *_routes("/servers/{server_id}/os-security-groups", "GET"),
-            _refused_action("addSecurityGroup", 404, "The security group could not be found"),
-            _refused_action("removeSecurityGroup", 404, "The security group could not be found"),
+            _refused_action("addSecurityGroup", 404, "The security group could not be found", _GROUP),
+            _refused_action("removeSecurityGroup", 404, "The security group could not be found", _GROUP),
         ],
     ),
     Absent(
         what="addresses of servers",
         because=NETWORKS,
         requests=[
-            _refused_action("addFixedIp", 400, "The network has no address left", until="2.43"),
-            _refused_action("removeFixedIp", 400, "The server does not have this fixed address", until="2.43"),
-            _refused_action("addFloatingIp", 400, "The server's network is not ready", until="2.43"),
-            _refused_action("removeFloatingIp", 404, "The floating address could not be found", until="2.43"),
+            _refused_action("addFixedIp", 400, "The network has no address left", _NETWORK, until="2.43"),
+            _refused_action(
+                "removeFixedIp", 400, "The server does not have this fixed address", _ADDRESS, until="2.43"
+            ),
+            _refused_action("addFloatingIp", 400, "The server's network is not ready", _ADDRESS, _FIXED, until="2.43"),
+            _refused_action("removeFloatingIp", 404, "The floating address could not be found", _ADDRESS, until="2.43"),
         ],
         microversions=("2.4", "2.5", "2.12", "2.44"),
     ),
@@ -238,7 +255,13 @@ def _row(absent: Absent, request: Refusal) -> Route | ActionRoute:
     handler = _says(status, f"{request.said or said}: {absent.because}.", _segment_of_a_server(request.path))
     if request.action:
         return ActionRoute(
-            request.path, request.action, handler, status=status, since=request.since, until=request.until
+            request.path,
+            request.action,
+            handler,
+            body=request.body,
+            status=status,
+            since=request.since,
+            until=request.until,
         )
     return Route(request.method, request.path, handler, status=status, since=request.since, until=request.until)
 

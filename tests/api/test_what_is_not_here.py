@@ -13,6 +13,14 @@ from tests.api.small_cloud import SmallCloud
 from tests.docs.contract import asked
 
 REQUESTS = [(each.because, request) for each in ABSENT for request in each.requests]
+HELD = {
+    "addSecurityGroup": {"name": "web"},
+    "removeSecurityGroup": {"name": "web"},
+    "addFixedIp": {"networkId": "n"},
+    "removeFixedIp": {"address": "10.0.0.1"},
+    "addFloatingIp": {"address": "10.0.0.1", "fixed_address": "fe80::1"},
+    "removeFloatingIp": {"address": "10.0.0.1"},
+}
 NOWHERE = "11111111-2222-4333-8444-555555555555"
 
 
@@ -24,7 +32,7 @@ def everything(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ask(cloud: SmallCloud, request: Any, uuid: str, version: str | None = None) -> Reply:
     path = "/".join(uuid if part.startswith("{") else part for part in request.path.split("/"))
-    body = {request.action: None} if getattr(request, "action", "") else None
+    body = {request.action: HELD.get(request.action)} if getattr(request, "action", "") else None
     method = getattr(request, "method", "POST")
     return cloud.ask.ask(method, f"/v2.1{path}", body, version=version or request.until or str(MAX), user=ALICE)
 
@@ -71,3 +79,11 @@ def test_an_action_that_nobody_knows_is_no_action(cloud: SmallCloud) -> None:
     reply = cloud.act(cloud.running(), "levitate")
 
     assert (reply.status, reply.fault) == (400, "badRequest: There is no such action: levitate")
+
+
+@pytest.mark.parametrize("key", HELD)
+def test_what_such_an_action_holds_is_looked_at(cloud: SmallCloud, key: str) -> None:
+    for held in (None, {}, {**HELD[key], "more": 1}, dict.fromkeys(HELD[key], "x" * 300)):
+        reply = cloud.act(cloud.created(), key, held, version="2.43")
+
+        assert reply.status == 400 and "network service" not in reply.fault
