@@ -12,7 +12,7 @@ import cells.route
 from api.http.call import Call
 from api.http.errors import HttpError
 from api.http.routes import ActionRoute, Handler, Route
-from api.http.schema import IPV4, IPV6, NON_NEGATIVE_INT, STRING_1_255, Body, Property, either
+from api.http.schema import IPV4, IPV6, NAME, NON_NEGATIVE_INT, STRING_1_255, Body, Property, either
 from lifecycle.actions import ACTION_PATH
 
 POLICIES = ()
@@ -79,7 +79,7 @@ def _refused_action(key: str, status: int, said: str, *properties: Property, unt
 
 _LAST_PROXY = "2.35"
 _IP = either(IPV4, IPV6)
-_GROUP = Property("name", STRING_1_255, required=True)
+_GROUP = Property("name", NAME, required=True)
 _NETWORK = Property("networkId", either(STRING_1_255, NON_NEGATIVE_INT), required=True)
 _ADDRESS = Property("address", _IP, required=True)
 _FIXED = Property("fixed_address", _IP)
