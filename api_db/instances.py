@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import uuid as uuids
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 
 import core.errors
 from api_db.tables import build_requests, instance_mappings, request_specs
-from database.types import UNREADABLE, as_text, document
+from database.types import UNREADABLE, as_text, document, now_sql
 from lifecycle import refusals
 from objects.build_request import RequestSpec
 
@@ -108,3 +109,23 @@ def request_spec(connection: sa.Connection, request_uuid: str) -> RequestSpec:
         return msgspec.json.decode(text, type=RequestSpec)
     except UNREADABLE as error:
         raise core.errors.Unreadable(f"The record of request {request_uuid} cannot be read.", why=str(error)) from error
+
+
+def pin(connection: sa.Connection, uuid: str, zone: str | None) -> None:
+    """From now on the server may be in this zone only; None: in any.
+
+    Servers of one request share its spec, so this one gets a spec of its own.
+
+    Raises:
+        NotFound: there is no such server, or its request is not kept.
+    """
+    spec = request_spec(connection, get(connection, uuid).request_uuid)
+    if spec.availability_zone == zone:
+        return
+    request_uuid, own = str(uuids.uuid4()), msgspec.structs.replace(spec, availability_zone=zone)
+    connection.execute(
+        sa.insert(request_specs).values(uuid=request_uuid, spec=msgspec.to_builtins(own), created_at=now_sql())
+    )
+    connection.execute(
+        sa.update(instance_mappings).where(instance_mappings.c.uuid == uuid).values(request_uuid=request_uuid)
+    )

@@ -14,7 +14,7 @@ UNLIMITED = -1
 DEFAULT_CLASS = "default"
 
 # What the Compute API knows limits of. Settings may give other defaults; injected files end with microversion 2.56 and
-# have none.
+# have none. What the network service counts, and nobody here, can be set and read until 2.35, in classes until 2.49.
 DEFAULTS = {
     "instances": 10,
     "cores": 20,
@@ -26,6 +26,10 @@ DEFAULTS = {
     "injected_files": 5,
     "injected_file_content_bytes": 10240,
     "injected_file_path_bytes": 255,
+    "fixed_ips": UNLIMITED,
+    "floating_ips": UNLIMITED,
+    "security_groups": UNLIMITED,
+    "security_group_rules": UNLIMITED,
 }
 
 

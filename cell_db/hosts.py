@@ -104,6 +104,15 @@ class Capacity:
 
 
 @dataclass(frozen=True, slots=True)
+class Used:
+    """What servers may use of a host; sizes in MiB and GiB."""
+
+    vcpus: int = 0
+    memory_mib: int = 0
+    disk_gib: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Departed:
     """A node whose host was deleted. Not `accepted`: its provider, if there is one of its uuid, was never ours."""
 
@@ -312,10 +321,17 @@ def list_hosts(
 
 
 def find_host(
-    conn: sa.Connection, *, down_after_s: float, uuid: str | None = None, row_id: int | None = None
+    conn: sa.Connection,
+    *,
+    down_after_s: float,
+    uuid: str | None = None,
+    row_id: int | None = None,
+    host: str | None = None,
 ) -> HostRow | None:
-    """The host of this node uuid, or of this row of the nodes; None if it is none of this cell."""
-    which = compute_nodes.c.uuid == uuid if uuid is not None else compute_nodes.c.id == row_id
+    """The host of this node uuid, or of this row of the nodes, or of this name; None if it is none of this cell."""
+    which = compute_nodes.c.host == host if host is not None else compute_nodes.c.id == row_id
+    if uuid is not None:
+        which = compute_nodes.c.uuid == uuid
     row = conn.execute(_hosts(down_after_s).where(which)).first()
     return None if row is None else _host(row)
 
@@ -336,6 +352,22 @@ def servers_on(conn: sa.Connection, hosts: Iterable[str]) -> dict[str, list[str]
     ):
         by_host.setdefault(host, []).append(uuid)
     return by_host
+
+
+def used_by_project(conn: sa.Connection, host: str) -> dict[str, Used]:
+    """Project -> what its servers on the host may use, by project."""
+    sizes = (instances.c.vcpus, instances.c.memory_mib, instances.c.root_gib + instances.c.ephemeral_gib)
+    query = sa.select(instances.c.project_id, *(sa.cast(sa.func.sum(size), sa.Integer) for size in sizes))
+    rows = conn.execute(query.where(_are_on([host])).group_by(instances.c.project_id).order_by(instances.c.project_id))
+    return {project: Used(*used) for project, *used in rows}
+
+
+def sum_of(parts: Iterable[Used]) -> Used:
+    """All of them together."""
+    listed = list(parts)
+    return Used(
+        sum(each.vcpus for each in listed), sum(each.memory_mib for each in listed), sum(each.disk_gib for each in listed)
+    )
 
 
 def capacity(conn: sa.Connection) -> Capacity:

@@ -40,6 +40,8 @@ class _Extra(msgspec.Struct):
     server_groups: list[str] | None = None
     addresses: dict[str, Any] | None = None
     pinned_availability_zone: str | None = None
+    image_properties: dict[str, str] | None = None
+    scheduler_hints: dict[str, list[Any]] | None = None
 
 
 def _typed(kind: Any) -> Callable[[str | None], Any]:

@@ -13,7 +13,7 @@ from cell_db.tables import instances
 from core.context import Context
 from lifecycle.actions import REBUILD
 from objects.build import BuildSpec, ImageRef
-from objects.server import Server
+from objects.server import Server, extra_of_image
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +40,10 @@ def begin(connection: sa.Connection, uuid: str, changes: Changes, context: Conte
         cell_db.instances.replace_metadata(connection, uuid, changes.metadata)
     server = cell_db.instances.update(connection, uuid, {**changes.columns, "image_ref": changes.image.image_id})
     spec = _changed(cell_db.instances.build_spec(connection, uuid), server, changes)
-    connection.execute(sa.update(instances).where(instances.c.uuid == uuid).values(spec=msgspec.to_builtins(spec)))
-    return server
+    extra = {**(server.extra or {}), **extra_of_image(changes.image)}
+    built_from = {"spec": msgspec.to_builtins(spec), "extra": extra}
+    connection.execute(sa.update(instances).where(instances.c.uuid == uuid).values(**built_from))
+    return msgspec.structs.replace(server, extra=extra)
 
 
 def _changed(spec: BuildSpec, server: Server, changes: Changes) -> BuildSpec:

@@ -5,13 +5,15 @@ What it says of an image reaches a user's request through `Images.show` alone, w
 
 import contextlib
 import hashlib
+import heapq
 import os
 import pathlib
 import re
 import threading
 import urllib.parse
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, BinaryIO, TypeVar
 
 import cachetools
@@ -57,6 +59,7 @@ _AUDIENCES = {
     "private": Audience.NOBODY,
 }
 _GONE = ("deleted", "pending_delete")
+NO_FILTERS: Mapping[str, str] = MappingProxyType({})
 _Kind = TypeVar("_Kind", bound=msgspec.Struct)
 
 
@@ -79,6 +82,20 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     min_disk_gib: int = 0
     min_ram_mib: int = 0
     properties: Mapping[str, str] = {}
+
+
+class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What is shown of an image to whoever may see it; times are texts, as the service gives them."""
+
+    id: str
+    name: str
+    status: str
+    created_at: str
+    updated_at: str
+    size_bytes: int
+    min_disk_gib: int
+    min_ram_mib: int
+    properties: Mapping[str, str]
 
 
 class ImageStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,6 +159,74 @@ class Images:
         an event loop."""
         with self._lock:
             return self._known.get(_seen_by(image_id, context))
+
+    def records(
+        self, context: Context, *, limit: int, marker: str | None = None, filters: Mapping[str, str] = NO_FILTERS
+    ) -> list[ImageRecord]:
+        """The newest images that this caller may see, of those behind the marker; but for an admin none that others
+        share with the caller's project: the service tells of those one by one.
+
+        Raises:
+            Invalid: the service refuses the question.
+            Unavailable: it did not answer, or not with images.
+        """
+        own: list[Mapping[str, str]] = [{"visibility": "public"}, {"owner": str(context.project_id)}]
+        lists = [self._rows({**filters, **whose}, limit, marker) for whose in ([{}] if context.is_admin else own)]
+        # Each list stays as it is: of two images of one second only the service knows which is newer.
+        newest = heapq.merge(*lists, key=lambda row: row.created_at, reverse=True)
+        visible = {row.id: row for row in newest if visible_to(context, _access(row), lambda project_id: False)}
+        return [_record(row) for row in [*visible.values()][:limit]]
+
+    def record(self, image_id: str, context: Context) -> ImageRecord:
+        """The image, if this caller may see it, as it is now.
+
+        Raises:
+            NotFound: no such image, or not for this caller.
+            Unavailable: as for `show`.
+        """
+        return _record(self._visible_row(image_id, context))
+
+    def set_properties(
+        self, image_id: str, context: Context, wanted: Mapping[str, str], dropped: Iterable[str] = ()
+    ) -> None:
+        """Sets properties of an image of the caller's project and removes others.
+
+        Raises:
+            Invalid: the service refuses it.
+            Forbidden: it is another project's, or the service refuses it.
+            NotFound: no such image, or not for this caller, or no such property.
+            Unavailable: it did not answer; the change may have been made.
+        """
+        self._own_row(image_id, context)
+        changes = [{"op": "remove", "path": _pointer(name)} for name in dropped]
+        changes += [{"op": "add", "path": _pointer(name), "value": value} for name, value in wanted.items()]
+        if not changes:
+            return
+        kind = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
+        reply = self._http.ask("PATCH", _path(image_id), changes, headers=kind)
+        if reply.status in (404, 410):
+            raise _no_image(image_id)
+        if reply.status in (400, 409, 413):
+            raise core.errors.Invalid(f"The image service refuses the change: {_said(reply)}", field="metadata")
+        if reply.status == 403:
+            raise core.errors.Forbidden(f"The image service refuses the change: {_said(reply)}")
+        if reply.status != 200:
+            raise _odd(reply)
+        self._forget(image_id)
+
+    def delete_own(self, image_id: str, context: Context) -> None:
+        """An image of the caller's project is gone.
+
+        Raises:
+            Forbidden: it is another project's, or protected.
+            NotFound: no such image, or not for this caller.
+            Unavailable: the service did not answer.
+        """
+        row = self._own_row(image_id, context)
+        if row.protected:
+            raise core.errors.Forbidden(f"Image {image_id} is protected and cannot be deleted.")
+        self.delete(row.id)
+        self._forget(image_id)
 
     def look(self, image_id: str) -> ImageStatus:
         """How far the image is now.
@@ -289,13 +374,52 @@ class Images:
             raise _odd(reply)
 
     def _visible(self, image_id: str, context: Context) -> Image:
+        return _image(self._visible_row(image_id, context))
+
+    def _visible_row(self, image_id: str, context: Context) -> "_Row":
         row = self._row(image_id)
         if (
             not visible_to(context, _access(row), lambda project_id: self._is_member(image_id, project_id))
             or row is None
         ):
             raise _no_image(image_id)
-        return _image(row)
+        return row
+
+    def _own_row(self, image_id: str, context: Context) -> "_Row":
+        """
+        Raises:
+            NotFound: the caller may not even see it.
+            Forbidden: it is another project's.
+        """
+        row = self._visible_row(image_id, context)
+        if not context.is_admin and (row.owner is None or row.owner != context.project_id):
+            raise core.errors.Forbidden(f"Image {image_id} belongs to another project.")
+        return row
+
+    def _rows(self, filters: Mapping[str, str], limit: int, marker: str | None) -> "list[_Row]":
+        """The newest rows that fit the filters.
+
+        Raises:
+            Invalid, Unavailable: as for `records`.
+        """
+        query = {**filters, "sort": "created_at:desc,id:desc", "limit": str(limit)}
+        if marker is not None:
+            query["marker"] = marker
+        reply = self._http.ask("GET", f"/v2/images?{urllib.parse.urlencode(query)}")
+        if reply.status in (400, 404):
+            raise core.errors.Invalid(f"The image service refuses the list: {_said(reply)}", field="marker")
+        if reply.status != 200:
+            raise _odd(reply)
+        rows = reply.json().get("images")
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise core.errors.Unavailable("the image service's answer is no list of images")
+        return [row for document in rows if (row := _row_from(document)).status not in _GONE]
+
+    def _forget(self, image_id: str) -> None:
+        """Knows no more what the image was."""
+        with self._lock:
+            for key in [key for key in self._known if key[-1] == image_id]:
+                del self._known[key]
 
     def _row(self, image_id: str) -> "_Row | None":
         """What the service says of the image; None: it says that there is none.
@@ -451,7 +575,9 @@ class _Row(msgspec.Struct, kw_only=True):
     disk_format: str | None = None
     min_disk: _Count | None = None
     min_ram: _Count | None = None
+    protected: bool = False
     created_at: str = ""
+    updated_at: str = ""
     properties: dict[str, str] = {}
 
 
@@ -484,7 +610,7 @@ def _row_of(reply: Reply) -> _Row:
     return _row_from(reply.json())
 
 
-def _row_from(document: Mapping[str, object]) -> _Row:
+def _row_from(document: Mapping[str, Any]) -> _Row:
     properties = {name: str(value) for name, value in document.items() if name not in FIELDS and value is not None}
     return _decoded({**document, "properties": properties}, _Row)
 
@@ -529,3 +655,22 @@ def _image(row: _Row) -> Image:
         min_ram_mib=row.min_ram or 0,
         properties=row.properties,
     )
+
+
+def _record(row: _Row) -> ImageRecord:
+    return ImageRecord(
+        id=row.id,
+        name=row.name or "",
+        status=row.status,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        size_bytes=row.size or 0,
+        min_disk_gib=row.min_disk or 0,
+        min_ram_mib=row.min_ram or 0,
+        properties=row.properties,
+    )
+
+
+def _pointer(name: str) -> str:
+    """Where a property is in the document (RFC 6901)."""
+    return "/" + name.replace("~", "~0").replace("/", "~1")

@@ -219,7 +219,7 @@ class HttpClient:
         content = None
         if body is not None:
             content = orjson.dumps(body)
-            headers["Content-Type"] = "application/json"
+            headers.setdefault("Content-Type", "application/json")
         left_s = max(0.001, give_up_at - time.monotonic())
         timeout = urllib3.Timeout(connect=min(_CONNECT_S, left_s), read=min(self._timeout_s, left_s))
         return self._pool.request(

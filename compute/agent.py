@@ -17,6 +17,7 @@ from compute import drivers
 from compute.actions.build import Builds
 from compute.actions.console_log import show_console
 from compute.actions.destroy import Destroys
+from compute.actions.image_cache import ImageCache
 from compute.actions.operations import Operations
 from compute.actions.queries import show_console_addresses, show_diagnostics
 from compute.agent_context import AgentContext, Deadlines, ServerLocks
@@ -78,6 +79,7 @@ class Agent:
         self._builds = Builds(self.host, self._slots["build"])
         self._acts = Operations(self.host, self._slots["operation"])
         self._destroys = Destroys(self.host, self._slots["destroy"])
+        self._image_cache = ImageCache(self.host)
         self.rounds = PeriodicWork(
             self.host,
             every_s=settings.report_interval_s,
@@ -126,6 +128,7 @@ class Agent:
             return
         self._is_started = False
         ends = time.monotonic() + timeout_s
+        self._image_cache.close()
         self._slots["build"].close()
         self._slots["operation"].close()
         self.listener.stop(timeout_s / 4)
@@ -196,6 +199,7 @@ class Agent:
                     verbs.CONSOLE_ADDRESSES, lambda context, asked: show_console_addresses(self.host, context, asked)
                 ),
                 Handle(verbs.DIAGNOSTICS, lambda context, asked: show_diagnostics(self.host, context, asked)),
+                Handle(verbs.CACHE_IMAGES, self._image_cache.fetch),
             ],
             workers=LISTENER_THREADS,
             prefetch=PREFETCH,

@@ -365,6 +365,14 @@ RESET_STATE = dataclasses.replace(
     rule=Rule("os_compute_api:os-admin-actions:reset_state", Role.ADMIN, "Set the state of a server's record"),
     request=_key("os-resetState"),
 )
+# The networks of guests are told nothing from inside: there is nothing to be done, but for whoever may ask.
+INJECT_NETWORK_INFO = dataclasses.replace(
+    LOCK,
+    name="injectNetworkInfo",
+    rule=Rule("os_compute_api:os-admin-actions:inject_network_info", Role.ADMIN, "Tell a server's guest its networks"),
+    request=_key("injectNetworkInfo"),
+    even_if_locked=False,
+)
 CLEAR_PASSWORD = dataclasses.replace(
     LOCK,
     name="clear password",
@@ -459,7 +467,8 @@ ACTIONS: tuple[Action, ...] = (
     CREATE, UPDATE, DELETE,
     START, STOP, REBOOT_SOFT, REBOOT_HARD, PAUSE, UNPAUSE, SUSPEND, RESUME,
     RESCUE, UNRESCUE, REBUILD, CREATE_IMAGE, CREATE_BACKUP, CHANGE_PASSWORD, TRIGGER_CRASH_DUMP,
-    LOCK, UNLOCK, RESET_STATE, CLEAR_PASSWORD, MERGE_METADATA, REPLACE_METADATA, SET_METADATA_ITEM, DELETE_METADATA_ITEM,
+    LOCK, UNLOCK, RESET_STATE, INJECT_NETWORK_INFO, CLEAR_PASSWORD, MERGE_METADATA, REPLACE_METADATA, SET_METADATA_ITEM,
+    DELETE_METADATA_ITEM,
     REPLACE_TAGS, ADD_TAG, DELETE_TAGS, DELETE_TAG,
     CONSOLE_OUTPUT, GET_DIAGNOSTICS, GET_CONSOLE, GET_VNC_CONSOLE, GET_SPICE_CONSOLE, GET_SERIAL_CONSOLE,
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """A server as the API accepted it: what the journal keeps until a cell holds the row."""
 
 import datetime
+from typing import Any
 
 import msgspec
 
@@ -12,7 +13,8 @@ class BuildRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
 
     `build` is what its host needs; the rest is for the record. `created_at` is set once, in the API, and copied to
     mapping, journal and instance, so that every reader sorts alike. `request_id`, `user_id`, `project_id` make the
-    `create` action's record.
+    `create` action's record. `scheduler_hints` are shown as they were asked for; what the scheduler reads of them is in
+    the RequestSpec.
     """
 
     build: BuildSpec
@@ -25,6 +27,7 @@ class BuildRequest(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     auto_disk_config: bool = False
     root_device_name: str | None = "/dev/vda"
     server_group: str | None = None
+    scheduler_hints: dict[str, list[Any]] = {}
 
     @property
     def uuid(self) -> str:

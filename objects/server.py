@@ -7,7 +7,7 @@ import msgspec
 
 from lifecycle import states
 from lifecycle.actions import CREATE, DELETE
-from objects.build import Flavor
+from objects.build import Flavor, ImageRef
 from objects.build_request import BuildRequest
 from objects.fault import Fault
 
@@ -120,4 +120,24 @@ def server_of_build_request(
 def extra_of_build_request(build_request: BuildRequest) -> dict[str, Any]:
     """What a server was ordered with and no column holds."""
     extra: dict[str, Any] = {"pinned_availability_zone": build_request.build.availability_zone}
-    return extra if build_request.server_group is None else {**extra, "server_groups": [build_request.server_group]}
+    if build_request.server_group is not None:
+        extra["server_groups"] = [build_request.server_group]
+    if build_request.scheduler_hints:
+        extra["scheduler_hints"] = build_request.scheduler_hints
+    return {**extra, **extra_of_image(build_request.build.image)}
+
+
+def extra_of_image(image: ImageRef | None) -> dict[str, Any]:
+    """What is shown of the image that a server was built from, as the image was then."""
+    return {"image_properties": {} if image is None else _image_properties(image)}
+
+
+def _image_properties(image: ImageRef) -> dict[str, str]:
+    """The image's own properties and, beside them, what the guest's disk was made of."""
+    return {
+        **image.properties,
+        "base_image_ref": image.image_id,
+        "disk_format": image.disk_format,
+        "min_disk": str(image.min_disk_gib),
+        "min_ram": str(image.min_ram_mib),
+    }

@@ -19,7 +19,7 @@ from api.http.caller import AddressedStrategy, Identity, Strategy
 from api.http.errors import MALFORMED, NOT_FOUND, RETRY_AFTER_S, Fault, HttpError, fault_of, unexpected
 from api.http.paging import Page
 from api.http.policy import Policy
-from api.http.routes import COMPUTE, Access, ActionRoute, Bound, Endpoint, Match, Route, Router
+from api.http.routes import COMPUTE, LEGACY, Access, ActionRoute, Bound, Endpoint, Match, Route, Router
 from api.http.shares import Shares
 from api.http.versions import Microversion
 from api.http.view import Render
@@ -204,14 +204,14 @@ class App:
         raw_path = request.rel_url.raw_path
         match = self._router.match(request.method, raw_path)
         if match is None:
-            if raw_path.startswith(COMPUTE + "/"):
+            if raw_path.startswith((COMPUTE + "/", LEGACY + "/")):
                 await self._identify(exchange, Access.AUTHENTICATED)
             raise HttpError(404, NOT_FOUND)
         endpoint = match.endpoint
         context = await self._identify(exchange, endpoint.access)
         asks_for(context.project_id)
         version = versions.MIN
-        if endpoint.under == COMPUTE:
+        if endpoint.under == COMPUTE and not match.is_legacy:
             version = _negotiated(exchange)
         if match.project_id is not None and match.project_id != context.project_id:
             raise errors.Invalid(
@@ -254,9 +254,10 @@ class App:
             cloud=self._cloud,
             policy=self._policy,
             url=prefix + request.rel_url.raw_path,
-            base_url=prefix + COMPUTE + project,
+            base_url=prefix + (LEGACY if match.is_legacy else COMPUTE) + project,
             bookmark_url=prefix + project,
             max_limit=self._limits.max_limit,
+            is_legacy=match.is_legacy,
             is_monitor=self._limits.monitors.include(request.remote, request.headers),
         )
 
@@ -283,9 +284,9 @@ class App:
             if len(call.document) != 1:
                 raise errors.Invalid("The body must hold exactly one key, the name of an action.", field="body")
             ((action, call.body),) = call.document.items()
-            bound = endpoint.action_at(action, call.version)
+            bound = endpoint.action_at(action, call.version, is_legacy=call.is_legacy)
         else:
-            bound = endpoint.at(call.version)
+            bound = endpoint.at(call.version, is_legacy=call.is_legacy)
         if bound is None:
             raise HttpError(404, NOT_FOUND)
         return bound

@@ -51,7 +51,8 @@ class Call:
     ``path`` holds the named segments of the route; ``body`` the validated inner object of the request
     body and ``document`` the whole of it; ``base_url`` ends in ``/v2.1`` (and the project id, where the
     request's path held it), ``bookmark_url`` is the same without the version. ``began`` is its start by
-    the monotonic clock. ``is_monitor`` says that the request comes straight from where the cloud is watched from.
+    the monotonic clock. ``is_legacy``: asked below ``/v2``. ``is_monitor`` says that the request comes straight
+    from where the cloud is watched from.
     """
 
     context: Context
@@ -69,6 +70,7 @@ class Call:
     document: Any = None
     status: int | None = None
     headers: list[tuple[str, str]] = field(default_factory=list)
+    is_legacy: bool = False
     is_monitor: bool = False
     began: float = field(default_factory=time.monotonic)
 

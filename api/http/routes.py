@@ -11,12 +11,17 @@ from api.http.call import Call
 from api.http.policy import Policy
 from api.http.schema import NO_QUERY, Body, BodyCheck, Query, QueryCheck
 from api.http.versions import Microversion, Span
-from api.http.view import AnyView, Field, ListView, Render, View
+from api.http.view import AnyView, Field, ListView, ManyViews, Render, View
 from core import errors
 
 Handler: TypeAlias = Callable[[Call], Awaitable[object]]
 
 COMPUTE = "/v2.1"
+LEGACY = "/v2"
+"""The same routes in the form that clients older than microversions know: always the lowest one, and bodies may hold
+what nobody knows."""
+ELSEWHERE = "/*"
+"""As path of a row: whatever lies below no prefix of the others, by any method."""
 SECRET_SEGMENT = "{token}"
 """A segment of a path that no log shows."""
 
@@ -93,31 +98,30 @@ class Endpoint:
         self.access = access
         self.rows: list[Route] = []
         self.actions: list[ActionRoute] = []
-        self._bound: dict[Microversion, Bound | None] = {}
-        self._bound_actions: dict[tuple[str, Microversion], Bound | None] = {}
+        self._bound: dict[tuple[Microversion, bool], Bound | None] = {}
+        self._bound_actions: dict[tuple[str, Microversion, bool], Bound | None] = {}
 
-    def at(self, version: Microversion) -> Bound | None:
+    def at(self, version: Microversion, *, is_legacy: bool = False) -> Bound | None:
         """The row for the microversion; None when there is none."""
-        if version not in self._bound:
-            self._bound[version] = next(
-                (_bind(row, row.query, version) for row in self.rows if _span(row).applies(version)), None
-            )
-        return self._bound[version]
+        key = (version, is_legacy)
+        if key not in self._bound:
+            present = (row for row in self.rows if _span(row).applies(version))
+            self._bound[key] = next((_bind(row, row.query, version, is_legacy) for row in present), None)
+        return self._bound[key]
 
-    def action_at(self, action: str, version: Microversion) -> Bound | None:
+    def action_at(self, action: str, version: Microversion, *, is_legacy: bool = False) -> Bound | None:
         """The action's row for the microversion.
 
         Raises:
             Invalid: there is no such action at any microversion.
         """
-        key = (action, version)
+        key = (action, version, is_legacy)
         if key not in self._bound_actions:
             rows = [row for row in self.actions if row.action == action]
             if not rows:
                 raise errors.Invalid(f"There is no such action: {action[:255]}", field=action[:255])
-            self._bound_actions[key] = next(
-                (_bind(row, NO_QUERY, version) for row in rows if _span(row).applies(version)), None
-            )
+            present = (row for row in rows if _span(row).applies(version))
+            self._bound_actions[key] = next((_bind(row, NO_QUERY, version, is_legacy) for row in present), None)
         return self._bound_actions[key]
 
 
@@ -125,13 +129,13 @@ def _span(row: Route | ActionRoute) -> Span:
     return Span.between(row.since, row.until)
 
 
-def _bind(row: Route | ActionRoute, query: Query, version: Microversion) -> Bound:
+def _bind(row: Route | ActionRoute, query: Query, version: Microversion, is_legacy: bool) -> Bound:
     return Bound(
         handler=row.handler,
         policy=row.policy,
         status=row.status,
         check_query=QueryCheck(query, version),
-        check_body=None if row.body is None else BodyCheck(row.body, version),
+        check_body=None if row.body is None else BodyCheck(row.body, version, is_loose=is_legacy),
         render=None if row.view is None else row.view.document(version),
     )
 
@@ -143,6 +147,7 @@ class Match:
     endpoint: Endpoint
     path: Mapping[str, str]
     project_id: str | None
+    is_legacy: bool = False
 
 
 class _Node:
@@ -163,6 +168,8 @@ class Router:
     def __init__(self, tables: Iterable[Sequence[Route | ActionRoute]]) -> None:
         self._root = _Node()
         self._compute = self._root
+        self._elsewhere: Endpoint | None = None
+        self._prefixes = {LEGACY[1:]}
         self.endpoints: list[Endpoint] = []
         self.secret_after: frozenset[str] = frozenset()
         """The segments behind which a secret stands, whatever else a path is."""
@@ -172,7 +179,12 @@ class Router:
         self._compute = self._root.literals.get(COMPUTE.strip("/"), _Node())
 
     def _add(self, row: Route | ActionRoute) -> None:
-        if isinstance(row, Route):
+        if isinstance(row, Route) and row.path == ELSEWHERE:
+            self._elsewhere = Endpoint(row.under, row.access)
+            self._elsewhere.rows.append(row)
+            self.endpoints.append(self._elsewhere)
+        elif isinstance(row, Route):
+            self._prefixes.add(row.under[1:])
             self._endpoint(row.method, row.under, row.path, row.access).rows.append(row)
         else:
             self._endpoint("POST", COMPUTE, row.path, Access.AUTHENTICATED).actions.append(row)
@@ -216,16 +228,25 @@ class Router:
         A slash at the end is an id that was left out: where things are changed, `…/tags/` is not `…/tags` (decision
         0023).
         """
-        if raw_path.endswith("/") and method not in _READING:
-            return None
         segments = _segments(raw_path)
+        is_legacy = segments[:1] == [LEGACY[1:]]
+        if is_legacy:
+            segments[0] = COMPUTE[1:]
+        if raw_path.endswith("/") and method not in _READING:
+            return self._otherwise(segments)
         match = _walk(self._root, segments, 0, method)
         if match is not None:
-            return _matched(match, method, None)
+            return _matched(match, method, None, is_legacy)
         if len(segments) < 3 or segments[0] != COMPUTE[1:] or not _PROJECT.fullmatch(segments[1]):
-            return None
+            return self._otherwise(segments)
         match = _walk(self._compute, segments, 2, method)
-        return None if match is None else _matched(match, method, segments[1])
+        return None if match is None else _matched(match, method, segments[1], is_legacy)
+
+    def _otherwise(self, segments: list[str]) -> Match | None:
+        """What is said of a path that no row has: where there is something at all."""
+        if self._elsewhere is None or (segments and segments[0] in self._prefixes):
+            return None
+        return Match(self._elsewhere, {}, None)
 
 
 def _segments(path: str) -> list[str]:
@@ -254,9 +275,9 @@ def _walk(node: _Node, segments: list[str], at: int, method: str) -> tuple[_Node
     return match
 
 
-def _matched(match: tuple[_Node, list[str]], method: str, project_id: str | None) -> Match:
+def _matched(match: tuple[_Node, list[str]], method: str, project_id: str | None, is_legacy: bool) -> Match:
     node, values = match
-    return Match(node.endpoints[method], dict(zip(node.names[method], values, strict=True)), project_id)
+    return Match(node.endpoints[method], dict(zip(node.names[method], values, strict=True)), project_id, is_legacy)
 
 
 def _refuse_overlaps(rows: list[tuple[str, str, Route | ActionRoute]]) -> None:
@@ -275,6 +296,8 @@ def _fields(view: AnyView | None) -> list[Field]:
     """The fields of a view and of the views inside it."""
     if isinstance(view, ListView):
         return _fields(view.item)
+    if isinstance(view, ManyViews):
+        return [field for part in view.parts for field in _fields(part)]
     if not isinstance(view, View):
         return []
     inner = [each for field in view.fields for each in (*_fields(field.view), *_fields(field.each))]

@@ -432,11 +432,13 @@ class Body:
 
 
 class BodyCheck:
-    """A body's validator at one microversion."""
+    """A body's validator at one microversion; a loose one leaves out what a body may not hold, and refuses nothing of
+    it."""
 
-    def __init__(self, body: Body, version: Microversion) -> None:
+    def __init__(self, body: Body, version: Microversion, *, is_loose: bool = False) -> None:
         form = body.type.at(version)
         self._name = body.name
+        self._schema = form.schema if is_loose else None
         self._validator = _validator(form.schema)
         self._convert = form.convert
 
@@ -446,6 +448,8 @@ class BodyCheck:
         Raises:
             Invalid: names the field and says what is wrong with it.
         """
+        if self._schema is not None:
+            document = _loosened(document, self._schema)
         error = next(self._validator.iter_errors(document), None)
         if error is not None:
             _refuse_body(error)
@@ -455,6 +459,20 @@ class BodyCheck:
             except ValueError as error:
                 raise errors.Invalid(str(error), field="body") from None
         return (document if self._name is None else document[self._name]), document
+
+
+def _loosened(value: Any, schema: Schema) -> Any:
+    """The value without properties that a closed object does not have, and names without blanks at their ends: what
+    clients older than microversions may send."""
+    for branch in schema.get("anyOf", (schema,)):
+        if isinstance(value, dict) and "properties" in branch:
+            known = branch["properties"]
+            return {key: _loosened(inner, known[key]) for key, inner in value.items() if key in known}
+        if isinstance(value, list) and "items" in branch:
+            return [_loosened(inner, branch["items"]) for inner in value]
+        if isinstance(value, str) and branch.get("format") == "name":
+            return value.strip()
+    return value
 
 
 def _refuse_body(failure: jsonschema.ValidationError) -> NoReturn:

@@ -39,7 +39,7 @@ class Microversion(NamedTuple):
 
 
 MIN = Microversion(2, 1)
-MAX = Microversion(2, 96)
+MAX = Microversion(2, 104)
 
 
 class Span(NamedTuple):

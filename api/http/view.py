@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from api.http.call import Call
 from api.http.paging import Page
@@ -24,6 +24,13 @@ class AnyView(Protocol):
 
     def document(self, version: Microversion) -> Render:
         """The function that renders a whole response."""
+
+
+@runtime_checkable
+class ManyViews(Protocol):
+    """A view that shows an item in one of several."""
+
+    parts: Sequence["View"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,6 +182,7 @@ def _build_requests(
                 access_ip_v6=body.get("accessIPv6"),
                 auto_disk_config=body.get("OS-DCF:diskConfig") == "AUTO",
                 server_group=request.server_group,
+                scheduler_hints=hints.shown(call.document),
             )
             for index, (uuid, name, hostname) in enumerate(zip(ids, display_names, hostnames, strict=True))
         ],

@@ -79,6 +79,12 @@ def parse(document: Mapping[str, Any]) -> Hints:
     )
 
 
+def shown(document: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The hints of a create request's document as views show them: each a list."""
+    given: Mapping[str, Any] = next((document[name] for name in NAMES if document.get(name)), {})
+    return {name: value if isinstance(value, list) else [value] for name, value in given.items()}
+
+
 def refuse_unread(hints: Hints, enabled: Collection[str], policy: str) -> None:
     """Returns if the filters of the scheduler's policy read all hints; no filters: the default ones, which do.
 

@@ -102,7 +102,8 @@ def refuse_unsupported(body: Mapping[str, Any]) -> None:
     """
     if body.get("personality"):
         raise invalid("personality", "Files cannot be injected into a guest; use user_data.")
-    if any(group.get("name") != DEFAULT_GROUP for group in body.get("security_groups") or ()):
+    # One without a name names none.
+    if any(group.get("name", DEFAULT_GROUP) != DEFAULT_GROUP for group in body.get("security_groups") or ()):
         raise invalid(
             "security_groups", f"No network service is configured: there is no security group but {DEFAULT_GROUP}."
         )

@@ -58,7 +58,9 @@ def number_in_path(call: Call) -> int:
         Invalid: it is none.
     """
     text = call.path["id"]
-    if not (text.isascii() and text.isdigit()):
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()):
         raise errors.Invalid(f"Invalid id {text[:255]}: it must be an integer.", field="id")
-    # No row has a number beyond these; it is asked for like any other that does not exist.
-    return int(text) if len(text) < len(str(MOST)) else MOST
+    # No row has a number beyond these, nor below 1; it is asked for like any other that does not exist.
+    number = int(digits) if len(digits) < len(str(MOST)) else MOST
+    return number if digits == text else -number

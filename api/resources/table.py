@@ -2,8 +2,8 @@
 
 from types import ModuleType
 
-from api.resources import flavors, health, usage, versions
-from api.resources.hosts import aggregates, availability_zones, hypervisors, services
+from api.resources import absent, assisted_volume_snapshots, extensions, flavors, gone, health, images, usage, versions
+from api.resources.hosts import aggregates, availability_zones, hypervisors, legacy_hosts, services, usage_audit_log
 from api.resources.keypairs import keypairs
 from api.resources.quota import limits, quota_classes, quota_sets
 from api.resources.servers import (
@@ -19,12 +19,15 @@ from api.resources.servers import (
     server_group_members,
     server_groups,
     tags,
+    topology,
+    volumes_boot,
 )
 from api.resources.servers.actions import (
     console_output,
     create_backup,
     create_image,
     lock,
+    network_info,
     password,
     power,
     rebuild,
@@ -38,6 +41,7 @@ SERVERS: tuple[ModuleType, ...] = (
     power,
     lock,
     state,
+    network_info,
     rescue,
     rebuild,
     create_image,
@@ -48,6 +52,7 @@ SERVERS: tuple[ModuleType, ...] = (
     console_auth_tokens,
     addresses,
     diagnostics,
+    topology,
     metadata,
     tags,
     placement,
@@ -60,6 +65,7 @@ RESOURCES: tuple[ModuleType, ...] = (
     health,
     *SERVERS,
     listing,
+    volumes_boot,
     flavors,
     keypairs,
     limits,
@@ -70,4 +76,11 @@ RESOURCES: tuple[ModuleType, ...] = (
     aggregates,
     availability_zones,
     usage,
+    legacy_hosts,
+    usage_audit_log,
+    assisted_volume_snapshots,
+    extensions,
+    images,
+    absent,
+    gone,
 )

@@ -17,6 +17,7 @@ def show_console(host: AgentContext, _: Context, asked: ConsoleLogRequest) -> Co
 
 
 def _tail(log: str, lines: int | None) -> str:
+    """What follows the last line break counts as a line, though it is usually empty: clients count so, too."""
     if lines is None or lines < 0:
         return log
-    return "".join(log.splitlines(keepends=True)[-lines:]) if lines else ""
+    return "\n".join(log.split("\n")[-lines:]) if lines else ""

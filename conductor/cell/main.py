@@ -129,7 +129,7 @@ class CellConductor:
             HandleMany(verbs.CLEAN, self.wakeups.on_clean),
             *(
                 Handle(verb, self.wakeups.on_host_asked)
-                for verb in (verbs.CONSOLE, verbs.CONSOLE_ADDRESSES, verbs.DIAGNOSTICS)
+                for verb in (verbs.CONSOLE, verbs.CONSOLE_ADDRESSES, verbs.DIAGNOSTICS, verbs.CACHE_IMAGES)
             ),
         ]
         reports = [

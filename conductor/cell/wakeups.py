@@ -14,7 +14,7 @@ from core.context import Context
 from core.crash_points import CrashPoints
 from database.engine import Connection, Database
 from messaging.listener import Delivery, Forward
-from messaging.verbs.cell import ConsoleLogOnHost, ServerOnHost
+from messaging.verbs.cell import ConsoleLogOnHost, ImagesOnHost, ServerOnHost
 
 
 class Wakeups:
@@ -49,8 +49,8 @@ class Wakeups:
         self._commands.end(ended)
 
     @staticmethod
-    def on_host_asked(_: Context, asked: ConsoleLogOnHost | ServerOnHost) -> Forward:
-        """The host itself answers."""
+    def on_host_asked(_: Context, asked: ConsoleLogOnHost | ServerOnHost | ImagesOnHost) -> Forward:
+        """The host itself answers, or does it."""
         return Forward(compute_verbs.queue(asked.host))
 
 

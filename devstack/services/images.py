@@ -254,13 +254,12 @@ async def _schema_of_list(_request: web.Request) -> web.Response:
 async def _list(request: web.Request) -> web.Response:
     query = request.query
     images = [
-        image
-        for image in await _in_thread(request, request.app[STORE].all)
-        if _is_listed(request, image) and _fits(image, query)
+        image for image in await _in_thread(request, request.app[STORE].all) if _is_listed(request, image)
     ]
     _sort(images, query)
     limit = _limit(query.get("limit"))
-    page = _after(images, query.get("marker"))
+    # The marker need not fit the filters itself.
+    page = [image for image in _after(images, query.get("marker")) if _fits(image, query)]
     answer: dict[str, Any] = {
         "images": [_view(image) for image in page[:limit]],
         "schema": "/v2/schemas/images",

@@ -10,6 +10,7 @@ import msgspec
 
 from messaging.verbs import Verb
 from messaging.verbs.compute import ConsoleAddresses, ConsoleOutput
+from objects.build import ImageRef
 from objects.diagnostics import Diagnostics
 from objects.host import Attempt, Heartbeat, Number, Uuid
 
@@ -38,12 +39,20 @@ class ServerOnHost(msgspec.Struct, frozen=True):
     host: str
 
 
+class ImagesOnHost(msgspec.Struct, frozen=True):
+    """Images that a host should have before a server needs them."""
+
+    host: str
+    images: list[ImageRef]
+
+
 START = Verb("start", "1.0", Uuids)
 ACT = Verb("act", "1.0", Uuids)
 CLEAN = Verb("clean", "1.0", Uuids)
 CONSOLE = Verb("console", "1.0", ConsoleLogOnHost, ConsoleOutput)
 CONSOLE_ADDRESSES = Verb("console-addresses", "1.0", ServerOnHost, ConsoleAddresses)
 DIAGNOSTICS = Verb("diagnostics", "1.0", ServerOnHost, Diagnostics)
+CACHE_IMAGES = Verb("cache-images", "1.0", ImagesOnHost)
 
 
 class Built(msgspec.Struct, frozen=True):

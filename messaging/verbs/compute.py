@@ -3,7 +3,7 @@
 import msgspec
 
 from messaging.verbs import Verb
-from objects.build import BuildSpec
+from objects.build import BuildSpec, ImageRef
 from objects.console import Address
 from objects.diagnostics import Diagnostics
 
@@ -73,6 +73,12 @@ class ServerRef(msgspec.Struct, frozen=True):
     uuid: str
 
 
+class WantedImages(msgspec.Struct, frozen=True):
+    """Images to fetch before a server needs them. A wish: what is lost of it is fetched when a server needs it."""
+
+    images: list[ImageRef]
+
+
 class ConsoleAddresses(msgspec.Struct, frozen=True):
     addresses: list[Address]
 
@@ -83,3 +89,4 @@ ACT = Verb("act", "1.2", Act)
 CONSOLE = Verb("console", "1.0", ConsoleLogRequest, ConsoleOutput)
 CONSOLE_ADDRESSES = Verb("console-addresses", "1.0", ServerRef, ConsoleAddresses)
 DIAGNOSTICS = Verb("diagnostics", "1.0", ServerRef, Diagnostics)
+CACHE_IMAGES = Verb("cache-images", "1.0", WantedImages)

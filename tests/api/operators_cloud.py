@@ -23,6 +23,7 @@ from core.clock import utcnow
 from database.engine import Database
 from database.types import now_sql
 from objects.host import COMPUTE, CONDUCTOR, Inventory
+from tests.api import responses
 from tests.api.http.harness import Asker, serving_tables, settings
 from tests.empty_sqlite import make_tables
 
@@ -155,6 +156,7 @@ def operators_cloud(
     made.cloud.start()
     try:
         with serving_tables(made.conf, tables, rules=rules, cloud=made.cloud) as asker:
+            asker.judge = responses.what_is_wrong
             made.ask = asker
             yield made
     finally:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import pathlib
 import shutil
+import urllib.parse
 import uuid as uuids
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -38,6 +39,7 @@ from lifecycle.actions import OPERATIONS
 from objects.fault import Fault
 from objects.host import Heartbeat, Inventory, Usage
 from tests import empty_sqlite
+from tests.api import responses
 from tests.api.http.harness import ADMIN, ALICE, BOB, LIMITS, Asker, Reply, Trusting, serving_tables, settings
 
 RESOURCES = (*SERVERS, usage)
@@ -59,6 +61,10 @@ class Shelf:
         self.members: dict[tuple[str, str], str] = {}
         self.records: dict[str, dict[str, Any]] = {}
         self.asked: list[str] = []
+        self.fill()
+
+    def fill(self) -> None:
+        """The images that are there at the beginning are there, as they were."""
         self.put(IMAGE, name="cirros", size=12_000_000, disk_format="qcow2", min_ram=64)
         self.put(BIG_IMAGE, name="big", size=1, min_disk=50, min_ram=4096)
         self.put(QUEUED_IMAGE, name="queued", status="queued")
@@ -71,20 +77,31 @@ class Shelf:
             "visibility": "public",
             "owner": "0ad1",
             "size": 1,
+            "created_at": f"2024-01-01T00:00:{len(self.images):02}Z",
+            "updated_at": "2024-02-01T00:00:00Z",
             **row,
         }
         return image_id
 
-    def ask(self, method: str, path: str, body: Any = None) -> clients.http.Reply:
+    def ask(
+        self, method: str, path: str, body: Any = None, *, headers: Mapping[str, str] | None = None
+    ) -> clients.http.Reply:
         self.asked.append(f"{method} {path}")
         if method == "POST":
             return self._reply(201, self.create(body))
+        if path.startswith("/v2/images?"):
+            return self._listed(dict(urllib.parse.parse_qsl(path.partition("?")[2])))
         image_id, _, project_id = path.removeprefix("/v2/images/").partition("/members/")
         if image_id not in self.images:
             return clients.http.Reply(404, b"")
         if method == "DELETE":
             del self.images[image_id]
             return clients.http.Reply(204, b"")
+        if method == "PATCH":
+            for change in body:
+                name = change["path"].removeprefix("/").replace("~1", "/").replace("~0", "~")
+                self.images[image_id].pop(name, None)
+                self.images[image_id] |= {name: change["value"]} if change["op"] == "add" else {}
         if not project_id:
             return self._reply(200, self.images[image_id])
         status = self.members.get((image_id, project_id))
@@ -93,6 +110,18 @@ class Shelf:
             if status
             else clients.http.Reply(404, b"")
         )
+
+    def _listed(self, query: dict[str, str]) -> clients.http.Reply:
+        """The newest first, by when they were put here."""
+        limit, marker = int(query.pop("limit")), query.pop("marker", None)
+        assert query.pop("sort") == "created_at:desc,id:desc"
+        newest = [self.images[image_id] for image_id in reversed(self.images)]
+        if marker is not None:
+            if marker not in self.images:
+                return clients.http.Reply(400, b"no such marker")
+            newest = newest[[image["id"] for image in newest].index(marker) + 1 :]
+        found = [image for image in newest if all(str(image.get(name)) == value for name, value in query.items())]
+        return self._reply(200, {"images": found[:limit]})
 
     def create(self, record: dict[str, Any]) -> dict[str, Any]:
         image_id = self.put(str(record.get("id") or uuids.uuid4()), **{**record, "status": "queued", "size": None})
@@ -353,6 +382,7 @@ def small_cloud(folder: pathlib.Path, text: str = "", *, urls: Mapping[str, str]
             limits=_LIMITS,
             cloud=cloud,
         ) as ask:
+            ask.judge = responses.what_is_wrong
             small = SmallCloud(folder, cloud, ask, urls)
             yield small
             for database in (small.api, *small.databases.values()):

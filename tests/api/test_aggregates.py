@@ -152,7 +152,7 @@ def test_an_aggregate_with_hosts_is_not_deleted(cloud: OperatorsCloud) -> None:
 
 @pytest.mark.parametrize(
     ("name", "status"),
-    [("x", 400), ("-1", 400), ("77", 404), ("9" * 40, 404), ("3f1d6a0e-7b52-4c7f-9d38-5f0c0a1b2c3d", 400)],
+    [("x", 400), ("-1", 404), ("77", 404), ("9" * 40, 404), ("3f1d6a0e-7b52-4c7f-9d38-5f0c0a1b2c3d", 400)],
 )
 def test_ids_are_numbers(cloud: OperatorsCloud, name: str, status: int) -> None:
     assert cloud.ask.get(f"{URL}/{name}").status == status

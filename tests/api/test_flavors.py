@@ -36,23 +36,24 @@ BASE = {
     "vcpus",
     "swap",
     "OS-FLV-EXT-DATA:ephemeral",
-    "OS-FLV-DISABLED:disabled",
-    "rxtx_factor",
     "os-flavor-access:is_public",
     "links",
 }
+UNTIL_2_101 = {"OS-FLV-DISABLED:disabled", "rxtx_factor"}
 
 
 @pytest.mark.parametrize(
     ("version", "added", "swap"),
     [
-        ("2.1", set(), ""),
-        ("2.54", set(), ""),
-        ("2.55", {"description"}, ""),
-        ("2.60", {"description"}, ""),
-        ("2.61", {"description", "extra_specs"}, ""),
-        ("2.74", {"description", "extra_specs"}, ""),
-        ("2.75", {"description", "extra_specs"}, 0),
+        ("2.1", UNTIL_2_101, ""),
+        ("2.54", UNTIL_2_101, ""),
+        ("2.55", UNTIL_2_101 | {"description"}, ""),
+        ("2.60", UNTIL_2_101 | {"description"}, ""),
+        ("2.61", UNTIL_2_101 | {"description", "extra_specs"}, ""),
+        ("2.74", UNTIL_2_101 | {"description", "extra_specs"}, ""),
+        ("2.75", UNTIL_2_101 | {"description", "extra_specs"}, 0),
+        ("2.101", UNTIL_2_101 | {"description", "extra_specs"}, 0),
+        ("2.102", {"description", "extra_specs"}, 0),
         (NEWEST, {"description", "extra_specs"}, 0),
     ],
 )
@@ -74,6 +75,7 @@ def test_a_flavor_is_shown_as_it_was_made(asker: Asker) -> None:
     reply = create(
         asker,
         "large",
+        version="2.101",
         id="l1",
         ram="4096",
         vcpus=4,
@@ -496,7 +498,7 @@ def test_discovery_says_which_microversions_there_are(asker: Asker, path: str) -
 def test_the_list_of_versions_is_for_everybody(asker: Asker, path: str) -> None:
     reply = asker.get(path, user=None)
 
-    assert [version["id"] for version in reply.json["versions"]] == ["v2.1"]
+    assert [version["id"] for version in reply.json["versions"]] == ["v2.0", "v2.1"]
 
 
 def test_a_version_is_shown_by_its_id(asker: Asker) -> None:

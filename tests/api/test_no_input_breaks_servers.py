@@ -24,6 +24,7 @@ import tests.api.small_cloud
 from api.http.routes import ActionRoute, Route
 from api.http.versions import MAX, MIN, Microversion
 from api_db.schema import SCHEMA
+from tests.api import responses
 from tests.api.http.harness import ADMIN, ALICE, Reply
 from tests.api.http.test_fuzz import PARAMETERS, SEGMENTS, VALUES, drawn_body
 from tests.api.small_cloud import IMAGE, SmallCloud, on_mariadb, on_sqlite, small_cloud
@@ -115,6 +116,7 @@ class Fuzz:
     def _renew(self) -> None:
         """Deletes were among the requests."""
         cloud, number = self._cloud, self._chance.randrange(10**6)
+        cloud.shelf.fill()
         servers = [
             cloud.running(name=f"web-{number}-{each}", metadata={"a": "b"}, tags=["a", "red"])
             for each in range(SERVERS - 2)
@@ -139,6 +141,8 @@ class Fuzz:
         spent = time.process_time() - began
         what = (method, path[:500], version, user.user_id, (body or b"")[:500], reply.status, reply.body[:500])
         assert _is_fine(reply, row), what
+        wrong = responses.what_is_wrong(method, path, _document(body), version, reply)
+        assert wrong is None, (wrong, *what)
         assert spent < MAX_CPU_S, (spent, *what)
         assert len(reply.body) < 5_000_000, what
 
@@ -189,6 +193,13 @@ class Fuzz:
         return chance.choice(
             [deep, mixed, [value] * many, {str(number): value for number in range(many)}, *strings, [{}] * many]
         )
+
+
+def _document(body: bytes | None) -> Any:
+    try:
+        return orjson.loads(body or b"")
+    except orjson.JSONDecodeError:
+        return None
 
 
 def _asks_the_host(row: Route | ActionRoute) -> bool:

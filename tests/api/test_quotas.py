@@ -103,6 +103,19 @@ def test_limits_are_the_settings_until_somebody_sets_others(cloud: OperatorsClou
     assert _quota(cloud)["instances"] == 12
 
 
+def test_limits_of_networks_are_kept_until_2_35_and_2_49(cloud: OperatorsCloud) -> None:
+    """Nobody here counts what they limit; clients of that time read what they wrote."""
+    wanted = dict.fromkeys(NETWORK, 7)
+
+    assert cloud.ask.put(URL, {"quota_set": wanted}, version="2.35").status == 200
+    assert cloud.ask.put(CLASS, {"quota_class_set": {"fixed_ips": 3}}, version="2.49").status == 200
+
+    assert {name: _quota(cloud, version="2.35")[name] for name in NETWORK} == wanted
+    assert _quota(cloud, "/defaults", version="2.35")["fixed_ips"] == 3
+    absolute = cloud.ask.get(f"/v2.1/limits?tenant_id={PROJECT}").json["limits"]["absolute"]
+    assert [absolute[name] for name in ("maxSecurityGroups", "maxSecurityGroupRules", "maxTotalFloatingIps")] == [7] * 3
+
+
 def test_a_users_limits_lie_within_the_projects(cloud: OperatorsCloud) -> None:
     assert _set(cloud, instances=5) == 200
     assert _set(cloud, "?user_id=u", instances=2) == 200

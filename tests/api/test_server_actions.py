@@ -9,7 +9,7 @@ from lifecycle import states
 from lifecycle.actions import BY_REQUEST, OPERATIONS, REBOOT_HARD, REBOOT_SOFT
 from messaging.verbs import cell, compute
 from tests.api.host import host_that_answers
-from tests.api.http.harness import ADMIN, BOB
+from tests.api.http.harness import ADMIN, ALICE, BOB
 from tests.api.small_cloud import IMAGE, SmallCloud
 
 _VALUES: dict[str, Any] = {
@@ -116,6 +116,8 @@ def test_what_may_follow_a_key_depends_on_the_microversion(cloud: SmallCloud) ->
     assert cloud.act(uuid, "lock", "anything", version="2.72").status == 202
     assert cloud.act(uuid, "lock", "anything", version="2.73").status == 400
     assert cloud.act(uuid, "lock", {"locked_reason": ""}, version="2.73").status == 400
+    assert cloud.act(uuid, "lock", {"reason": "mine"}, version="2.73").status == 400
+    assert cloud.act(uuid, "lock", {}, version="2.73").status == 202
     for body in ({"type": "MEDIUM"}, {}, None, {"type": "HARD", "x": 1}):
         assert cloud.act(uuid, "reboot", body).status == 400
     assert cloud.act(uuid, "os-dance").status == 400
@@ -134,12 +136,29 @@ def test_operators_reset_states(cloud: SmallCloud) -> None:
     assert cloud.show(uuid)["status"] == "ACTIVE"
 
 
+def test_a_guest_is_told_its_networks_by_itself(cloud: SmallCloud) -> None:
+    uuid = cloud.running()
+    assert cloud.act(uuid, "injectNetworkInfo").status == 403
+
+    reply = cloud.act(uuid, "injectNetworkInfo", user=ADMIN)
+
+    assert (reply.status, reply.body) == (202, b"")
+    assert cloud.act(cloud.created(), "injectNetworkInfo", user=ADMIN).status == 409
+
+
+def test_a_server_has_no_numa_nodes(cloud: SmallCloud) -> None:
+    path = f"/v2.1/servers/{cloud.running()}/topology"
+
+    assert cloud.ask.get(path, version="2.78", user=ALICE).json == {"nodes": [], "pagesize_kb": None}
+    assert cloud.ask.get(path, version="2.77", user=ALICE).status == 404
+
+
 def test_readers_only_read(cloud: SmallCloud) -> None:
     uuid = cloud.running()
     assert cloud.act(uuid, "os-stop", user=BOB).status in (403, 404)
 
 
-@pytest.mark.parametrize(("length", "lines"), [(None, None), (-1, None), ("-1", None), (3, 3), ("10", 10), (0, 0)])
+@pytest.mark.parametrize(("length", "lines"), [(None, None), (-1, None), ("-1", None), ("-7", None), (3, 3), ("10", 10), (0, 0)])
 def test_the_console_log_comes_from_the_servers_host(cloud: SmallCloud, length: object, lines: int | None) -> None:
     uuid = cloud.running()
     with host_that_answers(cloud, cell.CONSOLE, compute.ConsoleOutput(output="line\n")) as asked:

@@ -49,6 +49,7 @@ _SINCE = {
     "trusted_image_certificates": (63, 63, 63),
     "locked_reason": (73, 73, 73),
     "pinned_availability_zone": (96, 96, 96),
+    "scheduler_hints": (100, 100, 100),
     "server_groups": (71, 71, 71),
     "user_data": (NEVER, NEVER, 57),
 }

@@ -147,7 +147,6 @@ _BAD = [
         )
     ),
     ({"security_groups": [{"name": "web"}]}, "security_groups"),
-    ({"security_groups": [{}]}, "security_groups"),
     ({"flavorRef": "greedy"}, "resources:VCPU"),
     ({"flavorRef": "otherworldly"}, "vmware:hw_version"),
 ]  # fmt: skip
@@ -157,6 +156,12 @@ _BAD = [
 def test_bad_input_is_refused_and_names_the_field(cloud: SmallCloud, more: dict[str, object], named: str) -> None:
     assert named in _refused(cloud, **more)
     assert _uuids(cloud) == []
+
+
+def test_a_security_group_without_a_name_is_none(cloud: SmallCloud) -> None:
+    reply = cloud.create(security_groups=[{}, {"name": "default"}])
+
+    assert (reply.status, reply.json["server"]["security_groups"]) == (202, [{"name": "default"}])
 
 
 def _refused(cloud: SmallCloud, **more: object) -> str:
@@ -477,6 +482,23 @@ def test_a_silent_cells_server_is_shown_without_a_flavor_that_its_request_does_n
 
     assert reply.status == status
     assert status != 200 or ("flavor" not in reply.json["server"] and reply.json["server"]["status"] == "UNKNOWN")
+
+
+def test_a_silent_cells_server_shows_its_flavor_and_its_group(cloud: SmallCloud) -> None:
+    wanted = {"server_group": {"name": "apart", "policies": ["anti-affinity"]}}
+    group = cloud.ask.post("/v2.1/os-server-groups", wanted, user=ALICE).json["server_group"]["id"]
+    uuid = cloud.running(beside={"os:scheduler_hints": {"group": group}}, availability_zone="east")
+    flavor = cloud.show(uuid)["flavor"]
+    cloud.go_silent("east")
+
+    shown = cloud.show(uuid)
+
+    assert shown["flavor"] == flavor and shown["flavor"]["extra_specs"] == {"hw:cpu_policy": "shared"}
+    assert shown["server_groups"] == [group]
+    assert set(shown) == {
+        "id", "status", "links", "tenant_id", "created", "user_id", "image", "flavor", "OS-EXT-AZ:availability_zone",
+        "OS-EXT-STS:power_state", "server_groups",
+    }  # fmt: skip
 
 
 # ---- update ----------------------------------------------------------------------------------------------------------

@@ -214,3 +214,40 @@ def test_a_protected_image_is_not_removed(service: ImageService, images: Images)
         images.delete(image_id)
 
     assert images.look(image_id).status == "active"
+
+
+# ---- records ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_list_has_what_its_asker_may_see_the_newest_first(service: ImageService, images: Images) -> None:
+    own = [service.create(BLUE, visibility="private") for _ in range(3)]
+    public, hidden = service.create(ADMIN, visibility="public"), service.create(RED, visibility="private")
+
+    found = images.records(BLUE, limit=100)
+
+    assert [record.created_at for record in found] == sorted((record.created_at for record in found), reverse=True)
+    seen = [record.id for record in found]
+    assert {*own, public} <= set(seen) and hidden not in seen
+    mine = [image_id for image_id in seen if image_id in own]
+    assert [record.id for record in images.records(BLUE, limit=100, marker=mine[0]) if record.id in own] == mine[1:]
+    assert len(images.records(BLUE, limit=1)) == 1
+    assert hidden in {record.id for record in images.records(ADMIN, limit=100)}
+    assert [record.id for record in images.records(BLUE, limit=10, filters={"id": own[0]})] == [own[0]]
+    with pytest.raises(core.errors.Invalid):
+        images.records(BLUE, limit=10, marker=str(uuid.uuid4()))
+
+
+def test_properties_are_set_by_the_project_of_the_image(service: ImageService, images: Images) -> None:
+    image_id = service.create(BLUE, visibility="community")
+
+    images.set_properties(image_id, BLUE, {"a": "1", "b c": "2"})
+    images.set_properties(image_id, BLUE, {"a": "3"}, ["b c"])
+
+    properties = images.record(image_id, RED).properties
+    assert properties["a"] == "3" and "b c" not in properties
+    for act in (lambda: images.set_properties(image_id, RED, {"a": "4"}), lambda: images.delete_own(image_id, RED)):
+        with pytest.raises(core.errors.Forbidden):
+            act()
+    images.delete_own(image_id, BLUE)
+    with pytest.raises(core.errors.NotFound):
+        images.record(image_id, BLUE)

@@ -22,6 +22,7 @@ from messaging.listener import Handle, Listener
 from messaging.verbs import Verb, cell, compute
 from objects.console import Address
 from tests.compute.conftest import DEADLINE_S, HOST, Bench, new_uuid
+from tests.compute.test_image_files import Downloads, an_image
 
 
 class WithConsoles(SimulatedHypervisor):
@@ -103,7 +104,8 @@ def conductor(bench: Bench) -> Iterator[None]:
     """The conductor's way on to the hosts."""
     broker = Broker(bench.place.url)
     handlers = [
-        Handle(verb, Wakeups.on_host_asked) for verb in (cell.CONSOLE, cell.CONSOLE_ADDRESSES, cell.DIAGNOSTICS)
+        Handle(verb, Wakeups.on_host_asked)
+        for verb in (cell.CONSOLE, cell.CONSOLE_ADDRESSES, cell.DIAGNOSTICS, cell.CACHE_IMAGES)
     ]
     listener = Listener(broker, cell.QUEUE, handlers, workers=1, prefetch=10)
     listener.start()
@@ -122,3 +124,20 @@ def test_the_conductor_passes_on_what_is_asked_and_what_is_refused(bench: Bench,
     assert call(cell.CONSOLE_ADDRESSES, server).addresses == []
     with pytest.raises(core.errors.NotFound):
         call(cell.DIAGNOSTICS, new_uuid())
+
+
+def test_images_are_fetched_ahead_one_after_the_other(bench: Bench, conductor: None) -> None:
+    agent, downloads = bench.start(), Downloads(waits=True)
+    agent.host.images._source = downloads
+    one, other, broken = an_image(), an_image(), an_image(size_bytes=0)
+    wanted = cell.ImagesOnHost(HOST, [one, broken, one, other])
+
+    bench.cell.caller.cast(cell.QUEUE, cell.CACHE_IMAGES, wanted, context=service_context(), deadline_s=DEADLINE_S)
+
+    wait_until(lambda: downloads.asked, what="the first download", deadline_s=DEADLINE_S)
+    assert downloads.asked == [one]
+    downloads.go_on.set()
+    wait_until(lambda: len(downloads.asked) == 2, what="the second download", deadline_s=DEADLINE_S)
+    assert downloads.asked == [one, other]
+    files = bench.agent_directory / "images"
+    wait_until(lambda: len(list(files.glob("[0-9a-f]*"))) == 2, what="both files", deadline_s=DEADLINE_S)

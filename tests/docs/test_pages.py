@@ -8,7 +8,7 @@ import pytest
 
 import lifecycle.states_page
 from api.http import versions
-from tests.docs import settings
+from tests.docs import compute_api, settings
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
@@ -44,6 +44,10 @@ def test_the_page_of_states_is_the_table_of_actions() -> None:
 
 def test_the_page_of_settings_is_the_tables_of_options() -> None:
     assert (REPOSITORY / "docs" / "operations" / "settings.md").read_text() == settings.page()
+
+
+def test_the_page_of_the_compute_api_is_the_tables_of_the_api() -> None:
+    assert (REPOSITORY / "docs" / "users" / "compute-api.md").read_text() == compute_api.page()
 
 
 def test_the_readme_names_the_microversions_that_are_served() -> None:

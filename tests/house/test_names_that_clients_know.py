@@ -29,6 +29,7 @@ ACTIONS: dict[str, tuple[str, str | None]] = {
     "lock": ("lock", None),
     "unlock": ("unlock", None),
     "os-resetState": ("resetState", None),
+    "injectNetworkInfo": ("injectNetworkInfo", None),
     "os-getConsoleOutput": ("os-getConsoleOutput", None),
     "os-getVNCConsole": ("get-console", None),
     "os-getSPICEConsole": ("get-console", None),

@@ -19,6 +19,7 @@ import core.errors
 from api.http import policy
 from api.http.routes import ActionRoute, Route
 from api.http.versions import Microversion, Span
+from api.resources import absent, gone
 from lifecycle import actions, states
 from lifecycle.actions import ACTION_PATH, ACTIONS, BY_REQUEST, OPERATIONS, POWER_OPERATIONS, Action, Role
 from lifecycle.admit import admit, is_always_admitted
@@ -26,7 +27,10 @@ from tests.house.test_no_default_executor import PRODUCT
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 TABLE, REFUSALS = "lifecycle/actions.py", "lifecycle/refusals.py"
-ROUTES: list[Route | ActionRoute] = [row for resource in api.resources.table.RESOURCES for row in resource.ROUTES]
+# What is refused always does nothing to a server.
+ROUTES: list[Route | ActionRoute] = [
+    row for resource in api.resources.table.RESOURCES if resource not in (absent, gone) for row in resource.ROUTES
+]
 RULES = {rule.name: rule for resource in api.resources.table.RESOURCES for rule in resource.POLICIES}
 DEFAULTS = {Role.ADMIN: policy.ADMIN, Role.MEMBER: policy.MEMBER}
 

@@ -3,21 +3,40 @@
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
+import msgspec
+
 import api_db.aggregates
+import api_db.hosts
 import cell_db.hosts
 import core.scheduling
 from api.http import policy
 from api.http.call import Call
 from api.http.policy import Rule
 from api.http.routes import ActionRoute, Route
-from api.http.schema import METADATA_OR_NULL, NAME, NO_NAME, Body, Property, checked, is_name, nullable, structure, text
+from api.http.schema import (
+    METADATA_OR_NULL,
+    NAME,
+    NO_NAME,
+    UUID,
+    Body,
+    Property,
+    checked,
+    is_name,
+    list_of,
+    nullable,
+    structure,
+    text,
+)
 from api.http.view import Field, ListView, View, with_microseconds
+from api.prepare import images
 from api.resources.ids import number_in_path
 from api_db.aggregates import INTERNAL_ZONE, ZONE_KEY, Aggregate, ZoneChange
 from cells.gate.answers import value_of
 from core import errors
+from messaging.verbs import cell
 
 _RULE = "os_compute_api:os-aggregates:"
+_CACHE_IMAGES = "compute:aggregates:images"
 _ACTS = {
     "index": "List aggregates",
     "show": "Show an aggregate",
@@ -28,7 +47,10 @@ _ACTS = {
     "remove_host": "Remove a host from an aggregate",
     "set_metadata": "Change the metadata of an aggregate",
 }
-POLICIES = [Rule(_RULE + act, policy.ADMIN, description) for act, description in _ACTS.items()]
+POLICIES = [
+    *(Rule(_RULE + act, policy.ADMIN, description) for act, description in _ACTS.items()),
+    Rule(_CACHE_IMAGES, policy.ADMIN, "Let the hosts of an aggregate fetch images before servers need them"),
+]
 
 _OWN_FIELDS = (
     Field("id"),
@@ -60,6 +82,10 @@ UPDATE_BODY = Body.with_value(
     "aggregate", structure(Property("name", NAME), Property(ZONE_KEY, nullable(ZONE)), minimum=1)
 )
 HOST_BODIES = {act: Body(act, Property("host", HOST, required=True)) for act in ("add_host", "remove_host")}
+MOST_CACHED = 100
+IMAGES_BODY = Body.with_value(
+    "cache", list_of(structure(Property("id", UUID, required=True)), minimum=1, maximum=MOST_CACHED)
+)
 METADATA_BODY = Body("set_metadata", Property("metadata", METADATA_OR_NULL, required=True))
 
 
@@ -153,6 +179,26 @@ async def _with_host(
     return await call.cloud.api_write(act, aggregate_id, host)
 
 
+async def cache_images(call: Call) -> None:
+    """Tells the aggregate's hosts which images they should have; each fetches them when it can.
+
+    Raises:
+        NotFound: there is no such aggregate.
+        Invalid: an image is named twice, or there is none of this id.
+    """
+    wanted = [image["id"] for image in call.body]
+    if len(set(wanted)) < len(wanted):
+        raise errors.Invalid("Duplicate images in request", field="cache")
+    aggregate = await call.cloud.api_read(api_db.aggregates.get, number_in_path(call))
+    described = await asyncio.gather(*(images.find(call, image_id, "cache") for image_id in wanted))
+    # A host fetches by id and hash: what else is known of an image comes with the servers.
+    refs = [msgspec.structs.replace(images.reference(image), properties={}) for image in described]
+    for mapping in await call.cloud.api_read(api_db.hosts.list_all):
+        if mapping.host in aggregate.hosts:
+            gate = await call.cloud.cells.find_gate(mapping.cell_uuid)
+            gate.hint(cell.QUEUE, cell.CACHE_IMAGES, cell.ImagesOnHost(mapping.host, refs), call.context)
+
+
 async def _refuse_new_zone_with_servers(call: Call, aggregate_id: int, zone: str) -> None:
     """
     Raises:
@@ -200,6 +246,10 @@ ROUTES: list[Route | ActionRoute] = [
             status=200,
         )
         for act, handler in (("add_host", add_host), ("remove_host", remove_host))
+    ),
+    Route(
+        "POST", "/os-aggregates/{id}/images", cache_images, policy=_CACHE_IMAGES, body=IMAGES_BODY, status=202,
+        since="2.81",
     ),
     ActionRoute(
         "/os-aggregates/{id}/action",

@@ -203,6 +203,18 @@ async def _change_of_host(
     host, binary = call.body["host"], call.body["binary"]
     if binary in OTHER_BINARIES:
         raise _cannot_be_updated(binary)
+    process = await on_host(call, host, binary)
+    return await change(
+        call, process.gate, process.service, disabled=disabled, disabled_reason=disabled_reason, forced_down=forced_down
+    )
+
+
+async def on_host(call: Call, host: str, binary: str) -> "InCell":
+    """The process of a host.
+
+    Raises:
+        NotFound: there is none.
+    """
     cell_uuid = await call.cloud.api_read(api_db.hosts.cell_of, host)
     gate = await call.cloud.cells.find_gate(cell_uuid)
     services = value_of(
@@ -210,9 +222,7 @@ async def _change_of_host(
     )
     if not services:
         raise errors.NotFound(f"Could not find binary {binary} on host {host}.")
-    return await _change(
-        call, gate, services[0], disabled=disabled, disabled_reason=disabled_reason, forced_down=forced_down
-    )
+    return InCell(gate, services[0])
 
 
 async def update(call: Call) -> Row:
@@ -229,7 +239,7 @@ async def update(call: Call) -> Row:
     if isinstance(process, ApiProcess) or process.binary != COMPUTE:
         raise _cannot_be_updated(process.binary)
     disabled = None if status is None else status == "disabled"
-    return await _change(
+    return await change(
         call, process.gate, process.service, disabled=disabled, disabled_reason=reason, forced_down=forced_down
     )
 
@@ -240,14 +250,14 @@ def _cannot_be_updated(binary: str) -> errors.Invalid:
     )
 
 
-async def _change(
+async def change(
     call: Call,
     gate: Gate,
     service: Service,
     *,
-    disabled: bool | None,
-    disabled_reason: str | None,
-    forced_down: bool | None,
+    disabled: bool | None = None,
+    disabled_reason: str | None = None,
+    forced_down: bool | None = None,
 ) -> Row:
     """Changes a service in its cell; repeating it does no harm, so an unsure outcome is an error to try again after."""
     changed = value_of(

@@ -38,10 +38,6 @@ def _used(resource: str) -> Callable[[Standing], int]:
     return lambda standing: standing.used[resource]
 
 
-# What Neutron limits since long ago; until 2.35 the fields are there and say nothing.
-_NO_LIMIT = dict.fromkeys(("maxSecurityGroups", "maxSecurityGroupRules", "maxTotalFloatingIps"), -1)
-_NOT_COUNTED = dict.fromkeys(("totalSecurityGroupsUsed", "totalFloatingIpsUsed"), 0)
-
 ABSOLUTE = View(
     None,
     Field("maxServerMeta", _limit("metadata_items")),
@@ -58,10 +54,12 @@ ABSOLUTE = View(
     Field("totalCoresUsed", _used("cores")),
     Field("totalRAMUsed", _used("ram")),
     Field("totalServerGroupsUsed", _used("server_groups")),
-    *(
-        Field(name, lambda standing, value=value: value, until="2.35")
-        for name, value in {**_NO_LIMIT, **_NOT_COUNTED}.items()
-    ),
+    # The network service counts these.
+    Field("maxSecurityGroups", _limit("security_groups"), until="2.35"),
+    Field("maxSecurityGroupRules", _limit("security_group_rules"), until="2.35"),
+    Field("maxTotalFloatingIps", _limit("floating_ips"), until="2.35"),
+    Field("totalSecurityGroupsUsed", lambda standing: 0, until="2.35"),
+    Field("totalFloatingIpsUsed", lambda standing: 0, until="2.35"),
 )
 # No request is counted per minute or hour; the list is there because clients read it.
 VIEW = View("limits", Field("absolute", lambda standing: standing, view=ABSOLUTE), Field("rate", lambda standing: []))

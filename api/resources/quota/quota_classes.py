@@ -11,7 +11,7 @@ from api.http.policy import Rule
 from api.http.routes import Route
 from api.http.schema import QUOTA, Body, Property
 from api.http.view import Field, View
-from api.resources.quota.resources import RESOURCES, UNLIMITED, Resource, kept
+from api.resources.quota.resources import RESOURCES, Resource
 from core import errors
 from database.engine import Connection
 
@@ -33,9 +33,7 @@ class QuotaClass:
 
 def _field(resource: Resource) -> Field:
     name = resource.name
-    return Field(
-        name, lambda shown: shown.limits.get(name, UNLIMITED), since=resource.class_since, until=resource.class_until
-    )
+    return Field(name, lambda shown: shown.limits[name], since=resource.class_since, until=resource.class_until)
 
 
 _LIMITS = tuple(_field(each) for each in RESOURCES)
@@ -50,7 +48,7 @@ async def show(call: Call) -> QuotaClass:
 
 
 async def update(call: Call) -> QuotaClass:
-    return await call.cloud.api_write(_update, _name(call), kept(call.body), call.cloud.quota_defaults)
+    return await call.cloud.api_write(_update, _name(call), call.body, call.cloud.quota_defaults)
 
 
 def _name(call: Call) -> str:

@@ -13,7 +13,8 @@ from api.http.policy import Rule
 from api.http.routes import Route
 from api.http.schema import BOOLEAN, QUOTA, STRING_1_255, Body, Param, Property, Query
 from api.http.view import Field, View
-from api.resources.quota.resources import RESOURCES, UNLIMITED, kept
+from api.resources.quota.resources import RESOURCES
+from api_db.limits import UNLIMITED
 from core import errors
 from database.engine import Connection
 
@@ -43,7 +44,7 @@ class QuotaSet:
 
 
 def _limit(name: str) -> Callable[[QuotaSet], int]:
-    return lambda quota_set: quota_set.limits.get(name, UNLIMITED)
+    return lambda quota_set: quota_set.limits[name]
 
 
 def _usage(name: str) -> Callable[[QuotaSet], dict[str, int]]:
@@ -89,7 +90,7 @@ async def update(call: Call) -> QuotaSet:
         _update,
         project_id=_project(call, UPDATE),
         user_id=call.query.get("user_id"),
-        wanted=kept(wanted),
+        wanted=wanted,
         force=force,
         defaults=call.cloud.quota_defaults,
     )

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from api_db.limits import DEFAULTS
-
 
 @dataclass(frozen=True, slots=True)
 class Resource:
@@ -13,11 +11,6 @@ class Resource:
     until: str | None = None
     class_since: str = "2.1"
     class_until: str | None = None
-
-    @property
-    def is_limited(self) -> bool:
-        """Whether its limit is kept. What Neutron limits was long here and is shown as unlimited."""
-        return self.name in DEFAULTS
 
 
 RESOURCES = (
@@ -36,10 +29,3 @@ RESOURCES = (
     Resource("security_groups", until="2.35", class_until="2.49"),
     Resource("security_group_rules", until="2.35", class_until="2.49"),
 )
-
-UNLIMITED = -1
-
-
-def kept(limits: dict[str, int]) -> dict[str, int]:
-    """Those of the limits in a request that are kept; setting one of the others is accepted and has no effect."""
-    return {name: limit for name, limit in limits.items() if name in DEFAULTS}

@@ -36,6 +36,7 @@ from objects.host_query import MAX_TERMS
 from objects.ids import last_of_address, uuid_of
 
 MAX_TAGS = 50
+PINNED_ZONE = "pinned_availability_zone"
 MAX_OF_ADDRESS = 2048
 DISK_CONFIG = choice("AUTO", "MANUAL")
 TAG = text(1, 60, r"^[^,/]*$")
@@ -182,4 +183,5 @@ UPDATE = Body(
     Property("description", DESCRIPTION, since="2.19"),
     Property("hostname", HOSTNAME_LABEL, since="2.90", until="2.93"),
     Property("hostname", HOSTNAME_FULL, since="2.94"),
+    Property(PINNED_ZONE, nullable(NAME), since="2.104"),
 )

@@ -398,6 +398,7 @@ class ServerList:
     def __init__(self, whole: View, little: View) -> None:
         self.whole = whole
         self.little = little
+        self.parts = (whole, little)
 
     def document(self, version: Microversion) -> Render:
         """The function that renders a whole response."""

@@ -7,6 +7,7 @@ import msgspec
 
 import api_db.instances
 import api_db.journal
+import api_db.server_groups
 import cell_db.instances
 import cells.delete_server
 import cells.route
@@ -16,17 +17,20 @@ from api.http.call import Call
 from api.http.policy import Rule
 from api.http.routes import Route
 from api.prepare import build_requests, passwords
+from api.prepare.lookups import DEFAULT_GROUP
 from api.resources.servers import bodies, for_view, views
 from api.resources.servers.access import admit_server, server_of, target_of
 from api.resources.servers.action_rows import route_of, rules_of
-from api.resources.servers.changes import change_located
+from api.resources.servers.bodies import PINNED_ZONE
+from api.resources.servers.changes import Change, change_located
 from api.resources.servers.views import SERVER_SHOW, SERVER_UPDATED, ShowView, UnreachableServer
 from cells.accept_build import accept_build_requests
+from cells.route import LocatedServer
 from core.crash_points import CrashPoints
 from database.engine import Connection
 from lifecycle.actions import CREATE, DELETE, UPDATE
 from lifecycle.admit import admit_lock, is_always_admitted
-from objects.build_request import BuildRequest
+from objects.build_request import BuildRequest, RequestSpec
 from objects.server import Server
 
 SHOW = "os_compute_api:servers:show"
@@ -77,7 +81,7 @@ def _created(call: Call, accepted: BuildRequest) -> dict[str, Any]:
         "id": accepted.uuid,
         "links": call.links(path),
         "OS-DCF:diskConfig": "AUTO" if accepted.auto_disk_config else "MANUAL",
-        "security_groups": call.body.get("security_groups") or [{"name": "default"}],
+        "security_groups": [{"name": DEFAULT_GROUP}],
         "adminPass": call.body.get("adminPass") or passwords.generate(),
     }
 
@@ -107,7 +111,7 @@ async def _known_without_its_cell(call: Call, silence: core.errors.CellplaneErro
     if mapping.cell_uuid is None:
         raise silence
     call.enforce(SHOW, target_of(mapping))
-    request = await call.cloud.api_read(api_db.instances.request_spec, mapping.request_uuid)
+    request, group = await call.cloud.api_read(_request_and_group, mapping)
     return UnreachableServer(
         uuid=mapping.uuid,
         project_id=mapping.project_id,
@@ -116,7 +120,14 @@ async def _known_without_its_cell(call: Call, silence: core.errors.CellplaneErro
         availability_zone=request.availability_zone,
         flavor=request.flavor,
         image_ref=request.image_ref,
+        server_groups=[group] if group else [],
     )
+
+
+def _request_and_group(connection: Connection, mapping: api_db.instances.Mapping) -> tuple[RequestSpec, str | None]:
+    """Where the server was asked to go, and the group that it is in."""
+    request = api_db.instances.request_spec(connection, mapping.request_uuid)
+    return request, api_db.server_groups.group_of(connection, mapping.uuid)
 
 
 # ---- update ----------------------------------------------------------------------------------------------------------
@@ -144,17 +155,49 @@ async def update(call: Call) -> Server:
     """Changes what users may change of the record; the guest does not notice."""
     located = await for_view.server_for_view(call, UPDATE.rule.name)
     changes = {key: _kept(key, value) for key, value in call.body.items()}
-    if changes and located.cell is not None:
-        columns = {_COLUMN[key]: value for key, value in changes.items()}
-        await change_located(
-            call, located, UPDATE, lambda connection, server: cell_db.instances.update(connection, server.uuid, columns)
-        )
+    if PINNED_ZONE in changes:
+        await _change_pinned(call, located, changes)
+    elif changes and located.cell is not None:
+        await change_located(call, located, UPDATE, _writes(changes))
     elif changes:
         admit_server(call, UPDATE, located.server)
         await call.cloud.api_write(_change_build_request, located.server.uuid, changes)
     if changes:
         located = await for_view.server_for_view(call, UPDATE.rule.name)
     return await for_view.with_its_group(call, located.server)
+
+
+async def _change_pinned(call: Call, located: LocatedServer, changes: Mapping[str, Any]) -> None:
+    """The record in its cell, which shows the zone, and then the request that moves of the server go by; to repeat it
+    does no harm.
+
+    Raises:
+        Conflict: the server is not in the zone that it is to be pinned to.
+        WrongState: no cell holds it yet.
+    """
+    await change_located(call, located, UPDATE, _writes(changes))
+    await call.cloud.api_write(api_db.instances.pin, located.server.uuid, changes[PINNED_ZONE])
+
+
+def _writes(changes: Mapping[str, Any]) -> Change[Server]:
+    """What writes the changes to the server's row."""
+
+    def write(connection: Connection, server: Server) -> Server:
+        columns = {_COLUMN[key]: value for key, value in changes.items() if key in _COLUMN}
+        if PINNED_ZONE in changes:
+            columns["extra"] = _pinned(server, changes[PINNED_ZONE])
+        return cell_db.instances.update(connection, server.uuid, columns)
+
+    return write
+
+
+def _pinned(server: Server, zone: str | None) -> dict[str, Any]:
+    """What the row keeps beside its columns, with this zone: the one that the server is in, or none."""
+    if zone is not None and zone != views.zone_of(server):
+        raise core.errors.Conflict(
+            f"Instance {server.uuid} cannot be pinned to availability zone {zone}: it is not there.", server=server.uuid
+        )
+    return {**(server.extra or {}), PINNED_ZONE: zone}
 
 
 def _kept(key: str, value: Any) -> Any:

@@ -50,6 +50,11 @@ def _image(server: Server, call: Call) -> Any:
     }
 
 
+def _image_with_properties(server: Server, call: Call) -> Any:
+    image = _image(server, call)
+    return image and {**image, "properties": _image_properties(server) or {}}
+
+
 def _flavor_link(server: Server, call: Call) -> dict[str, Any]:
     flavor_id = server.flavor.flavor_id
     return {"id": flavor_id, "links": [{"rel": "bookmark", "href": f"{call.bookmark_url}/flavors/{flavor_id}"}]}
@@ -65,6 +70,10 @@ def _flavor(server: Server) -> dict[str, Any]:
         "swap": flavor.swap_mib,
         "original_name": flavor.name,
     }
+
+
+def _has_flavor(server: "UnreachableServer") -> bool:
+    return server.flavor is not None
 
 
 def _flavor_with_extra_specs(server: Server) -> dict[str, Any]:
@@ -85,7 +94,8 @@ def _fault_time(created: str | None) -> str | None:
     return None if created is None else created.replace(" ", "T")[:19] + "Z"
 
 
-def _zone(server: Server) -> str:
+def zone_of(server: Server) -> str:
+    """The availability zone that the server is in; empty while it has no host."""
     return server.availability_zone or (DEFAULT_ZONE if server.host else "")
 
 
@@ -96,6 +106,7 @@ def _extra(name: str, default: Any = None) -> Callable[[Server], Any]:
 
 _host_status = _extra("host_status", "")
 _security_groups = _extra("security_groups")
+_image_properties = _extra("image_properties")
 
 
 def _has_fault(server: Server) -> bool:
@@ -141,7 +152,8 @@ _ROWS = (
     _row("user_id"),
     _row("metadata", lambda server: server.metadata or {}),
     _row("hostId", _host_id),
-    _row("image", _image, with_call=True),
+    _row("image", _image, until="2.97", with_call=True),
+    _row("image", _image_with_properties, since="2.98", with_call=True),
     _row("flavor", _flavor_link, until="2.46", with_call=True),
     _row("flavor", _flavor, since="2.47"),
     _row("flavor", _flavor_with_extra_specs, since="2.47", policy=FLAVOR_EXTRA_SPECS),
@@ -154,7 +166,7 @@ _ROWS = (
     _row("OS-DCF:diskConfig", lambda server: "AUTO" if server.auto_disk_config else "MANUAL"),
     _row("progress", when=_has_progress),
     _row("fault", _fault, when=_has_fault, with_call=True),
-    _late("OS-EXT-AZ:availability_zone", _zone),
+    _late("OS-EXT-AZ:availability_zone", zone_of),
     _late("config_drive", lambda server: "True" if server.config_drive else ""),
     _late("key_name", rebuild="2.54"),
     _late("OS-SRV-USG:launched_at", lambda server: with_microseconds(server.launched_at)),
@@ -190,6 +202,7 @@ _ROWS = (
     _row("trusted_image_certificates", _extra("trusted_image_certificates"), since="2.63"),
     _row("locked_reason", since="2.73"),
     _row("pinned_availability_zone", _extra("pinned_availability_zone"), since="2.96"),
+    _row("scheduler_hints", _extra("scheduler_hints", {}), since="2.100"),
 )
 
 _SERVER_GROUPS = Field("server_groups", _extra("server_groups", []), since="2.71")
@@ -229,6 +242,7 @@ class UnreachableServer:
     availability_zone: str | None = None
     flavor: Flavor | None = None
     image_ref: str = ""
+    server_groups: list[str] = dataclasses.field(default_factory=list)
 
 
 _UNKNOWN = (
@@ -248,10 +262,11 @@ UNREACHABLE_SHOW = View(
     *_UNKNOWN_DETAIL,
     Field("user_id"),
     Field("image", _image, with_call=True),
-    Field("flavor", _flavor, since="2.47", when=lambda server: server.flavor is not None),
+    Field("flavor", _flavor, since="2.47", when=_has_flavor),
+    Field("flavor", _flavor_with_extra_specs, since="2.47", policy=FLAVOR_EXTRA_SPECS, when=_has_flavor),
     Field("OS-EXT-AZ:availability_zone", lambda server: server.availability_zone or states.UNKNOWN_STATUS),
     Field("OS-EXT-STS:power_state", lambda server: states.NO_STATE),
-    Field("server_groups", lambda server: [], since="2.71"),
+    Field("server_groups", since="2.71"),
 )
 
 
@@ -259,6 +274,7 @@ class ShowView:
     """One server, whole, or as little as is known of it."""
 
     name = "server"
+    parts = (SERVER_SHOW, UNREACHABLE_SHOW)
 
     def document(self, version: Microversion) -> Render:
         """The function that renders a whole response."""

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,11 +65,13 @@ class Reply:
 
 
 class Asker:
-    """Asks one app, as one user after the other."""
+    """Asks one app, as one user after the other. `judge`: says what is wrong with an answer, if anything is; given
+    method, path, body, microversion and reply."""
 
     def __init__(self, runner: asyncio.Runner, client: "TestClient[Any, Any]") -> None:
         self._runner = runner
         self._client = client
+        self.judge: Callable[[str, str, Any, str, Reply], str | None] = lambda *answered: None
 
     def ask(
         self,
@@ -90,7 +92,10 @@ class Asker:
         if json is not None:
             sent.setdefault("Content-Type", "application/json")
             body = orjson.dumps(json)
-        return self._runner.run(self._ask(method, path, sent, body))
+        reply = self._runner.run(self._ask(method, path, sent, body))
+        wrong = self.judge(method, path, json, version or "2.1", reply)
+        assert wrong is None, wrong
+        return reply
 
     async def _ask(self, method: str, path: str, headers: CIMultiDict[str], body: bytes | None) -> Reply:
         async with self._client.request(method, path, headers=headers, data=body) as response:

@@ -25,11 +25,9 @@ async def console_output(call: Call) -> dict[str, str]:
 
 
 def _lines(length: Any) -> int | None:
-    """How many lines; None for all of them, which -1 says too."""
+    """How many lines; None for all of them, which -1 says too, and in a string any negative number."""
     lines = None if length is None else int(length)
-    if lines is not None and lines < -1:
-        raise ValueError(f"{lines} is less than the minimum of -1")
-    return None if lines == -1 else lines
+    return None if lines is None or lines < 0 else lines
 
 
 _LENGTH = fixed(

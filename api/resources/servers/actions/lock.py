@@ -38,7 +38,7 @@ def _locker(call: Call, located: LocatedServer) -> str:
     return "owner" if located.server.project_id == call.context.project_id else "admin"
 
 
-_REASON = nullable(structure(Property("locked_reason", STRING_1_255, required=True)))
+_REASON = nullable(structure(Property("locked_reason", STRING_1_255)))
 
 ROUTES = [
     route_of(LOCK, lock, body=Body.with_value(LOCK.request.key, ANY), until="2.72"),
