@@ -31,6 +31,7 @@ class BuildStatus:
     host: str | None
     alternates: list[dict[str, Any]] | None
     deleting: bool
+    kind: str | None
     fault: dict[str, Any] | None
     token: str | None
     tries: int
@@ -84,6 +85,7 @@ def abandon(connection: sa.Connection, status: BuildStatus, fault: dict[str, Any
         build_requests.c.uuid == status.uuid,
         build_requests.c.phase == status.phase,
         build_requests.c.deleting == sa.false(),
+        build_requests.c.kind.is_(None),
     )
     if status.phase == ASSIGNED:
         return changed(

@@ -61,17 +61,17 @@ def _find(open_cloud: cloud.Cloud, uuid: str) -> BuildProgress:
     mapping = open_cloud.api_read(api_db.instances.get, uuid)
     gate = next((gate for gate in open_cloud.gates() if gate.cell.uuid == mapping.cell_uuid), None)
     if gate is None:
-        return BuildProgress(uuid, mapping.project_id, mapping.deleted, None, journal, None)
+        return BuildProgress(uuid, mapping.project_id, mapping.is_deleted, None, journal, None)
     answer = gate.read_now(cell_db.build_status.find, uuid, down_after_s=open_cloud.down_after_s)
     row, silence = (answer.value, None) if isinstance(answer, Answer) else (None, answer.why)
-    return BuildProgress(uuid, mapping.project_id, mapping.deleted, gate.cell.name, journal, row, silence)
+    return BuildProgress(uuid, mapping.project_id, mapping.is_deleted, gate.cell.name, journal, row, silence)
 
 
 # ---- build list ------------------------------------------------------------------------------------------------------
 
 
 class ListBuilds(commands.Lister):
-    """List the servers that are being built or deleted, those first that no cell holds yet, else the oldest of each
+    """List the servers that are being built, deleted or restored, those first that no cell holds yet, else the oldest of each
     cell first.
 
     Columns: server, project, cell, phase (new and assigned: in the journal; BUILD and DELETING: in the cell), attempt,

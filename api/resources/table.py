@@ -18,11 +18,22 @@ from api.resources.servers import (
     server_groups,
     tags,
 )
-from api.resources.servers.actions import console_output, create_image, lock, password, power, rebuild, rescue, state
+from api.resources.servers.actions import (
+    console_output,
+    create_image,
+    lock,
+    password,
+    power,
+    rebuild,
+    rescue,
+    soft_delete,
+    state,
+)
 
 # What one server is, has and does.
 SERVERS: tuple[ModuleType, ...] = (
     record,
+    soft_delete,
     power,
     lock,
     state,

@@ -55,7 +55,7 @@ def test_what_is_on_its_way_is_counted(cloud: Terminal) -> None:
 
     _, document = status(cloud)
 
-    assert document["api"]["builds"] == {"new": 1, "assigned": 1, "deleting": 0}
+    assert document["api"]["builds"] == {"new": 1, "assigned": 1, "deleting": 0, "restoring": 0}
     assert document["cells"][1]["work"] == {"building": 1, "deleting": 1, "cleanups": 0, "dead_letters": 0}
 
 

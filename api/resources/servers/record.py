@@ -10,6 +10,7 @@ import api_db.journal
 import cell_db.instances
 import cells.delete_server
 import cells.route
+import cells.soft_delete
 import core.errors
 from api.http import policy
 from api.http.call import Call
@@ -17,15 +18,14 @@ from api.http.policy import Rule
 from api.http.routes import Route
 from api.prepare import build_requests, passwords
 from api.resources.servers import bodies, for_view, views
-from api.resources.servers.access import admit_server, server_of, target_of
+from api.resources.servers.access import admit_server, admitted_delete, target_of
 from api.resources.servers.action_rows import route_of, rules_of
 from api.resources.servers.changes import change_found
 from api.resources.servers.views import SERVER_SHOW, SERVER_UPDATED, ShowView, UnreachableServer
 from cells.accept_build import accept_build_requests
 from core.crash_points import CrashPoints
 from database.engine import Connection
-from lifecycle.actions import CREATE, DELETE, UPDATE
-from lifecycle.admit import admit_lock, is_always_admitted
+from lifecycle.actions import CREATE, DELETE, SOFT_DELETE, UPDATE
 from objects.build_request import BuildRequest
 from objects.server import Server, flavor_values
 
@@ -193,33 +193,16 @@ def _being_handed_over(uuid: str) -> core.errors.Busy:
 
 
 async def delete(call: Call) -> None:
-    """Deletes the server: from now on nobody sees it and its quota is free; its cell hears of it at once or when it is
-    back."""
-    mapping, entry = await cells.route.locate(call.cloud, call.context, call.path["id"])
-    call.enforce(DELETE.rule.name, target_of(mapping))
-    if entry is None or entry.phase != api_db.journal.NEW:
-        await _admit_delete(call, mapping)
-    await cells.delete_server.delete_server(call.cloud, call.context, mapping, CrashPoints())
-
-
-async def _admit_delete(call: Call, mapping: api_db.instances.Mapping) -> None:
-    """Returns if the caller may delete the server; its cell is asked only if the answer could be no.
-
-    While its cell does not answer, or its row cannot be read, the mapping's own note of the lock decides: a delete is
-    possible whatever a cell does.
-
-    Raises:
-        Locked, WrongState: it may not begin.
-    """
-    is_admin = call.context.is_admin
-    if is_always_admitted(DELETE, caller_is_admin=is_admin):
+    """Deletes the server, for good or so that it can be restored for a while: from now on no list has it and its quota
+    is free; its cell hears of it at once or when it is back. One that is soft-deleted already stays that."""
+    can_be_restored = call.cloud.conf.reclaim_instance_interval > 0
+    mapping = await admitted_delete(call, SOFT_DELETE if can_be_restored else DELETE)
+    if mapping.is_soft_deleted:
         return
-    try:
-        server = (await server_of(call, DELETE.rule.name)).server
-    except (core.errors.Unavailable, core.errors.Unreadable):
-        admit_lock(DELETE, server=mapping.uuid, locked=mapping.locked, caller_is_admin=is_admin)
+    if can_be_restored:
+        await cells.soft_delete.soft_delete_server(call.cloud, call.context, mapping, CrashPoints())
     else:
-        admit_server(call, DELETE, server)
+        await cells.delete_server.delete_server(call.cloud, call.context, mapping, CrashPoints())
 
 
 _SERVER = "/servers/{id}"
