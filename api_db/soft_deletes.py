@@ -15,7 +15,7 @@ import api_db.journal
 import api_db.quota
 from api_db.cells import CELL0_UUID
 from api_db.instances import DELETED, LIVING, SOFT_DELETED
-from api_db.journal import Entry, Kind
+from api_db.journal import NEW, Entry, Kind
 from api_db.tables import build_requests, instance_mappings
 from core.context import Context
 from database.statements import changed
@@ -24,18 +24,25 @@ from lifecycle import refusals, states
 from lifecycle.actions import RESTORE
 
 
-def request_soft_delete(connection: sa.Connection, *, uuid: str, lease_s: float, by: Context) -> Entry | None:
+def request_soft_delete(
+    connection: sa.Connection, *, uuid: str, lease_s: float, by: Context, has_run: bool = False
+) -> Entry | None:
     """Marks the mapping soft-deleted (quota is free, lists hide it) and leaves a journal row for its cell.
 
     A server of which nothing can be restored is deleted for good, as by `api_db.journal.request_delete`: one that no
     cell with hosts owns, or that is still on its way to one. Returns the entry, leased by the caller. None: an order is
     in the journal and its holder meets the mark; or the server is soft-deleted already, and nothing has changed.
 
+    `has_run`: its cell has said so. Then the cell has the row for sure, and an order that is still in the journal is
+    only to be dropped.
+
     Raises:
         NotFound: there is no such server, or it is deleted already.
     """
     mine = instance_mappings.c.uuid == uuid
-    ordered = sa.exists().where(build_requests.c.uuid == uuid, build_requests.c.kind.is_(None))
+    ordered = sa.exists().where(
+        build_requests.c.uuid == uuid, build_requests.c.kind.is_(None), *([build_requests.c.phase == NEW] if has_run else [])
+    )  # fmt: skip
     can_be_restored = instance_mappings.c.cell_uuid != CELL0_UUID, ~ordered
     if _change(connection, uuid, LIVING, SOFT_DELETED, *can_be_restored, soft_deleted_at=now_sql()):
         return _tell(connection, uuid, Kind.SOFT_DELETE, lease_s=lease_s, by=by)
@@ -107,12 +114,14 @@ def _change(
 
 
 def _tell(connection: sa.Connection, uuid: str, kind: Kind, *, lease_s: float, by: Context) -> Entry:
-    """Leaves the row, in place of an older one that is about the same: its holder's token is none any more."""
+    """Leaves the row, in place of an older one or of an order that the cell has: its holder's token is none any
+    more."""
     mark = connection.execute(sa.select(instance_mappings.c.mark).where(instance_mappings.c.uuid == uuid)).scalar_one()
     values = {"kind": kind.value, "mark": mark, "deleting": False, "delete_context": api_db.journal.asked_by(by)}
     standing = sa.update(build_requests).where(build_requests.c.uuid == uuid)
     fresh = {"token": str(uuids.uuid4()), "tries": 0, "lease_until": now_sql(lease_s), "updated_at": now_sql()}
-    if changed(connection.execute(standing.values(**values, **fresh))):
+    no_order = dict.fromkeys(("instance", "host", "alternates", "fault"))
+    if changed(connection.execute(standing.values(**values, **fresh, **no_order))):
         entry = api_db.journal.find(connection, uuid)
     else:
         entry = api_db.journal.insert_for_cell(connection, uuid, lease_s=lease_s, **values)

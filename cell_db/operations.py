@@ -319,17 +319,18 @@ def set_power_state(connection: sa.Connection, *, uuid: str, attempt: int, host:
 def _set_power_of_soft_deleted(
     connection: sa.Connection, *, uuid: str, attempt: int, host: str, power_state: int
 ) -> bool:
-    """Notes the power state of a guest that is to be off; one that runs is stopped once more."""
+    """Notes the power state of a guest that is to be off; one that runs is stopped once more, news or not."""
+    is_off = power_state not in _POWERED
     mine = sa.update(instances).where(
         instances.c.uuid == uuid,
         instances.c.attempt == attempt,
         instances.c.host == host,
         instances.c.state == states.BUILD_ACTIVE,
         instances.c.operation_id.is_(None),
-        instances.c.power_state != power_state,
         instances.c.vm_state == states.SOFT_DELETED,
+        *([instances.c.power_state != power_state] if is_off else []),
     )
-    again = _ordered_again(actions.SOFT_DELETE) if power_state in _POWERED else {}
+    again = {} if is_off else _ordered_again(actions.SOFT_DELETE)
     if not changed(connection.execute(mine.values(power_state=power_state, updated_at=now_sql(), **again))):
         return False
     tell(connection, "power", Phase.STEP, [Told(uuid=uuid, host=host)])

@@ -29,10 +29,17 @@ LOG = core.log.get(__name__)
 
 
 async def soft_delete_server(
-    access: CellAccess, context: Context, mapping: api_db.instances.Mapping, steps: CrashPoints
+    access: CellAccess,
+    context: Context,
+    mapping: api_db.instances.Mapping,
+    steps: CrashPoints,
+    *,
+    has_run: bool = False,
 ) -> None:
     """Soft-deletes a server that the caller may delete, or deletes it for good where nothing of it could be restored;
     when it returns the server is hidden and its quota is free.
+
+    `has_run`: its cell has said so.
 
     Raises:
         NotFound: it was deleted meanwhile.
@@ -41,7 +48,7 @@ async def soft_delete_server(
     with steps("api.soft-delete"):
         entry = value_of(
             await access.api_db.write(
-                api_db.soft_deletes.request_soft_delete, uuid=mapping.uuid, lease_s=LEASE_S, by=context
+                api_db.soft_deletes.request_soft_delete, uuid=mapping.uuid, lease_s=LEASE_S, by=context, has_run=has_run
             )
         )
     if entry is None or entry.kind is not Kind.SOFT_DELETE:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+import api_db.cells
 import api_db.instances
 import api_db.journal
 import api_db.quota
@@ -175,6 +176,36 @@ def test_a_server_that_never_ran_is_deleted_for_good(soft: SmallCloud, when: str
             states.BUILD_DELETING,
             states.BUILD_DELETED,
         )
+
+
+def test_a_server_that_runs_is_not_deleted_for_good_because_its_order_is_still_in_the_journal(soft: SmallCloud) -> None:
+    """The super-conductor drops it within a second, or after its lease if it was killed."""
+    journal = api_db.tables.build_requests
+    uuid = soft.created()
+    with soft.api.reading() as connection:
+        order = connection.execute(sa.select(journal).where(journal.c.uuid == uuid)).one()._asdict()
+    soft.place(uuid)
+    with soft.api.transaction() as connection:
+        order |= {"phase": "assigned", "target": api_db.cells.find(connection, "east").uuid, "token": "of-the-killed"}
+        connection.execute(sa.insert(journal).values(**order))
+    soft.run(uuid)
+
+    assert delete(soft, uuid).status == 204
+    assert mapping(soft, uuid).is_soft_deleted and soft.entry(uuid) is None
+    soft.settle(uuid)
+    with soft.api.transaction() as connection:
+        assert api_db.journal.drop(connection, [(uuid, "of-the-killed")]) == set()
+    assert soft.act(uuid, "restore").status == 202
+
+
+def test_an_order_that_its_cell_does_not_have_yet_is_deleted_for_good(soft: SmallCloud) -> None:
+    uuid = soft.created()
+    soft.assign(uuid, "east", "east-1")
+
+    assert delete(soft, uuid).status == 204
+
+    entry = soft.entry(uuid)
+    assert mapping(soft, uuid).is_deleted and entry is not None and entry.kind is Kind.DELETE
 
 
 @pytest.mark.parametrize("interval", [0, 3600])

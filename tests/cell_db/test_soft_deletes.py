@@ -198,6 +198,18 @@ def test_a_guest_that_runs_though_its_server_is_soft_deleted_is_stopped(database
     assert (row(database, uuid).power_state, row(database, uuid).operation_id) == (states.SHUTDOWN, None)
 
 
+def test_so_is_one_of_which_its_host_could_say_nothing_before(database: Database) -> None:
+    """An agent of an older release does not know the order; after its restart it names all guests."""
+    uuid = ran(database)
+    soft_delete(database, uuid)
+    settle(database, uuid, fault="This host does not know the operation", unharmed=True)
+    assert row(database, uuid).power_state == states.RUNNING
+
+    assert report(database, uuid, states.RUNNING)
+
+    assert row(database, uuid).operation == "soft-delete"
+
+
 def test_a_guest_that_is_lost_leaves_its_server_soft_deleted(database: Database) -> None:
     """Its mapping says so, and it can be deleted; a restore finds that it cannot be started."""
     uuid = ran(database)

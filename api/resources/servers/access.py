@@ -6,7 +6,7 @@ import cells.route
 import core.errors
 from api.http.call import Call
 from api_db.instances import Mapping
-from api_db.journal import NEW
+from api_db.journal import NEW, Entry
 from cells.gate.gate import Gate
 from cells.route import LocatedServer
 from lifecycle import refusals
@@ -76,9 +76,9 @@ def refuse_early(call: Call, found: LocatedServer, action: Action) -> Gate:
     return gate
 
 
-async def admitted_delete(call: Call, action: Action) -> Mapping:
-    """The mapping of the server named in the path, if the caller may delete it; its cell is asked only if the answer
-    could be no.
+async def admitted_delete(call: Call, action: Action) -> tuple[Mapping, Entry | None]:
+    """The mapping of the server named in the path and its journal row, if the caller may delete it; its cell is asked
+    only if the answer could be no.
 
     Raises:
         NotFound: there is no such server, or not for this caller.
@@ -90,7 +90,7 @@ async def admitted_delete(call: Call, action: Action) -> Mapping:
     is_placed = entry is None or entry.phase != NEW
     if is_placed and not is_always_admitted(action, caller_is_admin=call.context.is_admin):
         await admit_mapped(call, action, mapping)
-    return mapping
+    return mapping, entry
 
 
 async def admit_mapped(call: Call, action: Action, mapping: Mapping) -> None:

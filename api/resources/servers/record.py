@@ -22,6 +22,7 @@ from api.resources.servers.access import admit_server, admitted_delete, target_o
 from api.resources.servers.action_rows import route_of, rules_of
 from api.resources.servers.changes import change_found
 from api.resources.servers.views import SERVER_SHOW, SERVER_UPDATED, ShowView, UnreachableServer
+from api_db.journal import Kind
 from cells.accept_build import accept_build_requests
 from core.crash_points import CrashPoints
 from database.engine import Connection
@@ -196,13 +197,25 @@ async def delete(call: Call) -> None:
     """Deletes the server, for good or so that it can be restored for a while: from now on no list has it and its quota
     is free; its cell hears of it at once or when it is back. One that is soft-deleted already stays that."""
     can_be_restored = call.cloud.conf.reclaim_instance_interval > 0
-    mapping = await admitted_delete(call, SOFT_DELETE if can_be_restored else DELETE)
+    mapping, entry = await admitted_delete(call, SOFT_DELETE if can_be_restored else DELETE)
     if mapping.is_soft_deleted:
         return
     if can_be_restored:
-        await cells.soft_delete.soft_delete_server(call.cloud, call.context, mapping, CrashPoints())
+        has_run = entry is not None and await _has_run(call, entry)
+        await cells.soft_delete.soft_delete_server(call.cloud, call.context, mapping, CrashPoints(), has_run=has_run)
     else:
         await cells.delete_server.delete_server(call.cloud, call.context, mapping, CrashPoints())
+
+
+async def _has_run(call: Call, entry: api_db.journal.Entry) -> bool:
+    """Whether the server has run though its order is still in the journal: its cell is asked."""
+    if entry.phase == api_db.journal.NEW or entry.kind is not Kind.BUILD:
+        return False
+    try:
+        server = (await cells.route.find(call.cloud, call.context, entry.uuid)).server
+    except (core.errors.Unavailable, core.errors.Unreadable):
+        return False
+    return server.launched_at is not None
 
 
 _SERVER = "/servers/{id}"

@@ -16,7 +16,7 @@ POLICIES = rules_of(FORCE_DELETE, RESTORE)
 
 async def force_delete(call: Call) -> None:
     """Deletes the server for good, whatever state it is in."""
-    mapping = await admitted_delete(call, FORCE_DELETE)
+    mapping, _ = await admitted_delete(call, FORCE_DELETE)
     was = (LIVING, SOFT_DELETED)
     await cells.delete_server.delete_server(call.cloud, call.context, mapping, CrashPoints(), was=was)
 
