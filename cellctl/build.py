@@ -364,7 +364,7 @@ class AbandonBuilds(_Each):
             raise core.errors.WrongState(f"it is not being built: {describe(progress)}")
         if progress.row is not None:
             return self._abandon_in_cell(open_cloud, progress, progress.row, reason, dry_run=dry_run)
-        if progress.journal is not None:
+        if progress.journal is not None and progress.journal.kind is None:
             return self._abandon_in_journal(open_cloud, progress, progress.journal, reason, dry_run=dry_run)
         raise core.errors.WrongState(f"it is not being built: {describe(progress)}")
 
