@@ -124,7 +124,7 @@ def _entry(row: Sequence[Any]) -> Entry:
         build_request=msgspec.convert(instance, BuildRequest) if instance else None,
         created_at=created_at,
         asked_by=Context.from_fields(context) if context else None,
-        change=None if kind is None else Kind(kind),
+        change=msgspec.convert(kind, Kind | None),
         mark=mark,
     )
 

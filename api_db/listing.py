@@ -99,6 +99,8 @@ class Window:
 
 
 _MAPPED = tuple(_mapping[field.name] for field in dataclasses.fields(Mapped))
+# A kind that this release does not know neither hides a server nor shows it.
+_KINDS = {kind.value: kind for kind in Kind}
 # Packed as rows of servers are (`cell_db.packed`): it is asked with every list, and there is seldom an answer.
 _WAITING = sa.func.json_array(
     _order.uuid, _order.phase, _order.target, _order.deleting, _order.kind, sa.type_coerce(_order.fault, sa.Text), sa.type_coerce(_order.instance, sa.Text),
@@ -334,7 +336,7 @@ def _waiting(packed: str) -> Waiting:
     return Waiting(
         uuid,
         None if phase == NEW else target,
-        Kind.DELETE if deleting else Kind(change or Kind.BUILD),
+        Kind.DELETE if deleting else _KINDS.get(change, Kind.BUILD),
         _ordered(instance, fault, deleting=deleting) if instance else None,
     )
 

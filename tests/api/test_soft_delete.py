@@ -10,6 +10,7 @@ import sqlalchemy as sa
 import api_db.cells
 import api_db.instances
 import api_db.journal
+import api_db.listing
 import api_db.quota
 import api_db.soft_deletes
 import api_db.tables
@@ -404,6 +405,24 @@ def test_a_restore_that_comes_late_finds_the_tombstone(soft: SmallCloud) -> None
         cell_db.soft_deletes.restore(connection, uuid, mark=9, by=ALICE_ASKS)
 
     assert row(soft, uuid).state == states.BUILD_DELETING and row(soft, uuid).operation_id is None
+
+
+def test_a_row_of_a_newer_release_spoils_no_other(soft: SmallCloud) -> None:
+    newer, own = soft.running(), soft.running()
+    soft.go_silent("east")
+    delete(soft, newer)
+    delete(soft, own)
+    journal = api_db.tables.build_requests
+    with soft.api.transaction() as connection:
+        connection.execute(sa.update(journal).values(lease_until=sa.text("'2000-01-01 00:00:00'")))
+        connection.execute(sa.update(journal).where(journal.c.uuid == newer).values(kind="teleport"))
+
+    with soft.api.transaction() as connection:
+        leased = api_db.journal.lease(connection, seconds=60, most=10)
+        waiting = {each.uuid: each for each in api_db.listing.journal(connection, project_id=None)}
+
+    assert [entry.uuid for entry in leased] == [own]
+    assert waiting[own].is_hidden and not waiting[newer].is_hidden
 
 
 # ---- the mapping decides ---------------------------------------------------------------------------------------------
