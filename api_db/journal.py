@@ -54,7 +54,6 @@ class Kind(enum.Enum):
     RESTORE = RESTORE_ACTION.operation
 
 
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
     """One journal row. `build_request` is None unless it is an order; `asked_by`: who asked for what is no build.
@@ -255,9 +254,7 @@ def count(connection: sa.Connection) -> dict[str, int]:
     """Builds by phase, deletes of all kinds and restores apart: `new`, `assigned`, `deleting`, `restoring`."""
     kind = build_requests.c.kind
     is_delete = sa.or_(build_requests.c.deleting == sa.true(), kind == Kind.SOFT_DELETE.value)
-    phase = sa.case(
-        (is_delete, "deleting"), (kind == Kind.RESTORE.value, "restoring"), else_=build_requests.c.phase
-    )
+    phase = sa.case((is_delete, "deleting"), (kind == Kind.RESTORE.value, "restoring"), else_=build_requests.c.phase)
     rows = connection.execute(sa.select(phase, sa.func.count()).group_by(phase))
     none = dict.fromkeys((NEW, ASSIGNED, "deleting", "restoring"), 0)
     return none | {str(name): int(number) for name, number in rows}

@@ -106,7 +106,9 @@ _WAITING = sa.func.json_array(
     _order.uuid, _order.phase, _order.target, _order.deleting, _order.kind, sa.type_coerce(_order.fault, sa.Text), sa.type_coerce(_order.instance, sa.Text),
     type_=sa.Text,
 )  # fmt: skip
-_unpacked = msgspec.json.Decoder(tuple[str, str, str | None, bool, str | None, str | None, str | None], strict=False).decode
+_unpacked = msgspec.json.Decoder(
+    tuple[str, str, str | None, bool, str | None, str | None, str | None], strict=False
+).decode
 _journal = CompiledStatement(sa.select(_WAITING))
 _journal_of_project = CompiledStatement(sa.select(_WAITING).where(_order.project_id == sa.bindparam("project_id")))
 _marked = (

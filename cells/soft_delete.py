@@ -89,9 +89,7 @@ async def restore_server(
     await _end(access, context, entry, told, steps)
 
 
-async def _told(
-    access: CellAccess, entry: Entry, change: Callable[..., Any]
-) -> Answer[Any] | Silence | Unknown:
+async def _told(access: CellAccess, entry: Entry, change: Callable[..., Any]) -> Answer[Any] | Silence | Unknown:
     """It is decided already: whatever keeps the cell from hearing of it now, the sweep tells it."""
     gate = await access.cells.find_gate(str(entry.target))
     try:

@@ -92,7 +92,9 @@ async def _listed(
     number = limit + len(hidden)
     round_s = visits.round_s(last=True)
     visit = PageQuery(
-        Query(listing.wanted(window.waiting), window.after, window.until), number, within_s=question_s(listing.filters, round_s)
+        Query(listing.wanted(window.waiting), window.after, window.until),
+        number,
+        within_s=question_s(listing.filters, round_s),
     )
     brought = await visits.make(dict.fromkeys(window.cells, visit), round_s)
     order = listing.order

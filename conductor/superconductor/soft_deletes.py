@@ -116,9 +116,7 @@ class Reclaim:
         was = (SOFT_DELETED,)
         try:
             with self._steps("super.reclaim"):
-                value_of(
-                    self._api.write_now(api_db.journal.request_delete, uuid=uuid, lease_s=0.0, was=was, mark=mark)
-                )
+                value_of(self._api.write_now(api_db.journal.request_delete, uuid=uuid, lease_s=0.0, was=was, mark=mark))
         except core.errors.NotFound:  # It was restored, or deleted, a moment ago.
             return
         LOG.info("server is reclaimed %s", about(server=uuid))
@@ -136,6 +134,11 @@ def _by(entry: Entry) -> Context:
 def _outcome(gate: Gate, entry: Entry, told: Answer[object] | Silence | Unknown) -> Outcome:
     if not isinstance(told, Answer):
         return GiveBack(entry)
-    LOG.info("%s handed over %s cell=%s", entry.kind.value, about(server=entry.uuid, request_id=entry.request_id), gate.cell.name)
+    LOG.info(
+        "%s handed over %s cell=%s",
+        entry.kind.value,
+        about(server=entry.uuid, request_id=entry.request_id),
+        gate.cell.name,
+    )
     hint_operation(gate, entry, service_context(entry.request_id or None))
     return HandedOver(entry)

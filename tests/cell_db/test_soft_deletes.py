@@ -54,9 +54,7 @@ def settle(database: Database, uuid: str, **outcome: Any) -> bool:
 
 def report(database: Database, uuid: str, power_state: int) -> bool:
     with database.transaction() as connection:
-        return cell_db.operations.set_power_state(
-            connection, uuid=uuid, attempt=1, host=HOST, power_state=power_state
-        )
+        return cell_db.operations.set_power_state(connection, uuid=uuid, attempt=1, host=HOST, power_state=power_state)
 
 
 def seen(database: Database, uuid: str) -> tuple[str, str | None, str | None]:

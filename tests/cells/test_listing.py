@@ -315,15 +315,8 @@ def test_a_silent_cell_does_not_hide_the_others(
     world.put(population)
     listing = Listing(filters=filters, order=order, limit=limit, keys_per_query=keys_per_query, deadline_s=5.0)
     # The journal knows what it has, whatever the cell may have made of it.
-    lost = {
-        thing.uuid
-        for thing in population
-        if thing.kept in ONLY_IN_CELL and world.index_of(thing) in silent
-    }
-    unsure = any(
-        thing.kept in WITH_ROW - ONLY_IN_CELL and world.index_of(thing) in silent
-        for thing in population
-    )
+    lost = {thing.uuid for thing in population if thing.kept in ONLY_IN_CELL and world.index_of(thing) in silent}
+    unsure = any(thing.kept in WITH_ROW - ONLY_IN_CELL and world.index_of(thing) in silent for thing in population)
     expected = union(world, listing)
     if unsure:
         return

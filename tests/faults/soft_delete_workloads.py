@@ -44,7 +44,12 @@ def soft_deleted_by_an_api_that_died(keeper: ProcessKeeper, arm: Arm) -> None:
     assert _deleted(keeper.world, uuid) == SOFT_DELETED
     value_of(
         keeper.world.api_db.write_now(
-            api_db.soft_deletes.request_restore, uuid=uuid, project_id="p", quota_defaults=UNLIMITED, lease_s=0.0, by=USER
+            api_db.soft_deletes.request_restore,
+            uuid=uuid,
+            project_id="p",
+            quota_defaults=UNLIMITED,
+            lease_s=0.0,
+            by=USER,
         )
     )
     keeper.settle()

@@ -256,7 +256,9 @@ def test_of_a_restore_and_a_delete_for_good_at_once_one_is_done(processes: list[
         )  # fmt: skip
 
     def reclaim(uuid: str) -> bool:
-        return _is_done(processes[1], api_db.journal.request_delete, uuid=uuid, lease_s=0.0, was=(SOFT_DELETED,), mark=1)
+        return _is_done(
+            processes[1], api_db.journal.request_delete, uuid=uuid, lease_s=0.0, was=(SOFT_DELETED,), mark=1
+        )
 
     with concurrent.futures.ThreadPoolExecutor(max_workers=8) as users:
         both = [(users.submit(restore, uuid), users.submit(reclaim, uuid)) for uuid in accepted]

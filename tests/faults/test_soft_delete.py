@@ -10,7 +10,7 @@ from cells.gate.answers import value_of
 from database.types import now_sql
 from lifecycle import states
 from tests.faults.conftest import Worlds
-from tests.faults.operation_workloads import _running
+from tests.faults.operation_workloads import _begin_image, _running, _status
 from tests.faults.process_keeper import ProcessKeeper
 
 # Placement's own libraries, called in this process, use what Python is about to drop.
@@ -68,6 +68,23 @@ def test_a_guest_that_somebody_starts_while_its_server_is_soft_deleted_is_stoppe
     assert uuid in world.running_guests()
 
     keeper.wait_until(lambda: uuid not in world.running_guests(), "its host was told to stop it")
+    keeper.delete(uuid)
+    keeper.settle()
+    keeper.tidy_up()
+
+
+def test_an_image_of_a_server_that_is_soft_deleted_meanwhile_is_whole_or_not_there(worlds: Worlds) -> None:
+    keeper = worlds.keeper()
+    world = keeper.world
+    uuid = _running(keeper)
+    task = _begin_image(world, uuid)
+
+    world.soft_delete(uuid)
+    keeper.let_leases_end()
+    keeper.settle()
+
+    assert world.instances()[uuid][1].vm_state == states.SOFT_DELETED
+    assert _status(world, task.image_id) in ("active", None)
     keeper.delete(uuid)
     keeper.settle()
     keeper.tidy_up()

@@ -29,7 +29,13 @@ BREAKS = {
     "fault-leaves-it": "a host that cannot power the guest off leaves the server as it was",
 }
 LIVING, DELETED, SOFT = 0, 1, 2
-NEVER_RAN, ACTIVE, SOFT_DELETING, SOFT_DELETED, RESTORING = "never ran", "active", "soft-deleting", "soft-delete", "restoring"
+NEVER_RAN, ACTIVE, SOFT_DELETING, SOFT_DELETED, RESTORING = (
+    "never ran",
+    "active",
+    "soft-deleting",
+    "soft-delete",
+    "restoring",
+)
 
 
 class Journal(NamedTuple):
@@ -160,7 +166,11 @@ class Model:
         elif s.is_tombstone or not is_newer:
             yield f"super.{worker.kind} comes late", False, done
         elif worker.kind == "soft-delete" and s.vm_state == NEVER_RAN:
-            yield "super.soft-delete finds that it never ran", False, _moved(s, worker, worker._replace(at="make-final"))
+            yield (
+                "super.soft-delete finds that it never ran",
+                False,
+                _moved(s, worker, worker._replace(at="make-final")),
+            )
         elif worker.kind == "soft-delete":
             yield "super.soft-delete", False, done._replace(row_mark=worker.mark, vm_state=SOFT_DELETING)
         else:
@@ -188,7 +198,11 @@ class Model:
             unasked = "a server is deleted for good that was restored" if s.deleted == LIVING else ""
             return "super.make-final", False, final._replace(wrong=unasked)
         if journal is not None and journal.token == worker.token and journal.kind == "delete":
-            return "super.make-final refused (deleted)", False, _moved(s, worker, worker._replace(at="cell", kind="delete"))
+            return (
+                "super.make-final refused (deleted)",
+                False,
+                _moved(s, worker, worker._replace(at="cell", kind="delete")),
+            )
         return "super.make-final refused", False, _without(s, worker)
 
     # ---- hosts, clocks -----------------------------------------------------------------------------------------------
