@@ -151,6 +151,7 @@ def options() -> list[OptionGroup]:
     """What this program's configuration file may say."""
     return [
         core.config.PROCESS,
+        core.config.SOFT_DELETE,
         core.config.API_DATABASE,
         core.config.CELLS,
         core.config.IMAGE,

@@ -33,6 +33,7 @@ class BuildStatus:
     host: str | None
     alternates: list[Candidate] | None
     deleting: bool
+    kind: str | None
     fault: Fault | None
     token: str | None
     tries: int
@@ -95,6 +96,7 @@ def abandon(connection: sa.Connection, status: BuildStatus, fault: Fault) -> boo
         build_requests.c.uuid == status.uuid,
         build_requests.c.phase == status.phase,
         build_requests.c.deleting == sa.false(),
+        build_requests.c.kind.is_(None),
     )
     if status.phase == ASSIGNED:
         return changed(

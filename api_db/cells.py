@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 import core.errors
+from api_db.instances import DELETED
 from api_db.tables import build_requests, cell_mappings, host_mappings, instance_mappings, project_cells
 from core.clock import utcnow
 from database.errors import is_duplicate
@@ -134,8 +135,8 @@ def in_use(connection: sa.Connection, uuid: str) -> InUse:
     mine = instance_mappings.c.cell_uuid == uuid
     return InUse(
         hosts=count(host_mappings, host_mappings.c.cell_uuid == uuid),
-        servers=count(instance_mappings, mine, ~instance_mappings.c.deleted),
-        deleted_servers=count(instance_mappings, mine, instance_mappings.c.deleted),
+        servers=count(instance_mappings, mine, instance_mappings.c.deleted != DELETED),
+        deleted_servers=count(instance_mappings, mine, instance_mappings.c.deleted == DELETED),
         orders=count(build_requests, build_requests.c.target == uuid),
     )
 
@@ -145,7 +146,7 @@ def delete(connection: sa.Connection, uuid: str) -> None:
     connection.execute(sa.delete(project_cells).where(project_cells.c.cell_uuid == uuid))
     connection.execute(
         sa.delete(instance_mappings).where(
-            instance_mappings.c.cell_uuid == uuid, instance_mappings.c.deleted == sa.true()
+            instance_mappings.c.cell_uuid == uuid, instance_mappings.c.deleted == DELETED
         )
     )
     connection.execute(sa.delete(host_mappings).where(host_mappings.c.cell_uuid == uuid))

@@ -14,11 +14,14 @@ from database.types import UNREADABLE, as_text, document, now_sql
 from lifecycle import refusals
 from objects.build_request import RequestSpec
 
+LIVING, DELETED, SOFT_DELETED = 0, 1, 2
+"""What `deleted` of a mapping says. DELETED is for good; SOFT_DELETED can still become LIVING or DELETED."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Mapping:
-    """`cell_uuid` None: no cell owns it yet. `deleted`: its owner asked for that, whatever its cell has done about
-    it."""
+    """`cell_uuid` None: no cell owns it yet. `deleted`: LIVING, or DELETED or SOFT_DELETED: its owner asked for that,
+    whatever its cell has done about it."""
 
     uuid: str
     project_id: str
@@ -27,9 +30,19 @@ class Mapping:
     request_uuid: str
     vcpus: int
     memory_mib: int
-    deleted: bool
+    deleted: int
     locked: bool
     created_at: datetime.datetime
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether it is deleted for good."""
+        return self.deleted == DELETED
+
+    @property
+    def is_soft_deleted(self) -> bool:
+        """Whether it is deleted and can be restored."""
+        return self.deleted == SOFT_DELETED
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,9 +57,10 @@ class Whereabouts:
 WHEREABOUTS = (
     sa.select(instance_mappings.c.uuid, instance_mappings.c.cell_uuid, build_requests.c.host)
     .select_from(instance_mappings.outerjoin(build_requests, build_requests.c.uuid == instance_mappings.c.uuid))
-    .where(instance_mappings.c.deleted == sa.false())
+    .where(instance_mappings.c.deleted != DELETED)
 )
-"""The whereabouts of all living servers: narrow it down."""
+"""The whereabouts of all servers that are on a host or will be, those that can be restored among them: narrow it
+down."""
 
 COLUMNS = tuple(instance_mappings.c[field.name] for field in dataclasses.fields(Mapping))
 """The columns of a Mapping, in its order: `Mapping(*row)`."""
@@ -65,7 +79,7 @@ def get(connection: sa.Connection, uuid: str) -> Mapping:
 
 
 def whereabouts(connection: sa.Connection, uuids: Iterable[str], *, project_id: str) -> list[Whereabouts]:
-    """Where these servers are, those of them that the project has; what is deleted or another's is left out."""
+    """Where these servers are, those of them that the project has; what is deleted for good or another's is left out."""
     mine = sa.and_(instance_mappings.c.uuid.in_(list(uuids)), instance_mappings.c.project_id == project_id)
     return [Whereabouts(*row) for row in connection.execute(WHEREABOUTS.where(mine))]
 

@@ -1,5 +1,5 @@
-"""The journal: orders in the API database that no cell owns yet, or whose delete no cell holds yet (table
-`build_requests`).
+"""The journal: orders in the API database that no cell owns yet, and deletes, soft deletes and restores that their cell
+does not know of yet (table `build_requests`).
 
 The compare-and-sets of the build protocol (docs/build-protocol.md, section 2); each function is one step's part of a
 transaction. A lease is a fresh random token: whoever writes compares it, so that an older holder's write finds nothing.
@@ -22,6 +22,7 @@ import api_db.quota
 import api_db.server_groups
 import core.errors
 import core.log
+from api_db.instances import DELETED, LIVING
 from api_db.instances import Mapping as InstanceMapping
 from api_db.tables import build_requests, host_mappings, instance_mappings, project_cells, request_specs
 from core.context import Context
@@ -30,6 +31,8 @@ from database.compiled_statements import CompiledStatement
 from database.statements import changed, insert_if_absent
 from database.types import UNREADABLE, as_text, document, now_sql
 from lifecycle import refusals
+from lifecycle.actions import RESTORE as RESTORE_ACTION
+from lifecycle.actions import SOFT_DELETE as SOFT_DELETE_ACTION
 from objects.build_request import BuildRequest, RequestSpec
 from objects.candidate import Candidate
 from objects.fault import Fault
@@ -43,15 +46,21 @@ LEASE_S = 15.0
 
 
 class Kind(enum.Enum):
-    """What is to be done for a row; the super-conductor has a handler for each."""
+    """What is to be done for a row; the super-conductor has a handler for each. Builds and deletes leave its column
+    `kind` empty."""
 
     BUILD = "build"
     DELETE = "delete"
+    SOFT_DELETE = SOFT_DELETE_ACTION.operation
+    RESTORE = RESTORE_ACTION.operation
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Entry:
-    """One journal row. `build_request` is None for a row that a delete made; `deleted_by`: who asked for the delete.
+    """One journal row. `build_request` is None unless it is an order; `asked_by`: who asked for what is no build.
+
+    `change`: SOFT_DELETE or RESTORE, which the cell is to hear of unless the server is deleted meanwhile; `mark`: which
+    one of the server's.
 
     `explanations`: of earlier choices of a host, as `objects.explanation.read` reads them.
     """
@@ -70,13 +79,15 @@ class Entry:
     not_after: datetime.datetime
     build_request: BuildRequest | None
     created_at: datetime.datetime
-    deleted_by: Context | None = None
+    asked_by: Context | None = None
+    change: Kind | None = None
+    mark: int | None = None
     explanations: list[dict[str, object]] | None = None
 
     @property
     def kind(self) -> Kind:
         """What is to be done for it."""
-        return Kind.DELETE if self.deleting else Kind.BUILD
+        return Kind.DELETE if self.deleting else self.change or Kind.BUILD
 
     @property
     def lease(self) -> tuple[str, str]:
@@ -86,12 +97,12 @@ class Entry:
     @property
     def request_id(self) -> str:
         """Of the request that this is done for: the delete, once there is one."""
-        if self.deleting:
-            return self.deleted_by.request_id if self.deleted_by else ""
+        if self.kind is not Kind.BUILD:
+            return self.asked_by.request_id if self.asked_by else ""
         return self.build_request.request_id if self.build_request else ""
 
     def server(self) -> Server | None:
-        """The server as the journal knows it; None for a row that a delete made."""
+        """The server as the journal knows it; None for a row that is no order."""
         return (
             server_of_build_request(self.build_request, fault=self.fault, deleting=self.deleting)
             if self.build_request
@@ -104,7 +115,8 @@ _COLUMNS = (
     build_requests.c.uuid, build_requests.c.request_uuid, build_requests.c.project_id, build_requests.c.phase, build_requests.c.target,
     build_requests.c.host, as_text(build_requests.c.alternates), build_requests.c.deleting, as_text(build_requests.c.fault), build_requests.c.token,
     build_requests.c.tries, build_requests.c.not_after, as_text(build_requests.c.instance), build_requests.c.created_at,
-    as_text(build_requests.c.delete_context), as_text(build_requests.c.explanations),
+    as_text(build_requests.c.delete_context), as_text(build_requests.c.explanations), build_requests.c.kind,
+    build_requests.c.mark,
 )  # fmt: skip
 
 
@@ -119,7 +131,8 @@ def _entry(row: Sequence[Any]) -> Entry:
     Raises:
         Unreadable: a document of the row is none, or not one that this release knows.
     """
-    *head, alternates, deleting, fault, token, tries, not_after, instance, created_at, context, explanations = row
+    head, (alternates, deleting, fault, token, tries, not_after), rest = row[:6], row[6:12], row[12:]
+    instance, created_at, context, explanations, kind, mark = rest
     try:
         return Entry(
             *head,
@@ -131,7 +144,9 @@ def _entry(row: Sequence[Any]) -> Entry:
             not_after=not_after,
             build_request=None if instance is None else _build_request(instance),
             created_at=created_at,
-            deleted_by=None if context is None else _context(context),
+            asked_by=None if context is None else _context(context),
+            change=msgspec.convert(kind, Kind | None),
+            mark=mark,
             explanations=document(explanations, list[dict[str, object]]),
         )
     except UNREADABLE as error:
@@ -196,7 +211,7 @@ def _mapping_row(build_request: BuildRequest, request_uuid: str) -> dict[str, An
         "request_uuid": request_uuid,
         "vcpus": build.flavor.vcpus,
         "memory_mib": build.flavor.memory_mib,
-        "deleted": False,
+        "deleted": LIVING,
         "created_at": build_request.created_at,
     }
 
@@ -268,10 +283,13 @@ def waiting(connection: sa.Connection, wanted: Sequence[str]) -> set[str]:
 
 
 def count(connection: sa.Connection) -> dict[str, int]:
-    """Rows by phase, deletes apart: `new`, `assigned`, `deleting`."""
-    phase = sa.case((build_requests.c.deleting == sa.true(), "deleting"), else_=build_requests.c.phase)
+    """Builds by phase, deletes of all kinds and restores apart: `new`, `assigned`, `deleting`, `restoring`."""
+    kind = build_requests.c.kind
+    is_delete = sa.or_(build_requests.c.deleting == sa.true(), kind == Kind.SOFT_DELETE.value)
+    phase = sa.case((is_delete, "deleting"), (kind == Kind.RESTORE.value, "restoring"), else_=build_requests.c.phase)
     rows = connection.execute(sa.select(phase, sa.func.count()).group_by(phase))
-    return {NEW: 0, ASSIGNED: 0, "deleting": 0} | {str(name): int(number) for name, number in rows}
+    none = dict.fromkeys((NEW, ASSIGNED, "deleting", "restoring"), 0)
+    return none | {str(name): int(number) for name, number in rows}
 
 
 # ---- step super.lease ------------------------------------------------------------------------------------------------
@@ -517,32 +535,57 @@ def set_fault(connection: sa.Connection, *, uuid: str, token: str, fault: Fault)
 # ---- step api.delete -------------------------------------------------------------------------------------------------
 
 
-def request_delete(connection: sa.Connection, *, uuid: str, lease_s: float, by: Context | None = None) -> Entry | None:
-    """Marks the mapping deleted (quota is free, lists hide it) and leaves a journal row that says so, and who asked,
-    until its cell knows.
+def request_delete(
+    connection: sa.Connection,
+    *,
+    uuid: str,
+    lease_s: float,
+    by: Context | None = None,
+    was: Sequence[int] = (LIVING,),
+    mark: int | None = None,
+) -> Entry | None:
+    """Marks the mapping deleted for good (quota is free, lists hide it) and leaves a journal row that says so, and who
+    asked, until its cell knows.
 
-    Returns the entry when no other worker's order stands in the journal: it is leased by the caller, who tombstones the
-    cell inline. None: an order is in the journal; its holder, or the next sweep, meets the mark.
+    `was`: what the mapping may say before; `mark`: the number of its soft delete, if that one alone is meant.
+
+    Returns the entry when nothing else stands in the journal: it is leased by the caller, who tombstones the cell
+    inline. None: something is in the journal; its holder, or the next sweep, meets the mark.
 
     Raises:
-        NotFound: there is no such server, or it is deleted already.
+        NotFound: there is no such server, or it is deleted already, or the soft delete is another one.
     """
-    marked = sa.update(instance_mappings).where(
-        instance_mappings.c.uuid == uuid, instance_mappings.c.deleted == sa.false()
-    )
-    if not changed(connection.execute(marked.values(deleted=True, updated_at=now_sql()))):
+    mine = [instance_mappings.c.uuid == uuid, instance_mappings.c.deleted.in_(list(was))]
+    if mark is not None:
+        mine.append(instance_mappings.c.mark == mark)
+    marked = sa.update(instance_mappings).where(*mine).values(deleted=DELETED, updated_at=now_sql())
+    if not changed(connection.execute(marked)):
         raise refusals.not_found(uuid)
     standing = sa.update(build_requests).where(build_requests.c.uuid == uuid)
-    context = None if by is None else Context(by.user_id, by.project_id, request_id=by.request_id).to_fields()
-    if changed(connection.execute(standing.values(deleting=True, delete_context=context, updated_at=now_sql()))):
+    context = asked_by(by)
+    if changed(
+        connection.execute(standing.values(deleting=True, kind=None, delete_context=context, updated_at=now_sql()))
+    ):
         return None
+    return insert_for_cell(connection, uuid, lease_s=lease_s, deleting=True, delete_context=context)
+
+
+def asked_by(context: Context | None) -> dict[str, Any] | None:
+    """What a row keeps of who asked."""
+    if context is None:
+        return None
+    return Context(context.user_id, context.project_id, request_id=context.request_id).to_fields()
+
+
+def insert_for_cell(connection: sa.Connection, uuid: str, *, lease_s: float, **values: Any) -> Entry | None:
+    """Inserts a row about a server that its cell is to hear of, leased by the caller; gives it."""
     mapping = connection.execute(
         sa.select(instance_mappings.c.project_id, instance_mappings.c.cell_uuid, instance_mappings.c.request_uuid,
                   instance_mappings.c.created_at).where(instance_mappings.c.uuid == uuid)
     ).one()  # fmt: skip
     row = {
         "uuid": uuid, "request_uuid": mapping.request_uuid, "project_id": mapping.project_id, "phase": ASSIGNED,
-        "target": mapping.cell_uuid, "deleting": True, "delete_context": context, "token": str(uuids.uuid4()), "tries": 0, "created_at": mapping.created_at,
+        "target": mapping.cell_uuid, "token": str(uuids.uuid4()), "tries": 0, "created_at": mapping.created_at, **values,
     }  # fmt: skip
     connection.execute(
         sa.insert(build_requests).values(**row, lease_until=now_sql(lease_s), not_after=now_sql(86400.0))

@@ -11,7 +11,8 @@ import msgspec
 import sqlalchemy as sa
 
 import database.keyset
-from api_db.journal import NEW
+from api_db.instances import LIVING
+from api_db.journal import NEW, Kind
 from api_db.tables import build_requests, instance_mappings, project_cells
 from database.compiled_statements import CompiledStatement
 from database.keyset import Position, SortOrder
@@ -24,7 +25,7 @@ SORT_KEYS = frozenset({"created_at", "uuid", "project_id", "user_id"})
 """What mappings can be sorted by."""
 
 FILTERS = frozenset({"project_id", "user_id", "uuid", "deleted"})
-"""What mappings can be filtered by; of deleted ones only that they are not shown."""
+"""What mappings can be filtered by; of deleted and soft-deleted ones only that they are not shown."""
 
 _mapping, _order = instance_mappings.c, build_requests.c
 
@@ -33,13 +34,18 @@ _mapping, _order = instance_mappings.c, build_requests.c
 class Waiting:
     """A server in the journal. `target`: the cell that may have its row already; None: no cell has one.
 
-    `server` is None in a row that a delete left for its cell, and in one that cannot be read.
+    `server` is None in a row that a delete or a restore left for its cell, and in one that cannot be read.
     """
 
     uuid: str
     target: str | None
-    deleting: bool
+    kind: Kind
     server: Server | None
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether it is deleted or soft-deleted, which its cell may not know yet."""
+        return self.kind in (Kind.DELETE, Kind.SOFT_DELETE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,12 +101,16 @@ class Window:
 
 
 _MAPPED = tuple(_mapping[field.name] for field in dataclasses.fields(Mapped))
+# A kind that this release does not know neither hides a server nor shows it.
+_KINDS = {kind.value: kind for kind in Kind}
 # Packed as rows of servers are (`cell_db.packed`): it is asked with every list, and there is seldom an answer.
 _WAITING = sa.func.json_array(
-    _order.uuid, _order.phase, _order.target, _order.deleting, sa.type_coerce(_order.fault, sa.Text), sa.type_coerce(_order.instance, sa.Text),
+    _order.uuid, _order.phase, _order.target, _order.deleting, _order.kind, sa.type_coerce(_order.fault, sa.Text), sa.type_coerce(_order.instance, sa.Text),
     type_=sa.Text,
 )  # fmt: skip
-_unpacked = msgspec.json.Decoder(tuple[str, str, str | None, bool, str | None, str | None], strict=False).decode
+_unpacked = msgspec.json.Decoder(
+    tuple[str, str, str | None, bool, str | None, str | None, str | None], strict=False
+).decode
 _journal = CompiledStatement(sa.select(_WAITING))
 _journal_of_project = CompiledStatement(sa.select(_WAITING).where(_order.project_id == sa.bindparam("project_id")))
 _marked = (
@@ -252,7 +262,7 @@ def _waiting_between(equal: tuple[str, ...], order: SortOrder, after: bool, unti
 
 def _mine(query: sa.Select[Any], equal: tuple[str, ...], order: SortOrder, without_cells: bool) -> sa.Select[Any]:
     """The mappings of a list."""
-    query = query.where(_mapping.deleted == sa.false(), *(_mapping[name] == sa.bindparam(name) for name in equal))
+    query = query.where(_mapping.deleted == LIVING, *(_mapping[name] == sa.bindparam(name) for name in equal))
     if without_cells:
         kept = _mapping.cell_uuid.not_in(sa.bindparam("without", expanding=True))
         query = query.where(sa.or_(_mapping.cell_uuid.is_(None), kept))
@@ -303,7 +313,7 @@ def mapped(connection: sa.Connection, uuids: Collection[str]) -> dict[str, Mappe
 
 
 def _conditions(filters: Mapping[str, Any]) -> list[sa.ColumnElement[bool]]:
-    return [_mapping.deleted == sa.false(), *_equal(filters)]
+    return [_mapping.deleted == LIVING, *_equal(filters)]
 
 
 def _equal(filters: Mapping[str, Any]) -> list[sa.ColumnElement[bool]]:
@@ -326,11 +336,11 @@ def _index(equal: tuple[str, ...], order: SortOrder) -> str | None:
 
 
 def _waiting(packed: str) -> Waiting:
-    uuid, phase, target, deleting, fault, instance = _unpacked(packed)
+    uuid, phase, target, deleting, change, fault, instance = _unpacked(packed)
     return Waiting(
         uuid,
         None if phase == NEW else target,
-        deleting,
+        Kind.DELETE if deleting else _KINDS.get(change, Kind.BUILD),
         _ordered(instance, fault, deleting=deleting),
     )
 

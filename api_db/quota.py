@@ -12,18 +12,20 @@ import sqlalchemy as sa
 import api_db.limits
 import core.errors
 import database.statements
+from api_db.instances import LIVING
 from api_db.limits import Limits
 from api_db.tables import instance_mappings, project_locks
 from database.compiled_statements import CompiledStatement
 
 UNLIMITED = -1
 
-# `deleted IS false` would be no use to the index: every server the project ever deleted would be read.
+# `deleted IS false` would be no use to the index: every server the project ever deleted would be read. One that is
+# soft-deleted is not counted: whoever restores it asks for room anew.
 _COUNTED = sa.select(
     sa.func.count(),
     sa.func.coalesce(sa.func.sum(instance_mappings.c.vcpus), 0),
     sa.func.coalesce(sa.func.sum(instance_mappings.c.memory_mib), 0),
-).where(instance_mappings.c.deleted == sa.false(), instance_mappings.c.project_id == sa.bindparam("project_id"))
+).where(instance_mappings.c.deleted == LIVING, instance_mappings.c.project_id == sa.bindparam("project_id"))
 _USAGE = CompiledStatement(_COUNTED)
 _USAGE_OF_USER = CompiledStatement(_COUNTED.where(instance_mappings.c.user_id == sa.bindparam("user_id")))
 

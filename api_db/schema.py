@@ -5,5 +5,5 @@ import pathlib
 from database.schema import Schema
 
 SCHEMA = Schema(
-    "api", pathlib.Path(__file__).parent / "migrations", newest="0004", mend="cellctl db sync", mark="cell_mappings"
+    "api", pathlib.Path(__file__).parent / "migrations", newest="0005", mend="cellctl db sync", mark="cell_mappings"
 )

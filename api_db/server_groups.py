@@ -13,7 +13,7 @@ import sqlalchemy as sa
 import api_db.limits
 import api_db.quota
 import core.errors
-from api_db.instances import WHEREABOUTS, Whereabouts
+from api_db.instances import LIVING, WHEREABOUTS, Whereabouts
 from api_db.tables import instance_mappings, server_group_members, server_groups
 from database.statements import changed, lock
 from database.types import now_sql
@@ -169,7 +169,7 @@ def members(connection: sa.Connection, uuid: str) -> list[Whereabouts]:
 def _count_members(connection: sa.Connection, group_id: int, user_id: str) -> int:
     mine = sa.and_(
         server_group_members.c.group_id == group_id,
-        instance_mappings.c.deleted == sa.false(),
+        instance_mappings.c.deleted == LIVING,
         instance_mappings.c.user_id == user_id,
     )
     return int(connection.execute(sa.select(sa.func.count()).select_from(_living()).where(mine)).scalar_one())
@@ -196,7 +196,7 @@ def _with_members(connection: sa.Connection, query: sa.Select[Any]) -> list[Serv
     joined = (
         sa.select(server_groups.c.uuid, server_group_members.c.instance_uuid)
         .select_from(named)
-        .where(server_groups.c.uuid.in_(list(groups)), instance_mappings.c.deleted == sa.false())
+        .where(server_groups.c.uuid.in_(list(groups)), instance_mappings.c.deleted == LIVING)
         .order_by(server_group_members.c.id)
     )
     by_group: dict[str, list[str]] = {uuid: [] for uuid in groups}

@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 from sqlalchemy import Boolean, Column, Enum, ForeignKey, Index, Integer, Table, UniqueConstraint
+from sqlalchemy.dialects import mysql
 
 from database.types import Ascii, Json, LongText, Str, Timestamp
 
@@ -17,6 +18,8 @@ metadata = sa.MetaData(
 _MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
 
 Uuid = Ascii(36)
+# As wide as a Boolean on MariaDB.
+Small = sa.SmallInteger().with_variant(mysql.TINYINT(1), "mysql", "mariadb")
 BigId = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
@@ -75,14 +78,19 @@ instance_mappings = _table(
     Column("request_uuid", Uuid, nullable=False),
     Column("vcpus", Integer, nullable=False),
     Column("memory_mib", Integer, nullable=False),
-    Column("deleted", Boolean, nullable=False, default=False),
+    # 0: it lives; 1: deleted for good; 2: soft-deleted (api_db.instances)
+    Column("deleted", Small, nullable=False, default=0),
     Column("locked", Boolean, nullable=False, default=False),
     *_times(),
+    # grows with each soft delete and each restore
+    Column("mark", Integer, nullable=False, server_default="0"),
+    Column("soft_deleted_at", Timestamp),
     # The keys of a page in the default order are one index read; quota is one covering-index sum.
     Index("ix_instance_mappings_order", "deleted", "created_at", "uuid", "cell_uuid"),
     Index("ix_instance_mappings_project_order", "project_id", "deleted", "created_at", "uuid", "cell_uuid"),
     Index("ix_instance_mappings_quota", "project_id", "deleted", "user_id", "vcpus", "memory_mib"),
     Index("ix_instance_mappings_cell", "cell_uuid", "deleted"),
+    Index("ix_instance_mappings_soft_deleted", "deleted", "soft_deleted_at"),
 )
 
 project_cells = _table(
@@ -104,7 +112,7 @@ build_requests = _table(
     Column("host", Str(255)),
     Column("alternates", Json),
     Column("deleting", Boolean, nullable=False, default=False),
-    # who asked for the delete, where their cell does not know of it yet (core.context.Context)
+    # who asked for the delete or the restore that their cell does not know of yet (core.context.Context)
     Column("delete_context", Json),
     Column("fault", Json),
     Column("token", Uuid),
@@ -115,6 +123,9 @@ build_requests = _table(
     # why it goes where it goes, or nowhere: goes along into the cell's row (objects.explanation)
     Column("explanations", Json),
     *_times(),
+    # what the cell has to hear of: soft-delete, restore; null: the build or, with `deleting`, the delete
+    Column("kind", Ascii(16)),
+    Column("mark", Integer),
     Index("ix_build_requests_project", "project_id", "created_at", "uuid"),
 )
 

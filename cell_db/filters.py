@@ -6,7 +6,7 @@ test holds them together. Values are those that the API has checked and converte
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -137,18 +137,55 @@ def _never_set() -> Filter:
 # ---- filters of a shape of their own ---------------------------------------------------------------------------------
 
 
+# Attempt 0 is no server: a mark that keeps a late insert out.
+_REAL = instances.c.attempt > 0
+_TASK = instances.c.task_state
+_IS_RESTORED = sa.or_(instances.c.vm_state != states.SOFT_DELETED, _TASK == states.RESTORING)
+_IS_SOFT_DELETED = sa.or_(
+    _TASK == states.SOFT_DELETING,
+    sa.and_(instances.c.vm_state == states.SOFT_DELETED, sa.or_(_TASK.is_(None), _TASK != states.RESTORING)),
+)
+
+
 def _deleted_sql(value: bool | None) -> sa.ColumnElement[bool]:
-    # Attempt 0 is no server: a mark that keeps a late insert out.
-    real = instances.c.attempt > 0
+    """False: neither deleted nor soft-deleted; True: one of them."""
     if value is None:
-        return real
+        return _REAL
     if value:
-        return sa.and_(instances.c.state.in_(_GOING), real)
+        return sa.and_(sa.or_(instances.c.state.in_(_GOING), _IS_SOFT_DELETED), _REAL)
+    return _living_sql(())
+
+
+def _living_sql(restored: Collection[str]) -> sa.ColumnElement[bool]:
+    """Neither deleted nor soft-deleted; of the servers that are `restored` the row does not know it yet."""
+    is_there = sa.and_(sa.or_(_TASK.is_(None), _TASK != states.SOFT_DELETING), _IS_RESTORED)
+    if restored:
+        is_there = sa.or_(is_there, instances.c.uuid.in_(sorted(restored)))
+    return sa.and_(_final_sql(False), is_there)
+
+
+def _final_sql(value: bool) -> sa.ColumnElement[bool]:
+    if value:
+        return sa.and_(instances.c.state.in_(_GOING), _REAL)
     return sa.and_(instances.c.deleted == sa.false(), instances.c.state != states.BUILD_DELETING)
 
 
+def _is_final(server: Server) -> bool:
+    return server.state in _GOING
+
+
+def _is_soft_deleted(server: Server) -> bool:
+    if server.task_state == states.SOFT_DELETING:
+        return True
+    return server.vm_state == states.SOFT_DELETED and server.task_state != states.RESTORING
+
+
 def _matches_deleted(server: Server, value: bool | None) -> bool:
-    return value is None or (server.state in _GOING) == value
+    return value is None or (_is_final(server) or _is_soft_deleted(server)) == value
+
+
+def _is_living(server: Server, restored: Collection[str]) -> bool:
+    return not _is_final(server) and (not _is_soft_deleted(server) or server.uuid in restored)
 
 
 def _status_sql(wanted: Iterable[str]) -> sa.ColumnElement[bool]:
@@ -198,6 +235,8 @@ def _tags(server: Server) -> set[str]:
 
 FILTERS: dict[str, Filter] = {
     "deleted": Filter(_deleted_sql, _matches_deleted),
+    "deleted_for_good": Filter(_final_sql, lambda server, value: _is_final(server) == value),
+    "living": Filter(_living_sql, _is_living),
     "project_id": _field("project_id"),
     "user_id": _field("user_id"),
     "uuid": _field("uuid"),
@@ -245,3 +284,5 @@ FILTERS: dict[str, Filter] = {
     ),
 }
 REGEXPS = frozenset({"name", "description"})
+OF_DELETED = frozenset({"deleted", "deleted_for_good", "living"})
+"""Filters that say which servers there are, deleted ones among them or not."""

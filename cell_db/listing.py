@@ -156,6 +156,8 @@ _INDEXES = {
 }
 # Filters that leave no more rows than a project or a host has, or so few changes.
 _NARROW = frozenset({"project_id", "uuid", "host", "reservation_id", "changes_since", "changes_before"})
+# Filters that the indexes of an order know, or that leave out few rows.
+_INDEXED = listed_by.OF_DELETED | {"project_id"}
 # Filters that few rows fulfil, and that have an index of their own.
 _WITH_INDEX = frozenset({"uuid", "host", "reservation_id", "changes_since", "changes_before", "tags", "tags_any"})
 
@@ -230,7 +232,7 @@ class Query:
 
 def can_look_ahead(wanted: Wanted) -> bool:
     """Whether an index has the servers in their order, so that the next one costs next to nothing."""
-    return not wanted.filters.keys() - {"deleted", "project_id"} and _index(wanted.filters, wanted.order) is not None
+    return not wanted.filters.keys() - _INDEXED and _index(wanted.filters, wanted.order) is not None
 
 
 def may_take_long(filters: Filters, order: SortOrder) -> bool:
@@ -240,7 +242,7 @@ def may_take_long(filters: Filters, order: SortOrder) -> bool:
         return True
     if not _NARROW.isdisjoint(filters):
         return False
-    return bool(filters.keys() - {"deleted"}) or _index(filters, order) is None
+    return bool(filters.keys() - listed_by.OF_DELETED) or _index(filters, order) is None
 
 
 def too_expensive(filters: Filters) -> core.errors.TooExpensive:
@@ -248,21 +250,21 @@ def too_expensive(filters: Filters) -> core.errors.TooExpensive:
     if listed_by.has_regexp(filters):
         (name, *_) = sorted(listed_by.REGEXPS & filters.keys())
         return core.errors.TooExpensive("The regular expression takes too long to evaluate.", field=name)
-    names = [listed_by.shown(name) for name in filters if name not in ("deleted", "project_id")] or ["sort_key"]
+    names = [listed_by.shown(name) for name in filters if name not in _INDEXED] or ["sort_key"]
     return core.errors.TooExpensive(
         f"The list takes too long to evaluate with {', '.join(names)}. Please ask for less.", field=names[0]
     )
 
 
 def rows_of(connection: sa.Connection, wanted: Wanted, uuids: Sequence[str]) -> dict[str, Server | Brief | Unreadable]:
-    """uuid -> server, of those among these that the cell has and that still fulfil the filter for deleted ones.
+    """uuid -> server, of those among these that the cell has and that still fulfil the filters for deleted ones.
 
     Keys were read a moment ago; other filters are not asked again.
     """
     if not uuids:
         return {}
-    deleted = {"deleted": wanted.filters.get("deleted", False)}
-    mine = instances.c.uuid.in_(list(uuids)), *listed_by.conditions(deleted)
+    deleted = {name: value for name, value in wanted.filters.items() if name in listed_by.OF_DELETED}
+    mine = instances.c.uuid.in_(list(uuids)), *listed_by.conditions(deleted or {"deleted": False})
     if wanted.shape is Shape.DETAIL:
         rows = connection.execute(_whole_servers(wanted).where(*mine)).scalars().all()
         return {server.uuid: server for server in packed.servers(rows)}

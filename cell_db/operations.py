@@ -25,6 +25,9 @@ from workflows.definitions.create_image import UPLOAD
 from workflows.positions import Heading
 
 FIRST_LEASE_S = 5.0
+UNANSWERED_LEASE_S = 60.0
+"""Between two orders to a host that has not answered for longer than the action's deadline."""
+_POWERED = (states.RUNNING, states.POWER_PAUSED)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -98,21 +101,46 @@ def begin_operation(
     if row.host is None:
         raise refusals.no_host(action, uuid, vm_state=row.vm_state)
     _refuse_if_busy(uuid, row)
-    operation_id = str(uuids.uuid4())
-    deadline_s = action.deadline_s if deadline_s is None else deadline_s
-    connection.execute(
-        sa.update(instances)
-        .where(instances.c.uuid == uuid)
-        .values(
-            operation_id=operation_id, operation=action.operation, operation_arguments=dict(arguments), operation_deadline=now_sql(deadline_s),
-            task_state=action.during, lease_until=now_sql(FIRST_LEASE_S), updated_at=now_sql(),
-        )
-    )  # fmt: skip
     # A hard reboot takes the place of what is under way.
-    tell(
-        connection, action.name, Phase.BEGAN, [Told(uuid=uuid, by=context)], instead_of_all=row.operation_id is not None
-    )
+    return put_under_way(
+        connection, uuid, action, context, arguments=arguments, deadline_s=deadline_s, instead_of_all=row.operation_id is not None
+    )  # fmt: skip
+
+
+def put_under_way(
+    connection: sa.Connection,
+    uuid: str,
+    action: Action,
+    context: Context,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    deadline_s: float | None = None,
+    instead_of_all: bool = True,
+    **columns: Any,
+) -> str:
+    """Records an operation, with its action record; gives its id. Its caller has locked the row and admitted the
+    action.
+
+    `instead_of_all`: it takes the place of whatever is under way; `columns`: what else changes in the row.
+    """
+    operation_id = str(uuids.uuid4())
+    values = _ordered(action, operation_id, action.deadline_s if deadline_s is None else deadline_s)
+    values |= {"operation_arguments": dict(arguments or {}), "task_state": action.during, "updated_at": now_sql()}
+    connection.execute(sa.update(instances).where(instances.c.uuid == uuid).values(**values, **columns))
+    tell(connection, action.name, Phase.BEGAN, [Told(uuid=uuid, by=context)], instead_of_all=instead_of_all)
     return operation_id
+
+
+def _ordered(action: Action, operation_id: str, deadline_s: float, lease_s: float = FIRST_LEASE_S) -> dict[str, Any]:
+    return {
+        "operation_id": operation_id, "operation": action.operation, "operation_deadline": now_sql(deadline_s),
+        "lease_until": now_sql(lease_s),
+    }  # fmt: skip
+
+
+def _ordered_again(action: Action, lease_s: float = 0.0) -> dict[str, Any]:
+    """The columns of an order that is given once more. Under a fresh id: the host may remember the old one as failed."""
+    return {**_ordered(action, str(uuids.uuid4()), action.deadline_s, lease_s), "operation_arguments": {}}
 
 
 def _refuse_if_busy(uuid: str, row: sa.Row[Any]) -> None:
@@ -160,7 +188,9 @@ def take_operations(connection: sa.Connection, *, lease_s: float, most: int) -> 
     ids = list(connection.execute(free).scalars())
     if not ids:
         return []
-    connection.execute(sa.update(instances).where(instances.c.id.in_(ids)).values(lease_until=now_sql(lease_s)))
+    unanswered = sa.and_(instances.c.vm_state == states.SOFT_DELETED, instances.c.task_state.is_(None))
+    lease_until = sa.case((unanswered, now_sql(UNANSWERED_LEASE_S)), else_=now_sql(lease_s))
+    connection.execute(sa.update(instances).where(instances.c.id.in_(ids)).values(lease_until=lease_until))
     return [_operation(row) for row in connection.execute(sa.select(*_OPERATION).where(instances.c.id.in_(ids)))]
 
 
@@ -200,12 +230,14 @@ def settle_operation(
     fault: str | None,
     host: str,
     unharmed: bool = False,
+    answered: bool = True,
 ) -> bool:
     """Ends an operation on a server of this host: the states that the action's row of the table says, with the fault
     recorded if there is one.
 
-    `unharmed`: the fault came before anything was done to the guest. False: the row knows another operation or none, or
-    another host.
+    `unharmed`: the fault came before anything was done to the guest; not `answered`: it is that the host was silent.
+    False: the row knows another operation or none, or another host; or the order goes out once more, not for the first
+    time.
     """
     over: dict[str, Any] = {"operation_id": None, "operation": None, "operation_arguments": None, "task_state": None}
     recorded = None if fault is None else fault_of(500, f"{action.name} failed: {fault}", host=host)
@@ -220,6 +252,10 @@ def settle_operation(
         instances.c.host == host,
         instances.c.state == states.BUILD_ACTIVE,
     )
+    if action.until_answered and fault is not None and (not answered or power_state in _POWERED):
+        over = {**_ordered_again(action, UNANSWERED_LEASE_S), "task_state": None}
+        if changed(connection.execute(mine.where(instances.c.task_state.is_(None)).values(**over))):
+            return False
     if not changed(connection.execute(mine.values(**over, **after, updated_at=now_sql()))):
         return False
     phase = Phase.ENDED if fault is None else Phase.FAILED
@@ -241,9 +277,8 @@ def _done(action: Action, power_state: int | None) -> dict[str, Any]:
 
 
 def _failed(action: Action, power_state: int | None, unharmed: bool) -> dict[str, Any]:
-    """The columns after one that failed. A record that says already what the guest should be (`with_spec`) is wrong in
-    any case."""
-    if action.failed is None or (unharmed and not action.with_spec):
+    """The columns after one that failed."""
+    if action.failed is None or (unharmed and not action.in_any_case):
         return {}
     return {"vm_state": action.failed, **({} if power_state is None else {"power_state": power_state})}
 
@@ -255,6 +290,8 @@ def set_power_state(connection: sa.Connection, *, uuid: str, attempt: int, host:
         return lost_guest(connection, uuid=uuid, attempt=attempt, host=host, while_idle=True)
     vm_state = {states.RUNNING: states.ACTIVE, states.POWER_PAUSED: states.PAUSED}.get(power_state, states.STOPPED)
     before = connection.execute(sa.select(instances.c.vm_state).where(instances.c.uuid == uuid)).scalar()
+    if before == states.SOFT_DELETED:
+        return _set_power_of_soft_deleted(connection, uuid=uuid, attempt=attempt, host=host, power_state=power_state)
     mine = sa.update(instances).where(
         instances.c.uuid == uuid,
         instances.c.attempt == attempt,
@@ -278,6 +315,27 @@ def set_power_state(connection: sa.Connection, *, uuid: str, attempt: int, host:
     return True
 
 
+def _set_power_of_soft_deleted(
+    connection: sa.Connection, *, uuid: str, attempt: int, host: str, power_state: int
+) -> bool:
+    """Notes the power state of a guest that is to be off; one that runs is stopped once more, news or not."""
+    is_off = power_state not in _POWERED
+    mine = sa.update(instances).where(
+        instances.c.uuid == uuid,
+        instances.c.attempt == attempt,
+        instances.c.host == host,
+        instances.c.state == states.BUILD_ACTIVE,
+        instances.c.operation_id.is_(None),
+        instances.c.vm_state == states.SOFT_DELETED,
+        *([instances.c.power_state != power_state] if is_off else []),
+    )
+    again = {} if is_off else _ordered_again(actions.SOFT_DELETE)
+    if not changed(connection.execute(mine.values(power_state=power_state, updated_at=now_sql(), **again))):
+        return False
+    tell(connection, "power", Phase.STEP, [Told(uuid=uuid, host=host)])
+    return True
+
+
 def _noticed_action(before: str | None, now: str) -> Action:
     """What a user would have asked for to get there."""
     if now == states.ACTIVE:
@@ -286,7 +344,8 @@ def _noticed_action(before: str | None, now: str) -> Action:
 
 
 def lost_guest(connection: sa.Connection, *, uuid: str, attempt: int, host: str, while_idle: bool = False) -> bool:
-    """The host has no such guest any more, which should run there: ERROR with a fault; its claim and its row stay.
+    """The host has no such guest any more, which should run there: ERROR with a fault; its claim and its row stay. A
+    server that is soft-deleted stays that, and cannot be started when it is restored.
 
     With `while_idle` an operation under way goes before: it will find no guest, and say so.
     """
@@ -296,7 +355,7 @@ def lost_guest(connection: sa.Connection, *, uuid: str, attempt: int, host: str,
         instances.c.attempt == attempt,
         instances.c.host == host,
         instances.c.state == states.BUILD_ACTIVE,
-        instances.c.vm_state != states.ERROR,
+        instances.c.vm_state.not_in((states.ERROR, states.SOFT_DELETED)),
         *([instances.c.operation_id.is_(None)] if while_idle else []),
     )
     values = {"vm_state": states.ERROR, "power_state": states.NO_STATE, "fault": fault}

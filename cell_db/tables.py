@@ -95,6 +95,8 @@ instances = _table(
     Column("terminated_at", Timestamp),
     Column("deleted_at", Timestamp),
     Column("deleted", Boolean, nullable=False, default=False),
+    # the last soft delete or restore that was done here, by the number in its mapping
+    Column("mark", Integer, nullable=False, server_default="0"),
     Index("ix_instances_order", "deleted", "created_at", "uuid"),
     Index("ix_instances_project_order", "project_id", "deleted", "created_at", "uuid"),
     Index("ix_instances_name", "deleted", "display_name", "uuid"),

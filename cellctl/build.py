@@ -63,17 +63,17 @@ def _find(open_cloud: cloud.Cloud, uuid: str) -> BuildProgress:
     mapping = open_cloud.api_read(api_db.instances.get, uuid)
     gate = next((gate for gate in open_cloud.gates() if gate.cell.uuid == mapping.cell_uuid), None)
     if gate is None:
-        return BuildProgress(uuid, mapping.project_id, mapping.deleted, None, journal, None)
+        return BuildProgress(uuid, mapping.project_id, mapping.is_deleted, None, journal, None)
     answer = gate.read_now(cell_db.build_status.find, uuid, down_after_s=open_cloud.down_after_s)
     row, silence = (answer.value, None) if isinstance(answer, Answer) else (None, answer.why)
-    return BuildProgress(uuid, mapping.project_id, mapping.deleted, gate.cell.name, journal, row, silence)
+    return BuildProgress(uuid, mapping.project_id, mapping.is_deleted, gate.cell.name, journal, row, silence)
 
 
 # ---- build list ------------------------------------------------------------------------------------------------------
 
 
 class ListBuilds(commands.Lister):
-    """List the servers that are being built or deleted, those first that no cell holds yet, else the oldest of each
+    """List the servers that are being built, deleted or restored, those first that no cell holds yet, else the oldest of each
     cell first.
 
     Columns: server, project, cell, phase (new and assigned: in the journal; BUILD and DELETING: in the cell), attempt,
@@ -366,7 +366,7 @@ class AbandonBuilds(_Each):
             raise core.errors.WrongState(f"it is not being built: {describe(progress)}")
         if progress.row is not None:
             return self._abandon_in_cell(open_cloud, progress, progress.row, reason, dry_run=dry_run)
-        if progress.journal is not None:
+        if progress.journal is not None and progress.journal.kind is None:
             return self._abandon_in_journal(open_cloud, progress, progress.journal, reason, dry_run=dry_run)
         raise core.errors.WrongState(f"it is not being built: {describe(progress)}")
 

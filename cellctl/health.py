@@ -11,6 +11,7 @@ import sqlalchemy as sa
 import api_db.dead_letters
 import api_db.journal
 import api_db.services
+import api_db.soft_deletes
 import cell_db.cleanups
 import cell_db.dead_letters
 import cell_db.heartbeats
@@ -68,13 +69,15 @@ class Process:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ApiLevel:
-    """`builds`: rows of the journal by phase; None: the database did not answer."""
+    """`builds`: rows of the journal by phase; `soft_deleted`: servers that can be restored. None: the database did not
+    answer."""
 
     database: Reach
     broker: Reach
     placement: Reach
     builds: Mapping[str, int] | None
     dead_letters: int | None = None
+    soft_deleted: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -176,8 +179,9 @@ def look(cloud: Cloud) -> Health:
             for gate, broker in zip(gates, brokers, strict=True)
         ]
         api = ApiLevel(
-            Reach(UP, part.latency_ms), api_broker.result(), placement.result(), part.builds, part.dead_letters
-        )
+            Reach(UP, part.latency_ms), api_broker.result(), placement.result(), part.builds, part.dead_letters,
+            part.soft_deleted,
+        )  # fmt: skip
     processes = [_of_api_level(service, cloud.down_after_s) for service in part.services]
     for answer in answers.values():
         if isinstance(answer, Answer):
@@ -197,6 +201,7 @@ class _ApiPart:
     services: list[ApiService]
     builds: dict[str, int]
     dead_letters: int
+    soft_deleted: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -217,8 +222,9 @@ def _round_trip_ms(connection: sa.Connection) -> float:
 def _api_level(connection: sa.Connection) -> _ApiPart:
     letters = len(api_db.dead_letters.list_all(connection, most=MAX_DEAD_LETTERS))
     return _ApiPart(
-        _round_trip_ms(connection), api_db.services.list_all(connection), api_db.journal.count(connection), letters
-    )
+        _round_trip_ms(connection), api_db.services.list_all(connection), api_db.journal.count(connection), letters,
+        api_db.soft_deletes.count(connection),
+    )  # fmt: skip
 
 
 def _cell(connection: sa.Connection, *, down_after_s: float) -> _CellPart:

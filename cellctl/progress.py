@@ -5,12 +5,14 @@ import dataclasses
 import api_db.build_status
 import cell_db.build_status
 from api_db.cells import CELL0_UUID
+from api_db.journal import Kind
 from lifecycle import states
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BuildProgress:
-    """What the journal (`journal`) and its cell (`row`) hold of a server. `silence`: why its cell does not say."""
+    """What the journal (`journal`) and its cell (`row`) hold of a server. `deleted`: for good; `silence`: why its cell
+    does not say."""
 
     uuid: str
     project_id: str
@@ -79,7 +81,11 @@ def describe(progress: BuildProgress) -> str:
     """One phrase: what happened last and what comes next."""
     if progress.row is not None:
         told = _of_row(progress.row)
-        return f"{told}; still in the journal" if progress.journal is not None else told
+        if progress.journal is None:
+            return told
+        if progress.journal.kind is not None:
+            return f"{told}; {_of_journal(progress.journal, progress.cell)}"
+        return f"{told}; still in the journal"
     if progress.journal is not None:
         told = _of_journal(progress.journal, progress.cell)
         return f"{told}: it does not answer: {progress.silence}" if progress.silence else told
@@ -95,6 +101,9 @@ def _of_journal(journal: api_db.build_status.BuildStatus, cell: str | None) -> s
         return "deleted before it was placed; its claim will be released"
     if journal.deleting:
         return f"deleted; cell {cell} has not been told yet"
+    if journal.kind is not None:
+        done = "soft-deleted" if journal.kind == Kind.SOFT_DELETE.value else "restored"
+        return f"{done}; cell {cell} has not been told yet"
     if journal.phase == api_db.build_status.NEW:
         return (
             "accepted; waits for a host"

@@ -46,7 +46,7 @@ class Status(commands.Lister):
     def _screen(self, current: Health, parsed_args: argparse.Namespace) -> None:
         self._table(
             "API level",
-            ("database", "broker", "placement", "new builds", "assigned", "deletes", "dead letters"),
+            ("database", "broker", "placement", "new builds", "assigned", "deletes", "soft-deleted", "dead letters"),
             [_api_row(current)],
             parsed_args,
         )
@@ -91,8 +91,8 @@ def _api_row(current: Health) -> tuple[object, ...]:
     api = current.api
     builds = api.builds or {}
     counts = (builds.get(key, "?") for key in ("new", "assigned", "deleting"))
-    letters = "?" if api.dead_letters is None else api.dead_letters
-    return _short(api.database), _short(api.broker), _short(api.placement), *counts, letters
+    others = ("?" if number is None else number for number in (api.soft_deleted, api.dead_letters))
+    return _short(api.database), _short(api.broker), _short(api.placement), *counts, *others
 
 
 def _cell_row(cell: CellHealth, processes: Sequence[Process]) -> tuple[object, ...]:
@@ -132,6 +132,7 @@ def _document(current: Health) -> dict[str, Any]:
             "broker": _reach(api.broker),
             "placement": _reach(api.placement),
             "builds": None if api.builds is None else dict(api.builds),
+            "soft_deleted": api.soft_deleted,
             "dead_letters": api.dead_letters,
         },
         "cells": [_cell_document(cell) for cell in current.cells],

@@ -6,6 +6,7 @@ journal row with the mark; the super-conductor's sweep goes on from there with `
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import api_db.instances
@@ -15,6 +16,7 @@ import core.errors
 import core.log
 import messaging.verbs.cell as cell_verbs
 import messaging.verbs.superconductor as superconductor
+from api_db.instances import LIVING
 from cells.gate.answers import Answer, Cause, Silence, Unknown, value_of
 from cells.gate.gate import Gate
 from cells.route import CellAccess
@@ -42,9 +44,16 @@ class PendingDelete:
 
 
 async def delete_server(
-    access: CellAccess, context: Context, mapping: api_db.instances.Mapping, steps: CrashPoints
+    access: CellAccess,
+    context: Context,
+    mapping: api_db.instances.Mapping,
+    steps: CrashPoints,
+    *,
+    was: Sequence[int] = (LIVING,),
 ) -> None:
-    """Deletes a server that the caller may delete; when it returns the server is hidden and its quota is free.
+    """Deletes a server for good that the caller may delete; when it returns the server is hidden and its quota is free.
+
+    `was`: what its mapping may say before.
 
     Raises:
         NotFound: it was deleted meanwhile.
@@ -52,11 +61,28 @@ async def delete_server(
     """
     with steps("api.delete"):
         entry = value_of(
-            await access.api_db.write(api_db.journal.request_delete, uuid=mapping.uuid, lease_s=LEASE_S, by=context)
+            await access.api_db.write(
+                api_db.journal.request_delete, uuid=mapping.uuid, lease_s=LEASE_S, by=context, was=was
+            )
         )
+    await tell_cell(access, context, mapping, entry, steps)
+
+
+def hint_at(access: CellAccess, context: Context, uuid: str) -> None:
+    """Tells the super-conductor that the server's journal row is worth a look."""
+    access.api_db.hint(superconductor.QUEUE, superconductor.PLACE, superconductor.Place(uuids=[uuid]), context)
+
+
+async def tell_cell(
+    access: CellAccess,
+    context: Context,
+    mapping: api_db.instances.Mapping,
+    entry: api_db.journal.Entry | None,
+    steps: CrashPoints,
+) -> None:
+    """Tells the server's cell of its delete, if the caller holds the row; the super-conductor does it otherwise."""
     if entry is None or entry.target is None or entry.token is None:
-        hint = superconductor.Place(uuids=[mapping.uuid])
-        access.api_db.hint(superconductor.QUEUE, superconductor.PLACE, hint, context)
+        hint_at(access, context, mapping.uuid)
         return
     pending = PendingDelete(mapping.uuid, entry.token, mapping.project_id, mapping.user_id, entry.target, by=context)
     gate = await access.cells.find_gate(pending.cell_uuid)

@@ -77,13 +77,13 @@ async def locate(
     database.
 
     Raises:
-        NotFound: there is no such server, it is another project's, or it is deleted and `deleted` is false.
+        NotFound: there is no such server, it is another project's, or it is deleted for good and `deleted` is false.
     """
     try:
         mapping, entry = value_of(await access.api_db.read(api_db.journal.find_mapped, uuid_of(uuid)))
     except (ValueError, core.errors.NotFound):
         raise refusals.not_found(uuid) from None  # In the caller's spelling, as for one that he may not see.
-    if mapping.deleted and not deleted:
+    if mapping.is_deleted and not deleted:
         raise refusals.not_found(uuid)
     if mapping.project_id != context.project_id and not context.is_admin:
         raise refusals.not_found(uuid)

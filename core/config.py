@@ -38,6 +38,19 @@ PROCESS = OptionGroup(
     ],
 )
 
+SOFT_DELETE = OptionGroup(
+    None,
+    [
+        cfg.IntOpt(
+            "reclaim_instance_interval",
+            default=0,
+            min=0,
+            help="Seconds for which a deleted server can be restored. 0: a delete is final, and no soft-deleted server is "
+            "reclaimed. API and super-conductors need the same value.",
+        ),
+    ],
+)
+
 API_DATABASE = OptionGroup(
     "api_database",
     [

@@ -46,8 +46,8 @@ class Request:
     Attributes:
         method, path: of the route.
         key: of the body at `ACTION_PATH`; empty for other paths.
-        type: the value of the body's `type` that asks for this action, where several actions have one key; empty: the
-            key says it all.
+        type: the value of the body's `type` that asks for this action, where several actions have one key; of a
+            delete, which kind the settings make of it. Empty: the rest says it all.
         since, until: the microversions that have it; `until` None: all that follow.
     """
 
@@ -59,7 +59,9 @@ class Request:
     until: str | None = None
 
 
-ANY: frozenset[str] = frozenset(states.VM_STATES) - {states.DELETED}  # and states that this release does not know
+# Both are met by states that this release does not know, too.
+ANY: frozenset[str] = frozenset(states.VM_STATES) - {states.DELETED}
+NOT_SOFT_DELETED: frozenset[str] = ANY - {states.SOFT_DELETED}
 ANY_TASK: frozenset[str | None] | None = None  # no look at the task state
 
 
@@ -82,6 +84,9 @@ class Action:
         power: power_state afterwards; None leaves it.
         failed: vm_state after a fault in the midst of the work; None: as it was. A fault before anything was done
             leaves it, too.
+        in_any_case: whether a fault before anything was done leads to `failed`, too: the record, or the mapping, says
+            already what the server is to be.
+        until_answered: whether the order is sent again, after `failed`, until the host has said that nothing runs.
         at: where it runs.
         operation: the key under which the cell conductor and the host's agent know it; empty: it is no operation on a
             living server.
@@ -105,6 +110,8 @@ class Action:
     keeps: frozenset[str] = frozenset()
     power: int | None = None
     failed: str | None = None
+    in_any_case: bool = False
+    until_answered: bool = False
     at: At = At.HOST
     operation: str = ""
     even_if_locked: bool = False
@@ -162,6 +169,38 @@ DELETE = Action(
     then=states.DELETED,
     launched=False,
     event="compute_terminate_instance",
+)
+# What becomes of a delete where deleted servers can be restored for a while.
+SOFT_DELETE = dataclasses.replace(
+    DELETE,
+    request=Request("DELETE", "/servers/{id}", type="SOFT"),
+    during=states.SOFT_DELETING,
+    then=states.SOFT_DELETED,
+    power=states.SHUTDOWN,
+    failed=states.SOFT_DELETED,
+    in_any_case=True,
+    until_answered=True,
+    operation="soft-delete",
+    event="compute_soft_delete_instance",
+)
+# Its record is that of a delete.
+FORCE_DELETE = dataclasses.replace(
+    DELETE,
+    name="forceDelete",
+    rule=Rule("os_compute_api:os-deferred-delete:force", Role.MEMBER, "Delete a server for good"),
+    request=_key("forceDelete"),
+)
+RESTORE = Action(
+    name="restore",
+    rule=Rule("os_compute_api:os-deferred-delete:restore", Role.MEMBER, "Restore a server that is soft-deleted"),
+    request=_key("restore"),
+    when=_in(states.SOFT_DELETED),
+    during=states.RESTORING,
+    then=states.ACTIVE,
+    power=states.RUNNING,
+    failed=states.STOPPED,
+    in_any_case=True,
+    operation="restore",
 )
 
 # ---- whether and how the guest runs ----------------------------------------------------------------------------------
@@ -288,6 +327,7 @@ REBUILD = Action(
     keeps=_in(states.STOPPED),
     power=states.RUNNING,
     failed=states.ERROR,
+    in_any_case=True,
     operation="rebuild",
     with_spec=True,
     deadline_s=1200.0,
@@ -364,6 +404,9 @@ RESET_STATE = dataclasses.replace(
     name="resetState",
     rule=Rule("os_compute_api:os-admin-actions:reset_state", Role.ADMIN, "Set the state of a server's record"),
     request=_key("os-resetState"),
+    # It would show what the mapping hides, or end what the mapping has decided.
+    when=NOT_SOFT_DELETED,
+    except_task=_in(states.SOFT_DELETING, states.RESTORING),
 )
 # The networks of guests are told nothing from inside: there is nothing to be done, but for whoever may ask.
 INJECT_NETWORK_INFO = dataclasses.replace(
@@ -371,6 +414,7 @@ INJECT_NETWORK_INFO = dataclasses.replace(
     name="injectNetworkInfo",
     rule=Rule("os_compute_api:os-admin-actions:inject_network_info", Role.ADMIN, "Tell a server's guest its networks"),
     request=_key("injectNetworkInfo"),
+    when=NOT_SOFT_DELETED,
     even_if_locked=False,
 )
 CLEAR_PASSWORD = dataclasses.replace(
@@ -378,6 +422,7 @@ CLEAR_PASSWORD = dataclasses.replace(
     name="clear password",
     rule=Rule("os_compute_api:os-server-password:clear", Role.MEMBER, "Clear the password that a server's guest left"),
     request=Request("DELETE", "/servers/{server_id}/os-server-password"),
+    when=NOT_SOFT_DELETED,
 )
 
 _METADATA = "/servers/{server_id}/metadata"
@@ -439,7 +484,7 @@ CONSOLE_OUTPUT = Action(
     name="os-getConsoleOutput",
     rule=Rule("os_compute_api:os-console-output", Role.MEMBER, "Read a server's console log"),
     request=_key("os-getConsoleOutput"),
-    when=ANY,
+    when=NOT_SOFT_DELETED,
     while_task=ANY_TASK,
     even_if_locked=True,
     launched=False,
@@ -464,7 +509,7 @@ GET_SERIAL_CONSOLE = dataclasses.replace(GET_CONSOLE, request=_key("os-getSerial
 # ---- the table -------------------------------------------------------------------------------------------------------
 
 ACTIONS: tuple[Action, ...] = (
-    CREATE, UPDATE, DELETE,
+    CREATE, UPDATE, DELETE, SOFT_DELETE, FORCE_DELETE, RESTORE,
     START, STOP, REBOOT_SOFT, REBOOT_HARD, PAUSE, UNPAUSE, SUSPEND, RESUME,
     RESCUE, UNRESCUE, REBUILD, CREATE_IMAGE, CREATE_BACKUP, CHANGE_PASSWORD, TRIGGER_CRASH_DUMP,
     LOCK, UNLOCK, RESET_STATE, INJECT_NETWORK_INFO, CLEAR_PASSWORD, MERGE_METADATA, REPLACE_METADATA, SET_METADATA_ITEM,

@@ -1,7 +1,7 @@
 """May this action begin on this server? One function over the table, for every action."""
 
 from lifecycle import refusals, states
-from lifecycle.actions import ANY, ANY_TASK, Action
+from lifecycle.actions import ANY, ANY_TASK, NOT_SOFT_DELETED, Action
 
 
 def admit(
@@ -48,9 +48,10 @@ def is_always_admitted(action: Action, *, caller_is_admin: bool) -> bool:
 
 
 def _is_from(action: Action, vm_state: str | None) -> bool:
-    """`ANY` is met by states that this release does not know, too: whoever owns such a server must be able to delete
-    it."""
-    return vm_state in action.when or (action.when == ANY and vm_state != states.DELETED)
+    """A state that this release does not know allows what nearly every state does: whoever owns such a server must be
+    able to delete it."""
+    is_unknown = vm_state not in states.VM_STATES
+    return vm_state in action.when or (is_unknown and action.when in (ANY, NOT_SOFT_DELETED))
 
 
 def _fits(action: Action, task_state: str | None) -> bool:

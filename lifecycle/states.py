@@ -52,6 +52,8 @@ IMAGE_BACKUP = "image_backup"
 UPDATING_PASSWORD = "updating_password"
 MIGRATING = "migrating"
 DELETING = "deleting"
+SOFT_DELETING = "soft-deleting"
+RESTORING = "restoring"
 
 # power_state: what the hypervisor said last
 NO_STATE = 0

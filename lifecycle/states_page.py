@@ -4,7 +4,7 @@ alike."""
 from collections.abc import Collection, Iterable, Iterator
 
 from lifecycle import states
-from lifecycle.actions import ACTION_PATH, ACTIONS, ANY, CREATE, OPERATIONS, Action, At, Request
+from lifecycle.actions import ACTION_PATH, ACTIONS, ANY, CREATE, NOT_SOFT_DELETED, OPERATIONS, Action, At, Request
 
 _HEAD = """\
 # The states of a server
@@ -48,14 +48,15 @@ def _diagram() -> Iterator[str]:
 
 
 def _edges(operations: dict[str, Action]) -> Iterator[tuple[str, str, str]]:
-    for key, action in ((key, action) for key, action in operations.items() if action.then):
+    drawn = {key: action for key, action in operations.items() if action.then and action.when != ANY}
+    for key, action in drawn.items():
         for start in _ordered(action.when):
             yield start, _after(action, start), key
 
 
 def _from_anywhere() -> dict[str, None]:
     """Their names, each once."""
-    return dict.fromkeys(action.name for action in ACTIONS if action.when == ANY)
+    return dict.fromkeys(_label(action) for action in ACTIONS if action.when == ANY)
 
 
 # ---- the tables ------------------------------------------------------------------------------------------------------
@@ -67,8 +68,10 @@ def _actions() -> Iterator[str]:
     yield "*Locked*: whether the plain owner may do it to a locked server. Whatever is refused is a 409 that names the state. All but those"
     yield "marked * need a server that has run at least once."
     yield "*On a fault*: the state of a server whose host failed in the midst of the work, or was silent for longer than *within*; a fault"
-    yield "before anything was done to the guest leaves the server as it was. A failed rebuild is an error in any case: the record says already"
-    yield "what the guest should be. How long a build may take is [set](operations/settings.md)."
+    yield "before anything was done to the guest leaves the server as it was. A failed rebuild, soft delete or restore does not: the record says"
+    yield "already what the server should be. How long a build may take is [set](operations/settings.md)."
+    yield "*delete (soft)* is what `DELETE /servers/{id}` does where `reclaim_instance_interval` is greater than 0"
+    yield "([soft delete](operations/soft-delete.md)); `forceDelete` is recorded as `delete`."
     yield ""
     yield from _table(
         (
@@ -107,6 +110,8 @@ def _label(action: Action) -> str:
 
 
 def _from_vm_state(action: Action) -> str:
+    if action.when == NOT_SOFT_DELETED:
+        return f"any but {states.SOFT_DELETED}"
     return "any" if action.when == ANY else ", ".join(_ordered(action.when)) or "no server yet"
 
 

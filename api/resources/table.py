@@ -32,12 +32,14 @@ from api.resources.servers.actions import (
     power,
     rebuild,
     rescue,
+    soft_delete,
     state,
 )
 
 # What one server is, has and does.
 SERVERS: tuple[ModuleType, ...] = (
     record,
+    soft_delete,
     power,
     lock,
     state,

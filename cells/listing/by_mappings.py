@@ -88,11 +88,13 @@ async def _listed(
 
     A cell's row comes before what others know of the server.
     """
-    hidden = {each.uuid for each in window.waiting if each.deleting}
+    hidden = listing.hidden(window.waiting)
     number = limit + len(hidden)
     round_s = visits.round_s(last=True)
     visit = PageQuery(
-        Query(listing.wanted, window.after, window.until), number, within_s=question_s(listing.filters, round_s)
+        Query(listing.wanted(window.waiting), window.after, window.until),
+        number,
+        within_s=question_s(listing.filters, round_s),
     )
     brought = await visits.make(dict.fromkeys(window.cells, visit), round_s)
     order = listing.order

@@ -32,14 +32,15 @@ async def page(visits: CellQueries, listing: Listing) -> Page:
     cells = await _cells(visits, overview.cells)
     # Few servers are buried: cell0 counts for nothing when the page is shared out.
     shares = sum(cell != CELL0_UUID for cell in cells)
-    merge = Merge(listing.order, listing.limit, cells, shares=shares, hidden=_hidden(listing, overview.waiting))
+    merge = Merge(listing.order, listing.limit, cells, shares=shares, hidden=listing.hidden(overview.waiting))
     shape = _first_shape(listing, shares)
-    await _fill(visits, listing, merge, dataclasses.replace(listing.wanted, shape=shape), after, candidates)
+    wanted = listing.wanted(overview.waiting)
+    await _fill(visits, listing, merge, dataclasses.replace(wanted, shape=shape), after, candidates)
     servers = merge.page()
     items = (
         [each.item for each in servers]
         if shape is listing.shape
-        else await _rows(visits, listing, servers, merge.sources())
+        else await _rows(visits, listing, wanted, servers, merge.sources())
     )
     return visits.page(items, more=len(servers) >= listing.limit, marker=servers[-1].uuid if servers else None)
 
@@ -124,13 +125,6 @@ async def _cells(visits: CellQueries, of_project: set[str] | None) -> list[str]:
     return sorted(of_project & visits.gates.keys())
 
 
-def _hidden(listing: Listing, waiting: Iterable[Waiting]) -> set[str]:
-    """Servers that are deleted though their cell may not know it yet."""
-    if listing.filters.get("deleted", False) is not False:
-        return set()
-    return {each.uuid for each in waiting if each.deleting}
-
-
 def _first_shape(listing: Listing, cells: int) -> Shape:
     """What is read of the servers that may win: their rows at once, or, if most of them would be in vain, only their
     keys."""
@@ -199,7 +193,11 @@ def _give(merge: Merge, asked: Iterable[str], brought: Mapping[str, CellResult])
 
 
 async def _rows(
-    visits: CellQueries, listing: Listing, servers: Sequence[ListedServer], sources: Mapping[str, str]
+    visits: CellQueries,
+    listing: Listing,
+    wanted: Wanted,
+    servers: Sequence[ListedServer],
+    sources: Mapping[str, str],
 ) -> list[Item]:
     """The servers of which only keys were read, by a second visit to their cells; the others as they are."""
     by_cell: dict[str, list[str]] = defaultdict(list)
@@ -207,7 +205,7 @@ async def _rows(
         if each.item is None:
             by_cell[sources[each.uuid]].append(each.uuid)
     brought = await visits.make(
-        {cell: RowQuery(listing.wanted, uuids) for cell, uuids in by_cell.items()}, visits.round_s(last=True)
+        {cell: RowQuery(wanted, uuids) for cell, uuids in by_cell.items()}, visits.round_s(last=True)
     )
     rows: dict[str, Item] = {uuid: row for each in brought.values() for uuid, row in each.rows.items()}
     lost = [uuid for cell, uuids in by_cell.items() if cell not in brought for uuid in uuids]

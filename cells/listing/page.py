@@ -2,11 +2,13 @@
 
 import dataclasses
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import api_db.listing
 import cell_db.listing
+from api_db.journal import Kind
+from api_db.listing import Waiting
 from cell_db.filters import Filters
 from cell_db.listing import Brief, Shape, Wanted
 from cell_db.packed import Unreadable
@@ -33,7 +35,7 @@ class WhenSilent(enum.Enum):
 class Listing:
     """A list that somebody wants a page of.
 
-    `filters` hold `deleted`: False, True or None for both. `order` ends with `uuid`. `marker_project`: the project that
+    `filters` hold `deleted`: False (neither deleted nor soft-deleted), True or None for both. `order` ends with `uuid`. `marker_project`: the project that
     a marker must belong to; None: any. `hosts_down_after_s`: read the state of the servers' hosts, too; a host that is
     silent for longer is not up. `keys_per_query`: a query costs as much as so many keys.
     """
@@ -51,9 +53,26 @@ class Listing:
     keys_per_query: float = 90.0
 
     @property
-    def wanted(self) -> Wanted:
-        """What every cell is asked alike."""
-        return Wanted(self.filters, self.order, self.shape, self.user_data, self.hosts_down_after_s)
+    def hides_deleted(self) -> bool:
+        """Whether servers that are deleted or soft-deleted are left out."""
+        return self.filters.get("deleted", False) is False
+
+    def wanted(self, waiting: Iterable[Waiting]) -> Wanted:
+        """What every cell is asked alike. Those in the journal that are restored are on the list already, whatever
+        their rows say yet."""
+        restored = frozenset(each.uuid for each in waiting if each.kind is Kind.RESTORE)
+        filters = self.filters
+        if restored and self.hides_deleted:
+            filters = {name: value for name, value in filters.items() if name != "deleted"} | {"living": restored}
+        return Wanted(filters, self.order, self.shape, self.user_data, self.hosts_down_after_s)
+
+    def hidden(self, waiting: Iterable[Waiting]) -> set[str]:
+        """The servers in the journal that are not on the list though rows of their cells may fit."""
+        if self.hides_deleted:
+            return {each.uuid for each in waiting if each.is_hidden}
+        if self.filters["deleted"]:
+            return {each.uuid for each in waiting if each.kind is Kind.RESTORE}
+        return {each.uuid for each in waiting if each.kind is Kind.DELETE and "deleted_for_good" in self.filters}
 
     @property
     def is_of_own_making(self) -> bool:
@@ -70,7 +89,7 @@ class Listing:
     @property
     def mappings_can_filter(self) -> bool:
         """Whether mappings know whether their servers are on the list."""
-        return self.filters.get("deleted", False) is False and api_db.listing.FILTERS.issuperset(self.filters)
+        return self.hides_deleted and api_db.listing.FILTERS.issuperset(self.filters)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

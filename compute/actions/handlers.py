@@ -7,6 +7,7 @@ from compute.actions.running import Job, Work, text_of
 from compute.agent_context import AgentContext
 from compute.deadline import Deadline
 from compute.hypervisor.power import Power
+from lifecycle import states
 from lifecycle.actions import (
     CHANGE_PASSWORD,
     CREATE_BACKUP,
@@ -17,7 +18,9 @@ from lifecycle.actions import (
     REBOOT_SOFT,
     REBUILD,
     RESCUE,
+    RESTORE,
     RESUME,
+    SOFT_DELETE,
     START,
     STOP,
     SUSPEND,
@@ -36,6 +39,14 @@ def _power(change: Callable[[Power, str, Deadline], Guest]) -> Work:
         return change(job.host.hypervisor.power, job.uuid, job.deadline)
 
     return work
+
+
+def _soft_delete(job: Job) -> Guest:
+    """The guest is off, and has its own disks again: it is to start from them when it is restored."""
+    job.begins()
+    if job.act.vm_state == states.RESCUED:
+        job.host.hypervisor.disks.unrescue(job.uuid, deadline=job.deadline)
+    return job.host.hypervisor.power.stop(job.uuid, deadline=job.deadline)
 
 
 def _change_password(job: Job) -> Guest:
@@ -70,6 +81,8 @@ _WORK: dict[Action, Work] = {
     CREATE_BACKUP: snapshot.create_image,
     CHANGE_PASSWORD: _change_password,
     TRIGGER_CRASH_DUMP: _trigger_crash_dump,
+    SOFT_DELETE: _soft_delete,
+    RESTORE: _power(lambda power, uuid, deadline: power.start(uuid, deadline=deadline)),
 }
 WORK: dict[str, Work] = {key: _WORK[action] for key, action in OPERATIONS.items()}
 

@@ -192,7 +192,7 @@ def _owed_and_ended(connection: Connection, *, down_after_s: float) -> tuple[lis
 def _settle_overdue(connection: Connection, late: Operation, fault: str) -> bool:
     return cell_db.operations.settle_operation(
         connection, uuid=late.uuid, operation_id=late.operation_id, action=OPERATIONS[late.operation], power_state=None,
-        fault=fault, host=late.host,
+        fault=fault, host=late.host, answered=False,
     )  # fmt: skip
 
 

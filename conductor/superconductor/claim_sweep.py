@@ -77,4 +77,4 @@ def _ownerless(connection: Connection, uuids: Iterable[str], cell_uuid: str) -> 
 def _is_ownerless(mapping: api_db.instances.Mapping | None, cell_uuid: str) -> bool:
     if mapping is None:
         return True
-    return mapping.deleted if mapping.cell_uuid is None else mapping.cell_uuid != cell_uuid
+    return mapping.is_deleted if mapping.cell_uuid is None else mapping.cell_uuid != cell_uuid

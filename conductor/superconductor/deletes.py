@@ -57,7 +57,7 @@ class DeleteHandler:
             mapping.project_id,
             mapping.user_id,
             gate.cell.uuid,
-            by=entry.deleted_by,
+            by=entry.asked_by,
             build_request=entry.build_request,
         )
         told = send_tombstone(self._api, gate, pending, service_context(entry.request_id or None), self._steps)

@@ -27,6 +27,7 @@ from conductor.superconductor.host_selector import HostSelector
 from conductor.superconductor.host_view_updater import HostViewUpdater
 from conductor.superconductor.journal_worker import Handler, JournalWorker
 from conductor.superconductor.policies import policies_of
+from conductor.superconductor.soft_deletes import Reclaim, RestoreHandler, SoftDeleteHandler
 from core.clock import Clock, SystemClock, utcnow
 from core.config import OptionGroup
 from core.crash_points import CrashPoints
@@ -77,6 +78,9 @@ SETTINGS = OptionGroup(
         cfg.FloatOpt(
             "claim_sweep_s", default=600.0, min=1, help="Seconds between two sweeps over claims without a server."
         ),
+        cfg.FloatOpt(
+            "reclaim_sweep_s", default=60.0, min=0.05, help="Seconds between two sweeps over soft-deleted servers."
+        ),
     ],
 )
 
@@ -85,6 +89,7 @@ def options() -> list[OptionGroup]:
     """The settings that this program reads."""
     return [
         core.config.PROCESS,
+        core.config.SOFT_DELETE,
         core.config.API_DATABASE,
         core.config.CELLS,
         core.config.PLACEMENT,
@@ -120,6 +125,7 @@ class SuperConductor:
             Periodic("journal sweep", conf.conductor.sweep_s, self.journal.sweep, clock),
             Periodic("journal drop", FLUSH_S, self.journal.flush, clock),
             Periodic("claim sweep", conf.conductor.claim_sweep_s, claims.sweep, clock),
+            Periodic("reclaim", conf.conductor.reclaim_sweep_s, self._reclaim(steps).sweep, clock),
             Periodic("heartbeat", BEAT_S, self._beat, clock),
         ]
 
@@ -136,7 +142,15 @@ class SuperConductor:
             clock=clock,
             unread_cell_wait_s=conf.unread_cell_wait_s,
         )
-        return [builds, DeleteHandler(self.api, self.cells, selector.release, steps=steps)]
+        return [
+            builds,
+            DeleteHandler(self.api, self.cells, selector.release, steps=steps),
+            SoftDeleteHandler(self.api, self.cells, steps=steps),
+            RestoreHandler(self.cells, steps=steps),
+        ]
+
+    def _reclaim(self, steps: CrashPoints) -> Reclaim:
+        return Reclaim(self.api, interval_s=self._conf.reclaim_instance_interval, steps=steps)
 
     def _new_listeners(self) -> list[Listener]:
         dead_letter_handler = DeadLetterHandler(self.api, self.journal)

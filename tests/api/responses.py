@@ -3,7 +3,7 @@ the Compute API reference, so that no table of ours judges itself.
 
 The notation: `name:type`, `name{fields}` an object, `name[fields]` a list of objects, `{*:type}` any keys; `?` may be
 missing; `@N+`, `@-N` and `@A-B` the microversions that have the field. Types: `str int num bool null time micro uuid
-any obj list links`, several with `/`, `list<type>`, and `=word` for one of the words.
+any obj nothing list links`, several with `/`, `list<type>`, and `=word` for one of the words.
 """
 
 import functools
@@ -147,7 +147,7 @@ _SERVER_USAGE = """
     instance_id:uuid, name:str, tenant_id:str, flavor:str, vcpus:int, memory_mb:int, local_gb:int, hours:num, uptime:int,
     started_at:micro, ended_at:micro/null, state:str
 """
-_USAGE = f"""
+_PROJECT_USAGE = f"""
     tenant_id:str, start:micro, stop:micro, total_hours:num, total_vcpus_usage:num, total_memory_mb_usage:num,
     total_local_gb_usage:num, server_usages?[{_SERVER_USAGE}]
 """
@@ -239,8 +239,8 @@ ANSWERS: dict[str, str] = {
     "GET /os-hosts": "hosts[host_name:str, service:str, zone:str]",
     "GET /os-hosts/{}": "host[resource{host:str, project:str, cpu:int, memory_mb:int, disk_gb:int}]",
     "PUT /os-hosts/{}": "host:str, status:=enabled=disabled",
-    "GET /os-simple-tenant-usage": f"tenant_usages[{_USAGE}], tenant_usages_links?@40+:links",
-    "GET /os-simple-tenant-usage/{}": f"tenant_usage:nothing/<{_USAGE}>, tenant_usage_links?@40+:links",
+    "GET /os-simple-tenant-usage": f"tenant_usages[{_PROJECT_USAGE}], tenant_usages_links?@40+:links",
+    "GET /os-simple-tenant-usage/{}": f"tenant_usage:nothing/<{_PROJECT_USAGE}>, tenant_usage_links?@40+:links",
     "GET /os-instance_usage_audit_log": f"instance_usage_audit_logs{{{_LOG}}}",
     "GET /os-instance_usage_audit_log/{}": f"instance_usage_audit_log{{{_LOG}}}",
     "GET /images": "images[id:uuid, name:str, links:links], images_links?:links",

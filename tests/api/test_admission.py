@@ -7,7 +7,18 @@ from typing import Any
 import pytest
 
 from lifecycle import actions, states
-from lifecycle.actions import ACTIONS, ANY, CREATE, DELETE, Action, At, Role
+from lifecycle.actions import (
+    ACTIONS,
+    ANY,
+    CREATE,
+    DELETE,
+    FORCE_DELETE,
+    NOT_SOFT_DELETED,
+    SOFT_DELETE,
+    Action,
+    At,
+    Role,
+)
 from tests.api.http.harness import ADMIN, ALICE, Reply
 from tests.api.small_cloud import IMAGE, SmallCloud
 
@@ -33,8 +44,9 @@ _HELD: dict[Action, Any] = {
     actions.CREATE_BACKUP: {"name": "copy", "backup_type": "daily", "rotation": 1},
     actions.CHANGE_PASSWORD: {"adminPass": "secret"},
 }
-_TASKS = (None, states.POWERING_OFF, states.DELETING, states.MIGRATING)
-_OF_A_SERVER = [action for action in ACTIONS if action is not CREATE]
+_TASKS = (None, states.POWERING_OFF, states.DELETING, states.MIGRATING, states.SOFT_DELETING, states.RESTORING)
+# What a soft delete is asked for by is a delete; what becomes of it: test_soft_delete.py.
+_OF_A_SERVER = [action for action in ACTIONS if action not in (CREATE, SOFT_DELETE)]
 _CHANGES = [action for action in _OF_A_SERVER if action.at is At.API]
 # No driver here has consoles of SPICE: they are refused whatever the server's state.
 _QUESTIONS = [
@@ -84,7 +96,7 @@ def refused(action: Action, attribute: str, state: str | None, uuid: str) -> str
 
 
 def test_all_that_is_not_work_on_a_host_is_here() -> None:
-    assert {*_CHANGES, *_QUESTIONS, actions.GET_SPICE_CONSOLE, DELETE} == {
+    assert {*_CHANGES, *_QUESTIONS, actions.GET_SPICE_CONSOLE, DELETE, FORCE_DELETE} == {
         action for action in _OF_A_SERVER if not action.operation
     }
 
@@ -108,7 +120,7 @@ def test_changes_and_questions_are_admitted_exactly_where_the_table_says(cloud: 
 
 def test_a_server_in_a_state_that_nobody_knows_can_be_changed_and_deleted(cloud: SmallCloud) -> None:
     """A newer release may have written it, or whoever broke into the cell."""
-    for action in [action for action in (*_CHANGES, DELETE) if action.when == ANY]:
+    for action in [action for action in (*_CHANGES, DELETE, FORCE_DELETE) if action.when in (ANY, NOT_SOFT_DELETED)]:
         uuid = cloud.running()
         put(cloud, uuid, vm_state="teleported")
 

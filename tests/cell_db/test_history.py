@@ -26,7 +26,7 @@ from core.clock import utcnow
 from core.context import Context, new_request_id
 from database.engine import Database
 from lifecycle import states
-from lifecycle.actions import CREATE, OPERATIONS, REBOOT_HARD
+from lifecycle.actions import CREATE, OPERATIONS, REBOOT_HARD, RESET_STATE
 from objects.build import BuildSpec, Flavor
 from objects.build_request import BuildRequest
 from objects.candidate import Candidate
@@ -144,11 +144,16 @@ def gives_way(key: str) -> bool:
     )
 
 
+def may_be_reset(key: str) -> bool:
+    """What the mapping has decided no operator ends."""
+    return OPERATIONS[key].during not in RESET_STATE.except_task
+
+
 ENDINGS = (done, failed, given_up_by_a_sweep, superseded_by_a_hard_reboot, reset, deleted)
 ALL = [
     (key, ending)
     for key, ending in itertools.product(OPERATIONS, ENDINGS)
-    if ending is not superseded_by_a_hard_reboot or gives_way(key)
+    if (ending is not superseded_by_a_hard_reboot or gives_way(key)) and (ending is not reset or may_be_reset(key))
 ]
 
 

@@ -18,6 +18,7 @@ import api_db.tables
 import cell_db.console_proxies
 import cell_db.heartbeats
 import cell_db.tables
+from api_db.instances import SOFT_DELETED
 from cellctl.main import main
 from core.clock import utcnow
 from database.engine import Database
@@ -228,10 +229,21 @@ class Terminal:
         with self.opened("api").transaction() as connection:
             connection.execute(sa.insert(api_db.tables.instance_mappings).values(**row))
 
-    def order(self, cell: str | None) -> None:
-        """An order in the journal, assigned to the cell, or new."""
+    def soft_deleted(self, cell: str) -> str:
+        """A server that can be restored; its cell has heard of it."""
+        uuid = self.server(cell)
+        mappings, rows = api_db.tables.instance_mappings, cell_db.tables.instances
+        soft = {"deleted": SOFT_DELETED, "mark": 1, "soft_deleted_at": utcnow()}
+        with self.opened("api").transaction() as connection:
+            connection.execute(sa.update(mappings).where(mappings.c.uuid == uuid).values(**soft))
+        with self.opened(cell).transaction() as connection:
+            connection.execute(sa.update(rows).where(rows.c.uuid == uuid).values(vm_state=states.SOFT_DELETED, mark=1))
+        return uuid
+
+    def order(self, cell: str | None, *, uuid: str | None = None, kind: str | None = None) -> None:
+        """An order in the journal, assigned to the cell, or new; or what the cell is to hear of a server."""
         row = {
-            "uuid": str(uuids.uuid4()), "request_uuid": str(uuids.uuid4()), "project_id": "demo", "phase": "assigned" if cell else "new",
+            "uuid": uuid or str(uuids.uuid4()), "kind": kind, "request_uuid": str(uuids.uuid4()), "project_id": "demo", "phase": "assigned" if cell else "new",
             "target": self.uuid_of(cell) if cell else None, "deleting": False, "tries": 0, "lease_until": utcnow(), "not_after": utcnow(),
             "created_at": utcnow(),
         }  # fmt: skip

@@ -181,3 +181,20 @@ def test_only_builds_are_abandoned(cloud: Terminal, under_way: UnderWay) -> None
     assert "it is not being built" in ended.out
     assert "it is being deleted" in ended.out
     assert under_way.instance(running).state == states.BUILD_ACTIVE
+
+
+@pytest.mark.parametrize(("kind", "said"), [("soft-delete", "soft-deleted"), ("restore", "restored")])
+def test_what_a_cell_has_not_heard_of_is_listed_and_is_no_build(cloud: Terminal, kind: str, said: str) -> None:
+    uuid = cloud.soft_deleted("east")
+    cloud.order("east", uuid=uuid, kind=kind)
+
+    (listed,) = cloud.gets("build", "list")
+    shown = cloud.gets("build", "show", uuid)
+    ended = cloud.runs("build", "abandon", uuid)
+
+    assert (listed["server"], listed["progress"]) == (uuid, f"{said}; cell east has not been told yet")
+    assert shown["progress"].endswith(f"{said}; cell east has not been told yet") and shown["deleted"] is False
+    assert (ended.code, "it is not being built" in ended.err + ended.out) == (1, True), ended
+    cloud.gone("east")
+    away = cloud.runs("build", "abandon", uuid)
+    assert (away.code, "it is not being built" in away.err + away.out) == (1, True), away

@@ -407,3 +407,12 @@ def test_a_cell_that_is_away_is_deleted_all_the_same(cloud: Terminal) -> None:
     cloud.does("cell", "delete", "east")
 
     assert names(cloud) == ["cell0", "west"]
+
+
+def test_nor_is_one_with_servers_that_can_be_restored(cloud: Terminal) -> None:
+    cloud.soft_deleted("east")
+
+    for words in ([], ["--force"]):
+        ended = cloud.runs("cell", "delete", "east", *words)
+        assert (ended.code, "1 servers" in ended.err) == (1, True)
+    assert cloud.gets("cell", "show", "east")["deleted_servers"] == 0

@@ -52,10 +52,14 @@ def test_what_is_on_its_way_is_counted(cloud: Terminal) -> None:
     cloud.server("east", host="east-1", state="BUILD")
     cloud.server("east", host="east-1", state="DELETING")
     cloud.server("east", host="east-1")
+    cloud.soft_deleted("east")
+    cloud.order("east", uuid=cloud.soft_deleted("east"), kind="restore")
+    cloud.order("west", kind="soft-delete")
 
     _, document = status(cloud)
 
-    assert document["api"]["builds"] == {"new": 1, "assigned": 1, "deleting": 0}
+    assert document["api"]["builds"] == {"new": 1, "assigned": 1, "deleting": 1, "restoring": 1}
+    assert document["api"]["soft_deleted"] == 2
     assert document["cells"][1]["work"] == {"building": 1, "deleting": 1, "cleanups": 0, "dead_letters": 0}
 
 

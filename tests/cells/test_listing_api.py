@@ -280,7 +280,7 @@ def test_deleted_servers_are_for_admins(cloud: SmallCloud) -> None:
     assert names(cloud, "all_tenants=1&deleted=True", user=ADMIN) == ["gone"]
 
 
-def test_soft_deleted_changes_nothing_for_a_delete_is_final(cloud: SmallCloud) -> None:
+def test_where_a_delete_is_final_nothing_is_soft_deleted(cloud: SmallCloud) -> None:
     uuid = cloud.running(name="gone")
     cloud.running(name="here")
     cloud.ask.delete(f"/v2.1/servers/{uuid}", user=ALICE)
@@ -289,6 +289,80 @@ def test_soft_deleted_changes_nothing_for_a_delete_is_final(cloud: SmallCloud) -
         assert names(cloud, f"soft_deleted={value}") == ["here"]
         assert names(cloud, f"all_tenants=1&soft_deleted={value}", user=ADMIN) == ["here"]
         assert names(cloud, f"all_tenants=1&deleted=True&soft_deleted={value}", user=ADMIN) == ["gone"]
+
+
+SOFT_LISTS = [
+    (ALICE, "", ["here"]),
+    (ALICE, "sort_key=display_name", ["here"]),
+    (ALICE, "status=SOFT_DELETED", ["soft"]),
+    (ALICE, "status=SOFT_DELETED&status=ACTIVE", ["here", "soft"]),
+    (ALICE, "vm_state=soft-delete", ["soft"]),
+    (ALICE, "changes-since=2020-01-01T00:00:00Z", ["gone", "here", "soft"]),
+    (ALICE, "deleted=True&soft_deleted=True", ["here"]),
+    (ADMIN, "all_tenants=1", ["here"]),
+    (ADMIN, "all_tenants=1&soft_deleted=True", ["here", "soft"]),
+    (ADMIN, "all_tenants=1&soft_deleted=False", ["here"]),
+    (ADMIN, "all_tenants=1&deleted=True", ["gone", "soft"]),
+    (ADMIN, "all_tenants=1&deleted=True&soft_deleted=True", ["gone", "soft"]),
+    (ADMIN, "all_tenants=1&deleted=True&soft_deleted=False", ["gone"]),
+    (ADMIN, "all_tenants=1&deleted=False&soft_deleted=True", ["here", "soft"]),
+    (ADMIN, "all_tenants=1&status=SOFT_DELETED&host=east-1", ["soft"]),
+]
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["its host has said so", "its host has not said so yet"])
+def test_who_sees_soft_deleted_servers_and_how(cloud: SmallCloud, told: bool) -> None:
+    gone, soft = cloud.running(name="gone"), cloud.running(name="soft")
+    cloud.running(name="here")
+    cloud.cloud.conf.set_override("reclaim_instance_interval", 3600)
+    cloud.act(gone, "forceDelete")
+    cloud.ask.delete(f"/v2.1/servers/{soft}", user=ALICE)
+    if told:
+        cloud.settle(soft)
+
+    for user, query, expected in SOFT_LISTS:
+        by_state = "SOFT_DELETED" in query or "vm_state" in query
+        if told or not by_state:
+            assert sorted(names(cloud, query, user=user)) == expected, query
+            assert sorted(names(cloud, query, user=user, detail=True)) == expected, query
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["its host has said so", "its host has not said so yet"])
+@pytest.mark.parametrize("order", ["", "sort_key=display_name"], ids=["by the mappings", "by merging"])
+def test_a_restored_server_is_listed_at_once(cloud: SmallCloud, order: str, told: bool) -> None:
+    soft = cloud.running(name="soft")
+    cloud.running(name="here")
+    cloud.cloud.conf.set_override("reclaim_instance_interval", 3600)
+    cloud.ask.delete(f"/v2.1/servers/{soft}", user=ALICE)
+    cloud.settle(soft)
+    assert names(cloud, order) == ["here"]
+
+    cloud.act(soft, "restore")
+    if told:
+        cloud.settle(soft)
+
+    assert sorted(names(cloud, order)) == ["here", "soft"]
+    assert names(cloud, "all_tenants=1&deleted=True", user=ADMIN) == []
+
+
+@pytest.mark.parametrize("order", ["", "sort_key=display_name"], ids=["by the mappings", "by merging"])
+def test_lists_follow_the_mapping_though_a_cell_has_not_heard(cloud: SmallCloud, order: str) -> None:
+    """Its database is back, and nobody has told it yet."""
+    soft, there = cloud.running(name="soft"), cloud.running(name="there")
+    cloud.running(name="here", cell="west", host="west-1")
+    cloud.cloud.conf.set_override("reclaim_instance_interval", 3600)
+    cloud.ask.delete(f"/v2.1/servers/{there}", user=ALICE)
+    cloud.settle(there)
+    cloud.go_silent("east")
+    assert cloud.ask.delete(f"/v2.1/servers/{soft}", user=ALICE).status == 204
+    assert cloud.act(there, "restore").status == 202
+    if not order:
+        assert names(cloud, order) == ["here", f"?{there}"]
+    cloud.cloud.cells.by_name("east")._bulkhead.breaker.succeeded()
+
+    assert sorted(names(cloud, order)) == ["here", "there"]
+    assert sorted(names(cloud, order, detail=True)) == ["here", "there"]
+    assert names(cloud, "all_tenants=1&deleted=True", user=ADMIN) == []
 
 
 def test_changes_include_deleted_servers(cloud: SmallCloud) -> None:

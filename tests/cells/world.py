@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+import api_db.instances
 import api_db.tables
 import cell_db.tables
 from cells.gate.answers import CELL0_UUID, Cell
@@ -38,10 +39,24 @@ class Kept(enum.Enum):
     GOING = "deleted by its owner, its host has not said so yet"
     GONE = "deleted"
     TOMBSTONE = "deleted before its row came: only a mark in its cell"
+    SOFT_DELETED = "soft-deleted"
+    SOFT_DELETING = "soft-deleted, its host has not said so yet"
+    SOFT_DELETE_WAITS = "soft-deleted, its cell does not know yet"
+    RESTORE_WAITS = "restored, its cell does not know yet"
+    RESTORING = "restored, its host has not said so yet"
 
 
-IN_JOURNAL = {Kept.WAITING, Kept.ASSIGNED, Kept.INSERTED, Kept.DELETE_WAITS, Kept.DELETE_BEFORE_CELL}
-WITH_ROW = {Kept.IN_CELL, Kept.BURIED, Kept.INSERTED, Kept.DELETE_WAITS, Kept.GOING, Kept.GONE}
+IN_JOURNAL = {
+    Kept.WAITING, Kept.ASSIGNED, Kept.INSERTED, Kept.DELETE_WAITS, Kept.DELETE_BEFORE_CELL, Kept.SOFT_DELETE_WAITS, Kept.RESTORE_WAITS,
+}  # fmt: skip
+WITH_ROW = {
+    Kept.IN_CELL, Kept.BURIED, Kept.INSERTED, Kept.DELETE_WAITS, Kept.GOING, Kept.GONE, Kept.SOFT_DELETED, Kept.SOFT_DELETING,
+    Kept.SOFT_DELETE_WAITS, Kept.RESTORE_WAITS, Kept.RESTORING,
+}  # fmt: skip
+ONLY_IN_CELL = {Kept.IN_CELL, Kept.BURIED, Kept.SOFT_DELETED, Kept.SOFT_DELETING, Kept.RESTORING}
+MAPPED_SOFT_DELETED = {Kept.SOFT_DELETED, Kept.SOFT_DELETING, Kept.SOFT_DELETE_WAITS}
+WITHOUT_ORDER = {Kept.DELETE_WAITS: None, Kept.SOFT_DELETE_WAITS: "soft-delete", Kept.RESTORE_WAITS: "restore"}
+"""What is in the journal though no order is, and its kind."""
 DELETED = {Kept.DELETE_WAITS, Kept.DELETE_BEFORE_CELL, Kept.GOING, Kept.GONE, Kept.TOMBSTONE}
 ONLY_ORDERED = {Kept.WAITING, Kept.ASSIGNED, Kept.DELETE_BEFORE_CELL}
 
@@ -97,6 +112,11 @@ class Thing:
 def row_of(thing: Thing) -> dict[str, Any]:
     """The row of a server that its cell has."""
     gone, going = thing.kept is Kept.GONE, thing.kept is Kept.GOING
+    if thing.kept is Kept.SOFT_DELETING:
+        thing = dataclasses.replace(thing, task_state=states.SOFT_DELETING)
+    elif thing.kept in (Kept.SOFT_DELETED, Kept.RESTORE_WAITS, Kept.RESTORING):
+        task = states.RESTORING if thing.kept is Kept.RESTORING else None
+        thing = dataclasses.replace(thing, vm_state=states.SOFT_DELETED, task_state=task)
     return {
         "uuid": thing.uuid, "project_id": thing.project_id, "user_id": thing.user_id,
         "state": states.BUILD_DELETED if gone else states.BUILD_DELETING if going else states.BUILD_ACTIVE,
@@ -162,6 +182,7 @@ class World:
         self._make_tables()
         self.api_db = Gate(Cell("api", "api", api, "none://"), threads=threads, deadline_s=deadline_s)
         self.cells_used = 0
+        self.restored: set[str] = set()
         self.cells_registry = Registry([])
 
     def _make_tables(self) -> None:
@@ -204,6 +225,7 @@ class World:
                 for table in (cell_db.tables.instance_tags, cell_db.tables.instances):
                     connection.execute(sa.delete(table))
         self.cells_used = cells
+        self.restored = set()
         self.cells_registry = Registry([self._gates[cell.uuid] for cell in self.cells[: cells + 1]])
 
     def _of(self, cell: Cell | None) -> Database:
@@ -228,6 +250,7 @@ class World:
             self._insert_tombstones(
                 cell, [thing for thing in things if thing.kept is Kept.TOMBSTONE and self.cell_of(thing) == cell]
             )
+        self.restored |= {thing.uuid for thing in things if thing.kept is Kept.RESTORE_WAITS}
         # To its owner a server is deleted from the moment of asking.
         self._insert(None, [_as_seen(thing) for thing in things if thing.kept in WITH_ROW])
         self._insert_rows(None, [(thing, row_of_order(thing)) for thing in things if thing.kept in ONLY_ORDERED])
@@ -264,18 +287,18 @@ class World:
         unplaced = thing.kept in (Kept.WAITING, Kept.DELETE_BEFORE_CELL)
         return {
             "uuid": thing.uuid, "project_id": thing.project_id, "user_id": thing.user_id, "request_uuid": thing.uuid, "vcpus": 1,
-            "memory_mib": 64, "cell_uuid": None if unplaced else self.cell_of(thing).uuid, "deleted": thing.kept in DELETED,
+            "memory_mib": 64, "cell_uuid": None if unplaced else self.cell_of(thing).uuid, "deleted": _deleted(thing),
             "created_at": thing.created_at,
         }  # fmt: skip
 
     def _journal_row(self, thing: Thing) -> dict[str, Any]:
         unplaced = thing.kept in (Kept.WAITING, Kept.DELETE_BEFORE_CELL)
         # A delete that finds no order leaves a row without one.
-        instance = None if thing.kept is Kept.DELETE_WAITS else msgspec.to_builtins(thing.order())
+        instance = None if thing.kept in WITHOUT_ORDER else msgspec.to_builtins(thing.order())
         return {
             "uuid": thing.uuid, "request_uuid": thing.uuid, "project_id": thing.project_id, "phase": "new" if unplaced else "assigned",
             "target": None if unplaced else self.cell_of(thing).uuid, "deleting": thing.kept in DELETED, "lease_until": FIRST, "tries": 0,
-            "not_after": LATER, "instance": instance, "created_at": thing.created_at,
+            "not_after": LATER, "instance": instance, "created_at": thing.created_at, "kind": WITHOUT_ORDER.get(thing.kept), "mark": 1,
         }  # fmt: skip
 
     def _note_project_cells(self, connection: sa.Connection, things: Iterable[Thing]) -> None:
@@ -346,4 +369,11 @@ class _Reach:
 
 
 def _as_seen(thing: Thing) -> Thing:
-    return dataclasses.replace(thing, kept=Kept.GOING) if thing.kept is Kept.DELETE_WAITS else thing
+    waits = thing.kept in (Kept.DELETE_WAITS, Kept.SOFT_DELETE_WAITS)
+    return dataclasses.replace(thing, kept=Kept.GOING) if waits else thing
+
+
+def _deleted(thing: Thing) -> int:
+    if thing.kept in DELETED:
+        return api_db.instances.DELETED
+    return api_db.instances.SOFT_DELETED if thing.kept in MAPPED_SOFT_DELETED else api_db.instances.LIVING

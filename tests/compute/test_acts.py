@@ -38,6 +38,33 @@ def test_an_operation_leaves_the_guest_as_the_lifecycle_table_says(bench: Bench,
     assert outcome == cell.Outcome(server, "op-1", power_state=POWER_OPERATIONS[action].power)
 
 
+@pytest.mark.parametrize("before", [None, "stop", "pause", "suspend", "rescue"])
+def test_a_soft_delete_powers_off_whatever_the_guest_does_and_a_restore_starts_it(
+    bench: Bench, server: str, before: str | None
+) -> None:
+    if before is not None:
+        bench.cell.act(server, 1, before, before)
+        bench.cell.hear(cell.ACTED, lambda row: row.operation_id == before)
+
+    bench.cell.act(server, 1, "off", "soft-delete", vm_state="rescued" if before == "rescue" else states.ACTIVE)
+    off = bench.cell.hear(cell.ACTED, lambda row: row.operation_id == "off")
+    bench.cell.act(server, 1, "on", "restore", vm_state=states.SOFT_DELETED)
+    on = bench.cell.hear(cell.ACTED, lambda row: row.operation_id == "on")
+
+    assert off == cell.Outcome(server, "off", power_state=states.SHUTDOWN)
+    assert on == cell.Outcome(server, "on", power_state=states.RUNNING)
+
+
+def test_a_rescued_server_is_restored_from_its_own_disks(bench: Bench, server: str) -> None:
+    bench.cell.act(server, 1, "rescue", "rescue")
+    bench.cell.hear(cell.ACTED, lambda row: row.operation_id == "rescue")
+
+    bench.cell.act(server, 1, "off", "soft-delete", vm_state=states.RESCUED)
+    bench.cell.hear(cell.ACTED, lambda row: row.operation_id == "off")
+
+    assert not bench.agents[0].hypervisor.files.get(server).rescued
+
+
 def test_an_operation_is_done_once_and_its_outcome_said_again(bench: Bench, server: str) -> None:
     bench.cell.act(server, 1, "op-1", "reboot-hard")
     outcome = bench.cell.hear(cell.ACTED)

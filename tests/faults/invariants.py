@@ -1,11 +1,15 @@
 """What must hold when nothing is under way any more: section 9 of docs/build-protocol.md, read from every store."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
+
+import sqlalchemy as sa
 
 import api_db.quota
 import api_db.tables
 import cell_db.tables
 from api_db.cells import CELL0_UUID
+from api_db.instances import DELETED, SOFT_DELETED
 from lifecycle import states
 from tests.faults.world import World
 
@@ -58,14 +62,21 @@ def _mappings(world: World) -> Complaints:
     mappings = {mapping.uuid: mapping for mapping in world.rows("api", api_db.tables.instance_mappings)}
     for uuid, mapping in mappings.items():
         cell, row = rows.get(uuid, (None, None))
-        if mapping.deleted and row is not None and row.state != states.BUILD_DELETED:
+        is_final = mapping.deleted == DELETED
+        if is_final and row is not None and row.state != states.BUILD_DELETED:
             yield f"(d) {uuid} was deleted and is {row.state}"
-        if not mapping.deleted and (row is None or row.state == states.BUILD_DELETED):
-            yield f"(c) {uuid} was not deleted and is nowhere"
+        if not is_final and (row is None or row.state == states.BUILD_DELETED):
+            yield f"(c) {uuid} was not deleted for good and is nowhere"
+        if not is_final and row is not None and (mapping.deleted == SOFT_DELETED) != _is_soft_deleted(row):
+            yield f"(f) {uuid} is {row.vm_state} and its mapping says {mapping.deleted}"
         if cell is not None and names.get(mapping.cell_uuid) != cell:
             yield f"(c) {uuid} is in {cell} and its mapping names {names.get(mapping.cell_uuid)}"
     for uuid in rows.keys() - mappings.keys():
         yield f"(c) {uuid} has no mapping"
+
+
+def _is_soft_deleted(row: sa.Row[Any]) -> bool:
+    return row.state == states.BUILD_ACTIVE and row.vm_state == states.SOFT_DELETED and row.task_state is None
 
 
 def _guests(world: World) -> Complaints:
@@ -80,6 +91,9 @@ def _guests(world: World) -> Complaints:
             yield f"(a) a guest that nobody wants: {guest}"
     for guest in wanted - set(guests):
         yield f"(a) a guest is missing: {guest}"
+    off = {uuid for uuid, (_, row) in world.instances().items() if _is_soft_deleted(row)}
+    for uuid in off & world.running_guests():
+        yield f"(f) the guest of {uuid} runs, which is soft-deleted"
     for path in (world.folder / "guests").glob("*/guests/building/*"):
         yield f"(a) something half-built is left: {path.name}"
 
@@ -93,7 +107,8 @@ def _intents(world: World) -> Complaints:
 
 def _quota(world: World) -> Complaints:
     projects = {mapping.project_id for mapping in world.rows("api", api_db.tables.instance_mappings)}
-    rows = [row for _, row in world.instances().values() if row.state != states.BUILD_DELETED]
+    alive = [row for _, row in world.instances().values() if row.state != states.BUILD_DELETED]
+    rows = [row for row in alive if not _is_soft_deleted(row)]
     for project in projects:
         mine = [row for row in rows if row.project_id == project]
         total = {

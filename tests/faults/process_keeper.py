@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+import api_db.instances
 import api_db.tables
 import cell_db.tables
 from database.types import now_sql
@@ -269,8 +270,16 @@ class ProcessKeeper:
         thread.start()
 
     def delete(self, uuid: str) -> None:
-        """The user deletes a server."""
+        """The user deletes a server for good."""
         self.call(self.world.delete, uuid, self.api_steps)
+
+    def soft_delete(self, uuid: str) -> None:
+        """The user deletes a server that he may restore."""
+        self.call(self.world.soft_delete, uuid, self.api_steps)
+
+    def restore(self, uuid: str) -> None:
+        """He does."""
+        self.call(self.world.restore, uuid, self.api_steps)
 
     # ---- between two tests -------------------------------------------------------------------------------------------
 
@@ -286,7 +295,7 @@ class ProcessKeeper:
             with self.world.databases[cell].transaction() as connection:
                 connection.execute(sa.delete(instances).where(instances.c.state == states.BUILD_DELETED))
         with self.world.databases["api"].transaction() as connection:
-            connection.execute(sa.delete(mappings).where(mappings.c.deleted == sa.true()))
+            connection.execute(sa.delete(mappings).where(mappings.c.deleted == api_db.instances.DELETED))
         self.wait_until_whole()
 
     def close(self) -> None:

@@ -5,23 +5,28 @@ import concurrent.futures
 import datetime
 import pathlib
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import hypothesis
 import pytest
 import sqlalchemy as sa
 from hypothesis import strategies
 
+import api_db.cells
+import api_db.instances
 import api_db.journal
 import api_db.limits
 import api_db.quota
 import api_db.schema
+import api_db.soft_deletes
 import api_db.tables
 import core.errors
+from api_db.instances import DELETED, LIVING, SOFT_DELETED
+from api_db.journal import Kind
 from cells.gate.answers import Cell, value_of
 from cells.gate.gate import Gate
 from core.clock import utcnow
-from core.context import new_request_id
+from core.context import new_request_id, service_context
 from database.engine import Database
 from database.migrations import sync
 from devstack.services import mariadb
@@ -214,3 +219,71 @@ def _happen(connection: sa.Connection, project: str, ledger: Ledger, what: str, 
         case "class", [dict(limits)]:
             api_db.limits.set_class(connection, api_db.limits.DEFAULT_CLASS, limits)
             ledger.limits["class"].update(limits)
+
+
+def test_restores_at_once_get_exactly_what_the_quota_allows(processes: list[Gate]) -> None:
+    accepted, _ = burst(processes, 30, project="p")
+    value_of(processes[0].write_now(soft_delete_all, accepted))
+    assert value_of(processes[0].read_now(api_db.quota.usage, "p"))["instances"] == 0
+    value_of(processes[0].write_now(order, 40, project="p"))
+
+    def restore(number: int, uuid: str) -> bool:
+        gate = processes[number % PROCESSES]
+        try:
+            value_of(
+                gate.write_now(
+                    api_db.soft_deletes.request_restore, uuid=uuid, project_id="p", quota_defaults=DEFAULTS, lease_s=5.0, by=service_context()
+                )
+            )  # fmt: skip
+        except core.errors.OverQuota:
+            return False
+        return True
+
+    with concurrent.futures.ThreadPoolExecutor(max_workers=16) as users:
+        restored = list(users.map(restore, range(len(accepted)), accepted))
+
+    assert restored.count(True) == 10
+    assert value_of(processes[0].read_now(api_db.quota.usage, "p"))["instances"] == 50
+
+
+def test_of_a_restore_and_a_delete_for_good_at_once_one_is_done(processes: list[Gate]) -> None:
+    accepted, _ = burst(processes, 20, project="p")
+    value_of(processes[0].write_now(soft_delete_all, accepted))
+
+    def restore(uuid: str) -> bool:
+        return _is_done(
+            processes[0], api_db.soft_deletes.request_restore, uuid=uuid, project_id="p", quota_defaults=DEFAULTS, lease_s=5.0, by=service_context()
+        )  # fmt: skip
+
+    def reclaim(uuid: str) -> bool:
+        return _is_done(
+            processes[1], api_db.journal.request_delete, uuid=uuid, lease_s=0.0, was=(SOFT_DELETED,), mark=1
+        )
+
+    with concurrent.futures.ThreadPoolExecutor(max_workers=8) as users:
+        both = [(users.submit(restore, uuid), users.submit(reclaim, uuid)) for uuid in accepted]
+        done = [(one.result(60.0), other.result(60.0)) for one, other in both]
+
+    mappings = {one.uuid: one for one in value_of(processes[0].read_now(api_db.instances.list_of, accepted))}
+    assert all(is_restored != is_reclaimed for is_restored, is_reclaimed in done)
+    assert [mappings[uuid].deleted for uuid in accepted] == [LIVING if one else DELETED for one, _ in done]
+    for server, (is_restored, _) in zip(accepted, done, strict=True):
+        entry = value_of(processes[0].read_now(api_db.journal.find, server))
+        assert entry is not None and entry.kind is (Kind.RESTORE if is_restored else Kind.DELETE)
+
+
+def _is_done(gate: Gate, change: Callable[..., object], **values: object) -> bool:
+    try:
+        value_of(gate.write_now(change, **values))
+    except core.errors.NotFound:
+        return False
+    return True
+
+
+def soft_delete_all(connection: sa.Connection, wanted: list[str]) -> None:
+    """As if a cell had them and their users had deleted them."""
+    cell = api_db.cells.create(connection, name="east", database_connection="sqlite://", transport_url="none://")
+    mappings, journal = api_db.tables.instance_mappings, api_db.tables.build_requests
+    connection.execute(sa.delete(journal).where(journal.c.uuid.in_(wanted)))
+    soft = sa.update(mappings).where(mappings.c.uuid.in_(wanted))
+    connection.execute(soft.values(cell_uuid=cell.uuid, deleted=SOFT_DELETED, mark=1, soft_deleted_at=utcnow()))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults import operation_workloads, outcomes, workloads
+from tests.faults import operation_workloads, outcomes, soft_delete_workloads, workloads
 from tests.faults.conftest import Worlds
 from tests.faults.steps import Kind, Trap
 from tests.faults.workloads import Workload
@@ -83,6 +83,25 @@ POINTS: list[tuple[str, str, Workload]] = [
     ("cell", "cell.send", operation_workloads.rebuilt),
     ("cell", "cell.acted", operation_workloads.copied),
     ("cell", "cell.greet", workloads.restarted_agent),
+    ("api", "api.soft-delete", soft_delete_workloads.soft_deleted),
+    ("api", "super.soft-delete", soft_delete_workloads.soft_deleted),
+    ("api", "super.drop", soft_delete_workloads.soft_deleted),
+    ("cell", "cell.send", soft_delete_workloads.soft_deleted),
+    ("cell", "cell.acted", soft_delete_workloads.soft_deleted),
+    ("agent", "agent.act", soft_delete_workloads.soft_deleted),
+    ("agent", "agent.acted", soft_delete_workloads.soft_deleted),
+    ("api", "super.make-final", soft_delete_workloads.never_ran),
+    ("api", "api.restore", soft_delete_workloads.restored),
+    ("api", "super.restore", soft_delete_workloads.restored),
+    ("agent", "agent.act", soft_delete_workloads.restored),
+    ("super", "super.soft-delete", soft_delete_workloads.soft_deleted_by_an_api_that_died),
+    ("super", "super.drop", soft_delete_workloads.soft_deleted_by_an_api_that_died),
+    ("super", "super.restore", soft_delete_workloads.soft_deleted_by_an_api_that_died),
+    ("super", "super.make-final", soft_delete_workloads.never_ran_and_the_api_died),
+    ("super", "super.reclaim", soft_delete_workloads.reclaimed),
+    ("super", "super.tombstone", soft_delete_workloads.reclaimed),
+    ("api", "api.delete", soft_delete_workloads.deleted_for_good),
+    ("api", "super.tombstone", soft_delete_workloads.deleted_for_good),
 ]
 
 

@@ -31,11 +31,13 @@ import core.errors
 import devstack.services.placement
 import messaging.verbs.compute
 import messaging.verbs.superconductor as superconductor
+from api_db.instances import LIVING, SOFT_DELETED
 from cells.accept_build import accept_build_requests
 from cells.delete_server import delete_server
 from cells.gate.answers import value_of
 from cells.gate.gate import Gate
 from cells.gate.registry import Cells, api_gate
+from cells.soft_delete import restore_server, soft_delete_server
 from clients.glance import Images
 from clients.placement import Placement, connect
 from compute.deadline import Deadline
@@ -50,6 +52,7 @@ from database.migrations import sync
 from database.types import now_sql
 from devstack.ports import free_port
 from devstack.services.images import ImageEndpoint
+from lifecycle import states
 from messaging import access
 from messaging.broker import Broker
 from objects.build import BuildSpec, Flavor, Guest
@@ -66,8 +69,9 @@ SLOW = "slow"
 SLOW_S = 0.3
 CLUMSY = "clumsy"
 """Servers whose names begin so run, and every operation on them fails."""
-CONDUCTOR = {"service_down_time_s": 5, "sweep_s": 0.1, "claim_sweep_s": 1}
+CONDUCTOR = {"service_down_time_s": 5, "sweep_s": 0.1, "claim_sweep_s": 1, "reclaim_sweep_s": 0.2}
 """The settings of every conductor, unless a test asks for others."""
+RECLAIM_S = 3600
 UNLIMITED = {"instances": -1, "cores": -1, "ram": -1, "server_groups": -1, "server_group_members": -1}
 USER = Context(user_id="u", project_id="p", roles=("member", "reader"), request_id=new_request_id())
 
@@ -216,6 +220,7 @@ class World:
 [DEFAULT]
 host = {host}
 transport_url = {self.at.brokers["api"]}
+reclaim_instance_interval = {RECLAIM_S}
 [api_database]
 connection = {self.at.databases["api"]}
 [cells]
@@ -367,9 +372,26 @@ disk_gib = 500
         self.api_db.hint(superconductor.QUEUE, superconductor.PLACE, superconductor.Place(uuids=list(wanted)), USER)
 
     def delete(self, uuid: str, steps: CrashPoints | None = None) -> None:
-        """Deletes a server as the API does."""
+        """Deletes a server for good as the API does."""
         mapping = value_of(self.api_db.read_now(api_db.instances.get, uuid))
-        asyncio.run(delete_server(self, USER, mapping, steps or CrashPoints()))
+        asyncio.run(delete_server(self, USER, mapping, steps or CrashPoints(), was=(LIVING, SOFT_DELETED)))
+
+    def soft_delete(self, uuid: str, steps: CrashPoints | None = None) -> None:
+        """Deletes a server as the API does where it can be restored for a while."""
+        mapping = value_of(self.api_db.read_now(api_db.instances.get, uuid))
+        asyncio.run(soft_delete_server(self, _user(), mapping, steps or CrashPoints()))
+
+    def restore(self, uuid: str, steps: CrashPoints | None = None) -> None:
+        """Restores a server as the API does."""
+        mapping = value_of(self.api_db.read_now(api_db.instances.get, uuid))
+        asyncio.run(restore_server(self, _user(), mapping, steps or CrashPoints(), quota_defaults=UNLIMITED))
+
+    def let_reclaim_begin(self, uuid: str) -> None:
+        """The server can be restored no longer, as if hours had passed."""
+        mappings = api_db.tables.instance_mappings
+        past = sa.update(mappings).where(mappings.c.uuid == uuid).values(soft_deleted_at=now_sql(-2.0 * RECLAIM_S))
+        with self.databases["api"].transaction() as connection:
+            connection.execute(past)
 
     # ---- what can be seen --------------------------------------------------------------------------------------------
 
@@ -395,6 +417,12 @@ disk_gib = 500
             for host in hosts
             for guest in _simulated_guests(self.folder / "guests" / host / "guests")
         ]
+
+    def running_guests(self) -> set[str]:
+        """Of every guest on every host those that are not off."""
+        folders = [self.folder / "guests" / host / "guests" for hosts in self.hosts.values() for host in hosts]
+        guests = (guest for folder in folders for guest in _simulated_guests(folder))
+        return {guest.uuid for guest in guests if guest.power_state != states.SHUTDOWN}
 
     def claims(self) -> dict[str, str]:
         """uuid -> node of every claim in Placement; fails if a server has claims on two."""
@@ -435,6 +463,11 @@ disk_gib = 500
             if state is not None:
                 return str(state)
         return None
+
+
+def _user() -> Context:
+    """The user with another request."""
+    return dataclasses.replace(USER, request_id=new_request_id())
 
 
 def _order(project: str, name: str) -> BuildRequest:

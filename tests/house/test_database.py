@@ -19,6 +19,7 @@ FOR_UPDATE = {
     "cell_db/image_tasks.py": 1,
     "cell_db/instances.py": 1,
     "cell_db/operations.py": 1,
+    "cell_db/soft_deletes.py": 1,
     # Deletes the row.
     "cell_db/hosts.py": 1,
 }
@@ -52,13 +53,14 @@ def test_programs_repeat_what_conflicts_undo(path: pathlib.Path) -> None:
 
 # ---- history ---------------------------------------------------------------------------------------------------------
 
-# What nobody can see: leases, deadlines, what a host is sent. (rebuilds.begin: the record began with the operation.)
+# What nobody can see: leases, deadlines, marks, what a host is sent. (rebuilds.begin: the record began with the operation.)
 UNTOLD = {
     "builds.lease",
     "builds.renew_leases",
     "operations.take_operations",
     "build_status.end_lease",
     "rebuilds.begin",
+    "soft_deletes.restore",
 }
 WRITES = {"update", "insert", "delete", "insert_one", "insert_if_absent"}
 HISTORY = {"instance_actions", "instance_action_events", "instance_faults"}

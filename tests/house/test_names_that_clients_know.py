@@ -30,6 +30,8 @@ ACTIONS: dict[str, tuple[str, str | None]] = {
     "unlock": ("unlock", None),
     "os-resetState": ("resetState", None),
     "injectNetworkInfo": ("injectNetworkInfo", None),
+    "restore": ("restore", "compute_restore_instance"),
+    "forceDelete": ("forceDelete", None),
     "os-getConsoleOutput": ("os-getConsoleOutput", None),
     "os-getVNCConsole": ("get-console", None),
     "os-getSPICEConsole": ("get-console", None),
@@ -40,6 +42,7 @@ OTHERS: dict[str, tuple[Action, str, str]] = {
     "reboot, hard": (actions.REBOOT_HARD, "reboot", "compute_reboot_instance"),
     "create": (actions.CREATE, "create", "compute__do_build_and_run_instance"),
     "delete": (actions.DELETE, "delete", "compute_terminate_instance"),
+    "delete, soft": (actions.SOFT_DELETE, "delete", "compute_soft_delete_instance"),
 }
 
 STATUSES: dict[str, str] = {

@@ -161,13 +161,13 @@ def test_nobody_who_serves_users_makes_a_refusal_by_hand(modules: dict[str, Modu
 
 
 def spellings() -> set[str]:
-    """Rules, events, and the keys that are no words of English, which anything may use."""
+    """Rules, events, and the keys that are no words of English, which anything may use, nor states."""
     names = {
         name
         for action in ACTIONS
         for name in (action.rule.name, action.event_name, action.request.key, action.operation, action.name)
     }
-    return {name for name in names if not re.fullmatch(r"[a-z]*|[a-z]+ [a-z]+", name)}
+    return {name for name in names if not re.fullmatch(r"[a-z]*|[a-z]+ [a-z]+", name)} - set(states.VM_STATES)
 
 
 def test_what_an_action_is_called_is_said_by_its_row_alone(modules: dict[str, Module]) -> None:

@@ -5,11 +5,13 @@ from typing import Protocol
 import cells.route
 import core.errors
 from api.http.call import Call
+from api_db.instances import Mapping
+from api_db.journal import NEW, Entry
 from cells.gate.gate import Gate
 from cells.route import LocatedServer
 from lifecycle import refusals
 from lifecycle.actions import Action
-from lifecycle.admit import admit
+from lifecycle.admit import admit, admit_lock, is_always_admitted
 from objects.server import Server
 
 
@@ -74,6 +76,40 @@ def refuse_early(call: Call, located: LocatedServer, action: Action) -> Gate:
     gate = gate_of(call, located, action)
     admit_server(call, action, located.server)
     return gate
+
+
+async def admitted_delete(call: Call, action: Action) -> tuple[Mapping, Entry | None]:
+    """The mapping of the server named in the path and its journal row, if the caller may delete it; its cell is asked
+    only if the answer could be no.
+
+    Raises:
+        NotFound: there is no such server, or not for this caller.
+        Forbidden: the rule does not allow it.
+        Locked, WrongState: it may not begin.
+    """
+    mapping, entry = await cells.route.locate(call.cloud, call.context, call.path["id"])
+    call.enforce(action.rule.name, target_of(mapping))
+    is_placed = entry is None or entry.phase != NEW
+    if is_placed and not is_always_admitted(action, caller_is_admin=call.context.is_admin):
+        await admit_mapped(call, action, mapping)
+    return mapping, entry
+
+
+async def admit_mapped(call: Call, action: Action, mapping: Mapping) -> None:
+    """Returns if the caller may begin the action on the server, which the API database alone decides about.
+
+    While its cell does not answer, or its row cannot be read, the mapping's own note of the lock decides: a delete is
+    possible whatever a cell does.
+
+    Raises:
+        Locked, WrongState: it may not begin.
+    """
+    try:
+        server = (await server_of(call, action.rule.name)).server
+    except (core.errors.Unavailable, core.errors.Unreadable):
+        admit_lock(action, server=mapping.uuid, locked=mapping.locked, caller_is_admin=call.context.is_admin)
+    else:
+        admit_server(call, action, server)
 
 
 def admit_server(call: Call, action: Action, server: Server) -> None:

@@ -162,8 +162,7 @@ FILTERS = (
     Filter("access_ip_v6", "access_ip_v6", canonical_address, everybody_since=ADMINS),
     Filter("auto_disk_config", "auto_disk_config", _flag, everybody_since=ADMINS),
 )
-# Filters that are more than a condition on a row. And `soft_deleted`, which adds servers that were deleted and can be
-# restored: a delete is final here, there are none of those, and the list is the same with it and without.
+# Filters that are more than a condition on a row.
 ADDRESSES = (Filter("ip", "ip"), Filter("ip6", "ip6", everybody_since="2.5"))
 OTHERS = ("status", "all_tenants", "project_id", "tenant_id", "soft_deleted")
 REFUSED = r"_|(block_device_mapping|services|metadata|system_metadata|info_cache|security_groups|pci_devices)$"
@@ -273,8 +272,7 @@ def _filters(call: Call, rule: str) -> dict[str, Any] | None:
         Forbidden: the servers of all projects, or deleted ones, are not for this caller.
     """
     may_all = call.can(ALL_FILTERS)
-    if may_all:
-        _flag_of(call, "soft_deleted")
+    soft_deleted = _flag_of(call, "soft_deleted") if may_all and "soft_deleted" in call.query else None
     filters: dict[str, Any] = {}
     for each in FILTERS:
         if each.name in call.query and _may_use(call, each, may_all):
@@ -288,7 +286,22 @@ def _filters(call: Call, rule: str) -> dict[str, Any] | None:
     filters.setdefault("deleted", None if filters.keys() & {"changes_since", "changes_before"} else False)
     if not _by_status(call, filters) or _by_address(call, may_all):
         return None
-    return _with_checked_regexps(filters)
+    return _with_checked_regexps(_with_soft_deleted(filters, soft_deleted))
+
+
+def _with_soft_deleted(filters: dict[str, Any], asked: bool | None) -> dict[str, Any]:
+    """The filters, with servers that are soft-deleted where somebody asks for them, or for their state; a list of
+    deleted servers has them unless somebody does not want them."""
+    if filters["deleted"] and asked is False:
+        return filters | {"deleted_for_good": True}
+    if filters["deleted"] is False and (asked or _names_soft_deleted(filters)):
+        return filters | {"deleted": None, "deleted_for_good": False}
+    return filters
+
+
+def _names_soft_deleted(filters: dict[str, Any]) -> bool:
+    vm_states = {vm_state for vm_state, _, _ in states.states_of_status(filters.get("status", ()))}
+    return states.SOFT_DELETED in vm_states.union(filters.get("vm_state", ()))
 
 
 def _may_use(call: Call, each: Filter, may_all: bool) -> bool:

@@ -11,6 +11,7 @@ import api_db.server_groups
 import cell_db.instances
 import cells.delete_server
 import cells.route
+import cells.soft_delete
 import core.errors
 from api.http import policy
 from api.http.call import Call
@@ -19,17 +20,17 @@ from api.http.routes import Route
 from api.prepare import build_requests, passwords
 from api.prepare.lookups import DEFAULT_GROUP
 from api.resources.servers import bodies, for_view, views
-from api.resources.servers.access import admit_server, server_of, target_of
+from api.resources.servers.access import admit_server, admitted_delete, target_of
 from api.resources.servers.action_rows import route_of, rules_of
 from api.resources.servers.bodies import PINNED_ZONE
 from api.resources.servers.changes import Change, change_located
 from api.resources.servers.views import SERVER_SHOW, SERVER_UPDATED, ShowView, UnreachableServer
+from api_db.journal import Kind
 from cells.accept_build import accept_build_requests
 from cells.route import LocatedServer
 from core.crash_points import CrashPoints
 from database.engine import Connection
-from lifecycle.actions import CREATE, DELETE, UPDATE
-from lifecycle.admit import admit_lock, is_always_admitted
+from lifecycle.actions import CREATE, DELETE, SOFT_DELETE, UPDATE
 from objects.build_request import BuildRequest, RequestSpec
 from objects.server import Server
 
@@ -236,33 +237,28 @@ def _being_handed_over(uuid: str) -> core.errors.Busy:
 
 
 async def delete(call: Call) -> None:
-    """Deletes the server: from now on nobody sees it and its quota is free; its cell hears of it at once or when it is
-    back."""
-    mapping, entry = await cells.route.locate(call.cloud, call.context, call.path["id"])
-    call.enforce(DELETE.rule.name, target_of(mapping))
-    if entry is None or entry.phase != api_db.journal.NEW:
-        await _admit_delete(call, mapping)
-    await cells.delete_server.delete_server(call.cloud, call.context, mapping, CrashPoints())
-
-
-async def _admit_delete(call: Call, mapping: api_db.instances.Mapping) -> None:
-    """Returns if the caller may delete the server; its cell is asked only if the answer could be no.
-
-    While its cell does not answer, or its row cannot be read, the mapping's own note of the lock decides: a delete is
-    possible whatever a cell does.
-
-    Raises:
-        Locked, WrongState: it may not begin.
-    """
-    is_admin = call.context.is_admin
-    if is_always_admitted(DELETE, caller_is_admin=is_admin):
+    """Deletes the server, for good or so that it can be restored for a while: from now on no list has it and its quota
+    is free; its cell hears of it at once or when it is back. One that is soft-deleted already stays that."""
+    can_be_restored = call.cloud.conf.reclaim_instance_interval > 0
+    mapping, entry = await admitted_delete(call, SOFT_DELETE if can_be_restored else DELETE)
+    if mapping.is_soft_deleted:
         return
-    try:
-        server = (await server_of(call, DELETE.rule.name)).server
-    except (core.errors.Unavailable, core.errors.Unreadable):
-        admit_lock(DELETE, server=mapping.uuid, locked=mapping.locked, caller_is_admin=is_admin)
+    if can_be_restored:
+        has_run = entry is not None and await _has_run(call, entry)
+        await cells.soft_delete.soft_delete_server(call.cloud, call.context, mapping, CrashPoints(), has_run=has_run)
     else:
-        admit_server(call, DELETE, server)
+        await cells.delete_server.delete_server(call.cloud, call.context, mapping, CrashPoints())
+
+
+async def _has_run(call: Call, entry: api_db.journal.Entry) -> bool:
+    """Whether the server has run though its order is still in the journal: its cell is asked."""
+    if entry.phase == api_db.journal.NEW or entry.kind is not Kind.BUILD:
+        return False
+    try:
+        server = (await cells.route.find(call.cloud, call.context, entry.uuid)).server
+    except (core.errors.Unavailable, core.errors.Unreadable):
+        return False
+    return server.launched_at is not None
 
 
 _SERVER = "/servers/{id}"
