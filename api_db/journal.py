@@ -134,7 +134,7 @@ def _entry(row: Sequence[Any]) -> Entry:
     head, (alternates, deleting, fault, token, tries, not_after), rest = row[:6], row[6:12], row[12:]
     instance, created_at, context, explanations, kind, mark = rest
     try:
-        return Entry(
+        entry = Entry(
             *head,
             alternates=None if alternates is None else _alternates(alternates),
             deleting=deleting,
@@ -150,9 +150,16 @@ def _entry(row: Sequence[Any]) -> Entry:
             explanations=document(explanations, list[dict[str, object]]),
         )
     except UNREADABLE as error:
-        raise core.errors.Unreadable(
-            f"The order of instance {row[0]} cannot be read.", server=row[0], why=str(error)
-        ) from error
+        raise _unreadable(row, str(error)) from error
+    if entry.kind is Kind.BUILD and entry.build_request is None:
+        raise _unreadable(row, "a build without its order")
+    if entry.kind is Kind.BUILD and entry.phase == ASSIGNED and entry.target is None:
+        raise _unreadable(row, "a build that was assigned to no cell")
+    return entry
+
+
+def _unreadable(row: Sequence[Any], why: str) -> core.errors.Unreadable:
+    return core.errors.Unreadable(f"The order of instance {row[0]} cannot be read.", server=row[0], why=why)
 
 
 # ---- step api.accept -------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from api_db.journal import Entry
 from cells.gate.answers import Answer
 from cells.gate.gate import Gate
 from cells.gate.registry import Cells
-from conductor.superconductor.outcome import Explanations, GiveBack, HandedOver, Outcome, request_ids, worked_on
+from conductor.superconductor.outcome import Explanations, GiveBack, HandedOver, Outcome, apart, request_ids, worked_on
 from core.clock import Clock
 from core.context import context_of_rows
 from core.crash_points import CrashPoints
@@ -65,7 +65,11 @@ class BuildInserts:
             return [outcome for some in threads.map(self._insert, by_cell.keys(), by_cell.values()) for outcome in some]
 
     def _insert(self, cell_uuid: str, assigned: Sequence[AssignedBuild]) -> list[Outcome]:
-        return worked_on([one.entry for one in assigned], lambda _: self._insert_in(cell_uuid, assigned))
+        def insert(_entries: Sequence[Entry]) -> Iterator[Outcome]:
+            for _, outcomes in apart(assigned, lambda some: list(self._insert_in(cell_uuid, some))):
+                yield from outcomes
+
+        return worked_on([one.entry for one in assigned], insert)
 
     def _insert_in(self, cell_uuid: str, assigned: Sequence[AssignedBuild]) -> Iterator[Outcome]:
         gate = self._cells.find_gate_now(cell_uuid)

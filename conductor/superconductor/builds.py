@@ -27,6 +27,7 @@ from conductor.superconductor.outcome import (
     GiveBack,
     Outcome,
     Refused,
+    apart,
     request_ids,
     worked_on,
 )
@@ -105,13 +106,22 @@ class BuildHandler:
         return [RequestBuilds(requests[uuid], entries) for uuid, entries in by_request.items() if uuid in requests]
 
     def _place_together(self, groups: Sequence[RequestBuilds]) -> Iterator[Outcome]:
+        if not groups:
+            return
+        for some, is_claimed in apart(groups, self._claim):
+            if is_claimed:
+                yield from self._hand_over(some)
+            else:
+                for group in some:
+                    yield from self._place_again(group)
+
+    def _claim(self, groups: Sequence[RequestBuilds]) -> bool:
+        """Whether all have what they can have; false: somebody claimed for one of their servers before."""
         try:
             self._selector.place(groups)
         except GenerationConflict:
-            for group in groups:
-                yield from self._place_again(group)
-        else:
-            yield from self._hand_over(groups)
+            return False
+        return True
 
     def _place_with_members(self, group: RequestBuilds) -> Iterator[Outcome]:
         """Servers whose request names others; members of a server group while nobody else chooses hosts for it, handed
@@ -214,12 +224,13 @@ class BuildHandler:
         over."""
         if not builds:
             return
-        done = self._assign([_assignment(one) for one in builds], group_lease)
-        yield from (Refused(one.entry) for one in builds if one.entry.uuid not in done)
-        yield from self._insert([one for one in builds if one.entry.uuid in done])
+        for some, done in apart(builds, lambda some: self._assign(some, group_lease)):
+            yield from (Refused(one.entry) for one in some if one.entry.uuid not in done)
+            yield from self._insert([one for one in some if one.entry.uuid in done])
 
-    def _assign(self, assignments: Sequence[Assignment], group_lease: GroupLease | None) -> set[str]:
+    def _assign(self, builds: Sequence[AssignedBuild], group_lease: GroupLease | None) -> set[str]:
         """The hand-over. Gives what is assigned now; the rest was deleted meanwhile, or lost."""
+        assignments = [_assignment(one) for one in builds]
         with self._steps("super.assign"):
             if group_lease is None:
                 return value_of(self._api.write_now(api_db.journal.assign, assignments))

@@ -1,7 +1,8 @@
 """What became of journal rows that were worked on. Handlers give it back; the worker writes it."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import core.errors
 import core.log
@@ -11,6 +12,9 @@ from objects.fault import Fault
 
 LOG = core.log.get(__name__)
 Explanations = list[dict[str, object]]
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+_EXPECTED = (core.errors.Unavailable, core.errors.Conflict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,6 +70,37 @@ def worked_on(entries: Sequence[Entry], work: Callable[[Sequence[Entry]], Iterab
         left = _without_outcome(entries, outcomes)
         LOG.exception("journal rows could not be worked on %s count=%d", request_ids(left), len(left))
     return outcomes
+
+
+def apart(parts: Sequence[Part], work: Callable[[Sequence[Part]], Result]) -> Iterator[tuple[Sequence[Part], Result]]:
+    """Does the work for all parts at once; if that fails in a way that nobody expects, for each part alone, so that the
+    one that is to blame costs no other. Gives results with their parts.
+
+    `work` may be repeated for a part. A part that fails alone is logged, and has no result.
+
+    Raises:
+        Unavailable, Conflict: what `work` raised.
+    """
+    try:
+        result = work(parts)
+    except _EXPECTED:
+        raise
+    except Exception:
+        if len(parts) == 1:
+            raise
+        LOG.exception("journal rows are worked on one by one count=%d", len(parts))
+    else:
+        yield parts, result
+        return
+    for part in parts:
+        try:
+            result = work([part])
+        except _EXPECTED:
+            raise
+        except Exception:
+            LOG.exception("one of them could not be worked on")
+        else:
+            yield [part], result
 
 
 def request_ids(entries: Iterable[Entry]) -> str:

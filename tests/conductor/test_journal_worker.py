@@ -16,7 +16,7 @@ from api_db.tables import build_requests
 from cells.gate.answers import Cell, value_of
 from cells.gate.gate import Gate
 from conductor.superconductor.journal_worker import AGAIN_S, JournalWorker
-from conductor.superconductor.outcome import Finished, GiveBack, HandedOver, Outcome, Refused
+from conductor.superconductor.outcome import Finished, GiveBack, HandedOver, Outcome, Refused, apart
 from core.context import service_context
 from core.crash_points import CrashPoints
 from database.types import now_sql
@@ -178,3 +178,35 @@ def test_a_refused_row_that_another_worker_leased_meanwhile_is_left_to_it(api: G
     deletes = Spoken(Kind.DELETE, Finished)
     _worker(api, Spoken(Kind.BUILD, lost), deletes).sweep()
     assert (other.worked, deletes.worked) == ([uuid], [])
+
+
+# ---- apart -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_works_for_all_is_done_once() -> None:
+    calls: list[list[int]] = []
+
+    def total(numbers: Sequence[int]) -> int:
+        calls.append(list(numbers))
+        return sum(numbers)
+
+    assert list(apart([1, 2, 3], total)) == [([1, 2, 3], 6)]
+    assert calls == [[1, 2, 3]]
+
+
+def test_the_part_that_fails_costs_no_other_its_result() -> None:
+    assert list(apart([1, 0, 2], lambda numbers: [6 // number for number in numbers])) == [([1], [6]), ([2], [3])]
+
+
+@pytest.mark.parametrize("error", [core.errors.Unavailable("away"), core.errors.Conflict("taken")])
+def test_what_is_expected_is_left_to_whoever_asked(error: Exception) -> None:
+    def refused(numbers: Sequence[int]) -> int:
+        raise error
+
+    with pytest.raises(type(error)):
+        list(apart([1, 2], refused))
+
+
+def test_a_part_that_is_alone_already_fails_as_it_does() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(apart([0], lambda numbers: 1 // numbers[0]))

@@ -91,6 +91,29 @@ def test_a_request_spec_that_cannot_be_read_keeps_no_other_build_from_its_host(s
     harness.world.placement.release(other)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE build_requests SET instance = NULL WHERE uuid = ?",
+        "UPDATE build_requests SET phase = 'assigned' WHERE uuid = ?",
+        # It is readable, and fails in the hands of whoever works on it.
+        "UPDATE instance_mappings SET cell_uuid = '00000000-0000-0000-0000-000000000000' WHERE uuid = ?",
+    ],
+)
+def test_a_build_that_nobody_can_place_keeps_no_other_from_its_host(scene: Scene, damage: str) -> None:
+    """Builds that were leased with it were tried again with it, until all of them ended in cell0."""
+    harness = scene.harness
+    others = {harness.world.accept(hint=False)[0] for _ in range(3)}
+    with harness.world.databases["api"].transaction() as connection:
+        connection.exec_driver_sql(damage, (scene.uuid,))
+
+    scene.place()
+
+    assert set(harness.world.instances()) - {scene.uuid} == others
+    for uuid in {scene.uuid, *others}:
+        harness.world.placement.release(uuid)
+
+
 DEEP = '{"a":' * 3000
 
 
