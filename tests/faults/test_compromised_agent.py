@@ -43,7 +43,7 @@ def test_every_verb_that_hosts_speak_counts_only_from_the_host_it_names(worlds: 
 
 
 def _said_by_hosts() -> set[type]:
-    asked_of_hosts = (cell_verbs.ConsoleLogOnHost, cell_verbs.ServerOnHost)
+    asked_of_hosts = (cell_verbs.ConsoleLogOnHost, cell_verbs.ServerOnHost, cell_verbs.ImagesOnHost)
     types = [
         one
         for one in vars(cell_verbs).values()
