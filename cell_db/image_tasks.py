@@ -8,15 +8,17 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 import cell_db.operations
+import core.errors
 from cell_db.history import request_id_of
 from cell_db.tables import image_tasks, instances
 from core.context import Context
 from database.statements import changed
-from database.types import is_over, now_sql
-from lifecycle.actions import CREATE_BACKUP, CREATE_IMAGE
+from database.types import UNREADABLE, as_text, is_over, now_sql
+from lifecycle.actions import CREATE_BACKUP, CREATE_IMAGE, OPERATIONS
 from workflows.definitions import create_image
 from workflows.positions import Heading, Position
 
@@ -49,29 +51,80 @@ class ImageTask:
         return self.host is not None
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadableTask:
+    """One image whose row holds what no row can hold, or what only a newer release knows.
+
+    `host`, `operation`: as the server's row has them; None: it has no such operation any more.
+    """
+
+    image_id: str
+    uuid: str
+    operation_id: str
+    host: str | None
+    operation: str | None
+    why: str
+    request_id: str = ""
+
+
 _UNDER_WAY = sa.and_(
     instances.c.uuid == image_tasks.c.instance_uuid, instances.c.operation_id == image_tasks.c.operation_id
 )
 _NAME_OF_ITS_ACTION = sa.case(
-    {workflow: action.name for workflow, action in ACTIONS.items()}, value=image_tasks.c.workflow, else_=CREATE_IMAGE.name
+    {workflow: action.name for workflow, action in ACTIONS.items()},
+    value=image_tasks.c.workflow,
+    else_=CREATE_IMAGE.name,
 )
+# The documents as text: one that is none is its server's loss, and must not fail the sweep of all.
 _TASK = sa.select(
-    image_tasks, instances.c.host, request_id_of(image_tasks.c.instance_uuid, [_NAME_OF_ITS_ACTION]).label("request_id")
-).select_from(image_tasks.outerjoin(instances, _UNDER_WAY))
+    image_tasks.c.image_id, image_tasks.c.instance_uuid, image_tasks.c.operation_id, as_text(image_tasks.c.record),
+    image_tasks.c.rotation, image_tasks.c.workflow, image_tasks.c.step, image_tasks.c.heading,
+    as_text(image_tasks.c.reports), image_tasks.c.fault, image_tasks.c.token, instances.c.host, instances.c.operation,
+    request_id_of(image_tasks.c.instance_uuid, [_NAME_OF_ITS_ACTION]).label("request_id"),
+).select_from(image_tasks.outerjoin(instances, _UNDER_WAY))  # fmt: skip
 
 
 def _task(row: sa.Row[Any]) -> ImageTask:
-    return ImageTask(
-        image_id=row.image_id, uuid=row.instance_uuid, operation_id=row.operation_id, record=row.record,
-        position=_position(row), token=row.token, rotation=row.rotation, host=row.host, fault=row.fault,
-        request_id=row.request_id or "",
-    )  # fmt: skip
+    """
+    Raises:
+        Unreadable: the row holds what no row can hold, or what only a newer release knows.
+    """
+    try:
+        return ImageTask(
+            image_id=row.image_id, uuid=row.instance_uuid, operation_id=row.operation_id, record=_record(row),
+            position=_position(row), token=row.token, rotation=msgspec.convert(row.rotation, int | None), host=row.host,
+            fault=row.fault, request_id=row.request_id or "",
+        )  # fmt: skip
+    except UNREADABLE as error:
+        raise core.errors.Unreadable(
+            f"The record of image {row.image_id}, which is being made, cannot be read.", why=str(error)
+        ) from error
+
+
+def _record(row: sa.Row[Any]) -> dict[str, Any]:
+    record = msgspec.json.decode(row.record, type=dict[str, Any])
+    if record.get("id") != row.image_id:
+        raise ValueError("it is the record of another image")
+    return record
 
 
 def _position(row: sa.Row[Any]) -> Position:
-    reports = tuple((step, report) for step, report in row.reports)
+    reports = msgspec.json.decode(row.reports, type=tuple[tuple[str, str], ...])
     workflow = row.workflow or create_image.CREATE_IMAGE.name
-    return Position(workflow=workflow, step=row.step, heading=Heading(row.heading), reports=reports)
+    position = Position(workflow=workflow, step=row.step, heading=Heading(row.heading), reports=reports)
+    if not create_image.CATALOG.knows(position):
+        raise ValueError(f"no image stands at {row.heading} {row.step} of {workflow}")
+    return position
+
+
+def _task_or_unreadable(row: sa.Row[Any]) -> ImageTask | UnreadableTask:
+    try:
+        return _task(row)
+    except core.errors.Unreadable as error:
+        return UnreadableTask(
+            image_id=row.image_id, uuid=row.instance_uuid, operation_id=row.operation_id, host=row.host,
+            operation=row.operation, why=str(error.fields["why"]), request_id=row.request_id or "",
+        )  # fmt: skip
 
 
 def _columns(position: Position) -> dict[str, Any]:
@@ -105,14 +158,16 @@ def begin(
 
 
 def find(connection: sa.Connection, image_id: str) -> ImageTask | None:
-    """The image, if it is still being made."""
+    """The image, if it is still being made.
+
+    Raises:
+        Unreadable: its row holds what no row can hold.
+    """
     row = connection.execute(_TASK.where(image_tasks.c.image_id == image_id)).first()
     return None if row is None else _task(row)
 
 
-def take(
-    connection: sa.Connection, *, token: str, lease_s: float, most: int
-) -> list[ImageTask]:
+def take(connection: sa.Connection, *, token: str, lease_s: float, most: int) -> list[ImageTask | UnreadableTask]:
     """Leases images that nobody works on under this token.
 
     Those that wait for their host are left, unless the server has no such operation any more.
@@ -127,13 +182,13 @@ def take(
         return []
     leased = sa.update(image_tasks).where(image_tasks.c.image_id.in_(ids))
     connection.execute(leased.values(token=token, lease_until=now_sql(lease_s)))
-    return [_task(row) for row in connection.execute(_TASK.where(image_tasks.c.image_id.in_(ids)))]
+    return [_task_or_unreadable(row) for row in connection.execute(_TASK.where(image_tasks.c.image_id.in_(ids)))]
 
 
-def of_operation(connection: sa.Connection, operation_id: str) -> ImageTask | None:
+def of_operation(connection: sa.Connection, operation_id: str) -> ImageTask | UnreadableTask | None:
     """The image that this operation makes; None: it makes none, or no more."""
     row = connection.execute(_TASK.where(image_tasks.c.operation_id == operation_id)).first()
-    return None if row is None else _task(row)
+    return None if row is None else _task_or_unreadable(row)
 
 
 def move(
@@ -164,6 +219,19 @@ def end(connection: sa.Connection, task: ImageTask, *, fault: str | None) -> boo
             power_state=None, fault=fault, host=task.host,
         )  # fmt: skip
     return True
+
+
+def fail_operation(connection: sa.Connection, task: ImageTask | UnreadableTask, *, fault: str) -> bool:
+    """The server's operation ends with this fault; the image's row stays. False: the server has it no more."""
+    action = (
+        OPERATIONS.get(task.operation or "") if isinstance(task, UnreadableTask) else ACTIONS[task.position.workflow]
+    )
+    if task.host is None or action is None:
+        return False
+    return cell_db.operations.settle_operation(
+        connection, uuid=task.uuid, operation_id=task.operation_id, action=action, power_state=None, fault=fault,
+        host=task.host,
+    )  # fmt: skip
 
 
 def _mine(statement: Any, task: ImageTask) -> Any:

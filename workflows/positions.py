@@ -106,6 +106,14 @@ class Catalog:
             return Turn(step, step)
         return Turn(step, step.undo) if step.undo is not None else None
 
+    def knows(self, position: Position) -> bool:
+        """Whether work can stand there: at a step, or the undo of one, and with reports that those steps have."""
+        workflow = self._workflows.get(position.workflow)
+        if workflow is None or position.step not in [step.name for step in workflow.steps]:
+            return False
+        reports = {(step.name, report) for step in workflow.steps for report in _all_reports(step)}
+        return self.turn(position) is not None and reports.issuperset(position.reports)
+
     def may_be_undone(self, position: Position) -> bool:
         """Whether a user's abort, or a deadline, can still turn it back."""
         workflow = self._workflows[position.workflow]
@@ -178,6 +186,12 @@ class Catalog:
         workflow = self._workflows[position.workflow]
         steps = workflow.steps if _may_be_too_late(step) else workflow.steps[: workflow.index(step.name)]
         return _undo_last(position, workflow, [each for each in steps if not _may_be_too_late(each)])
+
+
+def _all_reports(step: Step) -> Iterator[str]:
+    """What may be noted of the step: an undo that came too late is."""
+    yield from step.reports
+    yield from step.undo.reports if step.undo is not None else ()
 
 
 def _may_be_too_late(step: Step) -> bool:

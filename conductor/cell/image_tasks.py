@@ -12,7 +12,7 @@ import cell_db.image_tasks
 import cell_db.operations
 import core.errors
 import core.log
-from cell_db.image_tasks import ImageTask
+from cell_db.image_tasks import ImageTask, UnreadableTask
 from cell_db.operations import Operation
 from clients.glance import ACTIVE, Images
 from conductor.cell.host_commands import HostCommands
@@ -39,6 +39,7 @@ LOG = core.log.get(__name__)
 LEASE_S = 30.0
 MAX_TASKS = 4
 NOT_UNDER_WAY = "The operation was given up"
+UNREADABLE = "The record of the image, which was being made, cannot be read"
 # Later its bytes are there, as far as anybody knows: that is found out, whatever has become of the server.
 UNFINISHED_STEPS = (CREATE_RECORD, UPLOAD)
 
@@ -87,7 +88,10 @@ class ImageTasks:
         taken = self._database.run(take)
         for task in taken:
             with row_frame("making an image", about_task(task)):
-                self._go_on(task)
+                if isinstance(task, UnreadableTask):
+                    self._leave_unreadable(task)
+                else:
+                    self._go_on(task)
         return len(taken) == MAX_TASKS
 
     # ---- steps -------------------------------------------------------------------------------------------------------
@@ -112,6 +116,11 @@ class ImageTasks:
         report = self.do(turn, task)
         fault = f"The image is not there: {turn.name} {report}" if report in ("refused", "incomplete") else None
         return self._moved(task, CATALOG.take_report(task.position, turn.name, report), fault=task.fault or fault)
+
+    def _leave_unreadable(self, task: UnreadableTask) -> None:
+        """Ends the operation of its server; the row is left to whoever mends it, or to a newer release."""
+        _log_unreadable(task)
+        self._database.run(functools.partial(cell_db.image_tasks.fail_operation, task=task, fault=UNREADABLE))
 
     def do(self, turn: Turn, task: ImageTask) -> str:
         """The report of one step, or of an undo."""
@@ -176,6 +185,9 @@ class ImageTasks:
 def take_report(connection: Connection, operation: Operation, operation_id: str, fault: str | None) -> bool:
     """Notes how the host's step of the operation that it names has ended. False: it is not awaited, or of no image."""
     task = cell_db.image_tasks.of_operation(connection, operation_id)
+    if isinstance(task, UnreadableTask):
+        _log_unreadable(task)
+        return cell_db.image_tasks.fail_operation(connection, task, fault=UNREADABLE)
     if task is None or operation_id != operation.operation_id:
         return False
     after = CATALOG.take_report(task.position, UPLOAD, "uploaded" if fault is None else "failed")
@@ -186,6 +198,10 @@ def _is_unfinished(position: Position) -> bool:
     return position.heading is Heading.FORWARD and position.step in UNFINISHED_STEPS
 
 
-def about_task(task: ImageTask) -> str:
+def _log_unreadable(task: UnreadableTask) -> None:
+    LOG.error("image task cannot be read %s image=%s why=%s", about_task(task), task.image_id, task.why)
+
+
+def about_task(task: ImageTask | UnreadableTask) -> str:
     """The fields of a line about it in the log."""
     return about(server=task.uuid, host=task.host, request_id=task.request_id)

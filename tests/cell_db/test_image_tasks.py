@@ -1,14 +1,17 @@
 """Images that are being made: one worker at a time, and never forgotten before the image is whole or gone."""
 
 import uuid as uuids
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 import cell_db.endings
 import cell_db.image_tasks
 import cell_db.instances
 import cell_db.operations
-from cell_db.image_tasks import ImageTask
+import core.errors
+from cell_db.image_tasks import ImageTask, UnreadableTask
 from core.context import Context, new_request_id
 from database.engine import Database
 from lifecycle import states
@@ -38,7 +41,7 @@ def begin(database: Database, uuid: str, *, lease_s: float = -1.0) -> ImageTask:
         )  # fmt: skip
 
 
-def take(database: Database) -> list[ImageTask]:
+def take(database: Database) -> list[Any]:
     with database.transaction() as connection:
         return cell_db.image_tasks.take(connection, token=str(uuids.uuid4()), lease_s=60.0, most=10)
 
@@ -130,3 +133,38 @@ def test_the_operation_ends_with_its_image(database: Database, server: str, faul
     assert (shown.fault is None) == (fault is None)
     with database.transaction() as connection:
         assert not cell_db.image_tasks.end(connection, taken, fault=fault)
+
+
+DAMAGES = [
+    ("heading", "zz"), ("heading", "done"), ("step", "nope"), ("step", ""), ("workflow", "nope"), ("reports", "5"),
+    ("reports", "null"), ("reports", "[1"), ("reports", '[["agent.upload"]]'), ("reports", '[["agent.upload", "zz"]]'),
+    ("reports", '{"a":' * 3000), ("record", "[1]"), ("record", "{}"), ("record", "{"), ("record", '{"id": "another"}'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: f"{damage[0]}={damage[1][:20]}")
+def test_a_row_that_cannot_be_read_is_one_server_s_loss(
+    database: Database, server: str, damage: tuple[str, str]
+) -> None:
+    """It stopped every image and backup of its cell: all rows were read in the transaction that leases them."""
+    column, nonsense = damage
+    other = insert_instance(database)
+    update_instance(database, other, launched_at=cell_db.operations.now_sql())
+    damaged, whole = begin(database, server), begin(database, other)
+    change = sa.text(f"UPDATE image_tasks SET {column} = :nonsense WHERE image_id = :image_id")
+    with database.transaction() as connection:
+        connection.execute(change, {"nonsense": nonsense, "image_id": damaged.image_id})
+
+    taken = {task.image_id: task for task in take(database)}
+
+    assert taken[whole.image_id].position == BEGUN
+    unreadable = taken[damaged.image_id]
+    assert isinstance(unreadable, UnreadableTask)
+    assert (unreadable.host, unreadable.request_id) == ("host-1", USER.request_id)
+    with database.transaction() as connection:
+        assert cell_db.image_tasks.of_operation(connection, damaged.operation_id) == unreadable
+        with pytest.raises(core.errors.Unreadable):
+            cell_db.image_tasks.find(connection, damaged.image_id)
+        assert cell_db.image_tasks.fail_operation(connection, unreadable, fault="it cannot be read")
+        shown = cell_db.instances.get(connection, server)
+    assert shown.task_state is None and shown.fault is not None and "it cannot be read" in shown.fault.message
