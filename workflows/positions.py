@@ -79,6 +79,7 @@ class Catalog:
         defects = list(_defects(listed))
         if defects:
             raise ValueError("; ".join(defects))
+        self._reports = {each.name: {step.name: set(_all_reports(step)) for step in each.steps} for each in listed}
 
     def workflows(self) -> Iterator[Workflow]:
         """In no order that counts."""
@@ -108,11 +109,9 @@ class Catalog:
 
     def knows(self, position: Position) -> bool:
         """Whether work can stand there: at a step, or the undo of one, and with reports that those steps have."""
-        workflow = self._workflows.get(position.workflow)
-        if workflow is None or position.step not in [step.name for step in workflow.steps]:
-            return False
-        reports = {(step.name, report) for step in workflow.steps for report in _all_reports(step)}
-        return self.turn(position) is not None and reports.issuperset(position.reports)
+        reports = self._reports.get(position.workflow, {})
+        is_there = position.step in reports and self.turn(position) is not None
+        return is_there and all(report in reports.get(step, ()) for step, report in position.reports)
 
     def may_be_undone(self, position: Position) -> bool:
         """Whether a user's abort, or a deadline, can still turn it back."""

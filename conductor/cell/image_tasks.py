@@ -163,7 +163,11 @@ class ImageTasks:
         return "created"
 
     def _remove_record(self, task: ImageTask) -> str:
-        self._service().void(task.record)
+        try:
+            self._service().void(task.record)
+        except (core.errors.Forbidden, core.errors.Conflict) as refusal:
+            LOG.warning("image record kept %s image=%s why=%s", about_task(task), task.image_id, refusal.message)
+            return "kept"
         return "removed"
 
     def _look_at_record(self, task: ImageTask) -> str:

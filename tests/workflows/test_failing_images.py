@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+import cell_db.endings
 import cell_db.image_tasks
 import cell_db.instances
 import core.errors
@@ -150,3 +151,26 @@ def test_a_row_that_is_mended_ends_undone(cell: Cell) -> None:
 
     assert cell.row_of(task) is None
     assert cell.shelf.statuses == {}
+
+
+@pytest.mark.parametrize("refusal", [core.errors.Forbidden("it is protected"), core.errors.Conflict("it is in use")])
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_a_record_that_the_service_refuses_to_remove_ends_the_image(
+    cell: Cell, refusal: core.errors.CellplaneError, is_deleted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A member protects the image while it is being made: its row was tried again for ever."""
+    task = cell.begin(UNDONE)
+    cell.shelf.statuses[task.image_id] = "queued"
+    cell.shelf.failures[task.image_id] = refusal
+    if is_deleted:
+        with cell.database.transaction() as connection:
+            cell_db.endings.tombstone(connection, uuid=task.uuid, project_id="p", user_id="u", is_cell0=False)
+
+    cell.conductor.sweep()
+
+    assert cell.row_of(task) is None
+    assert f"image record kept server={task.uuid}" in caplog.text and refusal.message in caplog.text
+    assert cell.shelf.statuses == {task.image_id: "queued"}
+    if not is_deleted:
+        assert cell.server_of(task).task_state is None
+        assert "createImage failed" in cell.server_of(task).fault["message"]
