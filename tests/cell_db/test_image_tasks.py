@@ -12,8 +12,10 @@ import cell_db.instances
 import cell_db.operations
 import core.errors
 from cell_db.image_tasks import ImageTask, UnreadableTask
+from cell_db.tables import image_tasks
 from core.context import Context, new_request_id
 from database.engine import Database
+from database.types import now_sql
 from lifecycle import states
 from tests.cell_db.rows import insert_instance, update_instance
 from workflows.definitions.create_image import CATALOG
@@ -168,3 +170,48 @@ def test_a_row_that_cannot_be_read_is_one_server_s_loss(
         assert cell_db.image_tasks.fail_operation(connection, unreadable, fault="it cannot be read")
         shown = cell_db.instances.get(connection, server)
     assert shown.task_state is None and shown.fault is not None and "it cannot be read" in shown.fault.message
+
+
+def test_images_that_wait_longest_come_first_and_those_taken_in_vain_later(database: Database) -> None:
+    servers = [insert_instance(database) for _ in range(4)]
+    for uuid in servers:
+        update_instance(database, uuid, launched_at=cell_db.operations.now_sql())
+    waiting = [begin(database, uuid, lease_s=-60.0 - number).image_id for number, uuid in enumerate(servers)]
+
+    def next_two() -> list[str]:
+        with database.transaction() as connection:
+            token = str(uuids.uuid4())
+            taken = cell_db.image_tasks.take(connection, token=token, lease_s=-1.0, most=2)
+            return sorted(task.image_id for task in taken)
+
+    assert next_two() == sorted(waiting[2:])
+    assert next_two() == sorted(waiting[:2])
+
+
+def test_a_lease_that_is_given_back_counts_as_no_try(database: Database, server: str) -> None:
+    begin(database, server)
+
+    def seconds_of_lease(*, is_given_back: bool) -> float:
+        token = str(uuids.uuid4())
+        with database.transaction() as connection:
+            (task,) = cell_db.image_tasks.take(connection, token=token, lease_s=100.0, most=1)
+            row = connection.execute(sa.select(image_tasks.c.lease_until, now_sql().label("now"))).one()
+            if is_given_back:
+                cell_db.image_tasks.give_back(connection, [task], token=token, wait_s=-1.0)
+            else:
+                connection.execute(sa.update(image_tasks).values(lease_until=now_sql(-1.0)))
+        return round((row.lease_until - row.now).total_seconds(), -1)
+
+    assert [seconds_of_lease(is_given_back=True) for _ in range(3)] == [100, 100, 100]
+    assert [seconds_of_lease(is_given_back=False) for _ in range(6)] == [100, 200, 400, 800, 960, 960]
+
+
+def test_only_who_holds_an_image_drops_it(database: Database, server: str) -> None:
+    begun = begin(database, server)
+    (taken,) = take(database)
+
+    with database.transaction() as connection:
+        assert not cell_db.image_tasks.drop(connection, begun, fault="given up")
+        assert cell_db.image_tasks.drop(connection, taken, fault="given up")
+        assert cell_db.image_tasks.find(connection, begun.image_id) is None
+        assert cell_db.instances.get(connection, server).task_state is None

@@ -16,7 +16,7 @@ import cell_db.instances
 import core.errors
 from cell_db.image_tasks import ImageTask
 from cell_db.tables import image_tasks, instances, metadata
-from clients.glance import ImageStatus
+from clients.glance import Images, ImageStatus
 from conductor.cell.image_tasks import ImageTasks
 from core.context import Context, new_request_id
 from core.crash_points import CrashPoints
@@ -94,7 +94,7 @@ class Cell:
 
     def row_of(self, task: ImageTask) -> Any:
         """What is left of the image's row; None: it has gone."""
-        wanted = image_tasks.c.heading, image_tasks.c.step
+        wanted = image_tasks.c.heading, image_tasks.c.step, image_tasks.c.tries
         with self.database.reading() as connection:
             return connection.execute(sa.select(*wanted).where(image_tasks.c.image_id == task.image_id)).first()
 
@@ -174,3 +174,84 @@ def test_a_record_that_the_service_refuses_to_remove_ends_the_image(
     if not is_deleted:
         assert cell.server_of(task).task_state is None
         assert "createImage failed" in cell.server_of(task).fault["message"]
+
+
+ODD = core.errors.Unavailable("the image service answered 500")
+BUG = TypeError("nobody has thought of that")
+
+
+@pytest.mark.parametrize("failure", [ODD, BUG])
+def test_an_image_that_the_service_fails_for_keeps_no_other_and_frees_its_server(
+    cell: Cell, failure: Exception
+) -> None:
+    """A record whose removal failed kept its server, and the images that were taken with it lost their lease."""
+    failing = [cell.begin(UNDONE) for _ in range(9)]
+    whole = cell.begin(UPLOADED)
+    cell.shelf.statuses[whole.image_id] = "active"
+    cell.shelf.failures = {task.image_id: failure for task in failing}
+
+    while cell.conductor.sweep():
+        pass
+
+    assert cell.row_of(whole) is None
+    assert len(cell.shelf.asked) == len(failing)
+    assert [cell.row_of(task).tries for task in failing] == [1] * len(failing)
+    servers = [cell.server_of(task) for task in failing]
+    assert all(server.task_state is None and "createImage failed" in server.fault["message"] for server in servers)
+
+    cell.shelf.failures.clear()
+    cell.let_leases_end()
+    while cell.conductor.sweep():
+        pass
+    assert [cell.row_of(task) for task in failing] == [None] * len(failing)
+
+
+def test_an_image_that_fails_again_and_again_waits_longer_each_time(cell: Cell) -> None:
+    task = cell.begin(UNDONE)
+    cell.shelf.failures[task.image_id] = ODD
+    waits = []
+    for _ in range(8):
+        cell.let_leases_end()
+        cell.conductor.sweep()
+        waits.append(round(cell.wait_s(task), -1))
+
+    assert waits == [30, 60, 120, 240, 480, 960, 960, 960]
+
+
+def test_an_image_service_that_is_down_counts_against_no_image(cell: Cell) -> None:
+    """After an outage of hours all images go on within a lease, as after one of seconds."""
+    tasks = [cell.begin(UNDONE) for _ in range(3)]
+    cell.shelf.is_down = True
+    for _ in range(5):
+        cell.let_leases_end()
+        with pytest.raises(core.errors.Unavailable):
+            cell.conductor.sweep()
+
+    assert [cell.row_of(task).tries for task in tasks] == [0, 0, 0]
+    assert max(cell.wait_s(task) for task in tasks) <= 30.5
+    cell.shelf.is_down = False
+    cell.let_leases_end()
+    cell.conductor.sweep()
+    assert [cell.row_of(task) for task in tasks] == [None, None, None]
+
+
+@pytest.mark.parametrize("damage", [{}, {"heading": "zz"}], ids=str)
+def test_after_a_day_an_image_that_cannot_end_is_given_up(
+    cell: Cell, damage: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    task, young = cell.begin(UNDONE), cell.begin(UNDONE)
+    cell.shelf.failures = {task.image_id: ODD, young.image_id: ODD}
+    cell.change(task, created_at=now_sql(-cell_db.image_tasks.GIVE_UP_S - 1.0), **damage)
+    cell.change(young, created_at=now_sql(-cell_db.image_tasks.GIVE_UP_S + 600.0))
+
+    cell.conductor.sweep()
+
+    assert cell.row_of(task) is None and cell.row_of(young) is not None
+    assert cell.server_of(task).task_state is None
+    assert f"image given up server={task.uuid}" in caplog.text
+
+
+def test_the_image_service_is_asked_of_no_image_whether_it_answers() -> None:
+    with contextlib.closing(Images("http://127.0.0.1:9", timeout_s=1.0)) as images:
+        with pytest.raises(core.errors.Unavailable):
+            images.check()
