@@ -35,7 +35,8 @@ class ImageTask:
     """One image.
 
     `record`: what the image service is told; `token`: of whoever works on it; `rotation`: of a backup, how many of its
-    type are kept; `host`: the server's, None: it has no such operation any more; `fault`: why it is undone; `is_old`: it began more than `GIVE_UP_S` ago.
+    type are kept; `host`: the server's, None: it has no such operation any more; `fault`: why it is undone; `is_old`:
+    it began more than `GIVE_UP_S` ago.
     """
 
     image_id: str

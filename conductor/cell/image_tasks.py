@@ -81,7 +81,10 @@ class ImageTasks:
         if not self._is_woken.is_set():
             return False
         self._is_woken.clear()
-        return self.sweep()
+        are_more = self.sweep()
+        if are_more:
+            self._is_woken.set()
+        return are_more
 
     def sweep(self) -> bool:
         """Goes on with what nobody works on.

@@ -16,7 +16,7 @@ import cell_db.instances
 import core.errors
 from cell_db.image_tasks import ImageTask
 from cell_db.tables import image_tasks, instances, metadata
-from clients.glance import Images, ImageStatus
+from clients.glance import ImageStatus
 from conductor.cell.image_tasks import ImageTasks
 from core.context import Context, new_request_id
 from core.crash_points import CrashPoints
@@ -206,6 +206,17 @@ def test_an_image_that_the_service_fails_for_keeps_no_other_and_frees_its_server
     assert [cell.row_of(task) for task in failing] == [None] * len(failing)
 
 
+def test_a_wake_goes_on_with_all_that_wait(cell: Cell) -> None:
+    """An image behind four others waited for the sweep."""
+    tasks = [cell.begin(UNDONE) for _ in range(9)]
+
+    cell.conductor.wake()
+    while cell.conductor.sweep_if_woken():
+        pass
+
+    assert [cell.row_of(task) for task in tasks] == [None] * len(tasks)
+
+
 def test_an_image_that_fails_again_and_again_waits_longer_each_time(cell: Cell) -> None:
     task = cell.begin(UNDONE)
     cell.shelf.failures[task.image_id] = ODD
@@ -249,9 +260,3 @@ def test_after_a_day_an_image_that_cannot_end_is_given_up(
     assert cell.row_of(task) is None and cell.row_of(young) is not None
     assert cell.server_of(task).task_state is None
     assert f"image given up server={task.uuid}" in caplog.text
-
-
-def test_the_image_service_is_asked_of_no_image_whether_it_answers() -> None:
-    with contextlib.closing(Images("http://127.0.0.1:9", timeout_s=1.0)) as images:
-        with pytest.raises(core.errors.Unavailable):
-            images.check()
