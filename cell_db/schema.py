@@ -5,5 +5,5 @@ import pathlib
 from database.schema import Schema
 
 SCHEMA = Schema(
-    "cell", pathlib.Path(__file__).parent / "migrations", newest="0008", mend="cellctl db sync", mark="instances"
+    "cell", pathlib.Path(__file__).parent / "migrations", newest="0009", mend="cellctl db sync", mark="instances"
 )

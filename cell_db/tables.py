@@ -270,6 +270,8 @@ image_tasks = _table(
     Column("token", Uuid),
     Column("lease_until", Timestamp, index=True),
     Column("created_at", Timestamp, nullable=False),
+    # how often it was taken since it last went on
+    Column("tries", Integer, nullable=False, server_default="0"),
 )
 
 # ---- messages that nobody could handle -------------------------------------------------------------------------------

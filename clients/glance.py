@@ -240,6 +240,14 @@ class Images:
             raise _no_image(image_id)
         return _status(row)
 
+    def check(self) -> None:
+        """
+        Raises:
+            Unavailable: the service answers nothing, not even that it does not have an image.
+        """
+        with contextlib.suppress(core.errors.NotFound):
+            self.look(str(uuid.uuid4()))
+
     def list_active(self, *, owner: str, properties: Mapping[str, str]) -> list[ListedImage]:
         """A project's active images that have these properties, in no order; of more than `MAX_LISTED` the newest.
 

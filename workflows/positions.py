@@ -79,6 +79,7 @@ class Catalog:
         defects = list(_defects(listed))
         if defects:
             raise ValueError("; ".join(defects))
+        self._reports = {each.name: {step.name: set(_all_reports(step)) for step in each.steps} for each in listed}
 
     def workflows(self) -> Iterator[Workflow]:
         """In no order that counts."""
@@ -105,6 +106,12 @@ class Catalog:
         if position.heading is Heading.FORWARD:
             return Turn(step, step)
         return Turn(step, step.undo) if step.undo is not None else None
+
+    def knows(self, position: Position) -> bool:
+        """Whether work can stand there: at a step, or the undo of one, and with reports that those steps have."""
+        reports = self._reports.get(position.workflow, {})
+        is_there = position.step in reports and self.turn(position) is not None
+        return is_there and all(report in reports.get(step, ()) for step, report in position.reports)
 
     def may_be_undone(self, position: Position) -> bool:
         """Whether a user's abort, or a deadline, can still turn it back."""
@@ -178,6 +185,12 @@ class Catalog:
         workflow = self._workflows[position.workflow]
         steps = workflow.steps if _may_be_too_late(step) else workflow.steps[: workflow.index(step.name)]
         return _undo_last(position, workflow, [each for each in steps if not _may_be_too_late(each)])
+
+
+def _all_reports(step: Step) -> Iterator[str]:
+    """What may be noted of the step: an undo that came too late is."""
+    yield from step.reports
+    yield from step.undo.reports if step.undo is not None else ()
 
 
 def _may_be_too_late(step: Step) -> bool:

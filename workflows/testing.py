@@ -153,6 +153,7 @@ class _Programs:
             turn = self._catalog.turn(self._position)
             if turn is None:
                 break
+            assert self._catalog.knows(self._position), f"a row that says so could not be read: {self._position}"
             assert number < MAX_TURNS, f"it does not end: {self._calls[-20:]}"
             self._calls.append(turn.name)
             self._take(turn, self._faults.get(number))

@@ -12,7 +12,7 @@ import cell_db.image_tasks
 import cell_db.operations
 import core.errors
 import core.log
-from cell_db.image_tasks import ImageTask
+from cell_db.image_tasks import ImageTask, UnreadableTask
 from cell_db.operations import Operation
 from clients.glance import ACTIVE, Images
 from conductor.cell.host_commands import HostCommands
@@ -39,6 +39,8 @@ LOG = core.log.get(__name__)
 LEASE_S = 30.0
 MAX_TASKS = 4
 NOT_UNDER_WAY = "The operation was given up"
+GIVEN_UP = "Its image could not be finished or removed in a day"
+UNREADABLE = "The record of the image, which was being made, cannot be read"
 # Later its bytes are there, as far as anybody knows: that is found out, whatever has become of the server.
 UNFINISHED_STEPS = (CREATE_RECORD, UPLOAD)
 
@@ -79,24 +81,57 @@ class ImageTasks:
         if not self._is_woken.is_set():
             return False
         self._is_woken.clear()
-        return self.sweep()
+        are_more = self.sweep()
+        if are_more:
+            self._is_woken.set()
+        return are_more
 
     def sweep(self) -> bool:
-        """Goes on with what nobody works on. Where the image service does not answer, after the lease again."""
-        take = functools.partial(cell_db.image_tasks.take, token=str(uuids.uuid4()), lease_s=LEASE_S, most=MAX_TASKS)
-        taken = self._database.run(take)
-        for task in taken:
-            with row_frame("making an image", about_task(task)):
-                self._go_on(task)
+        """Goes on with what nobody works on.
+
+        Raises:
+            Unavailable: the image service answers nothing; all go on after the lease.
+        """
+        token = str(uuids.uuid4())
+        taken = self._database.run(cell_db.image_tasks.take, token=token, lease_s=LEASE_S, most=MAX_TASKS)
+        for number, task in enumerate(taken):
+            try:
+                self._work(task)
+            except core.errors.Unavailable:
+                self._database.run(cell_db.image_tasks.give_back, taken[number:], token=token, wait_s=LEASE_S)
+                raise
         return len(taken) == MAX_TASKS
 
     # ---- steps -------------------------------------------------------------------------------------------------------
 
-    def _go_on(self, task: ImageTask) -> None:
-        """Does one step after the other, until it is the host's turn or the image has ended."""
+    def _work(self, task: ImageTask | UnreadableTask) -> None:
+        """Goes on with one; if that fails, it waits for its own time, and keeps no other."""
+        has_gone_on = False
+        with row_frame("making an image", about_task(task)):
+            has_gone_on = self._is_left_unreadable(task) if isinstance(task, UnreadableTask) else self._go_on(task)
+        if has_gone_on:
+            return
+        if not task.is_old:
+            self._database.run(_free_server, task)
+        elif self._database.run(cell_db.image_tasks.drop, task, fault=GIVEN_UP):
+            LOG.error("image given up %s image=%s why=%s", about_task(task), task.image_id, GIVEN_UP)
+
+    def _go_on(self, task: ImageTask) -> bool:
+        """Does one step after the other, until it is the host's turn or the image has ended. False: the image service
+        fails for this image.
+
+        Raises:
+            Unavailable: it fails for all.
+        """
         current: ImageTask | None = task
-        while current is not None:
-            current = self._next(current)
+        try:
+            while current is not None:
+                current = self._next(current)
+        except core.errors.Unavailable as error:
+            self._service().check()
+            LOG.warning("image waits %s image=%s why=%s", about_task(task), task.image_id, error.message)
+            return False
+        return True
 
     def _next(self, task: ImageTask) -> ImageTask | None:
         """The image after one step; None: somebody else goes on with it."""
@@ -112,6 +147,13 @@ class ImageTasks:
         report = self.do(turn, task)
         fault = f"The image is not there: {turn.name} {report}" if report in ("refused", "incomplete") else None
         return self._moved(task, CATALOG.take_report(task.position, turn.name, report), fault=task.fault or fault)
+
+    def _is_left_unreadable(self, task: UnreadableTask) -> bool:
+        """Ends the operation of its server; the row is left to whoever mends it, or to a newer release. False: it was
+        left so for long enough."""
+        _log_unreadable(task)
+        self._database.run(cell_db.image_tasks.fail_operation, task, fault=UNREADABLE)
+        return not task.is_old
 
     def do(self, turn: Turn, task: ImageTask) -> str:
         """The report of one step, or of an undo."""
@@ -154,7 +196,11 @@ class ImageTasks:
         return "created"
 
     def _remove_record(self, task: ImageTask) -> str:
-        self._service().void(task.record)
+        try:
+            self._service().void(task.record)
+        except (core.errors.Forbidden, core.errors.Conflict) as refusal:
+            LOG.warning("image record kept %s image=%s why=%s", about_task(task), task.image_id, refusal.message)
+            return "kept"
         return "removed"
 
     def _look_at_record(self, task: ImageTask) -> str:
@@ -176,16 +222,33 @@ class ImageTasks:
 def take_report(connection: Connection, operation: Operation, operation_id: str, fault: str | None) -> bool:
     """Notes how the host's step of the operation that it names has ended. False: it is not awaited, or of no image."""
     task = cell_db.image_tasks.of_operation(connection, operation_id)
+    if isinstance(task, UnreadableTask):
+        _log_unreadable(task)
+        return cell_db.image_tasks.fail_operation(connection, task, fault=UNREADABLE)
     if task is None or operation_id != operation.operation_id:
         return False
     after = CATALOG.take_report(task.position, UPLOAD, "uploaded" if fault is None else "failed")
     return after != task.position and cell_db.image_tasks.move(connection, task, after, token=None, fault=fault)
 
 
+def _free_server(connection: Connection, task: ImageTask | UnreadableTask) -> None:
+    """Ends the operation of a server of whose image only the record is left to be removed: that needs no server."""
+    now = cell_db.image_tasks.of_operation(connection, task.operation_id)
+    if not isinstance(now, ImageTask) or now.token != task.token:
+        return
+    turn = CATALOG.turn(now.position)
+    if turn is not None and turn.name == REMOVE_RECORD:
+        cell_db.image_tasks.fail_operation(connection, now, fault=now.fault or NOT_UNDER_WAY)
+
+
 def _is_unfinished(position: Position) -> bool:
     return position.heading is Heading.FORWARD and position.step in UNFINISHED_STEPS
 
 
-def about_task(task: ImageTask) -> str:
+def _log_unreadable(task: UnreadableTask) -> None:
+    LOG.error("image task cannot be read %s image=%s why=%s", about_task(task), task.image_id, task.why)
+
+
+def about_task(task: ImageTask | UnreadableTask) -> str:
     """The fields of a line about it in the log."""
     return about(server=task.uuid, host=task.host, request_id=task.request_id)

@@ -41,7 +41,7 @@ def _excess(images: Images, task: ImageTask, said: str) -> list[str]:
     try:
         listed = images.list_active(owner=task.record["owner"], properties=alike)
     except core.errors.Unavailable as error:
-        _raise_if_down(images, task.image_id)
+        images.check()
         LOG.warning("backups not listed %s image=%s why=%s", said, task.image_id, error.message)
         return []
 
@@ -61,19 +61,8 @@ def _remove(images: Images, image_id: str, said: str) -> bool:
     except core.errors.CellplaneError as error:
         has_failed = isinstance(error, core.errors.Unavailable)
         if has_failed:
-            _raise_if_down(images, image_id)
+            images.check()
         LOG.warning("backup not removed %s image=%s why=%s", said, image_id, error.message)
         return has_failed
     LOG.info("backup removed %s image=%s", said, image_id)
     return False
-
-
-def _raise_if_down(images: Images, image_id: str) -> None:
-    """
-    Raises:
-        Unavailable: the image service answers nothing at all, so that the rotation waits for it.
-    """
-    try:
-        images.look(image_id)
-    except core.errors.NotFound:
-        return

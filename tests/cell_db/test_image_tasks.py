@@ -1,16 +1,21 @@
 """Images that are being made: one worker at a time, and never forgotten before the image is whole or gone."""
 
 import uuid as uuids
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 import cell_db.endings
 import cell_db.image_tasks
 import cell_db.instances
 import cell_db.operations
-from cell_db.image_tasks import ImageTask
+import core.errors
+from cell_db.image_tasks import ImageTask, UnreadableTask
+from cell_db.tables import image_tasks
 from core.context import Context, new_request_id
 from database.engine import Database
+from database.types import now_sql
 from lifecycle import states
 from tests.cell_db.rows import insert_instance, update_instance
 from workflows.definitions.create_image import CATALOG
@@ -38,7 +43,7 @@ def begin(database: Database, uuid: str, *, lease_s: float = -1.0) -> ImageTask:
         )  # fmt: skip
 
 
-def take(database: Database) -> list[ImageTask]:
+def take(database: Database) -> list[Any]:
     with database.transaction() as connection:
         return cell_db.image_tasks.take(connection, token=str(uuids.uuid4()), lease_s=60.0, most=10)
 
@@ -130,3 +135,83 @@ def test_the_operation_ends_with_its_image(database: Database, server: str, faul
     assert (shown.fault is None) == (fault is None)
     with database.transaction() as connection:
         assert not cell_db.image_tasks.end(connection, taken, fault=fault)
+
+
+DAMAGES = [
+    ("heading", "zz"), ("heading", "done"), ("step", "nope"), ("step", ""), ("workflow", "nope"), ("reports", "5"),
+    ("reports", "null"), ("reports", "[1"), ("reports", '[["agent.upload"]]'), ("reports", '[["agent.upload", "zz"]]'),
+    ("reports", '{"a":' * 3000), ("record", "[1]"), ("record", "{}"), ("record", "{"), ("record", '{"id": "another"}'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: f"{damage[0]}={damage[1][:20]}")
+def test_a_row_that_cannot_be_read_is_one_server_s_loss(
+    database: Database, server: str, damage: tuple[str, str]
+) -> None:
+    """It stopped every image and backup of its cell: all rows were read in the transaction that leases them."""
+    column, nonsense = damage
+    other = insert_instance(database)
+    update_instance(database, other, launched_at=cell_db.operations.now_sql())
+    damaged, whole = begin(database, server), begin(database, other)
+    change = sa.text(f"UPDATE image_tasks SET {column} = :nonsense WHERE image_id = :image_id")
+    with database.transaction() as connection:
+        connection.execute(change, {"nonsense": nonsense, "image_id": damaged.image_id})
+
+    taken = {task.image_id: task for task in take(database)}
+
+    assert taken[whole.image_id].position == BEGUN
+    unreadable = taken[damaged.image_id]
+    assert isinstance(unreadable, UnreadableTask)
+    assert (unreadable.host, unreadable.request_id) == ("host-1", USER.request_id)
+    with database.transaction() as connection:
+        assert cell_db.image_tasks.of_operation(connection, damaged.operation_id) == unreadable
+        with pytest.raises(core.errors.Unreadable):
+            cell_db.image_tasks.find(connection, damaged.image_id)
+        assert cell_db.image_tasks.fail_operation(connection, unreadable, fault="it cannot be read")
+        shown = cell_db.instances.get(connection, server)
+    assert shown.task_state is None and shown.fault is not None and "it cannot be read" in shown.fault.message
+
+
+def test_images_that_wait_longest_come_first_and_those_taken_in_vain_later(database: Database) -> None:
+    servers = [insert_instance(database) for _ in range(4)]
+    for uuid in servers:
+        update_instance(database, uuid, launched_at=cell_db.operations.now_sql())
+    waiting = [begin(database, uuid, lease_s=-60.0 - number).image_id for number, uuid in enumerate(servers)]
+
+    def next_two() -> list[str]:
+        with database.transaction() as connection:
+            token = str(uuids.uuid4())
+            taken = cell_db.image_tasks.take(connection, token=token, lease_s=-1.0, most=2)
+            return sorted(task.image_id for task in taken)
+
+    assert next_two() == sorted(waiting[2:])
+    assert next_two() == sorted(waiting[:2])
+
+
+def test_a_lease_that_is_given_back_counts_as_no_try(database: Database, server: str) -> None:
+    begin(database, server)
+
+    def seconds_of_lease(*, is_given_back: bool) -> float:
+        token = str(uuids.uuid4())
+        with database.transaction() as connection:
+            (task,) = cell_db.image_tasks.take(connection, token=token, lease_s=100.0, most=1)
+            row = connection.execute(sa.select(image_tasks.c.lease_until, now_sql().label("now"))).one()
+            if is_given_back:
+                cell_db.image_tasks.give_back(connection, [task], token=token, wait_s=-1.0)
+            else:
+                connection.execute(sa.update(image_tasks).values(lease_until=now_sql(-1.0)))
+        return round((row.lease_until - row.now).total_seconds(), -1)
+
+    assert [seconds_of_lease(is_given_back=True) for _ in range(3)] == [100, 100, 100]
+    assert [seconds_of_lease(is_given_back=False) for _ in range(6)] == [100, 200, 400, 800, 960, 960]
+
+
+def test_only_who_holds_an_image_drops_it(database: Database, server: str) -> None:
+    begun = begin(database, server)
+    (taken,) = take(database)
+
+    with database.transaction() as connection:
+        assert not cell_db.image_tasks.drop(connection, begun, fault="given up")
+        assert cell_db.image_tasks.drop(connection, taken, fault="given up")
+        assert cell_db.image_tasks.find(connection, begun.image_id) is None
+        assert cell_db.instances.get(connection, server).task_state is None

@@ -6,6 +6,7 @@ import http.client
 import pathlib
 import socket
 import threading
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -131,3 +132,20 @@ def test_an_upload_keeps_its_deadline(file: pathlib.Path) -> None:
         with contextlib.closing(images), pytest.raises(core.errors.Unavailable):
             images.upload("0c7f3f0e-6b1a-4f6e-9a44-2f9b3b1f7f10", file, deadline_s=1.0)
         taker.join()
+
+
+def test_a_service_that_says_no_answers_and_one_that_is_down_does_not(service: Service) -> None:
+    service.images.check()
+
+    nobody = Images(f"http://127.0.0.1:{free_port()}", timeout_s=5.0)
+    with contextlib.closing(nobody), pytest.raises(core.errors.Unavailable):
+        nobody.check()
+
+
+def test_a_record_that_was_protected_meanwhile_is_not_voided(service: Service) -> None:
+    record = {"id": str(uuid.uuid4()), "disk_format": "raw", "container_format": "bare", "protected": True}
+    service.images.create(record)
+
+    with pytest.raises(core.errors.Forbidden):
+        service.images.void(record)
+    assert service.images.look(record["id"]).status == "queued"

@@ -15,6 +15,7 @@ import cell_db.endings
 import cell_db.operations
 import cell_db.tables
 import core.errors
+import messaging.verbs.cell as cell_verbs
 import messaging.verbs.compute as compute_verbs
 from cell_db.dead_letters import MAX_OF_HOST
 from cells.gate.answers import value_of
@@ -28,10 +29,11 @@ from lifecycle import states
 from lifecycle.actions import OPERATIONS
 from messaging import envelopes
 from messaging.dead_letters import DeadLetter
+from messaging.verbs.cell import Acted, Outcome
 from objects.console import Proxy
 from tests.faults.harness import CELL, Harness
 from tests.faults.scene import Scene
-from tests.faults.test_forged_reports import other_than, rows, running, under_way
+from tests.faults.test_forged_reports import copied, other_than, report, rows, running, under_way
 from tests.faults.world import USER
 
 # Placement's own libraries, called in this process, use what Python is about to drop.
@@ -77,7 +79,9 @@ def test_a_request_spec_that_cannot_be_read_keeps_no_other_build_from_its_host(s
     """All builds that were leased together were tried again until they ended in cell0."""
     harness, other = scene.harness, scene.harness.world.accept(hint=False)[0]
     with harness.world.databases["api"].transaction() as connection:
-        damage = "UPDATE request_specs SET spec = ? WHERE uuid = (SELECT request_uuid FROM build_requests WHERE uuid = ?)"
+        damage = (
+            "UPDATE request_specs SET spec = ? WHERE uuid = (SELECT request_uuid FROM build_requests WHERE uuid = ?)"
+        )
         connection.exec_driver_sql(damage, (nonsense, scene.uuid))
 
     scene.place()
@@ -165,6 +169,21 @@ def test_an_operation_that_cannot_be_read_stops_no_sweep(scene: Scene, column: s
 
     ended = row_of(harness, scene.uuid).operation_id is None
     assert ended == (column != "operation")
+
+
+@pytest.mark.parametrize("reports", ["5", "null", "[1", '[["cell.check-record", "zz"]]'])
+def test_a_report_of_an_image_that_cannot_be_read_ends_its_operation(scene: Scene, reports: str) -> None:
+    """The report was handled five times and became a dead letter, and those that came with it, too."""
+    host, _ = copied(scene)
+    operation_id = row_of(scene.harness, scene.uuid).operation_id
+    with scene.harness.database.transaction() as connection:
+        connection.exec_driver_sql("UPDATE image_tasks SET reports = ?", (reports,))
+
+    outcome = Outcome(scene.uuid, operation_id)
+    report(scene.harness, cell_verbs.ACTED, Acted(host, [outcome]))
+
+    ended = row_of(scene.harness, scene.uuid)
+    assert ended.operation_id is None and "cannot be read" in ended.fault["message"]
 
 
 def test_a_server_that_is_going_without_a_lease_is_ended(scene: Scene) -> None:

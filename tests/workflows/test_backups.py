@@ -144,7 +144,7 @@ def test_a_fault_at_each_step_ends_undone_or_goes_on(service: Service) -> None:
 
 
 class Shelf:
-    """Images of one server as lists name them; deletions and looks may fail."""
+    """Images of one server as lists name them; deletions may fail."""
 
     def __init__(self, *listed: ListedImage) -> None:
         self.listed = list(listed)
@@ -167,11 +167,9 @@ class Shelf:
             raise self.refusals[image_id]
         self.removed.append(image_id)
 
-    def look(self, image_id: str) -> None:
+    def check(self) -> None:
         if self.is_down:
             raise core.errors.Unavailable("nobody answers")
-        if image_id in self.removed:
-            raise core.errors.NotFound("no image")
 
 
 def days(*numbers: int) -> list[ListedImage]:

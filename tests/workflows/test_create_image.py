@@ -175,7 +175,7 @@ def test_a_record_that_is_made_late_is_refused(service: Service) -> None:
 
 def test_a_cell_in_which_nothing_is_done_is_asked_nothing() -> None:
     asked: list[str] = []
-    database: Any = SimpleNamespace(run=lambda _: asked.append("images") or [])
+    database: Any = SimpleNamespace(run=lambda _, **more: asked.append("images") or [])
     nobody: Any = None
     conductor = ImageTasks(database, nobody, None, steps=CrashPoints())
 

@@ -18,7 +18,8 @@ _MAKE = (
         undo=Undo(
             name=REMOVE_RECORD,
             does="image service: no such image, and the id is used up: a record that is made late is refused",
-            reports={"removed": Then.ONWARD},
+            # "kept": the service refuses to remove it, for its owner has protected it, or it is in use.
+            reports={"removed": Then.ONWARD, "kept": Then.ONWARD},
         ),
     ),
     Step(
