@@ -37,18 +37,18 @@ class BuildStatus:
     fault: Fault | None
     token: str | None
     tries: int
-    lease_until: datetime.datetime
-    not_after: datetime.datetime
-    created_at: datetime.datetime
+    lease_until: datetime.datetime | None
+    not_after: datetime.datetime | None
+    created_at: datetime.datetime | None
     now: datetime.datetime
 
     @property
-    def lease_s(self) -> float:
-        return (self.lease_until - self.now).total_seconds()
+    def lease_s(self) -> float | None:
+        return None if self.lease_until is None else (self.lease_until - self.now).total_seconds()
 
     @property
-    def age_s(self) -> float:
-        return (self.now - self.created_at).total_seconds()
+    def age_s(self) -> float | None:
+        return None if self.created_at is None else (self.now - self.created_at).total_seconds()
 
 
 # The documents as text: one that is none must not keep the other servers from being shown.
