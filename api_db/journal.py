@@ -133,6 +133,10 @@ def _entry(row: Sequence[Any]) -> Entry:
     """
     head, (alternates, deleting, fault, token, tries, not_after), rest = row[:6], row[6:12], row[12:]
     instance, created_at, context, explanations, kind, mark = rest
+    if not_after is None or created_at is None:
+        raise core.errors.Unreadable(
+            f"The order of instance {row[0]} cannot be read.", server=row[0], why="it has a time that is none"
+        )
     try:
         entry = Entry(
             *head,
@@ -280,6 +284,22 @@ def find_mapped(connection: sa.Connection, uuid: str) -> tuple[InstanceMapping, 
         raise refusals.not_found(uuid)
     packed, in_journal, *entry = row
     return InstanceMapping(*_unpacked(packed)), _entry(entry) if in_journal is not None else None
+
+
+def unreadable(connection: sa.Connection, *, most: int, uuid: str | None = None) -> list[str]:
+    """Servers whose rows hold what no row can, or are assigned to nothing, among the oldest so many: they do not end by
+    themselves."""
+    query = sa.select(*_COLUMNS).order_by(build_requests.c.id).limit(most)
+    rows = connection.execute(query if uuid is None else query.where(build_requests.c.uuid == uuid))
+    return [row.uuid for row in rows if not _is_sound(row)]
+
+
+def _is_sound(row: sa.Row[Any]) -> bool:
+    try:
+        entry = _entry(row)
+    except core.errors.Unreadable:
+        return False
+    return entry.phase == NEW or entry.target is not None
 
 
 def waiting(connection: sa.Connection, wanted: Sequence[str]) -> set[str]:

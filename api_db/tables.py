@@ -1,10 +1,10 @@
 """The tables of the API database. Rows never leave this package as rows: each module gives values of its own noun."""
 
 import sqlalchemy as sa
-from sqlalchemy import Boolean, Column, Enum, ForeignKey, Index, Integer, Table, UniqueConstraint
+from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, Table, UniqueConstraint
 from sqlalchemy.dialects import mysql
 
-from database.types import Ascii, Json, LongText, Str, Timestamp
+from database.types import Ascii, Enumeration, Json, LongText, Str, Timestamp
 
 SCHEMA = "api"
 metadata = sa.MetaData(
@@ -107,7 +107,7 @@ build_requests = _table(
     Column("uuid", Uuid, nullable=False, unique=True),
     Column("request_uuid", Uuid, nullable=False, index=True),
     Column("project_id", Str(255), nullable=False),
-    Column("phase", Enum("new", "assigned", name="journal_phase"), nullable=False),
+    Column("phase", Enumeration("new", "assigned", name="journal_phase"), nullable=False),
     Column("target", Uuid, ForeignKey("cell_mappings.uuid")),
     Column("host", Str(255)),
     Column("alternates", Json),
@@ -201,7 +201,7 @@ key_pairs = _table(
     _id(),
     Column("user_id", Str(255), nullable=False),
     Column("name", Str(255), nullable=False),
-    Column("type", Enum("ssh", "x509", name="key_pair_type"), nullable=False),
+    Column("type", Enumeration("ssh", "x509", name="key_pair_type"), nullable=False),
     Column("fingerprint", Ascii(255), nullable=False),
     Column("public_key", LongText, nullable=False),
     *_times(),
@@ -239,7 +239,7 @@ server_groups = _table(
     Column("name", Str(255), nullable=False),
     Column(
         "policy",
-        Enum("affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity", name="server_group_policy"),
+        Enumeration("affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity", name="server_group_policy"),
         nullable=False,
     ),
     Column("rules", Json),

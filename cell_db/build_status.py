@@ -44,7 +44,7 @@ class BuildStatus:
     lease_until: datetime.datetime | None
     operation: str | None
     fault: Fault | None
-    created_at: datetime.datetime
+    created_at: datetime.datetime | None
     now: datetime.datetime
     host_is_up: bool | None = None
     is_listed: bool = False
@@ -60,8 +60,8 @@ class BuildStatus:
         return None if self.deadline is None else (self.deadline - self.now).total_seconds()
 
     @property
-    def age_s(self) -> float:
-        return (self.now - self.created_at).total_seconds()
+    def age_s(self) -> float | None:
+        return None if self.created_at is None else (self.now - self.created_at).total_seconds()
 
 
 _LATER = ("now", "host_is_up", "is_listed", "owed")

@@ -33,10 +33,10 @@ def get(connection: sa.Connection, uuid: str) -> Server:
         NotFound: there is none.
         Unreadable: its row holds what no server can have.
     """
-    row = connection.execute(_ONE, {"wanted": uuid}).scalar()
-    if row is None:
+    server = packed.one(uuid, lambda: connection.execute(_ONE, {"wanted": uuid}).scalar())
+    if server is None:
         raise refusals.not_found(uuid)
-    return packed.readable(packed.servers([row])[0])
+    return server
 
 
 def explanations(connection: sa.Connection, uuid: str) -> object:

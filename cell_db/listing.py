@@ -23,6 +23,7 @@ from cell_db.packed import Unreadable
 from cell_db.tables import instances
 from database.compiled_statements import CompiledStatement
 from database.keyset import Position, SortOrder
+from database.types import UNREADABLE, Ascii, Moment, is_kept_well, readable
 from lifecycle import refusals
 from objects.server import Server
 
@@ -179,7 +180,9 @@ class Query:
         self, wanted: Wanted, after: Position | None, until: Position | None = None, *, looks_ahead: bool = False
     ) -> None:
         self.wanted = wanted
-        self._statement = _statement(wanted, _is_null(after), _is_null(until), looks_ahead)
+        nulls = _is_null(after), _is_null(until)
+        self._statement = _statement(wanted, *nulls, looks_ahead)
+        self._damaged_statement = _statement_with_damaged(wanted, *nulls)
         self._bounds = {**_values("after", after), **_values("until", until)}
         self._looks_ahead = looks_ahead
         self.may_take_long = may_take_long(wanted.filters, wanted.order)
@@ -204,7 +207,17 @@ class Query:
         return self._statement, self._parameters(limit)
 
     def part_of(self, rows: Sequence[Sequence[Any]], limit: int) -> Part:
-        """What the rows of the statement say."""
+        """What the rows of the statement say.
+
+        Raises:
+            Unreadable: one of them is damaged; `page` gives the others.
+        """
+        part = self._as_read(rows, limit)
+        if part.rest is not None and _is_mutilated(part.rest, self.wanted.order):
+            raise core.errors.Unreadable("The record of an instance cannot be read.", why="a key is no ASCII")
+        return part
+
+    def _as_read(self, rows: Sequence[Sequence[Any]], limit: int) -> Part:
         servers = self._servers([row[0] for row in rows])
         if len(rows) < limit:
             return Part(servers, None)
@@ -214,7 +227,16 @@ class Query:
         return Part(servers, None if following is None else _keys([following], self.wanted.order, Shape.KEY)[0])
 
     def _part(self, connection: sa.Connection, limit: int) -> Part:
-        return self.part_of(self._statement.rows(connection, self._parameters(limit)), limit)
+        parameters = self._parameters(limit)
+        return packed.or_one_by_one(
+            lambda: self.part_of(self._statement.rows(connection, parameters), limit),
+            lambda: self._part_with_damaged(self._damaged_statement.rows(connection, parameters), limit),
+        )
+
+    def _part_with_damaged(self, rows: Sequence[Sequence[Any]], limit: int) -> Part:
+        """As `part_of`, row by row. A server whose place in the order cannot be read is left out."""
+        servers = [each for row in rows if (each := _salvaged(*row, self.wanted)) is not None]
+        return Part(servers, servers[-1].position if servers and len(rows) == limit else None)
 
     def _parameters(self, limit: int) -> dict[str, Any]:
         return {"most": limit, **self._bounds}
@@ -222,7 +244,8 @@ class Query:
     def _servers(self, rows: Sequence[str]) -> list[ListedServer]:
         order, shape = self.wanted.order, self.wanted.shape
         if shape is Shape.DETAIL:
-            return _placed(packed.servers(rows), rows, order)
+            keys = [SORT_KEYS[sorting.name] for sorting in order]
+            return [ListedServer(tuple([key.of(server) for key in keys]), server) for server in packed.servers(rows)]
         unpacked = _keys(rows, order, shape)
         if shape is Shape.KEY:
             return [ListedServer(each, None) for each in unpacked]
@@ -266,8 +289,18 @@ def rows_of(connection: sa.Connection, wanted: Wanted, uuids: Sequence[str]) -> 
     deleted = {name: value for name, value in wanted.filters.items() if name in listed_by.OF_DELETED}
     mine = instances.c.uuid.in_(list(uuids)), *listed_by.conditions(deleted or {"deleted": False})
     if wanted.shape is Shape.DETAIL:
-        rows = connection.execute(_whole_servers(wanted).where(*mine)).scalars().all()
-        return {server.uuid: server for server in packed.servers(rows)}
+        return packed.or_one_by_one(
+            lambda: {
+                server.uuid: server
+                for server in packed.servers(connection.execute(_whole_servers(wanted).where(*mine)).scalars().all())
+            },
+            lambda: {
+                uuid: packed.server(uuid, row)
+                for row, uuid in connection.execute(
+                    _whole_servers_with_damaged(wanted).add_columns(instances.c.uuid).where(*mine)
+                )
+            },
+        )
     return {
         row[0]: Brief(*row)
         for row in connection.execute(sa.select(instances.c.uuid, instances.c.display_name).where(*mine)).all()
@@ -281,10 +314,15 @@ def one(connection: sa.Connection, uuid: str, *, hosts_down_after_s: float | Non
         NotFound: there is none.
         Unreadable: its row holds what no server can have.
     """
-    rows = _one(hosts_down_after_s).rows(connection, {"wanted": uuid})
-    if not rows:
+
+    def read() -> str | None:
+        rows = _one(hosts_down_after_s).rows(connection, {"wanted": uuid})
+        return rows[0][0] if rows else None
+
+    server = packed.one(uuid, read)
+    if server is None:
         raise refusals.not_found(uuid)
-    return packed.readable(packed.servers([rows[0][0]])[0])
+    return server
 
 
 def present(connection: sa.Connection, uuids: Sequence[str]) -> set[str]:
@@ -301,36 +339,49 @@ def position(connection: sa.Connection, uuid: str, order: SortOrder) -> Position
     Raises:
         Unreadable: a key is of the wrong kind.
     """
-    query = sa.select(*_sort_columns(order)).where(instances.c.uuid == uuid, instances.c.attempt > 0)
+    keys = [readable(SORT_KEYS[each.name].sql) for each in order]
+    query = sa.select(sa.func.json_array(*keys, type_=sa.Text))
+    row = connection.execute(query.where(instances.c.uuid == uuid, instances.c.attempt > 0)).scalar()
     try:
-        row = connection.execute(query).first()
-    except ValueError as error:
-        raise core.errors.Unreadable(f"The record of instance {uuid} cannot be read.", server=uuid) from error
-    return None if row is None else tuple(row)
+        return None if row is None else _keys([row], order, Shape.KEY)[0]
+    except core.errors.Unreadable as error:
+        raise packed.refused(uuid, str(error.fields["why"])) from error
 
 
 @functools.lru_cache(_STATEMENTS_KEPT)
 def _statement(wanted: Wanted, after: Nulls | None, until: Nulls | None, looks_ahead: bool) -> CompiledStatement:
     """The statement of all pages that differ by the values of their bounds alone. Whoever asks gives `most` and the
     bounds' values."""
+    most = sa.bindparam("most", type_=sa.Integer())
+    rows = _sorted(_packed(wanted), wanted, after, until).limit(most)
+    if not looks_ahead:
+        return CompiledStatement(rows)
+    following = _sorted(sa.select(_key_of(wanted)), wanted, after, until).limit(1).offset(most).correlate(None)
+    return CompiledStatement(rows.add_columns(following.scalar_subquery()))
+
+
+@functools.lru_cache(_STATEMENTS_KEPT)
+def _statement_with_damaged(wanted: Wanted, after: Nulls | None, until: Nulls | None) -> CompiledStatement:
+    """As `_statement`, with each server's key beside it. Servers whose place in the order cannot be known are left
+    out."""
+    readable_keys = [is_kept_well(SORT_KEYS[each.name].sql, SORT_KEYS[each.name].kind.__name__) for each in wanted.order]
+    rows = _sorted(_with_damaged(wanted).add_columns(_key_of(wanted)), wanted, after, until)
+    return CompiledStatement(rows.where(*readable_keys).limit(sa.bindparam("most", type_=sa.Integer())))
+
+
+def _sorted(query: sa.Select[Any], wanted: Wanted, after: Nulls | None, until: Nulls | None) -> sa.Select[Any]:
     keys = [
         database.keyset.Key(SORT_KEYS[each.name].sql, each.descending, SORT_KEYS[each.name].nullable)
         for each in wanted.order
     ]
     conditions = listed_by.conditions(wanted.filters)
     conditions += database.keyset.between(keys, _parameters("after", after), _parameters("until", until))
-    most = sa.bindparam("most", type_=sa.Integer())
+    query = database.keyset.by_index(query.where(*conditions), instances, _index(wanted.filters, wanted.order))
+    return query.order_by(*database.keyset.order_by(keys))
 
-    def in_order(query: sa.Select[Any]) -> sa.Select[Any]:
-        query = database.keyset.by_index(query.where(*conditions), instances, _index(wanted.filters, wanted.order))
-        return query.order_by(*database.keyset.order_by(keys))
 
-    rows = in_order(_packed(wanted)).limit(most)
-    if not looks_ahead:
-        return CompiledStatement(rows)
-    key = sa.func.json_array(*(each.expression for each in keys), type_=sa.Text)
-    following = in_order(sa.select(key)).limit(1).offset(most).correlate(None)
-    return CompiledStatement(rows.add_columns(following.scalar_subquery()))
+def _key_of(wanted: Wanted) -> sa.ColumnElement[str]:
+    return sa.func.json_array(*(SORT_KEYS[each.name].sql for each in wanted.order), type_=sa.Text)
 
 
 @functools.lru_cache
@@ -379,57 +430,63 @@ def _whole_servers(wanted: Wanted) -> sa.Select[tuple[str]]:
     return packed.select(user_data=wanted.user_data, hosts_down_after_s=wanted.hosts_down_after_s)
 
 
+def _with_damaged(wanted: Wanted) -> sa.Select[tuple[str]]:
+    """What is read of every server if some of them are damaged; of one that is only named that is its name."""
+    if wanted.shape is Shape.DETAIL:
+        return _whole_servers_with_damaged(wanted)
+    return sa.select(sa.func.json_array(readable(instances.c.display_name), type_=sa.Text))
+
+
+def _whole_servers_with_damaged(wanted: Wanted) -> sa.Select[tuple[str]]:
+    return packed.select_damaged(user_data=wanted.user_data, hosts_down_after_s=wanted.hosts_down_after_s)
+
+
+_IN_JSON: dict[type, Any] = {datetime.datetime: Moment}
+
+
 @functools.lru_cache(_STATEMENTS_KEPT)
 def _unpacked(order: SortOrder, shape: Shape) -> Callable[[str], list[tuple[Any, ...]]]:
     """Reads the arrays of keys, or of brief servers: all of them at once."""
-    keys = [SORT_KEYS[each.name].kind | None for each in order]
+    keys = [_IN_JSON.get(SORT_KEYS[each.name].kind, SORT_KEYS[each.name].kind) | None for each in order]
     types = tuple([*keys, str | None] if shape is Shape.BRIEF else keys)
     return msgspec.json.Decoder(list[tuple[types]]).decode  # type: ignore[valid-type]
 
 
-def _placed(servers: Sequence[Server | Unreadable], rows: Sequence[str], order: SortOrder) -> list[ListedServer]:
-    """The servers at their positions. One that cannot be read stands where its keys say, or, as far as they cannot be
-    read, where the database put it: with the one before it.
-    """
-    keys, listed = [SORT_KEYS[sorting.name] for sorting in order], list[ListedServer]()
-    for server, row in zip(servers, rows, strict=True):
-        if isinstance(server, Server):
-            listed.append(ListedServer(tuple([key.of(server) for key in keys]), server))
-            continue
-        known, before = packed.salvaged(row), listed[-1].position if listed else None
-        position = [_salvaged(key.of, known, before, number, key.kind) for number, key in enumerate(keys)]
-        listed.append(ListedServer((*position[:-1], server.uuid), server))
-    return listed
-
-
 def _keys(rows: Sequence[str], order: SortOrder, shape: Shape) -> list[tuple[Any, ...]]:
-    """The arrays of keys, or of brief servers; as `_placed` where one cannot be read."""
+    """The arrays of keys, or of brief servers.
+
+    Raises:
+        Unreadable: one of them holds something else.
+    """
     try:
         return _unpacked(order, shape)(f"[{','.join(rows)}]")
-    except msgspec.ValidationError:
-        kinds = [SORT_KEYS[each.name].kind for each in order] + [str] * (shape is Shape.BRIEF)
-    keys: list[tuple[Any, ...]] = []
-    for row in rows:
-        values, before = msgspec.json.decode(row), keys[-1] if keys else None
-        readers = [functools.partial(msgspec.convert, type=kind | None) for kind in kinds]
-        keys.append(
-            tuple(
-                [
-                    _salvaged(readers[number], value, before, number, kinds[number])
-                    for number, value in enumerate(values)
-                ]
-            )
-        )
-    return keys
+    except UNREADABLE as error:
+        raise core.errors.Unreadable("The record of an instance cannot be read.", why=str(error)) from error
 
 
-def _salvaged(read: Callable[[Any], Any], value: Any, before: Sequence[Any] | None, number: int, kind: type) -> Any:
-    """What `read` makes of the value; if it cannot be read, the one of the row before."""
+def _is_mutilated(position: Position, order: SortOrder) -> bool:
+    """Whether the list would not go on behind it: MariaDB gives a question mark for what is no ASCII, and compares the
+    bytes. No word of ours has one."""
+    return any(
+        isinstance(SORT_KEYS[each.name].sql.type, Ascii) and isinstance(value, str) and "?" in value
+        for each, value in zip(order, position, strict=True)
+    )
+
+
+def _salvaged(row: str, key: str, wanted: Wanted) -> ListedServer | None:
+    """The server at its place, be it `Unreadable`; None if its place cannot be read."""
     try:
-        return read(value)
-    except (msgspec.ValidationError, AttributeError, KeyError, TypeError, ValueError):
-        return before[number] if before is not None else datetime.datetime.min if kind is datetime.datetime else kind()
+        (position,) = _keys([key], wanted.order, Shape.KEY)
+    except core.errors.Unreadable:
+        return None
+    if wanted.shape is Shape.KEY:
+        return ListedServer(position, None)
+    read = packed.server if wanted.shape is Shape.DETAIL else _brief
+    return ListedServer(position, read(position[-1], row))
 
 
-def _sort_columns(order: SortOrder) -> list[sa.ColumnElement[Any]]:
-    return [SORT_KEYS[each.name].sql.label(f"key_{number}") for number, each in enumerate(order)]
+def _brief(uuid: str, row: str) -> Brief | Unreadable:
+    try:
+        return Brief(uuid, *msgspec.json.decode(row, type=tuple[str | None]))
+    except UNREADABLE as error:
+        return Unreadable(uuid, str(error))

@@ -1,9 +1,9 @@
 """The tables of a cell's database. Rows never leave this package as rows: each module gives values of its own noun."""
 
 import sqlalchemy as sa
-from sqlalchemy import Boolean, Column, Enum, ForeignKey, Index, Integer, Table, UniqueConstraint
+from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, Table, UniqueConstraint
 
-from database.types import Ascii, Json, LongText, Str, Timestamp
+from database.types import Ascii, Enumeration, Json, LongText, Str, Timestamp
 from lifecycle import states
 
 SCHEMA = "cell"
@@ -38,7 +38,7 @@ instances = _table(
     Column("project_id", Str(255), nullable=False),
     Column("user_id", Str(255), nullable=False),
     # the build protocol's own columns (docs/build-protocol.md)
-    Column("state", Enum(*states.PROTOCOL_STATES, name="instance_state"), nullable=False),
+    Column("state", Enumeration(*states.PROTOCOL_STATES, name="instance_state"), nullable=False),
     Column("attempt", Integer, nullable=False, default=1),
     Column("host", Str(255)),
     Column("node_uuid", Uuid),
@@ -78,7 +78,7 @@ instances = _table(
     Column("launch_index", Integer, nullable=False, default=0),
     Column("reservation_id", Ascii(255)),
     Column("progress", Integer, nullable=False, default=0),
-    Column("locked_by", Enum("owner", "admin", name="locker")),
+    Column("locked_by", Enumeration("owner", "admin", name="locker")),
     Column("locked_reason", Str(255)),
     # read with the row, so that a list is one query; the tables below serve the filters
     Column("metadata", Json),

@@ -8,6 +8,7 @@ import msgspec
 
 import api_db.build_status
 import api_db.instances
+import api_db.journal
 import cell_db.build_status
 import cell_db.cleanups
 import cell_db.history
@@ -341,7 +342,8 @@ class AbandonBuilds(_Each):
     Of one that no cell has yet its order goes to cell0. In a cell the attempt is given up and no other host is tried;
     its host is told to destroy what it has, and its claim goes when the host has answered. While the cell is away the
     fault is noted in the journal: the server is shown with it, and run this again when the cell is back. Its owner, or
-    you, can delete the server afterwards as ever.
+    you, can delete the server afterwards as ever. A row of the journal that cannot be read is mended, also that of a
+    delete; if what was ordered is lost, the row is removed, and the server is deleted unless its cell has it.
     """
 
     exit_codes = (
@@ -356,6 +358,10 @@ class AbandonBuilds(_Each):
     def _deal_with(self, open_cloud: cloud.Cloud, progress: BuildProgress, parsed_args: argparse.Namespace) -> str:
         _expect_word(progress)
         reason, dry_run = parsed_args.reason, parsed_args.dry_run
+        if progress.journal is not None and open_cloud.api_read(
+            api_db.journal.unreadable, most=1, uuid=progress.uuid
+        ):
+            return self._end_unreadable(open_cloud, progress, progress.journal, reason, dry_run=dry_run)
         if progress.is_deleting:
             raise core.errors.WrongState(
                 f"it is being deleted, which ends by itself: {describe(progress)} (see `cellctl cleanup`)"
@@ -369,6 +375,26 @@ class AbandonBuilds(_Each):
         if progress.journal is not None and progress.journal.kind is None:
             return self._abandon_in_journal(open_cloud, progress, progress.journal, reason, dry_run=dry_run)
         raise core.errors.WrongState(f"it is not being built: {describe(progress)}")
+
+    def _end_unreadable(
+        self,
+        open_cloud: cloud.Cloud,
+        progress: BuildProgress,
+        journal: api_db.build_status.BuildStatus,
+        reason: str,
+        *,
+        dry_run: bool,
+    ) -> str:
+        if progress.silence:
+            raise core.errors.Unavailable(describe(progress))
+        if dry_run:
+            return "its row in the journal cannot be read, and would be mended or ended"
+        fault = cell_db.history.fault(500, f"Build of instance {progress.uuid} failed: {reason}")
+        in_cell = progress.row is not None
+        ending = open_cloud.api_write(api_db.build_status.end_unreadable, journal, in_cell=in_cell, fault=fault)
+        if ending is None:
+            raise core.errors.WrongState("it has changed in this moment: look, or run this again")
+        return f"its row in the journal could not be read, and is {ending.value}"
 
     def _abandon_in_cell(
         self,

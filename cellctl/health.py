@@ -41,6 +41,7 @@ NONE = "none"
 AT_ONCE = 16
 GRACE_S = 0.5
 MAX_DEAD_LETTERS = 1000
+MAX_JOURNAL_ROWS = 1000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Process:
 @dataclasses.dataclass(frozen=True, slots=True)
 class ApiLevel:
     """`builds`: rows of the journal by phase; `soft_deleted`: servers that can be restored. None: the database did not
-    answer."""
+    answer. `unreadable`: rows of the journal that do not end by themselves."""
 
     database: Reach
     broker: Reach
@@ -78,6 +79,7 @@ class ApiLevel:
     builds: Mapping[str, int] | None
     dead_letters: int | None = None
     soft_deleted: int | None = None
+    unreadable: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -129,7 +131,9 @@ class Health:
             "API level": self.api.dead_letters,
             **{f"cell {cell.name}": cell.work.dead_letters if cell.work else None for cell in self.cells},
         }
-        return [
+        unreadable = self.api.unreadable
+        orders = [f"API level: {unreadable} builds or deletes cannot be read (cellctl build abandon)"] * bool(unreadable)
+        return orders + [
             f"{where}: {count} messages were given up (cellctl dead-letter list)"
             for where, count in letters.items()
             if count
@@ -180,7 +184,7 @@ def look(cloud: Cloud) -> Health:
         ]
         api = ApiLevel(
             Reach(UP, part.latency_ms), api_broker.result(), placement.result(), part.builds, part.dead_letters,
-            part.soft_deleted,
+            part.soft_deleted, part.unreadable,
         )  # fmt: skip
     processes = [_of_api_level(service, cloud.down_after_s) for service in part.services]
     for answer in answers.values():
@@ -202,6 +206,7 @@ class _ApiPart:
     builds: dict[str, int]
     dead_letters: int
     soft_deleted: int
+    unreadable: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -223,7 +228,7 @@ def _api_level(connection: sa.Connection) -> _ApiPart:
     letters = len(api_db.dead_letters.list_all(connection, most=MAX_DEAD_LETTERS))
     return _ApiPart(
         _round_trip_ms(connection), api_db.services.list_all(connection), api_db.journal.count(connection), letters,
-        api_db.soft_deletes.count(connection),
+        api_db.soft_deletes.count(connection), len(api_db.journal.unreadable(connection, most=MAX_JOURNAL_ROWS)),
     )  # fmt: skip
 
 

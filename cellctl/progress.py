@@ -110,6 +110,8 @@ def _of_journal(journal: api_db.build_status.BuildStatus, cell: str | None) -> s
             if journal.tries <= 1
             else f"accepted; waits for a host, leased {journal.tries} times"
         )
+    if journal.target is None:
+        return "assigned to no cell: its row cannot be read"
     if journal.target == CELL0_UUID:
         return "no valid host; it goes to cell0 in ERROR"
     fault = "; its fault is shown meanwhile" if journal.fault else ""

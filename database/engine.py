@@ -7,6 +7,7 @@ node answers some statements.
 """
 
 import contextlib
+import functools
 import sqlite3
 import threading
 import time
@@ -258,6 +259,8 @@ def _sqlite_engine(url: sa.URL, pool_size: int, wait_s: float, io_timeout_s: flo
 
     @sa.event.listens_for(engine, "connect")
     def _prepare(dbapi_connection: Any, _: Any) -> None:
+        # Text that is not UTF-8 is its own row's loss: the driver would fail the statement.
+        dbapi_connection.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
         cursor = dbapi_connection.cursor()
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=NORMAL")

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 import core.errors
 from database.engine import Database
 from database.schema import Schema
-from database.types import Json, LongText, Str, Timestamp
+from database.types import Enumeration, Json, LongText, Str, Timestamp
 
 
 def sync(schema: Schema, database: Database) -> None:
@@ -79,4 +79,6 @@ def render_type(kind: str, item: object, _: object) -> str | bool:
         return f"{type(item).__name__}({item.length})"
     if isinstance(item, Json):
         return "Json"
+    if isinstance(item, Enumeration):
+        return f"sa.{item.impl!r}"
     return False

@@ -2,11 +2,11 @@
 
 import datetime
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
+from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -30,6 +30,16 @@ class Str(sa.types.UserDefinedType[str]):
 
     def get_col_spec(self, **_: Any) -> str:
         return f"VARCHAR({self.length})"
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        return _as_text if dialect.name == "sqlite" else None
+
+
+def _as_text(value: Any) -> str | None:
+    """SQLite keeps values of any kind in any column."""
+    if value is None or isinstance(value, str):
+        return value
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 @compiles(Str, "mysql", "mariadb")
@@ -102,7 +112,45 @@ def _ascii_mysql(kind: Ascii, compiler: Any, **_: Any) -> str:
     return f"VARCHAR({kind.length}) CHARACTER SET ascii COLLATE {collation}"
 
 
-Timestamp = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+class Enumeration(sa.types.TypeDecorator[str]):
+    """One of these words. A row that was damaged may hold another: it is read as it is, for whoever reads one row of
+    many must not fail the others."""
+
+    impl = sa.Enum
+    cache_ok = True
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        return _as_text if dialect.name == "sqlite" else None
+
+
+class _Moment(sa.DateTime):
+    """As `sa.DateTime`; what is no moment (SQLite keeps anything, MariaDB a zero date) is read as None, for whoever
+    reads one row of many must not fail the others."""
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], Any] | None:
+        read = super().result_processor(dialect, coltype) or (lambda value: value)
+
+        def read_moment(value: Any) -> datetime.datetime | None:
+            try:
+                moment = read(value)
+            except (TypeError, ValueError):
+                return None
+            return moment if isinstance(moment, datetime.datetime) and moment.tzinfo is None else None
+
+        return read_moment
+
+
+class _SqliteMoment(_Moment, sqlite.DATETIME):
+    pass
+
+
+class _MysqlMoment(_Moment, mysql.DATETIME):
+    pass
+
+
+Timestamp = (
+    sa.DateTime().with_variant(_MysqlMoment(fsp=6), "mysql", "mariadb").with_variant(_SqliteMoment(), "sqlite")  # type: ignore[no-untyped-call]
+)
 LongText = sa.Text().with_variant(mysql.MEDIUMTEXT(), "mysql", "mariadb")
 UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError, RecursionError)
 """What a document raises that is none, or not of the shape that was asked for: whoever reads rows one by one catches
@@ -137,6 +185,73 @@ def document(text: str | None, kind: type[T]) -> T | None:
         return None if text is None else msgspec.json.decode(text, type=kind)
     except UNREADABLE:
         return None
+
+
+Moment = Annotated[datetime.datetime, msgspec.Meta(tz=False)]
+"""A moment as JSON has it that a database made of a row; without this a number would be read as one, and could be
+compared with none of ours."""
+
+
+class readable(FunctionElement[Any]):
+    """A column's value for `json_array`; of what SQLite alone keeps there, and JSON cannot hold, something that no such
+    column has."""
+
+    inherit_cache = True
+    name = "readable"
+
+    def __init__(self, column: sa.ColumnElement[Any]) -> None:
+        self.type = column.type
+        super().__init__(column)
+
+
+@compiles(readable)
+def _readable(element: readable, compiler: Any, **kw: Any) -> str:
+    return str(compiler.process(element.clauses.clauses[0], **kw))
+
+
+@compiles(readable, "sqlite")
+def _readable_sqlite(element: readable, compiler: Any, **kw: Any) -> str:
+    column = compiler.process(element.clauses.clauses[0], **kw)
+    other = "0" if isinstance(element.type, Str | sa.Text | Json | Enumeration) else "'?'"
+    return f"CASE WHEN typeof({column}) IN ('blob', 'real') THEN {other} ELSE {column} END"
+
+
+class is_kept_well(FunctionElement[bool]):
+    """Whether a value is an int, a str or a datetime, as its column's are (or NULL), so that rows can be sorted by it;
+    of others MariaDB keeps zero dates, and binary text in ASCII columns."""
+
+    type = sa.Boolean()
+    inherit_cache = True
+    name = "is_kept_well"
+
+    def __init__(self, value: sa.ColumnElement[Any], kind: str) -> None:
+        super().__init__(value, sa.literal_column(kind))
+
+
+@compiles(is_kept_well)
+def _is_kept_well(element: is_kept_well, compiler: Any, **kw: Any) -> str:
+    clause, kind = element.clauses.clauses
+    value = compiler.process(clause, **kw)
+    if isinstance(clause.type, Ascii):
+        return f"({value} IS NULL OR HEX({value}) = HEX(CONVERT({value} USING utf8mb4)))"
+    if str(kind) != "datetime":
+        return "1 = 1"
+    return f"({value} IS NULL OR MONTH({value}) > 0 AND DAYOFMONTH({value}) > 0)"
+
+
+@compiles(is_kept_well, "sqlite")
+def _is_kept_well_sqlite(element: is_kept_well, compiler: Any, **kw: Any) -> str:
+    clause, kind = element.clauses.clauses
+    value = compiler.process(clause, **kw)
+    return f"({value} IS NULL OR {_SQLITE_CHECKS[str(kind)].format(value=value)})"
+
+
+_SQLITE_CHECKS = {
+    "int": "typeof({value}) = 'integer'",
+    "str": "typeof({value}) = 'text'",
+    "datetime": "(typeof({value}) = 'text' AND strftime('%Y-%m-%d %H:%M:%S', substr({value}, 1, 19)) = substr({value}, 1, 19)"
+    " AND (length({value}) = 19 OR substr({value}, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]'))",
+}
 
 
 class now_sql(FunctionElement[datetime.datetime]):

@@ -338,11 +338,21 @@ class Gate:
         def answered(rows: Rows) -> None:
             self._async_connections.give_back(async_connection)
             self._well(self._bulkhead, "answer", started)
-            _fulfil(future, lambda: question.answer(rows))
+            try:
+                value = question.answer(rows)
+            except core.errors.Unreadable:
+                ask_in_thread()
+            except Exception as error:
+                future.set_exception(error)
+            else:
+                future.set_result(value)
 
         def broke(_: Exception) -> None:
-            """What to make of the error is known where a thread asks."""
             self._async_connections.drop(async_connection)
+            ask_in_thread()
+
+        def ask_in_thread() -> None:
+            """What to make of an error, or of a row that is damaged, is known there."""
             try:
                 later = self._reading(fn, (), {})
             except core.errors.CellplaneError as error:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 MISSING = "X-Cellplane-Missing-Cells"
 VERSIONS = ("2.1", "2.68", "2.69", "2.96")
 DOCUMENTS = ("[1", "null", '{"a": 1}', "[" * 2000)
-TEXTS = ("garbage", "9" * 40)
+TEXTS = ("garbage", "5", "1e400", b"\xff")
 # What the rest of the protocol is held together by; a row without them is another row.
 KEPT = {"id", "uuid", "deleted", "attempt"}
 COLUMNS = [column.name for column in cell_db.tables.instances.columns if column.name not in KEPT]
@@ -42,7 +42,7 @@ def cloud(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S
         yield small
 
 
-def corrupt(cloud: SmallCloud, uuid: str, column: str, value: str) -> None:
+def corrupt(cloud: SmallCloud, uuid: str, column: str, value: str | bytes) -> None:
     """As it is in a cell that went wrong: nothing converts the value."""
     with cloud.databases["east"].transaction() as connection:
         connection.exec_driver_sql(f"UPDATE instances SET {column} = ? WHERE uuid = ?", (value, uuid))

@@ -44,8 +44,7 @@ def packed_row(**texts: str | None) -> str:
 
 def read(**texts: str | None) -> Server | packed.Unreadable:
     """The server of such a row."""
-    (server,) = packed.servers([packed_row(**texts)])
-    return server
+    return packed.server("u", packed_row(**texts))
 
 
 def as_before(kind: Any, text: str) -> Any:

@@ -1,6 +1,7 @@
 """`cellctl build`: how far each build is, and what an operator may do about it."""
 
 import pytest
+import sqlalchemy as sa
 
 from lifecycle import states
 from tests.cellctl.terminal import Terminal
@@ -198,3 +199,37 @@ def test_what_a_cell_has_not_heard_of_is_listed_and_is_no_build(cloud: Terminal,
     cloud.gone("east")
     away = cloud.runs("build", "abandon", uuid)
     assert (away.code, "it is not being built" in away.err + away.out) == (1, True), away
+
+
+@pytest.mark.parametrize(
+    ("damage", "deleting", "said", "left"),
+    [
+        ({"instance": "{"}, False, "ended", None),
+        ({"instance": "[]"}, False, "ended", None),
+        ({"alternates": "5"}, False, "mended", "assigned"),
+        ({"fault": "5"}, False, "mended", "assigned"),
+        ({"phase": "assigned"}, False, "mended", "assigned"),
+        ({"delete_context": "5"}, True, "mended", "new"),
+        ({"instance": "{"}, True, "mended", "new"),
+        ({"kind": "unknown"}, False, "removed", None),
+    ],
+)
+def test_a_row_that_nobody_can_read_is_to_be_looked_at_and_abandon_ends_it(
+    cloud: Terminal, under_way: UnderWay, damage: dict[str, str], deleting: bool, said: str, left: str | None
+) -> None:
+    cloud.everything_up()
+    uuid = under_way.accepted()
+    column, value = next(iter(damage.items()))
+    with cloud.opened("api").transaction() as connection:
+        row = sa.text(f"UPDATE build_requests SET {column} = :value, deleting = :deleting WHERE uuid = :uuid")
+        connection.execute(row, {"value": value, "deleting": deleting, "uuid": uuid})
+
+    remark = "API level: 1 builds or deletes cannot be read (cellctl build abandon)"
+    assert cloud.gets("status")["remarks"] == [remark]
+    assert [row["server"] for row in cloud.gets("build", "list")] == [uuid]
+    assert cloud.gets("build", "show", uuid)["server"] == uuid
+    (row,) = cloud.gets("build", "abandon", uuid)
+    assert said in row["result"]
+
+    assert cloud.gets("status")["remarks"] == []
+    assert [row["phase"] for row in cloud.gets("build", "list")] == ([] if left is None else [left])
