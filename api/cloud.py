@@ -56,14 +56,18 @@ class Cloud:
         self.filters_of_policies = core.scheduling.filters_of_policies(conf)
         self._started_at = utcnow()
         self._heartbeat = Periodic("heartbeat", BEAT_S, self._beat, SystemClock(), at_once=True)
+        # As those of cells: otherwise the first request after an outage is still refused, in each worker.
+        self._images_probe = Periodic("images", conf.cells.refresh_s, self._images_bulkhead.probe, SystemClock())
         self.build_not_after = datetime.timedelta(seconds=conf.api.build_not_after_s)
 
     def start(self) -> None:
         """Reads the cell mappings and keeps them fresh."""
         self.cells.start()
         self._heartbeat.start()
+        self._images_probe.start()
 
     def stop(self) -> None:
+        self._images_probe.stop(timeout_s=IMAGES_PING_S)
         self._heartbeat.stop(timeout_s=BEAT_S)
         self.cells.stop()
         self.api_db.close()

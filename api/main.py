@@ -174,6 +174,7 @@ def app_of(conf: cfg.ConfigOpts, cloud: Cloud, strategy: Strategy) -> App:
             project_at_once=conf.api.project_requests_at_once,
             project_waiting=conf.api.project_requests_waiting,
             project_wait_s=conf.api.project_wait_s,
+            bodies_at_once=conf.api.bodies_at_once,
             monitors=monitors_of(conf.api, "api"),
         ),
         clock=SystemClock(),

@@ -69,6 +69,13 @@ API = OptionGroup(
             min=0.1,
             help="Seconds that a request waits for other requests of its project; then it gets a 503.",
         ),
+        cfg.IntOpt(
+            "bodies_at_once",
+            default=1024,
+            min=1,
+            help="Request bodies that a worker receives at the same time, of one project as many as it may have requests; "
+            "for one more the oldest gets a 408.",
+        ),
         *core.listener.OPTIONS,
         core.monitoring.OPTION,
         cfg.FloatOpt(

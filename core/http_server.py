@@ -6,8 +6,9 @@ and it costs as much as all the rest.
 """
 
 import asyncio
+import contextlib
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -26,6 +27,10 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 """Gives the answer, sent already or not."""
 Refuse = Callable[[web.BaseRequest, int], web.Response]
 """Gives the answer of this status to a request that reached no handler."""
+
+
+class Gone(ConnectionResetError):
+    """The client has closed its connection before it was answered."""
 
 
 class HttpServer:
@@ -125,15 +130,56 @@ async def write(response: web.StreamResponse, request: web.BaseRequest) -> None:
     await response.write_eof()
 
 
+@contextlib.asynccontextmanager
+async def waiting(request: web.BaseRequest, within_s: float) -> AsyncIterator[None]:
+    """For the part of a request's way in which it waits and nothing is done for it yet: it ends with the time, or with
+    the client's connection. (aiohttp could cancel all of a handler then, and so break off a write.)
+
+    Raises:
+        TimeoutError: the time is over.
+        Gone: the client has gone.
+    """
+    require_client(request)
+    protocol = request.protocol
+    try:
+        async with asyncio.timeout(within_s) as limit:
+            if isinstance(protocol, _Protocol):
+                protocol.waits = limit
+            try:
+                yield
+            finally:
+                if isinstance(protocol, _Protocol):
+                    protocol.waits = None
+    except TimeoutError:
+        require_client(request)
+        raise
+
+
+def require_client(request: web.BaseRequest) -> None:
+    """
+    Raises:
+        Gone: nobody is there any more to read an answer.
+    """
+    if request.transport is None:
+        raise Gone("The client has gone.")
+
+
 class _Protocol(web.RequestHandler):
     """aiohttp's protocol, whose own error pages say nothing that our users know, and leave no line in the program's
-    log."""
+    log. `waits` is the time limit of a request that only waits: it ends with the connection."""
 
-    __slots__ = ("_refuse",)
+    __slots__ = ("_refuse", "waits")
 
     def __init__(self, server: web.Server, refuse: Refuse, **settings: Any) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **settings)
         self._refuse = refuse
+        self.waits: asyncio.Timeout | None = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """As aiohttp; ends a wait."""
+        super().connection_lost(exc)
+        if self.waits is not None and not self.waits.expired():
+            self.waits.reschedule(0.0)
 
     def handle_error(
         self,

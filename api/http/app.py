@@ -5,8 +5,8 @@ import asyncio
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 import orjson
@@ -14,6 +14,7 @@ from aiohttp import web
 
 from api.cloud import Cloud
 from api.http import versions
+from api.http.bodies import Bodies, document_of
 from api.http.call import Arguments, Call, Raw
 from api.http.caller import AddressedStrategy, Identity, Strategy
 from api.http.errors import MALFORMED, NOT_FOUND, RETRY_AFTER_S, Fault, HttpError, fault_of, unexpected
@@ -26,23 +27,19 @@ from api.http.view import Render
 from core import errors, log
 from core.clock import Clock
 from core.context import Context, asks_for, new_request_id
-from core.http_server import NAME, write
+from core.http_server import NAME, require_client, waiting, write
 from core.listener import deliver
 from core.monitoring import Monitors
 
 LOG = log.get(__name__)
 
 JSON = "application/json"
-_READ_TYPES = frozenset({JSON, "application/vnd.openstack.compute+json"})
 _REQUEST_ID = re.compile(r"req-[0-9a-fA-F-]{36}")
 _HOST = re.compile(r"[A-Za-z0-9._\-:\[\]]{1,255}")
 _SECRET_NAME = re.compile(r"pass|token|secret|credential", re.IGNORECASE)
 _SENT_AT_ONCE_BYTES = 64 * 1024
 _MAX_PARAMETERS = 1000
 _YES = "True"
-_MAX_LEVELS = 32
-"""Of lists and objects inside each other in a body: none that is served needs ten, and whoever walks a document may do
-so recursively."""
 _MAX_SHOWN = 1024
 PIECE_ITEMS = 50
 """Items of a page that are rendered at once."""
@@ -57,7 +54,8 @@ class Limits:
     An answer must be sent within ``send_timeout_s``, and some of it within every ``send_progress_timeout_s``;
     ``max_unsent_bytes`` are those of all answers that are being sent; a page of a list ends at about
     ``max_page_bytes``. Of one project ``project_at_once`` requests are worked on at the same time and
-    ``project_waiting`` more wait, for ``project_wait_s``. Metrics and names of cells are for ``monitors``.
+    ``project_waiting`` more wait, for ``project_wait_s``. Bodies that are being received are ``bodies_at_once``, of one
+    project as many as it may have requests. Metrics and names of cells are for ``monitors``.
     """
 
     max_limit: int
@@ -71,6 +69,7 @@ class Limits:
     project_at_once: int = 16
     project_waiting: int = 512
     project_wait_s: float = 30.0
+    bodies_at_once: int = 1024
     monitors: Monitors = field(default_factory=Monitors)
 
 
@@ -125,6 +124,12 @@ class App:
         self._observe = observe
         self._shares = Shares(
             at_once=limits.project_at_once, waiting=limits.project_waiting, wait_s=limits.project_wait_s
+        )
+        self._bodies = Bodies(
+            max_bytes=limits.max_body_bytes,
+            within_s=limits.read_timeout_s,
+            most=limits.bodies_at_once,
+            most_of_project=limits.project_at_once + limits.project_waiting,
         )
         self._unsent_bytes = 0
         self._is_leaving = False
@@ -220,10 +225,7 @@ class App:
                 field="project_id",
             )
         call = self._call(exchange, match, context, version)
-        if context.project_id is None:
-            return await self._handled(call, endpoint, exchange)
-        async with self._shares.one_of(context.project_id):
-            return await self._handled(call, endpoint, exchange)
+        return await self._handled(call, endpoint, exchange)
 
     async def _identify(self, exchange: _Exchange, access: Access) -> Context:
         """The context of whoever asks; nobody's where the route asks for no credentials."""
@@ -262,71 +264,66 @@ class App:
         )
 
     async def _handled(self, call: Call, endpoint: Endpoint, exchange: _Exchange) -> _Answer:
-        """Runs the row's handler once everything the row demands is so."""
-        request = exchange.request
-        bound = await self._bound(call, endpoint, request)
-        exchange.shown_parameters = bound.check_query.names
-        if bound.policy is not None:
-            call.enforce(bound.policy)
-        if request.rel_url.raw_query_string:
-            call.raw_query = _parameters(request.rel_url.raw_query_string)
-            call.query = Arguments(bound.check_query(call.raw_query))
+        """Runs the row's handler once everything the row demands is so.
+
+        A project's turn is for work: what needs no body is judged, and the body is waited for, before it.
+        """
+        request, project_id = exchange.request, call.context.project_id
+        bound = None if endpoint.actions else _present(endpoint.at(call.version, is_legacy=call.is_legacy))
+        if bound is not None:
+            _judge_head(bound, call, exchange)
+        elif not endpoint.has_action_for(call.can):
+            raise errors.Forbidden("Policy doesn't allow any of the actions to be performed.")
+        body = None
+        if bound is None or bound.check_body is not None:
+            body = await self._bodies.receive(request, project_id)
+        if project_id is None:
+            return await self._worked(call, endpoint, bound, body, exchange)
+        async with self._shares.one_of(project_id, partial(waiting, request)):
+            return await self._worked(call, endpoint, bound, body, exchange)
+
+    async def _worked(
+        self, call: Call, endpoint: Endpoint, bound: Bound | None, body: bytes | None, exchange: _Exchange
+    ) -> _Answer:
+        """Judges the body and runs the handler. `bound`: the row; None: the action's, whose name stands in the body."""
+        require_client(exchange.request)
+        if body is not None:
+            call.document = document_of(body)
+        if bound is None:
+            bound = _present(_action(call, endpoint))
+            _judge_head(bound, call, exchange)
         if bound.check_body is not None:
-            if call.document is None:
-                call.document = await self._document(request)
             call.body, call.document = bound.check_body(call.document)
         return await _rendered(await bound.handler(call), bound, call, self._limits.max_page_bytes)
 
-    async def _bound(self, call: Call, endpoint: Endpoint, request: web.BaseRequest) -> Bound:
-        """The row for the microversion; of an action, whose name stands in the body, too."""
-        if endpoint.actions:
-            call.document = await self._document(request)
-            if len(call.document) != 1:
-                raise errors.Invalid("The body must hold exactly one key, the name of an action.", field="body")
-            ((action, call.body),) = call.document.items()
-            bound = endpoint.action_at(action, call.version, is_legacy=call.is_legacy)
-        else:
-            bound = endpoint.at(call.version, is_legacy=call.is_legacy)
-        if bound is None:
-            raise HttpError(404, NOT_FOUND)
-        return bound
 
-    async def _document(self, request: web.BaseRequest) -> dict[str, Any]:
-        """The JSON object in the request's body.
-
-        Raises:
-            Invalid: there is none.
-            HttpError: of another media type, too large or too slow.
-        """
-        if "Content-Type" in request.headers and request.content_type not in _READ_TYPES:
-            raise HttpError(415, f"Unsupported Content-Type {request.content_type}")
-        try:
-            async with asyncio.timeout(self._limits.read_timeout_s):
-                body = await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            raise HttpError(413, f"The body is larger than {self._limits.max_body_bytes} bytes.") from None
-        except (web.RequestPayloadError, ConnectionError):
-            raise errors.Invalid("Malformed request body: it can't be read.", field="body") from None
-        except TimeoutError:
-            raise HttpError(408, "The body did not arrive in time.") from None
-        try:
-            document = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            raise errors.Invalid("Malformed request body: it is no JSON.", field="body") from None
-        if not isinstance(document, dict):
-            raise errors.Invalid("Malformed request body: it is no object.", field="body")
-        _refuse_deep(document)
-        return document
+def _present(bound: Bound | None) -> Bound:
+    if bound is None:
+        raise HttpError(404, NOT_FOUND)
+    return bound
 
 
-def _refuse_deep(document: dict[str, Any]) -> None:
-    level: list[Any] = [document]
-    for _ in range(_MAX_LEVELS):
-        inner = (value for each in level for value in (each.values() if isinstance(each, dict) else each))
-        level = [value for value in inner if isinstance(value, dict | list)]
-        if not level:
-            return
-    raise errors.Invalid(f"Malformed request body: more than {_MAX_LEVELS} levels are nested.", field="body")
+def _judge_head(bound: Bound, call: Call, exchange: _Exchange) -> None:
+    """Whether the caller may, and whether the query is as the row has it."""
+    exchange.shown_parameters = bound.check_query.names
+    if bound.policy is not None:
+        call.enforce(bound.policy)
+    raw_query = exchange.request.rel_url.raw_query_string
+    if raw_query:
+        call.raw_query = _parameters(raw_query)
+        call.query = Arguments(bound.check_query(call.raw_query))
+
+
+def _action(call: Call, endpoint: Endpoint) -> Bound | None:
+    """The row of the action that the body names; as `Endpoint.at`.
+
+    Raises:
+        Invalid: it names none, or none that there is.
+    """
+    if len(call.document) != 1:
+        raise errors.Invalid("The body must hold exactly one key, the name of an action.", field="body")
+    ((action, call.body),) = call.document.items()
+    return endpoint.action_at(action, call.version, is_legacy=call.is_legacy)
 
 
 def _require_project(context: Context) -> None:

@@ -8,6 +8,7 @@ import orjson
 
 from api.http.versions import NotServed
 from core import errors
+from core.http_server import Gone
 
 RETRY_AFTER_S = 2
 
@@ -18,6 +19,7 @@ _STATUS: dict[type[Exception], int] = {
     errors.Forbidden: 403,
     errors.Unavailable: 503,
     NotServed: 406,
+    Gone: 499,  # As web servers' logs have it; nobody reads the answer.
 }
 
 _FAULTS = {

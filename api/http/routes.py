@@ -4,6 +4,7 @@ import enum
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TypeAlias
 from urllib.parse import unquote
 
@@ -123,6 +124,19 @@ class Endpoint:
             present = (row for row in rows if _span(row).applies(version))
             self._bound_actions[key] = next((_bind(row, NO_QUERY, version, is_legacy) for row in present), None)
         return self._bound_actions[key]
+
+    def has_action_for(self, can: Callable[[str], bool]) -> bool:
+        """Whether somebody may ask for an action here, by the rules alone: known before the body says for which one.
+
+        Actions that refuse everybody count only where there are no others.
+        """
+        are_all_refused = True
+        for row in self.actions:
+            if row.status < HTTPStatus.BAD_REQUEST:
+                if row.policy is None or can(row.policy):
+                    return True
+                are_all_refused = False
+        return are_all_refused
 
 
 def _span(row: Route | ActionRoute) -> Span:

@@ -3,9 +3,13 @@
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import TypeAlias
 
 import core.errors
+
+Waiting: TypeAlias = Callable[[float], contextlib.AbstractAsyncContextManager[object]]
+"""What a wait of so many seconds ends with: the time at least."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -33,18 +37,19 @@ class Shares:
         self._shares: dict[str, _Share] = {}
 
     @contextlib.asynccontextmanager
-    async def one_of(self, project_id: str) -> AsyncIterator[None]:
-        """Runs the block when it is its turn.
+    async def one_of(self, project_id: str, waiting: Waiting = asyncio.timeout) -> AsyncIterator[None]:
+        """Runs the block, which is work alone and waits for no client, when it is its turn.
 
         Raises:
             OverShare: too many requests of the project wait, or this one waited for too long.
+            Exception: what else `waiting` raised; the place is free then.
         """
         share = self._shares.setdefault(project_id, _Share(asyncio.Semaphore(self._at_once)))
         if share.requests >= self._most:
             raise _over(project_id)
         share.requests += 1
         try:
-            await self._turn(share, project_id)
+            await self._turn(share, project_id, waiting)
             try:
                 yield
             finally:
@@ -54,12 +59,12 @@ class Shares:
             if not share.requests:
                 del self._shares[project_id]
 
-    async def _turn(self, share: _Share, project_id: str) -> None:
+    async def _turn(self, share: _Share, project_id: str, waiting: Waiting) -> None:
         if not share.slots.locked():
             await share.slots.acquire()
             return
         try:
-            async with asyncio.timeout(self._wait_s):
+            async with waiting(self._wait_s):
                 await share.slots.acquire()
         except TimeoutError:
             raise _over(project_id) from None

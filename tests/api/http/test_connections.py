@@ -1,30 +1,22 @@
 """What comes over a connection and is no request, or whose answer nobody reads: it gets our words, a line in the log,
 and an end."""
 
-import asyncio
 import contextlib
 import logging
 import pathlib
 import re
 import socket
 import struct
-import threading
-import time
 from collections.abc import Iterator
 
 import orjson
 import pytest
 
-from api.http.app import App, Limits
+from api.http.app import Limits
 from api.http.call import Call, Raw
-from api.http.policy import Policy
 from api.http.routes import Access, Route
-from core.clock import SystemClock
-from core.http_server import HttpServer
-from core.listener import ConnectionLimits
-from tests.api.http.harness import Trusting, settings
+from tests.api.http.raw_connections import Served, answer, until, until_closed
 
-WITHIN_S = 10.0
 BIG_BYTES = 12_000_000
 MAX_UNSENT = 20_000_000
 
@@ -37,77 +29,21 @@ async def big(call: Call) -> object:
     return Raw(bytes(BIG_BYTES), "application/octet-stream")
 
 
+LIMITS = Limits(
+    max_limit=10,
+    max_body_bytes=20_000,
+    read_timeout_s=1.0,
+    link_prefix=None,
+    send_progress_timeout_s=0.5,
+    max_unsent_bytes=MAX_UNSENT,
+)
 TABLE = [Route("GET", "/small", small, access=Access.ANYBODY), Route("GET", "/big", big, access=Access.ANYBODY)]
-
-
-class Served:
-    """An app behind the server that the program uses, in a thread of its own."""
-
-    def __init__(self, folder: pathlib.Path) -> None:
-        limits = Limits(
-            max_limit=10,
-            max_body_bytes=20_000,
-            read_timeout_s=1.0,
-            link_prefix=None,
-            send_progress_timeout_s=0.5,
-            max_unsent_bytes=MAX_UNSENT,
-        )
-        app = App(
-            cloud=None,  # type: ignore[arg-type]
-            tables=[TABLE],
-            policy=Policy(settings(folder), ()),
-            strategy=Trusting(),
-            limits=limits,
-            clock=SystemClock(),
-        )
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.loop = asyncio.new_event_loop()
-        self.server = HttpServer(
-            app.serve,
-            self._listening,
-            ConnectionLimits(head_timeout_s=0.5),
-            refuse=app.refuse,
-            stop_timeout_s=1.0,
-            max_body_bytes=20_000,
-        )
-        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self.server.start(), self.loop).result(WITHIN_S)
-
-    def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.server.close(), self.loop).result(WITHIN_S)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(WITHIN_S)
-        self.loop.close()
-        self._listening.close()
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection(self._listening.getsockname(), timeout=WITHIN_S)
 
 
 @pytest.fixture
 def served(tmp_path: pathlib.Path) -> Iterator[Served]:
-    with contextlib.closing(Served(tmp_path)) as served:
+    with contextlib.closing(Served(tmp_path, TABLE, LIMITS, head_timeout_s=0.5)) as served:
         yield served
-
-
-def answer(client: socket.socket) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers by their names in small letters, and body."""
-    got = b""
-    while b"\r\n\r\n" not in got:
-        got += client.recv(65536)
-    head, _, body = got.partition(b"\r\n\r\n")
-    first, *lines = head.decode().split("\r\n")
-    headers = {line.partition(":")[0].lower(): line.partition(":")[2].strip() for line in lines}
-    while len(body) < int(headers["content-length"]):
-        body += client.recv(65536)
-    return int(first.split()[1]), headers, body
-
-
-def until_closed(client: socket.socket) -> None:
-    with contextlib.suppress(ConnectionError):
-        while client.recv(65536):
-            pass
 
 
 HEAD = b"Host: localhost\r\n"
@@ -209,11 +145,3 @@ def test_answers_under_way_have_a_limit_together(served: Served) -> None:
         assert (status, headers["retry-after"]) == (503, "2")
         other.sendall(b"GET /v2.1/small HTTP/1.1\r\n" + HEAD + b"\r\n")
         assert answer(other)[0] == 200
-
-
-def until(condition: object) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + WITHIN_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
