@@ -9,8 +9,6 @@ import ipaddress
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import orjson
-
 from api.prepare.refusals import invalid
 from objects.host_query import parse as parse_query
 
@@ -71,7 +69,7 @@ def parse(document: Mapping[str, Any]) -> Hints:
         group=next(iter(group), None),
         same_host=same_host,
         different_host=different_host,
-        query=_query(hints.get(QUERY)),
+        query=_query(hints.get(QUERY, "")),
         near=_network(hints),
         different_cell=different_cell,
         target_cell=hints.get(TARGET_CELL),
@@ -125,15 +123,10 @@ def _listed(names: str | list[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
 
 
-def _query(given: object) -> str:
-    """The condition as JSON text, whether it came as text or as JSON itself; "": there is none."""
-    if given is None:
-        return ""
+def _query(text: str) -> str:
+    """The condition as JSON text; "": there is none."""
     try:
-        text = given if isinstance(given, str) else orjson.dumps(given).decode()
         return "" if parse_query(text) is None else text
-    except TypeError:  # deeper, or a greater number, than it writes
-        raise invalid(QUERY, "It is no condition on hosts.") from None
     except ValueError as error:
         raise invalid(QUERY, f"It is no condition on hosts. {error}") from None
 

@@ -291,7 +291,6 @@ def test_hints_reach_the_scheduler_as_lists_whatever_their_name_and_form(cloud: 
     ("hints", "kept"),
     [
         ({"query": '[">=", "$free_ram_mb", 1]'}, {"query": '[">=", "$free_ram_mb", 1]'}),
-        ({"query": [">=", "$free_ram_mb", 1]}, {"query": '[">=","$free_ram_mb",1]'}),
         ({"query": ""}, {"query": ""}),
         ({"query": "[]"}, {"query": ""}),
         ({"build_near_host_ip": "192.0.2.7"}, {"near": "192.0.2.0/24"}),

@@ -16,6 +16,7 @@ from clients.placement import connect
 from compute.simulated.guests import GuestFiles
 from database.engine import Database
 from devstack.layout import Shape, State
+from lifecycle import states
 from messaging.broker import Broker
 from tests.faults import invariants
 from tests.faults.world import World
@@ -74,6 +75,12 @@ class StackWorld:
             for host in hosts
             for guest in _guests(self.folder / host / "guests" / host / "guests")
         ]
+
+    def running_guests(self) -> set[str]:
+        """Of every guest on every host those that are not off."""
+        folders = [self.folder / host / "guests" / host / "guests" for hosts in self.hosts.values() for host in hosts]
+        guests = (guest for folder in folders for guest in _guests(folder))
+        return {guest.uuid for guest in guests if guest.power_state != states.SHUTDOWN}
 
     def claims(self) -> dict[str, str]:
         """uuid -> node of every claim in Placement; fails if a server has claims on two."""

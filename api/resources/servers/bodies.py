@@ -32,7 +32,6 @@ from api.http.schema import (
 from api.prepare.user_data import USER_DATA
 from lifecycle import actions
 from objects.host_query import MAX_BYTES as MAX_QUERY_BYTES
-from objects.host_query import MAX_TERMS
 from objects.ids import last_of_address, uuid_of
 
 MAX_TAGS = 50
@@ -114,8 +113,8 @@ HINTS = structure(
     Property("group", either(UUID, list_of(UUID, minimum=1, maximum=1))),
     Property("different_host", either(UUID, list_of(UUID, maximum=MAX_HINTED))),
     Property("same_host", either(UUID, list_of(UUID, minimum=1, maximum=MAX_HINTED))),
-    # JSON in a text, or JSON itself: prepare/hints.py reads it.
-    Property("query", either(text(0, MAX_QUERY_BYTES), list_of(ANY, maximum=MAX_TERMS))),
+    # JSON in a text: prepare/hints.py reads it.
+    Property("query", text(0, MAX_QUERY_BYTES)),
     Property("build_near_host_ip", text(1, 45)),
     Property("cidr", text(1, 4)),
     Property("different_cell", either(_CELL, list_of(_CELL, maximum=MAX_HINTED_CELLS))),
