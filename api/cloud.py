@@ -115,8 +115,8 @@ def _images_bulkhead(conf: cfg.ConfigOpts, metrics: GateMetrics) -> Bulkhead:
     who does not need it."""
     service = HttpClient(conf.image.endpoint, who="the image service", timeout_s=IMAGES_PING_S)
     return Bulkhead(
-        "api", "images", ping=lambda: _look_at(service), ping_s=2 * IMAGES_PING_S, threads=IMAGES_THREADS, waiting=IMAGES_WAITING,
-        project_share=conf.cells.project_share, clock=SystemClock(), metrics=metrics,
+        "api", "images", ping=lambda: _look_at(service), ping_s=2 * IMAGES_PING_S, threads=IMAGES_THREADS,
+        waiting=IMAGES_WAITING, project_share=conf.cells.project_share, clock=SystemClock(), metrics=metrics,
     )  # fmt: skip
 
 

@@ -73,8 +73,8 @@ API = OptionGroup(
             "bodies_at_once",
             default=1024,
             min=1,
-            help="Request bodies that a worker receives at the same time, of one project as many as it may have requests; "
-            "for one more the oldest gets a 408.",
+            help="Request bodies that a worker receives at the same time, of one project as many as it may have "
+            "requests; for one more the oldest gets a 408.",
         ),
         *core.listener.OPTIONS,
         core.monitoring.OPTION,
@@ -123,12 +123,14 @@ KEYSTONE = OptionGroup(
         cfg.StrOpt("project_name", help="Project in which the user has that role."),
         cfg.StrOpt("user_domain_id", default="default", help="Domain of the user, unless user_domain_name is set."),
         cfg.StrOpt("user_domain_name", help="Domain of the user, by name."),
-        cfg.StrOpt("project_domain_id", default="default", help="Domain of the project, unless project_domain_name is set."),
+        cfg.StrOpt("project_domain_id", default="default",
+            help="Domain of the project, unless project_domain_name is set."),
         cfg.StrOpt("project_domain_name", help="Domain of the project, by name."),
         cfg.StrOpt("cafile", help="PEM file of trusted authorities for an https Keystone. By default the system's."),
         cfg.FloatOpt(
             "token_cache_time", default=60.0, min=-1.0,
-            help="Seconds for which a valid token is cached. A revocation is noticed after this time. 0 or -1: no cache.",
+            help="Seconds for which a valid token is cached. A revocation is noticed after this time. 0 or -1: no "
+            "cache.",
         ),
         cfg.FloatOpt(
             "timeout_s", default=5.0, min=0.1,

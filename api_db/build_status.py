@@ -189,4 +189,15 @@ def _forget_delete(connection: sa.Connection, uuid: str, cell_uuid: str) -> bool
     )
 
 
-__all__ = ["ASSIGNED", "NEW", "BuildStatus", "Ending", "abandon", "end_lease", "end_unreadable", "find", "forget_deletes", "list_all"]
+__all__ = [
+    "ASSIGNED",
+    "NEW",
+    "BuildStatus",
+    "Ending",
+    "abandon",
+    "end_lease",
+    "end_unreadable",
+    "find",
+    "forget_deletes",
+    "list_all",
+]

@@ -74,8 +74,8 @@ def create(
     """
     _refuse_shared_urls(connection, database_connection=database_connection, transport_url=transport_url, uuid=uuid)
     row = {
-        "uuid": uuid or str(uuids.uuid4()), "name": name, "database_connection": database_connection, "transport_url": transport_url,
-        "disabled": disabled, "created_at": utcnow(),
+        "uuid": uuid or str(uuids.uuid4()), "name": name, "database_connection": database_connection,
+        "transport_url": transport_url, "disabled": disabled, "created_at": utcnow(),
     }  # fmt: skip
     try:
         connection.execute(sa.insert(cell_mappings).values(**row))

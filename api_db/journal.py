@@ -112,11 +112,11 @@ class Entry:
 
 # The documents as text: one that is none is its server's loss, and must not fail the lease of all.
 _COLUMNS = (
-    build_requests.c.uuid, build_requests.c.request_uuid, build_requests.c.project_id, build_requests.c.phase, build_requests.c.target,
-    build_requests.c.host, as_text(build_requests.c.alternates), build_requests.c.deleting, as_text(build_requests.c.fault), build_requests.c.token,
-    build_requests.c.tries, build_requests.c.not_after, as_text(build_requests.c.instance), build_requests.c.created_at,
-    as_text(build_requests.c.delete_context), as_text(build_requests.c.explanations), build_requests.c.kind,
-    build_requests.c.mark,
+    build_requests.c.uuid, build_requests.c.request_uuid, build_requests.c.project_id, build_requests.c.phase,
+    build_requests.c.target, build_requests.c.host, as_text(build_requests.c.alternates), build_requests.c.deleting,
+    as_text(build_requests.c.fault), build_requests.c.token, build_requests.c.tries, build_requests.c.not_after,
+    as_text(build_requests.c.instance), build_requests.c.created_at, as_text(build_requests.c.delete_context),
+    as_text(build_requests.c.explanations), build_requests.c.kind, build_requests.c.mark,
 )  # fmt: skip
 
 
@@ -199,8 +199,8 @@ def accept(
     )
     if request.server_group is not None:
         api_db.server_groups.join(
-            connection, request.server_group, [build_request.uuid for build_request in requested], project_id=request.project_id, user_id=request.user_id,
-            quota_defaults=quota_defaults,
+            connection, request.server_group, [build_request.uuid for build_request in requested],
+            project_id=request.project_id, user_id=request.user_id, quota_defaults=quota_defaults,
         )  # fmt: skip
     rows = [
         _journal_row(build_request, request_uuid, build_request.created_at + not_after) for build_request in requested
@@ -612,7 +612,8 @@ def insert_for_cell(connection: sa.Connection, uuid: str, *, lease_s: float, **v
     ).one()  # fmt: skip
     row = {
         "uuid": uuid, "request_uuid": mapping.request_uuid, "project_id": mapping.project_id, "phase": ASSIGNED,
-        "target": mapping.cell_uuid, "token": str(uuids.uuid4()), "tries": 0, "created_at": mapping.created_at, **values,
+        "target": mapping.cell_uuid, "token": str(uuids.uuid4()), "tries": 0, "created_at": mapping.created_at,
+        **values,
     }  # fmt: skip
     connection.execute(
         sa.insert(build_requests).values(**row, lease_until=now_sql(lease_s), not_after=now_sql(86400.0))

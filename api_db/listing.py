@@ -105,8 +105,8 @@ _MAPPED = tuple(_mapping[field.name] for field in dataclasses.fields(Mapped))
 _KINDS = {kind.value: kind for kind in Kind}
 # Packed as rows of servers are (`cell_db.packed`): it is asked with every list, and there is seldom an answer.
 _WAITING = sa.func.json_array(
-    _order.uuid, _order.phase, _order.target, _order.deleting, _order.kind, sa.type_coerce(_order.fault, sa.Text), sa.type_coerce(_order.instance, sa.Text),
-    type_=sa.Text,
+    _order.uuid, _order.phase, _order.target, _order.deleting, _order.kind, sa.type_coerce(_order.fault, sa.Text),
+    sa.type_coerce(_order.instance, sa.Text), type_=sa.Text,
 )  # fmt: skip
 _unpacked = msgspec.json.Decoder(
     tuple[str, str, str | None, bool, str | None, str | None, str | None], strict=False

@@ -94,6 +94,7 @@ def _refuse_beyond(wanted: Mapping[str, int], used: Mapping[str, int], limits: M
         ", ".join(str(values[resource]) for resource in over) for values in (wanted, used, limits)
     )
     raise core.errors.OverQuota(
-        f"Quota exceeded for {', '.join(over)}: Requested {requested}, but already used {taken} of {allowed} {', '.join(over)}",
+        f"Quota exceeded for {', '.join(over)}: Requested {requested}, but already used {taken} of {allowed} "
+        f"{', '.join(over)}",
         quota=over,
     )

@@ -41,7 +41,8 @@ def request_soft_delete(
     """
     mine = instance_mappings.c.uuid == uuid
     ordered = sa.exists().where(
-        build_requests.c.uuid == uuid, build_requests.c.kind.is_(None), *([build_requests.c.phase == NEW] if has_run else [])
+        build_requests.c.uuid == uuid, build_requests.c.kind.is_(None),
+        *([build_requests.c.phase == NEW] if has_run else [])
     )  # fmt: skip
     can_be_restored = instance_mappings.c.cell_uuid != CELL0_UUID, ~ordered
     if _change(connection, uuid, LIVING, SOFT_DELETED, *can_be_restored, soft_deleted_at=now_sql()):
@@ -52,7 +53,8 @@ def request_soft_delete(
 
 
 def request_restore(
-    connection: sa.Connection, *, uuid: str, project_id: str, quota_defaults: Mapping[str, int], lease_s: float, by: Context
+    connection: sa.Connection, *, uuid: str, project_id: str, quota_defaults: Mapping[str, int], lease_s: float,
+    by: Context
 ) -> Entry:  # fmt: skip
     """Makes a soft-deleted server a living one, if the project (and its user, who has limits of his own) has room for
     it, and leaves a journal row for its cell; gives that, leased by the caller.

@@ -90,8 +90,8 @@ def measure(cloud: Cloud, arguments: argparse.Namespace, console: Console) -> di
             wait_until(lambda: _is_back(cloud, demos[VICTIM]), what=f"{VICTIM} in the lists", deadline_s=BACK_WITHIN_S)
     figures = {each.name: each.figures() for each in (well, frozen)}
     return {
-        "machine": measured.machine(), "versions": measured.versions(), "cells": arguments.cells, "what": arguments.freeze,
-        "yardstick_cpu_s": {"before": before, "after": noise.yardstick_cpu_s()}, **figures,
+        "machine": measured.machine(), "versions": measured.versions(), "cells": arguments.cells,
+        "what": arguments.freeze, "yardstick_cpu_s": {"before": before, "after": noise.yardstick_cpu_s()}, **figures,
         "p95_times": figures["frozen"]["p95_s"] / figures["well"]["p95_s"],
     }  # fmt: skip
 
@@ -114,7 +114,8 @@ def show(figures: dict[str, Any], console: Console) -> None:
         )
     console.print(table)
     console.print(
-        f"p95 with the {figures['what']} of one cell of {figures['cells']} frozen: {figures['p95_times']:.2f} times the healthy one"
+        f"p95 with the {figures['what']} of one cell of {figures['cells']} frozen: {figures['p95_times']:.2f} times "
+        "the healthy one"
     )
     console.print(noise.said(figures["yardstick_cpu_s"]))
 

@@ -50,9 +50,10 @@ def show(figures: dict[str, Any], cases: list[Case], console: Console) -> None:
     console.print(_by_process(figures, cases))
     rest = figures["at_rest"]
     console.print(
-        f"At rest: {rest['cpu_s_per_s']:.3f} CPU s/s, {rest['messages_per_s']:.1f} messages/s, {rest['commits_per_s']:.1f} writing commits/s, "
-        f"{rest['placement_requests_per_s']:.1f} requests to Placement/s. Memory (PSS) {figures['pss_mib']:.0f} MiB in {figures['threads']} threads; "
-        f"with databases and brokers {figures['pss_mib_with_databases_and_brokers']:.0f} MiB."
+        f"At rest: {rest['cpu_s_per_s']:.3f} CPU s/s, {rest['messages_per_s']:.1f} messages/s, "
+        f"{rest['commits_per_s']:.1f} writing commits/s, {rest['placement_requests_per_s']:.1f} requests to "
+        f"Placement/s. Memory (PSS) {figures['pss_mib']:.0f} MiB in {figures['threads']} threads; with databases and "
+        f"brokers {figures['pss_mib_with_databases_and_brokers']:.0f} MiB."
     )
     console.print(noise.said(figures["yardstick_cpu_s"]))
 

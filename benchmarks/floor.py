@@ -19,10 +19,11 @@ from lifecycle import states
 
 BRIEF_COLUMNS = ("uuid", "display_name")
 DETAIL_COLUMNS = (
-    "uuid", "display_name", "project_id", "user_id", "metadata", "host", "image_ref", "flavor", "created_at", "updated_at", "access_ip_v4",
-    "access_ip_v6", "auto_disk_config", "availability_zone", "config_drive", "key_name", "launched_at", "terminated_at",
-    "hypervisor_hostname", "reservation_id", "launch_index", "hostname", "root_device_name", "user_data", "task_state", "vm_state",
-    "power_state", "locked_by", "display_description", "tags", "locked_reason", "progress", "extra",
+    "uuid", "display_name", "project_id", "user_id", "metadata", "host", "image_ref", "flavor", "created_at",
+    "updated_at", "access_ip_v4", "access_ip_v6", "auto_disk_config", "availability_zone", "config_drive", "key_name",
+    "launched_at", "terminated_at", "hypervisor_hostname", "reservation_id", "launch_index", "hostname",
+    "root_device_name", "user_data", "task_state", "vm_state", "power_state", "locked_by", "display_description",
+    "tags", "locked_reason", "progress", "extra",
 )  # fmt: skip
 BY_TIME = "created_at DESC, uuid DESC"
 BY_NAME = "display_name ASC, uuid ASC"
@@ -35,8 +36,8 @@ class Floor:
 
     def __init__(self, cloud: Synthetic) -> None:
         self._connection = pymysql.connect(
-            host="127.0.0.1", port=cloud.server.port, user=cloud.world.merged, password=_password(cloud), database=cloud.world.merged,
-            autocommit=True, charset="utf8mb4", ssl_disabled=True,
+            host="127.0.0.1", port=cloud.server.port, user=cloud.world.merged, password=_password(cloud),
+            database=cloud.world.merged, autocommit=True, charset="utf8mb4", ssl_disabled=True,
         )  # fmt: skip
         self._base = cloud.addresses.compute
         self._bookmark = self._base.removesuffix("/v2.1")
@@ -96,9 +97,9 @@ class Floor:
 
     def _detail(self, row: Row) -> dict[str, Any]:
         (
-            uuid, name, project, user, metadata, host, image, flavor_json, created, updated, ip_v4, ip_v6, auto_disk, zone, drive, key,
-            launched, terminated, node, reservation, index, hostname, root_device, user_data, task_state, vm_state, power_state, locked_by,
-            description, tags, locked_reason, progress, _extra,
+            uuid, name, project, user, metadata, host, image, flavor_json, created, updated, ip_v4, ip_v6, auto_disk,
+            zone, drive, key, launched, terminated, node, reservation, index, hostname, root_device, user_data,
+            task_state, vm_state, power_state, locked_by, description, tags, locked_reason, progress, _extra,
         ) = row  # fmt: skip
         flavor = orjson.loads(flavor_json)
         status = states.status(vm_state, task_state)

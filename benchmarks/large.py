@@ -87,7 +87,8 @@ class LargeCloud(Cloud):
             own = ", ".join(f"'{host}'" for host in self.shape.hosts_of(cell))
             self._tell(
                 cell,
-                f"UPDATE {{schema}}.services SET disabled = {int(disabled)} WHERE `binary` = 'nova-compute' AND host IN ({own})",
+                f"UPDATE {{schema}}.services SET disabled = {int(disabled)} WHERE `binary` = 'nova-compute' AND host "
+                f"IN ({own})",
             )
 
     def play(self, first: int, hosts: int) -> None:
@@ -95,7 +96,8 @@ class LargeCloud(Cloud):
         for cell in self.shape.cell_names:
             self.backing.node_of(cell).create_vhost(cell, [player_of(cell)])
         command = [
-            sys.executable, "-m", "benchmarks.played_hosts", "--state", str(self.state.path), "--first", str(first), "--hosts", str(hosts),
+            sys.executable, "-m", "benchmarks.played_hosts", "--state", str(self.state.path), "--first", str(first),
+            "--hosts", str(hosts),
         ]  # fmt: skip
         player = Child(command, env={}, log=self.state.log(f"played-hosts-{first}"), cwd=REPOSITORY)
         self._players.append(player)
@@ -120,7 +122,8 @@ class LargeCloud(Cloud):
             int(
                 self._tell(
                     cell,
-                    "SELECT COUNT(*) FROM {schema}.compute_nodes WHERE hypervisor_type = 'played' AND placed = inventory",
+                    "SELECT COUNT(*) FROM {schema}.compute_nodes WHERE hypervisor_type = 'played' AND placed = "
+                    "inventory",
                 )[0][0]
             )
             for cell in self.shape.cell_names
@@ -157,7 +160,8 @@ class LargeCloud(Cloud):
         with self.state.config(name).open("w") as file:
             settings.write(file)
         command = [
-            sys.executable, "-m", "benchmarks.timed_super_conductor", "--times", str(times), "--config-file", str(self.state.config(name)),
+            sys.executable, "-m", "benchmarks.timed_super_conductor", "--times", str(times), "--config-file",
+            str(self.state.config(name)),
         ]  # fmt: skip
         child = Child(command, env={}, log=self.state.output(name), cwd=REPOSITORY)
         child.start()

@@ -50,8 +50,8 @@ class PlayedHost:
         self.started_at = time.time()
         self.guests: dict[str, compute_verbs.BuildAttempt] = {}
         self.inventory = Inventory(
-            node_uuid=node_uuid(name), hypervisor_hostname=name, hypervisor_type="played", hypervisor_version=1, vcpus=64, memory_mib=262144,
-            disk_gib=4096, cpu_allocation_ratio=16.0,
+            node_uuid=node_uuid(name), hypervisor_hostname=name, hypervisor_type="played", hypervisor_version=1,
+            vcpus=64, memory_mib=262144, disk_gib=4096, cpu_allocation_ratio=16.0,
         )  # fmt: skip
 
     def heartbeat(self, *, hello: bool) -> Heartbeat:
@@ -62,8 +62,10 @@ class PlayedHost:
             disk_gib=sum(flavor.root_gib for flavor in flavors), guests=len(flavors),
         )  # fmt: skip
         return Heartbeat(
-            host=self.name, boot_id=self.boot_id, version="played", started_at=self.started_at, inventory=self.inventory, usage=usage,
-            guests=[Attempt(uuid, order.attempt) for uuid, order in self.guests.items()] if hello else None, hello=hello,
+            host=self.name, boot_id=self.boot_id, version="played", started_at=self.started_at,
+            inventory=self.inventory, usage=usage,
+            guests=[Attempt(uuid, order.attempt) for uuid, order in self.guests.items()] if hello else None,
+            hello=hello,
         )  # fmt: skip
 
 

@@ -71,8 +71,8 @@ API_DEADLINE_S = 60.0
 STOP_GRACE_S = 20.0
 
 FLAVOR = {
-    "flavor_id": "1", "name": "m1.small", "vcpus": 1, "memory_mib": 2048, "root_gib": 20, "ephemeral_gib": 0, "swap_mib": 0,
-    "extra_specs": {"hw:cpu_policy": "shared"},
+    "flavor_id": "1", "name": "m1.small", "vcpus": 1, "memory_mib": 2048, "root_gib": 20, "ephemeral_gib": 0,
+    "swap_mib": 0, "extra_specs": {"hw:cpu_policy": "shared"},
 }  # fmt: skip
 IMAGE = "0410a0e8-d720-4927-9cc3-8fe0cd8f86cc"
 
@@ -300,7 +300,8 @@ class _Filling:
         for cell in world.cell_names:
             ask(
                 connection,
-                f"INSERT INTO `{world.merged}`.instances ({columns}) SELECT {columns} FROM `{world.schema(cell)}`.instances",
+                f"INSERT INTO `{world.merged}`.instances ({columns}) SELECT {columns} FROM "
+                f"`{world.schema(cell)}`.instances",
             )
             ask(connection, f"ANALYZE TABLE `{world.schema(cell)}`.instances")
         ask(connection, f"ANALYZE TABLE `{world.merged}`.instances, `{world.schema('api')}`.instance_mappings")
@@ -329,8 +330,9 @@ def _service(host: str) -> dict[str, Any]:
     now = utcnow()
     seen = now + datetime.timedelta(days=365)  # nobody reports, and yet the hosts are up
     return {
-        "uuid": str(uuids.uuid4()), "host": host, "binary": COMPUTE, "version": "0", "disabled": False, "forced_down": False,
-        "started_at": now, "last_seen_at": seen, "left": False, "created_at": now, "updated_at": now,
+        "uuid": str(uuids.uuid4()), "host": host, "binary": COMPUTE, "version": "0", "disabled": False,
+        "forced_down": False, "started_at": now, "last_seen_at": seen, "left": False, "created_at": now,
+        "updated_at": now,
     }  # fmt: skip
 
 
@@ -342,13 +344,15 @@ def _instance(moment: int, host: str, zone: str, project: str, chance: random.Ra
     return {
         "uuid": uuid, "project_id": project, "user_id": user_id("admin"), "state": states.BUILD_ACTIVE, "attempt": 1,
         "host": host, "node_uuid": str(uuids.UUID(int=1)), "alternates": [], "resources": {},
-        "vm_state": states.STOPPED if is_stopped else states.ACTIVE, "power_state": states.SHUTDOWN if is_stopped else states.RUNNING,
-        "display_name": name, "hostname": name, "availability_zone": zone, "hypervisor_hostname": host, "image_ref": IMAGE,
-        "flavor_id": FLAVOR["flavor_id"], "flavor": FLAVOR, "vcpus": 1, "memory_mib": 2048, "root_gib": 20, "ephemeral_gib": 0,
-        "config_drive": False, "auto_disk_config": False, "root_device_name": "/dev/vda", "launch_index": 0,
-        "reservation_id": f"r-{chance.getrandbits(32):08x}", "progress": 100, "metadata": {"role": "benchmark"}, "tags": None,
-        "extra": {"pinned_availability_zone": None}, "created_at": created, "updated_at": created + datetime.timedelta(seconds=2),
-        "launched_at": created + datetime.timedelta(seconds=1), "deleted": False,
+        "vm_state": states.STOPPED if is_stopped else states.ACTIVE,
+        "power_state": states.SHUTDOWN if is_stopped else states.RUNNING, "display_name": name, "hostname": name,
+        "availability_zone": zone, "hypervisor_hostname": host, "image_ref": IMAGE, "flavor_id": FLAVOR["flavor_id"],
+        "flavor": FLAVOR, "vcpus": 1, "memory_mib": 2048, "root_gib": 20, "ephemeral_gib": 0, "config_drive": False,
+        "auto_disk_config": False, "root_device_name": "/dev/vda", "launch_index": 0,
+        "reservation_id": f"r-{chance.getrandbits(32):08x}", "progress": 100, "metadata": {"role": "benchmark"},
+        "tags": None, "extra": {"pinned_availability_zone": None}, "created_at": created,
+        "updated_at": created + datetime.timedelta(seconds=2), "launched_at": created + datetime.timedelta(seconds=1),
+        "deleted": False,
     }  # fmt: skip
 
 

@@ -111,7 +111,8 @@ def _elsewhere(placed: NewInstance, disabled: set[str]) -> NewInstance:
     first, *rest = usable
     return dataclasses.replace(
         placed, attempt=placed.attempt + 1, host=first.host, node_uuid=first.node_uuid, alternates=rest,
-        hypervisor_hostname=first.hypervisor_hostname, availability_zone=first.availability_zone or placed.availability_zone,
+        hypervisor_hostname=first.hypervisor_hostname,
+        availability_zone=first.availability_zone or placed.availability_zone,
     )  # fmt: skip
 
 
@@ -195,8 +196,9 @@ class Building:
 
 # The documents as text: one that is none is its server's loss, and must not fail the sweep of all.
 _BUILDING = (
-    instances.c.uuid, instances.c.attempt, instances.c.host, instances.c.node_uuid, as_text(instances.c.alternates), instances.c.project_id,
-    instances.c.user_id, as_text(instances.c.resources), as_text(instances.c.spec), request_id_of(instances.c.uuid, [CREATE.name]),
+    instances.c.uuid, instances.c.attempt, instances.c.host, instances.c.node_uuid, as_text(instances.c.alternates),
+    instances.c.project_id, instances.c.user_id, as_text(instances.c.resources), as_text(instances.c.spec),
+    request_id_of(instances.c.uuid, [CREATE.name]),
 )  # fmt: skip
 
 
@@ -274,16 +276,17 @@ def supersede(
     if build.alternates:
         first, *rest = build.alternates
         values: dict[str, Any] = {
-            "attempt": build.attempt + 1, "host": first.host, "node_uuid": first.node_uuid, "alternates": msgspec.to_builtins(rest),
-            "hypervisor_hostname": first.hypervisor_hostname, "deadline": now_sql(build_deadline_s), "lease_until": now_sql(),
+            "attempt": build.attempt + 1, "host": first.host, "node_uuid": first.node_uuid,
+            "alternates": msgspec.to_builtins(rest), "hypervisor_hostname": first.hypervisor_hostname,
+            "deadline": now_sql(build_deadline_s), "lease_until": now_sql(),
         }  # fmt: skip
         if first.availability_zone:
             values["availability_zone"] = first.availability_zone
     else:
         failure = fault(500, f"Build of instance {build.uuid} failed: {reason}", host=build.host)
         values = {
-            "state": states.BUILD_ERROR, "vm_state": CREATE.failed, "task_state": None, "host": None, "node_uuid": None, "fault": failure,
-            "hypervisor_hostname": None, "lease_until": now_sql(),
+            "state": states.BUILD_ERROR, "vm_state": CREATE.failed, "task_state": None, "host": None, "node_uuid": None,
+            "fault": failure, "hypervisor_hostname": None, "lease_until": now_sql(),
         }  # fmt: skip
     if not changed(connection.execute(mine.values(**values, updated_at=now_sql()))):
         return False

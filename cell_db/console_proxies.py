@@ -20,7 +20,8 @@ def beat(connection: sa.Connection, *, host: str, version: str, started_at: date
     """Records that a proxy lives and where it is reached."""
     mine = sa.and_(services.c.host == host, services.c.binary == CONSOLE_PROXY)
     values = {
-        "last_seen_at": now_sql(), "version": version, "started_at": started_at, "left": False, "console": msgspec.to_builtins(proxy),
+        "last_seen_at": now_sql(), "version": version, "started_at": started_at, "left": False,
+        "console": msgspec.to_builtins(proxy),
     }  # fmt: skip
     if not changed(connection.execute(sa.update(services).where(mine).values(**values))):
         insert_if_absent(connection, services, [_row(host, version, started_at)])
@@ -47,6 +48,7 @@ def living(connection: sa.Connection, *, down_after_s: float) -> Proxy | None:
 
 def _row(host: str, version: str, started_at: datetime.datetime) -> dict[str, object]:
     return {
-        "uuid": str(uuids.uuid4()), "host": host, "binary": CONSOLE_PROXY, "version": version, "disabled": False, "forced_down": False,
-        "left": False, "deaf": False, "started_at": started_at, "created_at": started_at, "updated_at": started_at,
+        "uuid": str(uuids.uuid4()), "host": host, "binary": CONSOLE_PROXY, "version": version, "disabled": False,
+        "forced_down": False, "left": False, "deaf": False, "started_at": started_at, "created_at": started_at,
+        "updated_at": started_at,
     }  # fmt: skip

@@ -81,8 +81,9 @@ def _insert_tombstone(
     build_request: BuildRequest | None,
 ) -> bool:
     row: dict[str, Any] = {
-        "uuid": uuid, "project_id": project_id, "user_id": user_id, "power_state": 0, "flavor": {}, "vcpus": 0, "memory_mib": 0, "root_gib": 0,
-        "ephemeral_gib": 0, "config_drive": False, "auto_disk_config": False, "launch_index": 0, "progress": 0,
+        "uuid": uuid, "project_id": project_id, "user_id": user_id, "power_state": 0, "flavor": {}, "vcpus": 0,
+        "memory_mib": 0, "root_gib": 0, "ephemeral_gib": 0, "config_drive": False, "auto_disk_config": False,
+        "launch_index": 0, "progress": 0,
     }  # fmt: skip
     now = now_sql()
     times = {"updated_at": now, "deleted_at": now, "lease_until": now}
@@ -113,8 +114,8 @@ def _insert_tombstone(
 def _never_placed(build_request: BuildRequest) -> NewInstance:
     """What is known of a server that its cell never got."""
     return NewInstance(
-        build_request=build_request, host=None, node_uuid=None, hypervisor_hostname=None, availability_zone=None, alternates=[], resources={},
-        not_after=build_request.created_at,
+        build_request=build_request, host=None, node_uuid=None, hypervisor_hostname=None, availability_zone=None,
+        alternates=[], resources={}, not_after=build_request.created_at,
     )  # fmt: skip
 
 

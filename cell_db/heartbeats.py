@@ -22,8 +22,8 @@ LOG = core.log.get(__name__)
 NO_ADDRESS = "0.0.0.0"
 """Of a host that has said no address that could be its own."""
 _TOLD = (
-    "hypervisor_hostname", "hypervisor_type", "hypervisor_version", "inventory", "refuses", "vcpus_used", "memory_mib_used", "disk_gib_used",
-    "guests", "cpu_percent",
+    "hypervisor_hostname", "hypervisor_type", "hypervisor_version", "inventory", "refuses", "vcpus_used",
+    "memory_mib_used", "disk_gib_used", "guests", "cpu_percent",
 )  # fmt: skip
 
 
@@ -60,8 +60,9 @@ def start_of(heartbeat: Heartbeat) -> datetime.datetime:
 
 def _service_row(host: str, binary: str, version: str, started_at: datetime.datetime) -> dict[str, Any]:
     return {
-        "uuid": str(uuids.uuid4()), "host": host, "binary": binary, "version": version, "disabled": False, "forced_down": False,
-        "left": False, "deaf": False, "started_at": started_at, "created_at": started_at, "updated_at": started_at,
+        "uuid": str(uuids.uuid4()), "host": host, "binary": binary, "version": version, "disabled": False,
+        "forced_down": False, "left": False, "deaf": False, "started_at": started_at, "created_at": started_at,
+        "updated_at": started_at,
     }  # fmt: skip
 
 
@@ -88,7 +89,8 @@ def _note_node(connection: sa.Connection, heartbeat: Heartbeat, drop: Callable[[
     if known is not None and known.uuid != inventory.node_uuid:
         # Believed, it would have Placement told of the inventory of another host's node.
         drop(
-            f"host {heartbeat.host} says that its node is {inventory.node_uuid}, and it is {known.uuid}: its inventory is left as it was"
+            f"host {heartbeat.host} says that its node is {inventory.node_uuid}, and it is {known.uuid}: its inventory "
+            "is left as it was"
         )
         return
     if known is None:
@@ -343,9 +345,10 @@ def _hosts() -> sa.Select[Any]:
     witnessed = conducted.where(conductor.c.deaf == sa.false()).scalar_subquery()
     return (
         sa.select(
-            node.host, node.uuid, as_text(node.inventory), as_text(node.placed), node.accepted, node.refuses, node.vcpus_used,
-            node.memory_mib_used, node.disk_gib_used, node.guests, node.failed_builds, service.disabled, service.forced_down, service.left,
-            service.last_seen_at, conducted.scalar_subquery().label("conducted_at"), witnessed.label("witnessed_at"),
+            node.host, node.uuid, as_text(node.inventory), as_text(node.placed), node.accepted, node.refuses,
+            node.vcpus_used, node.memory_mib_used, node.disk_gib_used, node.guests, node.failed_builds,
+            service.disabled, service.forced_down, service.left, service.last_seen_at,
+            conducted.scalar_subquery().label("conducted_at"), witnessed.label("witnessed_at"),
             owing.c.host.is_not(None).label("owes"), node.updated_at, now_sql().label("now"), as_text(service.intents),
             node.cpu_percent,
         )

@@ -120,8 +120,8 @@ def tell(
 def _begun(action: str, told: Told, now: datetime.datetime) -> dict[str, Any]:
     by, since = told.by or service_context(), told.since or now
     return {
-        "uuid": told.uuid, "action": action, "request_id": by.request_id, "user_id": by.user_id, "project_id": by.project_id,
-        "start_time": since, "updated_at": since, "message": None, "finish_time": None,
+        "uuid": told.uuid, "action": action, "request_id": by.request_id, "user_id": by.user_id,
+        "project_id": by.project_id, "start_time": since, "updated_at": since, "message": None, "finish_time": None,
     }  # fmt: skip
 
 
@@ -146,8 +146,8 @@ def _go_on(
     result = SUCCESS if phase is Phase.ENDED else ERROR
     events = [
         {
-            "action_id": under_way[one.uuid].id, "event": one.event, "host": one.host, "start_time": under_way[one.uuid].start_time,
-            "finish_time": now, "result": result, "details": one.why,
+            "action_id": under_way[one.uuid].id, "event": one.event, "host": one.host,
+            "start_time": under_way[one.uuid].start_time, "finish_time": now, "result": result, "details": one.why,
         }
         for one in told
         if one.event is not None and one.uuid in under_way

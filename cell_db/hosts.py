@@ -366,7 +366,9 @@ def sum_of(parts: Iterable[Used]) -> Used:
     """All of them together."""
     listed = list(parts)
     return Used(
-        sum(each.vcpus for each in listed), sum(each.memory_mib for each in listed), sum(each.disk_gib for each in listed)
+        sum(each.vcpus for each in listed),
+        sum(each.memory_mib for each in listed),
+        sum(each.disk_gib for each in listed),
     )
 
 
@@ -437,8 +439,9 @@ def _service_columns(down_after_s: float) -> tuple[sa.ColumnElement[Any], ...]:
 def _hosts(down_after_s: float) -> sa.Select[Any]:
     nodes = compute_nodes.c
     node = (
-        nodes.id.label("node_id"), nodes.uuid.label("node_uuid"), nodes.hypervisor_hostname, nodes.hypervisor_type, nodes.hypervisor_version,
-        as_text(nodes.inventory), nodes.vcpus_used, nodes.memory_mib_used, nodes.disk_gib_used, nodes.guests, services.c.intents,
+        nodes.id.label("node_id"), nodes.uuid.label("node_uuid"), nodes.hypervisor_hostname, nodes.hypervisor_type,
+        nodes.hypervisor_version, as_text(nodes.inventory), nodes.vcpus_used, nodes.memory_mib_used,
+        nodes.disk_gib_used, nodes.guests, services.c.intents,
     )  # fmt: skip
     agent = sa.and_(services.c.host == nodes.host, services.c.binary == COMPUTE)
     return sa.select(*_service_columns(down_after_s), *node).select_from(compute_nodes.join(services, agent))

@@ -102,8 +102,8 @@ def count_by_state(connection: sa.Connection) -> dict[str, int]:
 
 
 _ADMISSION = (
-    instances.c.vm_state, instances.c.task_state, instances.c.state, instances.c.launched_at, instances.c.locked_by, instances.c.host,
-    instances.c.deleted, instances.c.operation_id, instances.c.operation,
+    instances.c.vm_state, instances.c.task_state, instances.c.state, instances.c.launched_at, instances.c.locked_by,
+    instances.c.host, instances.c.deleted, instances.c.operation_id, instances.c.operation,
 )  # fmt: skip
 
 

@@ -121,9 +121,10 @@ SORT_KEYS: dict[str, SortKey] = {
     **{
         name: _column(name)
         for name in (
-            "access_ip_v4", "access_ip_v6", "availability_zone", "created_at", "display_description", "display_name", "host", "hostname",
-            "image_ref", "key_name", "launch_index", "launched_at", "power_state", "progress", "project_id", "root_device_name",
-            "task_state", "terminated_at", "updated_at", "user_id", "uuid", "vm_state",
+            "access_ip_v4", "access_ip_v6", "availability_zone", "created_at", "display_description", "display_name",
+            "host", "hostname", "image_ref", "key_name", "launch_index", "launched_at", "power_state", "progress",
+            "project_id", "root_device_name", "task_state", "terminated_at", "updated_at", "user_id", "uuid",
+            "vm_state",
         )
     },
     "auto_disk_config": _whole("auto_disk_config"),
@@ -131,11 +132,13 @@ SORT_KEYS: dict[str, SortKey] = {
     "flavor": SortKey(instances.c.flavor_id, lambda server: server.flavor.flavor_id, True, str),
     "node": SortKey(instances.c.hypervisor_hostname, lambda server: server.hypervisor_hostname, True, str),
     "locked": SortKey(
-        sa.case((instances.c.locked_by.is_(None), 0), else_=1), lambda server: int(server.locked_by is not None), False, int
+        sa.case((instances.c.locked_by.is_(None), 0), else_=1), lambda server: int(server.locked_by is not None), False,
+        int
     ),
     # MariaDB sorts an enumeration by the place of its values in the table's definition, SQLite by their text.
     "locked_by": SortKey(
-        sa.case((instances.c.locked_by == "admin", 1), (instances.c.locked_by == "owner", 2)), _locked_by_number, True, int
+        sa.case((instances.c.locked_by == "admin", 1), (instances.c.locked_by == "owner", 2)), _locked_by_number, True,
+        int
     ),
 }  # fmt: skip
 """Name -> key. A building server has no `updated_at` yet; NULLs come first ascending."""
@@ -364,7 +367,9 @@ def _statement(wanted: Wanted, after: Nulls | None, until: Nulls | None, looks_a
 def _statement_with_damaged(wanted: Wanted, after: Nulls | None, until: Nulls | None) -> CompiledStatement:
     """As `_statement`, with each server's key beside it. Servers whose place in the order cannot be known are left
     out."""
-    readable_keys = [is_kept_well(SORT_KEYS[each.name].sql, SORT_KEYS[each.name].kind.__name__) for each in wanted.order]
+    readable_keys = [
+        is_kept_well(SORT_KEYS[each.name].sql, SORT_KEYS[each.name].kind.__name__) for each in wanted.order
+    ]
     rows = _sorted(_with_damaged(wanted).add_columns(_key_of(wanted)), wanted, after, until)
     return CompiledStatement(rows.where(*readable_keys).limit(sa.bindparam("most", type_=sa.Integer())))
 

@@ -103,7 +103,8 @@ def begin_operation(
     _refuse_if_busy(uuid, row)
     # A hard reboot takes the place of what is under way.
     return put_under_way(
-        connection, uuid, action, context, arguments=arguments, deadline_s=deadline_s, instead_of_all=row.operation_id is not None
+        connection, uuid, action, context, arguments=arguments, deadline_s=deadline_s,
+        instead_of_all=row.operation_id is not None
     )  # fmt: skip
 
 

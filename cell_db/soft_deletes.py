@@ -13,7 +13,8 @@ from lifecycle.actions import RESTORE, SOFT_DELETE
 
 _GOING = (states.BUILD_DELETING, states.BUILD_DELETED)
 _ROW = (
-    instances.c.state, instances.c.mark, instances.c.vm_state, instances.c.task_state, instances.c.launched_at, instances.c.host,
+    instances.c.state, instances.c.mark, instances.c.vm_state, instances.c.task_state, instances.c.launched_at,
+    instances.c.host,
 )  # fmt: skip
 
 

@@ -141,8 +141,8 @@ def _row(progress: BuildProgress) -> tuple[object, ...]:
     tries = journal.tries if journal else None
     attempt, host = (row.attempt, row.host) if row else (None, journal.host if journal else None)
     return (
-        progress.uuid, progress.project_id, progress.cell, progress.phase, attempt, host, progress.waiting_for, _whole(progress.lease_s), tries,
-        _whole(progress.age_s), describe(progress),
+        progress.uuid, progress.project_id, progress.cell, progress.phase, attempt, host, progress.waiting_for,
+        _whole(progress.lease_s), tries, _whole(progress.age_s), describe(progress),
     )  # fmt: skip
 
 

@@ -118,7 +118,9 @@ class CreateCell(commands.ShowOne):
             help="name of the cell; cell0 is the cell of builds that could not be placed",
         )
         parser.add_argument("--cell0", action="store_true", help="map cell0: it has a database and no broker")
-        parser.add_argument("--database-connection", metavar="URL", required=True, help="mysql+pymysql://user:password@host:port/name")
+        parser.add_argument(
+            "--database-connection", metavar="URL", required=True, help="mysql+pymysql://user:password@host:port/name"
+        )
         parser.add_argument(
             "--transport-url",
             metavar="URL",
@@ -215,7 +217,8 @@ def _refuse_other(present: CellMapping, wanted: CellMapping, *, with_uuid: bool)
     for option, (has, asked) in compared.items():
         if has != asked:
             raise core.errors.Conflict(
-                f"{option}: cell {present.name} has {masked(has)} instead of {masked(asked)}: use `cellctl cell update`",
+                f"{option}: cell {present.name} has {masked(has)} instead of {masked(asked)}: use `cellctl cell "
+                "update`",
                 field=option,
             )
 

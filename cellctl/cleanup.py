@@ -109,8 +109,8 @@ class ForgetCleanups(commands.Lister):
 
     columns = ("server", "cell", "host", "attempt", "result")
     exit_codes = (
-        "Exit code 1: refused: the host is up, or the cell answers. 4: no cell knows the host, there is no such cell, or some server waits for nothing there. "
-        "5: a database or Placement did not answer; run it again."
+        "Exit code 1: refused: the host is up, or the cell answers. 4: no cell knows the host, there is no such cell, "
+        "or some server waits for nothing there. 5: a database or Placement did not answer; run it again."
     )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -163,7 +163,8 @@ class ForgetCleanups(commands.Lister):
             is_known = is_known or seen.is_known or bool(seen.owed)
             if seen.is_up and not force:
                 raise core.errors.WrongState(
-                    f"host {host} of cell {answer.cell.name} is up and will answer by itself (--force forgets all the same)"
+                    f"host {host} of cell {answer.cell.name} is up and will answer by itself (--force forgets all the "
+                    "same)"
                 )
             self.say_if_cut(f"cell {answer.cell.name}", len(seen.owed), MOST)
             mine = [owed for owed in seen.owed if only is None or owed.uuid in only]
@@ -221,7 +222,8 @@ def _forget_cell(
     gate = next(gate for gate in open_cloud.gates() if gate.cell.uuid == cell.uuid)
     if isinstance(gate.read_now(probe), Answer):
         raise core.errors.WrongState(
-            f"cell {cell.name} answers: its deletes are sent to it without a command (`cellctl build resume` sends them now)"
+            f"cell {cell.name} answers: its deletes are sent to it without a command (`cellctl build resume` sends "
+            "them now)"
         )
     deletes = open_cloud.api_read(api_db.build_status.list_all, most=MOST, target=cell.uuid)
     mine = [delete for delete in deletes if delete.deleting and (only is None or delete.uuid in only)]

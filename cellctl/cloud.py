@@ -34,13 +34,15 @@ RABBITMQ = core.config.OptionGroup(
         cfg.DictOpt(
             "management_urls", default={}, secret=True,
             help="RabbitMQ's management API of each cell: CELL:http://user:password@host:15672, several with commas. "
-            "The user needs the tag administrator. Without this option `host credentials` prints the commands for the broker's machine.",
+            "The user needs the tag administrator. Without this option `host credentials` prints the commands for the "
+            "broker's machine.",
         ),
     ],
 )  # fmt: skip
 
 OPTIONS = [
-    core.config.PROCESS, core.config.API_DATABASE, core.config.CELLS, core.config.PLACEMENT, core.config.HOSTS, core.config.NEW_HOSTS, RABBITMQ,
+    core.config.PROCESS, core.config.API_DATABASE, core.config.CELLS, core.config.PLACEMENT, core.config.HOSTS,
+    core.config.NEW_HOSTS, RABBITMQ,
 ]  # fmt: skip
 
 

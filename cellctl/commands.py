@@ -26,8 +26,8 @@ class _Parsing(cliff.command.Command):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         return arguments.Parser(
-            prog=prog_name, description=self.get_description(), epilog=self.get_epilog(), formatter_class=SmartHelpFormatter,
-            conflict_handler=self.conflict_handler,
+            prog=prog_name, description=self.get_description(), epilog=self.get_epilog(),
+            formatter_class=SmartHelpFormatter, conflict_handler=self.conflict_handler,
         )  # fmt: skip
 
 

@@ -132,7 +132,9 @@ class Health:
             **{f"cell {cell.name}": cell.work.dead_letters if cell.work else None for cell in self.cells},
         }
         unreadable = self.api.unreadable
-        orders = [f"API level: {unreadable} builds or deletes cannot be read (cellctl build abandon)"] * bool(unreadable)
+        orders = [f"API level: {unreadable} builds or deletes cannot be read (cellctl build abandon)"] * bool(
+            unreadable
+        )
         return orders + [
             f"{where}: {count} messages were given up (cellctl dead-letter list)"
             for where, count in letters.items()
@@ -273,7 +275,8 @@ def _of_cell(cell: str, service: Service, report: HostReport | None) -> Process:
     state = STOPPED if service.is_stopped else service.state
     notes = _notes(service, report, state) if service.binary == COMPUTE else []
     return Process(
-        kind, cell, service.host, state, service.version, service.started_at, "; ".join(notes), matters=not service.disabled
+        kind, cell, service.host, state, service.version, service.started_at, "; ".join(notes),
+        matters=not service.disabled
     )  # fmt: skip
 
 

@@ -189,8 +189,8 @@ class DedicateHost(commands.Command):
     """
 
     exit_codes = (
-        "Exit code 1: servers of others are on the host, or on their way. 4: no such host is mapped. 5: its cell does not answer; "
-        "nothing was changed."
+        "Exit code 1: servers of others are on the host, or on their way. 4: no such host is mapped. 5: its cell does "
+        "not answer; nothing was changed."
     )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -233,7 +233,8 @@ class DedicateHost(commands.Command):
         if others:
             more = f" and {len(others) - MAX_NAMED} more" if len(others) > MAX_NAMED else ""
             raise core.errors.WrongState(
-                f"host {mapping.host} has servers of other projects, or they are on their way: {_names(others[:MAX_NAMED])}{more}"
+                f"host {mapping.host} has servers of other projects, or they are on their way: "
+                f"{_names(others[:MAX_NAMED])}{more}"
             )
 
 

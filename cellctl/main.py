@@ -92,8 +92,8 @@ class Cellctl(cliff.app.App):
         self, description: str | None, version: str | None, argparse_kwargs: dict[str, Any] | None = None
     ) -> argparse.ArgumentParser:
         parser = Parser(
-            PROGRAM, description=description, epilog=exits.as_text(), formatter_class=argparse.RawDescriptionHelpFormatter,
-            add_help=False, allow_abbrev=False,
+            PROGRAM, description=description, epilog=exits.as_text(),
+            formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False, allow_abbrev=False,
         )  # fmt: skip
         add = parser.add_argument
         add("--config-file", dest="config_files", metavar="FILE", action="append",

@@ -40,8 +40,8 @@ async def accept_build_requests(
     try:
         with steps("api.accept"):
             written = await access.api_db.write(
-                api_db.journal.accept, request=request, request_uuid=request_uuid, requested=build_requests, quota_defaults=quota_defaults,
-                not_after=not_after,
+                api_db.journal.accept, request=request, request_uuid=request_uuid, requested=build_requests,
+                quota_defaults=quota_defaults, not_after=not_after,
             )  # fmt: skip
             value_of(written)
     except core.errors.Unavailable:

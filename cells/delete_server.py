@@ -128,6 +128,6 @@ def send_tombstone(
 
 def _tombstone_arguments(pending: PendingDelete, gate: Gate) -> dict[str, Any]:
     return {
-        "uuid": pending.uuid, "project_id": pending.project_id, "user_id": pending.user_id, "is_cell0": gate.cell.is_cell0,
-        "context": pending.by, "build_request": pending.build_request,
+        "uuid": pending.uuid, "project_id": pending.project_id, "user_id": pending.user_id,
+        "is_cell0": gate.cell.is_cell0, "context": pending.by, "build_request": pending.build_request,
     }  # fmt: skip

@@ -80,8 +80,8 @@ async def restore_server(
     with steps("api.restore"):
         entry = value_of(
             await access.api_db.write(
-                api_db.soft_deletes.request_restore, uuid=mapping.uuid, project_id=mapping.project_id, quota_defaults=quota_defaults,
-                lease_s=LEASE_S, by=context,
+                api_db.soft_deletes.request_restore, uuid=mapping.uuid, project_id=mapping.project_id,
+                quota_defaults=quota_defaults, lease_s=LEASE_S, by=context,
             )
         )  # fmt: skip
     with steps("super.restore"):

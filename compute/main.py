@@ -54,7 +54,8 @@ COMPUTE = OptionGroup(
             "operation_deadline_s",
             default=180.0,
             min=0.1,
-            help="Seconds within which an operation on a guest must be done. Long ones, such as rebuild, have a limit of their own.",
+            help="Seconds within which an operation on a guest must be done. Long ones, such as rebuild, have a limit "
+            "of their own.",
         ),
         cfg.FloatOpt("destroy_deadline_s", default=30.0, min=0.1, help="Seconds for one attempt to destroy guests."),
     ],

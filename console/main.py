@@ -58,7 +58,8 @@ CONSOLE = OptionGroup(
         cfg.PortOpt("port", default=6080, help="Port to listen on; 0: a free one."),
         cfg.StrOpt(
             "public_url",
-            help="http or https URL of this proxy for users, which the API gives out. By default that of listen_host and port.",
+            help="http or https URL of this proxy for users, which the API gives out. By default that of listen_host "
+            "and port.",
         ),
         cfg.ListOpt(
             "allowed_origins",
@@ -70,9 +71,9 @@ CONSOLE = OptionGroup(
         cfg.ListOpt(
             "networks",
             default=[],
-            help="CIDR networks in which guests' consoles may be. By default only the address of the guest's own host ([compute] host_ip). "
-            "This machine's own addresses and the loopback are allowed only by a network of exactly that address (10.1.0.5/32), "
-            "or 127.0.0.0/8.",
+            help="CIDR networks in which guests' consoles may be. By default only the address of the guest's own host "
+            "([compute] host_ip). This machine's own addresses and the loopback are allowed only by a network of "
+            "exactly that address (10.1.0.5/32), or 127.0.0.0/8.",
         ),
         cfg.ListOpt(
             "ports",

@@ -41,7 +41,8 @@ class Pages:
         if not self.are_there:
             return _page(
                 404,
-                f"noVNC is not installed here: its files are not in {self._directory}. A console opens by a WebSocket client only.",
+                f"noVNC is not installed here: its files are not in {self._directory}. A console opens by a WebSocket "
+                "client only.",
             )
         path = self._file(urllib.parse.unquote(raw_path))
         if path is None:

@@ -79,8 +79,8 @@ class Proxy:
     address asked."""
 
     def __init__(
-        self, validator: TokenValidator, pages: Pages, threads: BoundedPool, *, origins: Collection[str], limits: Limits,
-        why_not_ready: Callable[[], str | None], monitors: Monitors,
+        self, validator: TokenValidator, pages: Pages, threads: BoundedPool, *, origins: Collection[str],
+        limits: Limits, why_not_ready: Callable[[], str | None], monitors: Monitors,
     ) -> None:  # fmt: skip
         self._monitors = monitors
         self._validator = validator

@@ -94,8 +94,8 @@ class TokenValidator:
         # The conductor passes it on: a proxy's user on the broker may not write to hosts.
         asked = cell_verbs.ServerOnHost(access.instance_uuid, access.instance_host)
         return self._caller.send(
-            cell_verbs.QUEUE, cell_verbs.CONSOLE_ADDRESSES, asked, context=service_context(), deadline_s=self._host_timeout_s,
-            send_within_s=self._host_timeout_s,
+            cell_verbs.QUEUE, cell_verbs.CONSOLE_ADDRESSES, asked, context=service_context(),
+            deadline_s=self._host_timeout_s, send_within_s=self._host_timeout_s,
         )  # fmt: skip
 
 

@@ -32,8 +32,8 @@ PROCESS = OptionGroup(
         cfg.StrOpt(
             "transport_url",
             secret=True,
-            help="URL of the broker: the API level's for processes of the API level, the cell's for processes of a cell. "
-            "amqp://user:password@host:port/vhost, or inproc://NAME inside one process.",
+            help="URL of the broker: the API level's for processes of the API level, the cell's for processes of a "
+            "cell. amqp://user:password@host:port/vhost, or inproc://NAME inside one process.",
         ),
     ],
 )
@@ -45,8 +45,8 @@ SOFT_DELETE = OptionGroup(
             "reclaim_instance_interval",
             default=0,
             min=0,
-            help="Seconds for which a deleted server can be restored. 0: a delete is final, and no soft-deleted server is "
-            "reclaimed. API and super-conductors need the same value.",
+            help="Seconds for which a deleted server can be restored. 0: a delete is final, and no soft-deleted server "
+            "is reclaimed. API and super-conductors need the same value.",
         ),
     ],
 )
@@ -77,7 +77,8 @@ CELLS = OptionGroup(
             "threads",
             default=4,
             min=1,
-            help="Threads and database connections per cell in this process; the API has two more connections for lists.",
+            help="Threads and database connections per cell in this process; the API has two more connections for "
+            "lists.",
         ),
         cfg.FloatOpt(
             "project_share",

@@ -35,7 +35,8 @@ OPTIONS = (
         "max_connections",
         default=4096,
         min=1,
-        help="Connections to a process at the same time; fewer if its limit of file descriptors is lower. Beyond it the oldest idle connection is closed.",
+        help="Connections to a process at the same time; fewer if its limit of file descriptors is lower. Beyond it "
+        "the oldest idle connection is closed.",
     ),
     cfg.IntOpt(
         "max_connections_per_address",

@@ -14,7 +14,8 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 OPTION = cfg.ListOpt(
     "monitoring_networks",
     default=["127.0.0.0/8", "::1/128"],
-    help="Networks that may read /cellplane/metrics and the names in /cellplane/health. Requests through a proxy are excluded.",
+    help="Networks that may read /cellplane/metrics and the names in /cellplane/health. Requests through a proxy are "
+    "excluded.",
 )
 """A setting of every program that serves metrics."""
 _PASSED_ON = ("Forwarded", "X-Forwarded-For", "Via")

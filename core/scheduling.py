@@ -29,9 +29,9 @@ POLICIES = OptionGroup(
     [
         cfg.ListOpt(
             "policies", default=[],
-            help="Names of policies beside default. Each has a section [scheduler_policy_NAME] with options of [filter_scheduler]; "
-            "what it does not set is as there. A flavor (extra spec cellplane:policy) or an availability zone's aggregate (metadata "
-            "cellplane:policy) names the policy of its servers.",
+            help="Names of policies beside default. Each has a section [scheduler_policy_NAME] with options of "
+            "[filter_scheduler]; what it does not set is as there. A flavor (extra spec cellplane:policy) or an "
+            "availability zone's aggregate (metadata cellplane:policy) names the policy of its servers.",
         ),
     ],
 )  # fmt: skip
@@ -39,26 +39,31 @@ POLICIES = OptionGroup(
 _FILTERS: tuple[cfg.Opt, ...] = (
     cfg.ListOpt(
         "enabled_filters", default=[],
-        help="Filters that a host must pass, in their order. By default all that need no setting of their own. TargetHostFilter, "
-        "ComputeFilter, DedicatedHostFilter, CandidatesFilter and CapacityFilter are always asked.",
+        help="Filters that a host must pass, in their order. By default all that need no setting of their own. "
+        "TargetHostFilter, ComputeFilter, DedicatedHostFilter, CandidatesFilter and CapacityFilter are always asked.",
     ),
     cfg.IntOpt(
         "host_subset_size", default=1, min=1,
-        help="A server goes to one of so many best hosts, by chance. Hosts of nearly the same weight take turns anyway.",
+        help="A server goes to one of so many best hosts, by chance. Hosts of nearly the same weight take turns "
+        "anyway.",
     ),
-    cfg.IntOpt("max_io_ops_per_host", default=8, min=0, help="Builds under way from which IoOpsFilter and AggregateIoOpsFilter reject a host."),
-    cfg.IntOpt("max_instances_per_host", default=50, min=1, help="Servers from which NumInstancesFilter and AggregateNumInstancesFilter reject a host."),
+    cfg.IntOpt("max_io_ops_per_host", default=8, min=0,
+        help="Builds under way from which IoOpsFilter and AggregateIoOpsFilter reject a host."),
+    cfg.IntOpt("max_instances_per_host", default=50, min=1,
+        help="Servers from which NumInstancesFilter and AggregateNumInstancesFilter reject a host."),
     cfg.ListOpt("isolated_images", default=[], help="Ids of images whose servers may only be on isolated_hosts."),
     cfg.ListOpt("isolated_hosts", default=[], help="Hosts for isolated_images."),
     cfg.BoolOpt(
-        "restrict_isolated_hosts_to_isolated_images", default=True, help="Whether isolated_hosts take no servers of other images."
+        "restrict_isolated_hosts_to_isolated_images", default=True,
+        help="Whether isolated_hosts take no servers of other images."
     ),
     cfg.StrOpt(
         "aggregate_image_properties_isolation_namespace",
         help="AggregateImagePropertiesIsolation compares image properties that begin with this. By default all.",
     ),
     cfg.StrOpt(
-        "aggregate_image_properties_isolation_separator", default=".", help="What stands between that namespace and the rest of the name."
+        "aggregate_image_properties_isolation_separator", default=".",
+        help="What stands between that namespace and the rest of the name."
     ),
     cfg.StrOpt("image_properties_default_architecture", help="Architecture of images that name none. By default any."),
     cfg.BoolOpt(
@@ -78,15 +83,16 @@ _FILTERS: tuple[cfg.Opt, ...] = (
         help="Whether a host needs the trait COMPUTE_IMAGE_TYPE_… of the image's format.",
     ),
     cfg.BoolOpt(
-        "image_metadata_prefilter", default=False, help="Whether a host needs the traits of the devices that the image's properties name."
+        "image_metadata_prefilter", default=False,
+        help="Whether a host needs the traits of the devices that the image's properties name."
     ),
 )  # fmt: skip
 
 _METRICS: tuple[cfg.Opt, ...] = (
     cfg.ListOpt(
         "metrics_weight_setting", default=[],
-        help="What hosts measure and how much it counts, such as cpu.percent=-1.0 (Nova: [metrics] weight_setting). Hosts measure what their "
-        "[compute] compute_monitors says.",
+        help="What hosts measure and how much it counts, such as cpu.percent=-1.0 (Nova: [metrics] weight_setting). "
+        "Hosts measure what their [compute] compute_monitors says.",
     ),
     cfg.FloatOpt(
         "metrics_weight_of_unavailable", default=-100.0, min=-GREATEST, max=GREATEST,

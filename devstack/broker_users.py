@@ -23,5 +23,6 @@ def agent_of(host: str) -> str:
 def of_cell(shape: Shape, cell: str) -> list[access.User]:
     """Everybody but the owner."""
     return [
-        access.guest(api_of(cell)), access.guest(console_proxy_of(cell)), *(access.host(host) for host in shape.hosts_of(cell)),
+        access.guest(api_of(cell)), access.guest(console_proxy_of(cell)),
+        *(access.host(host) for host in shape.hosts_of(cell)),
     ]  # fmt: skip

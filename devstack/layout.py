@@ -62,8 +62,9 @@ class Shape:
         for name in ("profile", "isolate", "auth"):
             if getattr(self, name) != getattr(asked, name):
                 raise errors.Conflict(
-                    f"this state directory holds a stack with {name} {getattr(self, name)}, asked is {getattr(asked, name)}: "
-                    "remove it first (devstack/unstack.sh --purge) or name another directory in CELLPLANE_STATE",
+                    f"this state directory holds a stack with {name} {getattr(self, name)}, asked is "
+                    f"{getattr(asked, name)}: remove it first (devstack/unstack.sh --purge) or name another directory "
+                    "in CELLPLANE_STATE",
                     field=name,
                 )
         return dataclasses.replace(asked, cells=max(self.cells, asked.cells), hosts=max(self.hosts, asked.hosts))
@@ -102,8 +103,8 @@ class State:
         """
         if not NAME_THAT_FITS_EVERYWHERE.fullmatch(str(self.path)):
             raise errors.Invalid(
-                f"{self.path} cannot be a state directory: its name stands in URLs and settings, so it may hold letters, digits and . _ - + = @ , ~ only; "
-                "name another directory in CELLPLANE_STATE",
+                f"{self.path} cannot be a state directory: its name stands in URLs and settings, so it may hold "
+                "letters, digits and . _ - + = @ , ~ only; name another directory in CELLPLANE_STATE",
                 field="CELLPLANE_STATE",
             )
         if self.path.is_dir() and not self.is_a_stack() and any(self.path.iterdir()):

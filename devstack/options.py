@@ -21,9 +21,10 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(
         prog="stack.sh",
         allow_abbrev=False,
-        description="Brings up a Cellplane cloud on this machine and proves that it boots servers. Can be run again at any time: what is left out "
-        "is then as it was.",
-        epilog="CELLPLANE_STATE names the state directory (default: .devstack/ in the repository), CELLPLANE_VENV the virtual environment (default: .venv/).",
+        description="Brings up a Cellplane cloud on this machine and proves that it boots servers. Can be run again at "
+        "any time: what is left out is then as it was.",
+        epilog="CELLPLANE_STATE names the state directory (default: .devstack/ in the repository), CELLPLANE_VENV the "
+        "virtual environment (default: .venv/).",
     )
     options.add_argument(
         "--profile",
@@ -48,7 +49,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--auth",
         choices=(BASIC, NONE, KEYSTONE),
-        help="basic: HTTP basic (default); none: everybody is the administrator; keystone: OpenStack Keystone beside it, installed from PyPI",
+        help="basic: HTTP basic (default); none: everybody is the administrator; keystone: OpenStack Keystone beside "
+        "it, installed from PyPI",
     )
     options.add_argument(
         "--isolate",
@@ -69,7 +71,8 @@ def shape(argv: list[str], before: Shape | None) -> Shape:
     asked = dataclasses.replace(before or DEFAULTS, **given)
     if asked.isolate and asked.profile != FULL:
         options.error(
-            "argument --isolate: goes with --profile full only; the embedded profile has a database file and a broker per cell anyway"
+            "argument --isolate: goes with --profile full only; the embedded profile has a database file and a broker "
+            "per cell anyway"
         )
     return asked
 

@@ -45,7 +45,8 @@ def ensure(say: Callable[[str], None], needed: Mapping[str, Callable[[], bool]] 
         wanting = "the full profile" if needed is None else "this stack"
         names = " ".join(wanted)
         raise errors.Unavailable(
-            f"{wanting} needs Debian's packages {', '.join(wanted)}; as root: apt-get install --no-install-recommends {names}"
+            f"{wanting} needs Debian's packages {', '.join(wanted)}; as root: apt-get install --no-install-recommends "
+            f"{names}"
         )
     say(f"installing Debian's packages {', '.join(wanted)} …")
     started = time.monotonic()
@@ -88,7 +89,8 @@ def _apt(*arguments: str) -> None:
     # installed.
     if result.returncode != 0 and arguments[0] != "update":
         raise errors.Unavailable(
-            f"apt-get {' '.join(arguments)} ended with {result.returncode}: {result.stderr[-2000:] or result.stdout[-2000:]}"
+            f"apt-get {' '.join(arguments)} ended with {result.returncode}: "
+            f"{result.stderr[-2000:] or result.stdout[-2000:]}"
         )
 
 

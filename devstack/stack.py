@@ -244,11 +244,13 @@ def _possible(state: State, asked: Shape, before: Shape | None, progress: Progre
     shape = before.grown_to(asked) if before else asked
     if (shape.cells, shape.hosts) != (asked.cells, asked.hosts):
         progress.say(
-            f"the stack has {shape.cells} cells of {shape.hosts} hosts and keeps them: cells and hosts are taken away with cellctl only"
+            f"the stack has {shape.cells} cells of {shape.hosts} hosts and keeps them: cells and hosts are taken away "
+            "with cellctl only"
         )
     shape = _with_possible_driver(shape, progress)
     progress.say(
-        f"profile {shape.profile}, cells {', '.join(shape.cell_names)}, {shape.hosts} hosts each, driver {shape.driver}; state in {state.path}"
+        f"profile {shape.profile}, cells {', '.join(shape.cell_names)}, {shape.hosts} hosts each, driver "
+        f"{shape.driver}; state in {state.path}"
     )
     if shape.profile == FULL:
         packages.ensure(progress.say)

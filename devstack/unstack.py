@@ -22,7 +22,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="unstack.sh",
         allow_abbrev=False,
-        description="Stops what stack.sh started. CELLPLANE_STATE names the state directory (default: .devstack/ in the repository).",
+        description="Stops what stack.sh started. CELLPLANE_STATE names the state directory (default: .devstack/ in "
+        "the repository).",
     )
     parser.add_argument("--purge", action="store_true", help="also remove the state directory")
     arguments = parser.parse_args(argv)

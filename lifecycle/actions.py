@@ -241,8 +241,8 @@ REBOOT_HARD = dataclasses.replace(
     when=_in(states.ACTIVE, states.STOPPED, states.PAUSED, states.SUSPENDED, states.ERROR),
     while_task=frozenset(
         {
-            states.IDLE, states.REBOOTING, states.REBOOT_PENDING, states.REBOOT_STARTED, states.REBOOTING_HARD, states.RESUMING,
-            states.UNPAUSING, states.PAUSING, states.SUSPENDING,
+            states.IDLE, states.REBOOTING, states.REBOOT_PENDING, states.REBOOT_STARTED, states.REBOOTING_HARD,
+            states.RESUMING, states.UNPAUSING, states.PAUSING, states.SUSPENDING,
         }
     ),
     during=states.REBOOTING_HARD,

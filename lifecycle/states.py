@@ -20,7 +20,8 @@ ERROR = "error"
 SHELVED = "shelved"
 SHELVED_OFFLOADED = "shelved_offloaded"
 VM_STATES = (
-    BUILDING, ACTIVE, PAUSED, SUSPENDED, STOPPED, RESCUED, RESIZED, SOFT_DELETED, DELETED, ERROR, SHELVED, SHELVED_OFFLOADED,
+    BUILDING, ACTIVE, PAUSED, SUSPENDED, STOPPED, RESCUED, RESIZED, SOFT_DELETED, DELETED, ERROR, SHELVED,
+    SHELVED_OFFLOADED,
 )  # fmt: skip
 
 # task_state
@@ -64,7 +65,8 @@ CRASHED = 6
 POWER_SUSPENDED = 7
 # as the Compute API writes them
 POWER_NAMES = {
-    NO_STATE: "pending", RUNNING: "running", POWER_PAUSED: "paused", SHUTDOWN: "shutdown", CRASHED: "crashed", POWER_SUSPENDED: "suspended",
+    NO_STATE: "pending", RUNNING: "running", POWER_PAUSED: "paused", SHUTDOWN: "shutdown", CRASHED: "crashed",
+    POWER_SUSPENDED: "suspended",
 }  # fmt: skip
 
 # state: where the build protocol stands (docs/build-protocol.md), independent of what the guest does

@@ -91,8 +91,8 @@ class Caller:
                 verb, arguments, context=context, deadline_s=ends_at - time.monotonic(), sent_by=self._sent_by
             )
             self._broker.publish(
-                queue, body, expires_s=ends_at - time.monotonic(), reply_to=sent.reply_to, correlation_id=sent.id, persistent=False,
-                timeout_s=sent_by - time.monotonic(),
+                queue, body, expires_s=ends_at - time.monotonic(), reply_to=sent.reply_to, correlation_id=sent.id,
+                persistent=False, timeout_s=sent_by - time.monotonic(),
             )  # fmt: skip
         except BaseException:
             sent.forget()

@@ -33,7 +33,8 @@ class Received:
     """
 
     __slots__ = (
-        "_channel", "body", "correlation_id", "exchange", "headers", "queue", "received_at", "redeliveries", "reply_to", "tag", "user",
+        "_channel", "body", "correlation_id", "exchange", "headers", "queue", "received_at", "redeliveries", "reply_to",
+        "tag", "user",
     )  # fmt: skip
 
     def __init__(self, raw: Raw, channel: Channel, queue: str) -> None:

@@ -27,8 +27,8 @@ def user(vhost: str, user: access.User, *, hashed: str | None) -> Definitions:
     is."""
     limits = {"max-connections": user.most_connections, "max-channels": user.most_channels}
     known = {
-        "name": user.name, "password_hash": hashed, "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": user.tags,
-        "limits": {name: most for name, most in limits.items() if most is not None},
+        "name": user.name, "password_hash": hashed, "hashing_algorithm": "rabbit_password_hashing_sha256",
+        "tags": user.tags, "limits": {name: most for name, most in limits.items() if most is not None},
     }  # fmt: skip
     rights = {"user": user.name, "vhost": vhost, "configure": user.configure, "write": user.write, "read": user.read}
     topics = [
@@ -73,5 +73,6 @@ def _exchange(vhost: str, name: str, kind: str) -> dict[str, Any]:
 def _policy(vhost: str, policy: access.Policy, priority: int) -> dict[str, Any]:
     definition: Mapping[str, Any] = dict(policy.limits)
     return {
-        "vhost": vhost, "name": policy.name, "pattern": policy.pattern, "apply-to": "queues", "priority": priority, "definition": definition,
+        "vhost": vhost, "name": policy.name, "pattern": policy.pattern, "apply-to": "queues", "priority": priority,
+        "definition": definition,
     }  # fmt: skip

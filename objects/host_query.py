@@ -18,8 +18,9 @@ LOGIC = frozenset({"and", "or", "not"})
 COMPARISONS = frozenset({"=", "<", ">", "<=", ">=", "in"})
 VARIABLES = frozenset(
     {
-        "free_ram_mb", "free_disk_mb", "total_usable_ram_mb", "vcpus_total", "vcpus_used", "num_instances", "num_io_ops",
-        "hypervisor_type", "hypervisor_version", "cpu_allocation_ratio", "ram_allocation_ratio", "disk_allocation_ratio",
+        "free_ram_mb", "free_disk_mb", "total_usable_ram_mb", "vcpus_total", "vcpus_used", "num_instances",
+        "num_io_ops", "hypervisor_type", "hypervisor_version", "cpu_allocation_ratio", "ram_allocation_ratio",
+        "disk_allocation_ratio",
     }
 )  # fmt: skip
 

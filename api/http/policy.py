@@ -29,8 +29,8 @@ _IN_PROJECT = "project_id:%(project_id)s"
 
 # What rules may say of the caller, under OpenStack's names.
 _CREDENTIALS = (
-    "user_id", "user_domain_id", "project_id", "project_domain_id", "domain_id", "system_scope", "is_admin_project", "roles",
-    "service_user_id", "service_roles",
+    "user_id", "user_domain_id", "project_id", "project_domain_id", "domain_id", "system_scope", "is_admin_project",
+    "roles", "service_user_id", "service_roles",
 )  # fmt: skip
 _credentials_of = attrgetter(*_CREDENTIALS)
 

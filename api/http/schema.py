@@ -43,8 +43,9 @@ NO_NAME = "A name must be printable characters, with no blanks at its ends."
 _SHOWN_CHARACTERS = 200
 # In this order a schema's keywords are looked at.
 _KEYWORDS = (
-    "type", "maxItems", "minItems", "maxProperties", "minProperties", "maxLength", "minLength", "maximum", "minimum", "required",
-    "additionalProperties", "enum", "pattern", "format", "anyOf", "items", "properties", "patternProperties", "uniqueItems",
+    "type", "maxItems", "minItems", "maxProperties", "minProperties", "maxLength", "minLength", "maximum", "minimum",
+    "required", "additionalProperties", "enum", "pattern", "format", "anyOf", "items", "properties",
+    "patternProperties", "uniqueItems",
 )  # fmt: skip
 _TRUE = (True, "True", "TRUE", "true", "1", "ON", "On", "on", "YES", "Yes", "yes")
 _FALSE = (False, "False", "FALSE", "false", "0", "OFF", "Off", "off", "NO", "No", "no")

@@ -23,8 +23,8 @@ def _words(*words: str) -> str:
 # Of these nothing is read: the hardware, or the hypervisor, is none of ours.
 UNREAD = frozenset({"accel", "pci_passthrough", "powervm", "vmware"})
 _NAMESPACES = UNREAD | {
-    "aggregate_instance_extra_specs", "capabilities", "cellplane", "group_policy", "hide_hypervisor_id", "hw", "hw_rng", "hw_video", "os", "quota", "resources",
-    "trait",
+    "aggregate_instance_extra_specs", "capabilities", "cellplane", "group_policy", "hide_hypervisor_id", "hw", "hw_rng",
+    "hw_video", "os", "quota", "resources", "trait",
 }  # fmt: skip
 
 # Who reads what flavors may hold. What nobody reads is refused (decision 0022): a flavor promises what its servers get.
@@ -111,7 +111,8 @@ def refuse_unread(specs: dict[str, str]) -> None:
     for name in specs:
         if _namespace(name) in UNREAD:
             raise ValueError(
-                f"Validation failed; extra spec '{name}' is not supported: no part of this cloud uses {_namespace(name)}."
+                f"Validation failed; extra spec '{name}' is not supported: no part of this cloud uses "
+                f"{_namespace(name)}."
             )
 
 

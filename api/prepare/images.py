@@ -84,8 +84,8 @@ def check_fits(image: Image, flavor: Flavor) -> None:
     if flavor.root_gib and flavor.root_gib < image.min_disk_gib:
         raise invalid(
             "flavorRef",
-            f"Flavor's disk is smaller than the minimum size specified in image metadata: it has {flavor.root_gib} GiB, "
-            f"image {image.id} needs {image.min_disk_gib} GiB.",
+            f"Flavor's disk is smaller than the minimum size specified in image metadata: it has {flavor.root_gib} "
+            f"GiB, image {image.id} needs {image.min_disk_gib} GiB.",
         )
     needed_bytes = max(image.size_bytes or 0, image.virtual_bytes or 0)
     if flavor.root_gib and flavor.root_gib * _GIB < needed_bytes:

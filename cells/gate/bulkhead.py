@@ -37,7 +37,8 @@ class GateMetrics:
             "cellplane_gate_seconds", "Seconds that a cell took to answer", ("cell", "target"), registry=registry,
             buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3),
         )  # fmt: skip
-        self.open = prometheus_client.Gauge("cellplane_gate_open", "1: the breaker is open, the cell is not asked", ("cell", "target"),
+        self.open = prometheus_client.Gauge("cellplane_gate_open", "1: the breaker is open, the cell is not asked",
+            ("cell", "target"),
                                             registry=registry)  # fmt: skip
         self.unreadable = prometheus_client.Counter(
             "cellplane_unreadable_servers",

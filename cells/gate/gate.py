@@ -53,8 +53,9 @@ SCHEMA_MISSING = frozenset({1046, 1049, 1146})
 # compared. SQLite has no numbers.
 QUESTION_REFUSED = frozenset({1064, 1116, 1139, 1153, 1267, 1390, 1436})
 QUESTION_REFUSED_TEXTS = (
-    "Expression tree is too large", "too many SQL variables", "parser stack overflow", "too many terms", "string or blob too big",
-    "pattern too complex", "too many arguments", "too many columns", "Error binding parameter",
+    "Expression tree is too large", "too many SQL variables", "parser stack overflow", "too many terms",
+    "string or blob too big", "pattern too complex", "too many arguments", "too many columns",
+    "Error binding parameter",
 )  # fmt: skip
 BROKER_THREADS = 2
 SLOW_THREADS = 2
@@ -122,8 +123,8 @@ class Gate:
         self._say_unreadable_at = 0.0
         self._ping_s = deadline_s * PING_WITHIN
         self._database = Database(
-            cell.database_connection, pool_size=threads, connect_timeout_s=deadline_s, io_timeout_s=deadline_s, wait_s=deadline_s,
-            delay_s=deadline_s * PING_AFTER, on_delay=self._end_if_away,
+            cell.database_connection, pool_size=threads, connect_timeout_s=deadline_s, io_timeout_s=deadline_s,
+            wait_s=deadline_s, delay_s=deadline_s * PING_AFTER, on_delay=self._end_if_away,
         )  # fmt: skip
         self._async_connections = AsyncConnections(
             self._database.async_connection, most=0 if self._database.is_sqlite else MAX_ASYNC_CONNECTIONS
@@ -132,8 +133,8 @@ class Gate:
 
         def bulkhead(name: str, ping: Callable[[], None], number: int, lanes: Mapping[str, int]) -> Bulkhead:
             return Bulkhead(
-                cell.name, name, ping=ping, ping_s=self._ping_s, threads=number, waiting=waiting, project_share=project_share, lanes=lanes,
-                clock=clock, metrics=metrics,
+                cell.name, name, ping=ping, ping_s=self._ping_s, threads=number, waiting=waiting,
+                project_share=project_share, lanes=lanes, clock=clock, metrics=metrics,
             )  # fmt: skip
 
         self._bulkhead = bulkhead(
@@ -370,8 +371,8 @@ class Gate:
 
         try:
             ask(
-                async_connection, text, within_s=self.deadline_s, delay_s=self.deadline_s * PING_AFTER, answered=answered, broke=broke, was_late=was_late,
-                delayed=self._bulkhead.look,
+                async_connection, text, within_s=self.deadline_s, delay_s=self.deadline_s * PING_AFTER,
+                answered=answered, broke=broke, was_late=was_late, delayed=self._bulkhead.look,
             )  # fmt: skip
         except pymysql.err.Error as error:
             broke(error)

@@ -35,8 +35,8 @@ def api_gate(conf: cfg.ConfigOpts, metrics: GateMetrics | None = None) -> Gate:
     )
     deadline_s = max(API_DEADLINE_S, conf.cells.deadline_s)
     return Gate(
-        cell, threads=conf.api_database.pool_size, deadline_s=deadline_s, waiting=API_WAITING, project_share=conf.cells.project_share,
-        patience_s=deadline_s * 0.8, metrics=metrics,
+        cell, threads=conf.api_database.pool_size, deadline_s=deadline_s, waiting=API_WAITING,
+        project_share=conf.cells.project_share, patience_s=deadline_s * 0.8, metrics=metrics,
     )  # fmt: skip
 
 
@@ -167,8 +167,8 @@ class Cells:
     def _opened(self, cell: Cell) -> Gate:
         settings = self._conf.cells
         return Gate(
-            cell, threads=settings.threads, deadline_s=settings.deadline_s, project_share=settings.project_share, clock=self._clock,
-            metrics=self._metrics,
+            cell, threads=settings.threads, deadline_s=settings.deadline_s, project_share=settings.project_share,
+            clock=self._clock, metrics=self._metrics,
         )  # fmt: skip
 
     def _keep_fresh(self) -> None:

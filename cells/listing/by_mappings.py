@@ -76,8 +76,8 @@ async def _window(
 ) -> Window:
     skipped = () if listing.when_silent is WhenSilent.SHOW else tuple(visits.silent)
     return await visits.ask_api(
-        api_db.listing.window, listing.filters, listing.order, marker=marker, marker_project=listing.marker_project, after=after,
-        limit=limit, without_cells=skipped,
+        api_db.listing.window, listing.filters, listing.order, marker=marker, marker_project=listing.marker_project,
+        after=after, limit=limit, without_cells=skipped,
     )  # fmt: skip
 
 

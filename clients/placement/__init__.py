@@ -5,5 +5,6 @@ from clients.placement.candidates import Allocation, CandidateGroup, CandidateQu
 from clients.placement.client import Claim, ClaimState, Placement, Provider, connect
 
 __all__ = [
-    "Allocation", "CandidateGroup", "CandidateQuery", "Claim", "ClaimState", "GenerationConflict", "NoCapacity", "Placement", "Provider", "connect",
+    "Allocation", "CandidateGroup", "CandidateQuery", "Claim", "ClaimState", "GenerationConflict", "NoCapacity",
+    "Placement", "Provider", "connect",
 ]  # fmt: skip

@@ -29,8 +29,10 @@ def _boot(guest: SimulatedGuest, boot: int, seconds: float) -> list[str]:
         f"[    0.004000] smpboot: Allowing {guest.vcpus} CPUs, 0 hotplug CPUs",
         f"[    0.021000] Memory: {guest.memory_mib * 1024}K available",
         f"[    0.730000] rtc_cmos 00:04: setting system clock to {when}",
-        f"[    1.204000] virtio_blk virtio1: [vda] {guest.disk_gib * 2097152} 512-byte logical blocks ({guest.disk_gib} GiB)",
+        f"[    1.204000] virtio_blk virtio1: [vda] {guest.disk_gib * 2097152} 512-byte logical blocks "
+        f"({guest.disk_gib} GiB)",
         "[    2.118000] EXT4-fs (vda1): mounted filesystem with ordered data mode",
-        f"GUEST-READY hostname={guest.hostname} uuid={guest.uuid} source=simulated boot={boot} mem_kb={guest.memory_mib * 1024} cpus={guest.vcpus}",
+        f"GUEST-READY hostname={guest.hostname} uuid={guest.uuid} source=simulated boot={boot} "
+        f"mem_kb={guest.memory_mib * 1024} cpus={guest.vcpus}",
         f"{guest.hostname} login: ",
     ]

@@ -209,7 +209,8 @@ def _act(operations: Sequence[Operation]) -> compute_verbs.Act:
     (operation,) = operations
     return compute_verbs.Act(
         uuid=operation.uuid, attempt=operation.attempt, operation_id=operation.operation_id, action=operation.operation,
-        arguments=operation.arguments, vm_state=operation.vm_state, spec=operation.spec, request_id=operation.request_id,
+        arguments=operation.arguments, vm_state=operation.vm_state, spec=operation.spec,
+        request_id=operation.request_id,
     )  # fmt: skip
 
 

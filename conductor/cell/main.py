@@ -99,8 +99,8 @@ class CellConductor:
             self.database, self.placement, self.commands, self.liveness, steps=steps, dropped=dropped
         )
         self.sweeps = Sweeps(
-            self.database, self.placement, self.commands, self.liveness, steps=steps, down_after_s=settings.service_down_time_s,
-            inventory_again_s=settings.inventory_again_s, dropped=dropped,
+            self.database, self.placement, self.commands, self.liveness, steps=steps,
+            down_after_s=settings.service_down_time_s, inventory_again_s=settings.inventory_again_s, dropped=dropped,
         )  # fmt: skip
         self._images = Images(conf.image.endpoint, conf.image.timeout_s) if conf.image.endpoint else None
         self.image_tasks = ImageTasks(self.database, self.commands, self._images, steps=steps)
@@ -209,8 +209,8 @@ class CellConductor:
 
     def _beat(self) -> None:
         self.database.run(
-            cell_db.heartbeats.conductor_beat, host=self._host, version=core.process.version(), started_at=self._started_at,
-            disconnected=not self.liveness.can_declare_hosts_down(),
+            cell_db.heartbeats.conductor_beat, host=self._host, version=core.process.version(),
+            started_at=self._started_at, disconnected=not self.liveness.can_declare_hosts_down(),
         )  # fmt: skip
 
     def _say_that_it_leaves(self) -> None:

@@ -171,8 +171,9 @@ class HostSelector:
     """
 
     def __init__(
-        self, placement: Placement, view: HostView, refresh_hosts: Callable[[], None], *, attempts: int, steps: CrashPoints, rng: random.Random,
-        unread: Callable[[], Sequence[str]] = tuple, by_policy: Mapping[str, Policy] = {policies.NAME: policies.DEFAULT},
+        self, placement: Placement, view: HostView, refresh_hosts: Callable[[], None], *, attempts: int,
+        steps: CrashPoints, rng: random.Random, unread: Callable[[], Sequence[str]] = tuple,
+        by_policy: Mapping[str, Policy] = {policies.NAME: policies.DEFAULT},
     ) -> None:  # fmt: skip
         self._placement = placement
         self.view = view

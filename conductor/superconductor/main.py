@@ -72,7 +72,8 @@ SETTINGS = OptionGroup(
             "unread_cell_wait_s",
             default=120.0,
             min=0,
-            help="Seconds that a build without a valid host waits for cells that have not answered since this super-conductor started.",
+            help="Seconds that a build without a valid host waits for cells that have not answered since this "
+            "super-conductor started.",
         ),
         cfg.FloatOpt("sweep_s", default=2.0, min=0.05, help="Seconds between two sweeps over the journal."),
         cfg.FloatOpt(
@@ -156,11 +157,12 @@ class SuperConductor:
         dead_letter_handler = DeadLetterHandler(self.api, self.journal)
         return [
             Listener(
-                self._broker, verbs.QUEUE, [HandleMany(verbs.PLACE, self.journal.on_place)], workers=1, prefetch=MAX_GATHERED, gather_s=0.01,
-                gather_most=MAX_GATHERED,
+                self._broker, verbs.QUEUE, [HandleMany(verbs.PLACE, self.journal.on_place)], workers=1,
+                prefetch=MAX_GATHERED, gather_s=0.01, gather_most=MAX_GATHERED,
             ),
             Listener(
-                self._broker, dead_letters.QUEUE, [HandleMany(dead_letters.DEAD_LETTER, dead_letter_handler.on_dead_letter)], workers=1, prefetch=10
+                self._broker, dead_letters.QUEUE,
+                [HandleMany(dead_letters.DEAD_LETTER, dead_letter_handler.on_dead_letter)], workers=1, prefetch=10
             ),
         ]  # fmt: skip
 

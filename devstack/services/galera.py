@@ -77,9 +77,10 @@ def _members(directory: Path, scripts: Path, number: int) -> list[MariaDB]:
 def _arguments(*, name: str, group_port: int, address: str) -> list[str]:
     options = f"gmcast.listen_addr=tcp://127.0.0.1:{group_port};ist.recv_addr=127.0.0.1:{ports.free_port()};gcache.size=32M;{_TIMES}"
     return [
-        "--wsrep-on=ON", f"--wsrep-provider={GALERA}", "--wsrep-cluster-name=cellplane", f"--wsrep-cluster-address=gcomm://{address}",
-        f"--wsrep-node-name={name}", "--wsrep-node-address=127.0.0.1", f"--wsrep-provider-options={options}", f"--wsrep-sst-method={METHOD}",
-        "--binlog-format=ROW", "--innodb-autoinc-lock-mode=2",
+        "--wsrep-on=ON", f"--wsrep-provider={GALERA}", "--wsrep-cluster-name=cellplane",
+        f"--wsrep-cluster-address=gcomm://{address}", f"--wsrep-node-name={name}", "--wsrep-node-address=127.0.0.1",
+        f"--wsrep-provider-options={options}", f"--wsrep-sst-method={METHOD}", "--binlog-format=ROW",
+        "--innodb-autoinc-lock-mode=2",
     ]  # fmt: skip
 
 

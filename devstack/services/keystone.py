@@ -77,8 +77,8 @@ class Keystone:
     def _manage(self, *arguments: str, env: dict[str, str] | None = None) -> None:
         command = [KEYSTONE.program("keystone-manage"), "--config-file", str(self.settings), *arguments]
         result = subprocess.run(
-            command, env={**os.environ, **self.env(), **(env or {})}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=STEP_DEADLINE_S, check=False,
+            command, env={**os.environ, **self.env(), **(env or {})}, stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, timeout=STEP_DEADLINE_S, check=False,
         )  # fmt: skip
         if result.returncode != 0:
             raise errors.Broken(

@@ -235,8 +235,8 @@ class SmallCloud:
         """The host's agent says hello; secrets for it are opened by this one. `node`: what its hypervisor is called, if
         not as the host."""
         inventory = Inventory(
-            node_uuid=str(uuids.uuid4()), hypervisor_hostname=node or host, hypervisor_type="simulated", hypervisor_version=1, vcpus=8,
-            memory_mib=8192, disk_gib=100,
+            node_uuid=str(uuids.uuid4()), hypervisor_hostname=node or host, hypervisor_type="simulated",
+            hypervisor_version=1, vcpus=8, memory_mib=8192, disk_gib=100,
         )  # fmt: skip
         opener = opener or Opener(self.folder / f"{host}.key")
         beat = Heartbeat(

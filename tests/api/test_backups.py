@@ -22,7 +22,14 @@ def event(cloud: SmallCloud, uuid: str) -> str | None:
 
 def test_a_backup_says_of_which_server_and_type_it_is(cloud: SmallCloud) -> None:
     uuid = cloud.running()
-    lies = {"why": "x", "image_type": "y", "Backup_Type": "y", "instance_uuid": "y", " INSTANCE_UUID": "y", "owner": "y"}
+    lies = {
+        "why": "x",
+        "image_type": "y",
+        "Backup_Type": "y",
+        "instance_uuid": "y",
+        " INSTANCE_UUID": "y",
+        "owner": "y",
+    }
 
     reply = cloud.act(uuid, "createBackup", {**BACKUP, "metadata": lies})
 
@@ -30,9 +37,10 @@ def test_a_backup_says_of_which_server_and_type_it_is(cloud: SmallCloud) -> None
     record = cloud.shelf.records[reply.json["image_id"]]
     assert record == {
         "id": reply.json["image_id"],
-        "why": "x", "name": "copy", "visibility": "private", "disk_format": "qcow2", "container_format": "bare", "min_disk": 1, "min_ram": 64,
-        "owner": ALICE.project_id, "image_type": "backup", "backup_type": "daily", "image_location": "snapshot", "image_state": "available",
-        "base_image_ref": IMAGE, "instance_uuid": uuid, "user_id": ALICE.user_id, "owner_id": ALICE.project_id,
+        "why": "x", "name": "copy", "visibility": "private", "disk_format": "qcow2", "container_format": "bare",
+        "min_disk": 1, "min_ram": 64, "owner": ALICE.project_id, "image_type": "backup", "backup_type": "daily",
+        "image_location": "snapshot", "image_state": "available", "base_image_ref": IMAGE, "instance_uuid": uuid,
+        "user_id": ALICE.user_id, "owner_id": ALICE.project_id,
     }  # fmt: skip
     operation = cloud.operation(uuid)
     assert (operation.operation, operation.arguments) == ("create-backup", {"image_id": reply.json["image_id"]})
@@ -45,7 +53,9 @@ def test_a_backup_says_of_which_server_and_type_it_is(cloud: SmallCloud) -> None
     assert event(cloud, uuid) == "compute_backup_instance"
 
 
-@pytest.mark.parametrize(("version", "rotation", "has_location"), [("2.1", 1, True), ("2.44", "7", True), ("2.44", 0, False)])
+@pytest.mark.parametrize(
+    ("version", "rotation", "has_location"), [("2.1", 1, True), ("2.44", "7", True), ("2.44", 0, False)]
+)
 def test_until_2_44_a_header_says_where_the_backup_is_unless_none_is_kept(
     cloud: SmallCloud, version: str, rotation: Any, has_location: bool
 ) -> None:

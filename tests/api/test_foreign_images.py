@@ -161,9 +161,10 @@ def test_a_disk_that_only_its_image_bounds_stays_that_image_s(cloud: SmallCloud)
 # ---- images of servers -----------------------------------------------------------------------------------------------
 
 RESERVED = (
-    "visibility", "owner", "os_hidden", "protected", "id", "locations", "checksum", "os_hash_algo", "os_hash_value", "os_hash_other", "direct_url",
-    "stores", "status", "size", "virtual_size", "tags", "file", "self", "schema", "location", "deleted", "is_public", "members", "created_at",
-    "os_glance_import_task", "img_signature_hash_method", "Visibility", "OWNER", " owner", "Os_Hidden ",
+    "visibility", "owner", "os_hidden", "protected", "id", "locations", "checksum", "os_hash_algo", "os_hash_value",
+    "os_hash_other", "direct_url", "stores", "status", "size", "virtual_size", "tags", "file", "self", "schema",
+    "location", "deleted", "is_public", "members", "created_at", "os_glance_import_task", "img_signature_hash_method",
+    "Visibility", "OWNER", " owner", "Os_Hidden ",
 )  # fmt: skip
 
 

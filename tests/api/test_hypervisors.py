@@ -18,8 +18,8 @@ pytestmark = pytest.mark.slow
 URL = "/v2.1/os-hypervisors"
 BRIEF = {"id", "hypervisor_hostname", "state", "status"}
 CAPACITY = {
-    "cpu_info", "vcpus", "vcpus_used", "memory_mb", "memory_mb_used", "free_ram_mb", "local_gb", "local_gb_used", "free_disk_gb",
-    "disk_available_least", "running_vms", "current_workload",
+    "cpu_info", "vcpus", "vcpus_used", "memory_mb", "memory_mb_used", "free_ram_mb", "local_gb", "local_gb_used",
+    "free_disk_gb", "disk_available_least", "running_vms", "current_workload",
 }  # fmt: skip
 WHOLE = BRIEF | {"hypervisor_type", "hypervisor_version", "host_ip", "service"} | CAPACITY
 

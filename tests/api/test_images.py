@@ -41,9 +41,10 @@ def test_an_image_is_shown_as_the_compute_api_shows_it(cloud: SmallCloud) -> Non
     assert [link["rel"] for link in links] == ["self", "bookmark", "alternate"]
     assert image.pop("server")["id"] == "u"
     assert image == {
-        "id": OWN, "name": "own", "minRam": 0, "minDisk": 0, "status": "ACTIVE", "progress": 100, "created": "2024-01-01T00:00:03Z",
-        "updated": "2024-02-01T00:00:00Z", "OS-EXT-IMG-SIZE:size": 1, "OS-DCF:diskConfig": "AUTO",
-        "metadata": {"hw_disk_bus": "virtio", "instance_uuid": "u", "auto_disk_config": "True"},
+        "id": OWN, "name": "own", "minRam": 0, "minDisk": 0, "status": "ACTIVE", "progress": 100,
+        "created": "2024-01-01T00:00:03Z", "updated": "2024-02-01T00:00:00Z", "OS-EXT-IMG-SIZE:size": 1,
+        "OS-DCF:diskConfig": "AUTO", "metadata": {"hw_disk_bus": "virtio", "instance_uuid": "u",
+            "auto_disk_config": "True"},
     }  # fmt: skip
     assert cloud.ask.get(f"{URL}/{QUEUED_IMAGE}", user=ALICE).json["image"]["status"] == "SAVING"
 

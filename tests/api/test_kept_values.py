@@ -87,8 +87,9 @@ KEPT: list[tuple[str, Body, dict[str, sa.Column[Any]]]] = [
         "flavor",
         flavors.CREATE,
         {
-            "name": FLAVORS.name, "id": FLAVORS.flavor_id, "ram": FLAVORS.memory_mib, "vcpus": FLAVORS.vcpus, "disk": FLAVORS.root_gib,
-            "OS-FLV-EXT-DATA:ephemeral": FLAVORS.ephemeral_gib, "swap": FLAVORS.swap_mib, "description": FLAVORS.description,
+            "name": FLAVORS.name, "id": FLAVORS.flavor_id, "ram": FLAVORS.memory_mib, "vcpus": FLAVORS.vcpus,
+            "disk": FLAVORS.root_gib, "OS-FLV-EXT-DATA:ephemeral": FLAVORS.ephemeral_gib, "swap": FLAVORS.swap_mib,
+            "description": FLAVORS.description,
         },
     ),
     (
@@ -96,7 +97,8 @@ KEPT: list[tuple[str, Body, dict[str, sa.Column[Any]]]] = [
         aggregates.CREATE_BODY,
         {"name": api_db.tables.aggregates.c.name, "availability_zone": api_db.tables.aggregate_metadata.c.value},
     ),
-    ("key pair", keypairs.CREATE_BODY, {"name": api_db.tables.key_pairs.c.name, "public_key": api_db.tables.key_pairs.c.public_key,
+    ("key pair", keypairs.CREATE_BODY,
+        {"name": api_db.tables.key_pairs.c.name, "public_key": api_db.tables.key_pairs.c.public_key,
                                         "user_id": api_db.tables.key_pairs.c.user_id}),
     ("server group", server_groups.CREATE_BODY, {"name": api_db.tables.server_groups.c.name}),
     ("service", services.UPDATE_BODY, {"disabled_reason": cell_db.tables.services.c.disabled_reason}),

@@ -251,8 +251,8 @@ def test_only_administrators_see_quota_classes(cloud: OperatorsCloud) -> None:
 # ---- limits ----------------------------------------------------------------------------------------------------------
 
 ABSOLUTE = {
-    "maxServerMeta", "maxTotalInstances", "maxTotalCores", "maxTotalRAMSize", "maxTotalKeypairs", "maxServerGroups", "maxServerGroupMembers",
-    "totalInstancesUsed", "totalCoresUsed", "totalRAMUsed", "totalServerGroupsUsed",
+    "maxServerMeta", "maxTotalInstances", "maxTotalCores", "maxTotalRAMSize", "maxTotalKeypairs", "maxServerGroups",
+    "maxServerGroupMembers", "totalInstancesUsed", "totalCoresUsed", "totalRAMUsed", "totalServerGroupsUsed",
 }  # fmt: skip
 PERSONALITY = {"maxPersonality", "maxPersonalitySize"}
 IMAGES = {"maxImageMeta"}

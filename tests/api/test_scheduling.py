@@ -290,7 +290,8 @@ def test_explanations_and_dedicated_hosts_cost_a_hand_over_no_statement(cloud: S
             assignments = [
                 api_db.journal.Assignment(
                     uuid=entry.uuid, token=str(entry.token), project_id=entry.project_id,
-                    cell_uuid=api_db.cells.find(connection, "east").uuid, host="east-1", alternates=[], explanations=kept,
+                    cell_uuid=api_db.cells.find(connection, "east").uuid, host="east-1", alternates=[],
+                    explanations=kept,
                 )
                 for entry in entries
             ]  # fmt: skip

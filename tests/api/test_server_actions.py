@@ -163,7 +163,9 @@ def test_readers_only_read(cloud: SmallCloud) -> None:
     assert cloud.act(uuid, "os-stop", user=BOB).status in (403, 404)
 
 
-@pytest.mark.parametrize(("length", "lines"), [(None, None), (-1, None), ("-1", None), ("-7", None), (3, 3), ("10", 10), (0, 0)])
+@pytest.mark.parametrize(
+    ("length", "lines"), [(None, None), (-1, None), ("-1", None), ("-7", None), (3, 3), ("10", 10), (0, 0)]
+)
 def test_the_console_log_comes_from_the_servers_host(cloud: SmallCloud, length: object, lines: int | None) -> None:
     uuid = cloud.running()
     with host_that_answers(cloud, cell.CONSOLE, compute.ConsoleOutput(output="line\n")) as asked:

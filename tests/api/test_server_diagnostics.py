@@ -23,8 +23,8 @@ REPLY = Diagnostics(
     disks=[Disk(name="vda", read_bytes=262144, read_requests=112, write_bytes=5778432, write_requests=488)],
     nics=[
         Nic(
-            name="tap1", mac_address="01:23:45:67:89:ab", rx_octets=2070139, rx_packets=26701, rx_errors=100, rx_drop=200,
-            tx_octets=140208, tx_packets=662, tx_errors=300, tx_drop=400,
+            name="tap1", mac_address="01:23:45:67:89:ab", rx_octets=2070139, rx_packets=26701, rx_errors=100,
+            rx_drop=200, tx_octets=140208, tx_packets=662, tx_errors=300, tx_drop=400,
         )
     ],
     has_config_drive=True,

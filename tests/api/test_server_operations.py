@@ -109,9 +109,10 @@ def test_a_rebuild_changes_record_and_specification_together(cloud: SmallCloud) 
     uuid = cloud.running(metadata={"old": "1"}, key_name="laptop", user_data="b2xk")
     before = spec_of(cloud, uuid)
     body = {
-        "imageRef": IMAGE, "name": "renamed", "metadata": {"new": "2"}, "adminPass": "chosen", "OS-DCF:diskConfig": "AUTO", "accessIPv4": "192.0.2.1",
-        "accessIPv6": "2001:db8::1", "description": "anew", "key_name": None, "user_data": "bmV3", "trusted_image_certificates": None,
-        "hostname": "other", "preserve_ephemeral": False,
+        "imageRef": IMAGE, "name": "renamed", "metadata": {"new": "2"}, "adminPass": "chosen",
+        "OS-DCF:diskConfig": "AUTO", "accessIPv4": "192.0.2.1", "accessIPv6": "2001:db8::1", "description": "anew",
+        "key_name": None, "user_data": "bmV3", "trusted_image_certificates": None, "hostname": "other",
+        "preserve_ephemeral": False,
     }  # fmt: skip
 
     reply = cloud.act(uuid, "rebuild", body)
@@ -257,9 +258,10 @@ def test_an_image_of_a_server_is_recorded_with_what_its_own_image_had(cloud: Sma
     record = shelf(cloud).records[reply.json["image_id"]]
     assert record == {
         "id": reply.json["image_id"],
-        "why": "backup", "name": "copy", "visibility": "private", "disk_format": "qcow2", "container_format": "bare", "min_disk": 1, "min_ram": 64,
-        "owner": ALICE.project_id, "image_type": "snapshot", "image_location": "snapshot", "image_state": "available", "base_image_ref": IMAGE,
-        "instance_uuid": uuid, "user_id": ALICE.user_id, "owner_id": ALICE.project_id,
+        "why": "backup", "name": "copy", "visibility": "private", "disk_format": "qcow2", "container_format": "bare",
+        "min_disk": 1, "min_ram": 64, "owner": ALICE.project_id, "image_type": "snapshot", "image_location": "snapshot",
+        "image_state": "available", "base_image_ref": IMAGE, "instance_uuid": uuid, "user_id": ALICE.user_id,
+        "owner_id": ALICE.project_id,
     }  # fmt: skip
     operation = cloud.operation(uuid)
     assert (operation.operation, operation.arguments) == ("create-image", {"image_id": reply.json["image_id"]})

@@ -22,12 +22,12 @@ NEVER = 999
 
 # field -> the minor microversion from which GET, PUT and rebuild show it; source: Compute API reference, 4.1
 _EVERYWHERE = (
-    "id", "name", "status", "tenant_id", "user_id", "metadata", "hostId", "image", "flavor", "created", "updated", "addresses",
-    "accessIPv4", "accessIPv6", "links", "OS-DCF:diskConfig", "progress",
+    "id", "name", "status", "tenant_id", "user_id", "metadata", "hostId", "image", "flavor", "created", "updated",
+    "addresses", "accessIPv4", "accessIPv6", "links", "OS-DCF:diskConfig", "progress",
 )  # fmt: skip
 _FROM_75 = (
-    "OS-EXT-AZ:availability_zone", "config_drive", "OS-SRV-USG:launched_at", "OS-SRV-USG:terminated_at", "OS-EXT-STS:task_state",
-    "OS-EXT-STS:vm_state", "OS-EXT-STS:power_state", "os-extended-volumes:volumes_attached",
+    "OS-EXT-AZ:availability_zone", "config_drive", "OS-SRV-USG:launched_at", "OS-SRV-USG:terminated_at",
+    "OS-EXT-STS:task_state", "OS-EXT-STS:vm_state", "OS-EXT-STS:power_state", "os-extended-volumes:volumes_attached",
 )  # fmt: skip
 _ADMINS = {
     **{f"OS-EXT-SRV-ATTR:{name}": (1, 75, 75) for name in ("host", "instance_name", "hypervisor_hostname")},
@@ -105,7 +105,8 @@ def test_a_detailed_list_leaves_groups_to_show() -> None:
 
 
 def test_the_flavor_is_a_link_until_2_46_and_whole_after() -> None:
-    assert _shown(_server(), 46)["flavor"] == {"id": "7", "links": [{"rel": "bookmark", "href": "http://cloud/flavors/7"}]}
+    assert _shown(_server(), 46)["flavor"] == {"id": "7",
+        "links": [{"rel": "bookmark", "href": "http://cloud/flavors/7"}]}
     assert _shown(_server(), 47)["flavor"] == {
         "vcpus": 1, "ram": 512, "disk": 1, "ephemeral": 0, "swap": 0, "original_name": "m1.small", "extra_specs": {},
     }  # fmt: skip

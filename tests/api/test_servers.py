@@ -138,12 +138,13 @@ _BAD = [
     ({"block_device_mapping": [{"device_name": "vda"}]}, "block_device_mapping"),
     ({"block_device_mapping_v2": [{"source_type": "volume", "destination_type": "volume"}]}, "block_device_mapping_v2"),
     ({"block_device_mapping_v2": [{"source_type": "blank", "destination_type": "local"}]}, "block_device_mapping_v2"),
-    ({"block_device_mapping_v2": [{"source_type": "image", "destination_type": "volume", "uuid": IMAGE}]}, "block_device_mapping_v2"),
+    ({"block_device_mapping_v2": [{"source_type": "image", "destination_type": "volume", "uuid": IMAGE}]},
+        "block_device_mapping_v2"),
     *(
         ({"block_device_mapping_v2": [{"source_type": "image", "boot_index": 0, "uuid": IMAGE, **wish}]}, "".join(wish))
         for wish in (
-            {"disk_bus": "ide"}, {"device_type": "cdrom"}, {"volume_size": 50}, {"delete_on_termination": False}, {"tag": "root"},
-            {"guest_format": "swap"}, {"device_name": "/dev/sda"},
+            {"disk_bus": "ide"}, {"device_type": "cdrom"}, {"volume_size": 50}, {"delete_on_termination": False},
+            {"tag": "root"}, {"guest_format": "swap"}, {"device_name": "/dev/sda"},
         )
     ),
     ({"security_groups": [{"name": "web"}]}, "security_groups"),

@@ -245,7 +245,8 @@ def test_a_delete_takes_the_place_of_what_is_under_way(soft: SmallCloud) -> None
 # ---- who may, and when -----------------------------------------------------------------------------------------------
 
 ADMITTED = {
-    "PUT /servers/{id}", "DELETE /servers/{id}", "DELETE /servers/{id} SOFT", "POST forceDelete", "POST restore", "POST lock", "POST unlock",
+    "PUT /servers/{id}", "DELETE /servers/{id}", "DELETE /servers/{id} SOFT", "POST forceDelete", "POST restore",
+    "POST lock", "POST unlock",
 }  # fmt: skip
 
 

@@ -27,8 +27,8 @@ def server(
     at = None if launched is None else DAY + launched * HOUR
     until = None if ended is None else DAY + ended * HOUR
     values = {
-        "project_id": project, "launched_at": at, "terminated_at": until, "deleted": until is not None, "vm_state": state,
-        "vcpus": 2, "memory_mib": 512, "root_gib": 3, "ephemeral_gib": 1,
+        "project_id": project, "launched_at": at, "terminated_at": until, "deleted": until is not None,
+        "vm_state": state, "vcpus": 2, "memory_mib": 512, "root_gib": 3, "ephemeral_gib": 1,
     }  # fmt: skip
     with cloud.databases[cell].transaction() as connection:
         connection.execute(sa.update(instances).where(instances.c.uuid == uuid).values(**values))
@@ -77,9 +77,9 @@ def test_each_server_says_how_large_it_is_and_from_when_to_when_it_ran(cloud: Sm
     (shown,) = used(cloud)["server_usages"]
 
     assert shown == {
-        "instance_id": uuid, "name": "db", "tenant_id": MINE, "flavor": "m1.small", "vcpus": 2, "memory_mb": 512, "local_gb": 4,
-        "hours": 2.0, "uptime": 7200, "started_at": "2026-03-01T01:00:00.000000", "ended_at": "2026-03-01T03:00:00.000000",
-        "state": "terminated",
+        "instance_id": uuid, "name": "db", "tenant_id": MINE, "flavor": "m1.small", "vcpus": 2, "memory_mb": 512,
+        "local_gb": 4, "hours": 2.0, "uptime": 7200, "started_at": "2026-03-01T01:00:00.000000",
+        "ended_at": "2026-03-01T03:00:00.000000", "state": "terminated",
     }  # fmt: skip
     living = server(cloud, launched=2, state="stopped")
     shown = next(each for each in used(cloud)["server_usages"] if each["instance_id"] == living)
@@ -121,7 +121,9 @@ def test_pages_end_where_the_next_begins_over_all_cells(cloud: SmallCloud, path:
 
 def _in_order(cloud: SmallCloud, path: str, made: list[str]) -> list[str]:
     whole = ask(cloud, path, f"{WINDOW}&detailed=1" if not path else WINDOW).json
-    listed = [(usage["tenant_id"], each["instance_id"]) for usage in _projects(whole) for each in usage["server_usages"]]
+    listed = [
+        (usage["tenant_id"], each["instance_id"]) for usage in _projects(whole) for each in usage["server_usages"]
+    ]
     assert listed == sorted(listed) and {uuid for _, uuid in listed} == set(made)
     return [uuid for _, uuid in listed]
 

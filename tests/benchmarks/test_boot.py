@@ -21,12 +21,13 @@ CELLS = 2
 BOOTS = 4
 DEADLINE_S = 400.0
 OF_A_CASE = (
-    "boots_per_s", "cpu_s_per_boot", "tta_p50_s", "tta_p95_s", "messages_per_boot", "commits_per_boot", "placement_requests_per_boot",
+    "boots_per_s", "cpu_s_per_boot", "tta_p50_s", "tta_p95_s", "messages_per_boot", "commits_per_boot",
+    "placement_requests_per_boot",
 )  # fmt: skip
 OF_ALL = ("pss_mib", "threads")
 OF_A_LARGE_RUN = (
-    "boots_per_s", "cpu_s_per_boot", "cpu_s_of_super_conductors_per_boot", "cpu_s_per_s_at_rest", "decision_p50_s", "decision_p99_s", "claim_p50_s",
-    "claim_p99_s", "assign_p99_s", "insert_p99_s", "tta_p50_s", "tta_p95_s",
+    "boots_per_s", "cpu_s_per_boot", "cpu_s_of_super_conductors_per_boot", "cpu_s_per_s_at_rest", "decision_p50_s",
+    "decision_p99_s", "claim_p50_s", "claim_p99_s", "assign_p99_s", "insert_p99_s", "tta_p50_s", "tta_p95_s",
 )  # fmt: skip
 
 

@@ -17,8 +17,9 @@ from devstack.background import REPOSITORY
 from devstack.services import mariadb
 
 CASES = (
-    "detail_1000", "brief_1000", "detail_50_by_name", "brief_50_by_name", "status_filter", "name_filter", "walk_detail", "walk_brief",
-    "one_tenant_of_80", "show", "cells_1_slow", "cells_80_slow", "cells_1_slow_detail", "cells_80_slow_detail",
+    "detail_1000", "brief_1000", "detail_50_by_name", "brief_50_by_name", "status_filter", "name_filter", "walk_detail",
+    "walk_brief", "one_tenant_of_80", "show", "cells_1_slow", "cells_80_slow", "cells_1_slow_detail",
+    "cells_80_slow_detail",
 )  # fmt: skip
 LARGE_CASES = ("large_show", "large_project", "large_all")
 OF_A_CASE = ("wall_s", "cpu_s", "floor_cpu_s", "rows_returned", "queries")

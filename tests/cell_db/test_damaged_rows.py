@@ -28,7 +28,8 @@ from tests.cell_db.rows import insert_instance, update_instance
 
 VALUES = ("garbage", "5", "1e400", b"\xff\xfe", "null", "0000-00-00")
 MORE = (
-    "", 5, -(2**63), 1.5, 1e300, b"x", "2026-01-01 00:00:00Z", "2026-13-01 00:00:00.000000", "[1", '{"a": 1}', "[" * 3000, "\x00", "9" * 40,
+    "", 5, -(2**63), 1.5, 1e300, b"x", "2026-01-01 00:00:00Z", "2026-13-01 00:00:00.000000", "[1", '{"a": 1}',
+    "[" * 3000, "\x00", "9" * 40,
 )  # fmt: skip
 # Without these it is another row.
 NOT_TRIED = {"id", "uuid"}
@@ -111,7 +112,8 @@ def check_what_operators_see(database: Database, bad: str) -> None:
 
 def check_sweeps(database: Database, others: set[str]) -> None:
     with database.transaction() as connection:
-        connection.execute(sa.update(instances).where(instances.c.uuid.in_(others)).values(lease_until=now_sql(-9), deadline=now_sql(-9)))  # fmt: skip
+        connection.execute(sa.update(instances).where(instances.c.uuid.in_(others)).values(lease_until=now_sql(-9),
+            deadline=now_sql(-9)))  # fmt: skip
         overdue = cell_db.builds.overdue(connection, hosts_down=[], most=9)
         leased = cell_db.builds.lease(connection, lease_s=60, most=9)
         sent = cell_db.operations.take_operations(connection, lease_s=60, most=9)

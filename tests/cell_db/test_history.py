@@ -217,8 +217,8 @@ def placed(*, fault: Fault | None = None, host: str | None = HOST, alternates: i
     )  # fmt: skip
     others = [Candidate(host=OTHER, node_uuid=str(uuid.uuid4()))] * alternates
     return NewInstance(
-        build_request=build_request, host=host, node_uuid=str(uuid.uuid4()), hypervisor_hostname=host, availability_zone=None, alternates=others, resources={},
-        not_after=utcnow(), fault=fault,
+        build_request=build_request, host=host, node_uuid=str(uuid.uuid4()), hypervisor_hostname=host,
+        availability_zone=None, alternates=others, resources={}, not_after=utcnow(), fault=fault,
     )  # fmt: skip
 
 

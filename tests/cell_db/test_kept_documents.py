@@ -30,7 +30,14 @@ maybe_texts = st.none() | texts
 faults = st.fixed_dictionaries(
     {"code": st.integers(0, 599), "message": texts, "details": maybe_texts, "host": maybe_texts, "created": maybe_texts}
 )
-values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts | st.lists(texts, max_size=1)
+values = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts
+    | st.lists(texts, max_size=1)
+)
 others = st.dictionaries(texts.map(lambda name: f"later_{name}"), values, max_size=2)
 
 
@@ -107,8 +114,9 @@ def test_a_fault_that_was_readable_still_is_and_no_other(kept: Any) -> None:
 
 flavors = st.fixed_dictionaries(
     {
-        "flavor_id": texts, "name": texts, "vcpus": st.integers(0, 999), "memory_mib": st.integers(0, 2**40), "root_gib": st.integers(0, 999),
-        "ephemeral_gib": st.integers(0, 999), "swap_mib": st.integers(0, 999), "extra_specs": st.dictionaries(texts, texts, max_size=2),
+        "flavor_id": texts, "name": texts, "vcpus": st.integers(0, 999), "memory_mib": st.integers(0, 2**40),
+        "root_gib": st.integers(0, 999), "ephemeral_gib": st.integers(0, 999), "swap_mib": st.integers(0, 999),
+        "extra_specs": st.dictionaries(texts, texts, max_size=2),
     }
 )  # fmt: skip
 

@@ -28,7 +28,8 @@ def servers(database: Database) -> list[dict[str, Any]]:
         at = None if launched is None else START + launched * HOUR
         until = None if at is None or ended is None else at + ended * HOUR
         values = {
-            "project_id": chance.choice(PROJECTS), "launched_at": at, "terminated_at": until, "deleted": until is not None,
+            "project_id": chance.choice(PROJECTS), "launched_at": at, "terminated_at": until,
+            "deleted": until is not None,
         }  # fmt: skip
         uuid = insert_instance(database)
         update_instance(database, uuid, **values)

@@ -43,7 +43,13 @@ def cloud(terminal: Terminal, synced: dict[str, pathlib.Path]) -> Terminal:
     shutil.copy(synced["cell"], terminal.folder / "cell0.sqlite")
     with terminal.opened("api").transaction() as connection:
         add = api_db.cells.create
-        add(connection, name="cell0", uuid=api_db.cells.CELL0_UUID, database_connection=terminal.database("cell0"), transport_url="none://")
+        add(
+            connection,
+            name="cell0",
+            uuid=api_db.cells.CELL0_UUID,
+            database_connection=terminal.database("cell0"),
+            transport_url="none://",
+        )
         for cell in CELLS:
             shutil.copy(synced["cell"], terminal.folder / f"{cell}.sqlite")
             add(connection, name=cell, database_connection=terminal.database(cell), transport_url=f"inproc://{cell}")

@@ -95,7 +95,9 @@ class Terminal:
 
     def unusable(self, cell: str) -> None:
         """Makes the cell's mapping one that `cell create` would refuse."""
-        self._update_cell(cell, database_connection="mysql://u:hush@db/x?connect_timeout=abc", transport_url="kafka://u:hush@broker")
+        self._update_cell(
+            cell, database_connection="mysql://u:hush@db/x?connect_timeout=abc", transport_url="kafka://u:hush@broker"
+        )
 
     def frozen(self, cell: str) -> None:
         """Makes the cell's database and broker a server that takes connections and never says a word."""
@@ -213,9 +215,9 @@ class Terminal:
         uuid = str(uuids.uuid4())
         self.mapping(cell, uuid=uuid, deleted=deleted)
         row = {
-            "uuid": uuid, "project_id": "demo", "user_id": "alice", "state": state, "attempt": 1, "host": host, "vm_state": states.ACTIVE,
-            "power_state": 1, "flavor": {}, "vcpus": 1, "memory_mib": 512, "root_gib": 1, "created_at": utcnow(), "updated_at": utcnow(),
-            "deleted": deleted,
+            "uuid": uuid, "project_id": "demo", "user_id": "alice", "state": state, "attempt": 1, "host": host,
+            "vm_state": states.ACTIVE, "power_state": 1, "flavor": {}, "vcpus": 1, "memory_mib": 512, "root_gib": 1,
+            "created_at": utcnow(), "updated_at": utcnow(), "deleted": deleted,
         }  # fmt: skip
         with self.opened(cell).transaction() as connection:
             connection.execute(sa.insert(cell_db.tables.instances).values(**row))
@@ -223,8 +225,9 @@ class Terminal:
 
     def mapping(self, cell: str, *, uuid: str | None = None, deleted: bool = False) -> None:
         row = {
-            "uuid": uuid or str(uuids.uuid4()), "project_id": "demo", "user_id": "alice", "cell_uuid": self.uuid_of(cell),
-            "request_uuid": str(uuids.uuid4()), "vcpus": 1, "memory_mib": 512, "deleted": deleted, "created_at": utcnow(),
+            "uuid": uuid or str(uuids.uuid4()), "project_id": "demo", "user_id": "alice",
+            "cell_uuid": self.uuid_of(cell), "request_uuid": str(uuids.uuid4()), "vcpus": 1, "memory_mib": 512,
+            "deleted": deleted, "created_at": utcnow(),
         }  # fmt: skip
         with self.opened("api").transaction() as connection:
             connection.execute(sa.insert(api_db.tables.instance_mappings).values(**row))
@@ -243,9 +246,9 @@ class Terminal:
     def order(self, cell: str | None, *, uuid: str | None = None, kind: str | None = None) -> None:
         """An order in the journal, assigned to the cell, or new; or what the cell is to hear of a server."""
         row = {
-            "uuid": uuid or str(uuids.uuid4()), "kind": kind, "request_uuid": str(uuids.uuid4()), "project_id": "demo", "phase": "assigned" if cell else "new",
-            "target": self.uuid_of(cell) if cell else None, "deleting": False, "tries": 0, "lease_until": utcnow(), "not_after": utcnow(),
-            "created_at": utcnow(),
+            "uuid": uuid or str(uuids.uuid4()), "kind": kind, "request_uuid": str(uuids.uuid4()), "project_id": "demo",
+            "phase": "assigned" if cell else "new", "target": self.uuid_of(cell) if cell else None, "deleting": False,
+            "tries": 0, "lease_until": utcnow(), "not_after": utcnow(), "created_at": utcnow(),
         }  # fmt: skip
         with self.opened("api").transaction() as connection:
             connection.execute(sa.insert(api_db.tables.build_requests).values(**row))

@@ -188,8 +188,9 @@ def test_every_command_that_takes_something_away_or_acts_on_servers_has_a_dry_ru
     without = {command for command, names in options.items() if "--dry-run" not in names}
 
     assert without == {
-        "build list", "build show", "cell create", "cell disable", "cell enable", "cell list", "cell show", "cell update", "cleanup list", "db sync",
-        "db version", "explain", "host list", "dead-letter list", "dead-letter show", "status",
+        "build list", "build show", "cell create", "cell disable", "cell enable", "cell list", "cell show",
+        "cell update", "cleanup list", "db sync", "db version", "explain", "host list", "dead-letter list",
+        "dead-letter show", "status",
     }  # fmt: skip
 
 

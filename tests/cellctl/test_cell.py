@@ -75,7 +75,9 @@ def test_passwords_are_masked_unless_asked_for(cloud: Terminal) -> None:
         assert "sh@" not in ended.out
         assert "h%40sh" not in ended.out
     assert created.json["database_connection"] == "mysql+pymysql://cellplane:***@db.example/north"
-    assert created.json["transport_url"] == "amqp://cellplane:***@one.example/north;amqp://cellplane:***@two.example/north"
+    assert (
+        created.json["transport_url"] == "amqp://cellplane:***@one.example/north;amqp://cellplane:***@two.example/north"
+    )
     assert cloud.gets("cell", "show", "n", "--show-secrets")["database_connection"] == HUSH
     assert HUSH in cloud.does("cell", "list", "--show-secrets").out
 
@@ -128,8 +130,8 @@ def test_a_bad_value_is_refused_and_its_option_named(cloud: Terminal, option: st
 
 
 BAD_NAMES = [
-    "", " north", "no\nrth", "n" * 65, "5f7ca4dc-2a1f-4d6e-9a4a-3b5f9f7c2a10", "5F7CA4DC2A1F4D6E9A4A3B5F9F7C2A10", "api", "a:b", "a,b", "a/b", "a b", "..",
-    ".a", "_a", "a*", "a#", "a%", "a@b", "a'b", "z\u00fcrich", "\u200bnorth",
+    "", " north", "no\nrth", "n" * 65, "5f7ca4dc-2a1f-4d6e-9a4a-3b5f9f7c2a10", "5F7CA4DC2A1F4D6E9A4A3B5F9F7C2A10",
+    "api", "a:b", "a,b", "a/b", "a b", "..", ".a", "_a", "a*", "a#", "a%", "a@b", "a'b", "z\u00fcrich", "\u200bnorth",
 ]  # fmt: skip
 
 
@@ -154,7 +156,9 @@ def test_a_mapping_that_nobody_can_use_is_one_cell_that_is_away(cloud: Terminal)
         cloud.does("cell", "list"),
     )
     synced, hosts = cloud.runs("db", "sync"), cloud.runs("host", "discover")
-    mended = cloud.does("cell", "update", "east", "--database-connection", cloud.database("east"), "--transport-url", "inproc://east")
+    mended = cloud.does(
+        "cell", "update", "east", "--database-connection", cloud.database("east"), "--transport-url", "inproc://east"
+    )
 
     assert [(cell["name"], cell["database"]["state"]) for cell in status.json["cells"]] == [
         ("cell0", "up"),
@@ -176,7 +180,9 @@ def test_a_mapping_that_nobody_can_use_is_one_cell_that_is_away(cloud: Terminal)
 def test_a_cell_needs_a_broker_and_cell0_has_none(cloud: Terminal) -> None:
     without = create(cloud, transport_url="")
     cell0 = create(cloud, "cell0")
-    unnamed = cloud.runs("cell", "create", "--database-connection", cloud.database("x"), "--transport-url", "inproc://x")
+    unnamed = cloud.runs(
+        "cell", "create", "--database-connection", cloud.database("x"), "--transport-url", "inproc://x"
+    )
 
     assert [(ended.code, "--transport-url" in ended.err) for ended in (without, cell0)] == [(2, True), (2, True)]
     assert (unnamed.code, "NAME" in unnamed.err) == (2, True)
@@ -206,9 +212,21 @@ def test_what_belongs_to_another_is_refused(cloud: Terminal, taken: dict[str, st
 @pytest.mark.parametrize(
     ("option", "url", "same"),
     [
-        ("database_connection", "mysql+pymysql://a:x@db.example/north", "mysql://b:y@DB.example:3306/north?charset=utf8mb4"),
-        ("database_connection", "mysql+pymysql://a:x@localhost/north?unix_socket=/run/north.sock", "mysql://b@127.0.0.1/north?unix_socket=/run/north.sock"),
-        ("transport_url", "amqp://a:x@broker.example/north", "amqp://b:y@other.example/north;amqp://b:y@broker.example:5672/north"),
+        (
+            "database_connection",
+            "mysql+pymysql://a:x@db.example/north",
+            "mysql://b:y@DB.example:3306/north?charset=utf8mb4",
+        ),
+        (
+            "database_connection",
+            "mysql+pymysql://a:x@localhost/north?unix_socket=/run/north.sock",
+            "mysql://b@127.0.0.1/north?unix_socket=/run/north.sock",
+        ),
+        (
+            "transport_url",
+            "amqp://a:x@broker.example/north",
+            "amqp://b:y@other.example/north;amqp://b:y@broker.example:5672/north",
+        ),
         ("transport_url", "amqp://a:x@broker.example", "amqp://b:y@broker.example/%2F"),
     ],
 )

@@ -13,7 +13,9 @@ API, CELL = api_db.schema.SCHEMA.newest, cell_db.schema.SCHEMA.newest
 def test_sync_makes_every_database_and_says_so(terminal: Terminal) -> None:
     terminal.does("db", "sync", "--api")
     terminal.does("cell", "create", "--cell0", "--database-connection", terminal.database("cell0"))
-    terminal.does("cell", "create", "east", "--database-connection", terminal.database("east"), "--transport-url", "inproc://east")
+    terminal.does(
+        "cell", "create", "east", "--database-connection", terminal.database("east"), "--transport-url", "inproc://east"
+    )
 
     ended = terminal.does("db", "sync")
 
@@ -154,7 +156,9 @@ def test_a_database_of_the_other_schema_is_not_taken_for_one_that_is_up_to_date(
 
 
 def test_a_cell_without_tables_is_told_with_what_makes_them(cloud: Terminal) -> None:
-    cloud.does("cell", "create", "north", "--database-connection", cloud.database("north"), "--transport-url", "inproc://north")
+    cloud.does(
+        "cell", "create", "north", "--database-connection", cloud.database("north"), "--transport-url", "inproc://north"
+    )
 
     for command in (("host", "discover"), ("build", "list"), ("dead-letter", "list"), ("cleanup", "list")):
         ended = cloud.runs(*command)

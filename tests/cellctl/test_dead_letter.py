@@ -154,7 +154,9 @@ def test_letters_or_all_have_to_be_named(cloud: Terminal) -> None:
 
 
 def test_no_cell_may_be_called_as_the_api_level_is(cloud: Terminal) -> None:
-    ended = cloud.runs("cell", "create", "api", "--database-connection", "mysql://u@h/api2", "--transport-url", "amqp://u@h/api2")
+    ended = cloud.runs(
+        "cell", "create", "api", "--database-connection", "mysql://u@h/api2", "--transport-url", "amqp://u@h/api2"
+    )
     assert ended.code == 2
     assert "API level" in ended.err
 

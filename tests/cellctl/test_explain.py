@@ -16,7 +16,8 @@ REFUSED = Explanation(
     at=AT, known=1, hosts=1, rejected=[Rejection("ComputeFilter", 1, {"down": 1})], fault="No valid host."
 )
 CHOSEN = Explanation(
-    at=AT, policy="gold", known=2, hosts=2, fit=2, chosen=Weighed("east-1", "c", 2.5, {"RAMWeigher": 1.5, "CPUWeigher": 1.0}),
+    at=AT, policy="gold", known=2, hosts=2, fit=2,
+    chosen=Weighed("east-1", "c", 2.5, {"RAMWeigher": 1.5, "CPUWeigher": 1.0}),
     alternates=[Weighed("east-2", "c", 1.0)],
 )  # fmt: skip
 

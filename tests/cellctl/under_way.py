@@ -89,8 +89,8 @@ class UnderWay:
         assert entry is not None
         assert entry.build_request is not None
         row = cell_db.builds.NewInstance(
-            build_request=entry.build_request, host="east-1", node_uuid=NODES["east-1"], hypervisor_hostname="east-1", availability_zone=None,
-            alternates=[_candidate("east-2")], resources={"VCPU": 1}, not_after=entry.not_after,
+            build_request=entry.build_request, host="east-1", node_uuid=NODES["east-1"], hypervisor_hostname="east-1",
+            availability_zone=None, alternates=[_candidate("east-2")], resources={"VCPU": 1}, not_after=entry.not_after,
         )  # fmt: skip
         with self._terminal.opened(cell).transaction() as connection:
             cell_db.builds.insert(connection, [row], build_deadline_s=600)

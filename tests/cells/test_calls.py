@@ -39,7 +39,8 @@ class CellWithHosts:
         ]
         host = [Handle(compute.CONSOLE, lambda _, asked: compute.ConsoleOutput(output=asked.uuid))]
         self._listeners = [
-            Listener(self.broker, cell.QUEUE, conductor, workers=2, prefetch=20), Listener(self.broker, compute.queue(HEALTHY), host, workers=2, prefetch=20)
+            Listener(self.broker, cell.QUEUE, conductor, workers=2, prefetch=20),
+            Listener(self.broker, compute.queue(HEALTHY), host, workers=2, prefetch=20)
         ]  # fmt: skip
         for listener in self._listeners:
             listener.start()

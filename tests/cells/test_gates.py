@@ -87,7 +87,8 @@ def test_a_wrong_password_is_silence_and_not_tried_twice(server: mariadb.MariaDB
 
     as_admin(
         server,
-        f"ALTER USER {SCHEMA}@'127.0.0.1' IDENTIFIED BY '{Accounts(server.directory / 'accounts.json').password(SCHEMA)}'",
+        f"ALTER USER {SCHEMA}@'127.0.0.1' IDENTIFIED BY "
+        f"'{Accounts(server.directory / 'accounts.json').password(SCHEMA)}'",
     )
     wait_until(lambda: _is_back(gate), what="the cell", deadline_s=BACK_WITHIN_S)
 
@@ -129,7 +130,9 @@ def test_a_slow_query_is_no_reason_to_ask_no_more(gate: Gate) -> None:
 
 
 def test_who_still_waits_when_a_cell_is_re_addressed_is_told_so(tmp_path: pathlib.Path) -> None:
-    gate = Gate(Cell(str(uuid.uuid4()), "west", f"sqlite:///{tmp_path}/west.sqlite", "none://"), threads=1, deadline_s=30.0)
+    gate = Gate(
+        Cell(str(uuid.uuid4()), "west", f"sqlite:///{tmp_path}/west.sqlite", "none://"), threads=1, deadline_s=30.0
+    )
     is_busy, may_end = threading.Event(), threading.Event()
 
     def busy(_: sa.Connection) -> None:

@@ -226,8 +226,8 @@ def test_pages_over_many_cells_are_those_of_the_union(
     keys_per_query=st.sampled_from([-1e9, 90.0]),
 )
 def test_a_walk_neither_skips_nor_repeats_what_stands_still(
-    world: World, population: list[Thing], later: list[Thing], removed: list[int], number: int, order: SortOrder, filters: dict[str, Any], limit: int,
-    keys_per_query: float,
+    world: World, population: list[Thing], later: list[Thing], removed: list[int], number: int, order: SortOrder,
+    filters: dict[str, Any], limit: int, keys_per_query: float,
 ) -> None:  # fmt: skip
     """Servers come, go, and move from the journal into their cells between the pages."""
     world.clear(number)

@@ -126,7 +126,8 @@ def spread(number: int, *, cells: int = CELLS) -> list[Thing]:
     """Servers at random in all cells, named and made at random."""
     rng = random.Random(7)
     return [
-        Thing(uuid=str(uuid.UUID(int=rng.getrandbits(128), version=4)), cell=index % cells, name=f"n{rng.randrange(10**6)}",
+        Thing(uuid=str(uuid.UUID(int=rng.getrandbits(128), version=4)), cell=index % cells,
+            name=f"n{rng.randrange(10**6)}",
               created=rng.randrange(10**5), project_id=f"p{index % cells}")
         for index in range(number)
     ]  # fmt: skip

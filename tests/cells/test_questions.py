@@ -36,7 +36,9 @@ BY_NAME = (Sorting("display_name"), Sorting("uuid"))
 
 @pytest.fixture
 def gate(server: mariadb.MariaDB) -> Iterator[Gate]:
-    gate = Gate(Cell(str(uuid.uuid4()), "west", server.create_schema(SCHEMA), "none://"), threads=2, deadline_s=DEADLINE_S)
+    gate = Gate(
+        Cell(str(uuid.uuid4()), "west", server.create_schema(SCHEMA), "none://"), threads=2, deadline_s=DEADLINE_S
+    )
     assert isinstance(gate.read_now(_one), Answer)
     yield gate
     gate.close()

@@ -37,7 +37,12 @@ def database(tmp_path: pathlib.Path) -> Iterator[Database]:
     one = Database(f"sqlite:///{tmp_path}/api.sqlite")
     with one.transaction() as connection:
         for name in ("east", "west"):
-            api_db.cells.create(connection, name=name, database_connection=f"sqlite:///{tmp_path}/{name}.sqlite", transport_url=f"inproc://{name}")
+            api_db.cells.create(
+                connection,
+                name=name,
+                database_connection=f"sqlite:///{tmp_path}/{name}.sqlite",
+                transport_url=f"inproc://{name}",
+            )
     yield one
     one.close()
 

@@ -47,11 +47,12 @@ class Kept(enum.Enum):
 
 
 IN_JOURNAL = {
-    Kept.WAITING, Kept.ASSIGNED, Kept.INSERTED, Kept.DELETE_WAITS, Kept.DELETE_BEFORE_CELL, Kept.SOFT_DELETE_WAITS, Kept.RESTORE_WAITS,
+    Kept.WAITING, Kept.ASSIGNED, Kept.INSERTED, Kept.DELETE_WAITS, Kept.DELETE_BEFORE_CELL, Kept.SOFT_DELETE_WAITS,
+    Kept.RESTORE_WAITS,
 }  # fmt: skip
 WITH_ROW = {
-    Kept.IN_CELL, Kept.BURIED, Kept.INSERTED, Kept.DELETE_WAITS, Kept.GOING, Kept.GONE, Kept.SOFT_DELETED, Kept.SOFT_DELETING,
-    Kept.SOFT_DELETE_WAITS, Kept.RESTORE_WAITS, Kept.RESTORING,
+    Kept.IN_CELL, Kept.BURIED, Kept.INSERTED, Kept.DELETE_WAITS, Kept.GOING, Kept.GONE, Kept.SOFT_DELETED,
+    Kept.SOFT_DELETING, Kept.SOFT_DELETE_WAITS, Kept.RESTORE_WAITS, Kept.RESTORING,
 }  # fmt: skip
 ONLY_IN_CELL = {Kept.IN_CELL, Kept.BURIED, Kept.SOFT_DELETED, Kept.SOFT_DELETING, Kept.RESTORING}
 MAPPED_SOFT_DELETED = {Kept.SOFT_DELETED, Kept.SOFT_DELETING, Kept.SOFT_DELETE_WAITS}
@@ -97,8 +98,9 @@ class Thing:
     def order(self) -> BuildRequest:
         """The order that the journal keeps; a name and all that is the user's is in it already."""
         build = BuildSpec(
-            uuid=self.uuid, project_id=self.project_id, user_id=self.user_id, name=self.name or "", hostname="vm", flavor=self.flavor,
-            tags=list(self.tags), key_name=self.key_name, config_drive=self.config_drive, availability_zone=self.zone,
+            uuid=self.uuid, project_id=self.project_id, user_id=self.user_id, name=self.name or "", hostname="vm",
+            flavor=self.flavor, tags=list(self.tags), key_name=self.key_name, config_drive=self.config_drive,
+            availability_zone=self.zone,
         )  # fmt: skip
         return BuildRequest(
             build=build,
@@ -123,10 +125,12 @@ def row_of(thing: Thing) -> dict[str, Any]:
         "attempt": 1, "host": thing.host, "vm_state": states.DELETED if gone else thing.vm_state,
         "task_state": thing.task_state, "power_state": thing.power_state, "display_name": thing.name,
         "display_description": thing.description, "hostname": "vm", "availability_zone": thing.zone,
-        "flavor_id": thing.flavor_id, "flavor": flavor_values(thing.flavor), "vcpus": 1, "memory_mib": 64, "root_gib": 1, "ephemeral_gib": 0,
-        "key_name": thing.key_name, "config_drive": thing.config_drive, "auto_disk_config": False, "launch_index": 0, "progress": 0,
-        "image_ref": thing.image, "locked_by": thing.locked_by, "tags": list(thing.tags) or None, "created_at": thing.created_at,
-        "updated_at": LATER, "launched_at": None if thing.launched is None else FIRST + datetime.timedelta(seconds=thing.launched),
+        "flavor_id": thing.flavor_id, "flavor": flavor_values(thing.flavor), "vcpus": 1, "memory_mib": 64,
+        "root_gib": 1, "ephemeral_gib": 0, "key_name": thing.key_name, "config_drive": thing.config_drive,
+        "auto_disk_config": False, "launch_index": 0, "progress": 0, "image_ref": thing.image,
+        "locked_by": thing.locked_by, "tags": list(thing.tags) or None, "created_at": thing.created_at,
+        "updated_at": LATER,
+        "launched_at": None if thing.launched is None else FIRST + datetime.timedelta(seconds=thing.launched),
         "deleted": gone, "deleted_at": LATER if gone else None,
     }  # fmt: skip
 
@@ -135,7 +139,8 @@ def row_of_order(thing: Thing) -> dict[str, Any]:
     """The row that a cell would have of a server which only the journal knows."""
     deleting = thing.kept is Kept.DELETE_BEFORE_CELL
     plain = dataclasses.replace(
-        thing, kept=Kept.GOING if deleting else Kept.IN_CELL, name=thing.name or "", host=None, vm_state=states.BUILDING, power_state=states.NO_STATE,
+        thing, kept=Kept.GOING if deleting else Kept.IN_CELL, name=thing.name or "", host=None,
+        vm_state=states.BUILDING, power_state=states.NO_STATE,
         task_state=states.DELETING if deleting else states.SCHEDULING, launched=None, locked_by=None,
     )  # fmt: skip
     return {
@@ -286,9 +291,9 @@ class World:
     def _mapping(self, thing: Thing) -> dict[str, Any]:
         unplaced = thing.kept in (Kept.WAITING, Kept.DELETE_BEFORE_CELL)
         return {
-            "uuid": thing.uuid, "project_id": thing.project_id, "user_id": thing.user_id, "request_uuid": thing.uuid, "vcpus": 1,
-            "memory_mib": 64, "cell_uuid": None if unplaced else self.cell_of(thing).uuid, "deleted": _deleted(thing),
-            "created_at": thing.created_at,
+            "uuid": thing.uuid, "project_id": thing.project_id, "user_id": thing.user_id, "request_uuid": thing.uuid,
+            "vcpus": 1, "memory_mib": 64, "cell_uuid": None if unplaced else self.cell_of(thing).uuid,
+            "deleted": _deleted(thing), "created_at": thing.created_at,
         }  # fmt: skip
 
     def _journal_row(self, thing: Thing) -> dict[str, Any]:
@@ -296,9 +301,10 @@ class World:
         # A delete that finds no order leaves a row without one.
         instance = None if thing.kept in WITHOUT_ORDER else msgspec.to_builtins(thing.order())
         return {
-            "uuid": thing.uuid, "request_uuid": thing.uuid, "project_id": thing.project_id, "phase": "new" if unplaced else "assigned",
-            "target": None if unplaced else self.cell_of(thing).uuid, "deleting": thing.kept in DELETED, "lease_until": FIRST, "tries": 0,
-            "not_after": LATER, "instance": instance, "created_at": thing.created_at, "kind": WITHOUT_ORDER.get(thing.kept), "mark": 1,
+            "uuid": thing.uuid, "request_uuid": thing.uuid, "project_id": thing.project_id,
+            "phase": "new" if unplaced else "assigned", "target": None if unplaced else self.cell_of(thing).uuid,
+            "deleting": thing.kept in DELETED, "lease_until": FIRST, "tries": 0, "not_after": LATER,
+            "instance": instance, "created_at": thing.created_at, "kind": WITHOUT_ORDER.get(thing.kept), "mark": 1,
         }  # fmt: skip
 
     def _note_project_cells(self, connection: sa.Connection, things: Iterable[Thing]) -> None:

@@ -50,7 +50,8 @@ class ImageService:
         return {
             "X-Auth-Token": f"{user.user_id}:{user.project_id}:{','.join(user.roles)}",
             # What Keystone's filter passes on to Glance.
-            "X-Identity-Status": "Confirmed", "X-User-Id": str(user.user_id), "X-Project-Id": str(user.project_id), "X-Roles": ",".join(user.roles),
+            "X-Identity-Status": "Confirmed", "X-User-Id": str(user.user_id), "X-Project-Id": str(user.project_id),
+            "X-Roles": ",".join(user.roles),
         }  # fmt: skip
 
     def ask(self, user: Context, method: str, path: str, json: Any = None, **more: Any) -> requests.Response:
@@ -116,7 +117,8 @@ class GlanceService(ImageService):
         _run([programs / "glance-manage", "--config-file", settings, "db_sync"], self._log)
         server = directory / "gunicorn.conf.py"
         server.write_text(
-            f'wsgi_app = "glance.wsgi.api:application"\nbind = "127.0.0.1:{port}"\nthreads = 4\ncontrol_socket_disable = True\n'
+            f'wsgi_app = "glance.wsgi.api:application"\nbind = "127.0.0.1:{port}"\nthreads = 4\ncontrol_socket_disable '
+            '= True\n'
         )
         # Glance reads the arguments of the command as its own.
         environment = {**os.environ, "OS_GLANCE_CONFIG_DIR": str(directory), "GUNICORN_CMD_ARGS": f"-c {server}"}

@@ -73,7 +73,14 @@ def test_the_service_is_asked_for_these_alone() -> None:
     _, service = listed(lambda _: {"images": []})
 
     (path,) = service.asked
-    for part in ("owner=blue", "status=active", "image_type=backup", "backup_type=daily", "instance_uuid=8f1b", "limit="):
+    for part in (
+        "owner=blue",
+        "status=active",
+        "image_type=backup",
+        "backup_type=daily",
+        "instance_uuid=8f1b",
+        "limit=",
+    ):
         assert part in path
 
 

@@ -188,7 +188,8 @@ def plant_leftover(placement: Placement, placement_conf: pathlib.Path, host: str
     left_over = new_uuid()
     with sqlite3.connect(placement_conf.parent / "placement.sqlite") as database:
         database.execute(
-            "insert into consumers (uuid, project_id, user_id, generation) select ?, project_id, user_id, 0 from consumers where uuid = ?",
+            "insert into consumers (uuid, project_id, user_id, generation) select ?, project_id, user_id, 0 from "
+            "consumers where uuid = ?",
             (left_over, known.uuid),
         )
     database.close()
@@ -320,7 +321,9 @@ def test_shrinking_below_what_is_used_can_be_insisted_on(placement: Placement) -
     host = new_host(placement)
     placement.claim([claim(host, {"VCPU": 5}), claim(host, {"VCPU": 5})])
 
-    placement.ensure_provider(host, f"host-{host[:8]}", inventories={"VCPU": {"total": 2}}, traits=[], even_below_usage=True)
+    placement.ensure_provider(
+        host, f"host-{host[:8]}", inventories={"VCPU": {"total": 2}}, traits=[], even_below_usage=True
+    )
 
     assert placement.inventories(host)["VCPU"]["total"] == 2
     with pytest.raises(NoCapacity):

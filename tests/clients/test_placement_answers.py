@@ -39,7 +39,8 @@ CALLS: dict[str, Callable[[Placement], object]] = {
 BODIES = {
     "page": PAGE, "nothing": b"", "list": b"[]", "null": b"null", "empty": b"{}", "latin": b"\xff\xfe",
     "wrong types": json.dumps(
-        {"allocations": [], "inventories": {"VCPU": 3}, "usages": [], "traits": "none", "aggregates": 1, "resource_providers": {}}
+        {"allocations": [], "inventories": {"VCPU": 3}, "usages": [], "traits": "none", "aggregates": 1,
+            "resource_providers": {}}
     ).encode(),
 }  # fmt: skip
 STATUSES = (200, 201, 202, 203, 206, 302, 304, 400, 404, 409, 418, 500)

@@ -212,8 +212,8 @@ def test_only_the_work_on_older_attempts_is_interrupted() -> None:
 
 
 INVENTORY = Inventory(
-    node_uuid="n", hypervisor_hostname="h", hypervisor_type="t", hypervisor_version=1, vcpus=2, memory_mib=1000, disk_gib=10, reserved_memory_mib=100,
-    cpu_allocation_ratio=2.0,
+    node_uuid="n", hypervisor_hostname="h", hypervisor_type="t", hypervisor_version=1, vcpus=2, memory_mib=1000,
+    disk_gib=10, reserved_memory_mib=100, cpu_allocation_ratio=2.0,
 )  # fmt: skip
 
 

@@ -60,7 +60,12 @@ def _accept(api: Gate, number: int) -> list[str]:
     request = RequestSpec(project_id="p1", user_id="u1")
     value_of(
         api.write_now(
-            api_db.journal.accept, request=request, request_uuid="r", requested=orders, quota_defaults={}, not_after=MINUTE
+            api_db.journal.accept,
+            request=request,
+            request_uuid="r",
+            requested=orders,
+            quota_defaults={},
+            not_after=MINUTE,
         )
     )
     return [order.uuid for order in orders]

@@ -111,7 +111,8 @@ class CellWithProxy:
             f"{option} = {value}" for option, value in {**self.settings(), **settings}.items() if value is not None
         ]
         file.write_text(
-            f"[DEFAULT]\nhost = {name}\ntransport_url = {self.url}\n[database]\nconnection = {self.database.url}\n[console]\n"
+            f"[DEFAULT]\nhost = {name}\ntransport_url = {self.url}\n[database]\nconnection = "
+            f"{self.database.url}\n[console]\n"
             + "\n".join(lines)
         )
         proxy = ConsoleProxy(core.config.load("cellplane-console-proxy", ["--config-file", str(file)], options()))

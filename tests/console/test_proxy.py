@@ -441,7 +441,9 @@ def test_no_token_is_in_the_log(
         assert token not in said
 
 
-@pytest.mark.parametrize("url", ["consoles.example", "ftp://consoles.example", "https://consoles.example/?a=b", "https://"])
+@pytest.mark.parametrize(
+    "url", ["consoles.example", "ftp://consoles.example", "https://consoles.example/?a=b", "https://"]
+)
 def test_a_public_url_that_makes_no_sense_is_refused(cell: CellWithProxy, url: str) -> None:
     with pytest.raises(core.errors.Invalid, match="public_url"):
         cell.start(public_url=url)

@@ -51,7 +51,13 @@ def test_no_setting_is_a_number_that_nothing_can_wait_for(program: str, value: s
 
 
 @pytest.mark.parametrize(
-    "text", ["amqp://u:hu@sh@host/v", "two amqp://u:hush@a/v;amqp://u:hu@sh@b/v", "mysql://u@host/x?password=hush", "mysql://u@h/x?ssl_key=hush&a=b"]
+    "text",
+    [
+        "amqp://u:hu@sh@host/v",
+        "two amqp://u:hush@a/v;amqp://u:hu@sh@b/v",
+        "mysql://u@host/x?password=hush",
+        "mysql://u@h/x?ssl_key=hush&a=b",
+    ],
 )
 def test_no_part_of_a_password_is_left_in_what_is_told(text: str) -> None:
     assert "sh@" not in masked(text) and "hush" not in masked(text)

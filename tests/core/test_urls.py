@@ -148,9 +148,21 @@ def test_a_url_that_no_broker_has_is_refused(url: str, read: Callable[[str], Any
 @pytest.mark.parametrize(
     ("program", "groups", "sections"),
     [
-        (conductor.cell.main.CellConductor, conductor.cell.main.options(), {"database": "mysql://u:hush@db/x?nosuch=1"}),
-        (conductor.cell.main.CellConductor, conductor.cell.main.options(), {"database": "sqlite:////x", "DEFAULT": "amqp://u:hush@b?x=1"}),
-        (conductor.superconductor.main.SuperConductor, conductor.superconductor.main.options(), {"api_database": "mysql://u:hush@db:0/x"}),
+        (
+            conductor.cell.main.CellConductor,
+            conductor.cell.main.options(),
+            {"database": "mysql://u:hush@db/x?nosuch=1"},
+        ),
+        (
+            conductor.cell.main.CellConductor,
+            conductor.cell.main.options(),
+            {"database": "sqlite:////x", "DEFAULT": "amqp://u:hush@b?x=1"},
+        ),
+        (
+            conductor.superconductor.main.SuperConductor,
+            conductor.superconductor.main.options(),
+            {"api_database": "mysql://u:hush@db:0/x"},
+        ),
         (compute.main.Agent, compute.main.options(), {"DEFAULT": "amqp://u:hush@/v"}),
         (console.main.ConsoleProxy, console.main.options(), {"database": "mysql://u:hush@db/x?connect_timeout=abc"}),
     ],

@@ -164,8 +164,8 @@ def test_the_full_profile_comes_up_and_outlives_its_processes(stack: Stack) -> N
     stack.up("--profile", "full", "--hosts", "1")
     names = {path.stem for path in stack.state.run.glob("*.pid")}
     assert names == {
-        "api", "cell-conductor-east", "cell-conductor-west", "compute-east-1", "compute-west-1", "epmd", "image", "mariadb", "placement", "rabbitmq",
-        "super-conductor", "supervisor",
+        "api", "cell-conductor-east", "cell-conductor-west", "compute-east-1", "compute-west-1", "epmd", "image",
+        "mariadb", "placement", "rabbitmq", "super-conductor", "supervisor",
     }  # fmt: skip
     servers, database = stack.servers(), stack.pid("mariadb")
 

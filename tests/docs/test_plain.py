@@ -9,7 +9,8 @@ from tests.docs.test_pages import PAGES, named
 
 CODE = re.compile(r"`[^`\n]+`|^ {4,}.*$", re.MULTILINE)
 WORDS = re.compile(
-    r"\b(he|his|him|whoever|hello|greets?|greeting|hears?|heard|believes?|believed|deaf|bur(?:y|ies|ied)|doomed|in vain|lets? go)\b",
+    r"\b(he|his|him|whoever|hello|greets?|greeting|hears?|heard|believes?|believed|deaf|bur(?:y|ies|ied)|doomed|in "
+    r"vain|lets? go)\b",
     re.IGNORECASE,
 )
 CELL_END = re.compile(r" \| ")

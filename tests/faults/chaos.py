@@ -266,7 +266,8 @@ def make_nervous(cloud: Cloud) -> None:
             identity.send(process, signal.SIGTERM)
     for name, process in before.items():
         wait_until(
-            lambda name=name, process=process: identity.recorded(cloud.state.pid_file(name)) != process and cloud.control.is_ready(name),  # type: ignore[misc]
+            lambda name=name,
+            process=process: identity.recorded(cloud.state.pid_file(name)) != process and cloud.control.is_ready(name),  # type: ignore[misc]
             what=f"new {name}", deadline_s=BACK_DEADLINE_S,
         )  # fmt: skip
     wait_until(cloud.api("admin").answers, what="answer of the API", deadline_s=BACK_DEADLINE_S)

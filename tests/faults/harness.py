@@ -250,8 +250,8 @@ def inventory_of(host: str) -> Inventory:
 def heartbeat_of(host: str, *, boot_id: str, intents: list[Attempt], guests: list[Attempt] | None) -> Heartbeat:
     """What a host says of itself."""
     return Heartbeat(
-        host=host, boot_id=boot_id, version="test", started_at=0.0, inventory=inventory_of(host), usage=Usage(), intents=intents, guests=guests,
-        hello=guests is not None,
+        host=host, boot_id=boot_id, version="test", started_at=0.0, inventory=inventory_of(host), usage=Usage(),
+        intents=intents, guests=guests, hello=guests is not None,
     )  # fmt: skip
 
 

@@ -95,11 +95,12 @@ def _listener_of_reports(world: World, cell: str) -> Listener:
 
 def _lies(host: str, uuid: str) -> list[tuple[Any, Any]]:
     inventory = Inventory(
-        node_uuid=uuid, hypervisor_hostname=INVENTED, hypervisor_type="x", hypervisor_version=1, vcpus=999, memory_mib=9999, disk_gib=9999,
+        node_uuid=uuid, hypervisor_hostname=INVENTED, hypervisor_type="x", hypervisor_version=1, vcpus=999,
+        memory_mib=9999, disk_gib=9999,
     )  # fmt: skip
     beat = Heartbeat(
-        host=INVENTED, boot_id="b", version="0", started_at=0.0, inventory=inventory, usage=Usage(vcpus=0, memory_mib=0, disk_gib=0, guests=0),
-        hello=True, guests=[],
+        host=INVENTED, boot_id="b", version="0", started_at=0.0, inventory=inventory,
+        usage=Usage(vcpus=0, memory_mib=0, disk_gib=0, guests=0), hello=True, guests=[],
     )  # fmt: skip
     return [
         (cell_verbs.POWER_STATES, cell_verbs.PowerStates(host, [cell_verbs.Built(uuid, 1, SHUTDOWN)])),

@@ -434,7 +434,8 @@ def test_a_host_cannot_speak_for_another_hosts_node(scene: Scene) -> None:
     nodes = {node.host: node for node in harness.world.rows(CELL, cell_db.tables.compute_nodes)}
     beat = heartbeat_of(forger, boot_id=str(uuid.uuid4()), intents=[], guests=[])
     forged = type(beat)(
-        host=forger, boot_id=beat.boot_id, version=beat.version, started_at=0.0, inventory=inventory_of(victim), usage=beat.usage, hello=True, guests=[],
+        host=forger, boot_id=beat.boot_id, version=beat.version, started_at=0.0, inventory=inventory_of(victim),
+        usage=beat.usage, hello=True, guests=[],
     )  # fmt: skip
 
     report(harness, cell_verbs.HEARTBEAT, forged)

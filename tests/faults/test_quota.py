@@ -74,14 +74,15 @@ def order(
     """Accepts servers of one request; gives their uuids."""
     orders = [
         BuildRequest(
-            build=BuildSpec(uuid=str(uuid.uuid4()), project_id=project, user_id=user, name="n", hostname="n", flavor=flavor),
+            build=BuildSpec(uuid=str(uuid.uuid4()), project_id=project, user_id=user, name="n", hostname="n",
+                flavor=flavor),
             request_id=new_request_id(), created_at=utcnow(),
         )
         for _ in range(number)
     ]  # fmt: skip
     api_db.journal.accept(
-        connection, request=RequestSpec(project_id=project, user_id=user), request_uuid=str(uuid.uuid4()), requested=orders,
-        quota_defaults=defaults, not_after=datetime.timedelta(minutes=10),
+        connection, request=RequestSpec(project_id=project, user_id=user), request_uuid=str(uuid.uuid4()),
+        requested=orders, quota_defaults=defaults, not_after=datetime.timedelta(minutes=10),
     )  # fmt: skip
     return [one.uuid for one in orders]
 
@@ -232,7 +233,8 @@ def test_restores_at_once_get_exactly_what_the_quota_allows(processes: list[Gate
         try:
             value_of(
                 gate.write_now(
-                    api_db.soft_deletes.request_restore, uuid=uuid, project_id="p", quota_defaults=DEFAULTS, lease_s=5.0, by=service_context()
+                    api_db.soft_deletes.request_restore, uuid=uuid, project_id="p", quota_defaults=DEFAULTS,
+                    lease_s=5.0, by=service_context()
                 )
             )  # fmt: skip
         except core.errors.OverQuota:
@@ -252,7 +254,8 @@ def test_of_a_restore_and_a_delete_for_good_at_once_one_is_done(processes: list[
 
     def restore(uuid: str) -> bool:
         return _is_done(
-            processes[0], api_db.soft_deletes.request_restore, uuid=uuid, project_id="p", quota_defaults=DEFAULTS, lease_s=5.0, by=service_context()
+            processes[0], api_db.soft_deletes.request_restore, uuid=uuid, project_id="p", quota_defaults=DEFAULTS,
+            lease_s=5.0, by=service_context()
         )  # fmt: skip
 
     def reclaim(uuid: str) -> bool:

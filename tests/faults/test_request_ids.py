@@ -147,7 +147,10 @@ def test_two_requests_servers_share_their_messages_and_keep_their_ids(requests: 
     for server, request_id in created.items():
         for logger in ("conductor.superconductor", "conductor.cell", "compute"):
             lines = requests.lines(logger, request_id)
-            assert lines and all(f"server={server}" in line and f"request_id={request_id}" in line for line in lines), (logger, lines)
+            assert lines and all(f"server={server}" in line and f"request_id={request_id}" in line for line in lines), (
+                logger,
+                lines,
+            )
     for server, request_id in deleted.items():
         for logger in ("conductor.cell", "compute"):
             lines = requests.lines(logger, request_id)

@@ -76,8 +76,9 @@ def an_order() -> BuildRequest:
 
 def placed(order: BuildRequest, host: str = HOST, **changes: object) -> NewInstance:
     values = {
-        "build_request": order, "host": host, "node_uuid": str(uuid.uuid4()), "hypervisor_hostname": host, "availability_zone": "nova",
-        "alternates": [ALTERNATE], "resources": {"VCPU": 1}, "not_after": utcnow() + datetime.timedelta(hours=1),
+        "build_request": order, "host": host, "node_uuid": str(uuid.uuid4()), "hypervisor_hostname": host,
+        "availability_zone": "nova", "alternates": [ALTERNATE], "resources": {"VCPU": 1},
+        "not_after": utcnow() + datetime.timedelta(hours=1),
     }  # fmt: skip
     return NewInstance(**{**values, **changes})  # type: ignore[arg-type]
 
@@ -99,8 +100,8 @@ def row_of(database: Database, server: str) -> sa.Row[tuple[object, ...]]:
 def accept(databases: Databases, order: BuildRequest) -> None:
     with databases.api.transaction() as connection:
         api_db.journal.accept(
-            connection, request=RequestSpec(project_id="p", user_id="u"), request_uuid=str(uuid.uuid4()), requested=[order],
-            quota_defaults=NEVER, not_after=datetime.timedelta(hours=1),
+            connection, request=RequestSpec(project_id="p", user_id="u"), request_uuid=str(uuid.uuid4()),
+            requested=[order], quota_defaults=NEVER, not_after=datetime.timedelta(hours=1),
         )  # fmt: skip
 
 
@@ -297,8 +298,10 @@ def test_of_many_that_are_assigned_together_each_is_compared_by_itself(databases
         api_db.journal.lease(connection, seconds=15.0, most=1, uuids_wanted=[lost.uuid])
         wanted = [
             api_db.journal.Assignment(
-                uuid=order.uuid, token=str(held[order.uuid].token), project_id="p", cell_uuid=east if number < 4 else west, host=f"host-{number}",
-                alternates=[msgspec.structs.replace(ALTERNATE, host=f"other-{number}")], fault=fault if number == 5 else None,
+                uuid=order.uuid, token=str(held[order.uuid].token), project_id="p",
+                cell_uuid=east if number < 4 else west, host=f"host-{number}",
+                alternates=[msgspec.structs.replace(ALTERNATE, host=f"other-{number}")],
+                fault=fault if number == 5 else None,
             )
             for number, order in enumerate(orders)
         ]  # fmt: skip
@@ -348,8 +351,10 @@ def test_of_many_that_are_reported_active_each_is_compared_by_itself(databases: 
         (build,) = cell_db.builds.building(connection, [older.uuid])
         cell_db.builds.supersede(connection, build, reason="silence", host_said_so=False, build_deadline_s=600.0)
         ran = [
-            cell_db.builds.ReportedGuest(one.uuid, 1, HOST, states.RUNNING), cell_db.builds.ReportedGuest(one.uuid, 1, OTHER, states.RUNNING),
-            cell_db.builds.ReportedGuest(other.uuid, 1, OTHER, states.POWER_PAUSED), cell_db.builds.ReportedGuest(older.uuid, 1, HOST, states.RUNNING),
+            cell_db.builds.ReportedGuest(one.uuid, 1, HOST, states.RUNNING),
+            cell_db.builds.ReportedGuest(one.uuid, 1, OTHER, states.RUNNING),
+            cell_db.builds.ReportedGuest(other.uuid, 1, OTHER, states.POWER_PAUSED),
+            cell_db.builds.ReportedGuest(older.uuid, 1, HOST, states.RUNNING),
         ]  # fmt: skip
 
         assert cell_db.builds.active(connection, ran) == {ran[0], ran[2]}

@@ -264,8 +264,8 @@ timeout_s = 20
         return conductor.cell.main.CellConductor(conf, steps=steps, clock=clock)
 
     def agent(
-        self, cell: str, host: str, steps: CrashPoints | None = None, *, kind: type[SimulatedHypervisor] = PickyHypervisor, broker: str = "",
-        **settings: float,
+        self, cell: str, host: str, steps: CrashPoints | None = None, *,
+        kind: type[SimulatedHypervisor] = PickyHypervisor, broker: str = "", **settings: float,
     ) -> Any:  # fmt: skip
         """A host's agent that is not started; `settings` of its group `compute`. `broker`: the cell's own unless
         another URL leads there."""
@@ -325,27 +325,30 @@ disk_gib = 500
     # ---- what users do -----------------------------------------------------------------------------------------------
 
     def accept(
-        self, *names: str, zone: str | None = None, host: str | None = None, project: str = "p", group: str | None = None, hint: bool = True,
-        asleep: bool = False, same_host: Sequence[str] = (), different_host: Sequence[str] = (),
+        self, *names: str, zone: str | None = None, host: str | None = None, project: str = "p",
+        group: str | None = None, hint: bool = True, asleep: bool = False, same_host: Sequence[str] = (),
+        different_host: Sequence[str] = (),
     ) -> list[str]:  # fmt: skip
         """Orders servers as the API does: step api.accept, then the hint. Gives their uuids.
 
         `asleep`: nobody takes them up before their leases are made to end.
         """
         request = RequestSpec(
-            project_id=project, user_id="u", availability_zone=zone, host=host, server_group=group, same_host=list(same_host),
-            different_host=list(different_host),
+            project_id=project, user_id="u", availability_zone=zone, host=host, server_group=group,
+            same_host=list(same_host), different_host=list(different_host),
         )  # fmt: skip
         orders = [_order(project, name) for name in names or ("server",)]
         with self.databases["api"].transaction() as connection:
             api_db.journal.accept(
-                connection, request=request, request_uuid=str(uuids.uuid4()), requested=orders, quota_defaults=UNLIMITED,
-                not_after=datetime.timedelta(minutes=10),
+                connection, request=request, request_uuid=str(uuids.uuid4()), requested=orders,
+                quota_defaults=UNLIMITED, not_after=datetime.timedelta(minutes=10),
             )  # fmt: skip
             accepted = [order.uuid for order in orders]
             if asleep:
                 journal = api_db.tables.build_requests
-                connection.execute(sa.update(journal).where(journal.c.uuid.in_(accepted)).values(lease_until=now_sql(3600.0)))
+                connection.execute(
+                    sa.update(journal).where(journal.c.uuid.in_(accepted)).values(lease_until=now_sql(3600.0))
+                )
         if hint and not asleep:
             self.hint(accepted)
         return accepted
@@ -362,8 +365,8 @@ disk_gib = 500
         build = orders[0].build
         request = RequestSpec(project_id=build.project_id, user_id=build.user_id)
         accepting = accept_build_requests(
-            self, USER, steps or CrashPoints(), request=request, request_uuid=str(uuids.uuid4()), build_requests=orders, quota_defaults=quota,
-            not_after=datetime.timedelta(minutes=10),
+            self, USER, steps or CrashPoints(), request=request, request_uuid=str(uuids.uuid4()), build_requests=orders,
+            quota_defaults=quota, not_after=datetime.timedelta(minutes=10),
         )  # fmt: skip
         asyncio.run(accepting)
 

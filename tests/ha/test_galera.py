@@ -100,14 +100,16 @@ def accept(connection: sa.Connection, *, project: str, group: str | None = None,
     """Accepts servers of one request; gives their uuids."""
     orders = [
         BuildRequest(
-            build=BuildSpec(uuid=str(uuid.uuid4()), project_id=project, user_id="u", name="n", hostname="n", flavor=TINY),
+            build=BuildSpec(uuid=str(uuid.uuid4()), project_id=project, user_id="u", name="n", hostname="n",
+                flavor=TINY),
             request_id=new_request_id(), created_at=utcnow(),
         )
         for _ in range(number)
     ]  # fmt: skip
     api_db.journal.accept(
-        connection, request=RequestSpec(project_id=project, user_id="u", server_group=group), request_uuid=str(uuid.uuid4()),
-        requested=orders, quota_defaults=DEFAULTS, not_after=datetime.timedelta(minutes=10),
+        connection, request=RequestSpec(project_id=project, user_id="u", server_group=group),
+        request_uuid=str(uuid.uuid4()), requested=orders, quota_defaults=DEFAULTS,
+        not_after=datetime.timedelta(minutes=10),
     )  # fmt: skip
     return [order.uuid for order in orders]
 
@@ -379,7 +381,8 @@ def test_a_commit_on_a_node_that_loses_its_cluster_may_have_taken_effect(nodes: 
     try:
         with pytest.raises((OutcomeUnknown, sa.exc.DBAPIError)) as raised, database.transaction() as connection:
             connection.execute(sa.insert(cell_mappings).values(
-                uuid=str(uuid.uuid4()), name="late", transport_url="none://", database_connection="none://", disabled=False, created_at=now_sql()
+                uuid=str(uuid.uuid4()), name="late", transport_url="none://", database_connection="none://",
+                disabled=False, created_at=now_sql()
             ))  # fmt: skip
             galera.isolate(alone, True)
             wait_until(lambda: not galera.is_synced(alone, len(nodes)), what="node alone", deadline_s=30.0)

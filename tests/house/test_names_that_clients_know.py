@@ -46,9 +46,9 @@ OTHERS: dict[str, tuple[Action, str, str]] = {
 }
 
 STATUSES: dict[str, str] = {
-    "active": "ACTIVE", "building": "BUILD", "stopped": "SHUTOFF", "resized": "VERIFY_RESIZE", "paused": "PAUSED", "suspended": "SUSPENDED",
-    "rescued": "RESCUE", "error": "ERROR", "deleted": "DELETED", "soft-delete": "SOFT_DELETED", "shelved": "SHELVED",
-    "shelved_offloaded": "SHELVED_OFFLOADED",
+    "active": "ACTIVE", "building": "BUILD", "stopped": "SHUTOFF", "resized": "VERIFY_RESIZE", "paused": "PAUSED",
+    "suspended": "SUSPENDED", "rescued": "RESCUE", "error": "ERROR", "deleted": "DELETED",
+    "soft-delete": "SOFT_DELETED", "shelved": "SHELVED", "shelved_offloaded": "SHELVED_OFFLOADED",
 }  # fmt: skip
 WHILE: dict[tuple[str, str], str] = {
     **{("active", task): "REBOOT" for task in ("rebooting", "reboot_pending", "reboot_started")},

@@ -13,7 +13,8 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).parents[2]
-PRODUCT = ("api", "api_db", "cell_db", "cellctl", "cells", "clients", "compute", "conductor", "console", "core", "devstack", "lifecycle",
+PRODUCT = ("api", "api_db", "cell_db", "cellctl", "cells", "clients", "compute", "conductor", "console", "core",
+    "devstack", "lifecycle",
            "messaging", "objects", "scheduler")  # fmt: skip
 # The one construction.
 POOLS = {"core/bounded_pool.py"}

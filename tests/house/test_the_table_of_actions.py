@@ -185,7 +185,8 @@ def is_admitted(
 ) -> bool:
     try:
         admit(
-            action, server="x", vm_state=vm_state, task_state=task_state, launched=launched, locked=locked, caller_is_admin=caller_is_admin
+            action, server="x", vm_state=vm_state, task_state=task_state, launched=launched, locked=locked,
+            caller_is_admin=caller_is_admin
         )  # fmt: skip
     except core.errors.Conflict:
         return False

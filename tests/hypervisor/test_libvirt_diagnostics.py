@@ -18,9 +18,10 @@ DOCUMENT = """
 STATS = {
     "vcpu.0.time": 100, "vcpu.1.time": 200, "cpu.time": 350,
     "balloon.maximum": 98304, "balloon.current": 98304, "balloon.unused": 32768,
-    "block.count": 1, "block.0.name": "vda", "block.0.rd.bytes": 1, "block.0.rd.reqs": 2, "block.0.wr.bytes": 3, "block.0.wr.reqs": 4,
-    "net.count": 2, "net.0.name": "tap2", "net.0.rx.bytes": 1, "net.0.rx.pkts": 2, "net.0.rx.errs": 3, "net.0.rx.drop": 4,
-    "net.0.tx.bytes": 5, "net.0.tx.pkts": 6, "net.0.tx.errs": 7, "net.0.tx.drop": 8, "net.1.name": "tap9",
+    "block.count": 1, "block.0.name": "vda", "block.0.rd.bytes": 1, "block.0.rd.reqs": 2, "block.0.wr.bytes": 3,
+    "block.0.wr.reqs": 4, "net.count": 2, "net.0.name": "tap2", "net.0.rx.bytes": 1, "net.0.rx.pkts": 2,
+    "net.0.rx.errs": 3, "net.0.rx.drop": 4, "net.0.tx.bytes": 5, "net.0.tx.pkts": 6, "net.0.tx.errs": 7,
+    "net.0.tx.drop": 8, "net.1.name": "tap9",
 }  # fmt: skip
 
 

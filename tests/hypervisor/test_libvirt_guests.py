@@ -135,7 +135,11 @@ def test_one_guest_through_its_life(
         driver.devices.attach_disk(spec.uuid, disk, deadline=deadline())
         driver.devices.attach_nic(spec.uuid, nic, deadline=deadline())
         for event in (f"disk-add vdd bytes={4 * 1024**2} serial={disk.volume_id[:20]}", "nic-add"):
-            wait_until(lambda event=event: f"GUEST-EVENT {event}" in driver.consoles.log(spec.uuid), what=event, deadline_s=SOON_S)
+            wait_until(
+                lambda event=event: f"GUEST-EVENT {event}" in driver.consoles.log(spec.uuid),
+                what=event,
+                deadline_s=SOON_S,
+            )
         driver.devices.detach_disk(spec.uuid, disk.volume_id, deadline=deadline())
         driver.devices.detach_nic(spec.uuid, nic.mac, deadline=deadline())
         for event in ("disk-remove vdd", "nic-remove"):

@@ -141,11 +141,12 @@ def test_hardware_by_default() -> None:
 
 def test_hardware_that_the_image_asks_for() -> None:
     properties = {
-        "hw_machine_type": "pc-q35-7.2", "hw_disk_bus": "scsi", "hw_video_model": "vga", "hw_watchdog_action": "reset", "hw_qemu_guest_agent": "yes",
-        "hw_rng_model": "virtio", "hw_scsi_model": "lsilogic", "hw_disk_discard": "ignore", "hw_vif_model": "e1000", "hw_pointer_model": "usbtablet",
-        "hw_boot_menu": "true", "hw_time_hpet": "no", "hw_firmware_type": "uefi", "hw_sound_model": "ich6", "hw_usb_model": "qemu-xhci",
-        "hw_architecture": "x86_64", "hw_vm_mode": "hvm", "hw_pmu": "true", "hw_hide_hypervisor_id": "true", "os_distro": "debian",
-        **dict.fromkeys(IGNORED, "whatever"),
+        "hw_machine_type": "pc-q35-7.2", "hw_disk_bus": "scsi", "hw_video_model": "vga", "hw_watchdog_action": "reset",
+        "hw_qemu_guest_agent": "yes", "hw_rng_model": "virtio", "hw_scsi_model": "lsilogic",
+        "hw_disk_discard": "ignore", "hw_vif_model": "e1000", "hw_pointer_model": "usbtablet", "hw_boot_menu": "true",
+        "hw_time_hpet": "no", "hw_firmware_type": "uefi", "hw_sound_model": "ich6", "hw_usb_model": "qemu-xhci",
+        "hw_architecture": "x86_64", "hw_vm_mode": "hvm", "hw_pmu": "true", "hw_hide_hypervisor_id": "true",
+        "os_distro": "debian", **dict.fromkeys(IGNORED, "whatever"),
     }  # fmt: skip
 
     hardware = hardware_of(spec(properties=properties), machine="pc")
@@ -173,9 +174,10 @@ def test_hardware_that_the_image_asks_for() -> None:
 
 def test_hardware_that_the_flavor_asks_for() -> None:
     extra_specs = {
-        "hw:tpm_version": "2.0", "hw:tpm_model": "tpm-crb", "hw:mem_page_size": "2MB", "hw:cpu_policy": "dedicated", "hw:cpu_thread_policy": "prefer",
-        "hw:emulator_threads_policy": "isolate", "hw_rng:rate_bytes": "2048", "hw_rng:rate_period": "1000", "hw_video:ram_max_mb": "64",
-        "hw:hide_hypervisor_id": "yes", "hw:boot_menu": "true", "hw:pmu": "false", "hw:locked_memory": "false", "hw:mem_encryption": "no",
+        "hw:tpm_version": "2.0", "hw:tpm_model": "tpm-crb", "hw:mem_page_size": "2MB", "hw:cpu_policy": "dedicated",
+        "hw:cpu_thread_policy": "prefer", "hw:emulator_threads_policy": "isolate", "hw_rng:rate_bytes": "2048",
+        "hw_rng:rate_period": "1000", "hw_video:ram_max_mb": "64", "hw:hide_hypervisor_id": "yes",
+        "hw:boot_menu": "true", "hw:pmu": "false", "hw:locked_memory": "false", "hw:mem_encryption": "no",
     }  # fmt: skip
 
     hardware = hardware_of(spec(vcpus=2, extra_specs=extra_specs, properties={"hw_video_ram": "32"}), machine="pc")
@@ -202,7 +204,8 @@ def test_what_the_flavor_limits_is_limited() -> None:
     extra_specs = {
         "quota:cpu_shares": "512", "quota:cpu_period": "20000", "quota:cpu_quota": "10000",
         "quota:disk_read_bytes_sec": "1", "quota:disk_write_bytes_sec": "2", "quota:disk_total_iops_sec": "3",
-        "quota:vif_inbound_average": "4", "quota:vif_inbound_peak": "5", "quota:vif_inbound_burst": "6", "quota:vif_outbound_average": "7",
+        "quota:vif_inbound_average": "4", "quota:vif_inbound_peak": "5", "quota:vif_inbound_burst": "6",
+        "quota:vif_outbound_average": "7",
     }  # fmt: skip
 
     assert hardware_of(spec(extra_specs=extra_specs), machine="pc").limits == Limits(
@@ -627,7 +630,8 @@ def test_the_cpu_is_told_in_the_shape_of_the_api() -> None:
     cpu = cpu_of(CAPABILITIES)
 
     assert cpu == {
-        "arch": "x86_64", "model": "EPYC", "vendor": "AMD", "topology": {"sockets": 1, "cores": 2, "threads": 1}, "features": ["aes", "avx2"],
+        "arch": "x86_64", "model": "EPYC", "vendor": "AMD", "topology": {"sockets": 1, "cores": 2, "threads": 1},
+        "features": ["aes", "avx2"],
     }  # fmt: skip
     assert {"HW_CPU_X86_AESNI", "HW_CPU_X86_AVX2"} <= set(traits_of(cpu, ABLE, virt_type="kvm"))
     assert not [trait for trait in traits_of(cpu, ABLE, virt_type="qemu") if trait.startswith("HW_")]

@@ -184,8 +184,8 @@ def flood(guarded: Place) -> Iterator[Flood]:
 
 def _handlers(counts: Counts) -> list[Handle | HandleMany]:
     return [
-        Handle(NOTE, counts.one), HandleMany(REPORT, counts.many), Handle(ADD_ONE, lambda _, asked: Sum(asked.number + 1)),
-        HandleMany(DEAD_LETTER, counts.letters),
+        Handle(NOTE, counts.one), HandleMany(REPORT, counts.many),
+        Handle(ADD_ONE, lambda _, asked: Sum(asked.number + 1)), HandleMany(DEAD_LETTER, counts.letters),
     ]  # fmt: skip
 
 

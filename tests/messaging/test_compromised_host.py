@@ -228,7 +228,9 @@ def test_keys_in_headers_lead_to_no_other_host(
 ) -> None:
     """RabbitMQ follows the keys in these headers without asking for rights to them: nothing that is bound to what hosts
     write may be a host's."""
-    forged = envelopes.envelope(REPORT, Number(1, remark=f"{OTHER}:gone"), context=context, deadline_s=60.0, sent_by=f"compute {OTHER}")
+    forged = envelopes.envelope(
+        REPORT, Number(1, remark=f"{OTHER}:gone"), context=context, deadline_s=60.0, sent_by=f"compute {OTHER}"
+    )
     keys = [
         prefix + word
         for word in (OTHER, HOST, DOTTED, access.word_of(DOTTED), "#", "*")
@@ -255,7 +257,11 @@ def test_another_account_does_not_open_with_its_password(guarded: Place, connect
     url = guarded.url_of(access.host(HOST))
     wrong = [url.replace(f"compute.{HOST}:", f"compute.{OTHER}:", 1), url.replace(f"compute.{HOST}:", "guest:", 1)]
     if isinstance(guarded, InProcess):
-        wrong = [wrong[0].replace(":secret@", ":other@"), url.replace(":secret@", "@"), f"inproc://{url.rpartition('@')[2]}"]
+        wrong = [
+            wrong[0].replace(":secret@", ":other@"),
+            url.replace(":secret@", "@"),
+            f"inproc://{url.rpartition('@')[2]}",
+        ]
     for other in wrong:
         with pytest.raises(errors.Unavailable):
             connect(other).open()
@@ -536,8 +542,9 @@ def test_a_guest_asks_conductors_and_reads_its_answers_and_no_more(
         channel.queue_declare(REPLY, exclusive=True), channel.queue_bind(REPLY, "from-hosts", "report.#"),
     )
     tries = {
-        "order": publish("to-hosts", f"compute.{HOST}"), "report": publish("from-hosts", f"report.{HOST}"), "default": publish("", f"compute.{HOST}"),
-        "read orders": lambda channel: channel.basic_get(f"compute.{HOST}"), "listen to reports": bind_reply,
+        "order": publish("to-hosts", f"compute.{HOST}"), "report": publish("from-hosts", f"report.{HOST}"),
+        "default": publish("", f"compute.{HOST}"), "read orders": lambda channel: channel.basic_get(f"compute.{HOST}"),
+        "listen to reports": bind_reply,
         "declare": lambda channel: channel.queue_declare("compute.invented", durable=True, auto_delete=False),
     }  # fmt: skip
     try:
@@ -613,7 +620,8 @@ def test_the_pages_for_operators_say_what_the_table_says() -> None:
     for priority, policy in enumerate(access.POLICIES):
         definition = json.dumps(dict(policy.limits), separators=(",", ":"))
         assert (
-            f"set_policy -p north {policy.name} '{policy.pattern}' '{definition}' --apply-to queues --priority {priority}\n"
+            f"set_policy -p north {policy.name} '{policy.pattern}' '{definition}' --apply-to queues --priority "
+            f"{priority}\n"
             in limits
         )
     assert f"max_message_size = {access.MAX_BYTES}\n" in limits

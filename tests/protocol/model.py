@@ -516,8 +516,8 @@ def main():
         bad, steps, states, edges, last = check(name, a.faults, a.kinds.split(","), a.most, not a.no_delete)
         failed |= bool(bad) != bool(name)
         print(
-            f"{name or 'the protocol':30} {bad or 'holds; ends ' + str(last):62} {len(steps) or '':>5} {states:>8} {edges:>9} "
-            f"{time.time() - start:6.1f}",
+            f"{name or 'the protocol':30} {bad or 'holds; ends ' + str(last):62} {len(steps) or '':>5} {states:>8} "
+            f"{edges:>9} {time.time() - start:6.1f}",
             flush=True,
         )
         if bad and (a.broken or not name):

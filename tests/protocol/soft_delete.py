@@ -118,7 +118,8 @@ class Model:
     def _tell(s: State, kind: str) -> State:
         """The row takes the place of an older one; the API goes on with it."""
         return s._replace(
-            journal=Journal(kind, s.mark, s.tokens), tokens=s.tokens + 1, workers=(*s.workers, Worker("cell", kind, s.mark, s.tokens))
+            journal=Journal(kind, s.mark, s.tokens), tokens=s.tokens + 1,
+            workers=(*s.workers, Worker("cell", kind, s.mark, s.tokens))
         )  # fmt: skip
 
     def _delete(self, s: State) -> State:

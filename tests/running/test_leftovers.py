@@ -27,8 +27,10 @@ def test_an_interrupted_run_leaves_nothing(number: signal.Signals, workers: int,
         name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "CELLPLANE_TEST_SECONDS"))
     }
     run = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-q", "-n", str(workers), "-p", "no:cacheprovider", "tests/running/leaves_something.py"],
-        cwd=REPOSITORY, env={**environment, "LEAVES_SOMETHING_TELLS": str(told)}, stdout=subprocess.DEVNULL, start_new_session=True,
+        [sys.executable, "-m", "pytest", "-q", "-n", str(workers), "-p", "no:cacheprovider",
+            "tests/running/leaves_something.py"],
+        cwd=REPOSITORY, env={**environment, "LEAVES_SOMETHING_TELLS": str(told)}, stdout=subprocess.DEVNULL,
+        start_new_session=True,
     )  # fmt: skip
     try:
         wait_until(

@@ -191,7 +191,8 @@ def test_every_rejection_is_counted_and_explained() -> None:
         choose(request(availability_zone="mars"), hosts, random=rng())
 
     assert refusal.value.message == (
-        "No valid host was found. 4 hosts: 2 rejected by AvailabilityZoneFilter (zone 'mars'), 2 by CapacityFilter (not enough memory)."
+        "No valid host was found. 4 hosts: 2 rejected by AvailabilityZoneFilter (zone 'mars'), 2 by CapacityFilter "
+        "(not enough memory)."
     )
 
 
@@ -218,7 +219,8 @@ def test_all_or_none_of_a_request() -> None:
         choose(request(resources={"MEMORY_MB": 8000}), hosts, 3, random=rng())
 
     assert refusal.value.message == (
-        "No valid host was found. 2 hosts: 1 rejected by ComputeFilter (down), 1 would do. There is room for 2 of 3 servers."
+        "No valid host was found. 2 hosts: 1 rejected by ComputeFilter (down), 1 would do. There is room for 2 of 3 "
+        "servers."
     )
     assert refusal.value.fields == {"placed": 2, "asked": 3}
 
@@ -340,7 +342,8 @@ def test_a_plain_request_asks_few_questions() -> None:
     raised = [one.name for one in filters.DEFAULT if one.prepare(asked) is not None]
 
     assert raised == [
-        "ComputeFilter", "DedicatedHostFilter", "ImagePropertiesFilter", "AggregateMultiTenancyIsolation", "CapacityFilter",
+        "ComputeFilter", "DedicatedHostFilter", "ImagePropertiesFilter", "AggregateMultiTenancyIsolation",
+        "CapacityFilter",
     ]  # fmt: skip
 
 

@@ -90,12 +90,14 @@ class Place:
 def _entry(flavor: Flavor, properties: dict[str, str], explanations: object = None) -> Entry:
     server = str(uuid.uuid4())
     build = BuildSpec(
-        uuid=server, project_id="blue", user_id="me", name="n", hostname="n", flavor=flavor, image=ImageRef("i", properties=properties)
+        uuid=server, project_id="blue", user_id="me", name="n", hostname="n", flavor=flavor,
+        image=ImageRef("i", properties=properties)
     )  # fmt: skip
     return Entry(
         uuid=server, request_uuid="r", project_id="blue", phase="new", target=None, host=None, alternates=None,
         deleting=False, fault=None, token="t", tries=1, not_after=NOW,
-        build_request=BuildRequest(build=build, request_id="req", created_at=NOW), created_at=NOW, explanations=explanations,
+        build_request=BuildRequest(build=build, request_id="req", created_at=NOW), created_at=NOW,
+        explanations=explanations,
     )  # fmt: skip
 
 

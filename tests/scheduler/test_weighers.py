@@ -23,7 +23,8 @@ ROWS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("IoOpsWeigher", "io_ops_weight_multiplier", {}, {"io_ops": 4}),
     ("BuildFailureWeigher", "build_failure_weight_multiplier", {}, {"failed_builds": 1}),
     ("NumInstancesWeigher", "num_instances_weight_multiplier", {}, {"servers": 4}),
-    ("HypervisorVersionWeigher", "hypervisor_version_weight_multiplier", {"hypervisor_version": 9}, {"hypervisor_version": 8}),
+    ("HypervisorVersionWeigher", "hypervisor_version_weight_multiplier", {"hypervisor_version": 9},
+        {"hypervisor_version": 8}),
     ("ProviderWeigher", "provider_weight_multiplier", {"own_weight": 2.0}, {"own_weight": 1.0}),
     ("ProviderWeigher", "provider_weight_multiplier", {}, {"own_weight": -1.0}),
 ]  # fmt: skip

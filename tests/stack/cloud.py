@@ -85,7 +85,8 @@ class Cloud:
         program = str(Path(sys.executable).parent / PROGRAM)
         return subprocess.run(
             [program, "--os-cloud", f"cellplane-{user}", *arguments],
-            env={**os.environ, **self.environment()}, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False,
+            env={**os.environ, **self.environment()}, capture_output=True, text=True, timeout=60,
+            stdin=subprocess.DEVNULL, check=False,
         )  # fmt: skip
 
     # ---- what no user sees -------------------------------------------------------------------------------------------
@@ -165,7 +166,7 @@ def _run(script: str, path: Path, deadline_s: float, *options: str) -> None:
     with log.open("wb") as output:
         # Output goes to a file: the cloud that is left running must not hold a pipe of ours.
         result = subprocess.run(
-            [str(REPOSITORY / "devstack" / script), *options], env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            timeout=deadline_s, check=False,
+            [str(REPOSITORY / "devstack" / script), *options], env=environment, stdin=subprocess.DEVNULL, stdout=output,
+            stderr=output, timeout=deadline_s, check=False,
         )  # fmt: skip
     assert result.returncode == 0, log.read_text(errors="replace")[-8000:]

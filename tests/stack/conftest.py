@@ -53,7 +53,8 @@ def skip_without_servers() -> None:
     """Skips the test where the full profile cannot run."""
     if os.geteuid() != 0:
         pytest.skip(
-            "the full profile runs as root: Debian's scripts of RabbitMQ want root or its own user, and only root can install packages"
+            "the full profile runs as root: Debian's scripts of RabbitMQ want root or its own user, and only root can "
+            "install packages"
         )
 
 

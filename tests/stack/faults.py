@@ -46,7 +46,8 @@ def kill_api_worker(cloud: Cloud) -> None:
     before = children(parent)
     os.kill(before[0], signal.SIGKILL)
     wait_until(
-        lambda: before[0] not in children(parent) and len(children(parent)) == len(before), what="new API worker", deadline_s=BACK_DEADLINE_S
+        lambda: before[0] not in children(parent) and len(children(parent)) == len(before), what="new API worker",
+        deadline_s=BACK_DEADLINE_S
     )  # fmt: skip
 
 

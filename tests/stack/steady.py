@@ -177,7 +177,8 @@ class _Load:
         for user, password in self._plan.passwords.items():
             account = base64.b64encode(f"{user}:{password}".encode()).decode()
             self._sessions[user] = aiohttp.ClientSession(
-                headers={**headers, "Authorization": f"Basic {account}"}, timeout=aiohttp.ClientTimeout(REQUEST_TIMEOUT_S),
+                headers={**headers, "Authorization": f"Basic {account}"},
+                timeout=aiohttp.ClientTimeout(REQUEST_TIMEOUT_S),
                 connector=aiohttp.TCPConnector(force_close=True, limit=0),
             )  # fmt: skip
         power, plain = self._plan.admins[:2], self._plan.admins[2:]

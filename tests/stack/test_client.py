@@ -266,7 +266,8 @@ def test_create_with_everything(demo: Client, tmp_path: Path) -> None:
     user_data.write_text("#!/bin/sh\necho hello\n")
     demo.ok("keypair create dressed")
     demo.ok(
-        f"server create {TINY} --availability-zone west --property role=db --property tier=1 --key-name dressed --user-data {user_data} dressed"
+        f"server create {TINY} --availability-zone west --property role=db --property tier=1 --key-name dressed "
+        f"--user-data {user_data} dressed"
     )
     try:
         shown = wait_for_status(demo, "dressed", "ACTIVE")
@@ -363,7 +364,8 @@ def test_a_server_goes_through_its_states(demo: Client, booted: list[str]) -> No
     ):
         demo.ok(f"server {command} {server}")
         wait_until(
-            lambda status=status: _rests(demo, server, status), what=f"{status} after {command}", deadline_s=DEADLINE_S, every_s=0.2
+            lambda status=status: _rests(demo, server, status), what=f"{status} after {command}", deadline_s=DEADLINE_S,
+            every_s=0.2
         )  # fmt: skip
 
 

@@ -108,7 +108,8 @@ def _processes(cloud: Cloud) -> list[str]:
     """What is killed, one after another: each kind of process, the ones that others need among them."""
     cells = cloud.shape.cell_names
     return [
-        "super-conductor", *(f"cell-conductor-{cell}" for cell in cells), *(f"compute-{cell}-1" for cell in cells), "placement", "rabbitmq", "mariadb", "api",
+        "super-conductor", *(f"cell-conductor-{cell}" for cell in cells), *(f"compute-{cell}-1" for cell in cells),
+        "placement", "rabbitmq", "mariadb", "api",
     ]  # fmt: skip
 
 

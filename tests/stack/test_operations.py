@@ -77,7 +77,8 @@ def test_a_server_is_rebuilt(cloud: Cloud, server: str) -> None:
     boots = client.ok(f"console log show {server}").count("GUEST-READY")
 
     client.ok(
-        f"--os-compute-api-version 2.90 server rebuild --image tiny --name anew --property role=new --hostname anew --wait {server}"
+        "--os-compute-api-version 2.90 server rebuild --image tiny --name anew --property role=new --hostname anew "
+        f"--wait {server}"
     )
 
     after = cloud.client("admin").json(f"--os-compute-api-version 2.90 server show {server}")

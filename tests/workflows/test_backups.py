@@ -36,8 +36,8 @@ ROTATION = 2
 
 def alike(server: str, **more: Any) -> dict[str, Any]:
     return {
-        "disk_format": "qcow2", "container_format": "bare", "visibility": "private", "owner": "p", "image_type": "backup",
-        "backup_type": "daily", "instance_uuid": server, **more,
+        "disk_format": "qcow2", "container_format": "bare", "visibility": "private", "owner": "p",
+        "image_type": "backup", "backup_type": "daily", "instance_uuid": server, **more,
     }  # fmt: skip
 
 

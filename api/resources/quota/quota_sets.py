@@ -153,7 +153,8 @@ def _refuse_less_than(wanted: Mapping[str, int], used: Mapping[str, int]) -> Non
     for name, limit in wanted.items():
         if UNLIMITED < limit < used.get(name, 0):
             raise errors.Invalid(
-                f"Quota limit {limit} for {name} must be greater than or equal to already used and reserved {used[name]}.",
+                f"Quota limit {limit} for {name} must be greater than or equal to already used and reserved "
+                f"{used[name]}.",
                 field=name,
             )
 

@@ -174,10 +174,10 @@ SORT_KEYS: dict[str, str | None] = {
     **{
         name: name
         for name in (
-            "access_ip_v4", "access_ip_v6", "auto_disk_config", "availability_zone", "config_drive", "created_at", "display_description",
-            "display_name", "host", "hostname", "image_ref", "key_name", "launch_index", "launched_at", "locked", "locked_by", "node",
-            "power_state", "progress", "project_id", "root_device_name", "task_state", "terminated_at", "updated_at", "user_id", "uuid",
-            "vm_state",
+            "access_ip_v4", "access_ip_v6", "auto_disk_config", "availability_zone", "config_drive", "created_at",
+            "display_description", "display_name", "host", "hostname", "image_ref", "key_name", "launch_index",
+            "launched_at", "locked", "locked_by", "node", "power_state", "progress", "project_id", "root_device_name",
+            "task_state", "terminated_at", "updated_at", "user_id", "uuid", "vm_state",
         )
     },
     "instance_type_id": "flavor",
@@ -187,9 +187,9 @@ SORT_KEYS: dict[str, str | None] = {
 SORTED_BY_ADMINS = frozenset({"host", "node"})
 # Columns of another implementation's tables: taken and ignored until 2.74.
 INTERNAL_SORT_KEYS = (
-    "architecture", "cell_name", "cleaned", "default_ephemeral_device", "default_swap_device", "deleted", "deleted_at", "disable_terminate",
-    "ephemeral_gb", "ephemeral_key_uuid", "id", "key_data", "memory_mb", "os_type", "reservation_id", "root_gb", "shutdown_terminate",
-    "user_data", "vcpus", "vm_mode",
+    "architecture", "cell_name", "cleaned", "default_ephemeral_device", "default_swap_device", "deleted", "deleted_at",
+    "disable_terminate", "ephemeral_gb", "ephemeral_key_uuid", "id", "key_data", "memory_mb", "os_type",
+    "reservation_id", "root_gb", "shutdown_terminate", "user_data", "vcpus", "vm_mode",
 )  # fmt: skip
 
 _SINCE_LOCKED = tuple(SORT_KEYS)

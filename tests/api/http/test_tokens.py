@@ -269,8 +269,9 @@ def test_more_tokens_than_fit_are_told_to_come_again(
 def asker(keystone: FakeKeystone, tmp_path: pathlib.Path) -> Iterator[Asker]:
     conf = settings(
         tmp_path,
-        f"[api]\nauth_strategy = keystone\n[keystone_authtoken]\nauth_url = {keystone.url}\nwww_authenticate_uri = {SHOWN}\nauth_type = password\n"
-        f"username = cellplane\npassword = {PASSWORD}\nproject_name = service\nuser_domain_name = Default\nproject_domain_name = Default\n",
+        f"[api]\nauth_strategy = keystone\n[keystone_authtoken]\nauth_url = {keystone.url}\nwww_authenticate_uri = "
+        f"{SHOWN}\nauth_type = password\nusername = cellplane\npassword = {PASSWORD}\nproject_name = "
+        "service\nuser_domain_name = Default\nproject_domain_name = Default\n",
     )
     strategy = strategy_of(conf)
     with serving_everything(conf, strategy) as asker:
@@ -354,7 +355,8 @@ def test_answers_that_are_no_tokens_are_503_too(asker: Asker, keystone: FakeKeys
 
 def test_a_policy_file_may_ask_what_only_keystone_knows(tmp_path: pathlib.Path) -> None:
     (tmp_path / "policy.yaml").write_text(
-        '"context_is_admin": "role:admin and is_admin_project:True"\n"passed on": "service_roles:service"\n"west": "project_domain_id:west"\n'
+        '"context_is_admin": "role:admin and is_admin_project:True"\n"passed on": "service_roles:service"\n"west": '
+        '"project_domain_id:west"\n'
     )
     rules = Policy(settings(tmp_path), [Rule("passed on", "!"), Rule("west", "!")])
     plain = Context("me", "mine", ("admin",))
