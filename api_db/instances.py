@@ -79,7 +79,8 @@ def get(connection: sa.Connection, uuid: str) -> Mapping:
 
 
 def whereabouts(connection: sa.Connection, uuids: Iterable[str], *, project_id: str) -> list[Whereabouts]:
-    """Where these servers are, those of them that the project has; what is deleted for good or another's is left out."""
+    """Where these servers are, those of them that the project has; what is deleted for good or another's is left
+    out."""
     mine = sa.and_(instance_mappings.c.uuid.in_(list(uuids)), instance_mappings.c.project_id == project_id)
     return [Whereabouts(*row) for row in connection.execute(WHEREABOUTS.where(mine))]
 

@@ -1,4 +1,5 @@
-"""Soft deletes and restores: which servers can be restored, and the rows that tell their cells. Steps `api.soft-delete`,
+"""Soft deletes and restores: which servers can be restored, and the rows that tell their cells. Steps
+`api.soft-delete`,
 `api.restore` and `super.make-final` of the build protocol (docs/build-protocol.md, section 11).
 
 The mapping decides: of a restore and a delete for good, whichever commits first.

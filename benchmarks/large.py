@@ -190,7 +190,10 @@ class LargeCloud(Cloud):
             )
         }
         claims: dict[str, set[str]] = {}
-        claimed = "SELECT a.consumer_id, p.uuid FROM {schema}.allocations a JOIN {schema}.resource_providers p ON p.id = a.resource_provider_id"
+        claimed = (
+            "SELECT a.consumer_id, p.uuid FROM {schema}.allocations a "
+            "JOIN {schema}.resource_providers p ON p.id = a.resource_provider_id"
+        )
         for consumer, provider in self._ask(PLACEMENT_SCHEMA, claimed):
             claims.setdefault(str(consumer), set()).add(str(provider))
         return [

@@ -402,7 +402,10 @@ def main(argv: list[str] | None = None) -> int:
     show({name: figures[name] for name in names}, console)
     for name, what in (("many_slow_cells", "brief"), ("many_slow_cells_detail", "detail")):
         if name in figures:
-            said = "Many slow cells beside one, {what}: {latency_ratio:.2f} times as long, {more_cpu_s_per_cell:.5f} CPU s more per cell."
+            said = (
+                "Many slow cells beside one, {what}: {latency_ratio:.2f} times as long, "
+                "{more_cpu_s_per_cell:.5f} CPU s more per cell."
+            )
             console.print(said.format(what=what, **figures[name]))
     console.print(noise.said(figures["yardstick_cpu_s"]))
     return 0

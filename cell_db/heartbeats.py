@@ -248,9 +248,9 @@ class HostReport:
 
     `defect`: what makes its record unusable; its inventory is then one of nothing. `accepted`: the cell's copy of what
     the API level says. `refuses`: why it takes no builds at the moment. `left`: its agent stopped in good order.
-    `io_ops`: builds under way. `silent_s` None: never seen. `cleanups_open`: superseded attempts may still be on it. `conductor_silent_s`: since
-    any conductor of the cell was seen; None: none was. Without one nothing would be built. `witness_silent_s`: since
-    one was seen that hears its hosts: without one their silence proves nothing.
+    `io_ops`: builds under way. `silent_s` None: never seen. `cleanups_open`: superseded attempts may still be on it.
+    `conductor_silent_s`: since any conductor of the cell was seen; None: none was. Without one nothing would be built.
+    `witness_silent_s`: since one was seen that hears its hosts: without one their silence proves nothing.
     """
 
     host: str

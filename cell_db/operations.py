@@ -140,7 +140,8 @@ def _ordered(action: Action, operation_id: str, deadline_s: float, lease_s: floa
 
 
 def _ordered_again(action: Action, lease_s: float = 0.0) -> dict[str, Any]:
-    """The columns of an order that is given once more. Under a fresh id: the host may remember the old one as failed."""
+    """The columns of an order that is given once more. Under a fresh id: the host may remember the old one as
+    failed."""
     return {**_ordered(action, str(uuids.uuid4()), action.deadline_s, lease_s), "operation_arguments": {}}
 
 

@@ -1,5 +1,5 @@
-"""Soft deletes and restores of a cell's servers: each has a number, its mark, and an older one than the row has seen does
-nothing. See docs/build-protocol.md, section 11."""
+"""Soft deletes and restores of a cell's servers: each has a number, its mark, and an older one than the row has seen
+does nothing. See docs/build-protocol.md, section 11."""
 
 from typing import Any
 

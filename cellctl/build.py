@@ -74,8 +74,8 @@ def _find(open_cloud: cloud.Cloud, uuid: str) -> BuildProgress:
 
 
 class ListBuilds(commands.Lister):
-    """List the servers that are being built, deleted or restored, those first that no cell holds yet, else the oldest of each
-    cell first.
+    """List the servers that are being built, deleted or restored, those first that no cell holds yet, else the oldest
+    of each cell first.
 
     Columns: server, project, cell, phase (new and assigned: in the journal; BUILD and DELETING: in the cell), attempt,
     host, waiting_for, lease_s (for so long nobody else looks after it; below zero: whoever comes next), tries (leases

@@ -282,7 +282,10 @@ class UpdateCell(commands.ShowOne):
     """
 
     columns = COLUMNS
-    exit_codes = "Exit code 3: the new name, database or broker belongs to another cell, or to the API level. 1: refused for cell0."
+    exit_codes = (
+        "Exit code 3: the new name, database or broker belongs to another cell, or to the API level. 1: "
+        "refused for cell0."
+    )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)

@@ -55,7 +55,10 @@ class HostCredentials(commands.ShowOne):
     """
 
     columns = ("host", "cell", "user", "result", "transport_url", "run")
-    exit_codes = "Exit code 2: the cell's broker is no RabbitMQ. 3: the host belongs to another cell. 4: no such cell. 5: the management API does not answer."
+    exit_codes = (
+        "Exit code 2: the cell's broker is no RabbitMQ. 3: the host belongs to another cell. 4: no such "
+        "cell. 5: the management API does not answer."
+    )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)

@@ -323,7 +323,10 @@ class RequeueDeadLetters(_Each):
     Nobody but a host can speak for it.
     """
 
-    exit_codes = "Exit code 1: some cannot be sent again. 4: some are not there (any more). 5: some cell or broker did not answer; its letters stay."
+    exit_codes = (
+        "Exit code 1: some cannot be sent again. 4: some are not there (any more). 5: some cell or broker "
+        "did not answer; its letters stay."
+    )
 
     def _deal_with(self, letter: DeadLetterAt, *, dry_run: bool) -> str:
         instead = again(letter)

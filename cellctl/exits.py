@@ -11,11 +11,17 @@ AWAY = 5
 
 MEANINGS = {
     DONE: "done; of `status`: all is well",
-    REFUSED: "refused (what stands in the way is named) or failed; of `status`: something is down; of `db version`: not the newest",
+    REFUSED: (
+        "refused (what stands in the way is named) or failed; "
+        "of `status`: something is down; of `db version`: not the newest"
+    ),
     INVALID: "bad usage or configuration; the option is named",
     CONFLICT: "a name, database, broker or host belongs to another cell",
     NOT_FOUND: "no such cell, host, server or letter",
-    AWAY: "a database (or a needed broker, or Placement) did not answer; what could be done without it was done, run it again",
+    AWAY: (
+        "a database (or a needed broker, or Placement) did not answer; "
+        "what could be done without it was done, run it again"
+    ),
 }
 
 _BY_KIND: tuple[tuple[type[core.errors.CellplaneError], int], ...] = (

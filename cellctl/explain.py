@@ -19,8 +19,8 @@ MOST_PARTS = 4
 class Explain(commands.Lister):
     """Show why a server was placed where it is, or was not placed: its last three choices, the oldest first.
 
-    Columns: at (UTC), policy, what (looked: hosts; rejected: by a filter; chosen, alternate: a host), who (the filter or the
-    host), number (hosts, or the host's weight), why (reasons with their numbers, or the parts of the weight).
+    Columns: at (UTC), policy, what (looked: hosts; rejected: by a filter; chosen, alternate: a host), who (the filter
+    or the host), number (hosts, or the host's weight), why (reasons with their numbers, or the parts of the weight).
     """
 
     columns = ("at", "policy", "what", "who", "number", "why")

@@ -295,7 +295,10 @@ class DeleteHost(commands.Command):
     report: stop it first.
     """
 
-    exit_codes = "Exit code 1: servers are on the host. 4: no cell knows it (any more). 5: its cell does not answer; nothing, or not all, was done."
+    exit_codes = (
+        "Exit code 1: servers are on the host. 4: no cell knows it (any more). 5: its cell does not answer; "
+        "nothing, or not all, was done."
+    )
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)

@@ -97,7 +97,8 @@ class Cellctl(cliff.app.App):
         )  # fmt: skip
         add = parser.add_argument
         add("--config-file", dest="config_files", metavar="FILE", action="append",
-            help=f"settings; may be given several times; default: the environment variable {CONFIG_FILE_VARIABLE}")  # fmt: skip
+            help="settings; may be given several times; "
+            f"default: the environment variable {CONFIG_FILE_VARIABLE}")  # fmt: skip
         add(
             "-v",
             "--verbose",

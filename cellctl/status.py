@@ -25,7 +25,10 @@ class Status(commands.Lister):
     """
 
     columns = FLAT
-    exit_codes = "Exit code 0: all is well. 1: something is down; a disabled host that is down does not count, nor do messages that were given up."
+    exit_codes = (
+        "Exit code 0: all is well. 1: something is down; a disabled host that is down does not count, nor do "
+        "messages that were given up."
+    )
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], Any]:
         current = health.look(self.cloud())

@@ -1,5 +1,5 @@
-"""Soft-deleting a server and restoring it: decided at the API level, then its cell is told, at once or as soon as it can
-be reached.
+"""Soft-deleting a server and restoring it: decided at the API level, then its cell is told, at once or as soon as it
+can be reached.
 
 Steps `api.soft-delete`, `super.soft-delete`, `super.make-final`, `api.restore`, `super.restore`, `super.drop` of the
 build protocol (docs/build-protocol.md, section 11). Whoever stops in between leaves a journal row; the

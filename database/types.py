@@ -249,7 +249,8 @@ def _is_kept_well_sqlite(element: is_kept_well, compiler: Any, **kw: Any) -> str
 _SQLITE_CHECKS = {
     "int": "typeof({value}) = 'integer'",
     "str": "typeof({value}) = 'text'",
-    "datetime": "(typeof({value}) = 'text' AND strftime('%Y-%m-%d %H:%M:%S', substr({value}, 1, 19)) = substr({value}, 1, 19)"
+    "datetime": "(typeof({value}) = 'text'"
+    " AND strftime('%Y-%m-%d %H:%M:%S', substr({value}, 1, 19)) = substr({value}, 1, 19)"
     " AND (length({value}) = 19 OR substr({value}, 20) GLOB '.[0-9][0-9][0-9][0-9][0-9][0-9]'))",
 }
 
@@ -273,7 +274,8 @@ def _now_mysql(element: now_sql, compiler: Any, **kw: Any) -> str:
 @compiles(now_sql, "sqlite")
 def _now_sqlite(element: now_sql, compiler: Any, **kw: Any) -> str:
     # SQLite's clock has milliseconds; SQLAlchemy reads the digits after the point as microseconds, hence the zeros.
-    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', ({compiler.process(element.clauses, **kw)} / 1000000.0) || ' seconds')"
+    micros = compiler.process(element.clauses, **kw)
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', ({micros} / 1000000.0) || ' seconds')"
 
 
 def is_over(moment: sa.Column[datetime.datetime]) -> sa.ColumnElement[bool]:

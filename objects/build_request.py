@@ -40,8 +40,8 @@ class RequestSpec(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     `availability_zone` is what the user asked for (pinned); `host` / `node` a target that filters still check, `forced`
     skips them. `server_group` is the uuid of the group that the servers join. `same_host` and `different_host` are
     uuids of servers of the same project (scheduler hints). `query` (JSON), `near` (a network), `different_cell` and
-    `target_cell` (uuids of cells) are further hints. `policy` names the scheduler's settings. `flavor` and `image_ref` are what can be told of the servers
-    while their cell is away.
+    `target_cell` (uuids of cells) are further hints. `policy` names the scheduler's settings. `flavor` and `image_ref`
+    are what can be told of the servers while their cell is away.
     """
 
     project_id: str

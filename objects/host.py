@@ -64,7 +64,8 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What the host's guests and open intents use of it. `cpu_percent`: how busy its CPUs are; None: it does not say."""
+    """What the host's guests and open intents use of it. `cpu_percent`: how busy its CPUs are; None: it does not
+    say."""
 
     vcpus: int = 0
     memory_mib: int = 0

@@ -1,5 +1,5 @@
-"""The scheduler hint `query`: a condition on hosts, as JSON. Read here, for the API that takes it and the scheduler that
-asks it.
+"""The scheduler hint `query`: a condition on hosts, as JSON. Read here, for the API that takes it and the scheduler
+that asks it.
 
 Source: Nova's JsonFilter: `["and", [">=", "$free_ram_mb", 1024], ["=", "$hypervisor_type", "QEMU"]]`. A tenant writes
 it, so its size, its depth and what it may ask of a host are bounded: no variable names a host.

@@ -122,8 +122,8 @@ class Bulkhead:
         )
 
     def probe(self) -> None:
-        """If the breaker is open and it is time, pings once more; nobody waits for it. Whoever owns the bulkhead calls it
-        again and again, so that one that is back is known to be back before somebody asks."""
+        """If the breaker is open and it is time, pings once more; nobody waits for it. Whoever owns the bulkhead calls
+        it again and again, so that one that is back is known to be back before somebody asks."""
         if not self._ping.is_under_way and self.breaker.may_probe():
             self.look()
 

@@ -35,9 +35,10 @@ class WhenSilent(enum.Enum):
 class Listing:
     """A list that somebody wants a page of.
 
-    `filters` hold `deleted`: False (neither deleted nor soft-deleted), True or None for both. `order` ends with `uuid`. `marker_project`: the project that
-    a marker must belong to; None: any. `hosts_down_after_s`: read the state of the servers' hosts, too; a host that is
-    silent for longer is not up. `keys_per_query`: a query costs as much as so many keys.
+    `filters` hold `deleted`: False (neither deleted nor soft-deleted), True or None for both. `order` ends with `uuid`.
+    `marker_project`: the project that a marker must belong to; None: any. `hosts_down_after_s`: read the state of the
+    servers' hosts, too; a host that is silent for longer is not up. `keys_per_query`: a query costs as much as so many
+    keys.
     """
 
     filters: Filters

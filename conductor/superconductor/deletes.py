@@ -1,5 +1,5 @@
-"""Deletes that their cell has not heard of: the cell is told. Steps `super.release`, `super.tombstone` and `super.finish`
-of the build protocol (docs/build-protocol.md, section 2)."""
+"""Deletes that their cell has not heard of: the cell is told. Steps `super.release`, `super.tombstone` and
+`super.finish` of the build protocol (docs/build-protocol.md, section 2)."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 

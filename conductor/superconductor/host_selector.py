@@ -73,7 +73,8 @@ class RequestBuilds:
     def fields(self) -> str:
         """Of lines about it in the log."""
         build_request = self.entries[0].build_request
-        return f"{requests([build_request.request_id if build_request else ''])} request_spec={self.entries[0].request_uuid}"
+        asked = requests([build_request.request_id if build_request else ""])
+        return f"{asked} request_spec={self.entries[0].request_uuid}"
 
     def resources(self) -> dict[str, int]:
         """What one of the servers takes; all servers of a request have the same flavor."""

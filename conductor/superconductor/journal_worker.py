@@ -1,7 +1,7 @@
 """The journal's worker: leases rows, gives them to the handler of their kind of work, and writes what became of them.
 
-Whoever dies in between leaves rows whose lease runs out; the sweep takes them up from their phase (docs/build-protocol.md,
-section 2). A new kind of work is one handler more.
+Whoever dies in between leaves rows whose lease runs out; the sweep takes them up from their phase
+(docs/build-protocol.md, section 2). A new kind of work is one handler more.
 """
 
 import contextlib

@@ -18,7 +18,10 @@ from devstack.waiting import wait_until
 METHOD = "same"
 SYNCED_DEADLINE_S = 60.0
 # Who is silent for 2 s is taken for gone. Galera refuses other proportions of these (evs: extended virtual synchrony).
-_TIMES = "evs.keepalive_period=PT0.5S;evs.inactive_check_period=PT0.5S;evs.suspect_timeout=PT2S;evs.install_timeout=PT4S;evs.inactive_timeout=PT6S"
+_TIMES = (
+    "evs.keepalive_period=PT0.5S;evs.inactive_check_period=PT0.5S;evs.suspect_timeout=PT2S;"
+    "evs.install_timeout=PT4S;evs.inactive_timeout=PT6S"
+)
 # Both sides of a transfer run this (wsrep_sst_method): the donor says at which write it is, the joiner takes its word
 # for it.
 _SCRIPT = """#!/bin/sh

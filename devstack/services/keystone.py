@@ -110,7 +110,8 @@ enabled = true
 backend = oslo_cache.dict
 expiration_time = 600
 
-# The passwords of a stack are random and as long as a key: the hash need not be slow. bcrypt reads no more than 72 bytes of any.
+# The passwords of a stack are random and as long as a key: the hash need not be slow. bcrypt reads no more than 72
+# bytes of any.
 [identity]
 password_hash_rounds = 4
 max_password_length = 72

@@ -78,7 +78,10 @@ class RabbitMQ:
             "RABBITMQ_CONF_ENV_FILE": str(self.directory / "none"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.directory / "enabled_plugins"),
             "RABBITMQ_DIST_PORT": str(self._distribution_port),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +SDcpu 1:1 +SDio 2 -kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
+                "+S 1:1 +SDcpu 1:1 +SDio 2 "
+                "-kernel inet_dist_use_interface {127,0,0,1}"
+            ),
             # Makes the start script replace itself by the node, so that the pid we know is the node's.
             "detached": "1",
             **self.mapper.env(),

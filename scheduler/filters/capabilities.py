@@ -1,4 +1,5 @@
-"""Is the host as `capabilities:…` extra specs want it? Those without a scope count where hosts have such a capability."""
+"""Is the host as `capabilities:…` extra specs want it? Those without a scope count where hosts have such a
+capability."""
 
 import operator
 from collections.abc import Callable

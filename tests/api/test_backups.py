@@ -76,8 +76,9 @@ def test_from_2_45_the_answer_names_the_backup_even_if_it_is_not_kept(cloud: Sma
     "wrong",
     [
         {"name": ""}, {"name": " copy"}, {"name": "x" * 256}, {"name": None}, {"backup_type": None}, {"backup_type": 1},
-        {"backup_type": "x" * 256}, {"rotation": -1}, {"rotation": "-1"}, {"rotation": "many"}, {"rotation": 1.5}, {"rotation": None},
-        {"rotation": True}, {"rotation": 2**31}, {"rotation": ""}, {"metadata": {"a": 1}}, {"metadata": None}, {"more": 1},
+        {"backup_type": "x" * 256}, {"rotation": -1}, {"rotation": "-1"}, {"rotation": "many"}, {"rotation": 1.5},
+        {"rotation": None}, {"rotation": True}, {"rotation": 2**31}, {"rotation": ""}, {"metadata": {"a": 1}},
+        {"metadata": None}, {"more": 1},
     ],
 )  # fmt: skip
 def test_a_backup_that_is_asked_for_wrongly_is_refused(cloud: SmallCloud, wrong: dict[str, Any]) -> None:

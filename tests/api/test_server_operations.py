@@ -511,8 +511,8 @@ def test_only_steps_of_the_operation_under_way_are_shown(cloud: SmallCloud) -> N
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("rescue", None), ("unrescue", None), ("rebuild", {"imageRef": IMAGE}), ("createImage", {"name": "x"}), ("changePassword", {"adminPass": "x"}),
-        ("trigger_crash_dump", None),
+        ("rescue", None), ("unrescue", None), ("rebuild", {"imageRef": IMAGE}), ("createImage", {"name": "x"}),
+        ("changePassword", {"adminPass": "x"}), ("trigger_crash_dump", None),
     ],
 )  # fmt: skip
 def test_whose_server_it_is_and_where(cloud: SmallCloud, key: str, value: Any) -> None:

@@ -1,4 +1,5 @@
-"""What rows keep as JSON: releases side by side read each other's documents, and what fits none is one server's loss."""
+"""What rows keep as JSON: releases side by side read each other's documents, and what fits none is one server's
+loss."""
 
 import datetime
 import json

@@ -66,7 +66,8 @@ def test_what_a_host_wrote_does_nothing_to_a_terminal(cloud: Terminal, under_way
         ("api", "place", "conductor", {"uuids": [UUID]}, "conductor", ("place", {"uuids": [UUID]})),
         ("east", "start", "conductor", {"uuids": [UUID]}, "conductor", ("start", {"uuids": [UUID]})),
         ("east", "build", "compute.east-1", BUILD, "conductor", ("start", {"uuids": [UUID]})),
-        ("east", "destroy", "compute.east-1", {"servers": [{"uuid": UUID, "attempt": 2}]}, "conductor", ("clean", {"uuids": [UUID]})),
+        ("east", "destroy", "compute.east-1", {"servers": [{"uuid": UUID, "attempt": 2}]}, "conductor",
+            ("clean", {"uuids": [UUID]})),
         ("east", "act", "compute.east-1", {"uuid": UUID, "action": "pause"}, "conductor", ("act", {"uuids": [UUID]})),
         (
             "east", "gone", "reports", {"host": "east-1", "servers": [{"uuid": UUID, "attempt": 1}]},

@@ -412,8 +412,9 @@ def test_a_membership_that_cannot_be_found_out_is_none(images: Images, service: 
 @pytest.mark.parametrize(
     "change",
     [
-        {"id": "8f1b6b2e-6f0e-4c1e-9f43-6a1d8b0a0002"}, {"id": None}, {"status": None}, {"status": 1}, {"owner": {"any": "body"}}, {"owner": ["red"]},
-        {"visibility": ["public"]}, {"size": -1}, {"size": "many"}, {"min_ram": 1.5}, {"checksum": "../../etc/passwd"}, {"os_hash_value": "x"}, {"name": {}},
+        {"id": "8f1b6b2e-6f0e-4c1e-9f43-6a1d8b0a0002"}, {"id": None}, {"status": None}, {"status": 1},
+        {"owner": {"any": "body"}}, {"owner": ["red"]}, {"visibility": ["public"]}, {"size": -1}, {"size": "many"},
+        {"min_ram": 1.5}, {"checksum": "../../etc/passwd"}, {"os_hash_value": "x"}, {"name": {}},
     ],
 )  # fmt: skip
 def test_an_answer_of_another_shape_is_no_image(images: Images, service: ImageService, change: dict[str, Any]) -> None:

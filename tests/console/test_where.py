@@ -269,7 +269,8 @@ def test_hosts_on_one_machine_may_share_its_loopback(cell: CellWithProxy) -> Non
 
 @pytest.mark.parametrize(
     "settings",
-    [{"networks": "10.1.0.0/33"}, {"networks": "consoles.example"}, {"ports": "vnc"}, {"ports": "0-10"}, {"ports": "6000-5900"}, {"ports": "70000"},
+    [{"networks": "10.1.0.0/33"}, {"networks": "consoles.example"}, {"ports": "vnc"}, {"ports": "0-10"},
+        {"ports": "6000-5900"}, {"ports": "70000"},
      {"path_user": "nobody-here"}],
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(cell: CellWithProxy, settings: dict[str, str]) -> None:
@@ -371,9 +372,10 @@ def test_a_file_that_takes_a_sockets_place_meanwhile_is_not_opened(
 @pytest.mark.parametrize(
     "said",
     [
-        {}, {"host": "10.0.0.1"}, {"port": 5900}, {"host": "", "port": 5900}, {"host": "10.0.0.1", "port": 0}, {"host": "10.0.0.1", "port": 65536},
-        {"host": "a" * 254, "port": 5900}, {"host": "a b", "port": 5900}, {"host": "a\nb", "port": 5900}, {"host": "ü", "port": 5900},
-        {"path": "serial"}, {"path": ""}, {"path": "/" + "a" * 255}, {"path": "/a\0b"}, {"path": "/a", "host": "10.0.0.1", "port": 5900},
+        {}, {"host": "10.0.0.1"}, {"port": 5900}, {"host": "", "port": 5900}, {"host": "10.0.0.1", "port": 0},
+        {"host": "10.0.0.1", "port": 65536}, {"host": "a" * 254, "port": 5900}, {"host": "a b", "port": 5900},
+        {"host": "a\nb", "port": 5900}, {"host": "ü", "port": 5900}, {"path": "serial"}, {"path": ""},
+        {"path": "/" + "a" * 255}, {"path": "/a\0b"}, {"path": "/a", "host": "10.0.0.1", "port": 5900},
         {"kind": "ssh", "host": "10.0.0.1", "port": 22},
     ],
 )  # fmt: skip

@@ -36,7 +36,8 @@ def summary(rows: Iterable[Point]) -> Iterator[str]:
                 servers[state] += int(number)
         ended = ", ".join(f"{number} {state}" for state, number in sorted(servers.items()))
         longest_s = max(float(row[_SECONDS]) for row in own)
-        yield f"{profile}: {len(own)} faults at {len({row[_STEP] for row in own})} steps; servers: {ended}; the longest took {longest_s:.1f} s"
+        steps = len({row[_STEP] for row in own})
+        yield f"{profile}: {len(own)} faults at {steps} steps; servers: {ended}; the longest took {longest_s:.1f} s"
 
 
 def table(rows: Sequence[Point]) -> Iterator[str]:

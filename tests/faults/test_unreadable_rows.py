@@ -123,7 +123,8 @@ DEEP = '{"a":' * 3000
 
 @pytest.mark.parametrize(
     "nonsense",
-    [{"alternates": DEEP}, {"alternates": "[1"}, {"alternates": "[{}]"}, {"spec": DEEP}, {"resources": DEEP}, {"host": None}, {"node_uuid": None},
+    [{"alternates": DEEP}, {"alternates": "[1"}, {"alternates": "[{}]"}, {"spec": DEEP}, {"resources": DEEP},
+        {"host": None}, {"node_uuid": None},
      {"host": None, "alternates": DEEP}, {"user_id": ""}, {"deadline": None}, {"lease_until": None}],
     ids=str,
 )  # fmt: skip

@@ -53,7 +53,8 @@ def test_programs_repeat_what_conflicts_undo(path: pathlib.Path) -> None:
 
 # ---- history ---------------------------------------------------------------------------------------------------------
 
-# What nobody can see: leases, deadlines, marks, what a host is sent. (rebuilds.begin: the record began with the operation.)
+# What nobody can see: leases, deadlines, marks, what a host is sent. (rebuilds.begin: the record began with the
+# operation.)
 UNTOLD = {
     "builds.lease",
     "builds.renew_leases",

@@ -545,7 +545,10 @@ def test_a_port_on_which_somebody_listens_is_not_given() -> None:
 
 def test_a_guest_that_is_off_gets_another_port_when_somebody_took_its_own() -> None:
     server = str(uuid.uuid4())
-    document = "<domain><devices><serial type='tcp'><source mode='bind' host='127.0.0.1' service='{}'/></serial></devices></domain>"
+    document = (
+        "<domain><devices><serial type='tcp'><source mode='bind' "
+        "host='127.0.0.1' service='{}'/></serial></devices></domain>"
+    )
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_server(("127.0.0.1", 0)) as other:
         taken, free = listener.getsockname()[1], other.getsockname()[1]
         other.close()

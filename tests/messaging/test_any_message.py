@@ -257,8 +257,10 @@ def test_a_caller_survives_answers_that_are_none(
 @pytest.mark.parametrize(
     "body",
     [
-        b"", b"[]", b'{"value": 3}', b'{"error": 1}', BEYOND, b"\xff", b'{"error": {"code": "\xff", "message": ""}}', b"{}", b'{"value": {"sum": 1e999}}',
-        b'{"error": {"code": "NotFound", "message": "' + b"x" * 10_000 + b'", "fields": {"message": 1, "self": 2, "error": {}}}}',
+        b"", b"[]", b'{"value": 3}', b'{"error": 1}', BEYOND, b"\xff", b'{"error": {"code": "\xff", "message": ""}}',
+        b"{}", b'{"value": {"sum": 1e999}}',
+        b'{"error": {"code": "NotFound", "message": "' + b"x" * 10_000
+        + b'", "fields": {"message": 1, "self": 2, "error": {}}}}',
     ],
 )  # fmt: skip
 def test_an_answer_that_is_none_is_an_error_of_ours(body: bytes) -> None:

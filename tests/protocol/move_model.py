@@ -54,8 +54,8 @@ class Row(NamedTuple):
 
 
 class Host(NamedTuple):
-    """`guests`: (attempt, made | full | kept | run | off | left), kept: complete, and said to be so; `refused`: attempts
-    and moves that it does nothing for."""
+    """`guests`: (attempt, made | full | kept | run | off | left), kept: complete, and said to be so; `refused`:
+    attempts and moves that it does nothing for."""
 
     guests: tuple[tuple[int, str], ...] = ()
     refused: frozenset[int] = frozenset()

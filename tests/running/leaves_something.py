@@ -18,7 +18,10 @@ def test_it_is_interrupted(tmp_path_factory: pytest.TempPathFactory) -> None:
     told = Path(os.environ["LEAVES_SOMETHING_TELLS"])
     places = [tmp_path_factory.mktemp("results"), Path(tempfile.mkdtemp())]
     program = f"import time; time.sleep({SECONDS})"
-    start = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {program!r}], start_new_session=True, stdout=subprocess.DEVNULL).pid)"
+    start = (
+        f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {program!r}], "
+        "start_new_session=True, stdout=subprocess.DEVNULL).pid)"
+    )
     pid = subprocess.run(
         [sys.executable, "-c", start], stdout=subprocess.PIPE, text=True, timeout=60, check=True
     ).stdout.strip()

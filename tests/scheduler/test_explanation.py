@@ -98,7 +98,7 @@ def test_a_refusal_says_what_it_was_made_of() -> None:
     assert [one.filter for one in refusal.value.decision.rejected()] == ["ComputeFilter"]
 
 
-# ---- what filters may do ----------------------------------------------------------------------------------------------
+# ---- what filters may do ---------------------------------------------------------------------------------------------
 
 
 def test_a_filter_that_fails_on_one_host_does_not_stop_the_choice() -> None:

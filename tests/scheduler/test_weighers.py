@@ -109,7 +109,7 @@ def test_a_multiplier_that_is_no_number_does_not_stop_the_choice(text: str) -> N
     assert choice.host.host in ("odd", "even")
 
 
-# ---- policies ---------------------------------------------------------------------------------------------------------
+# ---- policies --------------------------------------------------------------------------------------------------------
 
 
 def test_policies_are_made_of_settings(tmp_path: Any) -> None:
@@ -138,8 +138,10 @@ def test_policies_are_made_of_settings(tmp_path: Any) -> None:
         ("[scheduler]\npolicies = default\n", "default"),
         ("[scheduler]\npolicies = a b\n", "a b"),
         ("[scheduler]\npolicies = gold\n[scheduler_policy_gold]\nenabled_filters = MoonFilter\n", "MoonFilter"),
-        ("[scheduler]\npolicies = gold\n[scheduler_policy_gold]\nram_weight_multiplier = much\n", "scheduler_policy_gold"),
-        ("[scheduler]\npolicies = gold\n[scheduler_policy_gold]\nram_weight_multiplier = nan\n", "ram_weight_multiplier"),
+        ("[scheduler]\npolicies = gold\n[scheduler_policy_gold]\nram_weight_multiplier = much\n",
+            "scheduler_policy_gold"),
+        ("[scheduler]\npolicies = gold\n[scheduler_policy_gold]\nram_weight_multiplier = nan\n",
+            "ram_weight_multiplier"),
         ("[filter_scheduler]\nenabled_filters = PciPassthroughFilter\n", "PciPassthroughFilter"),
     ],
 )  # fmt: skip

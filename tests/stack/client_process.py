@@ -2,8 +2,8 @@
 document a line.
 
 Every command goes through the entry point of the installed program, from its arguments to its exit status. One thing is
-otherwise: `--wait` looks at a server five times a second. The program looks each five (or two) seconds, which is most of
-what a test would take.
+otherwise: `--wait` looks at a server five times a second. The program looks each five (or two) seconds, which is most
+of what a test would take.
 """
 
 import contextlib

@@ -62,7 +62,10 @@ def booted(cloud: Cloud) -> Iterator[list[str]]:
 # ---- versions --------------------------------------------------------------------------------------------------------
 
 
-NO_CATALOG = "the command walks a service catalog; keystoneauth's http_basic has none, and raises NotImplementedError before it asks anybody"
+NO_CATALOG = (
+    "the command walks a service catalog; keystoneauth's http_basic has none, "
+    "and raises NotImplementedError before it asks anybody"
+)
 
 
 def test_versions_show(request: pytest.FixtureRequest, cloud: Cloud, admin: Client) -> None:

@@ -170,8 +170,10 @@ def test_without_auth_everybody_administers(tmp_path: pathlib.Path) -> None:
         assert asker.get("/v2.1/flavors", user=None, headers={"X-Auth-Token": "notused"}).status == 200
 
 
-@pytest.mark.parametrize(("host", "allowed"), [("127.0.0.1", True), ("127.5.5.5", True), ("::1", True), ("localhost", True),
-                                               ("0.0.0.0", False), ("::", False), ("192.0.2.7", False), ("example.org", False)])  # fmt: skip
+@pytest.mark.parametrize(("host", "allowed"),
+    [("127.0.0.1", True), ("127.5.5.5", True), ("::1", True), ("localhost", True),
+                                               ("0.0.0.0", False), ("::", False), ("192.0.2.7", False),
+                                               ("example.org", False)])  # fmt: skip
 def test_without_auth_it_listens_on_loopback_only(host: str, allowed: bool) -> None:
     if allowed:
         NoAuth(host)

@@ -72,7 +72,10 @@ class World:
     def begin(self, what: str, user: str = ALICE.user_id, *, length: int = 0, body: bytes = b"") -> socket.socket:
         """Sends a request's head, and what of its body comes with it."""
         client = self._stack.enter_context(contextlib.closing(self.served.connect()))
-        head = f"{what} HTTP/1.1\r\nHost: localhost\r\nX-Test-User: {user}\r\nContent-Length: {length or len(body)}\r\n\r\n"
+        head = (
+            f"{what} HTTP/1.1\r\nHost: localhost\r\nX-Test-User: {user}\r\n"
+            f"Content-Length: {length or len(body)}\r\n\r\n"
+        )
         client.sendall(head.encode() + body)
         return client
 
