@@ -307,14 +307,29 @@ def test_a_row_that_cannot_be_read_is_one_hosts_loss(cloud: Cloud, what: str) ->
     assert cloud.hosts()["east-1"].up
 
 
+
+
+def test_a_host_that_was_seen_at_no_moment_is_down_and_hides_no_other(cloud: Cloud) -> None:
+    cloud.raw("east", "UPDATE services SET last_seen_at = 'yesterday' WHERE host = 'east-1'")
+
+    cloud.watch.pull()
+
+    assert {host.host for host in cloud.hosts().values() if host.up} == {"west-1"}
+
+    cloud.heard("east-1", "east")
+    cloud.settle()
+    assert cloud.hosts()["east-1"].up
+
+
 def test_a_cell_that_nobody_can_read_does_not_hide_the_others(cloud: Cloud) -> None:
-    cloud.raw("east", "UPDATE services SET last_seen_at = 'yesterday'")
+    cloud.raw("east", "ALTER TABLE services RENAME TO elsewhere")
     cloud.heard("west-2", "west")
 
     cloud.watch.pull()
     for sweeps in (cloud.sweeps["west"],):
         sweeps.news()
     cloud.watch.pull()
+    cloud.raw("east", "ALTER TABLE elsewhere RENAME TO services")
 
     assert {host.host for host in cloud.hosts().values() if host.up} == {"west-1", "west-2"}
     assert cloud.hosts()["east-1"].cut_off
