@@ -21,6 +21,8 @@ from tests.api.http.harness import ADMIN, ALICE, Reply
 from tests.api.small_cloud import IMAGE, SmallCloud, small_cloud
 from tests.docs.contract import VERSIONS, changes
 
+pytestmark = pytest.mark.slow
+
 UNLIMITED = "".join(f"{name} = -1\n" for name in ("instances", "cores", "ram", "key_pairs", "server_groups"))
 NOWHERE = "11111111-2222-4333-8444-555555555555"
 

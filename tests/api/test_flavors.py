@@ -10,6 +10,8 @@ import pytest
 from api.http.versions import MAX
 from tests.api.http.harness import ADMIN, ALICE, BOB, Asker, Reply, serving_everything, settings
 
+pytestmark = pytest.mark.slow
+
 NEWEST = str(MAX)
 
 

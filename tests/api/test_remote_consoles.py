@@ -23,6 +23,8 @@ from tests.api.host import host_that_answers
 from tests.api.http.harness import ADMIN, ALICE, BOB, Reply
 from tests.api.small_cloud import CARL, SmallCloud
 
+pytestmark = pytest.mark.slow
+
 ADDRESSES = ConsoleAddresses(
     [Address(kind="vnc", host="10.0.0.7", port=5901), Address(kind="serial", host="10.0.0.7", port=10000)]
 )

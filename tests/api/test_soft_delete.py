@@ -30,6 +30,8 @@ from tests.api.small_cloud import CARL, SmallCloud, small_cloud
 from tests.api.test_admission import ask as ask_for
 from tests.api.test_admission import label
 
+pytestmark = pytest.mark.slow
+
 INTERVAL = "[DEFAULT]\nreclaim_instance_interval = 3600\n"
 ALICE_ASKS = Context(ALICE.user_id, ALICE.project_id, request_id="req-of-alice")
 

@@ -26,6 +26,8 @@ from database.types import now_sql
 from lifecycle import states
 from tests.cell_db.rows import insert_instance, update_instance
 
+pytestmark = pytest.mark.slow
+
 VALUES = ("5", "1e400", b"\xff\xfe")
 MORE = (
     "garbage", "null", "0000-00-00",
