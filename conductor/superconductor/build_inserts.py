@@ -66,7 +66,8 @@ class BuildInserts:
 
     def _insert(self, cell_uuid: str, assigned: Sequence[AssignedBuild]) -> list[Outcome]:
         def insert(_entries: Sequence[Entry]) -> Iterator[Outcome]:
-            for _, outcomes in apart(assigned, lambda some: list(self._insert_in(cell_uuid, some))):
+            parts = apart(assigned, lambda some: list(self._insert_in(cell_uuid, some)), about=AssignedBuild.about)
+            for _, outcomes in parts:
                 yield from outcomes
 
         return worked_on([one.entry for one in assigned], insert)

@@ -108,7 +108,7 @@ class BuildHandler:
     def _place_together(self, groups: Sequence[RequestBuilds]) -> Iterator[Outcome]:
         if not groups:
             return
-        for some, is_claimed in apart(groups, self._claim):
+        for some, is_claimed in apart(groups, self._claim, about=lambda group: group.fields):
             if is_claimed:
                 yield from self._hand_over(some)
             else:
@@ -224,7 +224,7 @@ class BuildHandler:
         over."""
         if not builds:
             return
-        for some, done in apart(builds, lambda some: self._assign(some, group_lease)):
+        for some, done in apart(builds, lambda some: self._assign(some, group_lease), about=AssignedBuild.about):
             yield from (Refused(one.entry) for one in some if one.entry.uuid not in done)
             yield from self._insert([one for one in some if one.entry.uuid in done])
 

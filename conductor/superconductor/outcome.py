@@ -14,7 +14,6 @@ LOG = core.log.get(__name__)
 Explanations = list[dict[str, object]]
 Part = TypeVar("Part")
 Result = TypeVar("Result")
-_EXPECTED = (core.errors.Unavailable, core.errors.Conflict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,18 +71,23 @@ def worked_on(entries: Sequence[Entry], work: Callable[[Sequence[Entry]], Iterab
     return outcomes
 
 
-def apart(parts: Sequence[Part], work: Callable[[Sequence[Part]], Result]) -> Iterator[tuple[Sequence[Part], Result]]:
+def apart(
+    parts: Sequence[Part], work: Callable[[Sequence[Part]], Result], *, about: Callable[[Part], str]
+) -> Iterator[tuple[Sequence[Part], Result]]:
     """Does the work for all parts at once; if that fails in a way that nobody expects, for each part alone, so that the
     one that is to blame costs no other. Gives results with their parts.
 
     `work` may be repeated for a part. A part that fails alone is logged, and has no result.
 
+    Args:
+        about: the fields of the log's line about a part.
+
     Raises:
-        Unavailable, Conflict: what `work` raised.
+        Unavailable: a part that `work` needs does not answer.
     """
     try:
         result = work(parts)
-    except _EXPECTED:
+    except core.errors.Unavailable:
         raise
     except Exception:
         if len(parts) == 1:
@@ -95,10 +99,10 @@ def apart(parts: Sequence[Part], work: Callable[[Sequence[Part]], Result]) -> It
     for part in parts:
         try:
             result = work([part])
-        except _EXPECTED:
+        except core.errors.Unavailable:
             raise
         except Exception:
-            LOG.exception("one of them could not be worked on")
+            LOG.exception("journal rows could not be worked on alone %s", about(part))
         else:
             yield [part], result
 

@@ -195,23 +195,32 @@ def test_what_works_for_all_is_done_once() -> None:
         calls.append(list(numbers))
         return sum(numbers)
 
-    assert list(apart([1, 2, 3], total)) == [([1, 2, 3], 6)]
+    assert list(apart([1, 2, 3], total, about=str)) == [([1, 2, 3], 6)]
     assert calls == [[1, 2, 3]]
 
 
-def test_the_part_that_fails_costs_no_other_its_result() -> None:
-    assert list(apart([1, 0, 2], lambda numbers: [6 // number for number in numbers])) == [([1], [6]), ([2], [3])]
+@pytest.mark.parametrize(
+    "error",
+    [ZeroDivisionError(), core.errors.Broken("odd"), core.errors.Conflict("taken"), core.errors.Unreadable("row")],
+)
+def test_the_part_that_fails_costs_no_other_its_result(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    def halves(numbers: Sequence[int]) -> list[int]:
+        if 3 in numbers:
+            raise error
+        return [number // 2 for number in numbers]
+
+    assert list(apart([2, 3, 4], halves, about=lambda number: f"number={number}")) == [([2], [1]), ([4], [2])]
+    assert "number=3" in caplog.text
 
 
-@pytest.mark.parametrize("error", [core.errors.Unavailable("away"), core.errors.Conflict("taken")])
-def test_what_is_expected_is_left_to_whoever_asked(error: Exception) -> None:
-    def refused(numbers: Sequence[int]) -> int:
-        raise error
+def test_a_part_that_is_away_is_left_to_whoever_asked() -> None:
+    def away(numbers: Sequence[int]) -> int:
+        raise core.errors.Unavailable("Placement does not answer")
 
-    with pytest.raises(type(error)):
-        list(apart([1, 2], refused))
+    with pytest.raises(core.errors.Unavailable):
+        list(apart([1, 2], away, about=str))
 
 
 def test_a_part_that_is_alone_already_fails_as_it_does() -> None:
     with pytest.raises(ZeroDivisionError):
-        list(apart([0], lambda numbers: 1 // numbers[0]))
+        list(apart([0], lambda numbers: 1 // numbers[0], about=str))
